@@ -1,0 +1,1 @@
+"""The DICOM floor: DIMSE and DICOMweb doors to the exchange."""

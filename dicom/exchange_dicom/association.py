@@ -1,0 +1,821 @@
+"""The acceptor's side of an association, as PS3.8 sections 7 and 9.2 and PS3.7 annex D define it.
+
+One thread owns an association and blocks in the kernel: no reactor, no polling, no queue between
+the socket and who handles the message. A data set is never assembled here. It is handed out piece
+by piece, as views into one buffer of about the size of a PDU, whatever the size of the object.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import select
+import socket
+import ssl
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Address, IPv6Address
+from time import monotonic
+from typing import NoReturn
+
+from exchange_dicom.dimse import (
+    COMMAND_SET_LENGTH,
+    Command,
+    CommandField,
+    MalformedCommand,
+)
+from exchange_dicom.pdu import (
+    APPLICATION_CONTEXT,
+    ASSOCIATE_LENGTH,
+    COMMAND,
+    LAST,
+    PDU_HEADER,
+    PDV_HEADER,
+    PDV_OVERHEAD,
+    PROTOCOL_VERSION,
+    RELEASE_RP,
+    Abort,
+    AbortReason,
+    AbortSource,
+    AnsweredContext,
+    AssociateAccept,
+    AssociateReject,
+    AssociateRequest,
+    ContextResult,
+    MalformedPDU,
+    PDUType,
+    ProposedContext,
+    RejectReason,
+    RoleSelection,
+    UpperLayerError,
+    UserInformation,
+    p_data_header,
+)
+
+IMPLEMENTATION_CLASS_UID = "2.25.283821460816003905498806408321176170986"
+"""Names this upper layer to its peers (PS3.7 D.3.3.2); derived from a UUID (PS3.5 B.2)."""
+
+TOLERANCE = 1024
+"""Bytes a peer may send beyond our maximum length: some count the PDU header, some the PDVs'."""
+
+LONGEST_SENT = 1 << 18
+"""Bytes of the longest P-DATA-TF we send, also to peers that set no limit."""
+
+BATCH = 1 << 19
+"""Bytes gathered before they are handed to the kernel in one call."""
+
+LAST_WORD = 1.0
+"""Seconds we give the peer to take an A-ABORT, and to close once we are shutting down."""
+
+ABORT_LENGTH = 4
+"""Bytes of the variable field of A-ABORT and A-RELEASE; no PDU has fewer."""
+
+IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+
+
+class AssociationEnded(UpperLayerError):
+    """The association is over; whoever was in the middle of a message discards what was staged."""
+
+
+class AssociationLost(AssociationEnded):
+    """The connection closed or broke without a release."""
+
+
+class AssociationAborted(AssociationEnded):
+    """The peer sent A-ABORT."""
+
+
+class AssociationStopped(AssociationEnded):
+    """We aborted because we are shutting down and no message was under way."""
+
+
+class ProtocolViolation(AssociationEnded):
+    """We aborted because the peer sent what PS3.8 or PS3.7 does not allow."""
+
+
+class TimedOut(AssociationEnded):
+    """We aborted because the peer took too long."""
+
+
+class TooLarge(UpperLayerError):
+    """A data set that should be small, such as an identifier, is not. The association goes on."""
+
+
+class State(Enum):
+    """States of the acceptor (PS3.8 Table 9-10), without those that only a requestor is in."""
+
+    STA2 = "transport connection open, awaiting A-ASSOCIATE-RQ"
+    STA3 = "awaiting the local A-ASSOCIATE response"
+    STA6 = "association established and ready for data transfer"
+    STA8 = "awaiting the local A-RELEASE response"
+    STA13 = "awaiting transport connection close"
+
+
+class Event(Enum):
+    """What can come out of the transport connection, by its number in PS3.8 Table 9-10."""
+
+    A_ASSOCIATE_AC = 3
+    A_ASSOCIATE_RJ = 4
+    A_ASSOCIATE_RQ = 6
+    P_DATA_TF = 10
+    A_RELEASE_RQ = 12
+    A_RELEASE_RP = 13
+    A_ABORT = 16
+    TRANSPORT_CLOSED = 17
+    ARTIM_EXPIRED = 18
+    INVALID_PDU = 19
+
+
+class Action(Enum):
+    """What the acceptor does about it (PS3.8 Tables 9-6 to 9-9)."""
+
+    AE_6 = "examine the request: indicate it, or reject it"
+    DT_2 = "indicate data"
+    AR_2 = "indicate release"
+    AA_1 = "send A-ABORT as service-user"
+    AA_2 = "close the transport connection"
+    AA_3 = "indicate abort, close the transport connection"
+    AA_4 = "indicate provider abort"
+    AA_5 = "stop ARTIM"
+    AA_8 = "send A-ABORT as service-provider, indicate provider abort"
+
+
+TRANSITIONS: Mapping[tuple[State, Event], Action] = {
+    (State.STA2, Event.A_ASSOCIATE_RQ): Action.AE_6,
+    (State.STA2, Event.A_ASSOCIATE_AC): Action.AA_1,
+    (State.STA2, Event.A_ASSOCIATE_RJ): Action.AA_1,
+    (State.STA2, Event.P_DATA_TF): Action.AA_1,
+    (State.STA2, Event.A_RELEASE_RQ): Action.AA_1,
+    (State.STA2, Event.A_RELEASE_RP): Action.AA_1,
+    (State.STA2, Event.A_ABORT): Action.AA_2,
+    (State.STA2, Event.TRANSPORT_CLOSED): Action.AA_5,
+    (State.STA2, Event.ARTIM_EXPIRED): Action.AA_2,
+    (State.STA2, Event.INVALID_PDU): Action.AA_1,
+    (State.STA6, Event.A_ASSOCIATE_RQ): Action.AA_8,
+    (State.STA6, Event.A_ASSOCIATE_AC): Action.AA_8,
+    (State.STA6, Event.A_ASSOCIATE_RJ): Action.AA_8,
+    (State.STA6, Event.P_DATA_TF): Action.DT_2,
+    (State.STA6, Event.A_RELEASE_RQ): Action.AR_2,
+    (State.STA6, Event.A_RELEASE_RP): Action.AA_8,
+    (State.STA6, Event.A_ABORT): Action.AA_3,
+    (State.STA6, Event.TRANSPORT_CLOSED): Action.AA_4,
+    (State.STA6, Event.INVALID_PDU): Action.AA_8,
+}
+"""PS3.8 Table 9-10 for the states in which an acceptor listens to PDUs.
+
+Sta3 and Sta8 it leaves without reading. In Sta13 it has closed its half of the connection, so that
+all it can do with a PDU is AA-6, to ignore it, until the peer closes or ARTIM runs out.
+"""
+
+_RECEIVABLE: Mapping[int, Event] = {kind: Event[kind.name] for kind in PDUType}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conduct:
+    """How an acceptor behaves: lengths in bytes, times in seconds.
+
+    `artim_timeout` bounds the TLS handshake, the wait for a whole A-ASSOCIATE-RQ, and the wait for
+    the peer to close at the end. `network_timeout` bounds the silence between messages and the wait
+    for a response. `pdu_timeout` bounds each PDU of a message, first byte to last, so that a peer
+    that trickles cannot hold a thread; it also bounds how long a peer may refuse to read.
+    """
+
+    maximum_length: int = 131072
+    artim_timeout: float = 30.0
+    network_timeout: float = 120.0
+    pdu_timeout: float = 60.0
+    implementation_class_uid: str = IMPLEMENTATION_CLASS_UID
+    implementation_version: str = "IMAGE_EXCHANGE"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of the connection: its address (IPv4-mapped ones as IPv4), its port, and over
+    TLS the certificate it presented, as DER."""
+
+    address: IPv4Address | IPv6Address
+    port: int
+    certificate: bytes | None = None
+
+    def __str__(self) -> str:
+        bracketed = f"[{self.address}]" if self.address.version == 6 else str(self.address)
+        return f"{bracketed}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class TransferSyntaxes:
+    """Transfer syntaxes supported for one abstract syntax, in our order of preference.
+
+    With `proposer_chooses` the peer's order counts instead: storage keeps what is sent, so the
+    first syntax proposed that is known avoids a conversion at the sender.
+    """
+
+    uids: tuple[str, ...]
+    proposer_chooses: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """The decision to accept an association: the answers to each proposed context, the roles and
+    extended negotiation granted, and the server response if a user identity asked for one."""
+
+    contexts: tuple[AnsweredContext, ...]
+    roles: tuple[RoleSelection, ...] = ()
+    extended: Mapping[str, bytes] = field(default_factory=dict)
+    identity_response: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A presentation context in use."""
+
+    context_id: int
+    abstract_syntax: str
+    transfer_syntax: str
+
+
+Decide = Callable[[AssociateRequest, Peer], Accepted | AssociateReject]
+
+
+def select_contexts(
+    proposed: Iterable[ProposedContext], supported: Callable[[str], TransferSyntaxes | None]
+) -> tuple[AnsweredContext, ...]:
+    """Answer each proposed context (PS3.8 9.3.3.2), given what is supported by abstract syntax."""
+    return tuple(_answer(context, supported(context.abstract_syntax)) for context in proposed)
+
+
+def _answer(context: ProposedContext, supported: TransferSyntaxes | None) -> AnsweredContext:
+    proposed = context.transfer_syntaxes
+    # A refused context carries a syntax too, which "shall not be tested" (9.3.3.2).
+    refused = proposed[0] if proposed else IMPLICIT_VR_LITTLE_ENDIAN
+    if supported is None:
+        result = ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED
+        return AnsweredContext(context.context_id, result, refused)
+    first, second = proposed, supported.uids
+    if not supported.proposer_chooses:
+        first, second = second, first
+    for uid in first:
+        if uid in second:
+            return AnsweredContext(context.context_id, ContextResult.ACCEPTANCE, uid)
+    result = ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED
+    return AnsweredContext(context.context_id, result, refused)
+
+
+class DataStream:
+    """The data set of a message while it arrives.
+
+    It can be read once, in pieces or whole. What a handler leaves unread is read past before the
+    next message. Both ways of reading raise AssociationEnded if the data set does not arrive to its
+    end; only a stream that ran out by itself was complete.
+    """
+
+    __slots__ = ("_association", "_context_id", "_last", "_left", "_passed_over", "complete")
+
+    def __init__(self, association: Association, context_id: int) -> None:
+        self._association = association
+        self._context_id = context_id
+        self._left = 0
+        self._last = False
+        self._passed_over = False
+        self.complete = False
+
+    def pieces(self) -> Iterator[memoryview]:
+        """The bytes of the data set, in order. A piece is valid until the next one is asked for."""
+        while (piece := self._next()) is not None:
+            yield piece
+
+    def read(self, limit: int) -> bytes:
+        """The bytes of the whole data set, at most `limit`. Raises TooLarge."""
+        data = bytearray()
+        while (piece := self._next()) is not None:
+            data += piece
+            if len(data) > limit:
+                raise TooLarge(f"a data set of more than {limit} bytes where a small one belongs")
+        return bytes(data)
+
+    def _pass_over(self) -> None:
+        self._passed_over = not self.complete
+        while self._receive() is not None:
+            pass
+
+    def _next(self) -> memoryview | None:
+        if self._passed_over:
+            raise RuntimeError("the association has gone on: the rest of this data set is lost")
+        return self._receive()
+
+    def _receive(self) -> memoryview | None:
+        association = self._association
+        while not self._left:
+            if self._last:
+                self.complete = True
+                return None
+            length, context_id, control = association._next_value(_Awaiting.REST)
+            if context_id != self._context_id or control & COMMAND:
+                association._violated(
+                    AbortReason.UNEXPECTED_PDU_PARAMETER,
+                    "a data set interrupted by another message",
+                )
+            self._left, self._last = length, bool(control & LAST)
+        piece = association._next_piece(self._left, self._last)
+        self._left -= len(piece)
+        return piece
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One DIMSE message; `data` is None where the command says that no data set follows."""
+
+    context: Context
+    command: Command
+    data: DataStream | None
+
+
+class _Awaiting(Enum):
+    """What the next P-DATA-TF would be, which says how long to wait and what else may come."""
+
+    MESSAGE = "a new operation"
+    ANSWER = "a message within an operation of ours or the peer's"
+    REST = "the rest of a message"
+
+
+class _Released(Exception):
+    """The peer asked to release the association, and has been answered."""
+
+
+class Association:
+    """An accepted connection. Not thread-safe, but for `finish` and `kill`.
+
+    `negotiate` first; then `messages` or `next_message`, and `send` for the answers.
+    """
+
+    def __init__(self, connection: socket.socket, peer: Peer, conduct: Conduct) -> None:
+        self.peer = peer
+        self.request: AssociateRequest | None = None
+        self.accepted: Accepted | None = None
+        self.contexts: dict[int, Context] = {}
+        self._socket = connection
+        self._tls = isinstance(connection, ssl.SSLSocket)
+        self._conduct = conduct
+        self._state = State.STA2
+        self._fragment = 0
+        # One PDU at its longest, and the header of the one after it.
+        self._buffer = bytearray(conduct.maximum_length + TOLERANCE + 64)
+        self._view = memoryview(self._buffer)
+        self._start = self._end = 0
+        self._pdu_left = 0
+        self._deadline = 0.0
+        self._timeout = -1.0
+        self._stream: DataStream | None = None
+        self._waiting: deque[Message] = deque()
+        self._cancelled: set[int] = set()
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
+        self._lock = threading.Lock()
+        self._idle = False
+        self._finishing = False
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if not self._tls:
+            # Blocking, with timeouts kept by the kernel: MSG_WAITALL needs it, and it saves Python
+            # a poll before every read.
+            connection.settimeout(None)
+
+    @property
+    def established(self) -> bool:
+        """Whether messages can still be exchanged."""
+        return self._state is State.STA6
+
+    def negotiate(self, decide: Decide) -> bool:
+        """Read the A-ASSOCIATE-RQ, have `decide` answer it, send the answer (PS3.8 7.1).
+
+        A wrong protocol version or application context is rejected without asking. Returns whether
+        the association is established. Raises AssociationEnded if no request came in time, or bytes
+        that are not one.
+        """
+        request = self._read_request()
+        self._state = State.STA3
+        decision: Accepted | AssociateReject
+        if not request.protocol_version & PROTOCOL_VERSION:
+            decision = AssociateReject(RejectReason.PROTOCOL_VERSION_NOT_SUPPORTED)
+        elif request.application_context != APPLICATION_CONTEXT:
+            decision = AssociateReject(RejectReason.APPLICATION_CONTEXT_NAME_NOT_SUPPORTED)
+        else:
+            decision = decide(request, self.peer)
+        if isinstance(decision, AssociateReject):
+            self._transmit(decision.encode())
+            self._state = State.STA13
+            return False
+        self.request, self.accepted = request, decision
+        proposed = {context.context_id: context for context in request.contexts}
+        self.contexts = {
+            a.context_id: Context(
+                a.context_id, proposed[a.context_id].abstract_syntax, a.transfer_syntax
+            )
+            for a in decision.contexts
+            if a.result is ContextResult.ACCEPTANCE
+        }
+        longest = min(request.user.maximum_length or LONGEST_SENT, LONGEST_SENT)
+        # An even length, so that no fragment ends inside a 16-bit word.
+        self._fragment = (longest - PDV_OVERHEAD) & ~1
+        conduct = self._conduct
+        user = UserInformation(
+            maximum_length=conduct.maximum_length,
+            implementation_class_uid=conduct.implementation_class_uid,
+            implementation_version=conduct.implementation_version,
+            roles=decision.roles,
+            extended=decision.extended,
+            identity_response=decision.identity_response,
+        )
+        answer = AssociateAccept(echoed=request.echoed, contexts=decision.contexts, user=user)
+        self._transmit(answer.encode())
+        self._state = State.STA6
+        return True
+
+    def messages(self) -> Iterator[Message]:
+        """The peer's messages, until it releases the association. Raises as `next_message`."""
+        while (message := self.next_message()) is not None:
+            yield message
+
+    def next_message(self) -> Message | None:
+        """The next message, or None when the peer has released the association.
+
+        Raises AssociationEnded when the association ends in any other way. A C-CANCEL-RQ is not a
+        message of its own: `cancelled` tells of it.
+        """
+        self._finish_stream()
+        while not self._waiting:
+            try:
+                self._receive(_Awaiting.MESSAGE)
+            except _Released:
+                return None
+        return self._handed_out(self._waiting.popleft())
+
+    def next_response(self, message_id: int) -> Message:
+        """The response to the request that we sent with `message_id` (sub-operations of a C-GET).
+
+        Raises AssociationEnded; a peer that sends another request meanwhile is in the wrong, since
+        no asynchronous operations are negotiated (PS3.7 D.3.3.3).
+        """
+        self._finish_stream()
+        while not self._waiting:
+            self._receive_within_operation()
+        message = self._waiting.popleft()
+        command = message.command
+        if not command.command_field.is_response or command.message_id != message_id:
+            self._violated(AbortReason.NOT_SPECIFIED, "not the response that was due")
+        return self._handed_out(message)
+
+    def cancelled(self, message_id: int) -> bool:
+        """Whether a C-CANCEL-RQ for this operation has arrived; does not wait for one.
+
+        Other messages that arrived are kept for `next_message`. Raises AssociationEnded.
+        """
+        self._finish_stream()
+        # What lies behind a data set that nobody has read yet cannot be seen.
+        while not (self._waiting and self._waiting[-1].data) and self._readable():
+            self._receive_within_operation()
+        return message_id in self._cancelled
+
+    def send(
+        self,
+        context_id: int,
+        command: bytes,
+        data: bytes | Iterable[bytes | memoryview] | None = None,
+    ) -> None:
+        """Send one message, cut to the peer's maximum length; small ones leave in one packet.
+
+        `data` may be produced while it is sent. If producing it fails, the association is aborted,
+        since half a message cannot be taken back, and the error passed on. Raises AssociationEnded.
+        """
+        if self._state is not State.STA6:
+            raise AssociationLost("the association has ended")
+        batch: list[bytes | memoryview] = []
+        size = 0
+        try:
+            for part in self._fragments(context_id, command, data):
+                batch.append(part)
+                size += len(part)
+                if size >= BATCH:
+                    self._transmit(b"".join(batch))
+                    batch.clear()
+                    size = 0
+        except BaseException:
+            self.abort()
+            raise
+        self._transmit(b"".join(batch))
+
+    def abort(
+        self,
+        source: AbortSource = AbortSource.SERVICE_USER,
+        reason: AbortReason = AbortReason.NOT_SPECIFIED,
+    ) -> None:
+        """Send A-ABORT, if the association has not ended already (PS3.8 7.3, 7.4). Never raises."""
+        if self._state is State.STA13:
+            return
+        self._state = State.STA13
+        with contextlib.suppress(OSError):
+            # A peer that reads nothing shall not hold us up, now that we have nothing to say.
+            self._within(min(LAST_WORD, self._conduct.artim_timeout))
+            self._socket.sendall(Abort(source, reason).encode())
+
+    def close(self) -> None:
+        """End the association, if need be by A-ABORT, and close the connection. Never raises.
+
+        Waits, up to `artim_timeout`, for the peer to close first: a socket closed over unread bytes
+        is reset, and a reset overtakes the rejection or abort that the peer should have read.
+        """
+        self.abort()
+        with contextlib.suppress(OSError, ValueError):
+            artim = self._conduct.artim_timeout
+            self._within(min(LAST_WORD, artim) if self._finishing else artim)
+            if isinstance(self._socket, ssl.SSLSocket):
+                self._socket = self._socket.unwrap()
+            self._socket.shutdown(socket.SHUT_WR)
+            while self._socket.recv_into(self._view) and monotonic() < self._deadline:
+                pass
+        self._socket.close()
+
+    def finish(self) -> None:
+        """From another thread: let the operation under way end, then abort instead of waiting for
+        the next."""
+        with self._lock:
+            self._finishing = True
+            if self._idle:
+                self._shutdown(socket.SHUT_RD)
+
+    def kill(self) -> None:
+        """From another thread: break the connection now; the owner sees AssociationLost."""
+        self._shutdown(socket.SHUT_RDWR)
+
+    def _shutdown(self, how: int) -> None:
+        with contextlib.suppress(OSError):
+            # Not SSLSocket.shutdown, which takes the TLS session from under its owner's feet.
+            socket.socket.shutdown(self._socket, how)
+
+    def _read_request(self) -> AssociateRequest:
+        self._within(self._conduct.artim_timeout)
+        kind, length = PDU_HEADER.unpack(self._take_when_idle(PDU_HEADER.size))
+        event = _RECEIVABLE.get(kind, Event.INVALID_PDU)
+        match TRANSITIONS[State.STA2, event]:
+            case Action.AE_6 if length <= ASSOCIATE_LENGTH:
+                try:
+                    return AssociateRequest.decode(self._take(length))
+                except MalformedPDU as error:
+                    what = str(error)
+            case Action.AE_6:
+                what = "an A-ASSOCIATE-RQ too long to be one"
+            case Action.AA_2:
+                self._state = State.STA13
+                raise AssociationAborted("aborted before it was requested")
+            case _:
+                what = f"{event.name} where A-ASSOCIATE-RQ was due"
+        # AA-1: before there is an association, the abort is the service-user's.
+        self.abort(AbortSource.SERVICE_USER)
+        raise ProtocolViolation(what)
+
+    def _handed_out(self, message: Message) -> Message:
+        if not message.command.command_field.is_response:
+            # A cancel that came too late for an earlier operation of this number is void.
+            self._cancelled.discard(message.command.message_id)
+        self._stream = message.data
+        return message
+
+    def _finish_stream(self) -> None:
+        if (stream := self._stream) is not None:
+            self._stream = None
+            if self._state is not State.STA6:
+                raise AssociationLost("the association has ended")
+            stream._pass_over()
+
+    def _receive_within_operation(self) -> None:
+        try:
+            self._receive(_Awaiting.ANSWER)
+        except _Released:
+            raise AssociationLost("released in the middle of an operation") from None
+
+    def _receive(self, awaiting: _Awaiting) -> None:
+        """Read one command set; note it if it is a C-CANCEL-RQ, else queue its message."""
+        command_set = bytearray()
+        length, context_id, control = self._next_value(awaiting)
+        context = self.contexts.get(context_id)
+        if context is None:
+            self._violated(
+                AbortReason.INVALID_PDU_PARAMETER_VALUE, "a presentation context not accepted"
+            )
+        while True:
+            if context_id != context.context_id or not control & COMMAND:
+                self._violated(
+                    AbortReason.UNEXPECTED_PDU_PARAMETER, "something else where a command was due"
+                )
+            if len(command_set) + length > COMMAND_SET_LENGTH or not (length or control & LAST):
+                self._violated(AbortReason.INVALID_PDU_PARAMETER_VALUE, "an endless command set")
+            command_set += self._take(length)
+            if control & LAST:
+                break
+            length, context_id, control = self._next_value(_Awaiting.REST)
+        try:
+            command = Command.decode(command_set)
+        except MalformedCommand as error:
+            self._violated(AbortReason.INVALID_PDU_PARAMETER_VALUE, str(error))
+        if command.command_field is CommandField.C_CANCEL_RQ:
+            self._cancelled.add(command.message_id)
+            return
+        data = DataStream(self, context_id) if command.data_set_present else None
+        self._waiting.append(Message(context, command, data))
+
+    def _next_value(self, awaiting: _Awaiting) -> tuple[int, int, int]:
+        """The next presentation data value: length of its fragment, context id, control header."""
+        if not self._pdu_left:
+            self._next_pdu(awaiting)
+        if self._pdu_left < PDV_OVERHEAD:
+            self._violated(
+                AbortReason.INVALID_PDU_PARAMETER_VALUE, "a P-DATA-TF that ends in a PDV"
+            )
+        length, context_id, control = PDV_HEADER.unpack(self._take(PDV_OVERHEAD))
+        if length < 2 or length + 4 > self._pdu_left:
+            self._violated(
+                AbortReason.INVALID_PDU_PARAMETER_VALUE, "a PDV longer than its P-DATA-TF"
+            )
+        self._pdu_left -= length + 4
+        return length - 2, context_id, control
+
+    def _next_pdu(self, awaiting: _Awaiting) -> None:
+        """Read the header of the P-DATA-TF that is due.
+
+        Raises _Released after answering A-RELEASE-RQ, AssociationEnded on all else.
+        """
+        if self._state is not State.STA6:
+            raise AssociationLost("the association has ended")
+        conduct = self._conduct
+        rest = awaiting is _Awaiting.REST
+        self._within(conduct.pdu_timeout if rest else conduct.network_timeout)
+        if awaiting is _Awaiting.MESSAGE:
+            header = self._take_when_idle(PDU_HEADER.size)
+        else:
+            header = self._take(PDU_HEADER.size)
+        kind, length = PDU_HEADER.unpack(header)
+        self._within(conduct.pdu_timeout)
+        event = _RECEIVABLE.get(kind, Event.INVALID_PDU)
+        match TRANSITIONS[State.STA6, event]:
+            case Action.DT_2 if PDV_OVERHEAD <= length <= conduct.maximum_length + TOLERANCE:
+                self._pdu_left = length
+            case Action.DT_2:
+                self._violated(
+                    AbortReason.INVALID_PDU_PARAMETER_VALUE,
+                    "a P-DATA-TF longer than our maximum length, or empty",
+                )
+            case Action.AR_2 if rest:
+                self._violated(AbortReason.UNEXPECTED_PDU, "a release in the middle of a message")
+            case Action.AR_2 if length == ABORT_LENGTH:
+                self._take(length)
+                self._state = State.STA8
+                self._transmit(RELEASE_RP)
+                self._state = State.STA13
+                raise _Released
+            case Action.AA_3:
+                self._state = State.STA13
+                raise AssociationAborted("the peer aborted the association")
+            case _ if event is Event.INVALID_PDU:
+                self._violated(AbortReason.UNRECOGNIZED_PDU, "a PDU of unknown type")
+            case _:
+                self._violated(AbortReason.UNEXPECTED_PDU, f"{event.name} was not due")
+
+    def _take_when_idle(self, count: int) -> bytes:
+        """`_take`, at the one point where `finish` may interrupt it."""
+        state, taken = self._state, b""
+        with self._lock:
+            self._idle = waits = not self._finishing
+        if waits:
+            try:
+                taken = self._take(count)
+            except AssociationLost:
+                if not self._finishing:
+                    raise
+                self._state = state  # only our reading was shut: the peer can still be told
+            finally:
+                with self._lock:
+                    self._idle = False
+        if self._finishing:
+            self.abort()
+            raise AssociationStopped("stopped between two messages")
+        return taken
+
+    def _next_piece(self, left: int, last: bool) -> memoryview:
+        """Some of the `left` bytes of a fragment, straight out of the buffer."""
+        if self._start == self._end:
+            # Behind a fragment that is not the last another header must come, or at least an
+            # A-ABORT: asking for that much too saves a call for each PDU.
+            ahead = min(self._pdu_left, PDV_OVERHEAD)
+            if not ahead and not last:
+                ahead = PDU_HEADER.size + ABORT_LENGTH
+            self._within(self._conduct.pdu_timeout)
+            self._refill(left + ahead, left + ahead)
+        start = self._start
+        self._start = min(self._end, start + left)
+        return self._view[start : self._start]
+
+    def _take(self, count: int) -> bytes:
+        """The next `count` bytes."""
+        start = self._start
+        if self._end - start >= count:
+            self._start = start + count
+            return bytes(self._view[start : self._start])
+        taken = bytearray()
+        while len(taken) < count:
+            if self._start == self._end:
+                self._refill(1, len(self._buffer))
+            stop = min(self._end, self._start + count - len(taken))
+            taken += self._view[self._start : stop]
+            self._start = stop
+        return bytes(taken)
+
+    def _refill(self, least: int, most: int) -> None:
+        """Fill the buffer, which is empty, with `least` to `most` bytes before the deadline."""
+        view, received = self._view, 0
+        flags = socket.MSG_WAITALL if least == most and not self._tls else 0
+        self._start = self._end = 0
+        while received < least:
+            try:
+                # Acknowledge at once what came so far: peers that leave Nagle's algorithm on, as
+                # DCMTK does, hold their next write back until then, 40 ms each time otherwise.
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+                count = self._socket.recv_into(view[received:most], 0, flags)
+            except (BlockingIOError, TimeoutError):
+                count = -1
+            except OSError as error:
+                self._lost(error)
+            if not count:
+                self._lost(None)
+            received += max(count, 0)
+            if received < least and (count < 0 or monotonic() >= self._deadline):
+                self.abort(AbortSource.SERVICE_PROVIDER)
+                raise TimedOut("the peer took too long")
+        self._end = received
+
+    def _fragments(
+        self, context_id: int, command: bytes, data: bytes | Iterable[bytes | memoryview] | None
+    ) -> Iterator[bytes | memoryview]:
+        """Headers and fragments of a message, each fragment as long as the peer takes it."""
+        yield from self._cut(context_id, COMMAND, (command,))
+        if data is not None:
+            yield from self._cut(context_id, 0, (data,) if isinstance(data, bytes) else data)
+
+    def _cut(
+        self, context_id: int, control: int, chunks: Iterable[bytes | memoryview]
+    ) -> Iterator[bytes | memoryview]:
+        fragment = self._fragment
+        header = p_data_header(context_id, control, fragment)
+        rest = b""
+        for chunk in chunks:
+            view = memoryview(rest + chunk if rest else chunk)
+            start = 0
+            while len(view) - start > fragment:
+                yield header
+                yield view[start : start + fragment]
+                start += fragment
+            # Kept back, since only the end of the chunks tells which fragment is the last.
+            rest = bytes(view[start:])
+        yield p_data_header(context_id, control | LAST, len(rest))
+        yield rest
+
+    def _transmit(self, pdus: bytes) -> None:
+        try:
+            self._socket.sendall(pdus)
+        except (BlockingIOError, TimeoutError):
+            self.abort(AbortSource.SERVICE_PROVIDER)
+            raise TimedOut("the peer does not read") from None
+        except OSError as error:
+            self._lost(error)
+
+    def _readable(self) -> bool:
+        if self._start < self._end or self._poll.poll(0):
+            return True
+        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+
+    def _within(self, seconds: float) -> None:
+        """Start a deadline, `seconds` from now, for what is read or written next."""
+        self._deadline = monotonic() + seconds
+        if seconds == self._timeout:
+            return
+        self._timeout = seconds
+        if self._tls:
+            self._socket.settimeout(seconds)
+            return
+        whole = int(seconds)
+        timeval = struct.pack("ll", whole, max(int((seconds - whole) * 1_000_000), not whole))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+
+    def _violated(self, reason: AbortReason, what: str) -> NoReturn:
+        """AA-8."""
+        self.abort(AbortSource.SERVICE_PROVIDER, reason)
+        raise ProtocolViolation(what)
+
+    def _lost(self, error: OSError | None) -> NoReturn:
+        self._state = State.STA13
+        cause = errno.errorcode.get(error.errno or 0, "unknown") if error else "closed by the peer"
+        raise AssociationLost(f"connection lost: {cause}") from None

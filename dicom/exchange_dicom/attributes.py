@@ -1,0 +1,158 @@
+"""The attributes of an answer: from what the exchange found, to data set bytes and to DICOM JSON.
+
+Used by C-FIND (PS3.4 Table C.6) and QIDO-RS (PS3.18 Tables 10.6.3-3 to -5), so that both say the
+same. Values are text by keyword; the VR is the dictionary's.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+
+from exchange.query import Found
+from exchange_storage.search import ATTRIBUTES, Level
+
+Value = str | int | Sequence[str] | Sequence[Mapping[str, "Value"]]
+"""Text (multiple values in a sequence), a number, or the items of a sequence."""
+
+Attributes = Mapping[str, Value]
+
+_LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
+_BINARY = {"US": "<H", "UL": "<L", "SS": "<h", "SL": "<l"}
+_INTEGERS = frozenset({"IS", "US", "UL", "SS", "SL"})
+_COLUMNS: Mapping[Level, tuple[tuple[str, str], ...]] = {
+    level: tuple((k, a.column.key) for k, a in ATTRIBUTES.items() if a.level is level)
+    for level in Level
+}
+
+
+def describe(found: Found, level: Level) -> dict[str, Value]:
+    """All that can be returned for a match at `level`, the levels above included.
+
+    The patient stands under the asker's own number where the asker has one; the owner's is then
+    in Other Patient IDs Sequence.
+    """
+    records: dict[Level, Any] = {
+        Level.PATIENT: found.patient,
+        Level.STUDY: found.study,
+        Level.SERIES: found.series,
+        Level.IMAGE: found.instance,
+    }
+    told: dict[str, Value] = {}
+    for at in Level:
+        if at <= level:
+            for keyword, column in _COLUMNS[at]:
+                value = getattr(records[at], column)
+                told[keyword] = "" if value is None else value
+    told["PatientID"] = found.number.value
+    told["IssuerOfPatientID"] = found.number.issuer
+    if (found.number.value, found.number.issuer) != (found.patient.patient_id, found.owner.issuer):
+        told["OtherPatientIDsSequence"] = [
+            {
+                "PatientID": found.patient.patient_id,
+                "IssuerOfPatientID": found.owner.issuer,
+                "TypeOfPatientID": "TEXT",
+            }
+        ]
+    summary = found.summary
+    match level:
+        case Level.PATIENT:
+            told["NumberOfPatientRelatedStudies"] = summary.studies
+            told["NumberOfPatientRelatedSeries"] = summary.series
+            told["NumberOfPatientRelatedInstances"] = summary.instances
+        case Level.STUDY:
+            told["ModalitiesInStudy"] = summary.modalities
+            told["SOPClassesInStudy"] = summary.sop_classes
+            told["NumberOfStudyRelatedSeries"] = summary.series
+            told["NumberOfStudyRelatedInstances"] = summary.instances
+            told["InstitutionName"] = found.owner.name
+        case Level.SERIES:
+            told["NumberOfSeriesRelatedInstances"] = summary.instances
+            told["InstitutionName"] = told["InstitutionName"] or found.owner.name
+        case Level.IMAGE:
+            pass
+    told["InstanceAvailability"] = "ONLINE"
+    return told
+
+
+@cache
+def tag_and_vr(keyword: str) -> tuple[int, str]:
+    """Tag number and VR of a keyword; of several VRs the first. Raises KeyError."""
+    tag = tag_for_keyword(keyword)
+    if tag is None:
+        raise KeyError(keyword)
+    return tag, dictionary_VR(tag)[:2]
+
+
+def encode(attributes: Attributes, *, explicit: bool, encoding: str = "utf-8") -> bytes:
+    """A data set in little endian, its text in `encoding`: as Specific Character Set must say."""
+    ordered = sorted((*tag_and_vr(keyword), value) for keyword, value in attributes.items())
+    return b"".join(_element(tag, vr, value, explicit, encoding) for tag, vr, value in ordered)
+
+
+def to_json(attributes: Attributes) -> dict[str, dict[str, Any]]:
+    """The DICOM JSON model (PS3.18 Annex F): keys ascending, empty attributes without Value."""
+    ordered = sorted((*tag_and_vr(keyword), value) for keyword, value in attributes.items())
+    return {f"{tag:08X}": _json(vr, value) for tag, vr, value in ordered}
+
+
+def _element(tag: int, vr: str, value: Value, explicit: bool, encoding: str) -> bytes:
+    body = _bytes(vr, value, explicit, encoding)
+    group, element = tag >> 16, tag & 0xFFFF
+    if not explicit:
+        return struct.pack("<HHL", group, element, len(body)) + body
+    if vr in _LONG:
+        return struct.pack("<HH2sHL", group, element, vr.encode(), 0, len(body)) + body
+    return struct.pack("<HH2sH", group, element, vr.encode(), len(body)) + body
+
+
+def _bytes(vr: str, value: Value, explicit: bool, encoding: str) -> bytes:
+    if vr == "SQ":
+        items = (encode(item, explicit=explicit, encoding=encoding) for item in value)  # type: ignore[union-attr,arg-type]
+        return b"".join(struct.pack("<HHL", 0xFFFE, 0xE000, len(item)) + item for item in items)
+    if vr in _BINARY:
+        return b"" if value == "" else struct.pack(_BINARY[vr], int(value))  # type: ignore[arg-type]
+    body = "\\".join(_texts(value)).encode(encoding, "replace")
+    return body + (b"\0" if vr == "UI" else b" ") if len(body) % 2 else body
+
+
+def _texts(value: Value) -> list[str]:
+    if isinstance(value, str | int):
+        return [str(value)]
+    return [str(one) for one in value]
+
+
+def _json(vr: str, value: Value) -> dict[str, Any]:
+    if vr == "SQ":
+        items = [to_json(item) for item in value]  # type: ignore[union-attr,arg-type]
+        return {"vr": vr, "Value": items} if items else {"vr": vr}
+    texts = _split(vr, value)
+    if not any(texts):
+        return {"vr": vr}
+    return {"vr": vr, "Value": [_json_value(vr, one) for one in texts]}
+
+
+def _split(vr: str, value: Value) -> list[str]:
+    """The single values; UT, LT and ST may hold a backslash as it is."""
+    texts = _texts(value)
+    if vr in {"LT", "ST", "UT"}:
+        return texts
+    return [one for part in texts for one in part.split("\\")]
+
+
+def _json_value(vr: str, text: str) -> Any:
+    if not text:
+        return None
+    if vr == "PN":
+        groups = zip(("Alphabetic", "Ideographic", "Phonetic"), text.split("="), strict=False)
+        return {name: group for name, group in groups if group}
+    if vr in _INTEGERS:
+        try:
+            return int(text)
+        except ValueError:
+            return text  # PS3.18 F.2.3 allows the string for IS
+    return text

@@ -1,0 +1,52 @@
+"""What the node accepts: SOP classes and transfer syntaxes (PS3.4 Annex B, C; PS3.5 Annex A).
+
+The tables come from the registry of UIDs (PS3.6 Annex A) that pydicom carries, retired ones
+included: an old modality's images are no less an image.
+"""
+
+from __future__ import annotations
+
+from pydicom._uid_dict import UID_dictionary
+
+from exchange_dicom.association import TransferSyntaxes
+from exchange_storage.search import Level
+
+IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+VERIFICATION = "1.2.840.10008.1.1"
+PATIENT_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.1.1"
+STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+
+FIND_LEVELS: dict[str, tuple[Level, ...]] = {
+    PATIENT_ROOT_FIND: (Level.PATIENT, Level.STUDY, Level.SERIES, Level.IMAGE),
+    STUDY_ROOT_FIND: (Level.STUDY, Level.SERIES, Level.IMAGE),
+}
+"""The levels of each information model (PS3.4 C.6.1.1, C.6.2.1)."""
+
+TRANSFER_SYNTAXES: tuple[str, ...] = tuple(
+    uid for uid, (_, kind, *_) in UID_dictionary.items() if kind == "Transfer Syntax"
+)
+"""Every transfer syntax of the registry: objects are kept as they were sent."""
+
+_NOT_OBJECTS = ("Commitment", "Directory", "Query", "Management")
+
+STORAGE: frozenset[str] = frozenset(
+    uid
+    for uid, (name, kind, *_) in UID_dictionary.items()
+    if kind == "SOP Class" and "Storage" in name and not any(w in name for w in _NOT_OBJECTS)
+)
+"""The storage SOP classes of the registry."""
+
+_UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+
+
+def supported(abstract_syntax: str) -> TransferSyntaxes | None:
+    """The transfer syntaxes for a proposed abstract syntax, or None where it is not served.
+
+    Whatever the registry does not know is taken for a private storage SOP class.
+    """
+    if abstract_syntax == VERIFICATION or abstract_syntax in FIND_LEVELS:
+        return TransferSyntaxes(_UNCOMPRESSED)
+    if abstract_syntax in STORAGE or abstract_syntax not in UID_dictionary:
+        return TransferSyntaxes(TRANSFER_SYNTAXES, proposer_chooses=True)
+    return None

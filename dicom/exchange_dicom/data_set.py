@@ -1,0 +1,343 @@
+"""A data set as elements over its bytes (PS3.5 section 7), with Explicit VR, and as DICOM JSON.
+
+For what is sent out; what comes in is read by `header`. Nothing here decodes a value for its own
+sake: text stays the sender's bytes until `to_json` writes it as Unicode (PS3.18 Annex F).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from struct import Struct
+from typing import Any, NoReturn
+
+from pydicom.datadict import dictionary_VR
+
+from exchange_dicom.character_sets import CharacterSet, determine
+from exchange_dicom.header import (
+    DEFLATED,
+    DEPTH_LIMIT,
+    EXPLICIT_VR_BIG_ENDIAN,
+    INFLATE_LIMIT,
+    LONG_FORM,
+    SHORT_FORM,
+    MalformedDataSet,
+)
+
+BULK = 1024
+"""Bytes of the longest binary value that DICOM JSON carries inline."""
+
+PIXEL_DATA_GROUP = 0x7FE00000
+"""The first tag of the group in which the pixels are, in one form or another."""
+
+_CHARACTER_SET = 0x00080005
+_PIXEL_REPRESENTATION = 0x00280103
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_UNDEFINED = 0xFFFFFFFF
+
+_SHORT = Struct("<HH2sH")
+_LONG = Struct("<HH2sHL")
+_DELIMITER = Struct("<HHL")
+
+_CODED = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"})
+_TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
+_UNSPLIT = frozenset({"LT", "ST", "UR", "UT"})
+_NUMBER = {
+    "US": "H", "SS": "h", "UL": "L", "SL": "l", "UV": "Q", "SV": "q", "FL": "f", "FD": "d",
+}  # fmt: skip
+_INTEGER = re.compile(r"[+-]?[0-9]{1,15}")
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """A data element: its value's bytes, or its items, or neither where it is encapsulated."""
+
+    tag: int
+    vr: str
+    value: memoryview | None = None
+    items: tuple[tuple[Element, ...], ...] | None = None
+
+
+def elements(
+    data: bytes, transfer_syntax_uid: str, *, until: int | None = None
+) -> Iterator[Element]:
+    """The elements of a data set that begins with the first byte of `data`, in their order.
+
+    The first element at or behind tag `until` is the last one, and comes without its value. VRs
+    that are not stated are the dictionary's, UN for what it does not know. Raises
+    MalformedDataSet where the bytes end too early or break PS3.5.
+    """
+    if transfer_syntax_uid in DEFLATED:
+        data = _inflated(data)
+    implicit = not data[4:6].isalpha() or not data[4:6].isupper()
+    order = ">" if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else "<"
+    form = _Form(implicit, order)
+    return _Scan(memoryview(data)).elements(len(data), form, 0, until)
+
+
+def explicit(found: Iterable[Element]) -> Iterator[bytes | memoryview]:
+    """The elements of a little endian data set in Explicit VR Little Endian (PS3.5 A.2).
+
+    Every value stays byte for byte what it was. Group lengths, which would no longer be true, are
+    left out; sequences get undefined lengths; a value too long for its VR's short form becomes UN
+    (PS3.5 6.2.2 note 6).
+    """
+    for element in found:
+        group, number = element.tag >> 16, element.tag & 0xFFFF
+        if number == 0:
+            continue
+        if element.items is not None:
+            yield _LONG.pack(group, number, b"SQ", 0, _UNDEFINED)
+            for item in element.items:
+                yield _delimiter(_ITEM, _UNDEFINED)
+                yield from explicit(item)
+                yield _delimiter(_ITEM_END, 0)
+            yield _delimiter(_SEQUENCE_END, 0)
+            continue
+        if element.value is None:
+            raise MalformedDataSet("an encapsulated value in a native data set", 0)
+        vr, length = element.vr.encode("ascii"), len(element.value)
+        if vr in SHORT_FORM and length <= 0xFFFF:
+            yield _SHORT.pack(group, number, vr, length)
+        else:
+            vr = b"UN" if vr in SHORT_FORM else vr
+            yield _LONG.pack(group, number, vr, 0, length)
+        yield element.value
+
+
+def to_json(found: Sequence[Element], character_set: CharacterSet) -> dict[str, Any]:
+    """The DICOM JSON model of a data set (PS3.18 F.2): keys ascending, text as Unicode.
+
+    Binary values longer than `BULK`, and encapsulated ones, are left out. Numbers that are not
+    finite become null, decimal strings numbers, unless they are none.
+    """
+    written = _json(found, character_set)
+    written["00080005"] = {"vr": "CS", "Value": ["ISO_IR 192"]}
+    return dict(sorted(written.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How tags, lengths and numbers are written; VRs are stated unless implicit."""
+
+    implicit: bool
+    order: str
+
+    @property
+    def head(self) -> Struct:
+        return _HEADS[self.order]
+
+
+_HEADS = {order: Struct(order + "HH") for order in "<>"}
+_HALVES = {order: Struct(order + "H") for order in "<>"}
+_WORDS = {order: Struct(order + "L") for order in "<>"}
+_IMPLICIT = _Form(True, "<")
+
+
+class _Scan:
+    """A walk over the bytes of a data set; `at` is the next one."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+        self._signed = False
+        self.at = 0
+
+    def elements(
+        self, end: int, form: _Form, depth: int, until: int | None = None
+    ) -> Iterator[Element]:
+        """Up to `end`, or up to the delimiter of the item within which the walk is."""
+        if depth > DEPTH_LIMIT:
+            self._malformed(f"more than {DEPTH_LIMIT} nested sequences")
+        while self.at + 8 <= end:
+            tag, stated, length = self._head(form)
+            if tag == _ITEM_END and depth:
+                return
+            vr = _resolved(tag, stated, self._signed)
+            if until is not None and tag >= until:
+                yield Element(tag, vr)
+                return
+            if length == _UNDEFINED and vr not in ("SQ", "UN"):
+                self._skip_fragments(form)
+                yield Element(tag, vr)
+            elif vr == "SQ" or length == _UNDEFINED:
+                inside = _IMPLICIT if stated == "UN" else form
+                stop = None if length == _UNDEFINED else self._stop(tag, length, end)
+                items = tuple(self._items(end, stop, inside, depth + 1))
+                yield Element(tag, "SQ", items=items)
+            else:
+                stop = self._stop(tag, length, end)
+                value = self._data[self.at : stop]
+                self.at = stop
+                if tag == _PIXEL_REPRESENTATION:
+                    self._signed = any(value[:2])
+                yield Element(tag, vr, value=value if form.order == "<" else _swapped(value, vr))
+        if depth and self.at != end:
+            self._malformed("ends within an element")
+
+    def _items(
+        self, end: int, stop: int | None, form: _Form, depth: int
+    ) -> Iterator[tuple[Element, ...]]:
+        while stop is None or self.at < stop:
+            tag, _, length = self._head(form)
+            if tag == _SEQUENCE_END:
+                return
+            if tag != _ITEM:
+                self._malformed("neither an item nor the end of a sequence")
+            within = end if stop is None else stop
+            last = within if length == _UNDEFINED else self._stop(tag, length, within)
+            yield tuple(self.elements(last, form, depth))
+
+    def _skip_fragments(self, form: _Form) -> None:
+        """Step over an encapsulated value (PS3.5 A.4)."""
+        while (head := self._head(form))[0] == _ITEM:
+            self.at = self._stop(_ITEM, head[2], len(self._data))
+        if head[0] != _SEQUENCE_END:
+            self._malformed("neither a fragment nor the end of an encapsulated value")
+
+    def _head(self, form: _Form) -> tuple[int, str, int]:
+        """Tag, stated VR or "", and value length; `at` is then the value's first byte."""
+        data, at = self._data, self.at
+        if at + 8 > len(data):
+            self._malformed("ends within an element")
+        group, number = form.head.unpack_from(data, at)
+        tag = group << 16 | number
+        vr = bytes(data[at + 4 : at + 6])
+        # Delimiters have no VR in any form, and some writers leave it out of single elements.
+        if form.implicit or group == 0xFFFE or not (vr.isalpha() and vr.isupper()):
+            self.at = at + 8
+            return tag, "", _WORDS[form.order].unpack_from(data, at + 4)[0]
+        short: int = _HALVES[form.order].unpack_from(data, at + 6)[0]
+        if vr in SHORT_FORM or (short and vr not in LONG_FORM):
+            self.at = at + 8
+            return tag, vr.decode("ascii"), short
+        if at + 12 > len(data):
+            self._malformed("ends within an element")
+        self.at = at + 12
+        return tag, vr.decode("ascii"), _WORDS[form.order].unpack_from(data, at + 8)[0]
+
+    def _stop(self, tag: int, length: int, end: int) -> int:
+        if self.at + length > end:
+            self._malformed(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is longer than what it lies in")
+        return self.at + length
+
+    def _malformed(self, what: str) -> NoReturn:
+        raise MalformedDataSet(what, self.at)
+
+
+def _inflated(data: bytes) -> bytes:
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        return stream.decompress(data, INFLATE_LIMIT)
+    except zlib.error:
+        raise MalformedDataSet("the deflate stream is damaged", 0) from None
+
+
+def _swapped(value: memoryview, vr: str) -> memoryview:
+    """A big endian value as little endian."""
+    size = {"AT": 2, "OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}.get(vr) or (
+        Struct("<" + _NUMBER[vr]).size if vr in _NUMBER else 1
+    )
+    if size == 1:
+        return value
+    swapped = bytearray(len(value) // size * size)
+    for place in range(size):
+        swapped[place::size] = value[size - 1 - place : len(swapped) : size]
+    return memoryview(swapped)
+
+
+def _resolved(tag: int, stated: str, signed: bool) -> str:
+    return stated if stated and stated != "UN" else _dictionary_vr(tag, signed)
+
+
+@lru_cache(maxsize=8192)
+def _dictionary_vr(tag: int, signed: bool) -> str:
+    """The VR that PS3.6 gives a tag; of several the one that PS3.5 A.1 asks for."""
+    group, number = tag >> 16, tag & 0xFFFF
+    if number == 0:
+        return "UL"
+    if group % 2:
+        return "LO" if 0x10 <= number <= 0xFF else "UN"
+    try:
+        vr = dictionary_VR(tag)
+    except KeyError:
+        return "UN"
+    if "OW" in vr:
+        return "OW"
+    if vr == "US or SS":
+        return "SS" if signed else "US"
+    return vr if len(vr) == 2 else "UN"
+
+
+def _delimiter(tag: int, length: int) -> bytes:
+    return _DELIMITER.pack(tag >> 16, tag & 0xFFFF, length)
+
+
+def _json(found: Sequence[Element], inherited: CharacterSet) -> dict[str, Any]:
+    written: dict[str, Any] = {}
+    for element in found:
+        if element.tag & 0xFFFF == 0 or element.tag == _CHARACTER_SET:
+            continue
+        key = f"{element.tag:08X}"
+        if element.items is not None:
+            items = [_json(item, _character_set(item, inherited)) for item in element.items]
+            written[key] = {"vr": "SQ", "Value": items} if items else {"vr": "SQ"}
+        elif element.value is not None and (told := _value(element, inherited)) is not None:
+            written[key] = {"vr": element.vr} | told
+    return dict(sorted(written.items()))
+
+
+def _character_set(item: Sequence[Element], inherited: CharacterSet) -> CharacterSet:
+    """An item may have its own (PS3.5 7.5.3)."""
+    for element in item:
+        if element.tag == _CHARACTER_SET and element.value:
+            return determine(bytes(element.value).decode("ascii", "replace").strip(" \0"), ())
+    return inherited
+
+
+def _value(element: Element, character_set: CharacterSet) -> dict[str, Any] | None:
+    """Value or InlineBinary, nothing where it is empty; None where it is bulk."""
+    vr, value = element.vr, bytes(element.value or b"")
+    values: list[Any]
+    if vr in _TEXT:
+        values = _split(vr, character_set.decode(value, name=vr == "PN"))
+    elif vr in _CODED:
+        values = _split(vr, value.decode("ascii", "replace"))
+    elif vr in _NUMBER:
+        number = Struct("<" + _NUMBER[vr])
+        whole = value[: len(value) // number.size * number.size]
+        values = [one if math.isfinite(one) else None for (one,) in number.iter_unpack(whole)]
+    elif vr == "AT":
+        pairs = Struct("<HH").iter_unpack(value[: len(value) // 4 * 4])
+        values = [f"{group:04X}{number:04X}" for group, number in pairs]
+    elif len(value) > BULK:
+        return None
+    else:
+        return {"InlineBinary": b64encode(value).decode("ascii")} if value else {}
+    return {"Value": values} if any(one is not None for one in values) else {}
+
+
+def _split(vr: str, text: str) -> list[Any]:
+    if vr in _UNSPLIT:
+        text = text.rstrip(" \0")
+        return [text] if text else []
+    return [_single(vr, one.strip(" \0")) for one in text.split("\\")]
+
+
+def _single(vr: str, text: str) -> Any:
+    """One value as JSON; None where it is empty."""
+    if not text:
+        return None
+    if vr == "PN":
+        groups = zip(("Alphabetic", "Ideographic", "Phonetic"), text.split("="), strict=False)
+        return {name: group for name, group in groups if group} or None
+    if vr == "IS" and _INTEGER.fullmatch(text):
+        return int(text)
+    if vr == "DS" and _DECIMAL.fullmatch(text) and math.isfinite(number := float(text)):
+        return number
+    return text

@@ -1,0 +1,228 @@
+"""The acceptor's transport connections, a thread for each (PS3.8 section 9.1).
+
+An `Acceptor` knows how many associations there are and how to end them; what an association is
+about is known to the `handle` it is given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import selectors
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Sequence
+from ipaddress import IPv6Address, ip_address
+from time import monotonic
+
+from exchange_dicom.association import (
+    Association,
+    AssociationEnded,
+    AssociationLost,
+    Conduct,
+    Peer,
+)
+from exchange_dicom.pdu import AssociateReject, AssociateRequest, RejectReason
+
+log = logging.getLogger(__name__)
+
+REFUSALS = 64
+"""Connections beyond the limit that are told so at a time; further ones are closed unheard."""
+
+BREATH = 0.1
+"""Seconds to wait when the system has no more sockets to give."""
+
+LAST_BREATH = 1.0
+"""Seconds that a handler has to discard what was staged, once its connection was broken."""
+
+
+class Acceptor:
+    """Listens on `addresses`: hosts (IPv4, IPv6 or a name) and ports, 0 for any free one.
+
+    Each accepted connection gets a thread that runs `handle(association)`, which is to call
+    `negotiate` first, and closes the association after it, whatever happens. From
+    `maximum_associations` on, a peer is rejected as transient, local limit exceeded, once its
+    request is read. With `share_port`, several processes can listen on one port (SO_REUSEPORT).
+    Sockets are bound by the constructor, which raises OSError if one cannot be.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[tuple[str, int]],
+        handle: Callable[[Association], None],
+        *,
+        conduct: Conduct | None = None,
+        tls: ssl.SSLContext | None = None,
+        maximum_associations: int = 200,
+        backlog: int = 128,
+        share_port: bool = False,
+    ) -> None:
+        self._handle = handle
+        self._conduct = conduct or Conduct()
+        self._tls = tls
+        self._maximum = maximum_associations
+        self._lock = threading.Lock()
+        self._threads: dict[threading.Thread, Association | None] = {}
+        self._stopping = False
+        self._waker, self._wake = socket.socketpair()
+        self._listeners: list[socket.socket] = []
+        try:
+            for host, port in addresses:
+                self._listeners.append(_listen(host, port, backlog, share_port))
+        except BaseException:
+            self._close_listeners()
+            self._waker.close()
+            self._wake.close()
+            raise
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        """Hosts and ports that are listened on, as bound."""
+        return tuple(listener.getsockname()[:2] for listener in self._listeners)
+
+    @property
+    def associations(self) -> int:
+        """Connections being served now, those being rejected included."""
+        return len(self._threads)
+
+    def serve_forever(self) -> None:
+        """Accept connections until `stop` is called from another thread."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wake, selectors.EVENT_READ)
+            for listener in self._listeners:
+                selector.register(listener, selectors.EVENT_READ, listener)
+            while not self._stopping:
+                for key, _ in selector.select():
+                    if key.data is not None:
+                        self._accept(key.data)
+        self._close_listeners()
+        self._wake.close()
+
+    def stop(self, grace_seconds: float) -> None:
+        """Accept no more; let operations under way end, at most for `grace_seconds`; then break
+        what is left and return. Associations between two messages are aborted at once."""
+        with self._lock:
+            self._stopping = True
+            running = dict(self._threads)
+        self._waker.close()
+        deadline = monotonic() + grace_seconds
+        for association in running.values():
+            if association is not None:
+                association.finish()
+        for thread in running:
+            thread.join(max(0.0, deadline - monotonic()))
+        with self._lock:
+            left = dict(self._threads)
+        for association in left.values():
+            if association is not None:
+                association.kill()
+        for thread in left:
+            thread.join(LAST_BREATH)
+        if left:
+            log.warning("stopped with %d associations in the middle of an operation", len(left))
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            connection, address = listener.accept()
+        except (BlockingIOError, ConnectionError):
+            return  # gone before we came to it, or taken by another process
+        except OSError as error:
+            log.error("cannot accept a connection: %s", error.strerror)
+            threading.Event().wait(BREATH)
+            return
+        with self._lock:
+            excess = len(self._threads) - self._maximum
+            if self._stopping or excess >= REFUSALS:
+                connection.close()
+                return
+            thread = threading.Thread(
+                target=self._serve,
+                args=(connection, address, _reject if excess >= 0 else self._handle),
+                name=f"association {address[0]}:{address[1]}",
+                daemon=True,
+            )
+            try:
+                thread.start()
+            except RuntimeError:
+                log.error("cannot start a thread for another association")
+                connection.close()
+                return
+            self._threads[thread] = None
+
+    def _serve(
+        self,
+        connection: socket.socket,
+        address: tuple[str, int],
+        handle: Callable[[Association], None],
+    ) -> None:
+        peer = _peer(address)
+        association: Association | None = None
+        try:
+            if self._tls is not None:
+                connection.settimeout(self._conduct.artim_timeout)
+                connection = self._tls.wrap_socket(connection, server_side=True)
+                peer = _peer(address, connection.getpeercert(binary_form=True))
+            association = Association(connection, peer, self._conduct)
+            with self._lock:
+                self._threads[threading.current_thread()] = association
+                stopping = self._stopping
+            if stopping:
+                association.finish()
+            handle(association)
+        except AssociationLost as error:
+            # Before a request it is a port probe, as load balancers send them every few seconds.
+            level = logging.DEBUG if association and association.request is None else logging.INFO
+            log.log(level, "association from %s: %s", peer, error)
+        except AssociationEnded as error:
+            log.warning("association from %s ended: %s: %s", peer, type(error).__name__, error)
+        except OSError as error:
+            log.info("connection from %s: %s", peer, error.strerror or type(error).__name__)
+        except Exception:
+            log.exception("association from %s: its handler failed", peer)
+        finally:
+            if association is not None:
+                association.close()
+            connection.close()
+            with self._lock:
+                del self._threads[threading.current_thread()]
+
+
+def _listen(host: str, port: int, backlog: int, share_port: bool) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if share_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            # So that "::" and "0.0.0.0" can stand side by side, each bound by its own line.
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        listener.listen(backlog)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _peer(address: tuple[str, int], certificate: bytes | None = None) -> Peer:
+    host = ip_address(address[0])
+    if isinstance(host, IPv6Address) and host.ipv4_mapped is not None:
+        host = host.ipv4_mapped
+    return Peer(host, address[1], certificate)
+
+
+def _reject(association: Association) -> None:
+    def decide(_request: AssociateRequest, _peer: Peer) -> AssociateReject:
+        return AssociateReject(RejectReason.LOCAL_LIMIT_EXCEEDED, transient=True)
+
+    with contextlib.suppress(AssociationEnded):
+        association.negotiate(decide)

@@ -1,0 +1,320 @@
+"""The node: Verification, Storage and Query SCP (PS3.4 Annexes A, B and C) behind one acceptor.
+
+A C-STORE is answered 0000 when the instance is durable and indexed, not before; every other
+status says that nothing was kept. An association belongs to one hospital, found from the calling
+AE title and its address or certificate; all that is asked in it is asked on its behalf.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import ssl
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from pydicom.datadict import keyword_for_tag
+from pydicom.filereader import read_dataset
+
+from exchange import ingest, organizations, query
+from exchange.access import Exchange
+from exchange.errors import ExchangeError, Invalid, Unavailable
+from exchange.policy import Requester
+from exchange_dicom import attributes, contexts, dimse, header, instance, part10, status
+from exchange_dicom.association import (
+    Accepted,
+    Association,
+    Conduct,
+    Message,
+    Peer,
+    TooLarge,
+    select_contexts,
+)
+from exchange_dicom.contexts import EXPLICIT_VR_LITTLE_ENDIAN, FIND_LEVELS
+from exchange_dicom.dimse import CommandField
+from exchange_dicom.listener import Acceptor
+from exchange_dicom.pdu import AssociateReject, AssociateRequest, RejectReason
+from exchange_dicom.query import question
+from exchange_storage.search import Level
+
+log = logging.getLogger(__name__)
+
+IDENTIFIER_LENGTH = 1 << 16
+"""Bytes of the longest C-FIND identifier that is read."""
+
+MATCHES = 5000
+"""A C-FIND with more matches than this is refused as too broad."""
+
+_UNIQUE = {
+    Level.PATIENT: "PatientID",
+    Level.STUDY: "StudyInstanceUID",
+    Level.SERIES: "SeriesInstanceUID",
+}
+_TEXT_ENCODINGS = {"GB18030": "gb18030", "GBK": "gbk"}
+"""Character sets of a question that are kept in its answer; any other gets UTF-8."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much one association may ask for."""
+
+    instance_bytes: int = 8 << 30
+    matches: int = MATCHES
+    associations: int = 200
+
+
+def node(
+    exchange: Exchange,
+    *,
+    ae_title: str,
+    addresses: Sequence[tuple[str, int]],
+    conduct: Conduct | None = None,
+    tls: ssl.SSLContext | None = None,
+    limits: Limits | None = None,
+    share_port: bool = False,
+) -> Acceptor:
+    """The DICOM door: an acceptor that serves `exchange` under `ae_title` (not started yet)."""
+    bounds = limits or Limits()
+
+    def handle(association: Association) -> None:
+        _Conversation(exchange, association, ae_title, bounds).run()
+
+    return Acceptor(
+        addresses,
+        handle,
+        conduct=conduct,
+        tls=tls,
+        maximum_associations=bounds.associations,
+        share_port=share_port,
+    )
+
+
+class _Conversation:
+    """One association, from its request to its end."""
+
+    def __init__(
+        self, exchange: Exchange, association: Association, ae_title: str, limits: Limits
+    ) -> None:
+        self._exchange = exchange
+        self._association = association
+        self._ae_title = ae_title
+        self._limits = limits
+        self._requester: Requester | None = None
+        self._relational: frozenset[str] = frozenset()
+
+    def run(self) -> None:
+        if not self._association.negotiate(self._decide) or self._requester is None:
+            return
+        operations: dict[CommandField, Callable[[Requester, Message], None]] = {
+            CommandField.C_ECHO_RQ: self._echo,
+            CommandField.C_STORE_RQ: self._store,
+            CommandField.C_FIND_RQ: self._find,
+        }
+        for message in self._association.messages():
+            command = message.command
+            operation = operations.get(command.command_field)
+            if operation is not None:
+                operation(self._requester, message)
+            elif not command.command_field.is_response:
+                self._answer(message, status.UNRECOGNIZED_OPERATION)
+
+    def _decide(self, request: AssociateRequest, peer: Peer) -> Accepted | AssociateReject:
+        if request.called_ae != self._ae_title:
+            return AssociateReject(RejectReason.CALLED_AE_TITLE_NOT_RECOGNIZED)
+        shown = hashlib.sha256(peer.certificate).hexdigest() if peer.certificate else ""
+        try:
+            self._requester = organizations.caller(
+                self._exchange, request.calling_ae, str(peer.address), shown
+            )
+        except Unavailable:
+            return AssociateReject(RejectReason.TEMPORARY_CONGESTION, transient=True)
+        if self._requester is None:
+            return AssociateReject(RejectReason.CALLING_AE_TITLE_NOT_RECOGNIZED)
+        asked = {
+            uid: wanted
+            for uid, wanted in request.user.extended.items()
+            if uid in FIND_LEVELS and wanted
+        }
+        # Of the extended behaviours (PS3.4 C.5.1.1) only relational queries, the first, are served.
+        self._relational = frozenset(uid for uid, wanted in asked.items() if wanted[0] == 1)
+        return Accepted(
+            contexts=select_contexts(request.contexts, contexts.supported),
+            extended={
+                uid: bytes([uid in self._relational]) + bytes(len(wanted) - 1)
+                for uid, wanted in asked.items()
+            },
+        )
+
+    def _echo(self, _: Requester, message: Message) -> None:
+        self._answer(message, status.SUCCESS)
+
+    def _store(self, requester: Requester, message: Message) -> None:
+        command = message.command
+        context = message.context
+        if context.abstract_syntax in FIND_LEVELS or message.data is None:
+            self._answer(message, status.UNRECOGNIZED_OPERATION)
+            return
+        try:
+            meta = part10.file_meta(
+                command.sop_class, command.sop_instance, context.transfer_syntax
+            )
+            with (
+                self._exchange.on_behalf_of(requester) as access,
+                ingest.begin(access, limit=self._limits.instance_bytes) as incoming,
+            ):
+                incoming.write(meta)
+                for piece in message.data.pieces():
+                    incoming.write(piece)
+                received = instance.read(incoming, len(meta), context.transfer_syntax)
+                _agree(command, received)
+                ingest.receive(access, incoming, received)
+        except _Mismatch as error:
+            self._answer(message, status.DATA_SET_MISMATCH, str(error))
+        except ExchangeError as error:
+            self._answer(message, status.DIMSE[type(error)].store, str(error))
+        else:
+            self._association.send(context.context_id, dimse.stored(command))
+
+    def _find(self, requester: Requester, message: Message) -> None:
+        model = message.context.abstract_syntax
+        if model not in FIND_LEVELS or message.data is None:
+            self._answer(message, status.SOP_CLASS_NOT_SUPPORTED)
+            return
+        explicit = message.context.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN
+        try:
+            raw = message.data.read(IDENTIFIER_LENGTH)
+            identifier = _Identifier.read(raw, message.context.transfer_syntax)
+            level = identifier.level(model, relational=model in self._relational)
+            with self._exchange.on_behalf_of(requester) as access:
+                asked = question(access, level, identifier.keys)
+                answer = query.find(
+                    access,
+                    level,
+                    asked.criteria,
+                    limit=self._limits.matches,
+                    too_broad=f"more than {self._limits.matches} matches: add a selective key",
+                    asked=b64encode(raw).decode(),
+                )
+        except TooLarge:
+            self._answer(message, status.DIMSE[Invalid].find, "the identifier is too long")
+            return
+        except ExchangeError as error:
+            self._answer(message, status.DIMSE[type(error)].find, str(error))
+            return
+        code = status.PENDING_UNSUPPORTED if asked.unsupported else status.PENDING
+        pending = dimse.response(message.command, code, data_set_present=True)
+        for told in _distinct(answer.found, level):
+            if self._association.cancelled(message.command.message_id):
+                self._answer(message, status.CANCEL)
+                return
+            body = identifier.answer(told, level, self._ae_title, explicit=explicit)
+            self._association.send(message.context.context_id, pending, body)
+        self._answer(message, status.SUCCESS)
+
+    def _answer(self, message: Message, code: int, comment: str = "") -> None:
+        response = dimse.response(message.command, code, error_comment=comment)
+        self._association.send(message.context.context_id, response)
+
+
+class _Mismatch(Exception):
+    """The data set is not the instance that the command names."""
+
+
+def _agree(command: dimse.Command, received: ingest.Received) -> None:
+    """PS3.7 9.1.1.1: the command names the instance that follows."""
+    for keyword, named in (
+        ("SOPInstanceUID", command.sop_instance),
+        ("SOPClassUID", command.sop_class),
+    ):
+        if received.attributes.get(keyword, named) != named:
+            raise _Mismatch(f"{keyword} differs between command and data set")
+
+
+@dataclass(frozen=True, slots=True)
+class _Identifier:
+    """A C-FIND identifier: its matching keys, and all attributes that it wants returned."""
+
+    wanted: tuple[str, ...]
+    keys: tuple[tuple[str, str], ...]
+    asked_level: str
+    character_set: str
+
+    @classmethod
+    def read(cls, raw: bytes, transfer_syntax: str) -> _Identifier:
+        """Raises Invalid."""
+        implicit = transfer_syntax != EXPLICIT_VR_LITTLE_ENDIAN
+        try:
+            elements = read_dataset(io.BytesIO(raw), implicit, is_little_endian=True)
+            keywords = {int(tag): keyword_for_tag(tag) for tag in elements._dict}
+            known = {tag: keyword for tag, keyword in keywords.items() if keyword}
+            read = header.read(io.BytesIO(raw), transfer_syntax, known)
+            keys = dict(read.attributes)
+            if "OtherPatientIDsSequence" in known.values():
+                keys.pop("OtherPatientIDsSequence", None)
+                for other in read.other_patient_ids:
+                    keys["OtherPatientIDsSequence.PatientID"] = other.patient_id
+        except (header.DataSetError, ValueError, TypeError, KeyError, EOFError) as error:
+            raise Invalid("the identifier is not a data set") from error
+        for keyword in ("SpecificCharacterSet", "TimezoneOffsetFromUTC"):
+            keys.pop(keyword, None)
+        return cls(
+            wanted=tuple(known.values()),
+            asked_level=keys.pop("QueryRetrieveLevel", ""),
+            keys=tuple(keys.items()),
+            character_set=read.character_set.declared,
+        )
+
+    def level(self, model: str, *, relational: bool) -> Level:
+        """The level asked for, with the unique keys above it there (PS3.4 C.4.1.2.1).
+
+        Raises Invalid.
+        """
+        levels = FIND_LEVELS[model]
+        level = Level.__members__.get(self.asked_level.strip())
+        if level is None or level not in levels:
+            raise Invalid("QueryRetrieveLevel is not one of the information model")
+        given = dict(self.keys)
+        for above in levels:
+            key = _UNIQUE.get(above, "")
+            value = given.get(key, "")
+            if above < level and not relational and (not value or set(value) & set("*?\\")):
+                raise Invalid(f"{key} must be given as a single value")
+        return level
+
+    def answer(
+        self, told: dict[str, attributes.Value], level: Level, ae_title: str, *, explicit: bool
+    ) -> bytes:
+        """The identifier of one response: what was wanted, as far as it is known (C.4.1.1.3.2)."""
+        encoding = _TEXT_ENCODINGS.get(self.character_set, "utf-8")
+        body = {keyword: told.get(keyword, "") for keyword in self.wanted if _known(keyword)}
+        body["QueryRetrieveLevel"] = level.name
+        body["RetrieveAETitle"] = ae_title
+        body["SpecificCharacterSet"] = (
+            self.character_set if self.character_set in _TEXT_ENCODINGS else "ISO_IR 192"
+        )
+        return attributes.encode(body, explicit=explicit, encoding=encoding)
+
+
+def _known(keyword: str) -> bool:
+    try:
+        attributes.tag_and_vr(keyword)
+    except KeyError:
+        return False
+    return True
+
+
+def _distinct(found: Sequence[query.Found], level: Level) -> Iterator[dict[str, attributes.Value]]:
+    """The matches as attributes; at patient level one for each number, whoever else has records.
+
+    A hospital's own record comes first, so that its PACS reads back what it has itself.
+    """
+    if level is not Level.PATIENT:
+        yield from (attributes.describe(one, level) for one in found)
+        return
+    seen: set[query.Number] = set()
+    for one in sorted(found, key=lambda one: one.number.issuer != one.owner.issuer):
+        if one.number not in seen:
+            seen.add(one.number)
+            yield attributes.describe(one, level)

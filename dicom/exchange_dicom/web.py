@@ -1,0 +1,184 @@
+"""DICOMweb, as PS3.18 defines it: Retrieve, Store and Search Transactions (sections 10.4 to 10.6).
+
+A request is answered when the gate has closed behind it. Endpoints are plain functions, which run
+in threads of their own; only the pulling of a request's body goes through the event loop.
+"""
+
+# Without `from __future__ import annotations`: FastAPI reads the annotations of local functions.
+
+from collections.abc import AsyncIterator, Callable, Iterator
+
+from anyio import from_thread
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from exchange.access import Exchange
+from exchange.policy import Requester
+from exchange_dicom import media_types, web_retrieve, web_search, web_store
+from exchange_dicom.media_types import MediaType
+from exchange_dicom.resources import Root, uid
+from exchange_dicom.web_errors import Route, problem
+from exchange_dicom.web_store import Limits
+from exchange_storage.search import Level
+
+Identify = Callable[[Request], Requester]
+"""Who sends a request. Raises NotAuthenticated."""
+
+PIECE = 256 << 10
+"""Bytes of a request's body that are pulled at once, each time with a change of threads."""
+
+_LATER = {"frames", "rendered", "thumbnail", "bulkdata", "pixeldata"}
+"""Resources of PS3.18 10.4 that are known here, and not served."""
+
+
+def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = None) -> APIRouter:
+    """The web door: the routes of the Studies Service, to be mounted under a prefix."""
+    router = APIRouter(route_class=Route, tags=["DICOMweb"])
+    bounds = limits or Limits()
+
+    def search(request: Request, level: Level, **within: str) -> Response:
+        return web_search.search(
+            exchange,
+            identify(request),
+            _root(request),
+            level,
+            {_UNIQUE[name]: uid(value) for name, value in within.items()},
+            request.query_params.multi_items(),
+            accept=_accept(request),
+            asked=request.url.path + "?" * bool(request.url.query) + request.url.query,
+        )
+
+    def store(request: Request, study: str | None) -> Response:
+        return web_store.store(
+            exchange,
+            identify(request),
+            _root(request),
+            request.headers.get("content-type", ""),
+            _body(request),
+            accept=_accept(request),
+            study=study,
+            limits=bounds,
+        )
+
+    def retrieve(
+        request: Request, study: str, series: str | None = None, instance: str | None = None
+    ) -> Response:
+        return web_retrieve.instances(
+            exchange,
+            identify(request),
+            _root(request),
+            study,
+            series,
+            instance,
+            accept=_accept(request),
+        )
+
+    def describe(
+        request: Request, study: str, series: str | None = None, instance: str | None = None
+    ) -> Response:
+        return web_retrieve.metadata(
+            exchange,
+            identify(request),
+            study,
+            series,
+            instance,
+            accept=_accept(request),
+            if_none_match=request.headers.get("if-none-match", ""),
+        )
+
+    @router.get("/studies", name=_STUDIES)
+    def search_studies(request: Request) -> Response:
+        return search(request, Level.STUDY)
+
+    @router.get("/series")
+    def search_series(request: Request) -> Response:
+        return search(request, Level.SERIES)
+
+    @router.get("/instances")
+    def search_instances(request: Request) -> Response:
+        return search(request, Level.IMAGE)
+
+    @router.get("/studies/{study}/series")
+    def search_series_of_study(request: Request, study: str) -> Response:
+        return search(request, Level.SERIES, study=study)
+
+    @router.get("/studies/{study}/instances")
+    def search_instances_of_study(request: Request, study: str) -> Response:
+        return search(request, Level.IMAGE, study=study)
+
+    @router.get("/studies/{study}/series/{series}/instances")
+    def search_instances_of_series(request: Request, study: str, series: str) -> Response:
+        return search(request, Level.IMAGE, study=study, series=series)
+
+    @router.post("/studies")
+    def store_instances(request: Request) -> Response:
+        return store(request, None)
+
+    @router.post("/studies/{study}")
+    def store_instances_of_study(request: Request, study: str) -> Response:
+        return store(request, uid(study))
+
+    @router.get("/studies/{study}")
+    def retrieve_study(request: Request, study: str) -> Response:
+        return retrieve(request, study)
+
+    @router.get("/studies/{study}/series/{series}")
+    def retrieve_series(request: Request, study: str, series: str) -> Response:
+        return retrieve(request, study, series)
+
+    @router.get("/studies/{study}/series/{series}/instances/{instance}")
+    def retrieve_instance(request: Request, study: str, series: str, instance: str) -> Response:
+        return retrieve(request, study, series, instance)
+
+    @router.get("/studies/{study}/metadata")
+    def describe_study(request: Request, study: str) -> Response:
+        return describe(request, study)
+
+    @router.get("/studies/{study}/series/{series}/metadata")
+    def describe_series(request: Request, study: str, series: str) -> Response:
+        return describe(request, study, series)
+
+    @router.get("/studies/{study}/series/{series}/instances/{instance}/metadata")
+    def describe_instance(request: Request, study: str, series: str, instance: str) -> Response:
+        return describe(request, study, series, instance)
+
+    @router.get("/studies/{rest:path}", include_in_schema=False)
+    def unserved(request: Request, rest: str) -> Response:
+        identify(request)
+        if _LATER.isdisjoint(rest.split("/")):
+            return problem(404, "there is no such resource below studies")
+        return problem(501, "this resource is not served yet: retrieve the instance itself")
+
+    return router
+
+
+_STUDIES = "dicomweb.studies"
+_UNIQUE = {"study": "StudyInstanceUID", "series": "SeriesInstanceUID"}
+
+
+def _root(request: Request) -> Root:
+    return Root(str(request.url_for(_STUDIES)).removesuffix("/studies"))
+
+
+def _accept(request: Request) -> tuple[MediaType, ...]:
+    fields = request.headers.getlist("accept")
+    return media_types.acceptable(request.query_params.get("accept"), ",".join(fields))
+
+
+def _body(request: Request) -> Iterator[bytes]:
+    """The body as it comes in, pulled from a worker thread. Raises ClientDisconnect."""
+    stream = request.stream()
+    while piece := from_thread.run(_pulled, stream):
+        yield piece
+
+
+async def _pulled(stream: AsyncIterator[bytes]) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in stream:
+        pieces.append(piece)
+        size += len(piece)
+        if size >= PIECE:
+            break
+    return b"".join(pieces)

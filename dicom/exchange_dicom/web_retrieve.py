@@ -1,0 +1,283 @@
+"""The Retrieve transaction of DICOMweb, WADO-RS (PS3.18 section 10.4): instances and metadata.
+
+Instances go out as they are kept. Explicit VR Little Endian is the default, and the only syntax
+without compression that may be used (8.7.3): instances kept with Implicit VR, or deflated, are
+written anew with Explicit VR. Compressed pixels are not decompressed, so whoever can read them says
+so with ``transfer-syntax=*``. Under that wildcard, and only there, instances that cannot be written
+anew go out in the syntax they have.
+
+Metadata holds every attribute before the Pixel Data, as the sender wrote it, save binary values
+over `data_set.BULK` bytes, for which there is no bulk data resource to point to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import orjson
+from starlette.responses import Response, StreamingResponse
+
+from exchange import retrieval
+from exchange.access import Exchange
+from exchange.policy import Requester
+from exchange.retrieval import Held
+from exchange_dicom import data_set, media_types, multipart
+from exchange_dicom.character_sets import CharacterSet, determine
+from exchange_dicom.data_set import PIXEL_DATA_GROUP, Element
+from exchange_dicom.header import DEFLATED, MalformedDataSet
+from exchange_dicom.media_types import DICOM, DICOM_JSON, JSON, MULTIPART, MediaType, NotAcceptable
+from exchange_dicom.part10 import (
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    file_meta,
+)
+from exchange_dicom.resources import Root
+
+REWRITE_LIMIT = 512 << 20
+"""Bytes of the largest instance that is written anew with Explicit VR, in memory."""
+
+PIECE = 1 << 20
+"""Bytes handed to the server at once."""
+
+WINDOW = 64 << 10
+"""Bytes first read of an instance to describe it; 16 times as many when they do not suffice."""
+
+WINDOW_LIMIT = 64 << 20
+"""Bytes before the Pixel Data beyond which nothing is described."""
+
+_ANY = "*"
+_NEVER_SENT = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.2"})
+_REWRITTEN = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.1.99"})
+_METADATA_FORM = b"metadata 1"
+"""Changes when the same instances are described in another way."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """How instances are wanted: in a multipart body or one bare, and in which syntaxes."""
+
+    in_parts: bool
+    transfer_syntaxes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """An instance, and the transfer syntax in which it goes out."""
+
+    held: Held
+    transfer_syntax_uid: str
+
+    @property
+    def as_kept(self) -> bool:
+        return self.held.transfer_syntax_uid == self.transfer_syntax_uid
+
+    @property
+    def media_type(self) -> str:
+        return f"{DICOM}; transfer-syntax={self.transfer_syntax_uid}"
+
+    def pieces(self) -> Iterator[bytes | memoryview]:
+        if self.as_kept:
+            return self.held.stream()
+        return _rewritten(self.held)
+
+
+def instances(
+    exchange: Exchange,
+    requester: Requester,
+    root: Root,
+    study: str,
+    series: str | None,
+    instance: str | None,
+    *,
+    accept: Sequence[MediaType],
+) -> Response:
+    """The instances of a study or series, or one: 200, or 206 where not all of them are acceptable.
+
+    Raises NotFound, Refused, and NotAcceptable, which names the syntaxes that can be had.
+    """
+    wanted = _wanted(accept, single=instance is not None)
+    with exchange.on_behalf_of(requester) as access:
+        held = retrieval.instances(access, study, series, instance).instances
+        sent = [
+            _Sent(one, syntax)
+            for one in held
+            if (syntax := _syntax(one, wanted.transfer_syntaxes)) is not None
+        ]
+        if not sent:
+            kept = ", ".join(sorted({one.transfer_syntax_uid for one in held}))
+            raise NotAcceptable(
+                f"kept in the transfer syntax {kept}; ask for it with transfer-syntax=*"
+            )
+    if not wanted.in_parts:
+        return _stream(sent[0].pieces(), sent[0].media_type, _length(sent))
+    boundary = multipart.new_boundary()
+    kind = f'{MULTIPART}; type="{DICOM}"; boundary={boundary}'
+    response = _stream(_body(sent, boundary), kind, _length(sent, boundary))
+    if left_out := len(held) - len(sent):
+        response.status_code = 206
+        response.headers.append(
+            *root.warning(f"{left_out} instances are left out: ask with transfer-syntax=*")
+        )
+    return response
+
+
+def metadata(
+    exchange: Exchange,
+    requester: Requester,
+    study: str,
+    series: str | None,
+    instance: str | None,
+    *,
+    accept: Sequence[MediaType],
+    if_none_match: str,
+) -> Response:
+    """The attributes of instances as DICOM JSON; 304 where the asker has them already.
+
+    Raises NotFound, Refused, NotAcceptable.
+    """
+    answered = media_types.choose(accept, (DICOM_JSON, JSON))
+    with exchange.on_behalf_of(requester) as access:
+        held = retrieval.instances(access, study, series, instance, purpose="metadata").instances
+    digests = "".join(one.digest for one in held).encode()
+    tag = f'"{hashlib.sha256(_METADATA_FORM + digests).hexdigest()[:32]}"'
+    # Whether it may be seen is decided anew each time, so no cache may answer by itself.
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    known = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
+    if tag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return StreamingResponse(_gathered(_array(held)), headers=headers, media_type=answered)
+
+
+def describe(held: Held) -> dict[str, object]:
+    """The metadata of one instance, as DICOM JSON. Raises ObjectStoreError.
+
+    Where its data set is broken, what comes before that place.
+    """
+    return data_set.to_json(_head(held), _character_set(held))
+
+
+def _wanted(accept: Sequence[MediaType], *, single: bool) -> _Wanted:
+    """Raises NotAcceptable."""
+    named: list[tuple[bool, frozenset[str]]] = []
+    for one in accept:
+        inner = media_types.parse(one.parameters.get("type", DICOM))
+        # Some clients say the syntax within the type that they quote.
+        parameters = {**(inner[0].parameters if inner else {}), **one.parameters}
+        default = _ANY if "*" in (one.type, one.subtype) else EXPLICIT_VR_LITTLE_ENDIAN
+        syntaxes = frozenset({parameters.get("transfer-syntax", default)})
+        if one.covers(MULTIPART) and inner and inner[0].covers(DICOM):
+            named.append((True, syntaxes))
+        elif single and one.covers(DICOM):
+            named.append((False, syntaxes))
+    if not named:
+        raise NotAcceptable(f'instances can be had as {MULTIPART}; type="{DICOM}"')
+    in_parts = named[0][0]
+    return _Wanted(in_parts, frozenset().union(*(s for kind, s in named if kind is in_parts)))
+
+
+def _syntax(held: Held, wanted: frozenset[str]) -> str | None:
+    """The transfer syntax in which the instance goes out, or None where none is acceptable."""
+    kept = held.transfer_syntax_uid
+    if kept in wanted and kept not in _NEVER_SENT:
+        return kept
+    explicit_too = bool(wanted & {_ANY, EXPLICIT_VR_LITTLE_ENDIAN})
+    if explicit_too and kept in _REWRITTEN and held.size <= REWRITE_LIMIT:
+        return EXPLICIT_VR_LITTLE_ENDIAN
+    return kept if _ANY in wanted else None
+
+
+def _stream(
+    pieces: Iterable[bytes | memoryview], media_type: str, length: int | None
+) -> StreamingResponse:
+    headers = {"Content-Type": media_type}
+    if length is not None:
+        headers["Content-Length"] = str(length)
+    return StreamingResponse(_gathered(pieces), headers=headers)
+
+
+def _length(sent: Sequence[_Sent], boundary: str | None = None) -> int | None:
+    """Bytes of the body, where that is known before it is made."""
+    if not all(one.as_kept for one in sent):
+        return None
+    size = sum(one.held.size for one in sent)
+    if boundary is not None:
+        size += sum(len(multipart.head(_fields(one), boundary)) for one in sent)
+        size += len(multipart.tail(boundary))
+    return size
+
+
+def _fields(one: _Sent) -> Mapping[str, str]:
+    return {"Content-Type": one.media_type}
+
+
+def _body(sent: Iterable[_Sent], boundary: str) -> Iterator[bytes | memoryview]:
+    for one in sent:
+        yield multipart.head(_fields(one), boundary)
+        yield from one.pieces()
+    yield multipart.tail(boundary)
+
+
+def _gathered(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """The same bytes in pieces of about `PIECE`, each of which costs a change of threads."""
+    waiting: list[bytes | memoryview] = []
+    size = 0
+    for piece in pieces:
+        if size + len(piece) < PIECE:
+            waiting.append(piece)
+            size += len(piece)
+            continue
+        if waiting:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+        view = memoryview(piece)
+        yield from (view[at : at + PIECE] for at in range(0, len(view), PIECE))
+    if waiting:
+        yield b"".join(waiting)
+
+
+def _rewritten(held: Held) -> Iterator[bytes | memoryview]:
+    """The instance with Explicit VR Little Endian. Raises MalformedDataSet."""
+    yield file_meta(held.sop_class_uid, held.sop_instance_uid, EXPLICIT_VR_LITTLE_ENDIAN)
+    data = held.read(_offset(held))
+    yield from data_set.explicit(data_set.elements(data, held.transfer_syntax_uid))
+
+
+def _array(held: Sequence[Held]) -> Iterator[bytes]:
+    for number, one in enumerate(held):
+        yield (b"," if number else b"[") + orjson.dumps(describe(one))
+    yield b"]"
+
+
+def _offset(held: Held) -> int:
+    """Where the data set of a kept object begins."""
+    return len(file_meta(held.sop_class_uid, held.sop_instance_uid, held.transfer_syntax_uid))
+
+
+def _head(held: Held) -> list[Element]:
+    offset = _offset(held)
+    window = REWRITE_LIMIT if held.transfer_syntax_uid in DEFLATED else WINDOW
+    while True:
+        found: list[Element] = []
+        data = held.read(offset, window)
+        try:
+            for element in data_set.elements(
+                data, held.transfer_syntax_uid, until=PIXEL_DATA_GROUP
+            ):
+                if element.tag >= PIXEL_DATA_GROUP:
+                    return found
+                found.append(element)
+        except MalformedDataSet:
+            pass  # cut off by the window, if not broken
+        if len(data) < window or window >= WINDOW_LIMIT:
+            return found
+        window *= 16
+
+
+def _character_set(held: Held) -> CharacterSet:
+    """How the index read the instance's text, so that both say the same."""
+    repair = held.character_set_repair
+    if repair is None:
+        return determine(held.character_set, ())
+    return CharacterSet(held.character_set, repair["used"], repair["reason"])

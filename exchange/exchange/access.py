@@ -1,0 +1,266 @@
+"""The gate: carries who asks, decides, audits success and refusal, and owns the transaction.
+
+    with exchange.on_behalf_of(requester) as access:
+        held = retrieval.study(access, study_instance_uid)
+
+Verbs read through `access.session` and change things through `access.write`. When the block ends
+its audit records are durable; a door begins its answer only then. If they cannot be made durable
+the block raises Unavailable, and there is no answer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from exchange import audit, policy
+from exchange.audit import Entry, Outcome
+from exchange.errors import ExchangeError, NoRoom, NotFound, Refused, Unavailable
+from exchange.policy import Action, Deny, Facts, Requester
+from exchange_storage.database import Database, unavailable
+from exchange_storage.objects import (
+    ObjectNotFound,
+    ObjectStore,
+    ObjectStoreError,
+    StoreFull,
+    StoreUnavailable,
+)
+
+T = TypeVar("T")
+
+GROUP = 256
+"""Units of work in one commit, at most: what bounds the time that a writer holds the chain."""
+
+
+class Exchange:
+    """An index database, an object store and the key that signs the audit trail, as one."""
+
+    def __init__(
+        self, database: Database, objects: ObjectStore, signing_key: Ed25519PrivateKey
+    ) -> None:
+        self.database = database
+        self.objects = objects
+        self.signing_key = signing_key
+        self._commits = _GroupCommit(database, signing_key)
+
+    def prepare(self) -> None:
+        """Bring the database to this release, and begin the audit trail if there is none."""
+        self.database.migrate()
+        with self.database.writing() as session:
+            audit.begin(session, self.signing_key)
+
+    @contextmanager
+    def on_behalf_of(self, requester: Requester) -> Iterator[Access]:
+        """Everything done inside is `requester`'s: decided, and recorded under that name.
+
+        Raises Unavailable when the database or the object store does not answer, NoRoom when the
+        store is full, and whatever a verb raised; its audit records are durable all the same.
+        """
+        with ExitStack() as stack:
+            access = Access(self, requester, stack)
+            try:
+                with _translated():
+                    yield access
+            except ExchangeError as error:
+                access.failed(error)
+                raise
+            finally:
+                with _translated():
+                    stack.close()
+                    access.finish()
+
+    def close(self) -> None:
+        """Let go of the database and the store."""
+        self.database.close()
+        self.objects.close()
+
+
+class Access:
+    """What one requester does in one request. Not shared between threads."""
+
+    def __init__(self, exchange: Exchange, requester: Requester, stack: ExitStack) -> None:
+        self.exchange = exchange
+        self.requester = requester
+        self.now = datetime.now(UTC)
+        self._stack = stack
+        self._session: Session | None = None
+        self._entries: list[Entry] = []
+
+    @property
+    def objects(self) -> ObjectStore:
+        """The object store."""
+        return self.exchange.objects
+
+    @property
+    def organization(self) -> int:
+        """The organization for which the requester acts. Raises Refused when it has none."""
+        if self.requester.organization is None:
+            raise Refused("this can only be done on behalf of an organization")
+        return self.requester.organization
+
+    @property
+    def session(self) -> Session:
+        """For reading, one consistent view for the whole request; it keeps no change."""
+        if self._session is None:
+            self._session = self._stack.enter_context(self.exchange.database.reading())
+        return self._session
+
+    def require(self, action: Action, facts: Facts | None = None, **about: Any) -> None:
+        """Raise Refused, and record the refusal, unless the policy permits `action`.
+
+        `about` says what the refusal was about: `patient`, `study`, `detail` (see `note`).
+        """
+        decision = (
+            policy.may(self.requester, action)
+            if facts is None
+            else policy.decide(self.requester, action, facts)
+        )
+        if isinstance(decision, Deny):
+            self.note(action, outcome=Outcome.REFUSED, reason=decision.reason, **about)
+            raise Refused(decision.reason)
+
+    def note(
+        self,
+        action: Action,
+        *,
+        outcome: Outcome = Outcome.SUCCESS,
+        reason: str = "",
+        patient: int | None = None,
+        study: str = "",
+        detail: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Record an act; durable with the unit of work around it, or when the block ends."""
+        self._entries.append(
+            Entry(
+                requester=self.requester,
+                action=action,
+                outcome=outcome,
+                reason=reason,
+                at=self.now,
+                patient=patient,
+                study=study,
+                detail=detail or {},
+            )
+        )
+
+    def write(self, unit: Callable[[Session], T]) -> T:
+        """Run `unit` in a transaction, with the audit records noted so far and inside it.
+
+        Units of many requests share a commit; when this returns, it is durable. A unit that raises
+        undoes its own changes and its own notes, and no one else's. It may run twice: all it does
+        must be done through its session and `note`.
+        """
+        with _translated():
+            return self.exchange._commits.run(self, unit)
+
+    def failed(self, error: ExchangeError) -> None:
+        """Record that the request ended in `error`; refusals have been recorded where they fell."""
+        if not isinstance(error, Refused | Unavailable):
+            # An error without a verb around it has no action of its own; searching is the mildest.
+            action = self._entries[-1].action if self._entries else Action.SEARCH
+            self.note(action, outcome=Outcome.FAILED, reason=type(error).__name__)
+
+    def finish(self) -> None:
+        """Make the audit records durable that no unit of work took along."""
+        if self._entries:
+            self.write(lambda _: None)
+
+    def _take(self) -> list[Entry]:
+        return list(self._entries)
+
+    def _forget(self, count: int) -> None:
+        del self._entries[:count]
+
+    def _rewind(self, count: int) -> None:
+        del self._entries[count:]
+
+
+@dataclass(slots=True, eq=False)
+class _Submission(Generic[T]):
+    """A unit of work that waits for its commit."""
+
+    access: Access
+    unit: Callable[[Session], T]
+    noted: int
+    result: T | None = None
+    error: BaseException | None = None
+    done: bool = False
+
+
+class _GroupCommit:
+    """Commits what many threads submit together: the first to come commits for all who wait.
+
+    Nobody waits for company. While one commit is on its way to the disk the next group gathers,
+    so the group is as large as the load asks, and a lone request pays for one commit only.
+    """
+
+    def __init__(self, database: Database, key: Ed25519PrivateKey) -> None:
+        self._database = database
+        self._key = key
+        self._waiting: deque[_Submission[Any]] = deque()
+        self._turn = threading.Lock()
+
+    def run(self, access: Access, unit: Callable[[Session], T]) -> T:
+        mine = _Submission(access, unit, len(access._entries))
+        self._waiting.append(mine)
+        while not mine.done:
+            with self._turn:
+                if not mine.done:
+                    group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
+                    self._commit(group)
+        if mine.error is not None:
+            raise mine.error
+        return mine.result  # type: ignore[return-value]
+
+    def _commit(self, group: list[_Submission[Any]]) -> None:
+        try:
+            with self._database.writing() as session:
+                head = audit.lock(session)
+                entries: list[Entry] = []
+                for submission in group:
+                    submission.result = submission.unit(session)
+                    entries += submission.access._take()
+                session.flush()
+                audit.append(session, self._key, head, entries)
+        except BaseException as error:
+            for submission in group:
+                submission.access._rewind(submission.noted)
+            lost = isinstance(error, DBAPIError) and unavailable(error)
+            if len(group) == 1 or lost or not isinstance(error, Exception):
+                for submission in group:
+                    submission.error, submission.done = error, True
+            else:  # one of them is at fault: each on its own, so that only that one fails
+                for submission in group:
+                    self._commit([submission])
+        else:
+            for submission in group:
+                submission.access._forget(len(submission.access._entries))
+                submission.done = True
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Errors of the storage floor as errors of the exchange; the cause stays attached."""
+    try:
+        yield
+    except StoreFull as error:
+        raise NoRoom("the object store is full; nothing was kept") from error
+    except StoreUnavailable as error:
+        raise Unavailable("the object store does not answer; try again later") from error
+    except ObjectNotFound as error:
+        raise NotFound("the object is missing from the store") from error
+    except ObjectStoreError as error:
+        raise Unavailable("the object store failed; the operators' log has details") from error
+    except DBAPIError as error:
+        if not unavailable(error):
+            raise
+        raise Unavailable("the index does not answer; try again later") from error

@@ -1,0 +1,229 @@
+"""The audit trail: append, and verify that nobody has altered, removed or reordered a record.
+
+Each record's digest covers the one before it; the head of the chain is signed (Ed25519) with a
+key that the database does not hold, and from time to time a checkpoint of it is kept in the object
+store. So a change shows at the record itself, a removal at the gap, a removal at the end or a
+rewritten chain at the head, and a head rolled back together with its records at the checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import insert, select, update
+from sqlalchemy.orm import Session
+
+from exchange.policy import Action, Requester
+from exchange_storage.objects import ObjectStore
+from exchange_storage.records import AuditHead, AuditRecord
+
+GENESIS = "0" * 64
+"""What stands in for the digest before the first record."""
+
+CHECKPOINTS = "audit/"
+"""Where checkpoints lie in the object store: ``audit/<sequence, 20 digits>.json``."""
+
+
+class Outcome(StrEnum):
+    """How it ended."""
+
+    SUCCESS = "success"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What is to be recorded of one act. Record numbers and UIDs; never names of patients."""
+
+    requester: Requester
+    action: Action
+    outcome: Outcome
+    reason: str
+    at: datetime
+    patient: int | None = None
+    study: str = ""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    def content(self, sequence: int) -> str:
+        """The record as canonical JSON: sorted keys, no spaces, non-ASCII as it is."""
+        asker = self.requester
+        return json.dumps(
+            {
+                "sequence": sequence,
+                "recorded": self.at.astimezone(UTC).isoformat(timespec="microseconds"),
+                "action": self.action,
+                "outcome": self.outcome,
+                "reason": self.reason,
+                "requester": asker.name,
+                "role": asker.role,
+                "organization": asker.organization,
+                "purpose": asker.purpose,
+                "address": asker.address,
+                "door": asker.door,
+                "patient": self.patient,
+                "study": self.study,
+                "detail": self.detail,
+            },
+            ensure_ascii=False,
+            sort_keys=True,
+            separators=(",", ":"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is wrong with the trail, and at which record."""
+
+    sequence: int
+    what: str
+
+
+def link(previous: str, content: str) -> str:
+    """The digest of a record: SHA-256 over the digest before it and its content."""
+    return hashlib.sha256(f"{previous}\n{content}".encode()).hexdigest()
+
+
+def begin(session: Session, key: Ed25519PrivateKey) -> None:
+    """Start an empty chain, unless there is one."""
+    if session.get(AuditHead, 1) is None:
+        session.execute(insert(AuditHead).values(id=1, **_signed(key, 0, GENESIS)))
+
+
+def lock(session: Session) -> tuple[int, str]:
+    """Take the end of the chain for this transaction: one writer at a time, in all processes.
+
+    Returns the last sequence number and digest.
+    """
+    head = session.execute(
+        select(AuditHead.sequence, AuditHead.digest).where(AuditHead.id == 1).with_for_update()
+    ).one()
+    return head.sequence, head.digest
+
+
+def append(
+    session: Session, key: Ed25519PrivateKey, head: tuple[int, str], entries: Sequence[Entry]
+) -> None:
+    """Add `entries` behind `head`, which this transaction has locked, and sign the new head."""
+    if not entries:
+        return
+    sequence, digest = head
+    rows = []
+    for entry in entries:
+        sequence += 1
+        content = entry.content(sequence)
+        digest = link(digest, content)
+        rows.append(_columns(content) | {"content": content, "digest": digest})
+    session.execute(insert(AuditRecord), rows)
+    session.execute(
+        update(AuditHead).where(AuditHead.id == 1).values(**_signed(key, sequence, digest))
+    )
+
+
+def verify(
+    session: Session, key: Ed25519PrivateKey, objects: ObjectStore
+) -> Iterator[Finding | int]:
+    """Walk the whole chain: yields each `Finding`, and now and then how far it has come.
+
+    Raises StoreUnavailable when the checkpoints cannot be read.
+    """
+    checkpoints = {sequence: digest for sequence, digest in _checkpoints(key, objects) if digest}
+    for sequence, kept in _checkpoints(key, objects):
+        if not kept:
+            yield Finding(sequence, "its checkpoint does not carry our signature")
+    previous, sequence = GENESIS, 0
+    records = select(AuditRecord).order_by(AuditRecord.sequence)
+    for record in session.scalars(records.execution_options(yield_per=1000)):
+        expected = sequence + 1
+        if record.sequence != expected:
+            yield Finding(expected, f"missing: the next record is {record.sequence}")
+        elif link(previous, record.content) != record.digest:
+            yield Finding(record.sequence, "altered, or not the one that followed")
+        elif difference := _differs(record):
+            yield Finding(record.sequence, f"altered: {difference} is not what was recorded")
+        sequence, previous = record.sequence, record.digest
+        if checkpoints.pop(sequence, previous) != previous:
+            yield Finding(sequence, "not the record of its checkpoint")
+        if sequence % 1000 == 0:
+            yield sequence
+    yield from (Finding(missing, "missing: a checkpoint names it") for missing in checkpoints)
+    head = session.get(AuditHead, 1)
+    if head is None:
+        yield Finding(sequence, "the head of the chain is missing")
+    elif not _genuine(key, head.sequence, head.digest, head.signature):
+        yield Finding(head.sequence, "the head of the chain does not carry our signature")
+    elif (head.sequence, head.digest) != (sequence, previous):
+        yield Finding(head.sequence, f"the head of the chain; the last record found is {sequence}")
+
+
+def latest(session: Session, limit: int = 50) -> Sequence[AuditRecord]:
+    """The last records of the trail, the newest first."""
+    newest = select(AuditRecord).order_by(AuditRecord.sequence.desc()).limit(limit)
+    return session.scalars(newest).all()
+
+
+def checkpoint(session: Session, objects: ObjectStore) -> int:
+    """Keep the signed head in the object store, and return its sequence number."""
+    head = session.execute(select(AuditHead)).scalar_one()
+    note = {"sequence": head.sequence, "digest": head.digest, "signature": head.signature}
+    objects.put(f"{CHECKPOINTS}{head.sequence:020}.json", json.dumps(note).encode())
+    return head.sequence
+
+
+def _checkpoints(key: Ed25519PrivateKey, objects: ObjectStore) -> Iterator[tuple[int, str]]:
+    """Sequence and digest of every checkpoint; the digest "" where the signature is not ours."""
+    for stored in objects.list(CHECKPOINTS):
+        note = json.loads(objects.get(stored.key))
+        sequence, digest = int(note["sequence"]), str(note["digest"])
+        genuine = _genuine(key, sequence, digest, str(note["signature"]))
+        yield sequence, digest if genuine else ""
+
+
+def _columns(content: str) -> dict[str, Any]:
+    """The parts of a record that stand in columns of their own."""
+    told = json.loads(content)
+    return {
+        "sequence": told["sequence"],
+        "recorded": datetime.fromisoformat(told["recorded"]),
+        "action": told["action"],
+        "outcome": told["outcome"],
+        "requester": told["requester"],
+        "organization_id": told["organization"],
+        "patient_id": told["patient"],
+        "study_instance_uid": told["study"],
+    }
+
+
+def _differs(record: AuditRecord) -> str:
+    """The first column that does not say what the content says, or ""."""
+    try:
+        told = _columns(record.content)
+    except (ValueError, KeyError, TypeError):
+        return "content"
+    return next((name for name, value in told.items() if getattr(record, name) != value), "")
+
+
+def _note(sequence: int, digest: str) -> bytes:
+    return f"imaging-exchange audit head\n{sequence}\n{digest}\n".encode()
+
+
+def _signed(key: Ed25519PrivateKey, sequence: int, digest: str) -> dict[str, Any]:
+    signature = b64encode(key.sign(_note(sequence, digest))).decode()
+    return {"sequence": sequence, "digest": digest, "signature": signature}
+
+
+def _genuine(key: Ed25519PrivateKey, sequence: int, digest: str, signature: str) -> bool:
+    try:
+        key.public_key().verify(b64decode(signature), _note(sequence, digest))
+    except (InvalidSignature, ValueError):
+        return False
+    return True

@@ -1,0 +1,67 @@
+"""Check: every row has its object, every object its row, and the bytes have their digest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import func, select
+
+from exchange.access import Access
+from exchange.policy import Action
+from exchange_storage.objects import ObjectNotFound
+from exchange_storage.records import Instance
+
+OBJECTS = "studies/"
+"""Where the objects of instances lie."""
+
+SETTLED = timedelta(hours=1)
+"""Objects younger than this may be on their way into the index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as it must be: which object, and what is wrong with it."""
+
+    key: str
+    what: str
+    harmless: bool = False
+    """Takes room, but loses nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a check has come."""
+
+    done: int
+    total: int
+
+
+def check(access: Access, *, read: bool = True) -> Iterator[Finding | Progress]:
+    """Compare the index with the object store; with `read` compute every digest from the bytes.
+
+    Raises Refused, Unavailable.
+    """
+    access.require(Action.ADMINISTER)
+    access.note(Action.ADMINISTER, reason="check of the store")
+    session = access.session
+    total = session.execute(select(func.count()).select_from(Instance)).scalar_one()
+    rows = select(Instance.key, Instance.digest, Instance.size).order_by(Instance.id)
+    for done, (key, digest, size) in enumerate(
+        session.execute(rows.execution_options(yield_per=1000)), 1
+    ):
+        try:
+            stored = access.objects.stat(key)
+            if stored.size != size:
+                yield Finding(key, f"has {stored.size} bytes, not {size}")
+            elif read and access.objects.digest(key) != digest:
+                yield Finding(key, "its bytes do not have the digest that they came with")
+        except ObjectNotFound:
+            yield Finding(key, "the object is missing")
+        yield Progress(done, total)
+    for stored in access.objects.list(OBJECTS):
+        known = select(Instance.id).where(Instance.key == stored.key)
+        young = access.now - stored.kept < SETTLED
+        if not young and session.execute(known).first() is None:
+            yield Finding(stored.key, "has no row: it was never acknowledged", harmless=True)

@@ -1,0 +1,61 @@
+"""Consent to sharing: opting out, and taking that back, for a person at every hospital."""
+
+from __future__ import annotations
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from exchange import organizations
+from exchange.access import Access
+from exchange.errors import NotFound
+from exchange.policy import Action
+from exchange_storage import search
+from exchange_storage.records import Consent, Patient
+from exchange_storage.search import SamePerson
+
+
+def opt_out(access: Access, organization: str, number: str) -> None:
+    """Record that the patient does not consent to sharing, as stated at one hospital.
+
+    It holds for every record of the same person from this commit on. Raises Refused, NotFound.
+    """
+    _record(access, organization, number, "deny")
+
+
+def opt_in(access: Access, organization: str, number: str) -> None:
+    """Record that the patient consents again: earlier refusals of the same person end."""
+    _record(access, organization, number, "permit")
+
+
+def _record(access: Access, organization: str, number: str, decision: str) -> None:
+    access.require(Action.ADMINISTER)
+    owner = organizations.by_code(access.session, organization)
+
+    def unit(session: Session) -> None:
+        patient = session.scalars(
+            select(Patient).where(Patient.organization_id == owner.id, Patient.patient_id == number)
+        ).one_or_none()
+        if patient is None or not number:
+            raise NotFound("this hospital has no patient with this number")
+        same = select(Patient.id).where(search.where([SamePerson(patient.id)]))
+        session.execute(
+            update(Consent)
+            .where(Consent.patient_id.in_(same), Consent.ended.is_(None))
+            .values(ended=access.now)
+        )
+        session.add(
+            Consent(
+                patient_id=patient.id,
+                decision=decision,
+                recorded=access.now,
+                recorded_by=access.requester.name,
+            )
+        )
+        access.note(
+            Action.ADMINISTER,
+            reason="consent recorded",
+            patient=patient.id,
+            detail={"decision": decision},
+        )
+
+    access.write(unit)

@@ -1,0 +1,69 @@
+"""Documents: what is derived from a study, kept as the bytes that are served (FHIR R4 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import select, tuple_, update
+from sqlalchemy.orm import Session
+
+from exchange.access import Access
+from exchange.errors import Refused
+from exchange.policy import Role
+from exchange_storage.records import ResourceVersion
+
+
+def keep(
+    access: Access, resource_type: str, resource_id: str, version: int, content: bytes
+) -> None:
+    """Make `content` the current version of the resource, unless a later one is kept already.
+
+    Only the exchange itself derives documents: raises Refused for anybody else.
+    """
+    if access.requester.role is not Role.EXCHANGE:
+        raise Refused("only the exchange itself keeps derived documents")
+
+    def unit(session: Session) -> None:
+        same = (
+            ResourceVersion.resource_type == resource_type,
+            ResourceVersion.resource_id == resource_id,
+        )
+        held = session.scalars(
+            select(ResourceVersion).where(*same, ResourceVersion.is_current)
+        ).one_or_none()
+        if held is not None and held.version >= version:
+            if held.version == version:
+                held.content = content
+            return
+        session.execute(update(ResourceVersion).where(*same).values(is_current=False))
+        session.add(
+            ResourceVersion(
+                resource_type=resource_type,
+                resource_id=resource_id,
+                version=version,
+                is_current=True,
+                content=content,
+                recorded=access.now,
+            )
+        )
+        session.flush()
+
+    access.write(unit)
+
+
+def current(access: Access, resource_type: str, versions: Mapping[str, int]) -> dict[str, bytes]:
+    """The kept bytes of those resources whose kept version is the one given, by resource id.
+
+    What was derived from an earlier version is left out, so that nothing stale is served. It is
+    for the caller to have been permitted what the documents tell of.
+    """
+    if not versions:
+        return {}
+    rows = access.session.execute(
+        select(ResourceVersion.resource_id, ResourceVersion.content).where(
+            ResourceVersion.resource_type == resource_type,
+            ResourceVersion.is_current,
+            tuple_(ResourceVersion.resource_id, ResourceVersion.version).in_(versions.items()),
+        )
+    )
+    return dict(rows.tuples().all())

@@ -1,0 +1,52 @@
+"""What the exchange answers instead of what was asked for; every door has an answer for each.
+
+    ExchangeError
+    ├── NotAuthenticated   nobody whom the exchange knows
+    ├── Refused            known, but the policy says no; carries the reason
+    ├── NotFound           nothing is held under that name
+    ├── Invalid            what was asked or sent does not make sense
+    ├── TooBroad           the question would have too many answers
+    ├── TooLarge           more than the exchange accepts in one piece
+    ├── NoRoom             the object store is full
+    └── Unavailable        a part does not answer now; the same may be asked again
+
+Messages are for the asker: they name the next step and hold no patient data.
+"""
+
+from __future__ import annotations
+
+
+class ExchangeError(Exception):
+    """The root of the tree; only its subclasses are raised."""
+
+
+class NotAuthenticated(ExchangeError):
+    """Nobody whom the exchange knows, or a credential that it does not accept."""
+
+
+class Refused(ExchangeError):
+    """The policy says no. The message is the reason of the decision."""
+
+
+class NotFound(ExchangeError):
+    """Nothing is held under that name."""
+
+
+class Invalid(ExchangeError):
+    """What was asked or sent does not make sense; asking it again will not help."""
+
+
+class TooBroad(ExchangeError):
+    """The question would have too many answers; ask with a more selective key."""
+
+
+class TooLarge(ExchangeError):
+    """More than the exchange accepts in one piece."""
+
+
+class NoRoom(ExchangeError):
+    """The object store is full; nothing was kept."""
+
+
+class Unavailable(ExchangeError):
+    """A part of the exchange does not answer now; the same may be asked again."""

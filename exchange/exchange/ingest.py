@@ -1,0 +1,383 @@
+"""Receiving instances: from a sender's bytes to a durable object and its row, answered only then.
+
+    with exchange.on_behalf_of(sender) as access, ingest.begin(access) as incoming:
+        for piece in pieces:
+            incoming.write(piece)
+        receipt = ingest.receive(access, incoming, instance)
+
+The object comes before the row: a crash between the two leaves an object that `exchange check`
+names, never a row without its object. Every reception is one of four cases, see `Outcome`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.orm import Session
+
+from exchange import jobs
+from exchange.access import Access
+from exchange.errors import Invalid, TooLarge
+from exchange.policy import Action
+from exchange_storage import names
+from exchange_storage.objects import Bytes, Staged
+from exchange_storage.records import (
+    Change,
+    Conflict,
+    Instance,
+    NameKind,
+    Patient,
+    PatientIdentifier,
+    PatientName,
+    Series,
+    Study,
+)
+from exchange_storage.search import ATTRIBUTES, Kind, Level
+
+QUIET = timedelta(seconds=1)
+"""How long after an instance the study's derived documents are refreshed."""
+
+MAX_IDENTIFIERS = 32
+"""Other identifiers of a patient that one instance may bring."""
+
+_UID = re.compile(r"[0-9.]{1,64}")
+_KEYS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """What a door read of an instance: no protocol left in it, DICOM's vocabulary kept."""
+
+    attributes: Mapping[str, str]
+    """Decoded text by DICOM keyword, of those in `search.ATTRIBUTES`; absent ones left out."""
+    identifiers: tuple[tuple[str, str], ...] = ()
+    """Other numbers of the patient, as (issuer or "", value)."""
+    transfer_syntax_uid: str
+    character_set: str = ""
+    character_set_repair: Mapping[str, str] | None = None
+
+
+class Outcome(StrEnum):
+    """What became of an instance that was received; each may be answered with success."""
+
+    KEPT = "kept"
+    HELD = "held already"
+    """The same bytes again: nothing was added."""
+    CONFLICT = "kept for review"
+    """Kept beside the primary instance, not served until someone has looked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The instance is durable: what became of it, and why it is in conflict if it is."""
+
+    outcome: Outcome
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Incoming:
+    """An instance on its way in; discarded unless it was received."""
+
+    staged: Staged
+    limit: int
+    written: int = field(default=0, init=False)
+
+    def write(self, piece: Bytes) -> None:
+        """Append bytes of the object. Raises TooLarge; NoRoom and Unavailable through access."""
+        self.written += len(piece)
+        if self.written > self.limit:
+            raise TooLarge(f"an instance may have at most {self.limit} bytes")
+        self.staged.write(piece)
+
+    def __enter__(self) -> Incoming:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.staged.discard()
+
+
+def begin(access: Access, *, limit: int = 8 << 30) -> Incoming:
+    """Begin to receive an instance of at most `limit` bytes. Raises Refused, NoRoom."""
+    access.require(Action.STORE)
+    return Incoming(access.objects.stage(), limit)
+
+
+def receive(access: Access, incoming: Incoming, received: Received) -> Receipt:
+    """Keep an instance: object, then row, audit record, change and jobs in one commit.
+
+    Raises Invalid (nothing kept) when an attribute without which it cannot be found again is
+    missing or is not a UID; NoRoom, Unavailable.
+    """
+    uids = {}
+    for keyword in _KEYS:
+        uids[keyword] = received.attributes.get(keyword, "")
+        if not uids[keyword]:
+            raise Invalid(f"{keyword} is missing")
+        if not _UID.fullmatch(uids[keyword]):
+            raise Invalid(f"{keyword} is not a UID of at most 64 digits and dots")
+    digest = incoming.staged.digest
+    key = object_key(uids, digest)
+    size = incoming.staged.keep(key).size
+    row = {
+        "organization_id": access.organization,
+        "key": key,
+        "digest": digest,
+        "size": size,
+        "transfer_syntax_uid": received.transfer_syntax_uid,
+        "character_set": received.character_set[:255],
+        "character_set_repair": received.character_set_repair,
+        "received": access.now,
+        **_columns(Level.IMAGE, received.attributes),
+    }
+    return access.write(lambda session: _index(access, session, received, row))
+
+
+def object_key(uids: Mapping[str, str], digest: str) -> str:
+    """Where the object lies: names that let an operator find a study with any S3 client."""
+    study, series, instance = (uids[keyword] for keyword in _KEYS[:3])
+    # A UID may begin with a dot or hold two in a row; a path segment of ours must not.
+    parts = [part if part[0] != "." else f"_{part}" for part in (study, series, instance)]
+    return f"studies/{parts[0]}/{parts[1]}/{parts[2]}.{digest}.dcm"
+
+
+def _index(access: Access, session: Session, received: Received, row: dict[str, Any]) -> Receipt:
+    uid, study_uid = row["sop_instance_uid"], received.attributes["StudyInstanceUID"]
+    held = session.execute(
+        select(Instance.digest, Instance.is_primary).where(Instance.sop_instance_uid == uid)
+    ).all()
+    detail = {"instance": uid, "digest": row["digest"]}
+    if any(known.digest == row["digest"] for known in held):
+        access.note(Action.STORE, reason=Outcome.HELD, study=study_uid, detail=detail)
+        return Receipt(Outcome.HELD)
+    place = _place(access, session, received)
+    if isinstance(place, str):
+        reason = place
+    elif any(known.is_primary for known in held):
+        reason = "another instance has this SOP Instance UID"
+    else:
+        reason = ""
+    if reason or isinstance(place, str):
+        return _conflict(access, session, received, row, reason)
+    study, series_id, patient_id = place
+    instance_id = session.scalars(
+        insert(Instance).values(series_id=series_id, is_primary=True, **row).returning(Instance.id)
+    ).one()
+    session.execute(
+        update(Study)
+        .where(Study.id == study)
+        .values(changed=access.now, revision=Study.revision + 1)
+    )
+    _announce(session, "create", instance_id, received, access.now)
+    jobs.ask(session, jobs.REFRESH, str(study), access.now + QUIET)
+    access.note(
+        Action.STORE, reason=Outcome.KEPT, patient=patient_id, study=study_uid, detail=detail
+    )
+    return Receipt(Outcome.KEPT)
+
+
+def _place(access: Access, session: Session, received: Received) -> tuple[int, int, int] | str:
+    """Study, series and patient rows for the instance, made where missing; or why it has none.
+
+    Nothing is made where there is a reason: an instance may not bring itself into a study of
+    another patient or hospital.
+    """
+    attributes = received.attributes
+    owner = access.organization
+    number = _clip(attributes.get("PatientID", ""))
+    study = session.execute(
+        select(Study.id, Study.patient_id, Patient.organization_id, Patient.patient_id.label("no"))
+        .join(Patient, Patient.id == Study.patient_id)
+        .where(Study.study_instance_uid == attributes["StudyInstanceUID"])
+    ).one_or_none()
+    series = session.execute(
+        select(Series.id, Series.study_id).where(
+            Series.series_instance_uid == attributes["SeriesInstanceUID"]
+        )
+    ).one_or_none()
+    if study is not None and study.organization_id != owner:
+        return "the study belongs to another organization"
+    if study is not None and study.no != number:
+        return "the study belongs to another patient"
+    if series is not None and (study is None or series.study_id != study.id):
+        return "the series belongs to another study"
+    if study is None:
+        patient_id = _patient(access, session, received, number)
+        study_id = session.scalars(
+            insert(Study)
+            .values(
+                patient_id=patient_id,
+                received=access.now,
+                changed=access.now,
+                revision=1,
+                **_columns(Level.STUDY, attributes),
+            )
+            .returning(Study.id)
+        ).one()
+    else:
+        study_id, patient_id = study.id, study.patient_id
+    if series is None:
+        series_id = session.scalars(
+            insert(Series)
+            .values(study_id=study_id, received=access.now, **_columns(Level.SERIES, attributes))
+            .returning(Series.id)
+        ).one()
+    else:
+        series_id = series.id
+    return study_id, series_id, patient_id
+
+
+def _patient(access: Access, session: Session, received: Received, number: str) -> int:
+    """The patient record with the sender's `number`: found, or made.
+
+    What is known of a patient is completed by what comes later, not replaced by it.
+    """
+    told = _columns(Level.PATIENT, received.attributes)
+    known = (
+        session.execute(
+            select(Patient).where(
+                Patient.organization_id == access.organization,
+                Patient.patient_id == number,
+            )
+        ).scalar_one_or_none()
+        if number
+        else None
+    )
+    if known is None:
+        known = Patient(
+            organization_id=access.organization,
+            created=access.now,
+            changed=access.now,
+            **told,
+        )
+        session.add(known)
+        session.flush()
+        news = True
+    else:
+        missing = {k: v for k, v in told.items() if v and not getattr(known, k)}
+        for column, value in missing.items():
+            setattr(known, column, value)
+        news = bool(missing)
+    if news:
+        known.changed = access.now
+        _name_keys(session, known)
+    new_identifiers = _identifiers(session, known.id, received)
+    if news or new_identifiers:
+        jobs.ask(session, jobs.IDENTIFY, str(known.id), access.now)
+    return known.id
+
+
+def _name_keys(session: Session, patient: Patient) -> None:
+    found = names.keys(patient.name)
+    wanted = {
+        (kind, key[:255])
+        for kind, group in (
+            (NameKind.FULL, found.full),
+            (NameKind.FAMILY, found.family),
+            (NameKind.GIVEN, found.given),
+        )
+        for key in group
+    }
+    rows = select(PatientName.kind, PatientName.key).where(PatientName.patient_id == patient.id)
+    present = {(NameKind(kind), key) for kind, key in session.execute(rows)}
+    if fresh := wanted - present:
+        session.execute(
+            insert(PatientName),
+            [{"patient_id": patient.id, "kind": kind, "key": key} for kind, key in sorted(fresh)],
+        )
+
+
+def _identifiers(session: Session, patient_id: int, received: Received) -> bool:
+    """Add the identifiers that the patient did not have yet; whether there were any."""
+    wanted = {
+        (_clip(system), _clip(value)) for system, value in received.identifiers if value.strip()
+    }
+    rows = select(PatientIdentifier.system, PatientIdentifier.value).where(
+        PatientIdentifier.patient_id == patient_id
+    )
+    present = {(system, value) for system, value in session.execute(rows)}
+    fresh = sorted(wanted - present)[: max(0, MAX_IDENTIFIERS - len(present))]
+    if fresh:
+        session.execute(
+            insert(PatientIdentifier),
+            [{"patient_id": patient_id, "system": s, "value": v} for s, v in fresh],
+        )
+    return bool(fresh)
+
+
+def _conflict(
+    access: Access,
+    session: Session,
+    received: Received,
+    row: dict[str, Any],
+    reason: str,
+) -> Receipt:
+    instance_id = session.scalars(
+        insert(Instance).values(series_id=None, is_primary=False, **row).returning(Instance.id)
+    ).one()
+    session.execute(
+        insert(Conflict).values(
+            instance_id=instance_id,
+            reason=reason,
+            claimed=dict(received.attributes),
+            raised=access.now,
+            settlement="",
+        )
+    )
+    _announce(session, "conflict", instance_id, received, access.now)
+    access.note(
+        Action.STORE,
+        reason=f"{Outcome.CONFLICT}: {reason}",
+        study=received.attributes["StudyInstanceUID"],
+        detail={"instance": row["sop_instance_uid"], "digest": row["digest"]},
+    )
+    return Receipt(Outcome.CONFLICT, reason)
+
+
+def _announce(
+    session: Session, action: str, instance_id: int, received: Received, at: datetime
+) -> None:
+    attributes = received.attributes
+    session.execute(
+        insert(Change).values(
+            recorded=at,
+            action=action,
+            instance_id=instance_id,
+            study_instance_uid=attributes["StudyInstanceUID"],
+            series_instance_uid=attributes["SeriesInstanceUID"],
+            sop_instance_uid=attributes["SOPInstanceUID"],
+        )
+    )
+
+
+def _columns(level: Level, attributes: Mapping[str, str]) -> dict[str, Any]:
+    """The columns of the level's record, from the attributes that the instance came with."""
+    return {
+        attribute.column.key: (
+            _number(attributes.get(keyword, ""))
+            if attribute.kind is Kind.NUMBER
+            else _clip(attributes.get(keyword, ""), 4096 if keyword == "PatientAddress" else 255)
+        )
+        for keyword, attribute in ATTRIBUTES.items()
+        if attribute.level is level
+    }
+
+
+def _clip(text: str, length: int = 255) -> str:
+    """As much of `text` as the index keeps; the object keeps all of it. NUL has no place in SQL."""
+    return text.replace("\0", "")[:length]
+
+
+def _number(text: str) -> int | None:
+    """An integer as the index keeps it, or None for what is not one."""
+    try:
+        number = int(text.split("\\", 1)[0])
+    except ValueError:
+        return None
+    return number if 0 <= number < 2**31 else None

@@ -1,0 +1,128 @@
+"""The outbox: later work, asked for in the transaction that makes it necessary, done by a worker.
+
+A job is durable, stands once per kind and subject, is retried with growing pauses, and ends on
+the dead-letter list that `exchange job list` shows. Its work must be repeatable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import and_, delete, func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from exchange_storage.database import Database
+from exchange_storage.records import Job
+
+IDENTIFY = "identify"
+"""Link a patient record (its number) to a person."""
+REFRESH = "refresh"
+"""Derive again what is kept ready of a study (its number): FHIR resources."""
+CHECKPOINT = "checkpoint"
+"""Keep the signed head of the audit trail in the object store."""
+
+ATTEMPTS = 12
+LEASE = timedelta(minutes=10)
+"""How long a worker has for one job before another takes it over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job as one worker has it."""
+
+    id: int
+    kind: str
+    subject: str
+    asked: int
+    attempts: int
+
+
+def ask(session: Session, kind: str, subject: str, due: datetime) -> None:
+    """Ask for work, in the transaction of `session`.
+
+    One that waits already keeps its earlier due time, so that a stream of reasons cannot put the
+    work off for ever; one that was given up is tried again.
+    """
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    asked = insert(Job).values(
+        kind=kind, subject=subject, due=due, asked=1, attempts=0, dead=False, last_error=""
+    )
+    session.execute(
+        asked.on_conflict_do_update(
+            index_elements=[Job.kind, Job.subject],
+            set_={"asked": Job.asked + 1, "dead": False},
+        )
+    )
+
+
+def claim(database: Database, kinds: Sequence[str], limit: int = 16) -> list[Claim]:
+    """Take up to `limit` jobs that are due, the most overdue first, for `LEASE`."""
+    now = datetime.now(UTC)
+    free = or_(Job.leased_until.is_(None), Job.leased_until < now)
+    due = (
+        select(Job)
+        .where(Job.kind.in_(kinds), ~Job.dead, Job.due <= now, free)
+        .order_by(Job.due, Job.id)
+        .limit(limit)
+    )
+    with database.reading() as session:
+        if not session.execute(due).first():
+            return []  # no write transaction for an idle worker
+    with database.writing() as session:
+        jobs = session.scalars(due.with_for_update(skip_locked=True)).all()
+        for job in jobs:
+            job.leased_until = now + LEASE
+        return [Claim(job.id, job.kind, job.subject, job.asked, job.attempts) for job in jobs]
+
+
+def finish(database: Database, claimed: Claim) -> None:
+    """The work is done: remove the job, or free it if somebody asked again meanwhile."""
+    mine = Job.id == claimed.id
+    with database.writing() as session:
+        session.execute(delete(Job).where(mine, Job.asked == claimed.asked))
+        again = datetime.now(UTC) + timedelta(seconds=1)
+        session.execute(update(Job).where(mine).values(leased_until=None, attempts=0, due=again))
+
+
+def fail(database: Database, claimed: Claim, error: str) -> None:
+    """The work failed: again after a pause that doubles, up to an hour; then to the dead letters.
+
+    `error` is kept for operators; it must not hold patient data.
+    """
+    attempts = claimed.attempts + 1
+    pause = timedelta(seconds=min(2**attempts, 3600))
+    with database.writing() as session:
+        session.execute(
+            update(Job)
+            .where(Job.id == claimed.id)
+            .values(
+                attempts=attempts,
+                dead=attempts >= ATTEMPTS,
+                due=datetime.now(UTC) + pause,
+                leased_until=None,
+                last_error=error[:4000],
+            )
+        )
+
+
+def backlog(session: Session) -> dict[tuple[str, bool], int]:
+    """How many jobs there are, by kind and whether they were given up."""
+    counted = select(Job.kind, Job.dead, func.count()).group_by(Job.kind, Job.dead)
+    return {(kind, dead): count for kind, dead, count in session.execute(counted)}
+
+
+def dead_letters(session: Session, limit: int = 100) -> Sequence[Job]:
+    """The jobs that were given up, oldest first."""
+    return session.scalars(select(Job).where(Job.dead).order_by(Job.id).limit(limit)).all()
+
+
+def retry(session: Session, number: int | None = None) -> int:
+    """Try again, from now on, the given-up job with this row number, or all; returns how many."""
+    given_up = Job.dead if number is None else and_(Job.dead, Job.id == number)
+    jobs = session.scalars(select(Job).where(given_up)).all()
+    for job in jobs:
+        job.dead, job.attempts, job.due = False, 0, datetime.now(UTC)
+    return len(jobs)

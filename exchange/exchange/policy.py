@@ -1,0 +1,190 @@
+"""Who may do what: a pure decision with its reason, and the same decision as an SQL condition.
+
+Both forms are held to each other by a property test: what `decide` permits for a patient record
+is what `visible` selects.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import (
+    ColumnElement,
+    SQLColumnExpression,
+    and_,
+    exists,
+    false,
+    literal,
+    or_,
+    select,
+    true,
+)
+from sqlalchemy.orm import aliased
+
+from exchange_storage.records import Agreement, Consent, Patient
+
+SHARING = "sharing"
+"""The agreement of the region under which hospitals see each other's records."""
+
+
+class Role(StrEnum):
+    """What somebody is to the exchange."""
+
+    CLINICIAN = "clinician"
+    SYSTEM = "system"
+    """A hospital's PACS, modality or information system, acting for its clinicians."""
+    ADMINISTRATOR = "administrator"
+    EXCHANGE = "exchange"
+    """The exchange itself, doing its own later work."""
+
+
+class Purpose(StrEnum):
+    """Purpose of use (HL7 v3 PurposeOfUse)."""
+
+    TREATMENT = "TREAT"
+    OPERATIONS = "HOPERAT"
+    PUBLIC_HEALTH = "PUBHLTH"
+
+
+class Action(StrEnum):
+    """What is asked of the exchange."""
+
+    AUTHENTICATE = "authenticate"
+    STORE = "store"
+    SEARCH = "search"
+    RETRIEVE = "retrieve"
+    AUDIT = "audit"
+    ADMINISTER = "administer"
+    LINK = "link"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requester:
+    """Who asks, for which hospital, what for, and from where."""
+
+    name: str
+    role: Role
+    organization: int | None
+    purpose: Purpose | None
+    address: str = ""
+    door: str = ""
+    """The protocol: ``dimse``, ``dicomweb``, ``fhir``, ``cli``, ``worker``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a decision about a patient record and all that hangs on it depends on."""
+
+    owner: int
+    """The organization whose record it is."""
+    owner_shares: bool
+    asker_shares: bool
+    opted_out: bool
+    """The patient has not consented to sharing, at any of their hospitals."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Yes, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """No, and why: in words that the asker may read."""
+
+    reason: str
+
+
+Decision = Permit | Deny
+
+_ROLES: dict[Action, frozenset[Role]] = {
+    Action.AUTHENTICATE: frozenset({Role.CLINICIAN, Role.SYSTEM, Role.ADMINISTRATOR}),
+    Action.STORE: frozenset({Role.SYSTEM}),
+    Action.SEARCH: frozenset({Role.CLINICIAN, Role.SYSTEM, Role.EXCHANGE}),
+    Action.RETRIEVE: frozenset({Role.CLINICIAN, Role.SYSTEM, Role.EXCHANGE}),
+    Action.AUDIT: frozenset({Role.ADMINISTRATOR}),
+    Action.ADMINISTER: frozenset({Role.ADMINISTRATOR}),
+    Action.LINK: frozenset({Role.EXCHANGE}),
+}
+
+
+def may(requester: Requester, action: Action) -> Decision:
+    """Whether the requester may ask for `action` at all, before it is known about whom."""
+    if requester.role not in _ROLES[action]:
+        return Deny(f"the role {requester.role} may not {action}")
+    if requester.organization is None and requester.role in {Role.CLINICIAN, Role.SYSTEM}:
+        return Deny(f"a {requester.role} without an organization may not {action}")
+    return Permit(f"the role {requester.role} may {action}")
+
+
+def decide(requester: Requester, action: Action, facts: Facts) -> Decision:
+    """Whether the requester may do `action` to a record with these `facts`."""
+    match may(requester, action):
+        case Deny() as refusal:
+            return refusal
+        case Permit():
+            pass
+    if requester.role is Role.EXCHANGE:
+        return Permit("the exchange's own work")
+    if facts.owner == requester.organization:
+        return Permit("the organization's own record")
+    if not facts.asker_shares:
+        return Deny("the asking organization has not joined the sharing agreement")
+    if not facts.owner_shares:
+        return Deny("the owning organization has not joined the sharing agreement")
+    if requester.purpose is not Purpose.TREATMENT:
+        return Deny("records of other organizations are shared for treatment only")
+    if facts.opted_out:
+        return Deny("the patient has not consented to sharing")
+    return Permit("shared for treatment")
+
+
+def shares(organization: SQLColumnExpression[int], now: datetime) -> ColumnElement[bool]:
+    """Whether an organization is in the sharing agreement at the moment `now`, in SQL."""
+    return organization.in_(
+        select(Agreement.organization_id).where(
+            Agreement.kind == SHARING,
+            Agreement.since <= now,
+            or_(Agreement.until.is_(None), Agreement.until > now),
+        )
+    )
+
+
+def opted_out() -> ColumnElement[bool]:
+    """Whether the patient, or the same person at another hospital, denies sharing, in SQL."""
+    stated = aliased(Patient)
+    denies = and_(Consent.decision == "deny", Consent.ended.is_(None))
+    return or_(
+        exists(select(literal(1)).where(Consent.patient_id == Patient.id, denies)),
+        and_(
+            Patient.person_id.is_not(None),
+            exists(
+                select(literal(1))
+                .select_from(Consent)
+                .join(stated, stated.id == Consent.patient_id)
+                .where(stated.person_id == Patient.person_id, denies)
+                .correlate(Patient)
+            ),
+        ),
+    )
+
+
+def visible(requester: Requester, action: Action, now: datetime) -> ColumnElement[bool]:
+    """`decide` as a condition on `Patient`: the records for which it permits `action`."""
+    if isinstance(may(requester, action), Deny):
+        return false()
+    if requester.role is Role.EXCHANGE:
+        return true()
+    own = Patient.organization_id == requester.organization
+    if requester.purpose is not Purpose.TREATMENT:
+        return own
+    shared = and_(
+        shares(literal(requester.organization), now),
+        shares(Patient.organization_id, now),
+        ~opted_out(),
+    )
+    return or_(own, shared)

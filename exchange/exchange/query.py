@@ -1,0 +1,441 @@
+"""Cross-hospital query: find patients, studies, series and instances, decided row by row.
+
+What the asker may not see is filtered in the SELECT, before totals and paging; that something was
+withheld is recorded in the audit trail, never told.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, func, literal, select
+
+from exchange import policy
+from exchange.access import Access
+from exchange.errors import Invalid, NotFound, TooBroad
+from exchange.policy import Action
+from exchange_storage import search
+from exchange_storage.records import (
+    Instance,
+    Organization,
+    Patient,
+    PatientIdentifier,
+    Series,
+    Study,
+)
+from exchange_storage.search import Criterion, Level, SamePerson
+
+WITHHELD_COUNTED = 100
+"""Withheld matches are counted up to this many for the audit trail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A patient number and the OID of the hospital that issued it."""
+
+    value: str
+    issuer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What is derived from the primary instances below a patient, study or series."""
+
+    modalities: tuple[str, ...] = ()
+    sop_classes: tuple[str, ...] = ()
+    studies: int = 0
+    series: int = 0
+    instances: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """One match: the records of its level and above, and how the asker knows the patient."""
+
+    owner: Organization
+    patient: Patient
+    study: Study | None = None
+    series: Series | None = None
+    instance: Instance | None = None
+    number: Number
+    """The asker's own number for the person where it has one, else the owner's."""
+    summary: Summary = field(default_factory=Summary)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A page of matches, whether more remain, and their total when it was asked for."""
+
+    found: tuple[Found, ...]
+    more: bool
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A primary instance, as far as a list of a study's contents tells of it."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    instance_number: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """A series and its primary instances, in the order of their numbers."""
+
+    series: Series
+    instances: tuple[Listed, ...]
+
+
+_CHAIN: Sequence[tuple[Level, Any, Any]] = (
+    (Level.STUDY, Study, Study.patient_id == Patient.id),
+    (Level.SERIES, Series, Series.study_id == Study.id),
+    (Level.IMAGE, Instance, Instance.series_id == Series.id),
+)
+_ORDER: Mapping[Level, tuple[Any, ...]] = {
+    Level.PATIENT: (Patient.id,),
+    Level.STUDY: (Study.study_date.desc(), Study.id.desc()),
+    Level.SERIES: (Series.id,),
+    Level.IMAGE: (Instance.id,),
+}
+SORTED: Mapping[Level, Mapping[str, tuple[Any, ...]]] = {
+    Level.PATIENT: {
+        "changed": (Patient.changed, Patient.id),
+        "birth": (Patient.birth_date, Patient.id),
+    },
+    Level.STUDY: {
+        "changed": (Study.changed, Study.id),
+        "started": (Study.study_date, Study.study_time, Study.id),
+    },
+}
+"""Orders that can be asked for instead of the level's own."""
+
+
+def find(
+    access: Access,
+    level: Level,
+    criteria: Sequence[Criterion],
+    *,
+    limit: int,
+    offset: int = 0,
+    total: bool = False,
+    summarize: bool = True,
+    order: str = "",
+    too_broad: str | None = None,
+    asked: str = "",
+) -> Answer:
+    """The matches at `level` that the asker may see, `limit` of them from `offset` on.
+
+    The order is stable: studies newest first, all else as received, or `order`, a key of `SORTED`
+    with "-" before it where it descends. `total` counts all of them.
+    `too_broad` is the message of the TooBroad raised instead of leaving some out. `asked` is the
+    question as it came, for the audit trail only. Raises Refused, Invalid, TooBroad.
+    """
+    access.require(Action.SEARCH, detail={"level": level.name, "asked": asked})
+    permitted = policy.visible(access.requester, Action.SEARCH, access.now)
+    wanted = search.where(criteria)
+    columns = (Patient, Organization, *(record for at, record, _ in _CHAIN if at <= level))
+    page = (
+        _joined(select(*columns), level)
+        .where(wanted, permitted)
+        .order_by(*_ordered(level, order))
+        .limit(limit + 1)
+        .offset(offset)
+    )
+    rows = access.session.execute(page).all()
+    more = len(rows) > limit
+    if more and too_broad is not None:
+        raise TooBroad(too_broad)
+    rows = rows[:limit]
+    counted = _count(access, level, wanted, permitted) if total else None
+    withheld = (
+        _count(access, level, wanted, ~permitted, WITHHELD_COUNTED)
+        if not more and not offset
+        else None
+    )
+    patients = {row.Patient.id for row in rows}
+    studies = {row.Study.study_instance_uid for row in rows} if level > Level.PATIENT else set()
+    access.note(
+        Action.SEARCH,
+        patient=min(patients) if len(patients) == 1 else None,
+        study=min(studies) if len(studies) == 1 else "",
+        detail={
+            "level": level.name,
+            "asked": asked,
+            "answered": len(rows),
+            "withheld": withheld,
+            "patients": sorted(patients)[:100],
+        },
+    )
+    numbers = _numbers(access, [row.Patient for row in rows])
+    summaries = _summaries(access, level, rows) if summarize else {}
+    found = tuple(
+        Found(
+            owner=row.Organization,
+            patient=row.Patient,
+            study=row.Study if level >= Level.STUDY else None,
+            series=row.Series if level >= Level.SERIES else None,
+            instance=row.Instance if level >= Level.IMAGE else None,
+            number=numbers.get(row.Patient.id)
+            or Number(row.Patient.patient_id, row.Organization.issuer),
+            summary=summaries.get(row[0 if level is Level.PATIENT else level + 1].id, Summary()),
+        )
+        for row in rows
+    )
+    return Answer(found, more, counted)
+
+
+def patient(access: Access, number: int) -> Found:
+    """The patient record with this row number. Raises NotFound, Refused."""
+    row = access.session.execute(
+        select(Patient, Organization)
+        .join(Organization, Organization.id == Patient.organization_id)
+        .where(Patient.id == number)
+    ).one_or_none()
+    if row is None:
+        raise NotFound("no such patient record")
+    access.require(Action.RETRIEVE, facts(access, row.Patient), patient=number)
+    access.note(Action.RETRIEVE, patient=number)
+    known_as = _numbers(access, [row.Patient]).get(number)
+    own = Number(row.Patient.patient_id, row.Organization.issuer)
+    return Found(owner=row.Organization, patient=row.Patient, number=known_as or own)
+
+
+def study(access: Access, study_instance_uid: str) -> Found:
+    """The study, to describe it rather than to send its images. Raises NotFound, Refused."""
+    row = access.session.execute(
+        _joined(select(Patient, Organization, Study), Level.STUDY).where(
+            Study.study_instance_uid == study_instance_uid
+        )
+    ).one_or_none()
+    if row is None:
+        raise NotFound("no such study")
+    about = {"patient": row.Patient.id, "study": study_instance_uid}
+    access.require(Action.RETRIEVE, facts(access, row.Patient), **about)
+    access.note(Action.RETRIEVE, detail={"what": "description"}, **about)
+    return Found(
+        owner=row.Organization,
+        patient=row.Patient,
+        study=row.Study,
+        number=_numbers(access, [row.Patient]).get(row.Patient.id)
+        or Number(row.Patient.patient_id, row.Organization.issuer),
+        summary=_summaries(access, Level.STUDY, [row])[row.Study.id],
+    )
+
+
+def linked(access: Access, record: Patient) -> Sequence[Patient]:
+    """The other records of the same person that the asker may see."""
+    if record.person_id is None:
+        return ()
+    return access.session.scalars(
+        select(Patient)
+        .where(
+            search.where([SamePerson(record.id)]),
+            Patient.id != record.id,
+            policy.visible(access.requester, Action.SEARCH, access.now),
+        )
+        .order_by(Patient.id)
+    ).all()
+
+
+def links(access: Access, records: Sequence[Patient]) -> Mapping[int, tuple[int, ...]]:
+    """What `linked` answers, as row numbers, for all of `records` in one query; by row number."""
+    persons = {record.person_id for record in records if record.person_id is not None}
+    if not persons:
+        return {}
+    rows = access.session.execute(
+        select(Patient.person_id, Patient.id)
+        .where(
+            Patient.person_id.in_(persons),
+            policy.visible(access.requester, Action.SEARCH, access.now),
+        )
+        .order_by(Patient.id)
+    )
+    of_person: dict[int | None, list[int]] = defaultdict(list)
+    for person, row in rows:
+        of_person[person].append(row)
+    return {
+        record.id: tuple(row for row in of_person[record.person_id] if row != record.id)
+        for record in records
+        if record.person_id is not None
+    }
+
+
+def seen(access: Access, patients: Iterable[int]) -> frozenset[int]:
+    """Those of the patient rows that exist and that the asker may see."""
+    rows = select(Patient.id).where(
+        Patient.id.in_(tuple(patients)),
+        policy.visible(access.requester, Action.SEARCH, access.now),
+    )
+    return frozenset(access.session.scalars(rows))
+
+
+def identifiers(
+    access: Access, patients: Iterable[int]
+) -> Mapping[int, tuple[PatientIdentifier, ...]]:
+    """The other identifiers of the patient rows that the asker may see, by row number."""
+    rows = access.session.scalars(
+        select(PatientIdentifier)
+        .join(Patient, Patient.id == PatientIdentifier.patient_id)
+        .where(
+            PatientIdentifier.patient_id.in_(tuple(patients)),
+            policy.visible(access.requester, Action.SEARCH, access.now),
+        )
+        .order_by(PatientIdentifier.system, PatientIdentifier.value)
+    )
+    of_patient: dict[int, tuple[PatientIdentifier, ...]] = {}
+    for row in rows:
+        of_patient[row.patient_id] = (*of_patient.get(row.patient_id, ()), row)
+    return of_patient
+
+
+def contents(access: Access, studies: Iterable[Found]) -> Mapping[int, tuple[Contents, ...]]:
+    """Series and instances of studies that were found, by study row; two queries for all."""
+    wanted = tuple({found.study.id for found in studies if found.study is not None})
+    # Numbers are text (IS): the shorter of two without leading zeros is the smaller.
+    listed = access.session.execute(
+        select(
+            Instance.series_id,
+            Instance.sop_instance_uid,
+            Instance.sop_class_uid,
+            Instance.instance_number,
+        )
+        .join(Series, Series.id == Instance.series_id)
+        .where(Series.study_id.in_(wanted), Instance.is_primary)
+        .order_by(func.length(Instance.instance_number), Instance.instance_number, Instance.id)
+    )
+    of_series: dict[int | None, list[Listed]] = defaultdict(list)
+    for series_id, *told in listed:
+        of_series[series_id].append(Listed(*told))
+    series = access.session.scalars(
+        select(Series)
+        .where(Series.study_id.in_(wanted))
+        .order_by(func.length(Series.series_number), Series.series_number, Series.id)
+    )
+    of_study: dict[int, tuple[Contents, ...]] = dict.fromkeys(wanted, ())
+    for one in series:
+        if instances := of_series.get(one.id):
+            of_study[one.study_id] = (*of_study[one.study_id], Contents(one, tuple(instances)))
+    return of_study
+
+
+def facts(access: Access, record: Patient) -> policy.Facts:
+    """What a decision on `record` depends on, as it is now."""
+    row = access.session.execute(
+        select(
+            policy.shares(Patient.organization_id, access.now).label("owner_shares"),
+            policy.shares(literal(access.requester.organization or 0), access.now).label(
+                "asker_shares"
+            ),
+            policy.opted_out().label("opted_out"),
+        ).where(Patient.id == record.id)
+    ).one()
+    return policy.Facts(
+        owner=record.organization_id,
+        owner_shares=bool(row.owner_shares),
+        asker_shares=bool(row.asker_shares),
+        opted_out=bool(row.opted_out),
+    )
+
+
+def _ordered(level: Level, order: str) -> tuple[Any, ...]:
+    if not order:
+        return _ORDER[level]
+    columns = SORTED.get(level, {}).get(order.removeprefix("-"))
+    if columns is None:
+        raise Invalid("the matches cannot be put in this order")
+    return tuple(column.desc() for column in columns) if order.startswith("-") else columns
+
+
+def _joined(statement: Select[*tuple[Any, ...]], level: Level) -> Select[*tuple[Any, ...]]:
+    statement = statement.select_from(Patient).join(
+        Organization, Organization.id == Patient.organization_id
+    )
+    for at, record, on in _CHAIN:
+        if at <= level:
+            statement = statement.join(record, on)
+    return statement.where(Instance.is_primary) if level is Level.IMAGE else statement
+
+
+def _count(access: Access, level: Level, *conditions: ColumnElement[bool] | int) -> int:
+    limit = conditions[-1] if isinstance(conditions[-1], int) else None
+    where = [condition for condition in conditions if not isinstance(condition, int)]
+    matches = _joined(select(literal(1)), level).where(*where).limit(limit).subquery()
+    return access.session.execute(select(func.count()).select_from(matches)).scalar_one()
+
+
+def _numbers(access: Access, records: Sequence[Patient]) -> dict[int, Number]:
+    """The asker's own numbers for the persons of `records`, by patient row; the lowest of many."""
+    asker = access.requester.organization
+    persons = {
+        record.person_id
+        for record in records
+        if record.person_id is not None and record.organization_id != asker
+    }
+    if not persons or asker is None:
+        return {}
+    known = access.session.execute(
+        select(Patient.person_id, func.min(Patient.patient_id), Organization.issuer)
+        .join(Organization, Organization.id == Patient.organization_id)
+        .where(
+            Patient.organization_id == asker,
+            Patient.person_id.in_(persons),
+            Patient.patient_id != "",
+        )
+        .group_by(Patient.person_id, Organization.issuer)
+    )
+    by_person = {person: Number(value, issuer) for person, value, issuer in known}
+    return {
+        record.id: by_person[record.person_id]
+        for record in records
+        if record.person_id in by_person and record.organization_id != asker
+    }
+
+
+def _summaries(access: Access, level: Level, rows: Sequence[Any]) -> dict[int, Summary]:
+    """Counts and modalities of the rows of one page, in one query."""
+    if not rows or level is Level.IMAGE:
+        return {}
+    of = {Level.PATIENT: Study.patient_id, Level.STUDY: Series.study_id, Level.SERIES: Series.id}
+    wanted = {row[0 if level is Level.PATIENT else level + 1].id for row in rows}
+    group: Any = of[level]
+    counted = access.session.execute(
+        select(
+            group,
+            Series.modality,
+            Instance.sop_class_uid,
+            Study.id,
+            Series.id,
+            func.count(Instance.id),
+        )
+        .select_from(Study)
+        .join(Series, Series.study_id == Study.id)
+        .join(Instance, Instance.series_id == Series.id)
+        .where(group.in_(wanted), Instance.is_primary)
+        .group_by(group, Series.modality, Instance.sop_class_uid, Study.id, Series.id)
+    )
+    seen: dict[int, tuple[set[str], set[str], set[int], set[int], list[int]]] = defaultdict(
+        lambda: (set(), set(), set(), set(), [])
+    )
+    for key, modality, sop_class, study_id, series_id, count in counted:
+        modalities, classes, studies, series, instances = seen[key]
+        modalities.add(modality)
+        classes.add(sop_class)
+        studies.add(study_id)
+        series.add(series_id)
+        instances.append(count)
+    empty = {key: Summary() for key in wanted}
+    return empty | {
+        key: Summary(
+            modalities=tuple(sorted(modalities - {""})),
+            sop_classes=tuple(sorted(classes)),
+            studies=len(studies),
+            series=len(series),
+            instances=sum(instances),
+        )
+        for key, (modalities, classes, studies, series, instances) in seen.items()
+    }

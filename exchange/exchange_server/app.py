@@ -1,0 +1,155 @@
+"""The HTTP application: every door under one roof, with health, metrics and the manners of HTTP."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from exchange.access import Exchange
+from exchange.organizations import normal
+from exchange_server import authentication
+from exchange_server.authentication import Identify, Tokens
+from exchange_server.observability import NEEDED, REQUEST, exposition, observe, parts
+from exchange_server.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """One of the doors: where it is, and the function from an exchange to its routes."""
+
+    name: str
+    """What the audit trail calls it."""
+    prefix: str
+    routes: Callable[[Exchange, Identify], APIRouter]
+    takes_instances: bool = False
+    """Then it limits its own bodies."""
+
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+"""Set where the door has not set its own. What is answered here must not stay in any cache."""
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Those that become labels: a client must not invent others."""
+
+
+def create_app(
+    exchange: Exchange, settings: Settings, tokens: Tokens, doors: Sequence[Door]
+) -> FastAPI:
+    """The application that serves `exchange`, with `doors` beside its own routes."""
+    documented = settings.http_documentation
+    app = FastAPI(
+        title="Imaging exchange",
+        openapi_url="/openapi.json" if documented else None,
+        docs_url="/docs" if documented else None,
+        redoc_url=None,
+    )
+    for door in doors:
+        identify = authentication.identify(exchange, tokens, door.name)
+        app.include_router(door.routes(exchange, identify), prefix=door.prefix)
+    app.include_router(authentication.sign_in(exchange, tokens))
+
+    @app.get("/health")
+    def health() -> Response:
+        """Alive: it answers. Whether it can serve is for /ready to say."""
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/ready")
+    def ready() -> Response:
+        """Whether requests should be sent here now; what does not answer is named."""
+        wrong = parts(exchange)
+        serves = not any(wrong[part] for part in NEEDED)
+        told = {part: "unavailable" if error else "ok" for part, error in wrong.items()}
+        body = {"status": "ready" if serves else "unavailable", "parts": told}
+        return JSONResponse(body, status_code=200 if serves else 503)
+
+    @app.get("/metrics")
+    def metrics(request: Request) -> Response:
+        """For Prometheus, from the networks that are set."""
+        peer = normal(request.client.host) if request.client else None
+        if not any(peer in network for network in settings.metrics_networks if peer):
+            return PlainTextResponse("not from this address\n", status_code=403)
+        content, media_type = exposition(exchange)
+        return Response(content, media_type=media_type)
+
+    app.add_middleware(_Manners, doors=doors, body_limit=settings.http_body_limit)
+    return app
+
+
+class _Manners:
+    """Headers, body limits and the access log of every answer.
+
+    The log has the template of the route, never the path: paths and queries hold what somebody
+    asked for.
+    """
+
+    def __init__(self, app: ASGIApp, doors: Sequence[Door], body_limit: int) -> None:
+        self._app = app
+        self._doors = doors
+        self._limit = body_limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        status = 500
+        door = next((one for one in self._doors if scope["path"].startswith(one.prefix)), None)
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+                if scope["scheme"] == "https":
+                    headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+            await send(message)
+
+        if door is None or not door.takes_instances:
+            receive = self._bounded(receive, int(Headers(scope=scope).get("content-length", "0")))
+        try:
+            await self._app(scope, receive, send_with_headers)
+        finally:
+            observe(
+                REQUEST,
+                time.perf_counter() - began,
+                method=scope["method"] if scope["method"] in _METHODS else "other",
+                route=_template(scope, door),
+                status=str(status),
+                also={"client": (scope.get("client") or ("",))[0]},
+            )
+
+    def _bounded(self, receive: Receive, announced: int) -> Receive:
+        """`receive`, answering 413 to a body that is too long, announced or not."""
+        read = 0
+
+        async def bounded() -> Message:
+            nonlocal read
+            message = {} if announced > self._limit else await receive()
+            read += len(message.get("body", b""))
+            if max(read, announced) > self._limit:
+                raise HTTPException(413, f"a request may have at most {self._limit} bytes")
+            return message
+
+        return bounded
+
+
+def _template(scope: Scope, door: Door | None) -> str:
+    """The path of the route as it was written, with the door's prefix; "none" without a route."""
+    route: BaseRoute | None = scope.get("route")
+    path = getattr(route, "path", None)
+    if path is None:
+        return "none"
+    return str(path) if door is None or path.startswith(door.prefix) else f"{door.prefix}{path}"

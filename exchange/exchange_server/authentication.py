@@ -1,0 +1,391 @@
+"""Who asks over HTTP: access tokens (RFC 6750, RFC 9068) and who issues them (RFC 6749).
+
+An embedded issuer for names and passwords of the exchange's own users. A token says who somebody
+is; role, organization and whether they are still active are the database's, at every request.
+"""
+
+import binascii
+import secrets
+import threading
+import time
+from base64 import b64decode
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+from urllib.parse import parse_qsl, unquote_plus
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from joserfc import jwt
+from joserfc.errors import ExpiredTokenError, JoseError
+from joserfc.jwk import GuestProtocol
+from joserfc.jws import JWSRegistry
+
+from exchange import users
+from exchange.access import Exchange
+from exchange.audit import Outcome
+from exchange.errors import ExchangeError, Invalid, NotAuthenticated, Unavailable
+from exchange.organizations import normal
+from exchange.policy import Action, Purpose, Requester, Role
+from exchange_server.keys import ALGORITHM, LONGEST_LIFETIME, TokenKeys
+from exchange_server.observability import SIGN_IN_REFUSED, SIGNED_IN, observe
+from exchange_storage.records import Organization, User
+
+AUDIENCE = "imaging-exchange"
+"""Whom our tokens are for."""
+
+TOKEN_TYPE = "at+jwt"  # noqa: S105 - the media type of RFC 9068 section 2.1
+LEEWAY = 10
+"""Seconds by which the clocks of two nodes may differ."""
+
+TOKEN_LENGTH = 4096
+"""Characters of the longest token that is looked at."""
+
+FAILURES = 10
+"""Wrong passwords for one name from one address within `WINDOW`; then it has to wait."""
+ADDRESS_FAILURES = 60
+"""The same for all names together from one address."""
+WINDOW = 60.0
+REMEMBERED = 10_000
+"""Names and addresses whose failures are counted at a time."""
+
+HASHES = 4
+"""Passwords verified at a time: argon2 takes 64 MiB for each."""
+PATIENCE = 5.0
+"""Seconds that a request waits for its turn with a password."""
+
+Identify = Callable[[Request], Requester]
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """An access token and how long it is accepted, in seconds."""
+
+    token: str
+    number: str
+    """Its `jti`: what the audit trail calls it."""
+    lifetime: int
+
+
+class Tokens:
+    """Issues access tokens, and verifies them strictly."""
+
+    def __init__(self, keys: TokenKeys, *, issuer: str, lifetime: int) -> None:
+        """`lifetime` in seconds."""
+        self.keys = keys
+        self._issuer = issuer
+        self._lifetime = lifetime
+        self._headers = JWSRegistry(algorithms=[ALGORITHM])
+        self._claims = jwt.JWTClaimsRegistry(
+            leeway=LEEWAY,
+            iss={"essential": True, "value": issuer},
+            aud={"essential": True, "value": AUDIENCE},
+            sub={"essential": True},
+            iat={"essential": True},
+            nbf={"essential": True},
+            exp={"essential": True},
+            jti={"essential": True},
+        )
+
+    def issue(
+        self,
+        user: User,
+        organization: Organization | None,
+        purpose: Purpose | None,
+        lifetime: int | None = None,
+    ) -> Issued:
+        """A token for `user`, for `lifetime` seconds (default: as set). Raises Invalid."""
+        seconds = self._lifetime if lifetime is None else lifetime
+        if not 0 < seconds <= LONGEST_LIFETIME.total_seconds():
+            raise Invalid(f"a token lives up to {LONGEST_LIFETIME.total_seconds():.0f} seconds")
+        kid, key = self.keys.signing()
+        now = int(time.time())
+        number = secrets.token_urlsafe(16)
+        claims: dict[str, Any] = {
+            "iss": self._issuer,
+            "sub": user.name,
+            "aud": AUDIENCE,
+            "iat": now,
+            "nbf": now,
+            "exp": now + seconds,
+            "jti": number,
+            "role": user.role,
+        }
+        if organization is not None:
+            claims["organization"] = organization.code
+        if purpose is not None:
+            claims["purpose_of_use"] = purpose
+        header = {"alg": ALGORITHM, "kid": kid, "typ": TOKEN_TYPE}
+        token = jwt.encode(header, claims, key, algorithms=[ALGORITHM])
+        return Issued(token, number, seconds)
+
+    def verify(self, token: str) -> dict[str, Any]:
+        """The claims of `token`. Raises NotAuthenticated, saying what is wrong with it."""
+        if len(token) > TOKEN_LENGTH:
+            raise NotAuthenticated("the access token is too long")
+        try:
+            read = jwt.decode(token, self._key, registry=self._headers)
+            if read.header.get("typ") != TOKEN_TYPE:
+                raise NotAuthenticated("this is not an access token")
+            self._claims.validate(read.claims)
+        except ExpiredTokenError as error:
+            raise NotAuthenticated("the access token has expired; ask for another") from error
+        except (JoseError, ValueError, TypeError, RecursionError) as error:
+            raise NotAuthenticated("the access token is not valid here") from error
+        return read.claims
+
+    def _key(self, header: GuestProtocol) -> Any:
+        key = self.keys.verifying(header.headers().get("kid"))
+        if key is None:
+            raise NotAuthenticated("the access token is signed with a key that is not ours")
+        return key
+
+
+def identify(exchange: Exchange, tokens: Tokens, door: str) -> Identify:
+    """How the door called `door` learns who asks: by the bearer token of the request.
+
+    The function raises NotAuthenticated, and Unavailable when the index does not answer.
+    """
+
+    def who(request: Request) -> Requester:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise NotAuthenticated("an access token is needed: Authorization: Bearer …")
+        claims = tokens.verify(token.strip())
+        with exchange.on_behalf_of(_nobody(request, door)) as access:
+            user = users.by_name(access.session, claims["sub"])
+        if user is None or not user.active:
+            raise NotAuthenticated("this user is not active any more")
+        try:
+            stated = claims.get("purpose_of_use")
+            purpose = Purpose(stated) if stated is not None else None
+            role = Role(user.role)
+        except ValueError as error:
+            raise NotAuthenticated("the access token is not valid here") from error
+        return Requester(
+            name=user.name,
+            role=role,
+            organization=user.organization_id,
+            purpose=purpose,
+            address=_address(request),
+            door=door,
+        )
+
+    return who
+
+
+def sign_in(exchange: Exchange, tokens: Tokens) -> APIRouter:
+    """The token endpoint (RFC 6749 section 3.2) and the keys that verify tokens (RFC 7517)."""
+    router = APIRouter(route_class=_TokenRoute)
+    failures = _Failures()
+    turns = threading.BoundedSemaphore(HASHES)
+
+    @router.post("/oauth/token")
+    def token(request: Request, asked: Annotated[_Asked, Depends(_asked)]) -> Response:
+        claimed = replace(_nobody(request, "oauth"), name=asked.name[:64])
+        failures.check(claimed.address, asked.name)
+        if not turns.acquire(timeout=PATIENCE):
+            raise Unavailable("too many are signing in; try again in a moment")
+        try:
+            issued = _sign_in(exchange, tokens, claimed, asked)
+        except NotAuthenticated:
+            failures.add(claimed.address, asked.name)
+            raise
+        finally:
+            turns.release()
+        observe(SIGNED_IN)
+        return JSONResponse(
+            {"access_token": issued.token, "token_type": "Bearer", "expires_in": issued.lifetime},
+            headers=_NOT_KEPT,
+        )
+
+    @router.get("/.well-known/jwks.json")
+    def jwks() -> Response:
+        return JSONResponse(tokens.keys.public(), headers={"Cache-Control": "max-age=300"})
+
+    return router
+
+
+def _sign_in(exchange: Exchange, tokens: Tokens, claimed: Requester, asked: "_Asked") -> Issued:
+    """A token for who gives a name and its password; audited, whether given or refused."""
+    user: User | None = None
+    organization: Organization | None = None
+    with exchange.on_behalf_of(claimed) as access:
+        try:
+            user = users.authenticate(access.session, asked.name, asked.password)
+        except NotAuthenticated as error:
+            access.note(Action.AUTHENTICATE, outcome=Outcome.REFUSED, reason=str(error))
+        else:
+            if user.organization_id is not None:
+                organization = access.session.get(Organization, user.organization_id)
+    if user is None:
+        raise NotAuthenticated("the user name or the password is wrong")
+    known = replace(
+        claimed, role=Role(user.role), organization=user.organization_id, purpose=asked.purpose
+    )
+    with exchange.on_behalf_of(known) as access:
+        access.require(Action.AUTHENTICATE)
+        issued = tokens.issue(user, organization, asked.purpose)
+        access.note(
+            Action.AUTHENTICATE, reason="access token issued", detail={"token": issued.number}
+        )
+    return issued
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A client credentials request (RFC 6749 section 4.4.2)."""
+
+    name: str
+    password: str
+    purpose: Purpose | None
+
+
+class _OAuthError(Exception):
+    """An error response of RFC 6749 section 5.2."""
+
+    def __init__(self, error: str, description: str, status: int = 400) -> None:
+        super().__init__(description)
+        self.error = error
+        self.status = status
+
+
+async def _asked(request: Request) -> _Asked:
+    """Read the request strictly: a parameter that we do not serve is refused, not ignored."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/x-www-form-urlencoded":
+        raise _OAuthError("invalid_request", "send application/x-www-form-urlencoded")
+    try:
+        body = (await request.body()).decode()
+        pairs = parse_qsl(body, strict_parsing=True, max_num_fields=16, errors="strict")
+    except ValueError:
+        raise _OAuthError("invalid_request", "the form cannot be read") from None
+    form = dict(pairs)
+    if len(form) != len(pairs):
+        raise _OAuthError("invalid_request", "a parameter is given twice")
+    if "grant_type" not in form:
+        raise _OAuthError("invalid_request", "grant_type is missing")
+    if form["grant_type"] != "client_credentials":
+        raise _OAuthError("unsupported_grant_type", "grant_type must be client_credentials")
+    if "scope" in form:
+        raise _OAuthError("invalid_scope", "scopes are not served: a token is for all its user may")
+    purpose = form.get("purpose_of_use", Purpose.TREATMENT)
+    if purpose not in set(Purpose):
+        raise _OAuthError("invalid_request", f"purpose_of_use is one of {', '.join(Purpose)}")
+    name, password = _credentials(request, form)
+    if not name.isprintable():
+        raise _OAuthError("invalid_client", "the user name or the password is wrong", 401)
+    return _Asked(name, password, Purpose(purpose))
+
+
+def _credentials(request: Request, form: Mapping[str, str]) -> tuple[str, str]:
+    """Name and password, from HTTP Basic or the form but not both (RFC 6749 section 2.3.1)."""
+    scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
+    in_form = "client_id" in form or "client_secret" in form
+    if not scheme:
+        if not form.get("client_id") or not form.get("client_secret"):
+            raise _OAuthError("invalid_client", "a name and a password are needed", 401)
+        return form["client_id"], form["client_secret"]
+    if in_form:
+        raise _OAuthError("invalid_request", "name and password are given in two ways")
+    try:
+        if scheme.lower() != "basic":
+            raise ValueError
+        name, colon, password = b64decode(encoded, validate=True).decode().partition(":")
+        if not colon:
+            raise ValueError
+        return unquote_plus(name, errors="strict"), unquote_plus(password, errors="strict")
+    except (binascii.Error, ValueError):
+        raise _OAuthError("invalid_client", "HTTP Basic authentication is needed", 401) from None
+
+
+class _Failures:
+    """Wrong passwords of late, by name and address: who had too many waits.
+
+    Counted in each process by itself: with n processes somebody has n times as many tries. Who has
+    to wait is not audited again, so that nobody can flood the trail.
+    """
+
+    def __init__(self) -> None:
+        self._at: OrderedDict[tuple[str, str | None], list[float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def check(self, address: str, name: str) -> None:
+        """Raise _OAuthError (429) for who has to wait."""
+        with self._lock:
+            for who, most in (((address, name), FAILURES), ((address, None), ADDRESS_FAILURES)):
+                if len(self._of_late(who)) >= most:
+                    raise _OAuthError(
+                        "invalid_client", "too many wrong passwords; wait a minute", 429
+                    )
+
+    def add(self, address: str, name: str) -> None:
+        now = time.monotonic()
+        with self._lock:
+            for who in ((address, name), (address, None)):
+                self._at[who] = [*self._of_late(who), now]
+                self._at.move_to_end(who)
+            while len(self._at) > REMEMBERED:
+                self._at.popitem(last=False)
+
+    def _of_late(self, who: tuple[str, str | None]) -> list[float]:
+        since = time.monotonic() - WINDOW
+        return [at for at in self._at.get(who, ()) if at > since]
+
+
+_NOT_KEPT = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+
+
+class _TokenRoute(APIRoute):
+    """Answers every error as RFC 6749 section 5.2 wants it."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def answered(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except _OAuthError as error:
+                refusal = error
+            except NotAuthenticated as error:
+                refusal = _OAuthError("invalid_client", str(error), 401)
+            except Unavailable as error:
+                refusal = _OAuthError("temporarily_unavailable", str(error), 503)
+            except ExchangeError as error:
+                refusal = _OAuthError("invalid_request", str(error))
+            observe(SIGN_IN_REFUSED, reason=refusal.error)
+            headers = dict(_NOT_KEPT)
+            if refusal.status == 401:
+                headers["WWW-Authenticate"] = 'Basic realm="imaging-exchange", charset="UTF-8"'
+            if refusal.status in {429, 503}:
+                headers["Retry-After"] = f"{WINDOW:.0f}"
+            return JSONResponse(
+                {"error": refusal.error, "error_description": str(refusal)},
+                status_code=refusal.status,
+                headers=headers,
+            )
+
+        return answered
+
+
+def _nobody(request: Request, door: str) -> Requester:
+    """Who asks, before it is known who that is."""
+    return Requester(
+        name="",
+        role=Role.SYSTEM,
+        organization=None,
+        purpose=None,
+        address=_address(request),
+        door=door,
+    )
+
+
+def _address(request: Request) -> str:
+    """The address of the other end, as RFC 5952 writes it; "" where it has none."""
+    host = request.client.host if request.client else ""
+    try:
+        return str(normal(host))
+    except ValueError:
+        return ""

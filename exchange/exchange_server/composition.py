@@ -1,0 +1,165 @@
+"""The only place that knows concrete classes: settings in, an exchange and its doors out."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+
+from alembic.util import CommandError
+from fastapi import FastAPI
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from exchange import audit, identity, jobs
+from exchange.access import Access, Exchange
+from exchange.errors import Invalid, Unavailable
+from exchange_dicom.association import Conduct
+from exchange_dicom.listener import Acceptor
+from exchange_dicom.node import Limits, node
+from exchange_server.app import create_app
+from exchange_server.authentication import Tokens
+from exchange_server.keys import TokenKeys, audit_key, make_audit_key
+from exchange_server.settings import Settings
+from exchange_server.worker import Handler, Worker
+from exchange_storage.database import Database
+from exchange_storage.filesystem import FilesystemStore
+from exchange_storage.objects import ObjectStore, ObjectStoreError
+from exchange_storage.s3 import S3Store
+from exchange_storage.spool import SpooledStore
+
+
+def initialise(settings: Settings) -> Exchange:
+    """Make what is missing of the data directory and its keys, and open the exchange prepared.
+
+    Safe to repeat: nothing that is there is replaced. Raises Invalid, Unavailable.
+    """
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings.keys.mkdir(mode=0o700, exist_ok=True)
+    make_audit_key(settings.keys)
+    token_keys(settings).ensure()
+    exchange = open_exchange(settings)
+    try:
+        migrate(exchange)
+    except BaseException:
+        exchange.close()
+        raise
+    return exchange
+
+
+def migrate(exchange: Exchange) -> None:
+    """Bring the index to this release. Raises Unavailable, or Invalid when it is a newer one's."""
+    try:
+        exchange.prepare()
+    except DBAPIError as error:
+        raise Unavailable(f"the index does not answer ({type(error.orig).__name__})") from error
+    except CommandError as error:
+        raise Invalid("the index is of a newer release than this program") from error
+
+
+def open_exchange(settings: Settings) -> Exchange:
+    """The exchange that `settings` describe, not migrated. Raises Invalid, Unavailable."""
+    key = audit_key(settings.keys)
+    try:
+        database = Database(settings.database, connections=settings.database_connections)
+    except (ArgumentError, ImportError):  # whose texts would show the URL and its password
+        raise Invalid("EXCHANGE_DATABASE_URL is not a URL of SQLite or PostgreSQL") from None
+    try:
+        return Exchange(database, open_store(settings), key)
+    except ObjectStoreError as error:
+        database.close()
+        raise Unavailable(f"the object store cannot be opened: {error}") from error
+
+
+def open_store(settings: Settings) -> ObjectStore:
+    """The object store that `settings` describe. Raises StoreFull, StoreUnavailable."""
+    match settings.object_store:
+        case "filesystem":
+            return FilesystemStore(settings.data / "objects")
+        case "s3":
+            spool = settings.spool or settings.data / "spool"
+            remote = S3Store.connect(
+                settings.s3_endpoint,
+                settings.s3_access_key,
+                settings.s3_secret_key.get_secret_value(),
+                settings.s3_bucket,
+                secure=settings.s3_secure,
+                region=settings.s3_region,
+                staging=spool / "remote-staging",
+            )
+            return SpooledStore(FilesystemStore(spool), remote)
+
+
+def token_keys(settings: Settings) -> TokenKeys:
+    """The keys that sign access tokens."""
+    return TokenKeys(settings.keys / "tokens")
+
+
+def tokens(settings: Settings) -> Tokens:
+    """Who issues access tokens and verifies them."""
+    return Tokens(token_keys(settings), issuer=settings.http_url, lifetime=settings.token_lifetime)
+
+
+def dicom_node(exchange: Exchange, settings: Settings) -> Acceptor:
+    """The DICOM node, bound and not yet serving. Raises Invalid, Unavailable for its port."""
+    conduct = Conduct(
+        maximum_length=settings.dimse_maximum_length,
+        artim_timeout=settings.dimse_artim_timeout,
+        network_timeout=settings.dimse_network_timeout,
+        pdu_timeout=settings.dimse_pdu_timeout,
+    )
+    limits = Limits(
+        instance_bytes=settings.instance_limit,
+        matches=settings.dimse_matches,
+        associations=settings.dimse_associations,
+    )
+    addresses = [(host, settings.dimse_port) for host in settings.dimse_addresses]
+    try:
+        return node(
+            exchange,
+            ae_title=settings.ae_title,
+            addresses=addresses,
+            conduct=conduct,
+            tls=_dimse_tls(settings),
+            limits=limits,
+            share_port=settings.node_processes > 1,
+        )
+    except OSError as error:
+        raise Unavailable(
+            f"cannot listen on port {settings.dimse_port} of "
+            f"{', '.join(settings.dimse_addresses)}: {error.strerror}"
+        ) from error
+
+
+def application(exchange: Exchange, settings: Settings) -> FastAPI:
+    """The HTTP application with all its doors."""
+    return create_app(exchange, settings, tokens(settings), doors=())
+
+
+def worker(exchange: Exchange) -> Worker:
+    """A worker that knows every kind of job."""
+    handlers: Mapping[str, Handler] = {
+        jobs.IDENTIFY: lambda access, subject: identity.identify(access, int(subject)),
+        jobs.CHECKPOINT: _checkpoint,
+    }
+    return Worker(exchange, handlers)
+
+
+def _checkpoint(access: Access, _: str) -> None:
+    audit.checkpoint(access.session, access.objects)
+
+
+def _dimse_tls(settings: Settings) -> ssl.SSLContext | None:
+    """TLS as PS3.15 B.9 and BCP 195 want it: 1.2 or later, and the client's certificate too."""
+    if settings.dimse_tls_certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.dimse_tls_certificate, settings.dimse_tls_key)
+        if settings.dimse_tls_client_ca is not None:
+            context.load_verify_locations(settings.dimse_tls_client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ssl.SSLError) as error:
+        raise Invalid(
+            f"the certificates of the node cannot be read: {type(error).__name__}"
+        ) from error
+    return context

@@ -1,0 +1,324 @@
+"""What is observed of a running exchange: one list, read by logs, metrics (Prometheus) and health.
+
+An observation holds no patient data: numbers, names of ours, and classes of errors. Whatever a
+library logs goes through the same form, without the message of an exception: SQL and DICOM
+libraries put values into theirs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from exchange import jobs
+from exchange.access import Exchange
+from exchange.errors import ExchangeError
+from exchange.policy import Requester, Role
+from exchange_storage.objects import ObjectNotFound, ObjectStoreError
+from exchange_storage.spool import SpooledStore
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+SHARED = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable that names the directory in which processes of one `serve` share their metrics."""
+
+
+class Kind(StrEnum):
+    """What its metric is."""
+
+    COUNTER = "counter"
+    HISTOGRAM = "histogram"
+    """Seconds."""
+    GAUGE = "gauge"
+    """Read when metrics are asked for; never logged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """Something that is observed: `name` in the log, ``exchange_<name>`` among the metrics."""
+
+    name: str
+    help: str
+    kind: Kind = Kind.COUNTER
+    labels: tuple[str, ...] = ()
+    level: int = logging.INFO
+
+
+ROLE_READY = Observation(
+    name="role_ready", help="Processes that became ready to serve", labels=("role",)
+)
+ROLE_STOPPED = Observation(name="role_stopped", help="Processes that ended", labels=("role",))
+ROLE_CRASHED = Observation(
+    name="role_crashed",
+    help="Processes that ended without being asked, and were started again",
+    labels=("role",),
+    level=logging.ERROR,
+)
+REQUEST = Observation(
+    name="http_request_seconds",
+    help="HTTP requests, to the end of the answer",
+    kind=Kind.HISTOGRAM,
+    labels=("method", "route", "status"),
+)
+SIGNED_IN = Observation(name="tokens_issued", help="Access tokens issued")
+SIGN_IN_REFUSED = Observation(
+    name="tokens_refused",
+    help="Token requests refused",
+    labels=("reason",),
+    level=logging.WARNING,
+)
+JOB = Observation(
+    name="job_seconds",
+    help="Jobs of the outbox, done or failed",
+    kind=Kind.HISTOGRAM,
+    labels=("kind", "outcome"),
+    level=logging.DEBUG,
+)
+JOB_FAILED = Observation(
+    name="job_failures", help="Jobs that failed", labels=("kind",), level=logging.WARNING
+)
+SPOOL_MOVED = Observation(
+    name="spool_objects_moved",
+    help="Objects moved from the spool to the remote store",
+    level=logging.DEBUG,
+)
+SPOOL_STUCK = Observation(
+    name="spool_stuck",
+    help="Times that the spool could not be emptied",
+    labels=("reason",),
+    level=logging.WARNING,
+)
+WORKER_STALLED = Observation(
+    name="worker_stalled",
+    help="Times that a worker could not look for jobs",
+    level=logging.ERROR,
+)
+JOBS = Observation(
+    name="jobs",
+    help="Jobs in the outbox: waiting, and given up",
+    kind=Kind.GAUGE,
+    labels=("kind", "state"),
+)
+SPOOLED = Observation(
+    name="spool_objects", help="Objects in the spool, not yet in the remote store", kind=Kind.GAUGE
+)
+PART_READY = Observation(
+    name="part_ready", help="Whether a part answers: 1 or 0", kind=Kind.GAUGE, labels=("part",)
+)
+
+OBSERVATIONS = (
+    ROLE_READY,
+    ROLE_STOPPED,
+    ROLE_CRASHED,
+    REQUEST,
+    SIGNED_IN,
+    SIGN_IN_REFUSED,
+    JOB,
+    JOB_FAILED,
+    SPOOL_MOVED,
+    SPOOL_STUCK,
+    WORKER_STALLED,
+    JOBS,
+    SPOOLED,
+    PART_READY,
+)
+
+_OPERATOR = Requester(name="observer", role=Role.EXCHANGE, organization=None, purpose=None)
+
+
+def observe(
+    observation: Observation, value: float = 1, *, also: dict[str, Any] | None = None, **labels: str
+) -> None:
+    """Count or time `observation`, and log it; `also` is for the log only."""
+    metric = _metrics()[observation.name]
+    child = metric.labels(**labels) if observation.labels else metric
+    if observation.kind is Kind.HISTOGRAM:
+        child.observe(value)
+        told: dict[str, Any] = {"seconds": round(value, 6)}
+    else:
+        child.inc(value)
+        told = {"count": value} if value != 1 else {}
+    log = structlog.get_logger("exchange")
+    log.log(observation.level, observation.name, **labels, **told, **(also or {}))
+
+
+@cache
+def _metrics() -> dict[str, Any]:
+    # Imported late: the library decides by SHARED, when it is imported, where its numbers lie.
+    from prometheus_client import Counter, Histogram
+
+    made: dict[str, Counter | Histogram] = {}
+    for one in OBSERVATIONS:
+        match one.kind:
+            case Kind.COUNTER:
+                made[one.name] = Counter(f"exchange_{one.name}", one.help, one.labels)
+            case Kind.HISTOGRAM:
+                made[one.name] = Histogram(f"exchange_{one.name}", one.help, one.labels)
+            case Kind.GAUGE:
+                pass  # see _gauges
+    return made
+
+
+def exposition(exchange: Exchange) -> tuple[bytes, str]:
+    """All metrics in the text format of Prometheus, and its media type.
+
+    Under `exchange serve`, those of all its processes. Gauges are read now.
+    """
+    from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    registry: CollectorRegistry = REGISTRY
+    if SHARED in os.environ:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    now = _gauges(exchange)
+    _metrics()  # so that they are all there, at 0, before anything happened
+    return generate_latest(registry) + generate_latest(now), CONTENT_TYPE_LATEST
+
+
+def _gauges(exchange: Exchange) -> CollectorRegistry:
+    from prometheus_client import CollectorRegistry, Gauge
+
+    registry = CollectorRegistry()
+
+    def gauge(one: Observation) -> Gauge:
+        return Gauge(f"exchange_{one.name}", one.help, one.labels, registry=registry)
+
+    ready = gauge(PART_READY)
+    for part, wrong in parts(exchange).items():
+        ready.labels(part=part).set(0 if wrong else 1)
+    waiting = gauge(JOBS)
+    try:
+        with exchange.on_behalf_of(_OPERATOR) as access:
+            backlog = jobs.backlog(access.session)
+    except ExchangeError:
+        backlog = {}  # that the index does not answer is told by its part
+    for (kind, dead), count in backlog.items():
+        waiting.labels(kind=kind, state="given up" if dead else "waiting").set(count)
+    if isinstance(exchange.objects, SpooledStore):
+        gauge(SPOOLED).set(exchange.objects.waiting())
+    return registry
+
+
+def parts(exchange: Exchange) -> dict[str, str]:
+    """What is wrong with each part that the exchange stands on; "" where it answers.
+
+    ``index``, ``reception`` (an instance could be received now) and ``objects`` (what is held can
+    be read). With a spool, reception does not need the remote store.
+    """
+    return {
+        "index": _wrong(lambda: _current(exchange)),
+        "reception": _wrong(lambda: exchange.objects.stage().discard()),
+        "objects": _wrong(lambda: _reachable(exchange)),
+    }
+
+
+NEEDED = frozenset({"index", "reception"})
+"""The parts without which a process is not ready: it would have to refuse what is sent to it."""
+
+
+def _current(exchange: Exchange) -> None:
+    found, wanted = exchange.database.revision()
+    if found != wanted:
+        raise RuntimeError("the schema is not this release's; run `exchange serve` or `init`")
+
+
+def _reachable(exchange: Exchange) -> None:
+    try:
+        exchange.objects.stat("ready/probe")
+    except ObjectNotFound:
+        return  # an answer
+
+
+def _wrong(look: Callable[[], None]) -> str:
+    try:
+        look()
+    except (RuntimeError, ObjectStoreError) as error:
+        return str(error)
+    except Exception as error:  # a driver's own: its text may hold an address or a password
+        return type(error).__name__
+    return ""
+
+
+def place(error: BaseException) -> str:
+    """What was raised, and where; never its message, unless it is one of ours."""
+    name = type(error).__name__
+    if isinstance(error, ExchangeError):
+        return f"{name}: {error}"
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return name
+    module = frames[-1].filename.rpartition("/")[2]
+    return f"{name} at {module}:{frames[-1].lineno}"
+
+
+def log_to_stderr(*, level: str, form: str, role: str) -> None:
+    """Log to stderr, one event a line: JSON, or coloured for a person; libraries' logs too."""
+    console = form == "console" or (form == "auto" and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _told_by(role),
+        _without_messages,
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    last: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for loud in ("pydicom", "pynetdicom", "urllib3", "alembic", "asyncio"):
+        logging.getLogger(loud).setLevel(logging.WARNING)
+
+
+def _told_by(role: str) -> structlog.typing.Processor:
+    def add(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event.setdefault("role", role)
+        event["pid"] = os.getpid()
+        return event
+
+    return add
+
+
+def _without_messages(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """An exception as its class and the lines that it went through: no message, no values."""
+    raised = event.pop("exc_info", None)
+    if raised is True:
+        raised = sys.exc_info()
+    if isinstance(raised, tuple):
+        raised = raised[1]
+    if isinstance(raised, BaseException):
+        event["error"] = place(raised)
+        event["stack"] = [
+            f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}"
+            for frame in traceback.extract_tb(raised.__traceback__)
+        ]
+    return event

@@ -1,0 +1,181 @@
+"""The roles of a running exchange, each a process of its own: `node`, `web` and `worker`.
+
+A role says when it is ready by sd_notify(3), to systemd and to `exchange serve` alike, and ends by
+SIGTERM: it accepts no more, finishes what it has accepted, and exits 0.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from enum import StrEnum
+
+import uvicorn
+
+from exchange.errors import Invalid, Unavailable
+from exchange_server import composition
+from exchange_server.observability import ROLE_READY, ROLE_STOPPED, log_to_stderr, observe
+from exchange_server.settings import Settings, host_port
+
+log = logging.getLogger(__name__)
+
+SUPERVISOR = "EXCHANGE_SUPERVISOR"
+"""The variable with the process number of the supervisor, for those that have one."""
+
+STOP = (signal.SIGTERM, signal.SIGINT)
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Role(StrEnum):
+    """What a process does."""
+
+    NODE = "node"
+    WEB = "web"
+    WORKER = "worker"
+
+
+def run(role: Role, settings: Settings) -> None:
+    """Be `role` until SIGTERM or SIGINT. Raises Invalid, Unavailable when it cannot start."""
+    _end_with_supervisor()
+    log_to_stderr(level=settings.log_level, form=settings.log_format, role=role)
+    match role:
+        case Role.NODE:
+            _node(settings)
+        case Role.WEB:
+            _web(settings)
+        case Role.WORKER:
+            _worker(settings)
+    observe(ROLE_STOPPED, role=role)
+
+
+def notify(state: str) -> None:
+    """Tell `state` to whoever supervises this process (sd_notify(3)); nobody may."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+            told.sendto(state.encode(), f"\0{address[1:]}" if address[0] == "@" else address)
+
+
+def _ready(role: Role) -> None:
+    observe(ROLE_READY, role=role)
+    notify(f"READY=1\nMAINPID={os.getpid()}")
+
+
+def _node(settings: Settings) -> None:
+    exchange = composition.open_exchange(settings)
+    acceptor = composition.dicom_node(exchange, settings)
+    _until_told(Role.NODE, acceptor.serve_forever, lambda: acceptor.stop(settings.stop_seconds))
+    exchange.close()
+
+
+def _worker(settings: Settings) -> None:
+    exchange = composition.open_exchange(settings)
+    worker = composition.worker(exchange)
+    stop = threading.Event()
+    _until_told(Role.WORKER, lambda: worker.run(stop), stop.set)
+    exchange.close()
+
+
+def _until_told(role: Role, serve: Callable[[], None], stop: Callable[[], None]) -> None:
+    """Run `serve` on a thread until a signal comes or it ends by itself; then `stop` it.
+
+    The main thread waits for the signal instead of being interrupted by it, so that no handler
+    runs in the middle of anything. Raises RuntimeError when `serve` ended by itself.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
+    told = threading.Event()
+
+    def serving() -> None:
+        try:
+            serve()
+        except Exception:
+            log.exception("the role failed")
+        finally:
+            if not told.is_set():
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=serving, name=str(role))
+    thread.start()
+    _ready(role)
+    signal.sigwait(STOP)
+    failed = not thread.is_alive()
+    told.set()
+    stop()
+    thread.join()
+    if failed:
+        raise RuntimeError(f"the {role} ended by itself")
+
+
+def _web(settings: Settings) -> None:
+    exchange = composition.open_exchange(settings)
+    # uvicorn takes the signals while it runs and raises them again afterwards: for nobody then.
+    for number in STOP:
+        signal.signal(number, lambda *_: None)
+    config = uvicorn.Config(
+        composition.application(exchange, settings),
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.http_trusted_proxies),
+        forwarded_allow_ips=list(settings.http_trusted_proxies),
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(settings.stop_seconds),
+        ssl_certfile=settings.http_tls_certificate,
+        ssl_keyfile=settings.http_tls_key,
+    )
+    sockets = [_listening(host, settings) for host in settings.http_addresses]
+    try:
+        _Web(config).run(sockets)
+    finally:
+        for one in sockets:
+            one.close()
+        exchange.close()
+
+
+class _Web(uvicorn.Server):
+    """uvicorn, that says when it listens."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            _ready(Role.WEB)
+
+
+def _listening(host: str, settings: Settings) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, settings.http_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if settings.web_processes > 1:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        listener.listen(1024)
+    except OSError as error:
+        where = host_port(host, settings.http_port)
+        raise Unavailable(f"cannot listen on {where}: {error.strerror}") from error
+    return listener
+
+
+def _end_with_supervisor() -> None:
+    """Be sent SIGTERM when the supervisor dies, however it dies (prctl(2), Linux only)."""
+    supervisor = os.environ.get(SUPERVISOR)
+    if supervisor is None or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != int(supervisor):
+        raise Invalid("the supervisor has ended meanwhile")

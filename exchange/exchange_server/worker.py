@@ -1,0 +1,125 @@
+"""The worker: does the later work that the outbox holds, and empties the spool."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+from exchange import jobs
+from exchange.access import Access, Exchange
+from exchange.policy import Requester, Role
+from exchange_server.observability import (
+    JOB,
+    JOB_FAILED,
+    SPOOL_MOVED,
+    SPOOL_STUCK,
+    WORKER_STALLED,
+    observe,
+    place,
+)
+from exchange_storage.spool import SpooledStore
+
+Handler = Callable[[Access, str], object]
+"""Does one job, given its subject. May run twice, and may raise: then it is tried again."""
+
+IDLE = 0.2
+"""Seconds between two looks for jobs when there were none."""
+
+STALLED = 2.0
+"""Seconds before the next look when the last one failed."""
+
+CLAIMED = 8
+"""Jobs taken at a time: few, since a stop waits for them and a crash holds them for a lease."""
+
+MOVED = 64
+"""Objects moved from the spool before the next look at the clock."""
+
+CHECKPOINT_SECONDS = 60.0
+
+WORKER = Requester(
+    name="worker", role=Role.EXCHANGE, organization=None, purpose=None, door="worker"
+)
+
+
+class Worker:
+    """One worker; any number of them, in any number of processes, share the work."""
+
+    def __init__(self, exchange: Exchange, handlers: Mapping[str, Handler]) -> None:
+        self._exchange = exchange
+        self._handlers = handlers
+        self._next_checkpoint = 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set; what was taken is finished first."""
+        moving = threading.Thread(target=self._empty_spool, args=(stop,), name="spool")
+        moving.start()
+        while not stop.is_set():
+            try:
+                busy = self.run_once() > 0
+                pause = 0.0 if busy else IDLE
+            except Exception as error:  # the index does not answer, whatever its driver calls it
+                observe(WORKER_STALLED, also={"error": place(error)})
+                pause = STALLED
+            stop.wait(pause)
+        moving.join()
+
+    def run_once(self) -> int:
+        """Do the jobs that are due, up to `CLAIMED`; returns how many there were.
+
+        A job that fails is noted and tried again later; only the outbox itself raises.
+        """
+        self._ask_for_checkpoint()
+        claimed = jobs.claim(self._exchange.database, list(self._handlers), CLAIMED)
+        for job in claimed:
+            self._do(job)
+        return len(claimed)
+
+    def empty_spool_once(self) -> bool:
+        """Move up to `MOVED` objects to the remote store; whether there may be more to move."""
+        store = self._exchange.objects
+        if not isinstance(store, SpooledStore):
+            return False
+        drained = store.drain(MOVED)
+        if drained.moved:
+            observe(SPOOL_MOVED, drained.moved)
+        if drained.differing:
+            # Not retried in haste: a person has to look at them, and the log says which.
+            observe(SPOOL_STUCK, reason="differs", also={"keys": list(drained.differing[:8])})
+        if drained.stopped_by is not None:
+            observe(SPOOL_STUCK, reason=type(drained.stopped_by).__name__)
+        return drained.moved == MOVED and drained.stopped_by is None
+
+    def _do(self, job: jobs.Claim) -> None:
+        began = time.perf_counter()
+        try:
+            with self._exchange.on_behalf_of(WORKER) as access:
+                self._handlers[job.kind](access, job.subject)
+        except Exception as error:
+            observe(JOB, time.perf_counter() - began, kind=job.kind, outcome="failed")
+            told = {"subject": job.subject, "attempt": job.attempts + 1, "error": place(error)}
+            observe(JOB_FAILED, kind=job.kind, also=told)
+            jobs.fail(self._exchange.database, job, place(error))
+        else:
+            jobs.finish(self._exchange.database, job)
+            observe(JOB, time.perf_counter() - began, kind=job.kind, outcome="done")
+
+    def _ask_for_checkpoint(self) -> None:
+        """Each minute; where the trail has not grown, the same checkpoint is simply there."""
+        now = time.monotonic()
+        if jobs.CHECKPOINT not in self._handlers or now < self._next_checkpoint:
+            return
+        with self._exchange.database.writing() as session:
+            jobs.ask(session, jobs.CHECKPOINT, "trail", datetime.now(UTC))
+        self._next_checkpoint = now + CHECKPOINT_SECONDS
+
+    def _empty_spool(self, stop: threading.Event) -> None:
+        # On a thread of its own: an upload of some gigabytes must not keep a study from its index.
+        while not stop.is_set():
+            try:
+                more = self.empty_spool_once()
+            except Exception as error:
+                observe(SPOOL_STUCK, reason=type(error).__name__)
+                more = False
+            stop.wait(0.0 if more else STALLED)

@@ -1,0 +1,65 @@
+"""Endpoint (FHIR R4 8.11): where the images of a hospital are retrieved, by DICOMweb.
+
+All lead to the one DICOMweb root of the exchange. Each hospital has its own nevertheless, so that
+whose images it gives shows in managingOrganization, and one hospital's can lead elsewhere later.
+"""
+
+from __future__ import annotations
+
+from exchange_fhir.datatypes import Json, coding, instant, present, reference, text
+from exchange_fhir.search import Condition, Scope, Table, Token, fits, string, token
+from exchange_fhir.search import reference as referring
+from exchange_storage.records import Organization
+
+PREFIX = "dicomweb-"
+CONNECTION = coding("endpoint-connection-type", "dicom-wado-rs", "DICOM WADO-RS")
+REQUIRES_ACCESS_TOKEN = (
+    "http://fhir.org/argonaut/smart-imaging/StructureDefinition/requires-access-token"  # noqa: S105
+)
+"""SMART Imaging Access: the token that found the study retrieves its images too."""
+
+
+def identity(organization: Organization) -> str:
+    """The id of a hospital's Endpoint."""
+    return PREFIX + organization.code
+
+
+def to_fhir(organization: Organization, address: str) -> Json:
+    """The Endpoint of a hospital's images at `address`, the DICOMweb root."""
+    return present(
+        resourceType="Endpoint",
+        id=identity(organization),
+        meta={"lastUpdated": instant(organization.registered)},
+        extension=[{"url": REQUIRES_ACCESS_TOKEN, "valueBoolean": True}],
+        status="active",
+        connectionType=CONNECTION,
+        name=_name(organization),
+        managingOrganization=reference("Organization", organization.code),
+        payloadType=[{"text": "DICOM"}],
+        payloadMimeType=["application/dicom"],
+        address=address,
+    )
+
+
+def _name(organization: Organization) -> str:
+    return f"{text(organization.name)} DICOMweb"
+
+
+def _connection(_: Scope, asked: Token) -> Condition:
+    known = asked.code == CONNECTION["code"] and asked.system in {None, CONNECTION["system"]}
+    return lambda _: known
+
+
+SEARCH: Table[Condition] = Table(
+    documentation="Where a hospital's images are retrieved; every asker may read them.",
+    parameters={
+        "_id": token(lambda _, asked: lambda one: identity(one) == asked.code, "Logical id"),
+        "name": string(lambda _, asked: lambda one: fits(asked, _name(one)), "Name"),
+        "organization": referring(
+            "Organization", lambda _, code: lambda one: one.code == code, "Whose images"
+        ),
+        "connection-type": token(_connection, "Always dicom-wado-rs"),
+        "status": token(lambda _, asked: lambda _: asked.code == "active", "Always active"),
+    },
+    includes=("Endpoint:organization",),
+)

@@ -1,0 +1,228 @@
+"""ImagingStudy (FHIR R4 12.5): a study as its owner sent it, down to its instances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from zoneinfo import ZoneInfo
+
+from exchange import query
+from exchange.errors import Invalid
+from exchange.query import Contents, Found
+from exchange_fhir.datatypes import (
+    DCM,
+    DICOM_UID,
+    URI,
+    Json,
+    code,
+    coding,
+    concept,
+    display_name,
+    instant,
+    moment,
+    number,
+    present,
+    reference,
+    text,
+)
+from exchange_fhir.resources import endpoint, patient
+from exchange_fhir.search import (
+    EVERYTHING,
+    NOTHING,
+    LastChanged,
+    Parameter,
+    Recorded,
+    Scope,
+    Table,
+    Token,
+    date,
+    token,
+)
+from exchange_fhir.search import reference as referring
+from exchange_storage.records import Study
+from exchange_storage.search import (
+    AllOf,
+    AnyOf,
+    Criterion,
+    Holds,
+    Level,
+    Match,
+    ModalitiesInStudy,
+    Number,
+    Owned,
+    SamePerson,
+    Values,
+)
+
+OTHER_MODALITY = "OT"
+"""Series.modality is required; where the sender gave none it is Other (PS3.3 C.7.3.1.1.1)."""
+
+LATERALITY = {
+    "R": coding("http://snomed.info/sct", "24028007", "Right"),
+    "L": coding("http://snomed.info/sct", "7771000", "Left"),
+}
+
+
+def to_fhir(found: Found, contents: Iterable[Contents], timezone: ZoneInfo) -> Json:
+    """The ImagingStudy of a study; it is the same for every asker, so it can be kept.
+
+    `timezone` is the hospitals' (PS3.3 leaves it out of dates and times, a dateTime needs it).
+    """
+    study = held(found)
+    told = [_series(one, found.owner.code, timezone) for one in contents]
+    modalities = sorted({str(one["modality"]["code"]) for one in told})
+    return present(
+        resourceType="ImagingStudy",
+        id=study.study_instance_uid,
+        meta={"versionId": str(study.revision), "lastUpdated": instant(study.changed)},
+        identifier=_identifiers(found, study),
+        status="available",
+        modality=[coding(DCM, modality) for modality in modalities],
+        subject=reference("Patient", found.patient.id),
+        started=moment(study.study_date, study.study_time, timezone),
+        referrer=present(display=display_name(study.referring_physician_name)),
+        endpoint=[reference("Endpoint", endpoint.identity(found.owner))],
+        numberOfSeries=len(told),
+        numberOfInstances=sum(one["numberOfInstances"] for one in told),
+        description=text(study.study_description),
+        series=told,
+    )
+
+
+def held(found: Found) -> Study:
+    """The study of a match at study level."""
+    if found.study is None:
+        raise ValueError("not a match at study level")
+    return found.study
+
+
+def _identifiers(found: Found, study: Study) -> list[Json]:
+    uid = {"use": "official", "system": DICOM_UID, "value": f"urn:oid:{study.study_instance_uid}"}
+    accession = text(study.accession_number)
+    if not accession:
+        return [uid]
+    # The owner's numbers stand in one system; the type says which of them this is.
+    return [
+        uid,
+        {
+            "type": concept("v2-0203", "ACSN"),
+            "system": f"urn:oid:{found.owner.issuer}",
+            "value": accession,
+            "assigner": reference("Organization", found.owner.code),
+        },
+    ]
+
+
+def _series(contents: Contents, owner: str, timezone: ZoneInfo) -> Json:
+    series = contents.series
+    return present(
+        uid=series.series_instance_uid,
+        number=number(series.series_number),
+        modality=coding(DCM, code(series.modality) or OTHER_MODALITY),
+        description=text(series.series_description),
+        numberOfInstances=len(contents.instances),
+        endpoint=[reference("Endpoint", endpoint.PREFIX + owner)],
+        bodySite=present(display=text(series.body_part_examined)),
+        laterality=LATERALITY.get(series.laterality.strip()),
+        started=moment(series.series_date, series.series_time, timezone),
+        instance=[
+            present(
+                uid=instance.sop_instance_uid,
+                sopClass=coding(URI, f"urn:oid:{instance.sop_class_uid}"),
+                number=number(instance.instance_number),
+            )
+            for instance in contents.instances
+        ],
+    )
+
+
+def _identifier(scope: Scope, asked: Token) -> Criterion:
+    if not asked.code:
+        raise Invalid("an identifier needs a value")
+    study = Match("StudyInstanceUID", Values((_uid(asked.code),)))
+    accession = Match("AccessionNumber", Values((asked.code,)))
+    if asked.system == DICOM_UID:
+        return study
+    if asked.system is None:
+        return AnyOf((study, accession))
+    owner = scope.issuer(asked.system)
+    return AllOf((Owned((owner.id,)), accession)) if owner else NOTHING
+
+
+def _patient(scope: Scope, identity: str) -> Criterion:
+    # Whose record somebody may not see, of that record they must not learn whose it is either.
+    rows = query.seen(scope.access, patient.rows(identity))
+    return AnyOf(tuple(SamePerson(row) for row in sorted(rows)))
+
+
+def _patient_identifier(scope: Scope, asked: Token) -> Criterion:
+    owner = scope.issuer(asked.system) if asked.system else None
+    if owner is None:
+        return patient.numbered(scope, asked)
+    if not asked.code:
+        raise Invalid("an identifier needs a value")
+    return AnyOf((Number(owner.id, Values((asked.code,))), *patient.others(asked)))
+
+
+def _modality(_: Scope, asked: Token) -> Criterion:
+    known = asked.system in {None, DCM}
+    return ModalitiesInStudy(Values((asked.code,))) if known else NOTHING
+
+
+def _holds(keyword: str, documentation: str) -> Parameter[Criterion]:
+    def read(_: Scope, asked: Token) -> Criterion:
+        known = asked.system in {None, URI, DICOM_UID}
+        return Holds((Match(keyword, Values((_uid(asked.code),))),)) if known else NOTHING
+
+    return token(read, documentation)
+
+
+def _endpoint(scope: Scope, identity: str) -> Criterion:
+    owner = scope.organization(identity.removeprefix(endpoint.PREFIX))
+    known = owner is not None and identity.startswith(endpoint.PREFIX)
+    return Owned((owner.id,)) if owner and known else NOTHING
+
+
+def _uid(value: str) -> str:
+    return value.removeprefix("urn:oid:")
+
+
+_PERSON = (
+    "A patient: the studies of the same person at every hospital, as far as the asker may see "
+    "them; a Patient that the asker may not see has none. Also chained: patient.identifier"
+)
+
+SEARCH: Table[Criterion] = Table(
+    documentation=(
+        "One ImagingStudy for each study, its logical id the Study Instance UID; the owner is the "
+        "managingOrganization of its subject."
+    ),
+    parameters={
+        "_id": token(
+            lambda _, asked: Match("StudyInstanceUID", Values((asked.code,))), "Study Instance UID"
+        ),
+        "_lastUpdated": date(LastChanged(Level.STUDY), "When the study last changed"),
+        "identifier": token(
+            _identifier,
+            f"Study Instance UID (system {DICOM_UID}, with or without urn:oid:) or accession "
+            "number (system urn:oid: and the hospital's issuer)",
+        ),
+        "patient": referring("Patient", _patient, _PERSON),
+        "subject": referring("Patient", _patient, _PERSON),
+        "patient.identifier": token(_patient_identifier, "An identifier of the patient, as above"),
+        "subject.identifier": token(_patient_identifier, "An identifier of the patient, as above"),
+        "status": token(
+            lambda _, asked: EVERYTHING if asked.code == "available" else NOTHING,
+            "Always available",
+        ),
+        "started": date(
+            Recorded("StudyDate", "StudyTime"), "When it started, in the hospitals' time zone"
+        ),
+        "modality": token(_modality, f"A modality of one of its series (system {DCM})"),
+        "series": _holds("SeriesInstanceUID", "Series Instance UID of one of its series"),
+        "instance": _holds("SOPInstanceUID", "SOP Instance UID of one of its instances"),
+        "dicom-class": _holds("SOPClassUID", "SOP Class UID of one of its instances"),
+        "endpoint": referring("Endpoint", _endpoint, "The owner's endpoint"),
+    },
+    includes=("ImagingStudy:endpoint", "ImagingStudy:patient", "ImagingStudy:subject"),
+    sorts={"_lastUpdated": "changed", "started": "started"},
+)

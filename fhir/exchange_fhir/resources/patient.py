@@ -1,0 +1,218 @@
+"""Patient (FHIR R4 8.1): a patient as one hospital knows them; the same person's others linked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from exchange import identity
+from exchange.errors import Invalid
+from exchange.query import Found
+from exchange_fhir.datatypes import (
+    Json,
+    concept,
+    day,
+    human_names,
+    instant,
+    issuer_uri,
+    present,
+    reference,
+    text,
+)
+from exchange_fhir.search import (
+    EVERYTHING,
+    NOTHING,
+    LastChanged,
+    Parameter,
+    Recorded,
+    Scope,
+    Table,
+    Token,
+    date,
+    string,
+    token,
+)
+from exchange_fhir.search import reference as referring
+from exchange_storage.records import NameKind, PatientIdentifier
+from exchange_storage.search import (
+    AllOf,
+    AnyOf,
+    Contains,
+    Criterion,
+    Exact,
+    Identifier,
+    Level,
+    Match,
+    NamePart,
+    Owned,
+    Pattern,
+    Prefix,
+    Rows,
+    Values,
+)
+
+MOTHERS_MAIDEN_NAME = "http://hl7.org/fhir/StructureDefinition/patient-mothersMaidenName"
+RESIDENT_ID = f"urn:oid:{identity.RESIDENT_ID}"
+
+GENDERS: Mapping[str, str] = {"M": "male", "F": "female", "O": "other"}
+"""Patient's Sex (PS3.3 C.7.1.1) as AdministrativeGender; all else is ``unknown``."""
+
+
+def to_fhir(
+    found: Found, identifiers: Iterable[PatientIdentifier] = (), links: Iterable[int] = ()
+) -> Json:
+    """The Patient of a record; `links` are the person's other records that the asker may see."""
+    record = found.patient
+    mother = text(record.mothers_birth_name)
+    return present(
+        resourceType="Patient",
+        id=str(record.id),
+        meta={"lastUpdated": instant(record.changed)},
+        extension=[{"url": MOTHERS_MAIDEN_NAME, "valueString": mother}] if mother else None,
+        identifier=_identifiers(found, identifiers),
+        active=True,
+        name=human_names(record.name),
+        telecom=[
+            {"system": "phone", "value": number}
+            for part in record.telephone.split("\\")
+            if (number := text(part))
+        ],
+        gender=GENDERS.get(record.sex, "unknown"),
+        birthDate=day(record.birth_date),
+        address=[{"text": where}] if (where := text(record.address)) else None,
+        managingOrganization=reference("Organization", found.owner.code),
+        link=[{"other": reference("Patient", row), "type": "seealso"} for row in links],
+    )
+
+
+def _identifiers(found: Found, others: Iterable[PatientIdentifier]) -> list[Json]:
+    own = present(
+        use="official",
+        type=concept("v2-0203", "MR"),
+        system=f"urn:oid:{found.owner.issuer}",
+        value=text(found.patient.patient_id),
+        assigner=reference("Organization", found.owner.code),
+    )
+    told = [own] if "value" in own else []
+    known = {(own["system"], own.get("value"))}
+    for other in others:
+        value = text(other.value)
+        card = other.system in identity.CARD_ISSUERS and identity.resident_id(value) is not None
+        system = RESIDENT_ID if card else issuer_uri(text(other.system))
+        if not value or (system, value) in known:
+            continue
+        known.add((system, value))
+        told.append(
+            present(
+                use="official" if card else "secondary",
+                type=concept("v2-0203", "NI") if system == RESIDENT_ID else None,
+                system=system,
+                value=value,
+                assigner=None if system else present(display=text(other.system)),
+            )
+        )
+    return told
+
+
+def numbered(scope: Scope, asked: Token) -> Criterion:
+    """Patient records with this identifier: the owner's number, an ID card, or any other."""
+    code, system = asked.code, asked.system
+    if system is None:
+        return AnyOf((Match("PatientID", Values((code,))), Identifier(code)))
+    forms: list[Criterion] = []
+    if owner := scope.issuer(system):
+        number = Values((code,)) if code else Pattern("?*")
+        forms.append(AllOf((Owned((owner.id,)), Match("PatientID", number))))
+    if code:
+        forms += others(asked)
+    elif not forms:
+        raise Invalid("system| without a value is only understood for a hospital's own numbers")
+    return AnyOf(tuple(forms))
+
+
+def others(asked: Token) -> list[Criterion]:
+    """Records that carry this identifier beside their own number, however its system was sent."""
+    system = asked.system or ""
+    oid = system.removeprefix("urn:oid:")
+    systems = {oid, f"urn:oid:{oid}", system} if oid else {""}
+    values = {asked.code}
+    if system in {RESIDENT_ID, identity.RESIDENT_ID}:
+        values.add(asked.code.upper())
+        if identity.resident_id(asked.code):
+            systems |= identity.CARD_ISSUERS
+    return [Identifier(value, issuer) for value in sorted(values) for issuer in sorted(systems)]
+
+
+def rows(identity: str) -> tuple[int, ...]:
+    """The patient row that a Patient id names, or none."""
+    known = identity.isascii() and identity.isdecimal() and len(identity) <= 18
+    return (int(identity),) if known else ()
+
+
+def _name(kind: NameKind | None, documentation: str) -> Parameter[Criterion]:
+    return string(lambda _, asked: NamePart(kind, asked), documentation)
+
+
+def _text(keyword: str, documentation: str) -> Parameter[Criterion]:
+    """A text that is kept in one piece: its parts begin anywhere in it."""
+
+    def read(_: Scope, asked: Prefix | Contains | Exact) -> Criterion:
+        return Match(keyword, asked if isinstance(asked, Exact) else Contains(asked.text))
+
+    return string(read, documentation)
+
+
+def _phone(_: Scope, asked: Token) -> Criterion:
+    if asked.system not in {None, "phone"}:
+        return NOTHING
+    first_of_many = Prefix(asked.code + "\\")
+    telephone = "PatientTelephoneNumbers"
+    return AnyOf((Match(telephone, Values((asked.code,))), Match(telephone, first_of_many)))
+
+
+def _gender(_: Scope, asked: Token) -> Criterion:
+    codes = [sex for sex, gender in GENDERS.items() if gender == asked.code]
+    return Match("PatientSex", Values(("", "U") if asked.code == "unknown" else tuple(codes)))
+
+
+def _organization(scope: Scope, code: str) -> Criterion:
+    owner = scope.organization(code)
+    return Owned((owner.id,)) if owner else NOTHING
+
+
+_ADDRESS = "text anywhere in the address, which hospitals send in one line"
+
+SEARCH: Table[Criterion] = Table(
+    documentation=(
+        "One Patient for each hospital's record; Patient.link leads to the same person's records "
+        "at other hospitals. Only records that the asker may see are found, linked and counted."
+    ),
+    parameters={
+        "_id": token(lambda _, asked: Rows(Level.PATIENT, rows(asked.code)), "Logical id"),
+        "_lastUpdated": date(LastChanged(Level.PATIENT), "When the record last changed"),
+        "active": token(
+            lambda _, asked: EVERYTHING if asked.code == "true" else NOTHING, "Always true"
+        ),
+        "identifier": token(
+            numbered,
+            "A hospital's number (system urn:oid: and its issuer), a resident ID card "
+            f"({RESIDENT_ID}), or another identifier",
+        ),
+        "name": _name(None, "Any part of the name, in hanzi, pinyin or Latin letters"),
+        "family": _name(NameKind.FAMILY, "Family name, in hanzi, pinyin or Latin letters"),
+        "given": _name(NameKind.GIVEN, "Given name, in hanzi, pinyin or Latin letters"),
+        "birthdate": date(Recorded("PatientBirthDate"), "Date of birth"),
+        "gender": token(_gender, "male, female, other or unknown"),
+        "telecom": token(_phone, "Telephone number"),
+        "phone": token(_phone, "Telephone number"),
+        "address": _text("PatientAddress", f"Address: {_ADDRESS}"),
+        "address-city": _text("PatientAddress", f"City: {_ADDRESS}"),
+        "address-state": _text("PatientAddress", f"Province: {_ADDRESS}"),
+        "address-country": _text("PatientAddress", f"Country: {_ADDRESS}"),
+        "address-postalcode": _text("PatientAddress", f"Postal code: {_ADDRESS}"),
+        "organization": referring("Organization", _organization, "The hospital whose record it is"),
+        "mothersMaidenName": _text("PatientMotherBirthName", "The mother's name at her birth"),
+    },
+    includes=("Patient:organization",),
+    revincludes=("ImagingStudy:patient",),
+    sorts={"_lastUpdated": "changed", "birthdate": "birth"},
+)

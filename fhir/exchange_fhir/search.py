@@ -1,0 +1,509 @@
+"""Search, as FHIR R4 section 3.1.1 defines it: parameters to criteria, by the resources' tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Generic, Protocol, TypeVar
+from zoneinfo import ZoneInfo
+
+from exchange.access import Access
+from exchange.errors import Invalid
+from exchange_storage import names
+from exchange_storage.records import Organization
+from exchange_storage.search import (
+    AllOf,
+    AnyOf,
+    Changed,
+    Contains,
+    Criterion,
+    Exact,
+    Level,
+    Match,
+    Prefix,
+    Range,
+    Values,
+)
+
+T = TypeVar("T")
+
+COUNT = 50
+"""Entries of a page where the asker does not say."""
+MAX_COUNT = 500
+MAX_PARAMETERS = 100
+MAX_VALUES = 200
+"""Values of one parameter, separated by commas."""
+MAX_LENGTH = 1024
+"""Characters of one value."""
+
+NOTHING: Criterion = AnyOf(())
+EVERYTHING: Criterion = AllOf(())
+
+Condition = Callable[[Organization], bool]
+"""What is asked of a hospital. There are some dozens of them: they are sifted in memory."""
+
+
+class Type(StrEnum):
+    """Types of search parameters (SearchParamType) that are used here."""
+
+    TOKEN = "token"  # noqa: S105 - a FHIR code
+    STRING = "string"
+    DATE = "date"
+    REFERENCE = "reference"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Where a question is asked: for whom, under which address, in which zone."""
+
+    access: Access
+    base: str
+    """The address of this FHIR server, without a slash at its end."""
+    dicomweb: str
+    """The address of the DICOMweb root: what Endpoints lead to."""
+    timezone: ZoneInfo
+    """The hospitals' zone: of dates and times that come without one."""
+    organizations: tuple[Organization, ...]
+
+    def organization(self, code: str) -> Organization | None:
+        """The hospital with this code."""
+        return next((one for one in self.organizations if one.code == code), None)
+
+    def issuer(self, system: str) -> Organization | None:
+        """The hospital that issues numbers under this identifier system."""
+        oid = system.removeprefix("urn:oid:")
+        return next((one for one in self.organizations if one.issuer == oid), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """``code``, ``system|code``, ``|code`` or ``system|`` (R4 3.1.1.4.10)."""
+
+    system: str | None
+    """None where none was given, "" for ``|code``."""
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A date as it was given: all the time from `low` up to, not including, `high`."""
+
+    low: datetime
+    high: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter(Generic[T]):
+    """How a search parameter reads one of its values: (scope, value, modifier) to a condition."""
+
+    type: Type
+    read: Callable[[Scope, str, str], T]
+    documentation: str
+    modifiers: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table(Generic[T]):
+    """All that can be asked of a resource type; the CapabilityStatement is printed from it."""
+
+    documentation: str
+    parameters: Mapping[str, Parameter[T]]
+    includes: tuple[str, ...] = ()
+    revincludes: tuple[str, ...] = ()
+    sorts: Mapping[str, str] = field(default_factory=dict)
+    """Sort keys, and what `query.SORTED` calls them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query(Generic[T]):
+    """A search as it is carried out, and what of it is not."""
+
+    wanted: tuple[tuple[T, ...], ...]
+    """All of these hold, and of each at least one."""
+    count: int
+    total: bool
+    order: str
+    include: frozenset[str]
+    revinclude: frozenset[str]
+    used: tuple[tuple[str, str], ...]
+    """The parameters as the self link shows them."""
+    ignored: tuple[str, ...]
+
+
+# -- Parameters by type -------------------------------------------------------------------------
+
+
+def token(read: Callable[[Scope, Token], T], documentation: str) -> Parameter[T]:
+    """A token parameter (R4 3.1.1.4.10)."""
+
+    def one(scope: Scope, value: str, _: str) -> T:
+        parts = [_unescaped(part) for part in _split(value, "|")]
+        match parts:
+            case [code]:
+                return read(scope, Token(None, code))
+            case [system, code]:
+                return read(scope, Token(system, code))
+            case _:
+                raise Invalid("a token is written code, system|code, |code or system|")
+
+    return Parameter(type=Type.TOKEN, read=one, documentation=documentation)
+
+
+def string(
+    read: Callable[[Scope, Prefix | Contains | Exact], T], documentation: str
+) -> Parameter[T]:
+    """A string parameter: starts with; ``:contains``, ``:exact`` (R4 3.1.1.4.8)."""
+    kinds: Mapping[str, type[Prefix] | type[Contains] | type[Exact]] = {
+        "": Prefix,
+        "contains": Contains,
+        "exact": Exact,
+    }
+
+    def one(scope: Scope, value: str, modifier: str) -> T:
+        return read(scope, kinds[modifier](_unescaped(value)))
+
+    modifiers = frozenset(kinds) - {""}
+    return Parameter(type=Type.STRING, read=one, documentation=documentation, modifiers=modifiers)
+
+
+def fits(asked: Prefix | Contains | Exact, value: str) -> bool:
+    """Whether a value that is at hand matches a string parameter."""
+    match asked:
+        case Prefix(text):
+            return names.fold(value).startswith(names.fold(text))
+        case Contains(text):
+            return names.fold(text) in names.fold(value)
+        case Exact(text):
+            return value == text
+
+
+def reference(kind: str, read: Callable[[Scope, str], T], documentation: str) -> Parameter[T]:
+    """A reference parameter to resources of `kind`: ``1``, ``Patient/1`` or its full address.
+
+    What refers to anything else is read as the id "", which no resource has.
+    """
+
+    def one(scope: Scope, value: str, _: str) -> T:
+        told = _unescaped(value).removeprefix(f"{scope.base}/")
+        head, slash, identity = told.rpartition("/")
+        return read(scope, identity if not slash or head == kind else "")
+
+    return Parameter(
+        type=Type.REFERENCE, read=one, documentation=documentation, modifiers=frozenset({kind})
+    )
+
+
+class Target(Protocol):
+    """Something with a beginning and an end, to be compared with moments in the scope's zone."""
+
+    def starts_from(self, at: datetime) -> Criterion:
+        """It starts at the moment or later."""
+
+    def starts_before(self, at: datetime) -> Criterion:
+        """It starts before the moment."""
+
+    def ends_after(self, at: datetime) -> Criterion:
+        """It ends later than the moment."""
+
+    def ends_by(self, at: datetime) -> Criterion:
+        """It ends at the moment or before."""
+
+
+def _equal(target: Target, span: Span) -> Criterion:
+    return AllOf((target.starts_from(span.low), target.ends_by(span.high)))
+
+
+PREFIXES: Mapping[str, Callable[[Target, Span], Criterion]] = {
+    "eq": _equal,
+    "ne": lambda t, s: AnyOf((t.starts_before(s.low), t.ends_after(s.high))),
+    "gt": lambda t, s: t.ends_after(s.high),
+    "lt": lambda t, s: t.starts_before(s.low),
+    "ge": lambda t, s: AnyOf((t.ends_after(s.high), _equal(t, s))),
+    "le": lambda t, s: AnyOf((t.starts_before(s.low), _equal(t, s))),
+    "sa": lambda t, s: t.starts_from(s.high),
+    "eb": lambda t, s: t.ends_by(s.low),
+    "ap": lambda t, s: AllOf((t.starts_before(s.high), t.ends_after(s.low))),
+}
+"""What a prefix asks of a target's span, given the value's own (R4 3.1.1.4.2, 3.1.1.4.7)."""
+
+
+def date(target: Target, documentation: str) -> Parameter[Criterion]:
+    """A date parameter: a prefix, and a value whose precision says what span it means."""
+
+    def one(scope: Scope, value: str, _: str) -> Criterion:
+        prefix, span = _span(value, scope.timezone)
+        if prefix == "ap":
+            # A tenth of the distance from now, to either side (R4 3.1.1.4.2).
+            around = abs(scope.access.now - span.low) / 10
+            span = Span(_shifted(span.low, -around), _shifted(span.high, around))
+        return PREFIXES[prefix](target, span)
+
+    return Parameter(type=Type.DATE, read=one, documentation=documentation)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A DICOM date, and its time where one is kept, by keyword: the day, or that second of it."""
+
+    date: str
+    time: str | None = None
+
+    def starts_from(self, at: datetime) -> Criterion:
+        """A day without a time starts at midnight."""
+        return self._from(_next_second(at), whole_day=False)
+
+    def starts_before(self, at: datetime) -> Criterion:
+        """The complement of `starts_from` among what has a date."""
+        return self._before(_next_second(at), whole_day=True)
+
+    def ends_after(self, at: datetime) -> Criterion:
+        """A day without a time ends at the next midnight."""
+        return self._from(at.replace(microsecond=0), whole_day=True)
+
+    def ends_by(self, at: datetime) -> Criterion:
+        """The complement of `ends_after` among what has a date."""
+        return self._before(at.replace(microsecond=0), whole_day=False)
+
+    def _from(self, at: datetime, *, whole_day: bool) -> Criterion:
+        later = Match(self.date, Range(_da(at + _DAY if _clock(at) else at), None))
+        if not _clock(at):
+            return later
+        return AnyOf((later, self._on(at, Range(_clock(at), None), whole_day)))
+
+    def _before(self, at: datetime, *, whole_day: bool) -> Criterion:
+        earlier = Match(self.date, Range(None, _da(at - _DAY)))
+        if not _clock(at):
+            return earlier
+        until = Range(None, f"{at - timedelta(seconds=1):%H%M%S}")
+        return AnyOf((earlier, self._on(at, until, whole_day)))
+
+    def _on(self, at: datetime, times: Range, whole_day: bool) -> Criterion:
+        """On the day of `at`, at one of the times; with `whole_day` also what has no time."""
+        on_day = Match(self.date, Values((_da(at),)))
+        if self.time is None:
+            return on_day if whole_day else NOTHING
+        timed: Criterion = Match(self.time, times)
+        if whole_day:
+            timed = AnyOf((timed, Match(self.time, Values(("",)))))
+        return AllOf((on_day, timed))
+
+
+@dataclass(frozen=True, slots=True)
+class LastChanged:
+    """When the exchange last changed the record of that level: a point in time."""
+
+    level: Level
+
+    def starts_from(self, at: datetime) -> Criterion:
+        """Changed at the moment or later."""
+        return Changed(self.level, since=at)
+
+    def starts_before(self, at: datetime) -> Criterion:
+        """Changed before it."""
+        return Changed(self.level, before=at)
+
+    ends_after = starts_from
+    ends_by = starts_before
+
+
+# -- Parsing --------------------------------------------------------------------------------------
+
+_VALUE = re.compile(
+    r"(?P<prefix>eq|ne|gt|lt|ge|le|sa|eb|ap)?"
+    r"(?P<year>\d{4})(-(?P<month>\d\d)(-(?P<day>\d\d)"
+    r"(T(?P<hour>\d\d):(?P<minute>\d\d)(:(?P<second>\d\d)(\.(?P<fraction>\d{1,9}))?)?"
+    r"(?P<zone>Z|[+-]\d\d:\d\d)?)?)?)?",
+    re.ASCII,
+)
+_DAY = timedelta(days=1)
+_RESULT = frozenset({"_include", "_revinclude", "_summary", "_total"})
+
+
+def parse(
+    table: Table[T], pairs: Iterable[tuple[str, str]], scope: Scope, *, strict: bool = False
+) -> Query[T]:
+    """Read the parameters of a search by the table of its resource type.
+
+    What is not supported is listed in `ignored`, or, with `strict` (``Prefer: handling=strict``),
+    refused. Raises Invalid for that, and for a value or modifier that cannot be read.
+    """
+    wanted: list[tuple[T, ...]] = []
+    used: list[tuple[str, str]] = []
+    ignored: list[str] = []
+    result = _Result()
+    for seen, (name, value) in enumerate(pairs, 1):
+        if seen > MAX_PARAMETERS or "\0" in name or "\0" in value:
+            raise Invalid(f"a search has at most {MAX_PARAMETERS} parameters, and no NUL in them")
+        head, _, modifier = name.partition(":")
+        parameter = table.parameters.get(head)
+        if head == "_format":
+            continue
+        if not value:
+            ignored.append(name)
+        elif parameter is not None:  # "patient.identifier", a chain, is a parameter like another
+            wanted.append(_values(parameter, scope, head, modifier, value))
+            used.append((name, value))
+        elif (shown := result.take(table, name, value)) is not None:
+            used += shown
+        else:
+            ignored.append(name if head not in _RESULT else f"{name}={value}")
+    if strict and ignored:
+        raise Invalid("not supported in this search: " + ", ".join(map(_named, ignored)))
+    return Query(
+        wanted=tuple(wanted),
+        count=0 if result.only_count else result.count,
+        total=result.total or result.only_count,
+        order=result.order,
+        include=frozenset(result.include),
+        revinclude=frozenset(result.revinclude),
+        used=(*used, ("_count", str(result.count))),
+        ignored=tuple(map(_named, ignored)),
+    )
+
+
+def _values(
+    parameter: Parameter[T], scope: Scope, name: str, modifier: str, value: str
+) -> tuple[T, ...]:
+    if modifier and modifier not in parameter.modifiers:
+        raise Invalid(f"the modifier :{_named(modifier)} is not supported for {name}")
+    values = [one for one in _split(value, ",") if one]
+    if len(values) > MAX_VALUES or any(len(one) > MAX_LENGTH for one in values):
+        raise Invalid(f"{name} takes at most {MAX_VALUES} values of {MAX_LENGTH} characters")
+    try:
+        return tuple(parameter.read(scope, one, modifier) for one in values)
+    except Invalid as error:
+        raise Invalid(f"{name}: {error}") from error
+
+
+@dataclass(slots=True)
+class _Result:
+    """The search result parameters (R4 3.1.1.5) as they are read one by one."""
+
+    count: int = COUNT
+    only_count: bool = False
+    total: bool = True
+    order: str = ""
+    include: set[str] = field(default_factory=set)
+    revinclude: set[str] = field(default_factory=set)
+
+    def take(self, table: Table[T], name: str, value: str) -> list[tuple[str, str]] | None:
+        """Read one; returns how the self link shows it, None when it is not supported."""
+        match name:
+            case "_count":
+                if not re.fullmatch(r"\d{1,9}", value, re.ASCII):
+                    raise Invalid("_count is a number of entries")
+                self.count = min(int(value), MAX_COUNT)
+                self.only_count = self.only_count or not self.count
+                return []  # shown with the count that is used
+            case "_summary" if value in {"count", "false"}:
+                self.only_count = self.only_count or value == "count"
+                return [(name, value)]
+            case "_total" if value in {"none", "estimate", "accurate"}:
+                self.total = value != "none"
+                return [(name, "none" if value == "none" else "accurate")]
+            case "_sort":
+                key = table.sorts.get(value.removeprefix("-"))
+                if key is None:
+                    known = ", ".join(sorted(table.sorts)) or "nothing"
+                    raise Invalid(f"_sort: the matches can be put in order of {known}, one at once")
+                self.order = f"-{key}" if value.startswith("-") else key
+                return [(name, value)]
+            case "_include":
+                return self._including(self.include, table.includes, name, value)
+            case "_revinclude":
+                return self._including(self.revinclude, table.revincludes, name, value)
+            case _:
+                return None
+
+    @staticmethod
+    def _including(
+        wanted: set[str], known: tuple[str, ...], name: str, value: str
+    ) -> list[tuple[str, str]] | None:
+        source = ":".join(value.split(":")[:2])  # the third part may name the only target type
+        found = known if value == "*" else tuple(one for one in known if one == source)
+        wanted.update(found)
+        return [(name, value)] if found else None
+
+
+def _span(value: str, timezone: ZoneInfo) -> tuple[str, Span]:
+    # An offset's "+" that nobody escaped arrives as a space.
+    found = _VALUE.fullmatch(_unescaped(value).replace(" ", "+"))
+    if not found:
+        raise Invalid("a date is written [prefix]YYYY[-MM[-DD[Thh:mm[:ss[.fff]][zone]]]]")
+    part = found.groupdict()
+    fraction = (part["fraction"] or "")[:6]
+    try:
+        low = datetime.fromisoformat(
+            f"{part['year']}-{part['month'] or '01'}-{part['day'] or '01'}"
+            f"T{part['hour'] or '00'}:{part['minute'] or '00'}:{part['second'] or '00'}"
+            f".{fraction or '0':0<6}{part['zone'] or ''}"
+        )
+    except ValueError:
+        raise Invalid("there is no such date or time") from None
+    low = low.replace(tzinfo=timezone) if part["zone"] is None else _moved(low, timezone)
+    low = _shifted(low, timedelta(0))
+    if part["month"] is None:
+        high = _shifted(low.replace(month=12, day=31), _DAY)
+    elif part["day"] is None:
+        high = _shifted(low.replace(day=28), timedelta(days=4)).replace(day=1)
+    else:
+        steps = {"hour": _DAY, "second": timedelta(minutes=1), "fraction": timedelta(seconds=1)}
+        step = next((size for name, size in steps.items() if part[name] is None), None)
+        high = _shifted(low, step or timedelta(microseconds=10 ** (6 - len(fraction))))
+    return part["prefix"] or "eq", Span(low, high)
+
+
+def _moved(at: datetime, timezone: ZoneInfo) -> datetime:
+    try:
+        return at.astimezone(timezone)
+    except OverflowError:
+        raise Invalid("there is no such date or time") from None
+
+
+def _shifted(at: datetime, by: timedelta) -> datetime:
+    """`at` later `by`, never so near to an end of the calendar that another zone has no date."""
+    first = datetime(1, 1, 3, tzinfo=at.tzinfo)
+    last = datetime(9999, 12, 29, tzinfo=at.tzinfo)
+    try:
+        return min(max(at + by, first), last)
+    except OverflowError:
+        return last if by > timedelta(0) else first
+
+
+def _da(at: datetime) -> str:
+    return at.date().isoformat().replace("-", "")
+
+
+def _clock(at: datetime) -> str:
+    """The time of `at` as a TM without trailing zeros, "" at midnight: ``10`` for 10:00:00.
+
+    So that a time kept in less detail, which is the beginning of its span, sorts as that.
+    """
+    return re.sub(r"(00)+$", "", f"{at:%H%M%S}")
+
+
+def _next_second(at: datetime) -> datetime:
+    return at + timedelta(microseconds=-at.microsecond % 1_000_000)
+
+
+def _split(value: str, separator: str) -> list[str]:
+    """Split at each `separator` that no backslash stands before; escapes stay (R4 3.1.1.4.4)."""
+    parts = [""]
+    for piece in re.findall(r"\\.|.", value, re.DOTALL):
+        if piece == separator:
+            parts.append("")
+        else:
+            parts[-1] += piece
+    return parts
+
+
+def _unescaped(value: str) -> str:
+    return re.sub(r"\\([\\,|$])", r"\1", value)
+
+
+def _named(name: str) -> str:
+    """A parameter's name, short enough to be repeated to the asker."""
+    return name if len(name) <= 64 else f"{name[:64]}…"

@@ -1,0 +1,1 @@
+"""The storage floor: keeps and finds; knows no protocol, no policy and no person."""

@@ -1,0 +1,108 @@
+"""The index database: SQLite in WAL mode, or PostgreSQL through psycopg 3; sessions, migrations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import Session
+
+BUSY_SECONDS = 30
+"""How long a writer waits for another process's transaction in SQLite."""
+
+_PRAGMAS = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",  # a commit survives a power cut, not only a crash
+    "PRAGMA foreign_keys=ON",
+    "PRAGMA case_sensitive_like=ON",  # DICOM matching is case sensitive; PostgreSQL's LIKE is too
+    "PRAGMA cache_size=-65536",
+    "PRAGMA mmap_size=268435456",
+    "PRAGMA temp_store=MEMORY",
+)
+
+
+class Database:
+    """One index database, for many threads. `url` is SQLAlchemy's (``sqlite:///…``, or PostgreSQL).
+
+    Reading and writing transactions are told apart from the start, since SQLite cannot turn a
+    reader into a writer once somebody else has written.
+    """
+
+    def __init__(self, url: str, *, connections: int = 32) -> None:
+        parsed = make_url(url)
+        self.dialect = parsed.get_backend_name()
+        options: dict[str, Any] = {"pool_size": connections, "max_overflow": connections}
+        if self.dialect == "sqlite":
+            options["connect_args"] = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+        else:
+            options["pool_pre_ping"] = True
+            options["connect_args"] = {"connect_timeout": 5}
+        self.engine = create_engine(parsed, **options)
+        if self.dialect == "sqlite":
+            event.listen(self.engine, "connect", _prepare_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+        self._writer = self.engine.execution_options(exchange_writes=True)
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session over one consistent view; nothing that it might change is kept."""
+        with Session(self.engine, autoflush=False) as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A session whose transaction is committed at the end, or rolled back by an exception."""
+        with Session(self._writer, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def migrate(self) -> None:
+        """Bring the schema to this release's; safe when several processes do so at once."""
+        with self._writer.begin() as connection:
+            if self.dialect == "postgresql":
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7310951)")
+            config = _alembic_config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def revision(self) -> tuple[str | None, str | None]:
+        """The schema revision found in the database, and the one that this release wants."""
+        with self.engine.connect() as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
+        return found, ScriptDirectory.from_config(_alembic_config()).get_current_head()
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self.engine.dispose()
+
+
+def unavailable(error: DBAPIError) -> bool:
+    """Whether `error` says that the database cannot answer now, rather than that we asked wrong."""
+    return isinstance(error, OperationalError) or error.connection_invalidated
+
+
+def _alembic_config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _: object) -> None:
+    connection.isolation_level = None  # BEGIN is ours to say: see _begin_sqlite
+    cursor = connection.cursor()
+    for pragma in _PRAGMAS:
+        cursor.execute(pragma)
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("exchange_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,16 @@
+"""Runs the migrations on the connection that `Database.migrate` hands over."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from exchange_storage.records import Record
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Record.metadata,
+    render_as_batch=True,
+    compare_type=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,46 @@
+"""The audit trail: a chain in which every record holds the digest of the one before it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy.orm import Mapped, mapped_column
+
+from exchange_storage.records.record import UID, Digest, Identity, Key, Record, Text, Word
+
+
+class AuditRecord(Record):
+    """Who did what to whose records, and whether it was allowed.
+
+    `content` is the record, canonical JSON exactly as it was hashed; the other columns repeat
+    parts of it for searching, and verification compares them.
+    """
+
+    __tablename__ = "audit_record"
+
+    sequence: Mapped[Key] = mapped_column(autoincrement=False)
+    """1, 2, 3 … without a gap."""
+    recorded: Mapped[datetime] = mapped_column(index=True)
+    action: Mapped[Word]
+    outcome: Mapped[Word]
+    requester: Mapped[Word] = mapped_column(index=True)
+    organization_id: Mapped[Identity | None]
+    patient_id: Mapped[Identity | None] = mapped_column(index=True)
+    study_instance_uid: Mapped[UID] = mapped_column(index=True)
+    content: Mapped[str]
+    digest: Mapped[Digest]
+    """SHA-256 of the digest before it and of `content`."""
+
+
+class AuditHead(Record):
+    """The end of the chain, signed: what a removal at the end, or a new chain, cannot imitate.
+
+    Its one row is also the lock that puts all writers, of all processes, in one order.
+    """
+
+    __tablename__ = "audit_head"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sequence: Mapped[Identity]
+    digest: Mapped[Digest]
+    signature: Mapped[Text]

@@ -1,0 +1,120 @@
+"""Studies, series and instances: the index of what hospitals have sent (PS3.3 section A.1.2)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, CheckConstraint, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from exchange_storage.records.record import UID, Digest, Document, Identity, Key, Record, Text, Word
+
+
+class Study(Record):
+    """A study: of one patient record, and with it of the hospital that sent it first."""
+
+    __tablename__ = "study"
+    __table_args__ = (
+        Index(None, "patient_id", "study_date"),
+        Index(None, "study_date", "id"),
+    )
+
+    id: Mapped[Key] = mapped_column(init=False)
+    study_instance_uid: Mapped[UID] = mapped_column(unique=True)
+    patient_id: Mapped[Identity] = mapped_column(ForeignKey("patient.id"))
+    study_date: Mapped[Word]
+    study_time: Mapped[Word]
+    accession_number: Mapped[Word] = mapped_column(index=True)
+    study_id: Mapped[Word]
+    study_description: Mapped[Word]
+    referring_physician_name: Mapped[Word]
+    received: Mapped[datetime]
+    changed: Mapped[datetime] = mapped_column(index=True)
+    revision: Mapped[int] = mapped_column(default=1)
+    """Counts the changes, so that whatever is derived from the study knows if it is stale."""
+
+
+class Series(Record):
+    """A series: instances of one modality, made in one go."""
+
+    __tablename__ = "series"
+
+    id: Mapped[Key] = mapped_column(init=False)
+    series_instance_uid: Mapped[UID] = mapped_column(unique=True)
+    study_id: Mapped[Identity] = mapped_column(ForeignKey("study.id"), index=True)
+    modality: Mapped[Word]
+    series_number: Mapped[Word]
+    series_description: Mapped[Word]
+    body_part_examined: Mapped[Word]
+    laterality: Mapped[Word]
+    series_date: Mapped[Word]
+    series_time: Mapped[Word]
+    performed_procedure_step_start_date: Mapped[Word]
+    performed_procedure_step_start_time: Mapped[Word]
+    institution_name: Mapped[Word]
+    station_name: Mapped[Word]
+    manufacturer: Mapped[Word]
+    received: Mapped[datetime]
+
+
+class Instance(Record):
+    """A SOP instance as it was received: which object holds its bytes, and what they are.
+
+    Of the instances with one SOP Instance UID the first is primary, and it alone is served;
+    any other is conflicting, kept, and waits for review.
+    """
+
+    __tablename__ = "instance"
+    __table_args__ = (
+        UniqueConstraint("sop_instance_uid", "digest"),
+        Index(
+            "uq_instance_primary",
+            "sop_instance_uid",
+            unique=True,
+            sqlite_where=text("is_primary"),
+            postgresql_where=text("is_primary"),
+        ),
+        CheckConstraint("series_id IS NOT NULL OR NOT is_primary", name="primary_has_series"),
+    )
+
+    id: Mapped[Key] = mapped_column(init=False)
+    sop_instance_uid: Mapped[UID]
+    sop_class_uid: Mapped[UID]
+    series_id: Mapped[Identity | None] = mapped_column(ForeignKey("series.id"), index=True)
+    """None where a conflicting instance claims a study or series that is not its sender's."""
+    organization_id: Mapped[Identity] = mapped_column(ForeignKey("organization.id"))
+    """The hospital that sent these bytes."""
+    is_primary: Mapped[bool]
+    key: Mapped[Text]
+    digest: Mapped[Digest]
+    size: Mapped[int] = mapped_column(BigInteger)
+    """Bytes of the object: the canonical header and the data set as it was sent."""
+    transfer_syntax_uid: Mapped[UID]
+    instance_number: Mapped[Word]
+    content_date: Mapped[Word]
+    content_time: Mapped[Word]
+    rows: Mapped[int | None]
+    columns: Mapped[int | None]
+    bits_allocated: Mapped[int | None]
+    number_of_frames: Mapped[int | None]
+    character_set: Mapped[Word]
+    """Specific Character Set as the data set declares it."""
+    character_set_repair: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    """What was read instead, and why, where the declaration was missing or wrong."""
+    received: Mapped[datetime]
+
+
+class Conflict(Record):
+    """An instance that could not become primary waits for someone to look."""
+
+    __tablename__ = "conflict"
+
+    id: Mapped[Key] = mapped_column(init=False)
+    instance_id: Mapped[Identity] = mapped_column(ForeignKey("instance.id"), unique=True)
+    reason: Mapped[Word]
+    claimed: Mapped[Document]
+    """The attributes that it came with, by DICOM keyword."""
+    raised: Mapped[datetime] = mapped_column(index=True)
+    settled: Mapped[datetime | None] = mapped_column(default=None)
+    settlement: Mapped[Word] = mapped_column(default="")

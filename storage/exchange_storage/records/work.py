@@ -1,0 +1,48 @@
+"""What is still to be done (the outbox) and what has happened (the change feed)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Index, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from exchange_storage.records.record import UID, Identity, Key, Record, Text, Word
+
+
+class Job(Record):
+    """Something that a worker will do: durable, once per kind and subject, retried with backoff.
+
+    Asking again for a job that waits or runs raises `asked`: a worker removes a job only if
+    nobody asked while it ran, so nothing that came meanwhile is missed.
+    """
+
+    __tablename__ = "job"
+    __table_args__ = (UniqueConstraint("kind", "subject"), Index(None, "dead", "due"))
+
+    id: Mapped[Key] = mapped_column(init=False)
+    kind: Mapped[Word]
+    subject: Mapped[Word]
+    due: Mapped[datetime]
+    asked: Mapped[int] = mapped_column(default=1)
+    attempts: Mapped[int] = mapped_column(default=0)
+    leased_until: Mapped[datetime | None] = mapped_column(default=None)
+    """While a worker has it; another takes it over afterwards, should that one have died."""
+    dead: Mapped[bool] = mapped_column(default=False)
+    """Given up: on the dead-letter list, until someone retries it."""
+    last_error: Mapped[Text] = mapped_column(default="")
+
+
+class Change(Record):
+    """An entry of the change feed, in the order in which the changes were committed."""
+
+    __tablename__ = "change"
+
+    sequence: Mapped[Key] = mapped_column(init=False)
+    recorded: Mapped[datetime] = mapped_column(index=True)
+    action: Mapped[Word]
+    """``create``, ``conflict``."""
+    instance_id: Mapped[Identity]
+    study_instance_uid: Mapped[UID]
+    series_instance_uid: Mapped[UID]
+    sop_instance_uid: Mapped[UID]

@@ -1,0 +1,242 @@
+"""Objects in an S3 bucket (Amazon S3 API: MinIO, SeaweedFS, Ceph RGW), written once.
+
+An object is received into a local staging file, since its key carries a digest that is known only
+at its end, and uploaded by `keep`: a look, a PUT, a look. The PUT carries `If-None-Match: *`
+(RFC 9110, 13.1.2), so of two writers one wins and the other then sees what is there. A server that
+ignores the condition lets the later of two simultaneous writers win: harmless where, as with our
+keys, the key carries the digest of the bytes, for both then write the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import minio
+import urllib3
+from minio.datatypes import Object
+from minio.error import MinioException, S3Error
+
+from exchange_storage.filesystem import StagedFile, StagingArea
+from exchange_storage.objects import (
+    CHUNK,
+    ObjectDiffers,
+    ObjectNotFound,
+    ObjectStore,
+    ObjectStoreError,
+    Source,
+    Stored,
+    StoreFull,
+    StoreUnavailable,
+    checked_key,
+    span,
+)
+
+PART_SIZE = 16 << 20
+"""Bytes sent in one request; an upload keeps about two parts in memory. S3 wants 5 MiB or more."""
+
+LABEL = "x-amz-meta-sha256"
+"""User metadata with the SHA-256 of the object: equal bytes are recognised without reading them."""
+
+
+class _Taken(StoreUnavailable):
+    """Another writer was first, or is at it."""
+
+
+class _NoBucket(StoreUnavailable):
+    """The bucket is missing: the server was not there when the store was opened."""
+
+
+class _PastTheEnd(StoreUnavailable):
+    """The range begins where the object has ended."""
+
+
+_ANSWERS: dict[str, type[ObjectStoreError]] = {
+    "NoSuchKey": ObjectNotFound,
+    "NoSuchBucket": _NoBucket,
+    "PreconditionFailed": _Taken,
+    "ConditionalRequestConflict": _Taken,
+    "InvalidRange": _PastTheEnd,
+    "XMinioStorageFull": StoreFull,
+    "XMinioAdminBucketQuotaExceeded": StoreFull,
+    "QuotaExceeded": StoreFull,
+}
+"""What we answer to the error codes of S3 and of MinIO; to all others, StoreUnavailable."""
+
+
+class _WriteOnce(urllib3.PoolManager):
+    """Adds `If-None-Match: *` to the requests that make a labelled object, and to no other."""
+
+    def urlopen(  # type: ignore[override]
+        self, method: str, url: str, redirect: bool = True, **kw: Any
+    ) -> urllib3.BaseHTTPResponse:
+        # In parts, the object comes to be when the upload is completed.
+        completes = method == "POST" and "uploadId=" in url
+        if completes or (method == "PUT" and LABEL in kw["headers"]):
+            kw["headers"]["If-None-Match"] = "*"
+        return super().urlopen(method, url, redirect=redirect, **kw)
+
+
+class S3Store(ObjectStore):
+    """Objects of one bucket. Several processes on several machines may share it."""
+
+    def __init__(self, client: minio.Minio, bucket: str, staging: Path) -> None:
+        """Use `bucket` through `client`; receive objects into files below `staging`.
+
+        The client should come with bounded time-outs and retries: see `connect`, whose client also
+        writes conditionally. Raises StoreFull, StoreUnavailable for the staging directory.
+        """
+        self._client = client
+        self._bucket = bucket
+        self._staging = StagingArea(staging)
+        self._pool: urllib3.PoolManager | None = None
+
+    @classmethod
+    def connect(
+        cls,
+        endpoint: str,
+        access_key: str,
+        secret_key: str,
+        bucket: str,
+        *,
+        secure: bool,
+        region: str | None = None,
+        staging: Path,
+    ) -> S3Store:
+        """Open `bucket` at `endpoint` (``host:port``), and make it where it is missing.
+
+        A server that does not answer now is no error: what is asked of it later says so, and
+        the bucket is made by the first `keep`. TLS trusts what the operating system trusts.
+        """
+        pool = _WriteOnce(
+            maxsize=16,
+            timeout=urllib3.Timeout(connect=3, read=30),
+            retries=urllib3.Retry(total=2, backoff_factor=0.2, status_forcelist=[502, 503, 504]),
+        )
+        client = minio.Minio(
+            endpoint, access_key, secret_key, secure=secure, region=region, http_client=pool
+        )
+        store = cls(client, bucket, staging)
+        store._pool = pool
+        with suppress(StoreUnavailable):
+            store._make_bucket()
+        return store
+
+    def stage(self) -> StagedFile:
+        return StagedFile(self._staging, self._keep)
+
+    def put(self, key: str, source: Source) -> Stored:
+        if not isinstance(source, Path):
+            return super().put(key, source)
+        checked_key(key)
+        with source.open("rb") as file:  # a file needs no second copy in staging
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return self._upload(key, file, file.tell(), digest)
+
+    def stream(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        checked_key(key)
+        span(0, start, length)
+        if length == 0:  # which the SDK takes for "all"
+            self.stat(key)
+            return iter(())
+        try:
+            with _answering(key):
+                response = self._client.get_object(self._bucket, key, start, length or 0)
+        except _PastTheEnd:
+            return iter(())
+        return _pieces(key, response)
+
+    def stat(self, key: str) -> Stored:
+        return _stored(key, self._look(checked_key(key)))
+
+    def delete(self, key: str) -> None:
+        self.stat(key)  # S3 answers the deletion of nothing with success
+        with _answering(key):
+            self._client.remove_object(self._bucket, key)
+
+    def list(self, prefix: str = "") -> Iterator[Stored]:
+        with _answering():
+            for found in self._client.list_objects(self._bucket, prefix, recursive=True):
+                key = str(found.object_name)
+                if key.startswith(prefix):  # SeaweedFS takes the prefix "a//" for "a/"
+                    yield _stored(key, found)
+
+    def close(self) -> None:
+        self._staging.close()
+        if self._pool is not None:
+            self._pool.clear()
+
+    def _keep(self, staged: StagedFile, key: str) -> Stored:
+        with staged.reader() as file:
+            return self._upload(key, file, staged.size, staged.digest)
+
+    def _upload(self, key: str, file: BinaryIO, size: int, digest: str) -> Stored:
+        """Keep `size` bytes of `file` under `key`; answer with what the server then says of it."""
+        for _ in range(4):
+            try:
+                found = self._look(key)
+            except ObjectNotFound:
+                file.seek(0)
+                self._send(key, file, size, digest)
+                continue
+            except _NoBucket:
+                self._make_bucket()
+                continue
+            label = (found.metadata or {}).get(LABEL) or self.digest(key)
+            if found.size != size or label != digest:
+                raise ObjectDiffers(key)
+            return _stored(key, found)
+        raise StoreUnavailable("the S3 store neither takes the object nor shows it")
+
+    def _send(self, key: str, file: BinaryIO, size: int, digest: str) -> None:
+        try:
+            with suppress(_Taken), _answering(key):
+                self._client.put_object(
+                    self._bucket,
+                    key,
+                    file,
+                    size,
+                    content_type="application/dicom" if key.endswith(".dcm") else "",
+                    metadata={LABEL: digest},
+                    part_size=PART_SIZE,
+                    num_parallel_uploads=1,
+                )
+        except _NoBucket:
+            self._make_bucket()
+
+    def _look(self, key: str) -> Object:
+        with _answering(key):
+            return self._client.stat_object(self._bucket, key)
+
+    def _make_bucket(self) -> None:
+        with _answering():
+            if not self._client.bucket_exists(self._bucket):
+                self._client.make_bucket(self._bucket)
+
+
+@contextmanager
+def _answering(key: str = "") -> Iterator[None]:
+    try:
+        yield
+    except S3Error as error:
+        answer = _ANSWERS.get(error.code or "", StoreUnavailable)
+        raise answer(key or f"the S3 store answered {error.code}") from error
+    except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
+        raise StoreUnavailable(f"the S3 store did not answer ({type(error).__name__})") from error
+
+
+def _stored(key: str, found: Object) -> Stored:
+    if found.size is None or found.last_modified is None:
+        raise StoreUnavailable("the S3 store tells neither size nor date")
+    return Stored(key, found.size, found.last_modified)
+
+
+def _pieces(key: str, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    try:
+        with _answering(key):
+            yield from response.stream(CHUNK, decode_content=False)
+    finally:
+        response.close()  # a connection that was read to its end is in the pool again by now

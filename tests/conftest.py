@@ -1,0 +1,86 @@
+"""What tests of every floor ask for: real parts, started when first asked for, and stores."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from real_parts import PostgreSQL, S3Address, postgresql, seaweedfs
+from region import Region, region
+
+from exchange_storage.filesystem import FilesystemStore
+from exchange_storage.objects import MemoryStore, ObjectStore
+from exchange_storage.s3 import S3Store
+from exchange_storage.spool import SpooledStore
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Address]:
+    """One S3 server for all tests; nobody may stop it."""
+    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgreSQL]:
+    """One PostgreSQL for all tests; nobody may stop it."""
+    with postgresql() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_store(s3_server: S3Address, tmp_path: Path) -> Iterator[S3Store]:
+    """An empty S3 store."""
+    # One bucket, emptied: a new one for each test would use up the server's volumes.
+    store = S3Store.connect(
+        s3_server.endpoint,
+        s3_server.access_key,
+        s3_server.secret_key,
+        "exchange-tests",
+        secure=False,
+        staging=tmp_path / "s3-staging",
+    )
+    try:
+        for stored in list(store.list()):
+            store.delete(stored.key)
+        yield store
+    finally:
+        store.close()
+
+
+@pytest.fixture(params=["memory", "filesystem", "s3", "spooled"])
+def object_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStore]:
+    """An empty store of each kind; the spooled one stands in front of S3."""
+    store: ObjectStore
+    match request.param:
+        case "memory":
+            store = MemoryStore()
+        case "filesystem":
+            store = FilesystemStore(tmp_path / "store")
+        case "s3":
+            store = request.getfixturevalue("s3_store")
+        case _:
+            remote = request.getfixturevalue("s3_store")
+            store = SpooledStore(FilesystemStore(tmp_path / "spool"), remote)
+    yield store
+    store.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The SQLAlchemy URL of a new, empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / f'exchange-{next(_numbers)}.sqlite'}"
+    server: PostgreSQL = request.getfixturevalue("postgresql_server")
+    return server.create_database()
+
+
+@pytest.fixture
+def city(database_url: str) -> Iterator[Region]:
+    """Three hospitals that share, on each kind of database; objects in memory."""
+    with region(database_url) as made:
+        yield made

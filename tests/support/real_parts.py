@@ -1,0 +1,260 @@
+"""The real parts that tests run against, on loopback: an S3 server and PostgreSQL."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import psycopg
+import urllib3
+
+LOOPBACK = "127.0.0.1"
+PATIENCE = 60.0
+"""Seconds within which a part must be up. Not a measurement: only the end of waiting."""
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listened on a moment ago."""
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """`count` different free ports, all held until all are found."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind((LOOPBACK, 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+class Part:
+    """A server process of ours: started, stopped, killed and started again where it was."""
+
+    stop_within = 5.0
+    """Seconds between the polite signal and SIGKILL."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.process: subprocess.Popen[bytes] | None = None
+        self._log = directory / "log"
+
+    def command(self) -> Sequence[str]:
+        raise NotImplementedError
+
+    def environment(self) -> dict[str, str]:
+        return dict(os.environ)
+
+    def answers(self) -> bool:
+        """Whether the part can be used now."""
+        raise NotImplementedError
+
+    def start(self) -> Self:
+        """Start, and return when it answers. Raises RuntimeError with the end of its log."""
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command(), stdout=log, stderr=log, env=self.environment(), cwd=self.directory
+            )
+        deadline = time.monotonic() + PATIENCE
+        while not self.answers():
+            ended = self.process.poll() is not None
+            if ended or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(
+                    f"did not start: {self._log.read_text(errors='replace')[-2000:]}"
+                )
+            time.sleep(0.05)
+        return self
+
+    def stop(self) -> None:
+        """Ask it to stop; kill it where it takes too long. Harmless when it is down."""
+        if self.process is not None:
+            self.ask_to_stop(self.process)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(self.stop_within)
+            self.kill()
+
+    def ask_to_stop(self, process: subprocess.Popen[bytes]) -> None:
+        process.terminate()
+
+    def kill(self) -> None:
+        """What a power cut does to it (SIGKILL), and wait for its end."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@dataclass(frozen=True, slots=True)
+class S3Address:
+    """Where an S3 server listens (``host:port``, no TLS) and who may do everything there."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str
+
+
+class SeaweedFS(Part):
+    """SeaweedFS with its S3 door: master, volume, filer and S3 in one process."""
+
+    stop_within = 3.0  # it takes up to 18 s by itself, and survives a kill
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._ports = free_ports(8)
+        self.address = S3Address(f"{LOOPBACK}:{self._ports[6]}", "exchange", secrets.token_hex(16))
+        self._sse_key = base64.b64encode(secrets.token_bytes(32)).decode()
+
+    def command(self) -> Sequence[str]:
+        address = self.address
+        credentials = {"accessKey": address.access_key, "secretKey": address.secret_key}
+        actions = ["Admin", "Read", "Write", "List", "Tagging"]
+        identity = {"name": "exchange", "credentials": [credentials], "actions": actions}
+        (self.directory / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        (self.directory / "data").mkdir(exist_ok=True)
+        names = ("master", "volume", "filer", "s3")
+        doors = [f"-{name}.port{kind}" for name in names for kind in ("", ".grpc")]
+        return [
+            str(Path(sys.executable).with_name("weed")),
+            "server",
+            f"-dir={self.directory / 'data'}",
+            f"-ip={LOOPBACK}",
+            f"-ip.bind={LOOPBACK}",
+            *(f"{door}={port}" for door, port in zip(doors, self._ports, strict=True)),
+            "-filer",
+            "-s3",
+            f"-s3.config={self.directory / 's3.json'}",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-s3.allowDeleteBucketNotEmpty=false",
+            "-master.volumeSizeLimitMB=256",
+            "-master.volumePreallocate=false",
+            "-master.electionTimeout=1s",
+            "-master.telemetry=false",
+            "-volume.max=50",
+            "-volume.preStopSeconds=1",
+        ]
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "HOME": str(self.directory), "WEED_S3_SSE_KEY": self._sse_key}
+
+    def answers(self) -> bool:
+        """Whether an object can be written: the S3 door opens before a volume can be assigned."""
+        assign = f"http://{LOOPBACK}:{self._ports[0]}/dir/assign"
+        door = f"http://{self.address.endpoint}/"
+        with urllib3.PoolManager(retries=False, timeout=2) as http:
+            try:
+                return "fid" in http.request("GET", assign).json() and bool(
+                    http.request("GET", door)
+                )
+            except (urllib3.exceptions.HTTPError, ValueError):
+                return False
+
+
+class PostgreSQL(Part):
+    """Debian's PostgreSQL with a data directory of its own, trusting everybody on loopback."""
+
+    def __init__(self, directory: Path) -> None:
+        """Initialise a cluster below `directory`, which user postgres must be able to reach."""
+        super().__init__(directory)
+        newest = max(Path("/usr/lib/postgresql").iterdir(), key=lambda path: int(path.name))
+        self._bin = newest / "bin"
+        self.port = free_port()
+        self._data = directory / "data"
+        self._sockets = directory / "sockets"
+        self._names = itertools.count(1)
+        for path in (self._data, self._sockets):
+            path.mkdir(mode=0o700)
+            if os.geteuid() == 0:
+                owner = pwd.getpwnam("postgres")
+                os.chown(path, owner.pw_uid, owner.pw_gid)
+        options = ["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8"]
+        initdb = [*self._as_postgres(), str(self._bin / "initdb"), "-D", str(self._data), *options]
+        subprocess.run(initdb, check=True, capture_output=True, cwd=directory)
+
+    def command(self) -> Sequence[str]:
+        settings = {
+            "listen_addresses": LOOPBACK,
+            "port": str(self.port),
+            "unix_socket_directories": str(self._sockets),
+            "fsync": "on",
+        }
+        given = itertools.chain.from_iterable(("-c", f"{k}={v}") for k, v in settings.items())
+        return [*self._as_postgres(), str(self._bin / "postgres"), "-D", str(self._data), *given]
+
+    def url(self, database: str = "postgres") -> str:
+        """The SQLAlchemy URL of `database`."""
+        return f"postgresql+psycopg://postgres@{LOOPBACK}:{self.port}/{database}"
+
+    def create_database(self) -> str:
+        """The SQLAlchemy URL of a new, empty database."""
+        name = f"exchange_{next(self._names)}"
+        with self._connect() as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    def answers(self) -> bool:
+        try:
+            self._connect().close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def ask_to_stop(self, process: subprocess.Popen[bytes]) -> None:
+        process.send_signal(signal.SIGINT)  # "fast": it does not wait for its clients to leave
+
+    def _connect(self) -> psycopg.Connection:
+        return psycopg.connect(
+            host=LOOPBACK, port=self.port, user="postgres", autocommit=True, connect_timeout=2
+        )
+
+    @staticmethod
+    def _as_postgres() -> list[str]:
+        """The server refuses to run as root; setpriv execs, so its pid is the server's own."""
+        if os.geteuid() != 0:
+            return []
+        return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"]
+
+
+@contextmanager
+def seaweedfs(directory: Path) -> Iterator[S3Address]:
+    """A running SeaweedFS with its data below `directory`."""
+    server = SeaweedFS(directory)
+    try:
+        yield server.start().address
+    finally:
+        server.stop()
+
+
+@contextmanager
+def postgresql() -> Iterator[PostgreSQL]:
+    """A running PostgreSQL in a directory of its own, which is removed afterwards."""
+    # Not below pytest's directories, which user postgres may not enter.
+    directory = Path(tempfile.mkdtemp(prefix="exchange-postgresql-"))
+    try:
+        directory.chmod(0o755)
+        server = PostgreSQL(directory)
+        try:
+            yield server.start()
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(directory)
