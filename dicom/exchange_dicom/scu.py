@@ -6,6 +6,7 @@ or converted, and each transfer syntax gets a presentation context of its own.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +127,10 @@ def find(node: Node, level: Level, keys: Sequence[tuple[str, str]]) -> Iterator[
     for keyword, value in (*((one, "") for one in RETURN_KEYS[level]), *keys):
         if tag_for_keyword(keyword) is None:
             raise Invalid(f"{keyword} is not a keyword of PS3.6")
-        setattr(asked, keyword, value)
+        try:
+            setattr(asked, keyword, value)
+        except (ValueError, TypeError) as error:
+            raise Invalid(f"this is not a value of {keyword}") from error
     model = (
         PatientRootQueryRetrieveInformationModelFind
         if level is Level.PATIENT
@@ -149,7 +153,8 @@ def find(node: Node, level: Level, keys: Sequence[tuple[str, str]]) -> Iterator[
 
 def _file(path: Path) -> File | None:
     try:
-        meta = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"]).file_meta
+        with warnings.catch_warnings(action="ignore"):  # of a data set that is sent as it is
+            meta = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"]).file_meta
         return File(
             path,
             str(meta.MediaStorageSOPClassUID),

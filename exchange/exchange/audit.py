@@ -19,7 +19,7 @@ from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from exchange.policy import Action, Requester
@@ -93,6 +93,15 @@ def link(previous: str, content: str) -> str:
     return hashlib.sha256(f"{previous}\n{content}".encode()).hexdigest()
 
 
+_HEAD = select(AuditHead.sequence, AuditHead.digest).where(AuditHead.id == 1).with_for_update()
+_MOVE_HEAD = (
+    update(AuditHead)
+    .where(AuditHead.id == 1)
+    .values({name: bindparam(f"new_{name}") for name in ("sequence", "digest", "signature")})
+)
+_ADD = insert(AuditRecord)
+
+
 def begin(session: Session, key: Ed25519PrivateKey) -> None:
     """Start an empty chain, unless there is one."""
     if session.get(AuditHead, 1) is None:
@@ -104,9 +113,7 @@ def lock(session: Session) -> tuple[int, str]:
 
     Returns the last sequence number and digest.
     """
-    head = session.execute(
-        select(AuditHead.sequence, AuditHead.digest).where(AuditHead.id == 1).with_for_update()
-    ).one()
+    head = session.connection().execute(_HEAD).one()
     return head.sequence, head.digest
 
 
@@ -123,10 +130,10 @@ def append(
         content = entry.content(sequence)
         digest = link(digest, content)
         rows.append(_columns(content) | {"content": content, "digest": digest})
-    session.execute(insert(AuditRecord), rows)
-    session.execute(
-        update(AuditHead).where(AuditHead.id == 1).values(**_signed(key, sequence, digest))
-    )
+    connection = session.connection()
+    connection.execute(_ADD, rows)
+    moved = _signed(key, sequence, digest)
+    connection.execute(_MOVE_HEAD, {f"new_{name}": value for name, value in moved.items()})
 
 
 def verify(

@@ -66,4 +66,4 @@ def current(access: Access, resource_type: str, versions: Mapping[str, int]) -> 
             tuple_(ResourceVersion.resource_id, ResourceVersion.version).in_(versions.items()),
         )
     )
-    return dict(rows.tuples().all())
+    return {row.resource_id: row.content for row in rows}

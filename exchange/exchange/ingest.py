@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from exchange import jobs
@@ -48,6 +48,44 @@ MAX_IDENTIFIERS = 32
 
 _UID = re.compile(r"[0-9.]{1,64}")
 _KEYS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+
+
+# Built once: putting a statement together costs SQLAlchemy more than SQLite takes to run it.
+_HELD = select(Instance.digest, Instance.is_primary).where(
+    Instance.sop_instance_uid == bindparam("uid")
+)
+_SERIES = (
+    select(
+        Series.id,
+        Series.study_id,
+        Study.study_instance_uid,
+        Study.patient_id,
+        Patient.organization_id,
+        Patient.patient_id.label("number"),
+    )
+    .join(Study, Study.id == Series.study_id)
+    .join(Patient, Patient.id == Study.patient_id)
+    .where(Series.series_instance_uid == bindparam("uid"))
+)
+_STUDY = (
+    select(
+        Study.id.label("study_id"),
+        Study.patient_id,
+        Patient.organization_id,
+        Patient.patient_id.label("number"),
+    )
+    .join(Patient, Patient.id == Study.patient_id)
+    .where(Study.study_instance_uid == bindparam("uid"))
+)
+_ADD_INSTANCE = insert(Instance).returning(Instance.id)
+_ADD_SERIES = insert(Series).returning(Series.id)
+_ADD_STUDY = insert(Study).returning(Study.id)
+_ADD_CHANGE = insert(Change)
+_TOUCH_STUDY = (
+    update(Study)
+    .where(Study.id == bindparam("study"))
+    .values(changed=bindparam("at"), revision=Study.revision + 1)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,88 +187,84 @@ def object_key(uids: Mapping[str, str], digest: str) -> str:
 
 def _index(access: Access, session: Session, received: Received, row: dict[str, Any]) -> Receipt:
     uid, study_uid = row["sop_instance_uid"], received.attributes["StudyInstanceUID"]
-    held = session.execute(
-        select(Instance.digest, Instance.is_primary).where(Instance.sop_instance_uid == uid)
-    ).all()
+    connection = session.connection()
+    held = connection.execute(_HELD, {"uid": uid}).all()
     detail = {"instance": uid, "digest": row["digest"]}
     if any(known.digest == row["digest"] for known in held):
         access.note(Action.STORE, reason=Outcome.HELD, study=study_uid, detail=detail)
         return Receipt(Outcome.HELD)
-    place = _place(access, session, received)
-    if isinstance(place, str):
-        reason = place
-    elif any(known.is_primary for known in held):
-        reason = "another instance has this SOP Instance UID"
-    else:
-        reason = ""
-    if reason or isinstance(place, str):
-        return _conflict(access, session, received, row, reason)
-    study, series_id, patient_id = place
-    instance_id = session.scalars(
-        insert(Instance).values(series_id=series_id, is_primary=True, **row).returning(Instance.id)
-    ).one()
-    session.execute(
-        update(Study)
-        .where(Study.id == study)
-        .values(changed=access.now, revision=Study.revision + 1)
+    place = (
+        "another instance has this SOP Instance UID"
+        if any(known.is_primary for known in held)
+        else _place(access, session, received)
     )
+    if isinstance(place, str):
+        return _conflict(access, session, received, row, place)
+    instance_id = connection.execute(
+        _ADD_INSTANCE, row | {"series_id": place.series, "is_primary": True}
+    ).scalar_one()
+    connection.execute(_TOUCH_STUDY, {"study": place.study, "at": access.now})
     _announce(session, "create", instance_id, received, access.now)
-    jobs.ask(session, jobs.REFRESH, str(study), access.now + QUIET)
+    jobs.ask(session, jobs.REFRESH, str(place.study), access.now + QUIET)
     access.note(
-        Action.STORE, reason=Outcome.KEPT, patient=patient_id, study=study_uid, detail=detail
+        Action.STORE, reason=Outcome.KEPT, patient=place.patient, study=study_uid, detail=detail
     )
     return Receipt(Outcome.KEPT)
 
 
-def _place(access: Access, session: Session, received: Received) -> tuple[int, int, int] | str:
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an instance belongs: row numbers."""
+
+    patient: int
+    study: int
+    series: int
+
+
+def _place(access: Access, session: Session, received: Received) -> _Place | str:
     """Study, series and patient rows for the instance, made where missing; or why it has none.
 
     Nothing is made where there is a reason: an instance may not bring itself into a study of
     another patient or hospital.
     """
     attributes = received.attributes
-    owner = access.organization
     number = _clip(attributes.get("PatientID", ""))
-    study = session.execute(
-        select(Study.id, Study.patient_id, Patient.organization_id, Patient.patient_id.label("no"))
-        .join(Patient, Patient.id == Study.patient_id)
-        .where(Study.study_instance_uid == attributes["StudyInstanceUID"])
-    ).one_or_none()
-    series = session.execute(
-        select(Series.id, Series.study_id).where(
-            Series.series_instance_uid == attributes["SeriesInstanceUID"]
-        )
-    ).one_or_none()
-    if study is not None and study.organization_id != owner:
-        return "the study belongs to another organization"
-    if study is not None and study.no != number:
-        return "the study belongs to another patient"
-    if series is not None and (study is None or series.study_id != study.id):
+    connection = session.connection()
+    study_uid, series_uid = attributes["StudyInstanceUID"], attributes["SeriesInstanceUID"]
+    series = connection.execute(_SERIES, {"uid": series_uid}).one_or_none()
+    if series is not None and series.study_instance_uid != study_uid:
         return "the series belongs to another study"
+    study = series or connection.execute(_STUDY, {"uid": study_uid}).one_or_none()
+    if study is not None and study.organization_id != access.organization:
+        return "the study belongs to another organization"
+    if study is not None and study.number != number:
+        return "the study belongs to another patient"
     if study is None:
         patient_id = _patient(access, session, received, number)
-        study_id = session.scalars(
-            insert(Study)
-            .values(
-                patient_id=patient_id,
-                received=access.now,
-                changed=access.now,
-                revision=1,
+        study_id = connection.execute(
+            _ADD_STUDY,
+            {
+                "patient_id": patient_id,
+                "received": access.now,
+                "changed": access.now,
+                "revision": 1,
                 **_columns(Level.STUDY, attributes),
-            )
-            .returning(Study.id)
-        ).one()
+            },
+        ).scalar_one()
     else:
-        study_id, patient_id = study.id, study.patient_id
+        study_id, patient_id = study.study_id, study.patient_id
     if series is None:
-        series_id = session.scalars(
-            insert(Series)
-            .values(study_id=study_id, received=access.now, **_columns(Level.SERIES, attributes))
-            .returning(Series.id)
-        ).one()
+        series_id = connection.execute(
+            _ADD_SERIES,
+            {
+                "study_id": study_id,
+                "received": access.now,
+                **_columns(Level.SERIES, attributes),
+            },
+        ).scalar_one()
     else:
         series_id = series.id
-    return study_id, series_id, patient_id
+    return _Place(patient_id, study_id, series_id)
 
 
 def _patient(access: Access, session: Session, received: Received, number: str) -> int:
@@ -318,9 +352,11 @@ def _conflict(
     row: dict[str, Any],
     reason: str,
 ) -> Receipt:
-    instance_id = session.scalars(
-        insert(Instance).values(series_id=None, is_primary=False, **row).returning(Instance.id)
-    ).one()
+    instance_id = (
+        session.connection()
+        .execute(_ADD_INSTANCE, row | {"series_id": None, "is_primary": False})
+        .scalar_one()
+    )
     session.execute(
         insert(Conflict).values(
             instance_id=instance_id,
@@ -344,15 +380,16 @@ def _announce(
     session: Session, action: str, instance_id: int, received: Received, at: datetime
 ) -> None:
     attributes = received.attributes
-    session.execute(
-        insert(Change).values(
-            recorded=at,
-            action=action,
-            instance_id=instance_id,
-            study_instance_uid=attributes["StudyInstanceUID"],
-            series_instance_uid=attributes["SeriesInstanceUID"],
-            sop_instance_uid=attributes["SOPInstanceUID"],
-        )
+    session.connection().execute(
+        _ADD_CHANGE,
+        {
+            "recorded": at,
+            "action": action,
+            "instance_id": instance_id,
+            "study_instance_uid": attributes["StudyInstanceUID"],
+            "series_instance_uid": attributes["SeriesInstanceUID"],
+            "sop_instance_uid": attributes["SOPInstanceUID"],
+        },
     )
 
 

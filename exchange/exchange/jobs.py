@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import and_, delete, func, or_, select, update
+from sqlalchemy import Executable, and_, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -40,21 +40,36 @@ class Claim:
     attempts: int
 
 
+def _ask(upsert: postgresql.Insert | sqlite.Insert) -> Executable:
+    return upsert.on_conflict_do_update(
+        index_elements=[Job.kind, Job.subject], set_={"asked": Job.asked + 1, "dead": False}
+    )
+
+
+_ASK = {
+    "postgresql": _ask(postgresql.insert(Job)),
+    "sqlite": _ask(sqlite.insert(Job)),
+}
+
+
 def ask(session: Session, kind: str, subject: str, due: datetime) -> None:
     """Ask for work, in the transaction of `session`.
 
     One that waits already keeps its earlier due time, so that a stream of reasons cannot put the
     work off for ever; one that was given up is tried again.
     """
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    asked = insert(Job).values(
-        kind=kind, subject=subject, due=due, asked=1, attempts=0, dead=False, last_error=""
-    )
-    session.execute(
-        asked.on_conflict_do_update(
-            index_elements=[Job.kind, Job.subject],
-            set_={"asked": Job.asked + 1, "dead": False},
-        )
+    connection = session.connection()
+    connection.execute(
+        _ASK[connection.dialect.name],
+        {
+            "kind": kind,
+            "subject": subject,
+            "due": due,
+            "asked": 1,
+            "attempts": 0,
+            "dead": False,
+            "last_error": "",
+        },
     )
 
 

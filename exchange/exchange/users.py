@@ -1,4 +1,4 @@
-"""Users: registering them, and telling who somebody is by name and password (argon2id, RFC 9106)."""
+"""Users: registering them, and knowing them by name and password (argon2id, RFC 9106)."""
 
 from __future__ import annotations
 

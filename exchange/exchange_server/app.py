@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
+from pydantic import AnyHttpUrl
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
@@ -14,9 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from exchange.access import Exchange
 from exchange.organizations import normal
 from exchange_server import authentication
-from exchange_server.authentication import Identify, Tokens
+from exchange_server.authentication import Identify
 from exchange_server.observability import NEEDED, REQUEST, exposition, observe, parts
 from exchange_server.settings import Settings
+from exchange_server.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +84,9 @@ def create_app(
         content, media_type = exposition(exchange)
         return Response(content, media_type=media_type)
 
-    app.add_middleware(_Manners, doors=doors, body_limit=settings.http_body_limit)
+    app.add_middleware(
+        _Manners, doors=doors, body_limit=settings.http_body_limit, public_url=settings.public_url
+    )
     return app
 
 
@@ -93,8 +97,11 @@ class _Manners:
     asked for.
     """
 
-    def __init__(self, app: ASGIApp, doors: Sequence[Door], body_limit: int) -> None:
+    def __init__(
+        self, app: ASGIApp, doors: Sequence[Door], body_limit: int, public_url: AnyHttpUrl | None
+    ) -> None:
         self._app = app
+        self._public = public_url
         self._doors = doors
         self._limit = body_limit
 
@@ -102,6 +109,9 @@ class _Manners:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if self._public is not None:  # so that every door's links are the clients', not a proxy's
+            scope["scheme"] = self._public.scheme
+            MutableHeaders(scope=scope)["host"] = str(self._public).partition("//")[2].rstrip("/")
         began = time.perf_counter()
         status = 500
         door = next((one for one in self._doors if scope["path"].startswith(one.prefix)), None)

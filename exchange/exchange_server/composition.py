@@ -1,30 +1,35 @@
-"""The only place that knows concrete classes: settings in, an exchange and its doors out."""
+"""The only place that knows concrete classes: settings in, an exchange and its doors out.
+
+Doors are imported by the process that opens them: no command waits for what it does not use.
+"""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 from alembic.util import CommandError
-from fastapi import FastAPI
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from exchange import audit, identity, jobs
-from exchange.access import Access, Exchange
+from exchange.access import Exchange
 from exchange.errors import Invalid, Unavailable
-from exchange_dicom.association import Conduct
-from exchange_dicom.listener import Acceptor
-from exchange_dicom.node import Limits, node
-from exchange_server.app import create_app
-from exchange_server.authentication import Tokens
-from exchange_server.keys import TokenKeys, audit_key, make_audit_key
+from exchange_server.keys import TokenKeys, audit_key, make_keys, page_key
 from exchange_server.settings import Settings
-from exchange_server.worker import Handler, Worker
+from exchange_server.tokens import Tokens
 from exchange_storage.database import Database
 from exchange_storage.filesystem import FilesystemStore
 from exchange_storage.objects import ObjectStore, ObjectStoreError
 from exchange_storage.s3 import S3Store
 from exchange_storage.spool import SpooledStore
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from exchange_dicom.listener import Acceptor
+    from exchange_server.worker import Worker
 
 
 def initialise(settings: Settings) -> Exchange:
@@ -33,9 +38,7 @@ def initialise(settings: Settings) -> Exchange:
     Safe to repeat: nothing that is there is replaced. Raises Invalid, Unavailable.
     """
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    settings.keys.mkdir(mode=0o700, exist_ok=True)
-    make_audit_key(settings.keys)
-    token_keys(settings).ensure()
+    make_keys(settings.keys)
     exchange = open_exchange(settings)
     try:
         migrate(exchange)
@@ -100,6 +103,9 @@ def tokens(settings: Settings) -> Tokens:
 
 def dicom_node(exchange: Exchange, settings: Settings) -> Acceptor:
     """The DICOM node, bound and not yet serving. Raises Invalid, Unavailable for its port."""
+    from exchange_dicom.association import Conduct
+    from exchange_dicom.node import Limits, node
+
     conduct = Conduct(
         maximum_length=settings.dimse_maximum_length,
         artim_timeout=settings.dimse_artim_timeout,
@@ -130,21 +136,50 @@ def dicom_node(exchange: Exchange, settings: Settings) -> Acceptor:
 
 
 def application(exchange: Exchange, settings: Settings) -> FastAPI:
-    """The HTTP application with all its doors."""
-    return create_app(exchange, settings, tokens(settings), doors=())
+    """The HTTP application with all its doors. Raises Invalid when a key is missing."""
+    from exchange_dicom.web import dicomweb
+    from exchange_dicom.web_store import Limits
+    from exchange_fhir import rest
+    from exchange_server.app import Door, create_app
+
+    doors = (
+        Door(
+            name="dicomweb",
+            prefix="/dicom-web",
+            routes=partial(dicomweb, limits=Limits(instance_bytes=settings.instance_limit)),
+            takes_instances=True,
+        ),
+        Door(
+            name="fhir",
+            prefix="/fhir",
+            routes=partial(
+                rest.fhir, key=page_key(settings.keys), timezone=ZoneInfo(settings.timezone)
+            ),
+        ),
+    )
+    return create_app(exchange, settings, tokens(settings), doors)
 
 
-def worker(exchange: Exchange) -> Worker:
+def worker(exchange: Exchange, settings: Settings) -> Worker:
     """A worker that knows every kind of job."""
-    handlers: Mapping[str, Handler] = {
-        jobs.IDENTIFY: lambda access, subject: identity.identify(access, int(subject)),
-        jobs.CHECKPOINT: _checkpoint,
-    }
+    from exchange_fhir.refresh import refresh
+    from exchange_server.worker import WORKER, Worker
+
+    timezone = ZoneInfo(settings.timezone)
+
+    def link(exchange: Exchange, patient: str) -> None:
+        with exchange.on_behalf_of(WORKER) as access:
+            identity.identify(access, int(patient))
+
+    def derive(exchange: Exchange, study: str) -> None:
+        refresh(exchange, int(study), timezone=timezone)
+
+    def checkpoint(exchange: Exchange, _: str) -> None:
+        with exchange.on_behalf_of(WORKER) as access:
+            audit.checkpoint(access.session, access.objects)
+
+    handlers = {jobs.IDENTIFY: link, jobs.REFRESH: derive, jobs.CHECKPOINT: checkpoint}
     return Worker(exchange, handlers)
-
-
-def _checkpoint(access: Access, _: str) -> None:
-    audit.checkpoint(access.session, access.objects)
 
 
 def _dimse_tls(settings: Settings) -> ssl.SSLContext | None:

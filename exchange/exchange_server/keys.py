@@ -1,8 +1,8 @@
 """Keys on disk: made here, readable by their owner only, never in the database.
 
 `audit.pem` signs the audit trail (Ed25519, RFC 8032); `tokens/*.jwk` sign access tokens (ES256,
-RFC 7518 section 3.4). On several machines all nodes share one directory, by whatever distributes
-secrets there.
+RFC 7518 section 3.4); `pages.key` seals the links between pages of an answer. On several machines
+all nodes share one directory, by whatever distributes secrets there.
 """
 
 from __future__ import annotations
@@ -36,13 +36,17 @@ LONGEST_LIFETIME = timedelta(hours=24)
 """No token lives longer; so long a key verifies after the next one took over."""
 
 _AUDIT = "audit.pem"
+_PAGES = "pages.key"
 
 
-def make_audit_key(directory: Path) -> None:
-    """Make the key that signs the audit trail, unless there is one."""
+def make_keys(directory: Path) -> None:
+    """Make what is missing of all keys; one that is there stays."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     made = Ed25519PrivateKey.generate()
     pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     _keep(directory / _AUDIT, pem)
+    _keep(directory / _PAGES, secrets.token_bytes(32))
+    TokenKeys(directory / "tokens").ensure()
 
 
 def audit_key(directory: Path) -> Ed25519PrivateKey:
@@ -56,6 +60,14 @@ def audit_key(directory: Path) -> Ed25519PrivateKey:
     if not isinstance(key, Ed25519PrivateKey):
         raise Invalid("the audit key is not an Ed25519 key")
     return key
+
+
+def page_key(directory: Path) -> bytes:
+    """The key that seals the links between pages: 32 bytes. Raises Invalid."""
+    try:
+        return (directory / _PAGES).read_bytes()
+    except OSError as error:
+        raise Invalid(f"{directory / _PAGES} cannot be read; run `exchange init`") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import traceback
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -27,7 +29,7 @@ from exchange_storage.objects import ObjectNotFound, ObjectStoreError
 from exchange_storage.spool import SpooledStore
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+    from prometheus_client.core import GaugeMetricFamily
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 """The variable that names the directory in which processes of one `serve` share their metrics."""
@@ -152,8 +154,16 @@ def observe(
     log.log(observation.level, observation.name, **labels, **told, **(also or {}))
 
 
+_MAKING = threading.Lock()
+
+
+def _metrics() -> Mapping[str, Any]:
+    with _MAKING:  # each can be registered once only
+        return _made()
+
+
 @cache
-def _metrics() -> dict[str, Any]:
+def _made() -> Mapping[str, Any]:
     # Imported late: the library decides by SHARED, when it is imported, where its numbers lie.
     from prometheus_client import Counter, Histogram
 
@@ -165,7 +175,7 @@ def _metrics() -> dict[str, Any]:
             case Kind.HISTOGRAM:
                 made[one.name] = Histogram(f"exchange_{one.name}", one.help, one.labels)
             case Kind.GAUGE:
-                pass  # see _gauges
+                pass  # see _Gauges
     return made
 
 
@@ -177,37 +187,42 @@ def exposition(exchange: Exchange) -> tuple[bytes, str]:
     from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
     from prometheus_client.multiprocess import MultiProcessCollector
 
-    registry: CollectorRegistry = REGISTRY
-    if SHARED in os.environ:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    now = _gauges(exchange)
     _metrics()  # so that they are all there, at 0, before anything happened
-    return generate_latest(registry) + generate_latest(now), CONTENT_TYPE_LATEST
+    counted: CollectorRegistry = REGISTRY
+    if SHARED in os.environ:
+        counted = CollectorRegistry()
+        MultiProcessCollector(counted)  # type: ignore[no-untyped-call]
+    now = CollectorRegistry()
+    now.register(_Gauges(exchange))
+    return generate_latest(counted) + generate_latest(now), CONTENT_TYPE_LATEST
 
 
-def _gauges(exchange: Exchange) -> CollectorRegistry:
-    from prometheus_client import CollectorRegistry, Gauge
+@dataclass(frozen=True, slots=True)
+class _Gauges:
+    """What is so at this moment, as a collector of Prometheus' library."""
 
-    registry = CollectorRegistry()
+    exchange: Exchange
 
-    def gauge(one: Observation) -> Gauge:
-        return Gauge(f"exchange_{one.name}", one.help, one.labels, registry=registry)
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        from prometheus_client.core import GaugeMetricFamily
 
-    ready = gauge(PART_READY)
-    for part, wrong in parts(exchange).items():
-        ready.labels(part=part).set(0 if wrong else 1)
-    waiting = gauge(JOBS)
-    try:
-        with exchange.on_behalf_of(_OPERATOR) as access:
-            backlog = jobs.backlog(access.session)
-    except ExchangeError:
-        backlog = {}  # that the index does not answer is told by its part
-    for (kind, dead), count in backlog.items():
-        waiting.labels(kind=kind, state="given up" if dead else "waiting").set(count)
-    if isinstance(exchange.objects, SpooledStore):
-        gauge(SPOOLED).set(exchange.objects.waiting())
-    return registry
+        def gauge(one: Observation) -> GaugeMetricFamily:
+            return GaugeMetricFamily(f"exchange_{one.name}", one.help, labels=one.labels)
+
+        ready = gauge(PART_READY)
+        for part, wrong in parts(self.exchange).items():
+            ready.add_metric([part], 0 if wrong else 1)
+        yield ready
+        waiting = gauge(JOBS)
+        # That the index does not answer is told by its part.
+        with suppress(ExchangeError), self.exchange.on_behalf_of(_OPERATOR) as access:
+            for (kind, dead), count in jobs.backlog(access.session).items():
+                waiting.add_metric([kind, "given up" if dead else "waiting"], count)
+        yield waiting
+        if isinstance(self.exchange.objects, SpooledStore):
+            spooled = gauge(SPOOLED)
+            spooled.add_metric([], self.exchange.objects.waiting())
+            yield spooled
 
 
 def parts(exchange: Exchange) -> dict[str, str]:

@@ -77,7 +77,7 @@ def _node(settings: Settings) -> None:
 
 def _worker(settings: Settings) -> None:
     exchange = composition.open_exchange(settings)
-    worker = composition.worker(exchange)
+    worker = composition.worker(exchange, settings)
     stop = threading.Event()
     _until_told(Role.WORKER, lambda: worker.run(stop), stop.set)
     exchange.close()

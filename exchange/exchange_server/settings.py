@@ -239,6 +239,13 @@ class Settings(BaseSettings):
             raise ValueError("no time zone of the IANA database has this name") from error
         return value
 
+    @field_validator("public_url")
+    @classmethod
+    def _origin(cls, value: AnyHttpUrl | None) -> AnyHttpUrl | None:
+        if value is not None and (value.path not in {None, "/"} or value.query or value.username):
+            raise ValueError("only scheme, host and port, such as https://images.example.cn")
+        return value
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.object_store == "s3":

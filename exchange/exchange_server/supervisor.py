@@ -39,7 +39,8 @@ class _Child:
     """One process of a role, in its present life."""
 
     role: str
-    pause: float = FIRST_PAUSE
+    pause: float = 0.0
+    """Seconds that it waited before its last restart."""
     process: subprocess.Popen[bytes] = field(init=False)
     pidfd: int = -1
     """-1 while it does not run."""
@@ -139,7 +140,8 @@ class Supervisor:
 
     def _crashed(self, child: _Child) -> None:
         lived = time.monotonic() - child.started
-        child.pause = FIRST_PAUSE if lived > STEADY else min(2 * child.pause, LONGEST_PAUSE)
+        longer = 0.0 if lived > STEADY else min(2 * child.pause, LONGEST_PAUSE)
+        child.pause = max(FIRST_PAUSE, longer)
         child.restart_at = time.monotonic() + child.pause
         told = {"status": child.process.returncode, "again_in": child.pause}
         observe(ROLE_CRASHED, role=child.role, also=told)

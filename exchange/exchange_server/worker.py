@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from exchange import jobs
-from exchange.access import Access, Exchange
+from exchange.access import Exchange
 from exchange.policy import Requester, Role
 from exchange_server.observability import (
     JOB,
@@ -21,7 +21,7 @@ from exchange_server.observability import (
 )
 from exchange_storage.spool import SpooledStore
 
-Handler = Callable[[Access, str], object]
+Handler = Callable[[Exchange, str], None]
 """Does one job, given its subject. May run twice, and may raise: then it is tried again."""
 
 IDLE = 0.2
@@ -94,8 +94,7 @@ class Worker:
     def _do(self, job: jobs.Claim) -> None:
         began = time.perf_counter()
         try:
-            with self._exchange.on_behalf_of(WORKER) as access:
-                self._handlers[job.kind](access, job.subject)
+            self._handlers[job.kind](self._exchange, job.subject)
         except Exception as error:
             observe(JOB, time.perf_counter() - began, kind=job.kind, outcome="failed")
             told = {"subject": job.subject, "attempt": job.attempts + 1, "error": place(error)}

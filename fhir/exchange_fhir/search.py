@@ -443,8 +443,9 @@ def _span(value: str, timezone: ZoneInfo) -> tuple[str, Span]:
         )
     except ValueError:
         raise Invalid("there is no such date or time") from None
-    low = low.replace(tzinfo=timezone) if part["zone"] is None else _moved(low, timezone)
-    low = _shifted(low, timedelta(0))
+    if part["zone"] is not None:
+        low = _shifted(low, timedelta(0)).astimezone(timezone)
+    low = _shifted(low.replace(tzinfo=timezone), timedelta(0))
     if part["month"] is None:
         high = _shifted(low.replace(month=12, day=31), _DAY)
     elif part["day"] is None:
@@ -454,13 +455,6 @@ def _span(value: str, timezone: ZoneInfo) -> tuple[str, Span]:
         step = next((size for name, size in steps.items() if part[name] is None), None)
         high = _shifted(low, step or timedelta(microseconds=10 ** (6 - len(fraction))))
     return part["prefix"] or "eq", Span(low, high)
-
-
-def _moved(at: datetime, timezone: ZoneInfo) -> datetime:
-    try:
-        return at.astimezone(timezone)
-    except OverflowError:
-        raise Invalid("there is no such date or time") from None
 
 
 def _shifted(at: datetime, by: timedelta) -> datetime:

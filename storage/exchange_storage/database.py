@@ -41,6 +41,7 @@ class Database:
         parsed = make_url(url)
         self.dialect = parsed.get_backend_name()
         options: dict[str, Any] = {"pool_size": connections, "max_overflow": connections}
+        options["hide_parameters"] = True  # an error is logged: it must not show patient data
         if self.dialect == "sqlite":
             options["connect_args"] = {"timeout": BUSY_SECONDS, "check_same_thread": False}
         else:

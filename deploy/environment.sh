@@ -1,0 +1,27 @@
+# Sourced by deploy/demo and deploy/test: makes .venv from a lock file, once.
+#   make_environment NAME     installs what deploy/NAME.lock pins, and the exchange itself
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+python="$root/.venv/bin/python"
+
+say() { printf '\n== %s\n' "$*" >&2; }
+
+fail() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+make_environment() {
+    local lock="$root/deploy/$1.lock" done_with="$root/.venv/$1.installed"
+    local wanted
+    wanted=$(cat "$lock" "$root/pyproject.toml" | sha256sum)
+    [ "$(cat "$done_with" 2>/dev/null)" = "$wanted" ] && return
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+        fail "python3 of version 3.11 or later is needed: apt-get install python3 python3-venv"
+    say "Installing Python packages into .venv"
+    [ -x "$python" ] && "$python" -m pip --version >/dev/null 2>&1 || python3 -m venv --clear "$root/.venv" ||
+        fail "python3 cannot make virtual environments: apt-get install python3-venv"
+    "$python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r "$lock"
+    "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e "$root"
+    printf '%s' "$wanted" >"$done_with"
+}

@@ -1,0 +1,87 @@
+"""OperationOutcome (FHIR R4 10.5): what every error is called, tabulated, and its answer."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+from fastapi import Response
+from starlette.exceptions import HTTPException
+
+from exchange import errors
+from exchange_fhir.datatypes import Json
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/fhir+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """HTTP status and IssueType code (value set issue-type)."""
+
+    http: int
+    code: str
+
+
+HTTP: Mapping[type[errors.ExchangeError], Answer] = {
+    errors.NotAuthenticated: Answer(401, "login"),
+    errors.Refused: Answer(403, "forbidden"),
+    errors.NotFound: Answer(404, "not-found"),
+    errors.Invalid: Answer(400, "invalid"),
+    errors.TooBroad: Answer(400, "too-costly"),
+    errors.TooLarge: Answer(413, "too-long"),
+    errors.NoRoom: Answer(507, "no-store"),
+    errors.Unavailable: Answer(503, "transient"),
+}
+
+HEADERS: Mapping[int, Mapping[str, str]] = {
+    401: {"WWW-Authenticate": 'Bearer realm="fhir"'},
+    503: {"Retry-After": "5"},
+}
+
+
+class Problem(Exception):
+    """What is wrong with a request as HTTP or as FHIR, before the exchange is asked anything."""
+
+    def __init__(self, http: int, code: str, told: str, *, allow: str = "") -> None:
+        super().__init__(told)
+        self.answer = Answer(http, code)
+        self.allow = allow
+        """The methods that would do, for 405."""
+
+
+def outcome(severity: str, code: str, told: Sequence[str]) -> Json:
+    """An OperationOutcome of one issue for each text in `told`."""
+    return {
+        "resourceType": "OperationOutcome",
+        "issue": [{"severity": severity, "code": code, "diagnostics": one} for one in told],
+    }
+
+
+def response(error: Exception) -> Response:
+    """The answer to a request that ended in `error`; what is unexpected is logged and not told."""
+    headers: dict[str, str] = {}
+    told = str(error)
+    match error:
+        case errors.ExchangeError():
+            answer = HTTP[type(error)]
+        case Problem():
+            answer = error.answer
+            headers = {"Allow": error.allow} if error.allow else {}
+        case HTTPException():
+            answer, told = Answer(error.status_code, "invalid"), error.detail
+        case _:
+            # The message and its arguments may hold patient data: log the places only.
+            frames = reversed(traceback.extract_tb(error.__traceback__)[-6:])
+            where = " < ".join(f"{Path(one.filename).name}:{one.lineno}" for one in frames)
+            log.error("unexpected %s at %s", type(error).__name__, where)
+            answer = Answer(500, "exception")
+            told = "something unexpected happened; the operators' log has the place"
+    headers |= HEADERS.get(answer.http, {})
+    content = orjson.dumps(outcome("error", answer.code, [told]))
+    return Response(content, answer.http, headers | {"Cache-Control": "no-store"}, MEDIA_TYPE)

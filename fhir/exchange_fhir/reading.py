@@ -1,0 +1,70 @@
+"""What the exchange found, as resources: kept bytes where they are current, else derived now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from exchange import documents, query
+from exchange.query import Found
+from exchange_fhir.datatypes import Json
+from exchange_fhir.resources import endpoint, imaging_study, organization, patient
+from exchange_fhir.search import Scope
+from exchange_storage.records import Organization
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A resource as it is served."""
+
+    kind: str
+    id: str
+    content: bytes
+    version: str = ""
+
+
+def patients(scope: Scope, found: Sequence[Found]) -> list[Resource]:
+    """The Patients of matches, each record once; three queries for all of them."""
+    records = {one.patient.id: one for one in found}
+    identifiers = query.identifiers(scope.access, records)
+    links = query.links(scope.access, [one.patient for one in records.values()])
+    return [
+        _resource(patient.to_fhir(one, identifiers.get(row, ()), links.get(row, ())))
+        for row, one in records.items()
+    ]
+
+
+def imaging_studies(scope: Scope, found: Sequence[Found]) -> list[Resource]:
+    """The ImagingStudies of matches at study level."""
+    studies = [(one, imaging_study.held(one)) for one in found]
+    revisions = {study.study_instance_uid: study.revision for _, study in studies}
+    kept = documents.current(scope.access, "ImagingStudy", revisions)
+    stale = [one for one, study in studies if study.study_instance_uid not in kept]
+    contents = query.contents(scope.access, stale) if stale else {}
+    return [
+        Resource("ImagingStudy", study.study_instance_uid, held, str(study.revision))
+        if (held := kept.get(study.study_instance_uid))
+        else _resource(imaging_study.to_fhir(one, contents[study.id], scope.timezone))
+        for one, study in studies
+    ]
+
+
+def organizations(hospitals: Iterable[Organization]) -> list[Resource]:
+    """The Organizations of hospitals, each once."""
+    return [_resource(organization.to_fhir(one)) for one in _once(hospitals)]
+
+
+def endpoints(scope: Scope, hospitals: Iterable[Organization]) -> list[Resource]:
+    """The Endpoints of hospitals, each once."""
+    return [_resource(endpoint.to_fhir(one, scope.dicomweb)) for one in _once(hospitals)]
+
+
+def _once(hospitals: Iterable[Organization]) -> Iterable[Organization]:
+    return {one.id: one for one in hospitals}.values()
+
+
+def _resource(told: Json) -> Resource:
+    version = told["meta"].get("versionId", "")
+    return Resource(told["resourceType"], told["id"], orjson.dumps(told), version)

@@ -1,0 +1,359 @@
+"""The FHIR door: read, search and capabilities of the RESTful API (FHIR R4 section 3.1.0)."""
+
+# No `from __future__ import annotations`: FastAPI reads the annotations of the routes made below.
+
+from base64 import b64encode
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Annotated, Any
+from urllib.parse import parse_qsl, urlencode, urljoin
+from zoneinfo import ZoneInfo
+
+import orjson
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.routing import APIRoute
+
+from exchange import organizations, query
+from exchange.access import Access, Exchange
+from exchange.errors import NotFound, TooLarge
+from exchange.policy import Requester
+from exchange.query import Answer
+from exchange_fhir import bundle, capability, outcome, reading
+from exchange_fhir.bundle import Page, Pairs
+from exchange_fhir.outcome import MEDIA_TYPE, Problem
+from exchange_fhir.reading import Resource
+from exchange_fhir.resources import endpoint, patient
+from exchange_fhir.search import Condition, Query, Scope, parse
+from exchange_storage.records import Organization
+from exchange_storage.search import AnyOf, Criterion, Level, Rows
+
+BODY_LIMIT = 1 << 16
+"""Bytes of a form to search by."""
+
+INCLUDED = 1000
+"""Resources that a page brings by _revinclude, at most; that some are left out is told."""
+
+Identify = Callable[[Request], Requester]
+"""Who sends a request. Raises NotAuthenticated."""
+
+_METADATA = "fhir metadata"
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+_FORMATS = frozenset({MEDIA_TYPE, "application/json", "json", "text/json"})
+_RANGES = frozenset({"*/*", "application/*"})
+
+
+class _Route(APIRoute):
+    """A route whose every error is answered by an OperationOutcome."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except Exception as error:
+                return outcome.response(error)
+
+        return answer
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > BODY_LIMIT:
+            raise TooLarge(f"a body may have at most {BODY_LIMIT} bytes")
+    return bytes(body)
+
+
+def fhir(
+    exchange: Exchange,
+    identify: Identify,
+    *,
+    key: bytes,
+    base_url: str | None = None,
+    dicomweb: str = "/dicom-web",
+    timezone: ZoneInfo = ZoneInfo("Asia/Shanghai"),
+) -> APIRouter:
+    """The routes of the FHIR door, to be mounted under a prefix.
+
+    `key` (16 bytes or more, the same in every process) seals next links. `base_url` is the address
+    of the door as clients write it, where that is not what their requests arrive with; `dicomweb`
+    is the address or path of the DICOMweb root. `timezone` is the hospitals', as in `refresh`.
+    """
+    router = APIRouter(route_class=_Route, include_in_schema=False)
+    pages = bundle.Pages(key)
+
+    def base(request: Request) -> str:
+        found = base_url or str(request.url_for(_METADATA)).removesuffix("metadata")
+        return found.rstrip("/")
+
+    def scope(request: Request, access: Access) -> Scope:
+        return Scope(
+            access=access,
+            base=base(request),
+            dicomweb=urljoin(base(request), dicomweb),
+            timezone=timezone,
+            organizations=tuple(organizations.everyone(access.session)),
+        )
+
+    def searched(request: Request, kind: str, form: bytes = b"") -> Response:
+        requester = identify(request)
+        _supported(kind)
+        asked: Pairs = [*request.query_params.multi_items(), *_pairs(form)]
+        told = dict(asked)
+        _negotiate(request, told.get("_format", ""))
+        offset = 0
+        if "_page" in told:
+            if told.keys() - {"_page", "_format"}:
+                raise Problem(400, "invalid", "_page stands alone: it holds the whole search")
+            asked, offset = pages.unseal(requester, kind, told["_page"])
+        strict = "handling=strict" in request.headers.get("prefer", "").replace(" ", "")
+        with exchange.on_behalf_of(requester) as access:
+            here = scope(request, access)
+            wanted = parse(capability.TABLES[kind], asked, here, strict=strict)
+            page = _SEARCHES[kind](here, wanted, offset)
+        following = ""
+        if page.more and wanted.count:
+            following = pages.seal(requester, kind, wanted.used, offset + wanted.count)
+        content = bundle.searchset(
+            here, kind, page, used=wanted.used, ignored=wanted.ignored, following=following
+        )
+        return _answer(content)
+
+    @router.get("/metadata", name=_METADATA)
+    def metadata(request: Request) -> Response:
+        _negotiate(request, request.query_params.get("_format", ""))
+        return _answer(orjson.dumps(capability.statement(base(request))))
+
+    @router.get("/{kind}")
+    @router.get("/{kind}/")
+    def search(request: Request, kind: str) -> Response:
+        return searched(request, kind)
+
+    @router.post("/{kind}/_search")
+    def search_by_form(
+        request: Request, kind: str, form: Annotated[bytes, Depends(_body)]
+    ) -> Response:
+        if form and _media_type(request) != "application/x-www-form-urlencoded":
+            told = "a search by POST is sent as application/x-www-form-urlencoded"
+            raise Problem(415, "not-supported", told)
+        return searched(request, kind, form)
+
+    @router.get("/{kind}/{identity}")
+    def read(request: Request, kind: str, identity: str) -> Response:
+        requester = identify(request)
+        _supported(kind)
+        _negotiate(request, request.query_params.get("_format", ""))
+        with exchange.on_behalf_of(requester) as access:
+            resource = _READS[kind](scope(request, access), identity)
+        return _answer(resource.content, resource.version)
+
+    @router.api_route("", methods=_METHODS)
+    @router.api_route("/{path:path}", methods=_METHODS)
+    def anything_else(
+        request: Request, body: Annotated[bytes, Depends(_body)], path: str = ""
+    ) -> Response:
+        identify(request)
+        raise _refusal(request, path, body)
+
+    return router
+
+
+# -- Read -----------------------------------------------------------------------------------------
+
+
+def _read_patient(scope: Scope, identity: str) -> Resource:
+    for row in patient.rows(identity):
+        return reading.patients(scope, [query.patient(scope.access, row)])[0]
+    raise NotFound("no such patient record")
+
+
+def _read_imaging_study(scope: Scope, identity: str) -> Resource:
+    return reading.imaging_studies(scope, [query.study(scope.access, identity)])[0]
+
+
+def _read_organization(scope: Scope, identity: str) -> Resource:
+    found = [one for one in scope.organizations if one.code == identity]
+    return _only(reading.organizations(found))
+
+
+def _read_endpoint(scope: Scope, identity: str) -> Resource:
+    found = [one for one in scope.organizations if endpoint.identity(one) == identity]
+    return _only(reading.endpoints(scope, found))
+
+
+def _only(found: list[Resource]) -> Resource:
+    if not found:
+        raise NotFound("no such organization")
+    return found[0]
+
+
+_READS: Mapping[str, Callable[[Scope, str], Resource]] = {
+    "Endpoint": _read_endpoint,
+    "ImagingStudy": _read_imaging_study,
+    "Organization": _read_organization,
+    "Patient": _read_patient,
+}
+
+
+# -- Search ---------------------------------------------------------------------------------------
+
+
+def _find(scope: Scope, kind: str, level: Level, wanted: Query[Criterion], offset: int) -> Answer:
+    asked = f"{kind}?{urlencode(wanted.used)}"
+    return query.find(
+        scope.access,
+        level,
+        [AnyOf(group) for group in wanted.wanted],
+        limit=wanted.count,
+        offset=offset,
+        total=wanted.total,
+        summarize=False,
+        order=wanted.order,
+        asked=b64encode(asked.encode()).decode(),
+    )
+
+
+def _search_patients(scope: Scope, wanted: Query[Criterion], offset: int) -> Page:
+    answer = _find(scope, "Patient", Level.PATIENT, wanted, offset)
+    included: list[Resource] = []
+    warnings: list[str] = []
+    if "Patient:organization" in wanted.include:
+        included += reading.organizations(one.owner for one in answer.found)
+    if "ImagingStudy:patient" in wanted.revinclude and answer.found:
+        rows = Rows(Level.PATIENT, tuple(one.patient.id for one in answer.found))
+        studies = query.find(
+            scope.access, Level.STUDY, [rows], limit=INCLUDED, summarize=False, asked="_revinclude"
+        )
+        included += reading.imaging_studies(scope, studies.found)
+        if studies.more:
+            warnings.append(f"only the newest {INCLUDED} ImagingStudies are included")
+    return Page(
+        matches=reading.patients(scope, answer.found),
+        included=included,
+        total=answer.total,
+        more=answer.more,
+        warnings=warnings,
+    )
+
+
+def _search_imaging_studies(scope: Scope, wanted: Query[Criterion], offset: int) -> Page:
+    answer = _find(scope, "ImagingStudy", Level.STUDY, wanted, offset)
+    included: list[Resource] = []
+    if wanted.include & {"ImagingStudy:patient", "ImagingStudy:subject"}:
+        included += reading.patients(scope, answer.found)
+    if "ImagingStudy:endpoint" in wanted.include:
+        included += reading.endpoints(scope, (one.owner for one in answer.found))
+    return Page(
+        matches=reading.imaging_studies(scope, answer.found),
+        included=included,
+        total=answer.total,
+        more=answer.more,
+    )
+
+
+def _search_organizations(scope: Scope, wanted: Query[Condition], offset: int) -> Page:
+    found = _sifted(scope, wanted)
+    page = found[offset : offset + wanted.count]
+    included = "Organization:endpoint" in wanted.include
+    return Page(
+        matches=reading.organizations(page),
+        included=reading.endpoints(scope, page) if included else (),
+        total=len(found) if wanted.total else None,
+        more=offset + wanted.count < len(found),
+    )
+
+
+def _search_endpoints(scope: Scope, wanted: Query[Condition], offset: int) -> Page:
+    found = _sifted(scope, wanted)
+    page = found[offset : offset + wanted.count]
+    included = "Endpoint:organization" in wanted.include
+    return Page(
+        matches=reading.endpoints(scope, page),
+        included=reading.organizations(page) if included else (),
+        total=len(found) if wanted.total else None,
+        more=offset + wanted.count < len(found),
+    )
+
+
+def _sifted(scope: Scope, wanted: Query[Condition]) -> list[Organization]:
+    return [
+        one
+        for one in scope.organizations
+        if all(any(holds(one) for holds in group) for group in wanted.wanted)
+    ]
+
+
+_SEARCHES: Mapping[str, Callable[[Scope, Query[Any], int], Page]] = {
+    "Endpoint": _search_endpoints,
+    "ImagingStudy": _search_imaging_studies,
+    "Organization": _search_organizations,
+    "Patient": _search_patients,
+}
+
+
+# -- HTTP -----------------------------------------------------------------------------------------
+
+
+def _answer(content: bytes, version: str = "") -> Response:
+    headers = {"Cache-Control": "no-store"}
+    if version:
+        headers["ETag"] = f'W/"{version}"'
+    return Response(content, headers=headers, media_type=f"{MEDIA_TYPE}; charset=utf-8")
+
+
+def _supported(kind: str) -> None:
+    if kind not in capability.TABLES:
+        known = ", ".join(capability.TABLES)
+        raise Problem(404, "not-supported", f"this resource type is not served; there are {known}")
+
+
+def _pairs(form: bytes) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(form.decode(), keep_blank_values=True, max_num_fields=1000)
+    except ValueError:
+        raise Problem(400, "structure", "the form cannot be read") from None
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _negotiate(request: Request, asked: str) -> None:
+    """`_format`, else Accept, must leave room for JSON of FHIR R4 (R4 3.1.0.1.11)."""
+    # An unescaped "+" of application/fhir+json arrives as a space.
+    accept = asked.replace(" ", "+") or request.headers.get("accept") or "*/*"
+    for one in accept.split(","):
+        media_type, *parameters = (part.strip() for part in one.lower().split(";"))
+        told = dict(part.partition("=")[::2] for part in parameters)
+        unwanted = told.get("q", "1") in {"0", "0.0", "0.00", "0.000"}
+        if (
+            media_type in (_FORMATS | _RANGES)
+            and told.get("fhirversion", "4.0") == "4.0"
+            and not unwanted
+        ):
+            return
+    raise Problem(406, "not-supported", f"this server answers {MEDIA_TYPE} of FHIR 4.0 only")
+
+
+def _refusal(request: Request, path: str, body: bytes) -> Problem:
+    """What is wrong with a request that no interaction fits."""
+    kind, *rest = path.split("/")
+    known = kind in capability.TABLES
+    if body and _media_type(request).endswith("json") and not _is_resource(body):
+        return Problem(400, "structure", "the body is not a FHIR resource")
+    if path == "metadata" or (known and len(rest) < 2):
+        allow = "POST" if rest == ["_search"] else "GET"
+        told = f"{request.method} is not supported here; the resources of this server are read only"
+        return Problem(405, "not-supported", told, allow=allow)
+    if not known:
+        return Problem(404, "not-supported", "nothing is served here; see metadata")
+    return Problem(404, "not-supported", "this interaction is not supported; see metadata")
+
+
+def _is_resource(body: bytes) -> bool:
+    try:
+        told = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(told, dict) and isinstance(told.get("resourceType"), str)

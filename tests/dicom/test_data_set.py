@@ -1,0 +1,155 @@
+"""What is sent out says what the sender's bytes say, checked against pydicom on real images."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pydicom.data
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.filewriter import correct_ambiguous_vr
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from exchange_dicom import data_set, part10
+from exchange_dicom.character_sets import determine
+from exchange_dicom.data_set import PIXEL_DATA_GROUP
+from exchange_dicom.header import MalformedDataSet
+
+BUNDLED = Path(str(pydicom.data.__file__)).parent / "test_files"
+EXPLICIT, IMPLICIT = str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian)
+
+
+def opened(path: Path) -> tuple[bytes, str] | None:
+    """Data set and transfer syntax, where the file is one that the exchange would keep."""
+    reader = io.BytesIO(path.read_bytes())
+    with contextlib.suppress(ValueError):
+        meta = part10.read_file_meta(reader)
+        return reader.read(), meta.transfer_syntax_uid
+    return None
+
+
+FILES = {
+    path.name: found
+    for path in sorted(BUNDLED.glob("*.dcm"))
+    if path.stat().st_size < 1 << 20 and (found := opened(path)) is not None
+}
+SOUND = {
+    name: found
+    for name, found in FILES.items()
+    # Cut off or broken on purpose.
+    if not any(word in name for word in ("trunc", "bad_seq", "no_meta"))
+}
+
+
+def as_pydicom_reads(content: bytes, transfer_syntax_uid: str) -> Dataset:
+    file = part10.file_meta("1.2", "1.3", transfer_syntax_uid) + content
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pydicom.dcmread(io.BytesIO(file))
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, (_, syntax) in SOUND.items() if syntax == IMPLICIT]
+)
+def test_an_image_with_implicit_vr_is_the_same_image_with_explicit_vr(name: str) -> None:
+    content, syntax = SOUND[name]
+
+    made = b"".join(data_set.explicit(data_set.elements(content, syntax)))
+
+    before, after = as_pydicom_reads(content, IMPLICIT), as_pydicom_reads(made, EXPLICIT)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        correct_ambiguous_vr(before, True)
+        assert raw_values(after) == raw_values(before)
+
+
+def raw_values(read: Dataset) -> dict[int, Any]:
+    """The values' bytes by tag, items in lists; no group lengths, which depend on the encoding."""
+    found: dict[int, Any] = {}
+    for element in data_set_elements(read):
+        if element.tag.element:
+            found[element.tag] = (
+                [raw_values(item) for item in element.value]
+                if element.VR == "SQ"
+                else str(element.value)
+            )
+    return found
+
+
+def data_set_elements(read: Dataset) -> Any:
+    return (read[tag] for tag in read.keys())  # noqa: SIM118 - iterating decodes as well
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")  # pydicom's, of a value kept as it is
+@pytest.mark.parametrize("name", SOUND)
+def test_the_json_of_an_image_says_what_the_image_says(name: str) -> None:
+    content, syntax = SOUND[name]
+    found = [
+        element
+        for element in data_set.elements(content, syntax, until=PIXEL_DATA_GROUP)
+        if element.tag < PIXEL_DATA_GROUP
+    ]
+    read = as_pydicom_reads(content, syntax)
+    declared = read.get("SpecificCharacterSet", "")
+    declared = declared if isinstance(declared, str) else "\\".join(declared)
+
+    told = data_set.to_json(found, determine(declared, ()))
+
+    assert list(told) == sorted(told)
+    assert told.pop("00080005")["Value"] == ["ISO_IR 192"]
+    del read[0x00080005:0x00080006]
+    for element in data_set_elements(read):
+        if not element.tag.element or element.tag >= PIXEL_DATA_GROUP or is_bulk(element):
+            continue
+        values = told[f"{element.tag:08X}"].get("Value", [])
+        if element.VR in CERTAIN:
+            expected = element.value if element.VM > 1 else [element.value] * element.VM
+            got = ["" if one is None else str(one) for one in values]
+            assert got == [str(one).strip() for one in expected if element.VM > 1 or str(one)]
+
+
+CERTAIN = {"AE", "AS", "CS", "DA", "LO", "SH", "TM", "UI", "US", "UL", "SS", "SL"}
+"""VRs that pydicom gives back as they are written."""
+
+
+def is_bulk(element: pydicom.DataElement) -> bool:
+    return isinstance(element.value, bytes) and len(element.value) > data_set.BULK
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_cut_off_image_is_an_error_and_never_a_surprise(name: str) -> None:
+    content, syntax = FILES[name]
+    for end in range(0, len(content), max(1, len(content) // 50)):
+        with contextlib.suppress(MalformedDataSet):
+            for element in data_set.elements(content[:end], syntax):
+                data_set.to_json([element], determine("", ()))
+
+
+def test_numbers_that_json_does_not_know_and_empty_values_have_forms_of_their_own() -> None:
+    image = Dataset()
+    image.ImageType = ["ORIGINAL", "", "AXIAL"]
+    image.PatientName = "^^^"
+    image.StudyDate = ""
+    image.RealWorldValueIntercept = float("nan")
+    written = io.BytesIO()
+    image.save_as(written, implicit_vr=False, little_endian=True)
+
+    told = data_set.to_json(
+        list(data_set.elements(written.getvalue(), EXPLICIT)), determine("", ())
+    )
+
+    assert told["00080008"]["Value"] == ["ORIGINAL", None, "AXIAL"]
+    assert told["00080020"] == {"vr": "DA"}
+    assert told["00409224"] == {"vr": "FD"}
+
+
+def test_nested_deeper_than_anyone_needs_is_refused_before_the_stack_is() -> None:
+    one = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
+
+    with pytest.raises(MalformedDataSet, match="nested"):
+        list(data_set.elements(one * 5000, EXPLICIT))

@@ -1,0 +1,846 @@
+"""DICOMweb between two hospitals and the exchange, over real sockets and with a foreign client."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pydicom
+import pytest
+import uvicorn
+from dicomweb_client.api import DICOMwebClient
+from fastapi import FastAPI
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom.charset import convert_encodings
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filewriter import correct_ambiguous_vr
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+from region import ADMINISTRATOR, CT_IMAGE_STORAGE, WORKER, Region, region
+from requests import HTTPError
+from sample_city.character_sets import put_escapes
+from sqlalchemy import func, select
+from starlette.requests import Request
+
+from exchange import consent, errors, ingest, retrieval
+from exchange.errors import ExchangeError, NotAuthenticated
+from exchange.policy import Requester
+from exchange_dicom import instance, multipart, part10, status, web_errors, web_search
+from exchange_dicom.web import dicomweb
+from exchange_dicom.web_store import KEPT_FOR_REVIEW, Limits
+from exchange_storage.filesystem import FilesystemStore
+from exchange_storage.records import AuditRecord, Instance
+from exchange_storage.search import Level
+
+STUDY = "1.2.840.99.1"
+SERIES = f"{STUDY}.1"
+IMAGE = f"{SERIES}.1"
+EXPLICIT = str(ExplicitVRLittleEndian)
+LIMITS = Limits(instance_bytes=1 << 20, body_bytes=4 << 20, parts=20)
+DICOM_JSON = "application/dicom+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A running web door of a region with two hospitals."""
+
+    city: Region
+    root: str
+    http: httpx2.Client
+
+    def client(self, who: str = "beicheng") -> DICOMwebClient:
+        client = DICOMwebClient(self.root, headers={"Authorization": f"Bearer {who}"})
+        client.host = self.root.split("/")[2]  # which it takes for the Host field, without a port
+        return client
+
+    def get(self, path: str, who: str = "dr.beicheng", **headers: str) -> httpx2.Response:
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.http.get(
+            f"{self.root}/{path}", headers={"Authorization": f"Bearer {who}", **headers}
+        )
+
+    def found(self, path: str, who: str = "dr.beicheng") -> list[dict[str, Any]]:
+        response = self.get(path, who)
+        assert response.status_code == 200, response.text
+        return list(response.json())
+
+    def post(
+        self,
+        content: bytes | Iterator[bytes],
+        kind: str = 'multipart/related; type="application/dicom"; boundary=b',
+        *,
+        path: str = "studies",
+        who: str = "beicheng",
+        **headers: str,
+    ) -> httpx2.Response:
+        return self.http.post(
+            f"{self.root}/{path}",
+            content=content,
+            headers={"Authorization": f"Bearer {who}", "Content-Type": kind, **headers},
+        )
+
+    def send(self, *images: bytes, **how: Any) -> httpx2.Response:
+        return self.post(in_parts(*images), **how)
+
+    def instances(self) -> int:
+        with self.city.exchange.database.reading() as session:
+            return session.execute(select(func.count()).select_from(Instance)).scalar_one()
+
+
+@contextmanager
+def opened(city: Region) -> Iterator[Door]:
+    """The web door on a free port of the loopback, closed at the end whatever happens."""
+
+    def identify(request: Request) -> Requester:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        code = token.removeprefix("dr.")
+        if scheme != "Bearer" or code not in city.ids:
+            raise NotAuthenticated("sign in first")
+        known = city.clinician(code) if token.startswith("dr.") else city.system(code)
+        return replace(known, door="dicomweb")
+
+    app = FastAPI()
+    app.include_router(dicomweb(city.exchange, identify, limits=LIMITS), prefix="/dicom-web")
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.005)
+        port = listening.getsockname()[1]
+        with httpx2.Client(verify=False, timeout=60) as http:
+            yield Door(city, f"http://127.0.0.1:{port}/dicom-web", http)
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+@contextmanager
+def empty(place: Path) -> Iterator[Door]:
+    objects = FilesystemStore(place / "objects")
+    url = f"sqlite:///{place / 'index.sqlite'}"
+    with region(url, objects, hospitals=("beicheng", "nanhu")) as city, opened(city) as made:
+        yield made
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Iterator[Door]:
+    with empty(tmp_path) as made:
+        yield made
+
+
+def data_set(**told: Any) -> Dataset:
+    image = Dataset()
+    image.SpecificCharacterSet = "ISO_IR 192"
+    for keyword, value in {
+        "SOPClassUID": CT_IMAGE_STORAGE,
+        "SOPInstanceUID": IMAGE,
+        "StudyInstanceUID": STUDY,
+        "SeriesInstanceUID": SERIES,
+        "PatientID": "P1",
+        "PatientName": "Wang^XiaoDong=王^小东",
+        "PatientBirthDate": "19491231",
+        "PatientSex": "F",
+        "StudyDate": "20261101",
+        "StudyTime": "101500",
+        "Modality": "CT",
+        "InstanceNumber": "1",
+        "AccessionNumber": "A1",
+        "StudyDescription": "胸部CT平扫",
+        "Rows": 2,
+        "Columns": 2,
+        "BitsAllocated": 16,
+        "BitsStored": 16,
+        "HighBit": 15,
+        "PixelRepresentation": 1,
+        "SamplesPerPixel": 1,
+        "SmallestImagePixelValue": -1024,
+        "PixelSpacing": [0.5, 0.5],
+        "PixelData": b"\0\1\2\3\4\5\6\7",
+        **told,
+    }.items():
+        if value is not None:
+            setattr(image, keyword, value)
+    return image
+
+
+def file(image: Dataset, transfer_syntax_uid: str = EXPLICIT, **meta: str) -> bytes:
+    image.file_meta = FileMetaDataset()
+    image.file_meta.TransferSyntaxUID = UID(transfer_syntax_uid)
+    image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
+    image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+    image.file_meta.SourceApplicationEntityTitle = "SOMEBODY"
+    for keyword, value in meta.items():
+        setattr(image.file_meta, keyword, value)
+    written = io.BytesIO()
+    image.save_as(
+        written,
+        implicit_vr=transfer_syntax_uid == ImplicitVRLittleEndian,
+        little_endian=transfer_syntax_uid != ExplicitVRBigEndian,
+        enforce_file_format=True,
+    )
+    return written.getvalue()
+
+
+def ct(number: int = 1, **told: Any) -> bytes:
+    return file(data_set(SOPInstanceUID=f"{SERIES}.{number}", InstanceNumber=str(number), **told))
+
+
+def in_parts(*images: bytes, boundary: str = "b") -> bytes:
+    kind = {"Content-Type": "application/dicom"}
+    written = b"".join(multipart.head(kind, boundary) + image for image in images)
+    return written + multipart.tail(boundary)
+
+
+def parts_of(response: httpx2.Response) -> list[tuple[Mapping[str, str], bytes]]:
+    boundary = response.headers["content-type"].partition("boundary=")[2]
+    read = multipart.parts([response.content], boundary)
+    return [(part.fields, b"".join(part.pieces)) for part in read]
+
+
+def values(found: list[dict[str, Any]], tag: str) -> list[Any]:
+    return [one[tag]["Value"][0] for one in found]
+
+
+def body_of(image: bytes) -> bytes:
+    """The data set, without what a file has before it."""
+    reader = io.BytesIO(image)
+    part10.read_file_meta(reader)
+    return reader.read()
+
+
+# Storing
+
+
+def test_a_hospital_stores_a_study_and_reads_it_back_as_it_was(door: Door) -> None:
+    images = [ct(1), ct(2)]
+
+    answer = door.client().store_instances(
+        [pydicom.dcmread(io.BytesIO(image)) for image in images], study_instance_uid=STUDY
+    )
+
+    assert str(answer.RetrieveURL) == f"{door.root}/studies/{STUDY}"
+    assert [item.ReferencedSOPInstanceUID for item in answer.ReferencedSOPSequence] == [
+        f"{SERIES}.1",
+        f"{SERIES}.2",
+    ]
+    assert "FailedSOPSequence" not in answer
+    url = str(answer.ReferencedSOPSequence[0].RetrieveURL)
+    assert url == f"{door.root}/studies/{STUDY}/series/{SERIES}/instances/{IMAGE}"
+    back = parts_of(door.get(f"studies/{STUDY}"))
+    assert [body_of(content) for _, content in back] == [body_of(image) for image in images]
+    assert [kind for kind, _ in back] == [
+        {"content-type": f"application/dicom; transfer-syntax={EXPLICIT}"}
+    ] * 2
+
+
+def test_one_image_may_come_alone_without_parts(door: Door) -> None:
+    assert door.post(ct(), "application/dicom").status_code == 200
+    assert door.instances() == 1
+
+
+def test_the_same_image_by_two_doors_is_one_object(door: Door) -> None:
+    image = ct()
+    received = body_of(image)
+    meta = part10.file_meta(CT_IMAGE_STORAGE, IMAGE, EXPLICIT)
+    with (
+        door.city.exchange.on_behalf_of(door.city.system("beicheng")) as access,
+        ingest.begin(access) as incoming,
+    ):
+        incoming.write(meta)
+        incoming.write(received)
+        ingest.receive(access, incoming, instance.read(incoming, len(meta), EXPLICIT))
+
+    assert door.send(image).status_code == 200
+
+    with door.city.exchange.on_behalf_of(WORKER) as access:
+        (held,) = retrieval.instances(access, STUDY).instances
+    assert held.digest == hashlib.sha256(meta + received).hexdigest()
+    assert door.instances() == 1
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [{"MediaStorageSOPInstanceUID": "1.2.3.4"}, {"MediaStorageSOPClassUID": "1.2.3.4"}],
+)
+def test_the_data_set_says_which_image_it_is_and_not_the_header_before_it(
+    door: Door, meta: dict[str, str]
+) -> None:
+    assert door.send(file(data_set(), **meta)).status_code == 200
+
+    (image,) = (content for _, content in parts_of(door.get(f"studies/{STUDY}")))
+    read = part10.read_file_meta(io.BytesIO(image))
+    assert (read.sop_class_uid, read.sop_instance_uid) == (CT_IMAGE_STORAGE, IMAGE)
+
+
+def test_an_image_without_a_header_is_taken_as_well(door: Door) -> None:
+    assert door.send(body_of(ct())).status_code == 200
+    assert values(door.found("instances"), "00080018") == [IMAGE]
+
+
+def test_images_of_another_study_than_the_url_names_are_not_kept(door: Door) -> None:
+    stray = file(data_set(StudyInstanceUID="1.2.3", SeriesInstanceUID="1.2.3.1"))
+
+    answer = door.send(ct(2), stray, path=f"studies/{STUDY}")
+
+    assert answer.status_code == 202
+    told = Dataset.from_json(answer.json())
+    assert [item.ReferencedSOPInstanceUID for item in told.ReferencedSOPSequence] == [f"{SERIES}.2"]
+    (failed,) = told.FailedSOPSequence
+    assert failed.ReferencedSOPInstanceUID == IMAGE
+    assert failed.FailureReason == status.WEB[errors.Invalid].failure_reason
+    assert "not of the study that the URL names" in answer.headers["Warning"]
+    assert door.instances() == 1
+
+
+def test_when_no_image_is_kept_the_answer_is_409(door: Door) -> None:
+    answer = door.send(b"not an image", file(data_set(StudyInstanceUID=None)), b"")
+
+    assert answer.status_code == 409
+    told = Dataset.from_json(answer.json())
+    assert [item.ReferencedSOPInstanceUID for item in told.FailedSOPSequence] == [IMAGE]
+    assert len(told.OtherFailuresSequence) == 2
+    assert "ReferencedSOPSequence" not in told
+    assert door.instances() == 0
+
+
+def test_other_bytes_under_a_known_uid_are_kept_for_review_and_said_to_be(door: Door) -> None:
+    door.send(ct(StudyDescription="first"))
+
+    answer = door.send(ct(StudyDescription="second"))
+
+    assert answer.status_code == 202
+    (item,) = Dataset.from_json(answer.json()).ReferencedSOPSequence
+    assert (item.WarningReason, item.RetrieveURL) == (KEPT_FOR_REVIEW, "")
+    assert "kept for review" in answer.headers["Warning"]
+    assert values(door.found("studies?includefield=StudyDescription"), "00081030") == ["first"]
+
+
+def test_an_image_sent_twice_is_stored_once_and_both_times_with_success(door: Door) -> None:
+    assert [door.send(ct()).status_code for _ in range(2)] == [200, 200]
+    assert door.instances() == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "http"),
+    [
+        (b"", 'multipart/related; type="application/dicom"', 400),
+        (b"", 'multipart/related; type="application/dicom"; boundary=""', 400),
+        (b"", f'multipart/related; type="application/dicom"; boundary={"x" * 71}', 400),
+        (b"nothing", 'multipart/related; type="application/dicom"; boundary=b', 400),
+        (b"--b--", 'multipart/related; type="application/dicom"; boundary=b', 400),
+        (b"--b\r\n\r\n", 'multipart/related; type="application/dicom"; boundary=b', 400),
+        (b"", "application/dicom", 409),
+        (b"[]", "multipart/related; type=application/dicom+json; boundary=b", 415),
+        (b"{}", "application/json", 415),
+        (b"", "", 415),
+        (b"", "no media type;;", 400),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_refused_in_words(
+    door: Door, content: bytes, kind: str, http: int
+) -> None:
+    answer = door.post(content, kind)
+
+    assert answer.status_code == http
+    assert http == 409 or answer.json()["detail"]
+    assert door.instances() == 0
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "multipart/related; type=application/dicom; boundary=b",
+        'Multipart/Related;boundary="b";TYPE="application/dicom"',
+        "multipart/related; boundary=b",
+    ],
+)
+def test_the_content_type_may_be_written_as_rfc_2045_allows(door: Door, kind: str) -> None:
+    assert door.post(b"This is a MIME message.\r\n" + in_parts(ct()), kind).status_code == 200
+
+
+def test_when_the_line_breaks_within_an_image_those_before_it_are_kept(door: Door) -> None:
+    whole = in_parts(ct(1), ct(2))
+
+    answer = door.post(whole[:-200])
+
+    assert answer.status_code == 202
+    told = Dataset.from_json(answer.json())
+    assert len(told.ReferencedSOPSequence) == len(told.OtherFailuresSequence) == 1
+    assert "closing delimiter" in answer.headers["Warning"]
+    assert values(door.found("instances"), "00080018") == [f"{SERIES}.1"]
+
+
+def test_a_part_that_is_no_dicom_fails_and_the_others_are_kept(door: Door) -> None:
+    report = multipart.head({"Content-Type": "application/pdf"}, "b") + b"%PDF"
+
+    answer = door.post(report + in_parts(ct()))
+
+    assert answer.status_code == 202
+    assert "a part is not application/dicom" in answer.headers["Warning"]
+
+
+def test_too_large_an_image_is_refused_with_413_and_the_others_are_kept(door: Door) -> None:
+    large = ct(2, PixelData=bytes(LIMITS.instance_bytes))
+
+    assert door.send(large).status_code == 413
+    assert door.send(large, ct(1)).status_code == 202
+    assert door.instances() == 1
+
+
+def test_too_much_in_one_request_is_refused_with_413(door: Door) -> None:
+    def endless() -> Iterator[bytes]:
+        yield b"--b\r\n\r\n" + ct()
+        for _ in range(2 * LIMITS.body_bytes >> 20):
+            yield bytes(1 << 20)
+
+    assert door.post(endless()).status_code == 413
+    assert door.send(*[b"x"] * (LIMITS.parts + 1)).status_code == 413
+    assert door.instances() == 0
+
+
+def test_a_clinician_stores_nothing(door: Door) -> None:
+    answer = door.send(ct(), who="dr.beicheng")
+
+    assert answer.status_code == 403
+    assert answer.json()["detail"] == "the role clinician may not store"
+    assert door.instances() == 0
+
+
+# Searching
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """An archive that is only read, see `fill`."""
+    with empty(tmp_path_factory.mktemp("archive")) as made:
+        fill(made)
+        yield made
+
+
+def fill(door: Door) -> None:
+    """Three studies: two of Beicheng's, one of them an MR of a man; one of Nanhu's."""
+    man = {
+        "StudyInstanceUID": "1.2.5",
+        "SeriesInstanceUID": "1.2.5.1",
+        "PatientID": "P2",
+        "PatientName": "Li^Na=李^娜",
+        "PatientBirthDate": "19700101",
+        "PatientSex": "M",
+        "StudyDate": "20261015",
+        "StudyTime": "0830",
+        "Modality": "MR",
+        "AccessionNumber": "B7",
+    }
+    assert door.send(ct(1), ct(2), ct(3, **man)).status_code == 200
+    other = {"StudyInstanceUID": "1.2.6", "SeriesInstanceUID": "1.2.6.1", "StudyDate": "20200101"}
+    assert door.send(ct(4, **other), who="nanhu").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("question", "studies"),
+    [
+        ("", [STUDY, "1.2.5", "1.2.6"]),
+        ("PatientName=王*", [STUDY, "1.2.6"]),
+        ("PatientName=li^na", ["1.2.5"]),
+        ("00100010=LI*", ["1.2.5"]),
+        ("PatientSex=M", ["1.2.5"]),
+        ("StudyDate=20261001-", [STUDY, "1.2.5"]),
+        ("StudyDate=20261015", ["1.2.5"]),
+        ("StudyDate=-20201231", ["1.2.6"]),
+        ("StudyTime=0800-0900", ["1.2.5"]),
+        ("AccessionNumber=B?", ["1.2.5"]),
+        ("ModalitiesInStudy=MR", ["1.2.5"]),
+        (f"StudyInstanceUID={STUDY},1.2.6", [STUDY, "1.2.6"]),
+        (f"0020000D={STUDY}%5C1.2.6", [STUDY, "1.2.6"]),
+        ("PatientID=P2&StudyDate=", ["1.2.5"]),
+        ("PatientID=P1&IssuerOfPatientID=2.25.102", ["1.2.6"]),
+        ("PatientID=P1", [STUDY]),
+        ("OtherPatientIDsSequence.PatientID=X", []),
+        ("00101002.00100020=X", []),
+        ("PatientID=*", [STUDY, "1.2.5", "1.2.6"]),
+    ],
+)
+def test_a_clinician_finds_studies_by(archive: Door, question: str, studies: list[str]) -> None:
+    assert values(archive.found(f"studies?{question}"), "0020000D") == studies
+
+
+def test_a_study_is_told_with_all_that_the_standard_requires(archive: Door) -> None:
+    (told,) = archive.found("studies?AccessionNumber=A1&StudyDate=20261101")
+
+    required = "StudyDate StudyTime AccessionNumber InstanceAvailability ModalitiesInStudy"
+    required += " ReferringPhysicianName RetrieveURL PatientName PatientID PatientBirthDate"
+    required += " PatientSex StudyInstanceUID StudyID NumberOfStudyRelatedSeries"
+    required += " NumberOfStudyRelatedInstances SpecificCharacterSet"
+    assert set(map(tag, required.split())) == set(told) - {"00100021"}
+    assert list(told) == sorted(told)
+    assert told["00080005"] == {"vr": "CS", "Value": ["ISO_IR 192"]}
+    assert told["00080056"]["Value"] == ["ONLINE"]
+    assert told["00080090"] == {"vr": "PN"}
+    assert told["00081190"] == {"vr": "UR", "Value": [f"{archive.root}/studies/{STUDY}"]}
+    assert told["00100010"]["Value"] == [{"Alphabetic": "Wang^XiaoDong", "Ideographic": "王^小东"}]
+    assert told["00100021"]["Value"] == ["2.25.101"]
+    assert told["00201208"] == {"vr": "IS", "Value": [2]}
+
+
+@pytest.mark.parametrize(
+    ("path", "count", "level"),
+    [
+        ("studies", 3, Level.STUDY),
+        ("series", 3, Level.SERIES),
+        (f"studies/{STUDY}/series", 1, Level.SERIES),
+        ("instances", 4, Level.IMAGE),
+        (f"studies/{STUDY}/instances", 2, Level.IMAGE),
+        (f"studies/{STUDY}/series/{SERIES}/instances", 2, Level.IMAGE),
+        ("studies/1.2.3/series", 0, Level.SERIES),
+    ],
+)
+def test_every_level_can_be_searched(archive: Door, path: str, count: int, level: Level) -> None:
+    found = archive.found(path)
+
+    assert len(found) == count
+    # Not everything in the tables is known of every object: only what is may be told.
+    missing = {k for k in web_search.RETURNED[level] for one in found if tag(k) not in one}
+    assert not missing
+    if path in ("series", "instances"):
+        assert all("00100010" in one for one in found)
+    if path == f"studies/{STUDY}/instances":
+        assert values(found, "00080060") == ["CT", "CT"]
+
+
+def tag(keyword: str) -> str:
+    return f"{pydicom.datadict.tag_for_keyword(keyword):08X}"
+
+
+def test_fields_are_added_on_request(archive: Door) -> None:
+    path = f"studies?StudyInstanceUID={STUDY}"
+
+    assert "00081030" not in archive.found(path)[0]
+    for field in ("StudyDescription", "00081030", "PatientAddress,StudyDescription", "all"):
+        assert archive.found(f"{path}&includefield={field}")[0]["00081030"]["Value"] == [
+            "胸部CT平扫"
+        ]
+
+
+@pytest.mark.parametrize(
+    ("question", "told"),
+    [
+        ("fuzzymatching=true", "Only literal matching has been performed"),
+        ("KVP=120", "ignored: KVP"),
+        ("NoSuchThing=1", "ignored: NoSuchThing"),
+        ("Modality=CT", "ignored: Modality"),
+        ("00091001=secret", "ignored: 00091001"),
+        ("includefield=NoSuchThing", "ignored: NoSuchThing"),
+        ("includefield=PixelSpacing", "left out: PixelSpacing"),
+        ("limit=2", "There are additional results that can be requested"),
+    ],
+)
+def test_what_takes_no_part_is_announced_never_silently_ignored(
+    archive: Door, question: str, told: str
+) -> None:
+    warning = archive.get(f"studies?{question}").headers["Warning"]
+
+    assert warning.startswith(f"299 {archive.root}: ")
+    assert told in warning
+    assert "secret" not in warning
+
+
+def test_a_plain_question_is_answered_without_warnings(archive: Door) -> None:
+    assert "Warning" not in archive.get("studies?PatientID=P1&limit=3&fuzzymatching=false").headers
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "limit=-1",
+        "limit=many",
+        "offset=99999999999999999999",
+        "fuzzymatching=perhaps",
+        "StudyDate=yesterday",
+        "StudyDate=20261001&00080020=20261002",
+        "Patient%0D%0AName=x",
+    ],
+)
+def test_a_malformed_question_is_refused(archive: Door, question: str) -> None:
+    answer = archive.get(f"studies?{question}")
+
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_list_of_uids_is_no_uid_in_a_path(archive: Door) -> None:
+    assert archive.get(f"studies/{STUDY},1.2.6/series").status_code == 400
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 5))
+def test_pages_of_any_size_are_the_whole_answer_in_its_order(archive: Door, size: int) -> None:
+    whole = values(archive.found("instances"), "00080018")
+
+    pages = [
+        values(archive.found(f"instances?limit={size}&offset={start}"), "00080018")
+        for start in range(0, len(whole), size)
+    ]
+
+    assert [uid for page in pages for uid in page] == whole
+
+
+def test_a_foreign_client_finds_the_same(archive: Door) -> None:
+    client = archive.client("dr.beicheng")
+
+    found = client.search_for_studies(search_filters={"PatientName": "Li*"}, fields=["StudyID"])
+    assert values(list(found), "0020000D") == ["1.2.5"]
+    assert len(client.search_for_series(STUDY)) == 1
+    assert len(client.search_for_instances(STUDY, SERIES, limit=1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("accept", "http", "kind"),
+    [
+        ("*/*", 200, DICOM_JSON),
+        ("application/json", 200, "application/json"),
+        ("application/dicom+json;q=0.2, application/json", 200, "application/json"),
+        ('multipart/related; type="application/dicom+xml"', 406, "application/problem+json"),
+        ("text/html", 406, "application/problem+json"),
+        ("no media type", 400, "application/problem+json"),
+    ],
+)
+def test_search_answers_in_json_or_says_that_it_cannot(
+    archive: Door, accept: str, http: int, kind: str
+) -> None:
+    answer = archive.get("studies", Accept=accept)
+
+    assert (answer.status_code, answer.headers["content-type"]) == (http, kind)
+
+
+def test_the_question_is_in_the_audit_trail_and_whose_it_was(archive: Door) -> None:
+    archive.found("studies?PatientName=Li*")
+
+    with archive.city.exchange.database.reading() as session:
+        last = session.scalars(select(AuditRecord).order_by(AuditRecord.sequence.desc())).first()
+    assert last is not None
+    assert (last.action, last.requester) == ("search", "dr.beicheng")
+    assert json.loads(last.content)["detail"]["asked"] == "/dicom-web/studies?PatientName=Li*"
+
+
+# Retrieving
+
+
+def test_a_foreign_client_retrieves_what_another_hospital_sent(archive: Door) -> None:
+    client = archive.client("dr.nanhu")
+
+    assert len(client.retrieve_study(STUDY)) == 2
+    assert len(client.retrieve_series(STUDY, SERIES)) == 2
+    image = client.retrieve_instance(STUDY, SERIES, IMAGE)
+    assert image.PixelData == b"\0\1\2\3\4\5\6\7"
+    assert str(image.PatientName) == "Wang^XiaoDong=王^小东"
+
+
+def test_one_image_can_be_had_alone_with_its_length(archive: Door) -> None:
+    path = f"studies/{STUDY}/series/{SERIES}/instances/{IMAGE}"
+
+    answer = archive.get(path, Accept="application/dicom")
+
+    assert answer.headers["content-type"] == f"application/dicom; transfer-syntax={EXPLICIT}"
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    assert body_of(answer.content) == body_of(ct(1))
+    assert archive.get(f"studies/{STUDY}", Accept="application/dicom").status_code == 406
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "studies/1.2.3",
+        f"studies/{STUDY}/series/1.2.3",
+        f"studies/{STUDY}/series/{SERIES}/instances/1.2.3",
+        "studies/1.2.3/metadata",
+        "studies/x",
+        f"studies/{STUDY}/nonsense",
+    ],
+)
+def test_what_is_not_there_is_not_found(archive: Door, path: str) -> None:
+    answer = archive.get(path)
+
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("what", ["frames/1", "rendered", "bulkdata/7FE00010", "thumbnail"])
+def test_resources_that_are_not_served_yet_say_so(archive: Door, what: str) -> None:
+    path = f"studies/{STUDY}/series/{SERIES}/instances/{IMAGE}/{what}"
+
+    assert archive.get(path).status_code == 501
+
+
+@pytest.mark.parametrize("path", [f"studies/{STUDY}", f"studies/{STUDY}/metadata"])
+def test_a_patient_who_does_not_consent_is_seen_at_home_only(door: Door, path: str) -> None:
+    fill(door)
+    with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        consent.opt_out(access, "beicheng", "P1")
+
+    refused = door.get(path, "dr.nanhu")
+
+    assert refused.status_code == 403
+    assert refused.json()["detail"] == "the patient has not consented to sharing"
+    assert door.get(path, "dr.beicheng").status_code == 200
+    assert STUDY not in values(door.found("studies", "dr.nanhu"), "0020000D")
+
+
+@pytest.mark.parametrize("path", ["studies", f"studies/{STUDY}", f"studies/{STUDY}/metadata"])
+def test_nobody_in_particular_gets_nothing(archive: Door, path: str) -> None:
+    answer = archive.get(path, "stranger")
+
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+
+
+def test_images_with_implicit_vr_are_sent_with_explicit_vr(door: Door) -> None:
+    original = data_set()
+    door.send(file(original, str(ImplicitVRLittleEndian)))
+    path = f"studies/{STUDY}/series/{SERIES}/instances/{IMAGE}"
+
+    for accept in ("*/*", 'multipart/related; type="application/dicom"; transfer-syntax=*'):
+        (sent,) = parts_of(door.get(path, Accept=accept))
+        assert sent[0]["content-type"].endswith(EXPLICIT)
+        image = pydicom.dcmread(io.BytesIO(sent[1]))
+        assert image.file_meta.TransferSyntaxUID == EXPLICIT
+        assert Dataset(image) == Dataset(original)
+    implicit = (
+        f'multipart/related; type="application/dicom"; transfer-syntax={ImplicitVRLittleEndian}'
+    )
+    assert door.get(path, Accept=implicit).status_code == 406
+
+
+def test_compressed_images_go_to_those_who_can_read_them(door: Door) -> None:
+    compressed = Path(str(get_testdata_file("JPEG2000.dcm"))).read_bytes()
+    assert door.send(compressed).status_code == 200
+    path = f"studies/{pydicom.dcmread(io.BytesIO(compressed)).StudyInstanceUID}"
+
+    in_parts_only = 'multipart/related; type="application/dicom"'
+    refused = door.get(path, Accept=in_parts_only)
+    assert refused.status_code == 406
+    assert "1.2.840.10008.1.2.4" in refused.json()["detail"]
+    for accept in (f"{in_parts_only}; transfer-syntax=*", "*/*", "multipart/related; q=0.1, */*"):
+        (sent,) = parts_of(door.get(path, Accept=accept))
+        assert body_of(sent[1]) == body_of(compressed)
+
+
+def test_of_a_mixed_study_the_acceptable_images_are_sent_and_the_rest_is_told(door: Door) -> None:
+    door.send(ct(1), file(data_set(SOPInstanceUID=f"{SERIES}.2"), str(ExplicitVRBigEndian)))
+
+    partial = door.get(f"studies/{STUDY}", Accept='multipart/related; type="application/dicom"')
+
+    assert partial.status_code == 206
+    assert len(parts_of(partial)) == 1
+    assert "1 instances are left out" in partial.headers["Warning"]
+
+
+def test_the_query_parameter_accept_goes_before_the_header(archive: Door) -> None:
+    path = f"studies/{STUDY}/series/{SERIES}/instances/{IMAGE}"
+
+    answer = archive.get(f"{path}?accept=application/dicom", Accept="text/html")
+
+    assert answer.headers["content-type"].startswith("application/dicom;")
+    assert archive.get("studies?accept=text/html").status_code == 406
+
+
+# Metadata
+
+
+def written_in(character_set: str, image: Dataset) -> bytes:
+    """The image in another character set, with the escapes that pydicom leaves out."""
+    image.SpecificCharacterSet = character_set.split("\\")
+    if "58" in character_set:
+        put_escapes(image)
+        # Or pydicom would decode what it just was given.
+        correct_ambiguous_vr(image, True)
+        image.set_original_encoding(False, True, convert_encodings(image.SpecificCharacterSet))
+    return file(image)
+
+
+@pytest.mark.parametrize(
+    "character_set", ["ISO_IR 192", "GB18030", "GBK", "\\ISO 2022 IR 58", "undeclared"]
+)
+def test_chinese_is_readable_in_the_metadata_whatever_the_hospital_wrote(
+    door: Door, character_set: str
+) -> None:
+    image = data_set(
+        PatientName="Wang^XiaoDong=王^小东",
+        RequestedProcedureDescription="颅脑平扫\\增强",
+        ReferencedStudySequence=[Dataset()],
+    )
+    image.ReferencedStudySequence[0].StudyDescription = "既往检查"
+    if character_set == "undeclared":
+        sent = written_in("GB18030", image).replace(b"GB18030 ", b"ISO_IR 6")
+    else:
+        sent = written_in(character_set, image)
+    assert door.send(sent).status_code == 200
+
+    (told,) = door.get(f"studies/{STUDY}/metadata").json()
+
+    assert told["00080005"] == {"vr": "CS", "Value": ["ISO_IR 192"]}
+    assert told["00100010"]["Value"] == [{"Alphabetic": "Wang^XiaoDong", "Ideographic": "王^小东"}]
+    assert told["00081030"]["Value"] == ["胸部CT平扫"]
+    assert told["00321060"]["Value"] == ["颅脑平扫", "增强"]
+    assert told["00081110"]["Value"][0]["00081030"]["Value"] == ["既往检查"]
+    (found,) = door.found("studies?PatientName=王小东&includefield=StudyDescription")
+    assert found["00081030"]["Value"] == ["胸部CT平扫"]
+
+
+def test_a_foreign_client_reads_the_metadata_at_every_level(archive: Door) -> None:
+    client = archive.client("dr.beicheng")
+
+    assert len(client.retrieve_study_metadata(STUDY)) == 2
+    assert len(client.retrieve_series_metadata(STUDY, SERIES)) == 2
+    told = Dataset.from_json(client.retrieve_instance_metadata(STUDY, SERIES, IMAGE))
+    expected = pydicom.dcmread(io.BytesIO(ct(1)), stop_before_pixels=True)
+    assert told == Dataset(expected)
+
+
+def test_who_has_the_metadata_already_is_told_that_they_have_not_changed(door: Door) -> None:
+    door.send(ct(1), ct(2))
+    path = f"studies/{STUDY}/metadata"
+    tag = door.get(path).headers["ETag"]
+
+    unchanged = door.get(path, If_None_Match=f'"other", W/{tag}')
+    assert (unchanged.status_code, unchanged.content) == (304, b"")
+    door.send(ct(9))
+    changed = door.get(path, If_None_Match=tag)
+    assert (changed.status_code, len(changed.json())) == (200, 3)
+
+
+# Errors
+
+
+def test_the_web_door_has_an_answer_for_every_error() -> None:
+    assert set(status.WEB) == set(ExchangeError.__subclasses__())
+    assert web_errors.of(multipart.MalformedMultipart("")).http == 400
+
+
+def test_an_unexpected_error_tells_the_asker_nothing_and_the_log_no_patient_data(
+    door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    door.send(ct())
+    (kept,) = (Path(door.city.exchange.objects._objects)).rglob("*.dcm")  # type: ignore[attr-defined]
+    kept.unlink()
+
+    with pytest.raises((httpx2.RemoteProtocolError, HTTPError)):
+        door.get(f"studies/{STUDY}")
+    assert "P1" not in caplog.text
