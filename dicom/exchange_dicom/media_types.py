@@ -18,7 +18,8 @@ JSON = "application/json"
 MULTIPART = "multipart/related"
 
 _WORD = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_TYPE = re.compile(rf"[ \t]*({_WORD})/({_WORD})[ \t]*")
+# A lone asterisk is no media range, but Java's URLConnection sends it by default.
+_TYPE = re.compile(rf"[ \t]*(?:({_WORD})/({_WORD})|\*)[ \t]*")
 # Senders put media types in parameters without the quotes that the slash calls for.
 _PARAMETER = re.compile(
     rf';[ \t]*(?:({_WORD})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]+)))?[ \t]*'
@@ -75,7 +76,8 @@ def parse(text: str) -> tuple[MediaType, ...]:
         if at < len(text) and text[at] != ",":
             raise Invalid("not a media type, or a list of them")
         quality = _quality(parameters.pop("q", "1"))
-        found.append(MediaType(start[1].lower(), start[2].lower(), parameters, quality))
+        kind, subtype = start[1] or "*", start[2] or "*"
+        found.append(MediaType(kind.lower(), subtype.lower(), parameters, quality))
     return tuple(found)
 
 

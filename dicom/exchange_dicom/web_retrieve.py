@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import orjson
 from starlette.responses import Response, StreamingResponse
@@ -147,7 +148,7 @@ def metadata(
     known = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
     if tag in known or "*" in known:
         return Response(status_code=304, headers=headers)
-    return StreamingResponse(_gathered(_array(held)), headers=headers, media_type=answered)
+    return _started(_array(held), headers | {"Content-Type": answered})
 
 
 def describe(held: Held) -> dict[str, object]:
@@ -194,7 +195,14 @@ def _stream(
     headers = {"Content-Type": media_type}
     if length is not None:
         headers["Content-Length"] = str(length)
-    return StreamingResponse(_gathered(pieces), headers=headers)
+    return _started(pieces, headers)
+
+
+def _started(pieces: Iterable[bytes | memoryview], headers: Mapping[str, str]) -> StreamingResponse:
+    """A streamed answer whose first piece is at hand: a missing object is told by the status."""
+    gathered = _gathered(pieces)
+    first = next(gathered, b"")
+    return StreamingResponse(chain([first], gathered), headers=headers)
 
 
 def _length(sent: Sequence[_Sent], boundary: str | None = None) -> int | None:

@@ -34,6 +34,9 @@ MAX_LIMIT = 1000
 MAX_OFFSET = 10_000_000
 """Matches that may be passed over."""
 
+NAMES = 20
+"""Names of attributes in one warning."""
+
 RETURNED: Mapping[Level, tuple[str, ...]] = {
     Level.STUDY: (
         "StudyDate",
@@ -237,8 +240,13 @@ def _warnings(
             "Only literal matching has been performed."
         )
     if ignored := sorted({*wanted.unknown, *unsupported}):
-        yield f"Not supported for matching or returning, and ignored: {', '.join(ignored)}"
+        yield f"Not supported for matching or returning, and ignored: {_some(ignored)}"
     if absent := sorted(wanted.fields - _returnable(level)):
-        yield f"Not kept in the index, and left out: {', '.join(absent)}"
+        yield f"Not kept in the index, and left out: {_some(absent)}"
     if more:
         yield "There are additional results that can be requested"
+
+
+def _some(names: Sequence[str]) -> str:
+    """As many as a header field has room for."""
+    return ", ".join([*names[:NAMES], "and others"] if len(names) > NAMES else names)

@@ -45,7 +45,7 @@ WARNINGS = 8
 """Different reasons told in Warning header fields, at most."""
 
 # With one of these for every instance the request as a whole has failed, and its status says how.
-_OF_THE_REQUEST = (Refused, TooLarge, NoRoom, Unavailable)
+_OF_THE_REQUEST = (TooLarge, NoRoom, Unavailable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +91,9 @@ def store(
     """Receive the instances of `body`, all of them of `study` unless that is None.
 
     200 when all are kept, 202 when some are or some wait for review, 409 when none is. Raises
-    Invalid, UnsupportedMediaType, NotAcceptable, and whatever kept every instance from being
-    stored. A body that is cut off costs the instance in which it ends, none before it.
+    Refused, Invalid, UnsupportedMediaType, NotAcceptable; TooLarge, NoRoom or Unavailable when that
+    kept every instance from being stored. A body that is cut off costs the instance in which it
+    ends, none before it.
     """
     answered = media_types.choose(accept, (DICOM_JSON, JSON))
     stored: list[_Stored] = []
@@ -102,6 +103,8 @@ def store(
             match _receive(exchange, requester, part, study, limits):
                 case _Stored() as one:
                     stored.append(one)
+                case _Failed(error=Refused() as refusal):
+                    raise refusal  # of the sender, not of this instance
                 case _Failed() as one:
                     failed.append(one)
     except (MalformedMultipart, TooLarge) as error:

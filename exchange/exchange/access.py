@@ -19,12 +19,12 @@ from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from exchange import audit, policy
 from exchange.audit import Entry, Outcome
-from exchange.errors import ExchangeError, NoRoom, NotFound, Refused, Unavailable
+from exchange.errors import ExchangeError, Invalid, NoRoom, NotFound, Refused, Unavailable
 from exchange.policy import Action, Deny, Facts, Requester
 from exchange_storage.database import Database, unavailable
 from exchange_storage.objects import (
@@ -68,15 +68,17 @@ class Exchange:
         with ExitStack() as stack:
             access = Access(self, requester, stack)
             try:
-                with _translated():
+                with translated():
                     yield access
             except ExchangeError as error:
                 access.failed(error)
                 raise
             finally:
-                with _translated():
-                    stack.close()
-                    access.finish()
+                with translated():
+                    try:
+                        stack.close()
+                    finally:  # a reader whose connection broke was refused all the same
+                        access.finish()
 
     def close(self) -> None:
         """Let go of the database and the store."""
@@ -159,7 +161,7 @@ class Access:
         undoes its own changes and its own notes, and no one else's. It may run twice: all it does
         must be done through its session and `note`.
         """
-        with _translated():
+        with translated():
             return self.exchange._commits.run(self, unit)
 
     def failed(self, error: ExchangeError) -> None:
@@ -207,16 +209,31 @@ class _GroupCommit:
         self._database = database
         self._key = key
         self._waiting: deque[_Submission[Any]] = deque()
-        self._turn = threading.Lock()
+        self._committing = False
+        self._committed = threading.Condition()
 
     def run(self, access: Access, unit: Callable[[Session], T]) -> T:
         mine = _Submission(access, unit, len(access._entries))
-        self._waiting.append(mine)
+        with self._committed:
+            self._waiting.append(mine)
         while not mine.done:
-            with self._turn:
-                if not mine.done:
-                    group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
-                    self._commit(group)
+            with self._committed:
+                # Whoever is done leaves at once: the next commit does not hold up its answer.
+                self._committed.wait_for(lambda: mine.done or not self._committing)
+                if mine.done:
+                    break
+                self._committing = True
+                group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
+            try:
+                self._commit(group)
+            finally:
+                for submission in group:
+                    if not submission.done:  # what stopped this thread does not stop the others
+                        submission.error = Unavailable("the commit was interrupted; try again")
+                        submission.done = True
+                with self._committed:
+                    self._committing = False
+                    self._committed.notify_all()
         if mine.error is not None:
             raise mine.error
         return mine.result  # type: ignore[return-value]
@@ -234,8 +251,10 @@ class _GroupCommit:
         except BaseException as error:
             for submission in group:
                 submission.access._rewind(submission.noted)
-            lost = isinstance(error, DBAPIError) and unavailable(error)
-            if len(group) == 1 or lost or not isinstance(error, Exception):
+            if not isinstance(error, Exception):
+                raise
+            lost = isinstance(error, SQLAlchemyError) and unavailable(error)
+            if len(group) == 1 or lost:
                 for submission in group:
                     submission.error, submission.done = error, True
             else:  # one of them is at fault: each on its own, so that only that one fails
@@ -248,7 +267,7 @@ class _GroupCommit:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """Errors of the storage floor as errors of the exchange; the cause stays attached."""
     try:
         yield
@@ -260,7 +279,9 @@ def _translated() -> Iterator[None]:
         raise NotFound("the object is missing from the store") from error
     except ObjectStoreError as error:
         raise Unavailable("the object store failed; the operators' log has details") from error
-    except DBAPIError as error:
+    except (DataError, UnicodeEncodeError) as error:  # such as NUL, or half of a surrogate pair
+        raise Invalid("a value holds what the index cannot keep or compare") from error
+    except SQLAlchemyError as error:
         if not unavailable(error):
             raise
         raise Unavailable("the index does not answer; try again later") from error

@@ -20,6 +20,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from exchange.policy import Action, Requester
@@ -57,27 +58,25 @@ class Entry:
     def content(self, sequence: int) -> str:
         """The record as canonical JSON: sorted keys, no spaces, non-ASCII as it is."""
         asker = self.requester
-        return json.dumps(
-            {
-                "sequence": sequence,
-                "recorded": self.at.astimezone(UTC).isoformat(timespec="microseconds"),
-                "action": self.action,
-                "outcome": self.outcome,
-                "reason": self.reason,
-                "requester": asker.name,
-                "role": asker.role,
-                "organization": asker.organization,
-                "purpose": asker.purpose,
-                "address": asker.address,
-                "door": asker.door,
-                "patient": self.patient,
-                "study": self.study,
-                "detail": self.detail,
-            },
-            ensure_ascii=False,
-            sort_keys=True,
-            separators=(",", ":"),
-        )
+        told = {
+            "sequence": sequence,
+            "recorded": self.at.astimezone(UTC).isoformat(timespec="microseconds"),
+            "action": self.action,
+            "outcome": self.outcome,
+            "reason": self.reason,
+            "requester": asker.name,
+            "role": asker.role,
+            "organization": asker.organization,
+            "purpose": asker.purpose,
+            "address": asker.address,
+            "door": asker.door,
+            "patient": self.patient,
+            "study": self.study,
+            "detail": self.detail,
+        }
+        text = json.dumps(told, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        # Half of a surrogate pair has no UTF-8; the escape that JSON has for it does.
+        return text.encode(errors="backslashreplace").decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +103,9 @@ _ADD = insert(AuditRecord)
 
 def begin(session: Session, key: Ed25519PrivateKey) -> None:
     """Start an empty chain, unless there is one."""
-    if session.get(AuditHead, 1) is None:
-        session.execute(insert(AuditHead).values(id=1, **_signed(key, 0, GENESIS)))
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    head = dialect.insert(AuditHead).values(id=1, **_signed(key, 0, GENESIS))
+    session.execute(head.on_conflict_do_nothing())  # another process may begin it at once
 
 
 def lock(session: Session) -> tuple[int, str]:
@@ -143,11 +143,14 @@ def verify(
 
     Raises StoreUnavailable when the checkpoints cannot be read.
     """
-    checkpoints = {sequence: digest for sequence, digest in _checkpoints(key, objects) if digest}
+    checkpoints: dict[int, str] = {}
     for sequence, kept in _checkpoints(key, objects):
-        if not kept:
+        if kept:
+            checkpoints[sequence] = kept
+        else:
             yield Finding(sequence, "its checkpoint does not carry our signature")
     previous, sequence = GENESIS, 0
+    checkpoints.pop(0, None)  # of the empty chain
     records = select(AuditRecord).order_by(AuditRecord.sequence)
     for record in session.scalars(records.execution_options(yield_per=1000)):
         expected = sequence + 1
@@ -189,10 +192,13 @@ def checkpoint(session: Session, objects: ObjectStore) -> int:
 def _checkpoints(key: Ed25519PrivateKey, objects: ObjectStore) -> Iterator[tuple[int, str]]:
     """Sequence and digest of every checkpoint; the digest "" where the signature is not ours."""
     for stored in objects.list(CHECKPOINTS):
-        note = json.loads(objects.get(stored.key))
-        sequence, digest = int(note["sequence"]), str(note["digest"])
-        genuine = _genuine(key, sequence, digest, str(note["signature"]))
-        yield sequence, digest if genuine else ""
+        sequence = int(stored.key.removeprefix(CHECKPOINTS).removesuffix(".json"))
+        try:
+            note = json.loads(objects.get(stored.key))
+            digest, signature = str(note["digest"]), str(note["signature"])
+        except (ValueError, KeyError, TypeError):
+            digest, signature = "", ""
+        yield sequence, digest if _genuine(key, sequence, digest, signature) else ""
 
 
 def _columns(content: str) -> dict[str, Any]:
@@ -203,11 +209,16 @@ def _columns(content: str) -> dict[str, Any]:
         "recorded": datetime.fromisoformat(told["recorded"]),
         "action": told["action"],
         "outcome": told["outcome"],
-        "requester": told["requester"],
+        "requester": _word(told["requester"], 255),
         "organization_id": told["organization"],
         "patient_id": told["patient"],
-        "study_instance_uid": told["study"],
+        "study_instance_uid": _word(told["study"], 64),
     }
+
+
+def _word(text: str, length: int) -> str:
+    """As much of `text` as a column keeps: no act goes unrecorded for the name of who did it."""
+    return text.replace("\0", "").encode(errors="backslashreplace").decode()[:length]
 
 
 def _differs(record: AuditRecord) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from exchange.access import Access
 from exchange.policy import Action
@@ -18,6 +20,9 @@ OBJECTS = "studies/"
 
 SETTLED = timedelta(hours=1)
 """Objects younger than this may be on their way into the index."""
+
+
+_NAME = re.compile(r"/_?(?P<uid>[0-9.]{1,64})\.(?P<digest>[0-9a-f]{64})\.dcm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,22 @@ def check(access: Access, *, read: bool = True) -> Iterator[Finding | Progress]:
             yield Finding(key, "the object is missing")
         yield Progress(done, total)
     for stored in access.objects.list(OBJECTS):
-        known = select(Instance.id).where(Instance.key == stored.key)
         young = access.now - stored.kept < SETTLED
-        if not young and session.execute(known).first() is None:
-            yield Finding(stored.key, "has no row: it was never acknowledged", harmless=True)
+        if young or _indexed(session, stored.key):
+            continue
+        with access.exchange.database.reading() as later:  # it may have been sent again meanwhile
+            if not _indexed(later, stored.key):
+                yield Finding(stored.key, "has no row: it was never acknowledged", harmless=True)
+
+
+def _indexed(session: Session, key: str) -> bool:
+    """Whether a row names the object; found by what the key says, since keys have no index."""
+    named = _NAME.search(key)
+    if named is None:
+        return False
+    known = select(Instance.id).where(
+        Instance.sop_instance_uid == named["uid"],
+        Instance.digest == named["digest"],
+        Instance.key == key,
+    )
+    return session.execute(known).first() is not None

@@ -30,12 +30,14 @@ def opt_in(access: Access, organization: str, number: str) -> None:
 def _record(access: Access, organization: str, number: str, decision: str) -> None:
     access.require(Action.ADMINISTER)
     owner = organizations.by_code(access.session, organization)
+    if not number:  # records without a number are of one study each: see `Patient.patient_id`
+        raise NotFound("a patient is named by a number of the hospital")
 
     def unit(session: Session) -> None:
         patient = session.scalars(
             select(Patient).where(Patient.organization_id == owner.id, Patient.patient_id == number)
         ).one_or_none()
-        if patient is None or not number:
+        if patient is None:
             raise NotFound("this hospital has no patient with this number")
         same = select(Patient.id).where(search.where([SamePerson(patient.id)]))
         session.execute(

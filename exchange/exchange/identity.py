@@ -43,6 +43,8 @@ class ResidentID:
 def resident_id(text: str) -> ResidentID | None:
     """Read `text` as a resident ID card number, or None when it is not a valid one."""
     number = text.strip().upper()
+    if len(set(number)) == 1:
+        return None  # what is typed where there is no card: 111111111111111 would be a valid one
     if re.fullmatch(r"[1-9]\d{14}", number, re.ASCII):
         number = f"{number[:6]}19{number[6:]}"
         number += _check_digit(number)

@@ -182,6 +182,8 @@ def caller(
     An entity that is registered with a certificate is recognized by that alone, wherever it calls
     from; one without must call from its address. Raises Unavailable.
     """
+    if not _TITLE.fullmatch(title):
+        return None
     with exchange.on_behalf_of(_UNKNOWN) as access:
         known = access.session.scalars(
             select(ApplicationEntity).where(ApplicationEntity.title == title)

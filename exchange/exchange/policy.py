@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 
 from sqlalchemy import (
     ColumnElement,
@@ -154,6 +155,7 @@ def shares(organization: SQLColumnExpression[int], now: datetime) -> ColumnEleme
     )
 
 
+@cache
 def opted_out() -> ColumnElement[bool]:
     """Whether the patient, or the same person at another hospital, denies sharing, in SQL."""
     stated = aliased(Patient)

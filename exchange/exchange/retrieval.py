@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Select, func, select
 
-from exchange.access import Access
+from exchange.access import Access, translated
 from exchange.errors import NotFound
 from exchange.policy import Action
 from exchange.query import facts
@@ -35,12 +35,14 @@ class Held:
     objects: ObjectStore
 
     def stream(self, start: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """Bytes of the object from `start`, in pieces. Raises ObjectStoreError."""
-        return self.objects.stream(self.key, start, length)
+        """Bytes of the object from `start`, in pieces. Raises NotFound, Unavailable."""
+        with translated():
+            return self.objects.stream(self.key, start, length)
 
     def read(self, start: int = 0, length: int | None = None) -> bytes:
         """The same bytes in one piece."""
-        return self.objects.get(self.key, start, length)
+        with translated():
+            return self.objects.get(self.key, start, length)
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ def authenticate(session: Session, name: str, password: str) -> User:
 
     Raises NotAuthenticated; the time taken and the message tell nothing about which was wrong.
     """
-    user = by_name(session, name)
+    user = by_name(session, name) if name.isprintable() else None
     try:
         _HASHER.verify(user.password_hash if user else _decoy(), password[: MAX_PASSWORD + 1])
     except (VerificationError, InvalidHashError):

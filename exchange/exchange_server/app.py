@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -13,7 +14,6 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exchange.access import Exchange
-from exchange.organizations import normal
 from exchange_server import authentication
 from exchange_server.authentication import Identify
 from exchange_server.observability import NEEDED, REQUEST, exposition, observe, parts
@@ -78,8 +78,8 @@ def create_app(
     @app.get("/metrics")
     def metrics(request: Request) -> Response:
         """For Prometheus, from the networks that are set."""
-        peer = normal(request.client.host) if request.client else None
-        if not any(peer in network for network in settings.metrics_networks if peer):
+        peer = authentication.address(request)
+        if not peer or not any(ip_address(peer) in one for one in settings.metrics_networks):
             return PlainTextResponse("not from this address\n", status_code=403)
         content, media_type = exposition(exchange)
         return Response(content, media_type=media_type)

@@ -70,7 +70,7 @@ def identify(exchange: Exchange, tokens: Tokens, door: str) -> Identify:
             role=role,
             organization=user.organization_id,
             purpose=purpose,
-            address=_address(request),
+            address=address(request),
             door=door,
         )
 
@@ -278,12 +278,12 @@ def _nobody(request: Request, door: str) -> Requester:
         role=Role.SYSTEM,
         organization=None,
         purpose=None,
-        address=_address(request),
+        address=address(request),
         door=door,
     )
 
 
-def _address(request: Request) -> str:
+def address(request: Request) -> str:
     """The address of the other end, as RFC 5952 writes it; "" where it has none."""
     host = request.client.host if request.client else ""
     try:

@@ -141,6 +141,8 @@ def serve(
     run = given.data / "run"
     run.mkdir(mode=0o700, exist_ok=True)
     with _alone(run / "serve.lock"):
+        if ready_file is not None:  # what one that was killed has left
+            ready_file.unlink(missing_ok=True)
         shared = run / "metrics"
         shutil.rmtree(shared, ignore_errors=True)
         shared.mkdir()

@@ -13,7 +13,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 BUSY_SECONDS = 30
@@ -51,12 +52,20 @@ class Database:
         if self.dialect == "sqlite":
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
-        self._writer = self.engine.execution_options(exchange_writes=True)
+        self._reader, self._writer = self.engine, self.engine
+        if self.dialect == "postgresql":
+            # Said here, since a server may default to anything: a reader sees one moment, a
+            # writer that has waited for a lock sees what the one before it committed.
+            self._reader = self.engine.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
+            self._writer = self.engine.execution_options(isolation_level="READ COMMITTED")
+        self._writer = self._writer.execution_options(exchange_writes=True)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A session over one consistent view; nothing that it might change is kept."""
-        with Session(self.engine, autoflush=False) as session:
+        with Session(self._reader, autoflush=False) as session:
             yield session
 
     @contextmanager
@@ -85,9 +94,10 @@ class Database:
         self.engine.dispose()
 
 
-def unavailable(error: DBAPIError) -> bool:
+def unavailable(error: SQLAlchemyError) -> bool:
     """Whether `error` says that the database cannot answer now, rather than that we asked wrong."""
-    return isinstance(error, OperationalError) or error.connection_invalidated
+    lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    return lost or isinstance(error, OperationalError | PoolTimeout)
 
 
 def _alembic_config() -> Config:

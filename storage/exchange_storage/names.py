@@ -22,6 +22,8 @@ _SURNAMES = {
     "任": "ren", "华": "hua", "盖": "ge", "乐": "yue", "种": "chong", "尉迟": "yuchi",
     "覃": "qin", "翟": "zhai", "万俟": "moqi", "员": "yun", "缪": "miao", "宓": "mi", "冼": "xian",
 }  # fmt: skip
+_U_UMLAUT = ("v", "u", "yu")
+"""How ü is written where there is none: on keyboards, without its dots, in passports."""
 _COMPOUND = frozenset(
     {"欧阳", "司马", "上官", "诸葛", "东方", "夏侯", "皇甫", "尉迟", "公孙", "慕容", "令狐", "司徒"}
     | {"宇文", "长孙", "端木", "万俟", "独孤", "南宫"}
@@ -69,7 +71,8 @@ def keys(name: str) -> NameKeys:
         middle = parts[2] if len(parts) > 2 else ""
         spellings = [(last, first + middle)]
         if _HAN.search(group):
-            spellings.append(pinyin(last, first + middle))
+            latin = pinyin(last, first + middle)
+            spellings += [(latin[0].replace("v", u), latin[1].replace("v", u)) for u in _U_UMLAUT]
         for one, other in spellings:
             one, other = fold(one), fold(other)
             full.update({one + other, other + one, f"{one}^{other}".strip("^")})
@@ -79,6 +82,12 @@ def keys(name: str) -> NameKeys:
 
 
 def asked(value: str) -> tuple[str, ...]:
-    """The folded forms of a name as somebody asks for it, one for each component group given."""
-    groups = (fold(group).rstrip("^") for group in value.split("=")[:3])
+    """The folded forms of a name as somebody asks for it, one for each component group given.
+
+    As in `keys` the middle name belongs to the given name, and prefix and suffix are left out.
+    """
+    groups = []
+    for group in value.split("=")[:3]:
+        last, *rest = fold(group).split("^")
+        groups.append(f"{last}^{''.join(rest[:2])}".rstrip("^"))
     return tuple(group for group in groups if group)

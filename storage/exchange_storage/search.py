@@ -6,6 +6,7 @@ The table `ATTRIBUTES` says, by DICOM keyword, where an attribute is kept and ho
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -266,6 +267,11 @@ _ROW: Mapping[Level, InstrumentedAttribute[int]] = {
 }
 
 
+_LONGEST = 4096
+"""Characters of the longest text that a column keeps."""
+
+_NUMBER = re.compile(r"\+?0*[0-9]{1,9}")
+
 PatientAlias = Patient.__table__.alias("known_as")
 """The patient table a second time: the record under which somebody asks."""
 
@@ -348,12 +354,14 @@ def _name(matching: Matching, kind: NameKind | None = NameKind.FULL) -> ColumnEl
         case Prefix(text):
             found = or_(false(), *(_starts(keys, one) for one in names.asked(text)))
         case Values(values):
-            found = keys.in_([one for value in values for one in names.asked(value)])
+            # Full names are kept without the delimiter too: whoever sent one need not know it.
+            asked = (one for value in values for one in names.asked(value))
+            found = keys.in_([plain for one in asked if (plain := one.replace("^", ""))])
         case Pattern(pattern):
             found = or_(false(), *(_like(keys, one) for one in names.asked(pattern)))
         case Contains(text):
             parts = names.asked(text)
-            found = or_(false(), *(keys.contains(one, autoescape=True) for one in parts))
+            found = or_(false(), *(_contains(keys, one) for one in parts))
         case Exact(text):
             # The keys are folded: they find the part, the name as it was written confirms it.
             written = or_(
@@ -372,11 +380,8 @@ def _name(matching: Matching, kind: NameKind | None = NameKind.FULL) -> ColumnEl
 def compare(column: Any, matching: Matching, kind: Kind = Kind.TEXT) -> ColumnElement[bool]:
     """`column` against `matching`, in the manner of its kind."""
     if kind is Kind.NUMBER:
-        column = cast(column, SQLString) if isinstance(matching, Pattern | Prefix) else column
+        return _numeric(column, matching)
     match matching:
-        case Values(values) if kind is Kind.NUMBER:
-            numbers = [int(value) for value in values if value.strip().lstrip("+-").isdecimal()]
-            return or_(false(), column.in_(numbers)) if numbers else false()
         case Values((one,)):
             return or_(false(), column == one)
         case Values(values):
@@ -386,7 +391,7 @@ def compare(column: Any, matching: Matching, kind: Kind = Kind.TEXT) -> ColumnEl
         case Prefix(text):
             return _starts(column, text)
         case Contains(text):
-            return and_(true(), column.icontains(text, autoescape=True))
+            return _contains(column, text)
         case Exact(text):
             return or_(false(), column == text)
         case Range(low, high):
@@ -398,6 +403,18 @@ def compare(column: Any, matching: Matching, kind: Kind = Kind.TEXT) -> ColumnEl
                 # A time or date given in less detail means all of its span: 10 is 10:00 to 10:59.
                 true() if high is None else column <= high,
             )
+
+
+def _numeric(column: Any, matching: Matching) -> ColumnElement[bool]:
+    """Numbers are kept as integers below 2**31; as text they are matched in decimal."""
+    match matching:
+        case Values(values):
+            numbers = (value.strip() for value in values)
+            return or_(false(), column.in_([int(n) for n in numbers if _NUMBER.fullmatch(n)]))
+        case Pattern(pattern):
+            return _like(cast(column, SQLString), pattern, indexed=False)
+        case _:
+            return false()
 
 
 def _time_range(column: Any, low: str | None, high: str | None) -> ColumnElement[bool]:
@@ -414,8 +431,16 @@ def _starts(column: Any, text: str) -> ColumnElement[bool]:
     return and_(column >= text, column < text + "\U0010ffff")
 
 
-def _like(column: Any, pattern: str) -> ColumnElement[bool]:
-    stem = pattern.split("*", 1)[0].split("?", 1)[0]
+def _contains(column: Any, text: str) -> ColumnElement[bool]:
+    found: ColumnElement[bool] = column.icontains(text, autoescape=True)
+    return found if len(text) <= _LONGEST else false()
+
+
+def _like(column: Any, pattern: str, *, indexed: bool = True) -> ColumnElement[bool]:
+    pattern = re.sub(r"\*+", "*", pattern)
+    if len(pattern.replace("*", "")) > _LONGEST:
+        return false()  # SQLite refuses very long patterns rather than finding nothing
+    stem = re.split(r"[*?]", pattern, maxsplit=1)[0] if indexed else ""
     escaped = pattern.replace("\\", "\\\\").replace("%", r"\%").replace("_", r"\_")
     like = column.like(escaped.replace("*", "%").replace("?", "_"), escape="\\")
     return and_(_starts(column, stem), like) if stem else or_(false(), like)

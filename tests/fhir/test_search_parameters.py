@@ -17,16 +17,23 @@ SYSTEM = "urn:oid:2.25.101"
 CARD = "urn:oid:2.16.156.10011.1.3"
 
 
-@pytest.fixture
-def asker(door: Door) -> Asker:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def asker(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Asker]:
     """A clinician in a region with two studies of Wang at beicheng and one of Li at nanhu."""
-    send = door.city.send
-    wang = {"patient": "P,1", "card": ID_CARD, "AccessionNumber": "A|1"}
-    send("beicheng", **wang, study="1.2.1", instance="1.4.1", PatientAddress="Shenyang, 和平区")
-    send("beicheng", **wang, study="1.2.2", instance="1.4.2", Modality="MR")
-    li = {"PatientName": "Lǐ^Na=李^娜", "PatientSex": "M", "PatientBirthDate": "19700203"}
-    send("nanhu", patient="P2", study="1.2.3", instance="1.4.3", **li)
-    return door.clinician("dongshan")
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('asker') / 'index.sqlite'}"
+    else:
+        url = request.getfixturevalue("postgresql_server").create_database()
+    with region(url) as city:
+        wang = {"patient": "P,1", "card": ID_CARD, "AccessionNumber": "A|1"}
+        address = {"PatientAddress": "Shenyang, 和平区"}
+        city.send("beicheng", **wang, **address, study="1.2.1", instance="1.4.1")
+        city.send("beicheng", **wang, study="1.2.2", instance="1.4.2", Modality="MR")
+        li = {"PatientName": "Lǐ^Na=李^娜", "PatientSex": "M", "PatientBirthDate": "19700203"}
+        city.send("nanhu", patient="P2", study="1.2.3", instance="1.4.3", **li)
+        yield opened(city).clinician("dongshan")
 
 
 WANG, LI = "Patient/1", "Patient/2"

@@ -1,0 +1,208 @@
+"""Whatever is asked, and however: FHIR shows and counts exactly what the policy permits."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fhir_door import Asker, entries, name, opened
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from region import ADMINISTRATOR, HOSPITALS, Region
+from sample_city.identifiers import resident_id
+
+from exchange import consent, policy
+from exchange.access import Exchange
+from exchange.policy import Action, Facts, Permit, Purpose
+from exchange_storage.database import Database
+from exchange_storage.objects import MemoryStore
+
+CODES = tuple(HOSPITALS)
+PERSONS = ("Wang^Min=王^敏", "Wang^Na=王^娜", "Li^Min=李^敏")
+CARDS = [resident_id("219901", date(1970, 2, 3), 100 + 2 * at) for at in range(len(PERSONS))]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Which hospitals share, who is known where, who has opted out there, and who asks."""
+
+    sharing: tuple[bool, ...]
+    records: tuple[tuple[int, int, bool, int], ...]
+    """Hospital, person, whether the card was sent, number of studies; each pair once."""
+    opted_out: tuple[int, ...]
+    """Rows of records at which the patient opted out."""
+    asker: int
+    purpose: Purpose
+    refreshed: bool
+
+    def permitted(self) -> list[bool]:
+        """For each record what the policy decides, worked out without the database."""
+        return [self._permits(row) for row in range(len(self.records))]
+
+    def same(self, row: int) -> set[int]:
+        """The rows of the same person: those that are linked."""
+        _, person, carded, _ = self.records[row]
+        if not carded:
+            return {row}
+        return {r for r, (_, p, c, _) in enumerate(self.records) if p == person and c}
+
+    def _permits(self, row: int) -> bool:
+        owner = self.records[row][0]
+        facts = Facts(
+            owner=owner,
+            owner_shares=self.sharing[owner],
+            asker_shares=self.sharing[self.asker],
+            opted_out=bool(self.same(row) & set(self.opted_out)),
+        )
+        asker = policy.Requester(
+            name="asker",
+            role=policy.Role.CLINICIAN,
+            organization=self.asker,
+            purpose=self.purpose,
+        )
+        return isinstance(policy.decide(asker, Action.RETRIEVE, facts), Permit)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    pairs = [(at, person) for at in range(len(CODES)) for person in range(len(PERSONS))]
+    chosen = draw(st.lists(st.sampled_from(pairs), min_size=2, max_size=7, unique=True))
+    records = tuple(
+        (at, person, draw(st.integers(0, 4)) > 0, draw(st.integers(1, 2))) for at, person in chosen
+    )
+    rows = st.lists(st.sampled_from(range(len(records))), max_size=2, unique=True)
+    return World(
+        sharing=tuple(draw(st.integers(0, 4)) > 0 for _ in CODES),
+        records=records,
+        opted_out=tuple(draw(rows)),
+        asker=draw(st.sampled_from(range(len(CODES)))),
+        purpose=draw(st.sampled_from([Purpose.TREATMENT] * 3 + [Purpose.PUBLIC_HEALTH])),
+        refreshed=draw(st.booleans()),
+    )
+
+
+def study(row: int, number: int) -> str:
+    return f"1.2.{row}.{number}"
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ed25519PrivateKey]:
+    """An index that is ready for its first hospital, to be copied, and its key."""
+    path = tmp_path_factory.mktemp("empty") / "index.sqlite"
+    key = Ed25519PrivateKey.generate()
+    exchange = Exchange(Database(f"sqlite:///{path}"), MemoryStore(), key)
+    exchange.prepare()
+    exchange.close()
+    return path, key
+
+
+@contextmanager
+def lived(world: World, empty: tuple[Path, Ed25519PrivateKey]) -> Iterator[Asker]:
+    """The world as a region; the asker's door to it."""
+    with TemporaryDirectory() as place:
+        path = shutil.copy(empty[0], place)
+        city = Region(Exchange(Database(f"sqlite:///{path}"), MemoryStore(), empty[1]))
+        try:
+            for code, sharing in zip(CODES, world.sharing, strict=True):
+                city.register(code, sharing=sharing)
+            for row, (at, person, carded, studies) in enumerate(world.records):
+                for number in range(studies):
+                    city.send(
+                        CODES[at],
+                        patient=f"P{row}",
+                        study=study(row, number),
+                        instance=f"1.4.{row}.{number}",
+                        card=CARDS[person] if carded else None,
+                        PatientName=PERSONS[person],
+                        PatientBirthDate="19700203",
+                    )
+            city.identify()
+            for row in world.opted_out:
+                with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+                    consent.opt_out(access, CODES[world.records[row][0]], f"P{row}")
+            door = opened(city)
+            if world.refreshed:
+                door.refresh()
+            yield door.asker(city.clinician(CODES[world.asker], world.purpose))
+        finally:
+            city.exchange.close()
+
+
+def questions(world: World) -> st.SearchStrategy[str]:
+    row = st.sampled_from(range(len(world.records)))
+    patients = st.one_of(
+        st.just("name=wang"),
+        st.just("given=敏"),
+        st.just("birthdate=1970"),
+        st.just("_sort=-_lastUpdated"),
+        row.map(lambda r: f"_id={r + 1},{(r + 1) % len(world.records) + 1}"),
+        row.map(lambda r: f"identifier=P{r}"),
+        row.map(lambda r: f"identifier=urn:oid:2.25.{101 + world.records[r][0]}|P{r}"),
+        row.map(lambda r: f"identifier={CARDS[world.records[r][1]]}"),
+        st.sampled_from(CODES).map(lambda code: f"organization={code}"),
+    )
+    studies = st.one_of(
+        st.just("modality=CT"),
+        st.just("_sort=started"),
+        row.map(lambda r: f"patient={r + 1}"),
+        row.map(lambda r: f"subject=Patient/{r + 1}"),
+        row.map(lambda r: f"_id={study(r, 0)},{study(r, 1)}"),
+        row.map(lambda r: f"identifier=urn:oid:{study(r, 0)}"),
+        row.map(lambda r: f"instance=1.4.{r}.0"),
+        row.map(lambda r: f"patient.identifier=urn:oid:2.25.{101 + world.records[r][0]}|P{r}"),
+        row.map(lambda r: f"patient.identifier={CARDS[world.records[r][1]]}"),
+        st.sampled_from(CODES).map(lambda code: f"endpoint=dicomweb-{code}"),
+    )
+    more = st.sampled_from(["", "&_count=1", "&_count=2", "&_include=*"])
+    back = st.sampled_from(["", "&_revinclude=ImagingStudy:patient"])
+    return st.one_of(
+        st.tuples(st.just("Patient?"), patients, more, back).map("".join),
+        st.tuples(st.just("ImagingStudy?"), studies, more).map("".join),
+    )
+
+
+@given(worlds(), st.data())
+@settings(max_examples=60, deadline=None)
+def test_no_search_shows_or_counts_what_the_policy_refuses(
+    empty: tuple[Path, Ed25519PrivateKey], world: World, data: st.DataObject
+) -> None:
+    permitted = world.permitted()
+    patients = {f"Patient/{row + 1}" for row, yes in enumerate(permitted) if yes}
+    studies = {
+        f"ImagingStudy/{study(row, number)}"
+        for row, yes in enumerate(permitted)
+        if yes
+        for number in range(world.records[row][3])
+    }
+    with lived(world, empty) as asker:
+        assert set(asker.ids("Patient")) == patients
+        assert set(asker.ids("ImagingStudy")) == studies
+        for asked in data.draw(st.lists(questions(world), min_size=1, max_size=6)):
+            matches: list[str] = []
+            for bundle in asker.pages(asked):
+                matches += [name(entry) for entry in entries(bundle)]
+                shown = entries(bundle) + entries(bundle, "include")
+                for entry in shown:
+                    if entry["resource"]["resourceType"] in {"Patient", "ImagingStudy"}:
+                        assert name(entry) in patients | studies
+                    for linked in entry["resource"].get("link", []):
+                        assert linked["other"]["reference"] in patients
+            assert len(matches) == len(set(matches)) == bundle["total"]
+        row = data.draw(st.sampled_from(range(len(world.records))))
+        expected = {
+            f"ImagingStudy/{study(other, number)}"
+            for other in world.same(row)
+            if permitted[row]
+            for number in range(world.records[other][3])
+        }
+        assert set(asker.ids(f"ImagingStudy?patient={row + 1}")) == expected & studies
+        status = 200 if permitted[row] else 403
+        assert asker.get(f"Patient/{row + 1}").status_code == status
+        assert asker.get(f"ImagingStudy/{study(row, 0)}").status_code == status

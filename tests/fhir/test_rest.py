@@ -1,0 +1,316 @@
+"""The RESTful API as clients meet it: negotiation, searches and their pages, and every error."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qsl, urlsplit
+
+import orjson
+import pytest
+from fhir_door import Asker, Door, entries, is_fhir, link, name, outcome
+from region import ADMINISTRATOR, ID_CARD
+
+from exchange import consent, errors, organizations
+from exchange.errors import ExchangeError
+from exchange_fhir.outcome import HTTP, response
+
+FORM = "application/x-www-form-urlencoded"
+
+
+def three_hospitals(door: Door) -> Asker:
+    """Wang was at three hospitals, with a study at each; Li only at nanhu."""
+    for at, code in enumerate(("beicheng", "nanhu", "dongshan"), 1):
+        door.city.send(
+            code,
+            patient=f"W{at}",
+            study=f"1.2.{at}",
+            instance=f"1.4.{at}",
+            card=ID_CARD,
+            StudyDate=f"2026110{at}",
+        )
+    door.city.send("nanhu", patient="L", study="1.2.9", instance="1.4.9", PatientName="Li^Na")
+    door.city.identify()
+    return door.clinician("dongshan")
+
+
+def test_a_person_is_found_once_and_seen_as_one_timeline_over_three_hospitals(door: Door) -> None:
+    asker = three_hospitals(door)
+
+    for number in ("1", "2", "3"):
+        bundle = asker.bundle(
+            f"ImagingStudy?patient={number}&_sort=started&_include=ImagingStudy:patient"
+            "&_include=ImagingStudy:endpoint"
+        )
+        assert bundle["total"] == 3
+        assert [entry["resource"]["id"] for entry in entries(bundle)] == ["1.2.1", "1.2.2", "1.2.3"]
+        assert [name(entry) for entry in entries(bundle, "include")] == [
+            "Patient/1",
+            "Patient/2",
+            "Patient/3",
+            "Endpoint/dicomweb-beicheng",
+            "Endpoint/dicomweb-nanhu",
+            "Endpoint/dicomweb-dongshan",
+        ]
+    by_card = f"patient.identifier=urn:oid:2.16.156.10011.1.3|{ID_CARD}"
+    assert len(asker.ids(f"ImagingStudy?{by_card}")) == 3
+    assert len(asker.ids("ImagingStudy?patient.identifier=urn:oid:2.25.102|W2")) == 3
+
+
+def test_a_patient_comes_with_the_studies_of_that_record(door: Door) -> None:
+    asker = three_hospitals(door)
+
+    bundle = asker.bundle("Patient?name=li&_revinclude=ImagingStudy:patient&_include=*")
+
+    assert bundle["total"] == 1
+    assert [name(entry) for entry in entries(bundle, "include")] == [
+        "Organization/nanhu",
+        "ImagingStudy/1.2.9",
+    ]
+
+
+def test_a_search_by_form_is_the_same_search_and_leaves_no_number_in_an_address(
+    door: Door,
+) -> None:
+    asker = three_hospitals(door)
+    form = f"identifier={ID_CARD}&_count=2"
+
+    answer = asker.post("Patient/_search", form, FORM)
+
+    assert answer.status_code == 200
+    is_fhir(answer.json())
+    assert answer.json() | {"link": []} == asker.bundle(f"Patient?{form}") | {"link": []}
+    following = link(answer.json(), "next")
+    assert following is not None
+    assert ID_CARD not in following
+    assert [name(entry) for entry in entries(asker.bundle(following))] == ["Patient/3"]
+
+
+def test_pages_hold_every_study_once_whatever_their_size(door: Door) -> None:
+    for at in range(7):
+        door.city.send("beicheng", study=f"1.2.{at}", instance=f"1.4.{at}")
+    asker = door.clinician("nanhu")
+    whole = asker.ids("ImagingStudy")
+
+    for count in (1, 2, 3, 7, 8):
+        pages = list(asker.pages(f"ImagingStudy?_count={count}&modality=CT"))
+        assert [page["total"] for page in pages] == [7] * len(pages)
+        assert [name(entry) for page in pages for entry in entries(page)] == whole
+        assert len(pages) == -(-7 // count)
+
+
+def test_the_next_page_is_for_the_one_who_asked(door: Door) -> None:
+    for at in range(3):
+        door.city.send("beicheng", study=f"1.2.{at}", instance=f"1.4.{at}")
+    asker, other = door.clinician("nanhu"), door.clinician("dongshan")
+    following = link(asker.bundle("ImagingStudy?_count=2"), "next")
+    assert following is not None
+
+    assert len(entries(asker.bundle(following))) == 1
+    other.refused(following, 403, "forbidden")
+    asker.refused(following.replace("ImagingStudy", "Patient"), 400, "invalid")
+    asker.refused(f"{following}&modality=CT", 400, "invalid")
+    asker.refused(following[:-2] + "xx", 400, "invalid")
+    asker.refused("ImagingStudy?_page=", 400, "invalid")
+
+
+def test_a_page_asked_for_later_shows_nothing_that_was_withdrawn_meanwhile(door: Door) -> None:
+
+    for at in range(3):
+        door.city.send("beicheng", study=f"1.2.{at}", instance=f"1.4.{at}")
+    asker = door.clinician("nanhu")
+    following = link(asker.bundle("ImagingStudy?_count=2"), "next")
+    assert following is not None
+
+    with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        consent.opt_out(access, "beicheng", "P1")
+
+    bundle = asker.bundle(following)
+    assert (bundle["total"], entries(bundle)) == (0, [])
+
+
+def test_the_self_link_shows_what_was_used(door: Door) -> None:
+    bundle = door.clinician("nanhu").bundle("Patient?name=wang&favourite=colour&_count=9999")
+
+    used = link(bundle, "self")
+    assert used is not None
+    assert parse_qsl(urlsplit(used).query) == [("name", "wang"), ("_count", "500")]
+    (told,) = entries(bundle, "outcome")
+    (issue,) = told["resource"]["issue"]
+    assert (issue["severity"], issue["code"]) == ("warning", "not-supported")
+    assert "favourite" in issue["diagnostics"]
+    assert "colour" not in issue["diagnostics"]
+
+
+@pytest.mark.parametrize(
+    "asked", ["favourite=colour", "name=", "_include=Patient:link", "_summary=text", "_total=no"]
+)
+def test_what_is_not_supported_is_told_or_refused_never_passed_over(door: Door, asked: str) -> None:
+    asker = door.clinician("nanhu")
+
+    assert len(entries(asker.bundle(f"Patient?{asked}"), "outcome")) == 1
+    asker.refused(f"Patient?{asked}", 400, "invalid", Prefer="handling=strict")
+    asker.bundle("Patient?name=wang", Prefer="handling=strict")
+
+
+def test_only_the_number_of_matches_is_told_where_only_that_is_asked(door: Door) -> None:
+    asker = three_hospitals(door)
+
+    for asked in ("_summary=count", "_count=0", "_summary=count&_count=10&_total=none"):
+        bundle = asker.bundle(f"ImagingStudy?{asked}&_include=*")
+        assert (bundle["total"], entries(bundle), link(bundle, "next")) == (4, [], None)
+    assert "total" not in asker.bundle("ImagingStudy?_total=none")
+
+
+def test_studies_are_put_in_the_order_that_is_asked(door: Door) -> None:
+    asker = three_hospitals(door)
+    door.city.send("beicheng", study="1.2.10", instance="1.4.10", StudyDate="", StudyTime="")
+
+    oldest = ["ImagingStudy/1.2.10", *(f"ImagingStudy/1.2.{at}" for at in (1, 9, 2, 3))]
+    assert asker.ids("ImagingStudy?_sort=started") == oldest
+    assert asker.ids("ImagingStudy?_sort=-started") == oldest[::-1]
+    changed = [f"ImagingStudy/1.2.{at}" for at in (1, 2, 3, 9, 10)]
+    assert asker.ids("ImagingStudy?_sort=_lastUpdated") == changed
+    assert asker.ids("ImagingStudy?_sort=-_lastUpdated") == changed[::-1]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Accept": "application/fhir+json"},
+        {"Accept": "application/fhir+json; fhirVersion=4.0"},
+        {"Accept": "application/json"},
+        {"Accept": "text/html, application/xhtml+xml, */*;q=0.8"},
+        {"Accept": "application/fhir+xml, application/fhir+json;q=0.5"},
+    ],
+)
+def test_json_is_answered_to_whoever_takes_it(door: Door, headers: dict[str, str]) -> None:
+    asker = door.clinician("nanhu")
+    answer = asker.get("Organization", **headers)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/fhir+json; charset=utf-8"
+    assert asker.get("Organization?_format=json", Accept="application/xml").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/fhir+xml",
+        "text/html",
+        "application/fhir+json; fhirVersion=5.0",
+        "application/fhir+json;q=0",
+    ],
+)
+def test_what_cannot_be_answered_in_json_is_not_acceptable(door: Door, accept: str) -> None:
+    asker = door.clinician("nanhu")
+    for path in ("metadata", "Patient", "Organization/nanhu"):
+        asker.refused(path, 406, "not-supported", Accept=accept)
+    asker.refused("Patient?_format=xml", 406, "not-supported")
+
+
+def test_nobody_unknown_is_told_anything_but_the_capabilities(door: Door) -> None:
+    stranger = door.asker(None)
+
+    for path in ("Patient", "Patient/1", "ImagingStudy/1.2.1", "Organization", "Nothing", "a/b/c"):
+        stranger.refused(path, 401, "login")
+        assert stranger.get(path).headers["www-authenticate"].startswith("Bearer")
+    assert stranger.get("metadata").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("Patient/999", "not-found"),
+        ("Patient/x", "not-found"),
+        ("Patient/99999999999999999999", "not-found"),
+        ("ImagingStudy/1.2.999", "not-found"),
+        ("Organization/x", "not-found"),
+        ("Endpoint/beicheng", "not-found"),
+        ("Observation", "not-supported"),
+        ("Observation/1", "not-supported"),
+        ("Patient/1/_history", "not-supported"),
+        ("Patient/1/_history/1", "not-supported"),
+        ("Patient/1/$everything", "not-supported"),
+        ("", "not-supported"),
+    ],
+)
+def test_what_is_not_there_is_not_found(door: Door, path: str, code: str) -> None:
+    door.clinician("nanhu").refused(path, 404, code)
+
+
+def test_whose_record_is_not_shared_is_refused_with_the_reason(door: Door) -> None:
+
+    door.city.send("beicheng", card=ID_CARD)
+    asker, owner = door.clinician("nanhu"), door.clinician("beicheng")
+    for path in ("Patient/1", "ImagingStudy/1.2.1"):
+        asker.read(path)
+
+    with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        consent.opt_out(access, "beicheng", "P1")
+
+    for path in ("Patient/1", "ImagingStudy/1.2.1"):
+        assert "consent" in asker.refused(path, 403, "forbidden")
+        owner.read(path)
+    for path in ("Patient", "ImagingStudy", f"Patient?identifier={ID_CARD}"):
+        assert asker.bundle(path)["total"] == 0
+        assert owner.bundle(path)["total"] == 1
+    assert "role" in door.administrator().refused("Patient", 403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("POST", "Patient", "GET"),
+        ("PUT", "Patient/1", "GET"),
+        ("DELETE", "ImagingStudy/1.2.1", "GET"),
+        ("PATCH", "Organization/nanhu", "GET"),
+        ("DELETE", "Patient/_search", "POST"),
+        ("POST", "metadata", "GET"),
+    ],
+)
+def test_what_would_change_something_is_not_allowed(
+    door: Door, method: str, path: str, allow: str
+) -> None:
+    asker = door.clinician("nanhu")
+    headers = {"Authorization": f"Bearer {asker.token}"}
+
+    answer = door.client.request(method, f"/fhir/{path}", headers=headers)
+
+    outcome(answer, 405, "not-supported")
+    assert answer.headers["allow"] == allow
+
+
+def test_a_body_that_is_not_fhir_is_told_apart_from_one_that_is_not_wanted(door: Door) -> None:
+    asker = door.clinician("nanhu")
+
+    for body in ("{", "[]", "{}", '{"resourceType": 7}'):
+        outcome(asker.post("Patient", body, "application/fhir+json"), 400, "structure")
+    patient = orjson.dumps({"resourceType": "Patient"})
+    outcome(asker.post("Patient", patient, "application/fhir+json"), 405, "not-supported")
+    outcome(asker.post("Patient/_search", "{}", "application/json"), 415, "not-supported")
+    outcome(asker.post("Patient/_search", b"\xff=1", FORM), 400, "structure")
+    outcome(asker.post("Patient/_search", "a" * 70000, FORM), 413, "too-long")
+
+
+def test_every_error_of_the_exchange_has_its_answer() -> None:
+    assert set(HTTP) == set(ExchangeError.__subclasses__())
+    for error in HTTP:
+        told = orjson.loads(bytes(response(error("the next step")).body))
+        is_fhir(told)
+        assert told["issue"][0]["diagnostics"] == "the next step"
+    assert response(errors.Unavailable("later")).headers["retry-after"]
+
+
+def test_what_nobody_expected_tells_and_logs_no_patient(
+    door: Door, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(_: object) -> None:
+        raise KeyError("王小东")
+
+    asker = door.clinician("nanhu")
+    monkeypatch.setattr(organizations, "everyone", fails)
+
+    told = asker.refused("Patient?name=王小东", 500, "exception")
+
+    assert "王" not in told + caplog.text
+    assert re.search(r"unexpected KeyError at test_rest\.py:\d+ < rest\.py:\d+", caplog.text)

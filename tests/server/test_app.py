@@ -1,0 +1,187 @@
+"""What the HTTP application answers beside its doors, and how every answer is mannered."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fastapi import APIRouter, Request
+from pydantic import AnyHttpUrl
+from starlette.testclient import TestClient
+from structlog.testing import capture_logs
+
+from exchange.access import Exchange
+from exchange_server.app import Door, create_app
+from exchange_server.authentication import Identify
+from exchange_server.composition import application, tokens
+from exchange_server.keys import make_keys
+from exchange_server.settings import Settings
+from exchange_storage.database import Database
+from exchange_storage.filesystem import FilesystemStore
+from exchange_storage.objects import MemoryStore, ObjectStore, Stored, StoreUnavailable
+from exchange_storage.spool import SpooledStore
+
+LIMIT = 2048
+
+
+class Away(MemoryStore):
+    """A remote store that does not answer."""
+
+    def stat(self, key: str) -> Stored:
+        raise StoreUnavailable("no answer")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    make_keys(tmp_path / "keys")
+    return Settings(data=tmp_path, http_body_limit=LIMIT)
+
+
+def opened(tmp_path: Path, objects: ObjectStore) -> Exchange:
+    database = Database(f"sqlite:///{tmp_path / 'index.sqlite'}")
+    return Exchange(database, objects, Ed25519PrivateKey.generate())
+
+
+@pytest.fixture
+def exchange(tmp_path: Path) -> Iterator[Exchange]:
+    one = opened(tmp_path, MemoryStore())
+    one.prepare()
+    yield one
+    one.close()
+
+
+def client(
+    exchange: Exchange, settings: Settings, *doors: Door, address: str = "127.0.0.1"
+) -> TestClient:
+    app = create_app(exchange, settings, tokens(settings), doors)
+    return TestClient(app, client=(address, 50000), raise_server_exceptions=False)
+
+
+def probe(*, takes_instances: bool = False) -> Door:
+    """A door with a route that counts what it is sent, one that fails, and one with a link."""
+
+    def routes(_exchange: Exchange, _identify: Identify) -> APIRouter:
+        router = APIRouter()
+
+        @router.post("/patients/{number}")
+        async def count(request: Request) -> int:
+            return len(await request.body())
+
+        @router.get("/failing")
+        def fail() -> None:
+            raise RuntimeError("王小东")
+
+        @router.get("/link")
+        def link(request: Request) -> str:
+            return str(request.url_for("count", number="1"))
+
+        return router
+
+    return Door(name="probe", prefix="/probe", routes=routes, takes_instances=takes_instances)
+
+
+def test_an_exchange_that_has_all_its_parts_is_ready(
+    exchange: Exchange, settings: Settings
+) -> None:
+    asked = client(exchange, settings)
+    assert asked.get("/health").json() == {"status": "ok"}
+    assert asked.get("/ready").json() == {
+        "status": "ready",
+        "parts": {"index": "ok", "reception": "ok", "objects": "ok"},
+    }
+
+
+def test_an_index_that_was_not_brought_to_this_release_is_not_ready(
+    tmp_path: Path, settings: Settings
+) -> None:
+    exchange = opened(tmp_path, MemoryStore())
+    answer = client(exchange, settings).get("/ready")
+    assert (answer.status_code, answer.json()["parts"]["index"]) == (503, "unavailable")
+    assert client(exchange, settings).get("/health").status_code == 200
+    exchange.close()
+
+
+def test_while_the_remote_store_is_away_the_spool_still_receives(
+    tmp_path: Path, settings: Settings
+) -> None:
+    exchange = opened(tmp_path, SpooledStore(FilesystemStore(tmp_path / "spool"), Away()))
+    exchange.prepare()
+    asked = client(exchange, settings)
+    answer = asked.get("/ready")
+    assert answer.status_code == 200
+    assert answer.json()["parts"] == {"index": "ok", "reception": "ok", "objects": "unavailable"}
+    told = asked.get("/metrics").text
+    assert 'exchange_part_ready{part="objects"} 0.0' in told
+    assert "exchange_spool_objects 0.0" in told
+    exchange.close()
+
+
+def test_metrics_are_for_the_networks_that_are_set(exchange: Exchange, settings: Settings) -> None:
+    told = client(exchange, settings).get("/metrics")
+    assert told.headers["content-type"].startswith("text/plain")
+    assert "exchange_tokens_issued_total" in told.text
+    assert client(exchange, settings, address="192.0.2.9").get("/metrics").status_code == 403
+
+
+def test_no_answer_stays_in_a_cache_or_a_frame(exchange: Exchange, settings: Settings) -> None:
+    asked = client(exchange, settings, probe())
+    for path in ("/health", "/nothing", "/probe/link"):
+        headers = asked.get(path).headers
+        assert headers["cache-control"] == "no-store"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+
+
+@pytest.mark.parametrize("length", ["announced", "not announced"])
+def test_a_body_that_is_too_long_is_refused_but_by_the_door_for_instances(
+    exchange: Exchange, settings: Settings, length: str
+) -> None:
+    body = b"x" * (LIMIT + 1)
+    content = body if length == "announced" else iter([body[:LIMIT], body[LIMIT:]])
+    answer = client(exchange, settings, probe()).post("/probe/patients/1", content=content)
+    assert answer.status_code == 413
+    for door, size in ((probe(), LIMIT), (probe(takes_instances=True), LIMIT + 1)):
+        asked = client(exchange, settings, door)
+        assert asked.post("/probe/patients/1", content=b"x" * size).json() == size
+
+
+def test_the_log_tells_the_route_and_not_whom_it_was_about(
+    exchange: Exchange, settings: Settings
+) -> None:
+    asked = client(exchange, settings, probe())
+    with capture_logs() as logged:
+        asked.post("/probe/patients/350203199001011234?name=王小东")
+        asked.get("/somewhere/350203199001011234")
+    told = [(one["method"], one["route"], one["status"]) for one in logged]
+    assert told == [("POST", "/probe/patients/{number}", "200"), ("GET", "none", "404")]
+    assert "350203199001011234" not in str(logged)
+    assert "王" not in str(logged)
+
+
+def test_a_failure_is_told_without_what_it_says(exchange: Exchange, settings: Settings) -> None:
+    answer = client(exchange, settings, probe()).get("/probe/failing")
+    assert answer.status_code == 500
+    assert "王小东" not in answer.text
+
+
+def test_links_are_what_clients_write(exchange: Exchange, settings: Settings) -> None:
+    public = settings.model_copy(update={"public_url": AnyHttpUrl("https://images.example.cn")})
+    answer = client(exchange, public, probe()).get("/probe/link")
+    assert answer.json() == "https://images.example.cn/probe/patients/1"
+    assert answer.headers["strict-transport-security"]
+    assert client(exchange, settings, probe()).get("/probe/link").json().startswith("http://test")
+
+
+def test_the_description_is_served_only_where_it_is_set(
+    exchange: Exchange, settings: Settings
+) -> None:
+    assert client(exchange, settings).get("/openapi.json").status_code == 404
+    documented = settings.model_copy(update={"http_documentation": True})
+    assert client(exchange, documented).get("/openapi.json").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/dicom-web/studies", "/fhir/Patient", "/fhir/ImagingStudy/1"])
+def test_no_door_opens_without_a_token(exchange: Exchange, settings: Settings, path: str) -> None:
+    answer = TestClient(application(exchange, settings)).get(path)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"].startswith("Bearer")

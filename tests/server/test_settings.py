@@ -1,0 +1,97 @@
+"""What an operator sets, where, and how mistakes are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from pydantic_core import PydanticUndefined
+
+from exchange.errors import Invalid
+from exchange_server.settings import Settings, load
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EXCHANGE_DATA", str(tmp_path))
+    monkeypatch.delenv("EXCHANGE_CONFIG", raising=False)
+
+
+def test_a_variable_comes_before_the_file_and_the_file_before_the_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "exchange.toml").write_text('http_port = 9001\nae_title = "CITY"\n')
+    monkeypatch.setenv("EXCHANGE_HTTP_PORT", "9002")
+    told = load()
+    assert (told.http_port, told.ae_title, told.dimse_port) == (9002, "CITY", 11112)
+
+
+def test_the_file_can_lie_elsewhere_and_name_the_data_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "etc.toml"
+    file.write_text('data = "/srv/images"\nhttp_addresses = ["0.0.0.0", "::"]\n')
+    monkeypatch.delenv("EXCHANGE_DATA")
+    monkeypatch.setenv("EXCHANGE_CONFIG", str(file))
+    told = load()
+    assert told.database == "sqlite:////srv/images/index.sqlite"
+    assert told.http_addresses == ("0.0.0.0", "::")  # noqa: S104
+    assert told.http_url == "http://localhost:8080"
+
+
+def test_a_file_that_is_named_and_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXCHANGE_CONFIG", "/nowhere/exchange.toml")
+    with pytest.raises(Invalid, match="/nowhere/"):
+        load()
+
+
+def test_several_values_stand_in_one_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXCHANGE_HTTP_ADDRESSES", "10.0.0.1, fd00::1")
+    monkeypatch.setenv("EXCHANGE_METRICS_FROM", "10.0.0.0/8")
+    told = load()
+    assert told.http_addresses == ("10.0.0.1", "fd00::1")
+    assert [str(one) for one in told.metrics_networks] == ["10.0.0.0/8"]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("http_prot = 1", "EXCHANGE_HTTP_PROT"),
+        ("http_port = 70000", "EXCHANGE_HTTP_PORT"),
+        ('timezone = "Mars/Olympus"', "IANA"),
+        ('object_store = "s3"', "s3_endpoint"),
+        ('http_tls_certificate = "c.pem"', "belong together"),
+        ('public_url = "https://example.cn/path"', "only scheme, host and port"),
+        ('ae_title = "SEVENTEEN LETTERS"', "EXCHANGE_AE_TITLE"),
+        ("token_lifetime = 86400", "EXCHANGE_TOKEN_LIFETIME"),
+        ("http_port = ", "cannot be read"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path: Path, line: str, told: str) -> None:
+    (tmp_path / "exchange.toml").write_text(f"{line}\n")
+    with pytest.raises(Invalid, match=told):
+        load()
+
+
+def test_no_error_shows_a_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "exchange.toml").write_text('object_store = "s3"\ns3_endpoint = "s3:9000"\n')
+    monkeypatch.setenv("EXCHANGE_S3_SECRET_KEY", "geheim")
+    monkeypatch.setenv("EXCHANGE_DATABASE_URL", "postgresql://exchange:geheim@db/exchange")
+    with pytest.raises(Invalid) as refused:
+        load()
+    assert "geheim" not in str(refused.value)
+    monkeypatch.setenv("EXCHANGE_S3_ACCESS_KEY", "exchange")
+    assert "geheim" not in repr(load())
+
+
+def test_every_setting_is_described_and_none_is_a_secret_by_default() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        if field.default is not PydanticUndefined and isinstance(field.default, SecretStr):
+            assert field.default.get_secret_value() == "", name
+
+
+def test_nobody_outside_is_served_unless_it_was_set() -> None:
+    told = load()
+    assert set(told.http_addresses) | set(told.dimse_addresses) <= {"127.0.0.1", "::1"}

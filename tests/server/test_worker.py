@@ -1,0 +1,155 @@
+"""The later work: done, tried again, given up; checkpoints and the spool."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import select, update
+from structlog.testing import capture_logs
+
+from exchange import audit, jobs
+from exchange.access import Exchange
+from exchange.errors import Unavailable
+from exchange_server.composition import worker
+from exchange_server.settings import Settings
+from exchange_server.worker import Worker
+from exchange_storage.database import Database
+from exchange_storage.filesystem import FilesystemStore
+from exchange_storage.objects import MemoryStore
+from exchange_storage.records import Job
+from exchange_storage.spool import SpooledStore
+
+
+@pytest.fixture
+def remote() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def exchange(database_url: str, tmp_path: Path, remote: MemoryStore) -> Iterator[Exchange]:
+    """An exchange with a spool, as a city has it."""
+    store = SpooledStore(FilesystemStore(tmp_path / "spool", durable=False), remote)
+    opened = Exchange(Database(database_url), store, Ed25519PrivateKey.generate())
+    opened.prepare()
+    yield opened
+    opened.close()
+
+
+def ask(exchange: Exchange, kind: str, subject: str) -> None:
+    with exchange.database.writing() as session:
+        jobs.ask(session, kind, subject, datetime.now(UTC))
+
+
+def waiting(exchange: Exchange) -> list[Job]:
+    with exchange.database.reading() as session:
+        return list(session.scalars(select(Job)))
+
+
+def test_what_was_asked_for_is_done_once(exchange: Exchange) -> None:
+    done: list[str] = []
+    one = Worker(exchange, {"thumbnail": lambda _, subject: done.append(subject)})
+    ask(exchange, "thumbnail", "7")
+    ask(exchange, "thumbnail", "7")
+    ask(exchange, "thumbnail", "8")
+    assert one.run_once() == 2
+    assert one.run_once() == 0
+    assert sorted(done) == ["7", "8"]
+    assert waiting(exchange) == []
+
+
+def test_what_is_asked_for_again_while_it_is_done_stays(exchange: Exchange) -> None:
+    one = Worker(exchange, {"thumbnail": lambda here, subject: ask(here, "thumbnail", subject)})
+    ask(exchange, "thumbnail", "7")
+    one.run_once()
+    assert [job.subject for job in waiting(exchange)] == ["7"]
+
+
+def test_a_job_that_fails_is_tried_again_and_tells_no_patient_data(exchange: Exchange) -> None:
+    def fail(_: Exchange, __: str) -> None:
+        raise ValueError("王小东 350203199001011234")
+
+    ask(exchange, "thumbnail", "7")
+    with capture_logs() as logged:
+        assert Worker(exchange, {"thumbnail": fail}).run_once() == 1
+    (job,) = waiting(exchange)
+    assert (job.attempts, job.dead, job.leased_until) == (1, False, None)
+    assert job.due > datetime.now(UTC)
+    assert job.last_error.startswith("ValueError at test_worker.py:")
+    assert "王小东" not in str(logged)
+    assert [one["kind"] for one in logged if one["event"] == "job_failures"] == ["thumbnail"]
+
+
+def test_a_job_that_always_fails_is_given_up_until_somebody_retries_it(exchange: Exchange) -> None:
+    def fail(_: Exchange, __: str) -> None:
+        raise Unavailable("the index does not answer; try again later")
+
+    one = Worker(exchange, {"thumbnail": fail})
+    ask(exchange, "thumbnail", "7")
+    for _ in range(jobs.ATTEMPTS):
+        with exchange.database.writing() as session:
+            session.execute(update(Job).values(due=datetime.now(UTC)))
+        assert one.run_once() == 1
+    with exchange.database.reading() as session:
+        (given_up,) = jobs.dead_letters(session)
+    assert given_up.last_error == "Unavailable: the index does not answer; try again later"
+    assert one.run_once() == 0
+    with exchange.database.writing() as session:
+        assert jobs.retry(session, given_up.id + 1) == 0
+        assert jobs.retry(session, given_up.id) == 1
+    assert one.run_once() == 1
+
+
+def test_the_trail_gets_a_checkpoint_that_proves_it(
+    exchange: Exchange, remote: MemoryStore, tmp_path: Path
+) -> None:
+    one = worker(exchange, Settings(data=tmp_path))
+    while one.run_once():
+        pass
+    one.empty_spool_once()
+    (kept,) = remote.list(audit.CHECKPOINTS)
+    assert kept.key == f"audit/{0:020}.json"
+    with exchange.database.reading() as session:
+        assert list(audit.verify(session, exchange.signing_key, exchange.objects)) == []
+
+
+def test_the_spool_is_emptied_into_the_remote_store(
+    exchange: Exchange, remote: MemoryStore
+) -> None:
+    exchange.objects.put("studies/1/2/3.dcm", b"image")
+    exchange.objects.put("studies/1/2/4.dcm", b"ours")
+    remote.put("studies/1/2/4.dcm", b"another's")
+    with capture_logs() as logged:
+        assert Worker(exchange, {}).empty_spool_once() is False
+    assert remote.get("studies/1/2/3.dcm") == b"image"
+    assert remote.get("studies/1/2/4.dcm") == b"another's"
+    assert exchange.objects.get("studies/1/2/4.dcm") == b"ours"
+    (stuck,) = [one for one in logged if one["event"] == "spool_stuck"]
+    assert (stuck["reason"], stuck["keys"]) == ("differs", ["studies/1/2/4.dcm"])
+
+
+def test_a_worker_goes_on_when_the_index_was_away_and_ends_when_it_is_told(
+    tmp_path: Path,
+) -> None:
+    exchange = Exchange(
+        Database(f"sqlite:///{tmp_path / 'index.sqlite'}"),
+        MemoryStore(),
+        Ed25519PrivateKey.generate(),
+    )
+    stop, done = threading.Event(), threading.Event()
+    one = Worker(exchange, {"thumbnail": lambda *_: done.set()})
+    running = threading.Thread(target=one.run, args=(stop,))
+    running.start()  # with no table to look into yet
+    try:
+        exchange.prepare()
+        ask(exchange, "thumbnail", "7")
+        assert done.wait(60)
+    finally:
+        stop.set()
+        running.join(60)
+    assert not running.is_alive()
+    exchange.close()
