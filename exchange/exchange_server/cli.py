@@ -506,6 +506,26 @@ def query(
     )
 
 
+@app.command(
+    help=say("演示：三家医院发送，一位医生查看", "The demo: three hospitals send, a clinician opens")
+)
+def demo(
+    once: Annotated[
+        bool, typer.Option("--once", help=say("演示后即结束", "End after the story"))
+    ] = False,
+    size: Annotated[
+        str, typer.Option(help=say("规模", "Size of the city: small, default or large"))
+    ] = "default",
+    data: Annotated[
+        Path | None,
+        typer.Option(help=say("保留数据的空目录", "An empty folder to make it in, and to keep")),
+    ] = None,
+) -> None:
+    from exchange_server import demo as story
+
+    raise typer.Exit(story.run(size=size, once=once, data=data))
+
+
 def _operator() -> Requester:
     return Requester(
         name=f"cli:{getpass.getuser()}",

@@ -507,7 +507,7 @@ def _someone(city: City) -> tuple[Hospital, str]:
     for person in city.people:
         at = {one.hospital for one in city.studies if one.person == person.id}
         records = city.records_of(person.id)
-        plain = all(one.resident_id == person.resident_id and not one.traps for one in records)
+        plain = all(one.resident_id == person.resident_id for one in records)
         for hospital in city.hospitals:
             own = any(one.hospital == hospital.code and one.hospital in at for one in records)
             others = len(at - {hospital.code})

@@ -169,7 +169,7 @@ def questions(world: World) -> st.SearchStrategy[str]:
 
 
 @given(worlds(), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_no_search_shows_or_counts_what_the_policy_refuses(
     empty: tuple[Path, Ed25519PrivateKey], world: World, data: st.DataObject
 ) -> None:

@@ -28,7 +28,7 @@ class Away(MemoryStore):
     """A remote store that does not answer."""
 
     def stat(self, key: str) -> Stored:
-        raise StoreUnavailable("no answer")
+        raise StoreUnavailable(f"no answer about {key}")
 
 
 @pytest.fixture

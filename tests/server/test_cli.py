@@ -1,0 +1,228 @@
+"""What an operator types, and what is answered: each command once as it should be, and refused."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from pydicom.data import get_testdata_file
+from real_parts import free_ports
+from sqlalchemy import text
+
+from exchange import jobs
+from exchange.access import Exchange
+from exchange_server.cli import main
+from exchange_server.composition import dicom_node, open_exchange, worker
+from exchange_server.settings import load
+
+NORTH = ("--name", "北城医院", "--credit-code", "123502004266007916", "--issuer", "2.25.1")
+CT = Path(str(get_testdata_file("CT_small.dcm")))
+CT_PATIENT = "1CT1"
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in a data directory of its own; returns status, stdout and stderr."""
+    http, dimse = free_ports(2)
+    for name, value in {
+        "DATA": str(tmp_path / "data"),
+        "HTTP_PORT": str(http),
+        "DIMSE_PORT": str(dimse),
+        "DIMSE_ADDRESSES": "127.0.0.1",
+        "LANGUAGE": "en",
+    }.items():
+        monkeypatch.setenv(f"EXCHANGE_{name}", value)
+
+    def typed(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return typed
+
+
+@pytest.fixture
+def city(run: Run) -> Run:
+    """The same, after `init` and with hospital `north`, whose PACS calls from loopback."""
+    assert run("init")[0] == 0
+    assert run("organization", "add", "north", *NORTH, "--ae", "PACS@127.0.0.1:104")[0] == 0
+    return run
+
+
+@contextmanager
+def exchange() -> Iterator[Exchange]:
+    opened = open_exchange(load())
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@pytest.fixture
+def node(city: Run) -> Iterator[str]:
+    """A running node of the exchange; its address."""
+    with exchange() as opened:
+        acceptor = dicom_node(opened, load())
+        thread = threading.Thread(target=acceptor.serve_forever)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{load().dimse_port}"
+        finally:
+            acceptor.stop(5)
+            thread.join()
+
+
+def test_init_shows_a_password_once_and_refuses_to_do_so_again(run: Run) -> None:
+    status, out, err = run("init")
+    name, password = out.rstrip("\n").split("\t")
+    assert (status, name) == (0, "admin")
+    assert len(password) >= 20
+    assert password not in err
+    status, out, err = run("init")
+    assert (status, out) == (1, "")
+    assert err == "Error: this user name is taken\n"
+
+
+def test_before_init_every_command_says_what_to_do(run: Run) -> None:
+    for command in (("organization", "list"), ("serve",), ("check",), ("token", "admin")):
+        status, out, err = run(*command)
+        assert (status, out) == (1, "")
+        assert "run `exchange init`" in err
+
+
+def test_hospitals_are_registered_and_listed(city: Run) -> None:
+    assert city("organization", "list") == (
+        0,
+        "north\t北城医院\t123502004266007916\t2.25.1\tyes\tPACS@127.0.0.1:104\n",
+        "",
+    )
+    status, _, err = city("organization", "add", "south", *NORTH)
+    assert (status, err) == (1, "Error: the code, credit code or issuer is that of north\n")
+    status, _, err = city("organization", "add", "south", *NORTH, "--ae", "nonsense")
+    assert (status, "TITLE@address" in err) == (1, True)
+
+
+def test_users_are_registered_with_a_password_of_theirs_or_a_new_one(city: Run) -> None:
+    added = ("user", "add", "zhang", "--organization", "north")
+    status, out, _ = city(*added, "--password-stdin", stdin="correct horse\n")
+    assert (status, out) == (0, "")
+    status, out, _ = city("user", "add", "li", "--role", "system", "--organization", "north")
+    assert (status, out.split("\t")[0]) == (0, "li")
+    assert city("user", "add", "wang")[2] == "Error: a clinician belongs to an organization\n"
+    status, _, err = city(*added, "--password-stdin", stdin="short\n")
+    assert (status, "10 to 256" in err) == (1, True)
+
+
+def test_a_token_is_all_that_is_printed(city: Run) -> None:
+    status, out, err = city("token", "admin", "--lifetime", "60")
+    assert (status, out.count("."), out.count("\n"), err) == (0, 2, 1, "")
+    assert city("token", "nobody")[0] == 1
+    assert city("token", "admin", "--lifetime", "999999")[0] == 1
+    before = set((load().keys / "tokens").iterdir())
+    assert city("keys", "rotate")[0] == 0
+    assert len(set((load().keys / "tokens").iterdir()) - before) == 1
+
+
+def test_images_are_sent_as_they_are_and_found(node: str, city: Run, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not an image")
+    (tmp_path / "ct.dcm").write_bytes(CT.read_bytes())
+    status, out, err = city("send", node, str(tmp_path), "--calling", "PACS")
+    assert (status, out, err) == (0, "", "1 sent, 0 failed\n")
+    status, out, _ = city(
+        "query", node, "-k", f"PatientID={CT_PATIENT}", "--level", "patient", "--calling", "PACS"
+    )
+    assert (status, out.split("\t")[0]) == (0, CT_PATIENT)
+    assert city("query", node, "-k", "PatientID=none", "--calling", "PACS") == (0, "", "")
+
+
+def test_what_was_not_sent_is_named_with_the_reason(node: str, city: Run, tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("not an image")
+    status, out, err = city("send", node, str(CT), str(notes), "--calling", "PACS")
+    assert (status, out) == (1, f"{notes}\tis not a DICOM file\n")
+    assert err == "1 sent, 1 failed\n"
+    status, _, err = city("send", node, str(CT), "--calling", "STRANGER")
+    assert (status, "rejected" in err) == (1, True)
+    free = free_ports(1)[0]
+    assert "does not answer" in city("send", f"127.0.0.1:{free}", str(CT))[2]
+    assert "host:port" in city("send", "127.0.0.1", str(CT))[2]
+
+
+def test_a_wrong_question_is_refused(node: str, city: Run) -> None:
+    asked = ("query", node, "--calling", "PACS")
+    assert "PS3.6" in city(*asked, "-k", "PatientIdentity=1")[2]
+    assert "level is" in city(*asked, "--level", "hospital")[2]
+    status, _, err = city(*asked, "-k", "StudyDate=yesterday")
+    assert (status, "A900" in err) == (1, True)
+
+
+def test_consent_is_recorded_for_patients_who_are_known(node: str, city: Run) -> None:
+    city("send", node, str(CT), "--calling", "PACS")
+    whose = ("--organization", "north", "--patient")
+    assert city("consent", "deny", *whose, CT_PATIENT)[0] == 0
+    assert city("consent", "permit", *whose, CT_PATIENT)[0] == 0
+    status, _, err = city("consent", "deny", *whose, "404")
+    assert (status, "no patient with this number" in err) == (1, True)
+
+
+def test_the_trail_is_listed_and_proven_until_somebody_edits_it(city: Run) -> None:
+    assert city("audit", "verify")[0] == 0
+    status, out, _ = city("audit", "list", "--limit", "2")
+    assert (status, len(out.splitlines())) == (0, 2)
+    with exchange() as opened, opened.database.writing() as session:
+        edited = "UPDATE audit_record SET content = replace(content, 'north', 'south')"
+        session.execute(text(f"{edited} WHERE sequence = 2"))
+    status, out, err = city("audit", "verify")
+    assert (status, out.split("\t")[0]) == (1, "2")
+    assert err == "1 records are not as written\n"
+
+
+def test_the_store_is_checked_object_by_object(node: str, city: Run) -> None:
+    city("send", node, str(CT), "--calling", "PACS")
+    assert city("check")[0] == 0
+    (kept,) = (load().data / "objects/objects/studies").rglob("*.dcm")
+    whole = kept.read_bytes()
+    kept.chmod(0o600)
+    kept.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert city("check", "--no-read")[0] == 0
+    status, out, err = city("check")
+    assert (status, "do not have the digest" in out) == (1, True)
+    assert err == "1 objects are damaged\n"
+
+
+def test_jobs_are_counted_and_retried(node: str, city: Run) -> None:
+    city("send", node, str(CT), "--calling", "PACS")
+    kinds = {line.split("\t")[1] for line in city("job", "list")[1].splitlines()}
+    assert kinds == {jobs.IDENTIFY, jobs.REFRESH}
+    with exchange() as opened:
+        while worker(opened, load()).run_once():
+            pass
+        with opened.database.writing() as session:
+            session.execute(text("UPDATE job SET dead = true, last_error = 'ValueError at x.py:1'"))
+    assert "given up\tValueError at x.py:1" in city("job", "list")[1]
+    assert city("job", "retry")[0] == 0
+    assert "given up" not in city("job", "list")[1]
+    assert city("job", "retry", "4711")[0] == 1
+
+
+def test_a_port_that_is_taken_is_told(node: str, city: Run) -> None:
+    with exchange() as opened, pytest.raises(Exception, match=r"cannot listen on port \d+"):
+        dicom_node(opened, load())
+
+
+def test_people_are_spoken_to_in_chinese_unless_they_read_english(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EXCHANGE_LANGUAGE")
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    assert run("check")[2].startswith("错误：")
+    monkeypatch.setenv("LC_ALL", "en_GB.UTF-8")
+    assert run("check")[2].startswith("Error: ")

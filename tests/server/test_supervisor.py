@@ -1,0 +1,214 @@
+"""Processes: started together, started again when they crash, stopped together, none left over."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import urllib3
+from real_parts import PATIENCE, free_ports
+
+from exchange_server.supervisor import Supervisor
+
+EXCHANGE = (sys.executable, "-m", "exchange_server")
+READY = """
+    import os, signal, socket, sys, time
+    from pathlib import Path
+    def ready():
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+            told.sendto(f"READY=1\\nMAINPID={os.getpid()}".encode(), os.environ["NOTIFY_SOCKET"])
+"""
+
+
+def supervise(script: str, tmp_path: Path, *, count: int = 1, stop_seconds: float = 30) -> int:
+    """Supervise `count` processes of a Python script; told to stop when all are ready."""
+    source = textwrap.dedent(READY) + textwrap.dedent(script)
+    return Supervisor(
+        roles={"child": count},
+        command=lambda _: [sys.executable, "-c", source, str(tmp_path)],
+        stop_seconds=stop_seconds,
+        on_ready=lambda: os.kill(os.getpid(), signal.SIGTERM),
+    ).run()
+
+
+def test_when_all_are_ready_it_is_said_and_all_stop_when_told(tmp_path: Path) -> None:
+    script = """
+        signal.signal(signal.SIGTERM, lambda *_: (Path(sys.argv[1], str(os.getpid())).touch(), sys.exit()))
+        ready()
+        signal.pause()
+    """
+    assert supervise(script, tmp_path, count=3) == 0
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_one_that_cannot_start_ends_the_start(tmp_path: Path) -> None:
+    assert supervise("sys.exit(3)", tmp_path) == 1
+
+
+def test_one_that_does_not_stop_is_killed_at_the_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exchange_server.supervisor.AFTER_DEADLINE", 0.0)
+    script = """
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        ready()
+        while True: signal.pause()
+    """
+    assert supervise(script, tmp_path, stop_seconds=0.2) == 1
+
+
+def test_one_that_crashes_is_started_again(tmp_path: Path) -> None:
+    script = """
+        lives = Path(sys.argv[1], "lives")
+        lives.write_text(lives.read_text() + "x" if lives.exists() else "x")
+        ready()
+        if len(lives.read_text()) < 3: os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getppid(), signal.SIGTERM)
+        signal.pause()
+    """
+    source = textwrap.dedent(READY) + textwrap.dedent(script)
+    announced: list[str] = []
+    # The first life must be seen ready before it ends, so that this is no failure to start.
+    source = source.replace("ready()\nif", "ready()\ntime.sleep(0.5)\nif")
+    status = Supervisor(
+        roles={"child": 1},
+        command=lambda _: [sys.executable, "-c", source, str(tmp_path)],
+        stop_seconds=30,
+        on_ready=lambda: announced.append("ready"),
+    ).run()
+    assert status == 0
+    assert (tmp_path / "lives").read_text() == "xxx"
+    assert announced == ["ready"]
+
+
+# -- The whole exchange ---------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Served:
+    """A running `exchange serve`."""
+
+    process: subprocess.Popen[str]
+    environment: dict[str, str]
+    password: str
+    ready_file: Path
+
+    @property
+    def url(self) -> str:
+        return str(json.loads(self.ready_file.read_text())["http"][0])
+
+    def children(self) -> dict[str, int]:
+        """Process numbers by role."""
+        task = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        found = {}
+        for pid in task.read_text().split():
+            with suppress(OSError):
+                found[Path(f"/proc/{pid}/cmdline").read_text().split("\0")[-2]] = int(pid)
+        return found
+
+    def request(self, method: str, path: str, **fields: str) -> urllib3.BaseHTTPResponse:
+        with urllib3.PoolManager(retries=False, timeout=PATIENCE) as http:
+            encoded = {"encode_multipart": False} if fields else {}
+            return http.request(method, self.url + path, fields=fields or None, **encoded)
+
+
+def wait_until(what: str, holds: object) -> None:
+    assert callable(holds)
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    http, dimse = free_ports(2)
+    environment = {
+        **os.environ,
+        "EXCHANGE_DATA": str(tmp_path / "data"),
+        "EXCHANGE_HTTP_ADDRESSES": "127.0.0.1",
+        "EXCHANGE_DIMSE_ADDRESSES": "127.0.0.1",
+        "EXCHANGE_HTTP_PORT": str(http),
+        "EXCHANGE_DIMSE_PORT": str(dimse),
+        "EXCHANGE_STOP_SECONDS": "20",
+        "EXCHANGE_LANGUAGE": "en",
+    }
+    made = subprocess.run(
+        [*EXCHANGE, "init"], env=environment, capture_output=True, text=True, check=True
+    )
+    ready_file = tmp_path / "ready.json"
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [*EXCHANGE, "serve", "--ready-file", str(ready_file)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    one = Served(process, environment, made.stdout.split("\t")[1].strip(), ready_file)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()  # what a script waits for
+        assert line.startswith("READY\thttp://127.0.0.1:"), (tmp_path / "log").read_text()
+        yield one
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def test_an_exchange_is_set_up_served_crashes_goes_on_and_stops(served: Served) -> None:
+    assert served.request("GET", "/ready").json()["status"] == "ready"
+    form = {"grant_type": "client_credentials", "client_id": "admin"}
+    answer = served.request("POST", "/oauth/token", client_secret=served.password, **form)
+    assert answer.json()["token_type"] == "Bearer"
+
+    before = served.children()
+    assert set(before) == {"node", "web", "worker"}
+    os.kill(before["worker"], signal.SIGKILL)
+    wait_until(
+        "another worker is ready",
+        lambda: (
+            served.children().get("worker", before["worker"]) != before["worker"]
+            and b'role_ready_total{role="worker"} 2.0' in served.request("GET", "/metrics").data
+        ),
+    )
+    told = served.request("GET", "/metrics").data.decode()
+    assert 'exchange_role_crashed_total{role="worker"} 1.0' in told
+    assert "exchange_tokens_issued_total 1.0" in told
+
+    second = subprocess.run(
+        [*EXCHANGE, "serve"], env=served.environment, capture_output=True, text=True, check=False
+    )
+    assert (second.returncode, second.stdout) == (1, "")
+    assert "another `exchange serve`" in second.stderr
+
+    children = list(served.children().values())
+    served.process.terminate()
+    assert served.process.wait(PATIENCE) == 0
+    assert not served.ready_file.exists()
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+
+
+def test_when_the_supervisor_is_killed_its_processes_end_too(served: Served) -> None:
+    ends = [os.pidfd_open(pid) for pid in served.children().values()]
+    assert len(ends) == 3
+    try:
+        served.process.kill()
+        for end in ends:
+            assert select.select([end], [], [], PATIENCE)[0]
+    finally:
+        for end in ends:
+            os.close(end)
