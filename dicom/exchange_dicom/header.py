@@ -1,4 +1,4 @@
-"""The attributes of a data set before its Pixel Data, read from the bytes (PS3.5 section 7).
+"""The attributes of a data set that the index keeps, read from the bytes (PS3.5 section 7).
 
 A scan, not a parser: it decodes what the index wants and steps over the rest, without a data set
 object and without recursion that a sender could deepen. Offsets count from the data set's first
@@ -78,6 +78,7 @@ _ITEM = 0xFFFEE000
 _ITEM_END = 0xFFFEE00D
 _SEQUENCE_END = 0xFFFEE0DD
 _PIXEL_DATA_GROUP = 0x7FE0
+_NO_GROUP = 0x10000
 
 _CHARACTER_SET = 0x00080005
 _PATIENT_ID = 0x00100020
@@ -251,12 +252,13 @@ class _InflatedWindow(_Window):
 def read(reader: BinaryIO, transfer_syntax_uid: str, wanted: Mapping[int, str]) -> Header:
     """Read the wanted top-level attributes of the data set at the reader's position.
 
-    `wanted` maps tags (0x00100010) to keywords ("PatientName"). Stops before group 7FE0: neither
-    Pixel Data nor what follows is read, so they are not checked either. Reads implicit and
-    explicit VR as found, whatever was declared. Raises MalformedDataSet. The reader, which must be
-    seekable, is left anywhere.
+    `wanted` maps tags (0x00100010) to keywords ("PatientName"). Steps over Pixel Data to see that
+    it is there to its end; of a deflated data set, nothing behind group 7FE0 is inflated or
+    checked. Reads implicit and explicit VR as found, whatever was declared. Raises
+    MalformedDataSet. The reader, which must be seekable, is left anywhere.
     """
-    window = _InflatedWindow(reader) if transfer_syntax_uid in DEFLATED else _Window(reader)
+    deflated = transfer_syntax_uid in DEFLATED
+    window = _InflatedWindow(reader) if deflated else _Window(reader)
     implicit = transfer_syntax_uid in IMPLICIT_VR
     if len(window.buffer) >= 6:
         # The first length of an implicit data set would have to exceed 16 KB to look like a VR.
@@ -266,7 +268,8 @@ def read(reader: BinaryIO, transfer_syntax_uid: str, wanted: Mapping[int, str]) 
     else:
         encoding = _IMPLICIT_LE if implicit else _EXPLICIT_LE
     taken = _Wanted(_ALWAYS.union(wanted), VALUE_LIMIT, {_OTHER_IDS_SEQUENCE: _OTHER_ID})
-    found, _ = _elements(window, 0, window.end, encoding, taken, item=False)
+    until = _PIXEL_DATA_GROUP if deflated else _NO_GROUP
+    found, _ = _elements(window, 0, window.end, encoding, taken, until=until)
     return _header(found, wanted)
 
 
@@ -281,11 +284,13 @@ def _elements(
     encoding: _Encoding,
     wanted: _Wanted,
     *,
-    item: bool,
+    until: int = _NO_GROUP,
+    item: bool = False,
 ) -> tuple[_Found, int]:
-    """Scan a data set, or an item that ends at `end` or with its delimiter; also where it ended.
+    """Scan a data set up to group `until`, or an item that ends at `end` or with its delimiter.
 
-    The hot loop of receiving: an ordinary element costs one unpack and a few comparisons.
+    Also returns where it ended. The hot loop of receiving: an ordinary element costs one unpack and
+    a few comparisons.
     """
     found = _Found(encoding, {}, {})
     values, sequences, longest = wanted.values, wanted.items, wanted.longest
@@ -311,11 +316,13 @@ def _elements(
             group, element, vr, length = unpack(buffer, at)
             start = position + 8
         if group >= _PIXEL_DATA_GROUP:
-            if not item:
+            if group >= until:
                 break
-            if group == 0xFFFE and element == 0xE00D:
+            if item and group == 0xFFFE and element == 0xE00D:
                 return found, position + 8
         if group < previous:
+            if previous >= _PIXEL_DATA_GROUP and not item:
+                break  # what some writers append to the pixels: kept as it is
             _malformed(f"group {group:04X} follows group {previous:04X}", position)
         previous = group
         tag = group << 16 | element

@@ -16,13 +16,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pydicom.datadict import keyword_for_tag
-from pydicom.filereader import read_dataset
 
 from exchange import ingest, organizations, query
 from exchange.access import Exchange
 from exchange.errors import ExchangeError, Invalid, Unavailable
 from exchange.policy import Requester
-from exchange_dicom import attributes, contexts, dimse, header, instance, part10, status
+from exchange_dicom import (
+    attributes,
+    contexts,
+    data_set,
+    dimse,
+    header,
+    instance,
+    part10,
+    status,
+)
 from exchange_dicom.association import (
     Accepted,
     Association,
@@ -32,7 +40,7 @@ from exchange_dicom.association import (
     TooLarge,
     select_contexts,
 )
-from exchange_dicom.contexts import EXPLICIT_VR_LITTLE_ENDIAN, FIND_LEVELS
+from exchange_dicom.contexts import EXPLICIT_VR_LITTLE_ENDIAN, FIND_LEVELS, VERIFICATION
 from exchange_dicom.dimse import CommandField
 from exchange_dicom.listener import Acceptor
 from exchange_dicom.pdu import AssociateReject, AssociateRequest, RejectReason
@@ -47,6 +55,7 @@ IDENTIFIER_LENGTH = 1 << 16
 MATCHES = 5000
 """A C-FIND with more matches than this is refused as too broad."""
 
+_NO_STORAGE = FIND_LEVELS.keys() | {VERIFICATION}
 _UNIQUE = {
     Level.PATIENT: "PatientID",
     Level.STUDY: "StudyInstanceUID",
@@ -153,7 +162,7 @@ class _Conversation:
     def _store(self, requester: Requester, message: Message) -> None:
         command = message.command
         context = message.context
-        if context.abstract_syntax in FIND_LEVELS or message.data is None:
+        if context.abstract_syntax in _NO_STORAGE or message.data is None:
             self._answer(message, status.UNRECOGNIZED_OPERATION)
             return
         try:
@@ -244,10 +253,9 @@ class _Identifier:
     @classmethod
     def read(cls, raw: bytes, transfer_syntax: str) -> _Identifier:
         """Raises Invalid."""
-        implicit = transfer_syntax != EXPLICIT_VR_LITTLE_ENDIAN
         try:
-            elements = read_dataset(io.BytesIO(raw), implicit, is_little_endian=True)
-            keywords = {int(tag): keyword_for_tag(tag) for tag in elements._dict}
+            tags = [element.tag for element in data_set.elements(raw, transfer_syntax)]
+            keywords = {tag: keyword_for_tag(tag) for tag in tags}
             known = {tag: keyword for tag, keyword in keywords.items() if keyword}
             read = header.read(io.BytesIO(raw), transfer_syntax, known)
             keys = dict(read.attributes)
@@ -255,7 +263,7 @@ class _Identifier:
                 keys.pop("OtherPatientIDsSequence", None)
                 for other in read.other_patient_ids:
                     keys["OtherPatientIDsSequence.PatientID"] = other.patient_id
-        except (header.DataSetError, ValueError, TypeError, KeyError, EOFError) as error:
+        except header.DataSetError as error:
             raise Invalid("the identifier is not a data set") from error
         for keyword in ("SpecificCharacterSet", "TimezoneOffsetFromUTC"):
             keys.pop(keyword, None)

@@ -6,6 +6,7 @@ or converted, and each transfer syntax gets a presentation context of its own.
 
 from __future__ import annotations
 
+import socket
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from exchange_storage.search import Level
 
 CONTEXTS = 128
 """Presentation contexts of one association, at most (PS3.8 Table 9-18: odd numbers up to 255)."""
+
+CONNECT_SECONDS = 10
 
 SUCCESS = 0x0000
 PENDING = frozenset({0xFF00, 0xFF01})
@@ -128,7 +131,8 @@ def find(node: Node, level: Level, keys: Sequence[tuple[str, str]]) -> Iterator[
         if tag_for_keyword(keyword) is None:
             raise Invalid(f"{keyword} is not a keyword of PS3.6")
         try:
-            setattr(asked, keyword, value)
+            with warnings.catch_warnings(action="ignore"):  # what it means is the node's to judge
+                setattr(asked, keyword, value)
         except (ValueError, TypeError) as error:
             raise Invalid(f"this is not a value of {keyword}") from error
     model = (
@@ -181,8 +185,14 @@ def _batches(wanted: Sequence[File]) -> Iterator[list[File]]:
 
 def _associate(node: Node, contexts: list[PresentationContext]) -> Association:
     try:
+        # pynetdicom tells nothing of why it could not connect, and leaves its socket open.
+        socket.create_connection((node.host, node.port), CONNECT_SECONDS).close()
+    except OSError as error:
+        where = f"{node.host}:{node.port}"
+        raise Unavailable(f"the node at {where} does not answer: {error}") from error
+    try:
         entity = AE(ae_title=node.calling)
-        entity.connection_timeout = 10
+        entity.connection_timeout = CONNECT_SECONDS
         entity.maximum_pdu_size = 131072
         association = entity.associate(
             node.host, node.port, contexts=contexts, ae_title=node.called
@@ -195,7 +205,7 @@ def _associate(node: Node, contexts: list[PresentationContext]) -> Association:
         answer = association.acceptor.primitive
         reason = answer.reason_str if answer is not None else "no reason given"
         raise Unavailable(f"the node rejected the association: {reason}")
-    raise Unavailable(f"the node at {node.host}:{node.port} does not answer")
+    raise Unavailable(f"the node at {node.host}:{node.port} aborted the association")
 
 
 def _store(association: Association, file: File, number: int) -> Sent:

@@ -182,8 +182,11 @@ class Access:
     def _forget(self, count: int) -> None:
         del self._entries[:count]
 
-    def _rewind(self, count: int) -> None:
-        del self._entries[count:]
+    def _rewind(self, count: int, *, final: bool) -> None:
+        """Undo the notes of a unit that failed: all, or when it will not run again, but refusals."""
+        self._entries[count:] = [
+            entry for entry in self._entries[count:] if final and entry.outcome is Outcome.REFUSED
+        ]
 
 
 @dataclass(slots=True, eq=False)
@@ -250,7 +253,7 @@ class _GroupCommit:
                 audit.append(session, self._key, head, entries)
         except BaseException as error:
             for submission in group:
-                submission.access._rewind(submission.noted)
+                submission.access._rewind(submission.noted, final=len(group) == 1)
             if not isinstance(error, Exception):
                 raise
             lost = isinstance(error, SQLAlchemyError) and unavailable(error)

@@ -7,15 +7,16 @@ import ipaddress
 import re
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from exchange.access import Access, Exchange
+from exchange.audit import Outcome
 from exchange.errors import Invalid, NotFound
-from exchange.policy import SHARING, Action, Purpose, Requester, Role
+from exchange.policy import SHARING, Action, Purpose, Requester, Role, shares
 from exchange_storage.records import Agreement, ApplicationEntity, Organization
 
 _CREDIT_ALPHABET = "0123456789ABCDEFGHJKLMNPQRTUWXY"
@@ -169,8 +170,6 @@ def entities(session: Session) -> Sequence[ApplicationEntity]:
 
 def agreements(session: Session, now: datetime) -> set[int]:
     """The row numbers of the hospitals that are in the sharing agreement now."""
-    from exchange.policy import shares
-
     return set(session.scalars(select(Organization.id).where(shares(Organization.id, now))))
 
 
@@ -184,17 +183,26 @@ def caller(
     """
     if not _TITLE.fullmatch(title):
         return None
-    with exchange.on_behalf_of(_UNKNOWN) as access:
+    peer = str(normal(address))
+    unknown = Requester(
+        name=title, role=Role.SYSTEM, organization=None, purpose=None, address=peer, door="dimse"
+    )
+    with exchange.on_behalf_of(unknown) as access:
         known = access.session.scalars(
             select(ApplicationEntity).where(ApplicationEntity.title == title)
         ).all()
-    for entity in known:
-        if entity.certificate_fingerprint:
-            if hmac.compare_digest(entity.certificate_fingerprint, certificate_fingerprint):
-                return _system(entity, address)
-        elif calls_from(entity.address, address):
-            return _system(entity, address)
-    return None
+        found = next((one for one in known if _is(one, peer, certificate_fingerprint)), None)
+        if found is None:
+            reason = "not the entity's address or certificate" if known else "unknown AE title"
+            access.note(Action.AUTHENTICATE, outcome=Outcome.REFUSED, reason=reason)
+            return None
+    return replace(unknown, organization=found.organization_id, purpose=Purpose.TREATMENT)
+
+
+def _is(entity: ApplicationEntity, address: str, certificate_fingerprint: str) -> bool:
+    if entity.certificate_fingerprint:
+        return hmac.compare_digest(entity.certificate_fingerprint, certificate_fingerprint)
+    return calls_from(entity.address, address)
 
 
 def calls_from(registered: str, address: str) -> bool:
@@ -216,20 +224,6 @@ def normal(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     parsed = ipaddress.ip_address(address.partition("%")[0])
     mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
     return mapped or parsed
-
-
-_UNKNOWN = Requester(name="", role=Role.SYSTEM, organization=None, purpose=None)
-
-
-def _system(entity: ApplicationEntity, address: str) -> Requester:
-    return Requester(
-        name=entity.title,
-        role=Role.SYSTEM,
-        organization=entity.organization_id,
-        purpose=Purpose.TREATMENT,
-        address=str(normal(address)),
-        door="dimse",
-    )
 
 
 def _check(entity: Entity) -> None:

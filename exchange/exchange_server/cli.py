@@ -507,7 +507,9 @@ def query(
 
 
 @app.command(
-    help=say("演示：三家医院发送，一位医生查看", "The demo: three hospitals send, a clinician opens")
+    help=say(
+        "演示：三家医院发送，一位医生查看", "The demo: three hospitals send, a clinician opens"
+    )
 )
 def demo(
     once: Annotated[

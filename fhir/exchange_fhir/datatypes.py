@@ -110,7 +110,8 @@ def issuer_uri(issuer: str) -> str:
 def display_name(pn: str) -> str:
     """A PN as one line to read: the ideographic group where there is one."""
     found = human_names(pn)
-    return str(found[-1 if len(found) == 1 else 1]["text"]) if found else ""
+    written = {one["extension"][0]["valueCode"]: str(one["text"]) for one in reversed(found)}
+    return written.get("IDE") or next(reversed(written.values()), "")
 
 
 def human_names(pn: str) -> list[Json]:

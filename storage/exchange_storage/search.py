@@ -432,8 +432,11 @@ def _starts(column: Any, text: str) -> ColumnElement[bool]:
 
 
 def _contains(column: Any, text: str) -> ColumnElement[bool]:
-    found: ColumnElement[bool] = column.icontains(text, autoescape=True)
-    return found if len(text) <= _LONGEST else false()
+    if len(text) > _LONGEST:
+        return false()
+    # The column's own collation folds ASCII alone; the same is done to the text here.
+    lowered = "".join(c.lower() if c.isascii() else c for c in text)
+    return or_(false(), func.lower(column).contains(lowered, autoescape=True))
 
 
 def _like(column: Any, pattern: str, *, indexed: bool = True) -> ColumnElement[bool]:

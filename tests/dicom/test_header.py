@@ -130,7 +130,8 @@ def told_by_pydicom(data_set: Dataset) -> dict[str, str]:
 @pytest.mark.parametrize("path", FILES, ids=[path.name for path in FILES])
 @pytest.mark.filterwarnings("ignore")
 def test_an_image_of_any_vendor_is_read_as_a_full_parser_reads_it(path: Path) -> None:
-    if path.name in ("no_meta.dcm", "rtplan_truncated.dcm"):  # a stray first byte; cut off
+    # A stray first byte; cut off within the header; within the pixels.
+    if path.name in ("no_meta.dcm", "rtplan_truncated.dcm", "MR_truncated.dcm"):
         with pytest.raises(DataSetError):
             read_file(path.read_bytes())
         return
@@ -249,8 +250,26 @@ def test_neither_pixel_data_nor_a_huge_private_value_is_read() -> None:
     assert reader.taken <= 2 * header.WINDOW
 
 
-def test_pixel_data_cut_off_on_the_way_does_not_hide_the_header() -> None:
-    assert read(NAME + PIXELS[:-100]).attributes == {"PatientName": "Wang^XiaoDong"}
+ENCAPSULATED = b"".join(
+    (
+        pack("<HH2sHL", 0x7FE0, 0x10, b"OB", 0, 0xFFFFFFFF),
+        *(ITEM + pack("<L", len(one)) + one for one in (b"", b"\xff\xd8", bytes(300))),
+        SEQUENCE_END,
+    )
+)
+
+
+@pytest.mark.parametrize("pixels", [PIXELS, ENCAPSULATED], ids=["native", "encapsulated"])
+def test_pixel_data_cut_off_on_the_way_is_noticed_wherever_it_was_cut(pixels: bytes) -> None:
+    assert read(NAME + pixels).attributes == {"PatientName": "Wang^XiaoDong"}
+    for end in {*range(1, 60), *range(len(pixels) - 60, len(pixels))}:
+        with pytest.raises(MalformedDataSet):
+            read(NAME + pixels[:end])
+
+
+def test_what_writers_append_to_the_pixels_is_no_reason_to_refuse() -> None:
+    for appended in (bytes(64), explicit(0xFFFCFFFC, "OB", bytes(100)), bytes(1)):
+        assert read(NAME + PIXELS + appended).attributes == {"PatientName": "Wang^XiaoDong"}
 
 
 @pytest.mark.parametrize("transfer_syntax_uid", [EXPLICIT, DEFLATED])

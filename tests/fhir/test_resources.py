@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from fhir_door import BASE, SHANGHAI, Door, name
 from region import CT_IMAGE_STORAGE, ID_CARD
@@ -39,7 +41,7 @@ def test_a_patient_is_told_as_the_hospital_sent_them(door: Door) -> None:
 
 
 def test_a_patient_of_whom_nothing_is_known_is_a_patient_nevertheless(door: Door) -> None:
-    nothing = dict.fromkeys(("PatientName", "PatientBirthDate", "PatientSex"), "")
+    nothing: dict[str, Any] = dict.fromkeys(("PatientName", "PatientBirthDate", "PatientSex"), "")
     door.city.send("beicheng", patient="", **nothing)
 
     (entry,) = door.clinician("beicheng").bundle("Patient")["entry"]
@@ -65,13 +67,13 @@ def test_the_same_persons_records_lead_to_each_other(door: Door) -> None:
 
 def test_a_study_is_told_down_to_its_instances(door: Door) -> None:
     send = door.city.send
-    about = {
+    about: dict[str, Any] = {
         "study": "1.2.1",
         "AccessionNumber": "A 100",
         "StudyDescription": "胸部 CT 平扫",
         "ReferringPhysicianName": "Zhao^Min=赵^敏",
     }
-    head = {"SeriesNumber": "2", "BodyPartExamined": "HEAD", "Laterality": "L"}
+    head: dict[str, Any] = {"SeriesNumber": "2", "BodyPartExamined": "HEAD", "Laterality": "L"}
     send("beicheng", **about, instance="1.4.10", InstanceNumber="10", SeriesNumber="10")
     send("beicheng", **about, instance="1.4.2", InstanceNumber="2", SeriesNumber="10")
     send("beicheng", **about, **head, series="1.3.2", instance="1.4.3", Modality="MR")

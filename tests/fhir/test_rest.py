@@ -7,12 +7,15 @@ from urllib.parse import parse_qsl, urlsplit
 
 import orjson
 import pytest
-from fhir_door import Asker, Door, entries, is_fhir, link, name, outcome
-from region import ADMINISTRATOR, ID_CARD
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from fhir_door import KEY, Asker, Door, entries, is_fhir, link, name, outcome
+from region import ADMINISTRATOR, ID_CARD, Region
 
 from exchange import consent, errors, organizations
 from exchange.errors import ExchangeError
 from exchange_fhir.outcome import HTTP, response
+from exchange_fhir.rest import fhir
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -314,3 +317,17 @@ def test_what_nobody_expected_tells_and_logs_no_patient(
 
     assert "王" not in told + caplog.text
     assert re.search(r"unexpected KeyError at test_rest\.py:\d+ < rest\.py:\d+", caplog.text)
+
+
+def test_addresses_are_those_that_the_client_uses_unless_one_is_set(city: Region) -> None:
+    city.send("beicheng")
+    app = FastAPI()
+    routes = fhir(city.exchange, lambda _: city.clinician("nanhu"), key=KEY)
+    app.include_router(routes, prefix="/r4")
+    client = TestClient(app, base_url="http://[::1]:8080")
+
+    (entry,) = client.get("/r4/ImagingStudy").json()["entry"]
+    endpoint = client.get("/r4/Endpoint/dicomweb-nanhu").json()
+
+    assert entry["fullUrl"] == "http://[::1]:8080/r4/ImagingStudy/1.2.1"
+    assert endpoint["address"] == "http://[::1]:8080/dicom-web"

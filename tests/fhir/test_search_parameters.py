@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -27,11 +28,15 @@ def asker(
     else:
         url = request.getfixturevalue("postgresql_server").create_database()
     with region(url) as city:
-        wang = {"patient": "P,1", "card": ID_CARD, "AccessionNumber": "A|1"}
-        address = {"PatientAddress": "Shenyang, 和平区"}
+        wang: dict[str, Any] = {"patient": "P,1", "card": ID_CARD, "AccessionNumber": "A|1"}
+        address: dict[str, Any] = {"PatientAddress": "Shenyang, 和平区"}
         city.send("beicheng", **wang, **address, study="1.2.1", instance="1.4.1")
         city.send("beicheng", **wang, study="1.2.2", instance="1.4.2", Modality="MR")
-        li = {"PatientName": "Lǐ^Na=李^娜", "PatientSex": "M", "PatientBirthDate": "19700203"}
+        li: dict[str, Any] = {
+            "PatientName": "Lǐ^Na=李^娜",
+            "PatientSex": "M",
+            "PatientBirthDate": "19700203",
+        }
         city.send("nanhu", patient="P2", study="1.2.3", instance="1.4.3", **li)
         yield opened(city).clinician("dongshan")
 
@@ -221,7 +226,8 @@ def target(date: str, time: str) -> tuple[datetime, datetime] | None:
     return start, start + timedelta(seconds=1)
 
 
-PRECISIONS = (
+Precision = tuple[str, Callable[[datetime], datetime]]
+PRECISIONS: tuple[Precision, ...] = (
     ("%Y", lambda at: at.replace(year=at.year + 1, month=1, day=1)),
     ("%Y-%m", lambda at: (at.replace(day=1) + timedelta(days=32)).replace(day=1)),
     ("%Y-%m-%d", lambda at: at + timedelta(days=1)),
@@ -259,7 +265,7 @@ MOMENTS = st.sampled_from(
 )
 @settings(max_examples=150, deadline=None)
 def test_a_date_means_all_of_its_span(
-    dated: Asker, prefix: str, at: datetime, precision, zone: str, born: bool
+    dated: Asker, prefix: str, at: datetime, precision: Precision, zone: str, born: bool
 ) -> None:
     form, following = precision
     low = datetime.strptime(at.strftime(form), form).replace(tzinfo=SHANGHAI)

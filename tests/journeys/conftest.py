@@ -7,8 +7,17 @@ from pathlib import Path
 
 import pytest
 from real_parts import PostgreSQL, S3Address
-from running import RunningExchange
+from running import PASSWORD, RunningExchange
 from sample_city import City, generate
+
+from exchange import organizations, users
+from exchange.access import Exchange
+from exchange.organizations import Entity
+from exchange.policy import Requester, Role
+
+ADMINISTRATOR = Requester(
+    name="tests", role=Role.ADMINISTRATOR, organization=None, purpose=None, door="cli"
+)
 
 PAIRS = ("sqlite+filesystem", "postgresql+s3")
 
@@ -28,6 +37,19 @@ def settings_of(pair: str, request: pytest.FixtureRequest, bucket: str) -> Mappi
         "EXCHANGE_S3_BUCKET": bucket,
         "EXCHANGE_S3_SECURE": "false",
     }
+
+
+def add_user(exchange: Exchange, name: str, organization: str, role: Role = Role.CLINICIAN) -> None:
+    """Register a user of the hospital, with the password of all tests."""
+    with exchange.on_behalf_of(ADMINISTRATOR) as access:
+        users.add(
+            access,
+            name=name,
+            display_name=name,
+            role=role,
+            organization=organization,
+            password=PASSWORD,
+        )
 
 
 @pytest.fixture(scope="session")
@@ -54,18 +76,19 @@ def region(
     """
     home = tmp_path_factory.mktemp("region")
     made = RunningExchange(home, settings_of(request.param, request, "journeys"))
-    made.initialise()
-    for hospital in people.hospitals:
-        code = hospital.code.lower()
-        made.register(
-            code,
-            hospital.name,
-            hospital.unified_social_credit_code,
-            hospital.issuer_oid,
-            [hospital.ae_title],
-        )
-        made.user(f"dr.{code}", code)
-    made.user("ris.ds", "ds", role="system")
+    with made.opened() as exchange:
+        for hospital in people.hospitals:
+            with exchange.on_behalf_of(ADMINISTRATOR) as access:
+                organizations.register(
+                    access,
+                    code=hospital.code.lower(),
+                    name=hospital.name,
+                    credit_code=hospital.unified_social_credit_code,
+                    issuer=hospital.issuer_oid,
+                    entities=[Entity(title=hospital.ae_title, address="127.0.0.1")],
+                )
+            add_user(exchange, f"dr.{hospital.code.lower()}", hospital.code.lower())
+        add_user(exchange, "ris.ds", "ds", Role.SYSTEM)
     made.start()
     try:
         yield made

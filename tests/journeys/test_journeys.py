@@ -49,7 +49,7 @@ def sent(region: RunningExchange, people: City, city_folder: Path) -> City:
             client = region.dicomweb("ris.ds")
             client.store_instances([dcmread(path) for path in files(folder)])
         else:
-            done = region.storescu(hospital.ae_title, folder)
+            done = region.dcmsend(hospital.ae_title, folder)
             assert done.returncode == 0, done.stdout + done.stderr
 
     with ThreadPoolExecutor(3) as pool:

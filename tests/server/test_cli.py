@@ -203,7 +203,8 @@ def test_jobs_are_counted_and_retried(node: str, city: Run) -> None:
     kinds = {line.split("\t")[1] for line in city("job", "list")[1].splitlines()}
     assert kinds == {jobs.IDENTIFY, jobs.REFRESH}
     with exchange() as opened:
-        while worker(opened, load()).run_once():
+        one = worker(opened, load())
+        while one.run_once():
             pass
         with opened.database.writing() as session:
             session.execute(text("UPDATE job SET dead = true, last_error = 'ValueError at x.py:1'"))

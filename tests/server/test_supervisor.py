@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import urllib3
@@ -31,29 +32,31 @@ READY = """
 """
 
 
-def supervise(script: str, tmp_path: Path, *, count: int = 1, stop_seconds: float = 30) -> int:
-    """Supervise `count` processes of a Python script; told to stop when all are ready."""
+def supervisor(script: str, tmp_path: Path, **how: Any) -> Supervisor:
+    """One for processes of a Python script, told to stop when all are ready; or as `how` says."""
     source = textwrap.dedent(READY) + textwrap.dedent(script)
-    return Supervisor(
-        roles={"child": count},
-        command=lambda _: [sys.executable, "-c", source, str(tmp_path)],
-        stop_seconds=stop_seconds,
-        on_ready=lambda: os.kill(os.getpid(), signal.SIGTERM),
-    ).run()
+    usual: dict[str, Any] = {
+        "roles": {"child": 1},
+        "command": lambda _: [sys.executable, "-c", source, str(tmp_path)],
+        "stop_seconds": 30,
+        "on_ready": lambda: os.kill(os.getpid(), signal.SIGTERM),
+    }
+    return Supervisor(**usual | how)
 
 
 def test_when_all_are_ready_it_is_said_and_all_stop_when_told(tmp_path: Path) -> None:
     script = """
-        signal.signal(signal.SIGTERM, lambda *_: (Path(sys.argv[1], str(os.getpid())).touch(), sys.exit()))
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         ready()
-        signal.pause()
+        signal.sigwait({signal.SIGTERM})
+        Path(sys.argv[1], str(os.getpid())).touch()
     """
-    assert supervise(script, tmp_path, count=3) == 0
+    assert supervisor(script, tmp_path, roles={"child": 3}).run() == 0
     assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_one_that_cannot_start_ends_the_start(tmp_path: Path) -> None:
-    assert supervise("sys.exit(3)", tmp_path) == 1
+    assert supervisor("sys.exit(3)", tmp_path).run() == 1
 
 
 def test_one_that_does_not_stop_is_killed_at_the_deadline(
@@ -65,7 +68,7 @@ def test_one_that_does_not_stop_is_killed_at_the_deadline(
         ready()
         while True: signal.pause()
     """
-    assert supervise(script, tmp_path, stop_seconds=0.2) == 1
+    assert supervisor(script, tmp_path, stop_seconds=0.2).run() == 1
 
 
 def test_one_that_crashes_is_started_again(tmp_path: Path) -> None:
@@ -73,21 +76,14 @@ def test_one_that_crashes_is_started_again(tmp_path: Path) -> None:
         lives = Path(sys.argv[1], "lives")
         lives.write_text(lives.read_text() + "x" if lives.exists() else "x")
         ready()
+        time.sleep(0.5)  # the first life must be seen ready, or it was a failure to start
         if len(lives.read_text()) < 3: os.kill(os.getpid(), signal.SIGKILL)
         os.kill(os.getppid(), signal.SIGTERM)
         signal.pause()
     """
-    source = textwrap.dedent(READY) + textwrap.dedent(script)
     announced: list[str] = []
-    # The first life must be seen ready before it ends, so that this is no failure to start.
-    source = source.replace("ready()\nif", "ready()\ntime.sleep(0.5)\nif")
-    status = Supervisor(
-        roles={"child": 1},
-        command=lambda _: [sys.executable, "-c", source, str(tmp_path)],
-        stop_seconds=30,
-        on_ready=lambda: announced.append("ready"),
-    ).run()
-    assert status == 0
+    one = supervisor(script, tmp_path, on_ready=lambda: announced.append("ready"))
+    assert one.run() == 0
     assert (tmp_path / "lives").read_text() == "xxx"
     assert announced == ["ready"]
 
@@ -113,14 +109,18 @@ class Served:
         task = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         found = {}
         for pid in task.read_text().split():
-            with suppress(OSError):
-                found[Path(f"/proc/{pid}/cmdline").read_text().split("\0")[-2]] = int(pid)
+            with suppress(OSError):  # gone meanwhile; one that has just ended has no command line
+                words = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
+                found[words[-1]] = int(pid)
         return found
 
     def request(self, method: str, path: str, **fields: str) -> urllib3.BaseHTTPResponse:
         with urllib3.PoolManager(retries=False, timeout=PATIENCE) as http:
-            encoded = {"encode_multipart": False} if fields else {}
-            return http.request(method, self.url + path, fields=fields or None, **encoded)
+            if not fields:
+                return http.request(method, self.url + path)
+            return http.request_encode_body(
+                method, self.url + path, fields=fields, encode_multipart=False
+            )
 
 
 def wait_until(what: str, holds: object) -> None:
@@ -131,11 +131,18 @@ def wait_until(what: str, holds: object) -> None:
         time.sleep(0.05)
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the processes share what one of them has compiled, as in an installation."""
+    return tmp_path_factory.mktemp("compiled")
+
+
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
+def served(tmp_path: Path, compiled: Path) -> Iterator[Served]:
     http, dimse = free_ports(2)
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
+        "PYTHONPYCACHEPREFIX": str(compiled),
         "EXCHANGE_DATA": str(tmp_path / "data"),
         "EXCHANGE_HTTP_ADDRESSES": "127.0.0.1",
         "EXCHANGE_DIMSE_ADDRESSES": "127.0.0.1",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from alembic import command
@@ -58,9 +59,7 @@ def test_the_migrations_make_exactly_the_schema_that_the_records_describe(
 
 def test_the_migrations_can_be_taken_back(database: Database) -> None:
     config = Config()
-    config.set_main_option(
-        "script_location", str(module.Path(module.__file__).parent / "migrations")
-    )
+    config.set_main_option("script_location", str(Path(module.__file__).parent / "migrations"))
     with database.engine.begin() as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, "base")
@@ -107,15 +106,15 @@ def test_processes_that_start_together_migrate_once(database_url: str) -> None:
     assert found == wanted
 
 
-def test_sqlite_is_durable_strict_and_case_sensitive(database: Database) -> None:
-    if database.dialect != "sqlite":
-        pytest.skip("pragmas are SQLite's")
+def test_sqlite_is_durable_strict_and_case_sensitive(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'exchange.sqlite'}")
     with database.reading() as session:
         said = {
             name: session.execute(text(f"PRAGMA {name}")).scalar_one()
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         }
         like = session.execute(text("SELECT 'CT' LIKE 'ct', 'CT' LIKE 'C%'")).one()
+    database.close()
     full = 2
     assert said == {
         "journal_mode": "wal",
@@ -146,9 +145,11 @@ def test_a_patient_of_no_hospital_cannot_be_kept(database: Database) -> None:
 
 def test_a_moment_without_a_zone_is_refused(database: Database) -> None:
     naive = datetime(2026, 11, 1, 10, 15)  # noqa: DTZ001 - that is the point
-    with pytest.raises(StatementError, match="does not name a moment"):
-        with database.writing() as session:
-            session.add(a_job(due=naive))
+    with (
+        pytest.raises(StatementError, match="does not name a moment"),
+        database.writing() as session,
+    ):
+        session.add(a_job(due=naive))
     with database.reading() as session:
         assert session.scalars(select(Job)).all() == []
 
@@ -190,27 +191,35 @@ def test_what_a_reader_changes_is_not_kept(database: Database) -> None:
 
 
 def test_a_failed_writer_leaves_nothing(database: Database) -> None:
-    with pytest.raises(ZeroDivisionError), database.writing() as session:
-        session.add(a_job())
-        session.flush()
-        raise ZeroDivisionError
+    def fail() -> None:
+        with database.writing() as session:
+            session.add(a_job())
+            session.flush()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
 
     with database.reading() as session:
         assert session.scalars(select(Job)).all() == []
 
 
-def test_a_writer_waits_for_the_writer_before_it(database: Database) -> None:
-    if database.dialect != "sqlite":
-        pytest.skip("PostgreSQL locks rows, not the database")
-    with database.writing() as session:
-        session.add(a_job())
-        session.flush()
-        other = Database(str(database.engine.url))
-        with other.engine.connect() as connection:  # not in line: it gives up, and says so
-            connection.exec_driver_sql("PRAGMA busy_timeout=0")
+def test_a_writer_in_sqlite_who_cannot_wait_any_longer_hears_that_the_index_is_busy(
+    tmp_path: Path,
+) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'exchange.sqlite'}")
+    database.migrate()
+    impatient = Database(f"sqlite:///{tmp_path / 'exchange.sqlite'}")
+    with impatient.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA busy_timeout=0")
+        connection.rollback()
+        with database.writing() as session:
+            session.connection()
             with pytest.raises(OperationalError, match="locked") as caught:
                 connection.exec_driver_sql("INSERT INTO person VALUES (1, '', '')")
-        other.close()
+    impatient.close()
+    database.close()
+
     assert unavailable(caught.value)
 
 

@@ -30,7 +30,7 @@ def ct(
     image.SOPClassUID = CTImageStorage
     image.SOPInstanceUID = instance or generate_uid()
     image.StudyInstanceUID = study
-    image.SeriesInstanceUID = series or f"{study}.1"
+    image.SeriesInstanceUID = series or generate_uid(entropy_srcs=[study])
     image.PatientID = patient
     image.PatientName = "Wang^XiaoDong=王^小东"
     image.PatientBirthDate = "19491231"

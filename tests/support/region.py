@@ -15,6 +15,7 @@ from exchange.organizations import Entity
 from exchange.policy import Purpose, Requester, Role
 from exchange_storage.database import Database
 from exchange_storage.objects import MemoryStore, ObjectStore
+from exchange_storage.records import Organization
 
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
@@ -55,7 +56,7 @@ class Region:
 
     def register(
         self, code: str, *, sharing: bool = True, address: str = "127.0.0.1"
-    ) -> organizations.Organization:
+    ) -> Organization:
         """Register one of `HOSPITALS`."""
         name, issuer, title = HOSPITALS[code]
         with self.exchange.on_behalf_of(ADMINISTRATOR) as access:

@@ -7,17 +7,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 from dicomweb_client import DICOMwebClient
 from real_parts import free_ports
 
+from exchange.access import Exchange
+from exchange_server import composition, settings
+
 START_SECONDS = 90
 STOP_SECONDS = 60
+
+PASSWORD = "a password of many words"
+"""Of every user in the tests."""
 
 DICOM_JSON = "application/dicom+json"
 DICOM_AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
@@ -75,10 +83,6 @@ class RunningExchange:
             assert done.returncode == status, f"{arguments}: {done.stdout}{done.stderr}"
         return done
 
-    def initialise(self) -> None:
-        """Make its data directory, keys, database and first administrator."""
-        self.run("init", "--password-stdin", given="a password of many words\n")
-
     def start(self) -> None:
         """Start `exchange serve`, and return when it is ready."""
         ready = self.home / "ready.json"
@@ -135,27 +139,29 @@ class RunningExchange:
         """What it has logged."""
         return (self.home / "exchange.log").read_text(errors="replace")
 
-    def register(
-        self, code: str, name: str, credit_code: str, issuer: str, titles: Iterable[str]
-    ) -> None:
-        """Register a hospital whose application entities call from loopback."""
-        entities = [word for title in titles for word in ("--ae", f"{title}@127.0.0.1")]
-        self.run(
-            *("organization", "add", code, "--name", name),
-            *("--credit-code", credit_code, "--issuer", issuer, *entities),
-        )
-
-    def user(self, name: str, code: str, role: str = "clinician") -> None:
-        """Register a user of the hospital."""
-        self.run(
-            *("user", "add", name, "--role", role, "--organization", code, "--password-stdin"),
-            given="a password of many words\n",
-        )
+    @contextmanager
+    def opened(self) -> Iterator[Exchange]:
+        """The exchange, opened in this process with the same settings: what a command does."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            exchange = composition.initialise(settings.load())
+        try:
+            yield exchange
+        finally:
+            exchange.close()
 
     def token(self, name: str) -> str:
-        """An access token of the user, for the length of a test."""
+        """An access token of the user, signed in by HTTP."""
         if name not in self._tokens:
-            self._tokens[name] = self.run("token", name, "--lifetime", "3600").stdout.strip()
+            answer = httpx2.post(
+                f"{self.url}/oauth/token",
+                data={"grant_type": "client_credentials"},
+                auth=(name, PASSWORD),
+                timeout=60,
+            )
+            assert answer.status_code == 200, answer.text
+            self._tokens[name] = answer.json()["access_token"]
         return self._tokens[name]
 
     def web(self, name: str) -> httpx2.Client:
@@ -174,6 +180,13 @@ class RunningExchange:
         """Send files with DCMTK, as they are (+C would convert)."""
         return _dcmtk(
             ["storescu", "-v", "-R", "-xs", "+sd", "+r", "-aet", calling, "-aec", "EXCHANGE"],
+            [*self._peer, *map(str, paths)],
+        )
+
+    def dcmsend(self, calling: str, *paths: Path) -> subprocess.CompletedProcess[str]:
+        """Send folders with DCMTK, each file in the transfer syntax that it has."""
+        return _dcmtk(
+            ["dcmsend", "-v", "-dn", "+sd", "+r", "-aet", calling, "-aec", "EXCHANGE"],
             [*self._peer, *map(str, paths)],
         )
 
@@ -239,6 +252,7 @@ def _answers(output: str) -> list[dict[str, str]]:
         elif text.startswith("(") and answers and " #" in text:
             head, _, name = text.rpartition(" ")
             value = head.split("[", 1)[1].rsplit("]", 1)[0].strip() if "[" in head else ""
+            value = value.rstrip("\0")
             answers[-1][name] = value
     return [answer for answer in answers if answer]
 

@@ -1,0 +1,280 @@
+"""Who may see what: a refusal beside its permit, and one answer in Python and in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from region import Region
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from exchange import policy, query, retrieval
+from exchange.errors import Refused
+from exchange.policy import (
+    SHARING,
+    Action,
+    Deny,
+    Facts,
+    Permit,
+    Purpose,
+    Requester,
+    Role,
+    decide,
+    may,
+    visible,
+)
+from exchange_storage.database import Database
+from exchange_storage.records import Agreement, Consent, Organization, Patient, Person
+from exchange_storage.search import Level
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+CLINICIAN = Requester(
+    name="dr", role=Role.CLINICIAN, organization=2, purpose=Purpose.TREATMENT, door="fhir"
+)
+SHARED = Facts(owner=1, owner_shares=True, asker_shares=True, opted_out=False)
+
+
+def test_a_clinician_sees_another_hospitals_record_for_treatment() -> None:
+    assert decide(CLINICIAN, Action.SEARCH, SHARED) == Permit("shared for treatment")
+
+
+@pytest.mark.parametrize(
+    ("requester", "facts", "reason"),
+    [
+        (CLINICIAN, replace(SHARED, owner_shares=False), "owning organization has not joined"),
+        (CLINICIAN, replace(SHARED, asker_shares=False), "asking organization has not joined"),
+        (CLINICIAN, replace(SHARED, opted_out=True), "has not consented"),
+        (replace(CLINICIAN, purpose=Purpose.PUBLIC_HEALTH), SHARED, "for treatment only"),
+        (replace(CLINICIAN, purpose=None), SHARED, "for treatment only"),
+        (replace(CLINICIAN, organization=None), SHARED, "without an organization"),
+        (replace(CLINICIAN, role=Role.ADMINISTRATOR), SHARED, "administrator may not search"),
+    ],
+)
+def test_one_missing_condition_is_enough_for_a_refusal_that_names_it(
+    requester: Requester, facts: Facts, reason: str
+) -> None:
+    decision = decide(requester, Action.SEARCH, facts)
+
+    assert isinstance(decision, Deny)
+    assert reason in decision.reason
+
+
+@pytest.mark.parametrize("purpose", [*Purpose, None])
+def test_a_hospital_sees_its_own_records_whatever_the_patient_said_of_sharing(
+    purpose: Purpose | None,
+) -> None:
+    own = Facts(owner=2, owner_shares=False, asker_shares=False, opted_out=True)
+
+    assert isinstance(decide(replace(CLINICIAN, purpose=purpose), Action.SEARCH, own), Permit)
+
+
+def test_every_action_and_every_role_stand_in_the_table() -> None:
+    assert set(policy._ROLES) == set(Action)
+    assert set().union(*policy._ROLES.values()) == set(Role)
+
+
+@pytest.mark.parametrize("action", Action)
+@pytest.mark.parametrize("role", Role)
+def test_a_role_may_do_what_the_table_says_and_nothing_else(role: Role, action: Action) -> None:
+    asker = replace(CLINICIAN, role=role)
+
+    assert isinstance(may(asker, action), Permit) == (role in policy._ROLES[action])
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Some hospitals with agreements, patients of theirs, and what the patients said."""
+
+    agreements: tuple[tuple[int, str, int, int | None], ...]
+    """Hospital, kind, first and last hour from now."""
+    patients: tuple[tuple[int, int | None], ...]
+    """Hospital, and person where the record is linked."""
+    consents: tuple[tuple[int, str, bool], ...]
+    """Index of the patient, decision, whether it has ended."""
+
+    def shares(self, hospital: int | None) -> bool:
+        return any(
+            owner == hospital and kind == SHARING and since <= 0 and (until is None or until > 0)
+            for owner, kind, since, until in self.agreements
+        )
+
+    def opted_out(self, index: int) -> bool:
+        _, person = self.patients[index]
+        same = {
+            other
+            for other, (_, whose) in enumerate(self.patients)
+            if other == index or (person is not None and whose == person)
+        }
+        return any(
+            about in same and decision == "deny" and not ended
+            for about, decision, ended in self.consents
+        )
+
+    def facts(self, index: int, requester: Requester) -> Facts:
+        owner, _ = self.patients[index]
+        return Facts(
+            owner=owner,
+            owner_shares=self.shares(owner),
+            asker_shares=self.shares(requester.organization),
+            opted_out=self.opted_out(index),
+        )
+
+    def keep(self, session: Session) -> None:
+        for row in (1, 2, 3):
+            session.execute(
+                insert(Organization).values(
+                    id=row, code=f"h{row}", name="", credit_code=str(row), issuer=f"2.25.{row}",
+                    registered=NOW,
+                )
+            )  # fmt: skip
+            session.execute(insert(Person).values(id=row, resident_id=str(row), created=NOW))
+        for owner, kind, since, until in dict.fromkeys(self.agreements):
+            ends = None if until is None else NOW + timedelta(hours=until)
+            session.add(
+                Agreement(
+                    organization_id=owner,
+                    kind=kind,
+                    since=NOW + timedelta(hours=since),
+                    until=ends,
+                )
+            )
+        told = {"name", "birth_date", "sex", "address", "telephone", "mothers_birth_name"}
+        for index, (owner, person) in enumerate(self.patients):
+            session.execute(
+                insert(Patient).values(
+                    id=index + 1, organization_id=owner, patient_id=str(index), person_id=person,
+                    created=NOW, changed=NOW, **dict.fromkeys(told, ""),
+                )
+            )  # fmt: skip
+        for about, decision, ended in self.consents:
+            if about < len(self.patients):
+                session.add(
+                    Consent(
+                        patient_id=about + 1,
+                        decision=decision,
+                        recorded=NOW,
+                        recorded_by="",
+                        ended=NOW if ended else None,
+                    )
+                )
+        session.flush()
+
+
+hospitals = st.sampled_from((1, 2, 3))
+agreement = st.tuples(
+    hospitals,
+    st.sampled_from((SHARING, SHARING, "research")),
+    st.sampled_from((-2, -1, 0, 1)),
+    st.sampled_from((None, -1, 0, 1)),
+)
+worlds = st.builds(
+    World,
+    # One agreement for each hospital, kind and beginning, as the database keeps them.
+    st.lists(agreement, max_size=6, unique_by=lambda one: one[:3]).map(tuple),
+    st.lists(st.tuples(hospitals, st.none() | hospitals), min_size=1, max_size=5).map(tuple),
+    st.lists(
+        st.tuples(st.integers(0, 4), st.sampled_from(("deny", "permit")), st.booleans()),
+        max_size=4,
+    ).map(tuple),
+)
+requesters = st.builds(
+    Requester,
+    name=st.just("somebody"),
+    role=st.sampled_from(Role),
+    organization=st.none() | hospitals,
+    purpose=st.none() | st.sampled_from(Purpose),
+)
+
+
+def agree(database: Database, world: World, requester: Requester, action: Action) -> None:
+    """Hold the two forms of the policy to each other in one world."""
+    decided = [
+        index
+        for index in range(len(world.patients))
+        if isinstance(decide(requester, action, world.facts(index, requester)), Permit)
+    ]
+    with database.writing() as session:
+        world.keep(session)
+        selected = session.scalars(
+            select(Patient.id).where(visible(requester, action, NOW)).order_by(Patient.id)
+        ).all()
+        withheld = session.scalars(
+            select(Patient.id).where(~visible(requester, action, NOW)).order_by(Patient.id)
+        ).all()
+        session.rollback()
+    assert [row - 1 for row in selected] == decided
+    if action is Action.SEARCH:  # what `query` counts as withheld is all the rest
+        assert sorted([*selected, *withheld]) == [*range(1, len(world.patients) + 1)]
+
+
+@pytest.fixture(scope="module")
+def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    made = Database(f"sqlite:///{tmp_path_factory.mktemp('policy') / 'exchange.sqlite'}")
+    made.migrate()
+    yield made
+    made.close()
+
+
+@settings(max_examples=250, deadline=None)
+@given(world=worlds, requester=requesters, action=st.sampled_from(Action))
+def test_what_is_decided_for_each_record_is_what_sql_selects(
+    on_sqlite: Database, world: World, requester: Requester, action: Action
+) -> None:
+    agree(on_sqlite, world, requester, action)
+
+
+@settings(max_examples=150, deadline=None)
+@given(world=worlds, organization=hospitals)
+def test_what_a_clinician_may_see_is_what_sql_selects(
+    on_sqlite: Database, world: World, organization: int
+) -> None:
+    agree(on_sqlite, world, replace(CLINICIAN, organization=organization), Action.SEARCH)
+
+
+@pytest.fixture(scope="module")
+def on_postgresql(request: pytest.FixtureRequest) -> Iterator[Database]:
+    made = Database(request.getfixturevalue("postgresql_server").create_database())
+    made.migrate()
+    yield made
+    made.close()
+
+
+@settings(max_examples=40, deadline=None, phases=set(Phase) - {Phase.shrink})
+@given(world=worlds, requester=requesters, action=st.sampled_from(Action))
+def test_postgresql_selects_the_same(
+    on_postgresql: Database, world: World, requester: Requester, action: Action
+) -> None:
+    agree(on_postgresql, world, requester, action)
+
+
+def test_a_search_and_a_retrieval_are_decided_alike_before_and_after_a_hospital_leaves(
+    city: Region,
+) -> None:
+    city.send("beicheng", study="1.2.1", instance="1.4.1")
+    doctor = city.clinician("nanhu")
+
+    def studies() -> int:
+        with city.exchange.on_behalf_of(doctor) as access:
+            return len(query.find(access, Level.STUDY, [], limit=10).found)
+
+    with city.exchange.on_behalf_of(doctor) as access:
+        assert len(retrieval.instances(access, "1.2.1").instances) == 1
+    assert studies() == 1
+
+    with city.exchange.database.writing() as session:
+        for left in session.scalars(
+            select(Agreement).where(Agreement.organization_id == city.ids["beicheng"])
+        ):
+            left.until = datetime.now(UTC)
+
+    assert studies() == 0
+    with (
+        pytest.raises(Refused, match="owning organization has not joined"),
+        city.exchange.on_behalf_of(doctor) as access,
+    ):
+        retrieval.instances(access, "1.2.1")

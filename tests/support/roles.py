@@ -1,0 +1,81 @@
+"""Single roles of a small exchange, each in a process that a test starts, kills and limits."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from real_parts import LOOPBACK, Part, S3Address
+from region import ADMINISTRATOR, Region
+from running import PASSWORD, RunningExchange
+
+from exchange import users
+from exchange.policy import Role as UserRole
+
+
+class Role(Part):
+    """`exchange node`, `exchange web` or `exchange worker`, alone; `prefix` starts it."""
+
+    stop_within = 30.0
+
+    def __init__(self, exchange: RunningExchange, role: str, prefix: Sequence[str] = ()) -> None:
+        directory = exchange.home / role
+        directory.mkdir(exist_ok=True)
+        super().__init__(directory)
+        self.exchange = exchange
+        self.role = role
+        self.prefix = prefix
+
+    def command(self) -> Sequence[str]:
+        return [*self.prefix, sys.executable, "-m", "exchange_server", self.role]
+
+    def environment(self) -> dict[str, str]:
+        return self.exchange.environment
+
+    def answers(self) -> bool:
+        """Whether its port is open; a worker has none."""
+        ports = {"node": self.exchange.dimse_port, "web": self.exchange.http_port}
+        if self.role not in ports:
+            return True
+        with socket.socket() as probe:
+            return probe.connect_ex((LOOPBACK, ports[self.role])) == 0
+
+    def log(self) -> str:
+        """What it has logged."""
+        return self._log.read_text(errors="replace")
+
+
+def remote(database_url: str, s3: S3Address, bucket: str) -> Mapping[str, str]:
+    """Settings of an exchange on PostgreSQL and S3."""
+    return {
+        "EXCHANGE_DATABASE_URL": database_url,
+        "EXCHANGE_OBJECT_STORE": "s3",
+        "EXCHANGE_S3_ENDPOINT": s3.endpoint,
+        "EXCHANGE_S3_ACCESS_KEY": s3.access_key,
+        "EXCHANGE_S3_SECRET_KEY": s3.secret_key,
+        "EXCHANGE_S3_BUCKET": bucket,
+        "EXCHANGE_S3_SECURE": "false",
+    }
+
+
+def small_exchange(home: Path, settings: Mapping[str, str]) -> RunningExchange:
+    """An exchange, not started, with the hospital beicheng, its clinician and its system.
+
+    The hospital calls as BEICHENG; its users are `dr.beicheng` and `ris.beicheng`.
+    """
+    made = RunningExchange(home, settings)
+    with made.opened() as exchange:
+        Region(exchange).register("beicheng")
+        for name, role in (("dr.beicheng", UserRole.CLINICIAN), ("ris.beicheng", UserRole.SYSTEM)):
+            with exchange.on_behalf_of(ADMINISTRATOR) as access:
+                users.add(
+                    access,
+                    name=name,
+                    display_name=name,
+                    role=role,
+                    organization="beicheng",
+                    password=PASSWORD,
+                )
+    return made
