@@ -96,6 +96,7 @@ class Access:
         self._stack = stack
         self._session: Session | None = None
         self._entries: list[Entry] = []
+        self._asked_for = Action.SEARCH
 
     @property
     def objects(self) -> ObjectStore:
@@ -121,6 +122,7 @@ class Access:
 
         `about` says what the refusal was about: `patient`, `study`, `detail` (see `note`).
         """
+        self._asked_for = action
         decision = (
             policy.may(self.requester, action)
             if facts is None
@@ -167,9 +169,7 @@ class Access:
     def failed(self, error: ExchangeError) -> None:
         """Record that the request ended in `error`; refusals have been recorded where they fell."""
         if not isinstance(error, Refused | Unavailable):
-            # An error without a verb around it has no action of its own; searching is the mildest.
-            action = self._entries[-1].action if self._entries else Action.SEARCH
-            self.note(action, outcome=Outcome.FAILED, reason=type(error).__name__)
+            self.note(self._asked_for, outcome=Outcome.FAILED, reason=type(error).__name__)
 
     def finish(self) -> None:
         """Make the audit records durable that no unit of work took along."""
@@ -183,7 +183,7 @@ class Access:
         del self._entries[:count]
 
     def _rewind(self, count: int, *, final: bool) -> None:
-        """Undo the notes of a unit that failed: all, or when it will not run again, but refusals."""
+        """Undo the notes of a failed unit; its refusals stay, once it will not run again."""
         self._entries[count:] = [
             entry for entry in self._entries[count:] if final and entry.outcome is Outcome.REFUSED
         ]

@@ -170,7 +170,8 @@ def entities(session: Session) -> Sequence[ApplicationEntity]:
 
 def agreements(session: Session, now: datetime) -> set[int]:
     """The row numbers of the hospitals that are in the sharing agreement now."""
-    return set(session.scalars(select(Organization.id).where(shares(Organization.id, now))))
+    sharing = select(Organization.id).where(shares(Organization.id))
+    return set(session.scalars(sharing, {"now": now}))
 
 
 def caller(
@@ -209,9 +210,11 @@ def calls_from(registered: str, address: str) -> bool:
     """Whether an IP `address` is the registered address, in its network, or its host's."""
     peer = normal(address)
     try:
-        return peer in ipaddress.ip_network(registered, strict=False)
+        if "/" in registered:
+            return peer in ipaddress.ip_network(registered, strict=False)
+        return peer == normal(registered)
     except ValueError:
-        pass
+        pass  # a host name
     try:
         resolved = socket.getaddrinfo(registered, None, type=socket.SOCK_STREAM)
     except OSError:

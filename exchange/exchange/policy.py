@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
+from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     SQLColumnExpression,
     and_,
+    bindparam,
     exists,
     false,
     literal,
@@ -144,8 +147,11 @@ def decide(requester: Requester, action: Action, facts: Facts) -> Decision:
     return Permit("shared for treatment")
 
 
-def shares(organization: SQLColumnExpression[int], now: datetime) -> ColumnElement[bool]:
+def shares(
+    organization: SQLColumnExpression[int] | BindParameter[int],
+) -> ColumnElement[bool]:
     """Whether an organization is in the sharing agreement at the moment `now`, in SQL."""
+    now = bindparam("now", type_=Agreement.since.type)
     return organization.in_(
         select(Agreement.organization_id).where(
             Agreement.kind == SHARING,
@@ -175,18 +181,34 @@ def opted_out() -> ColumnElement[bool]:
     )
 
 
-def visible(requester: Requester, action: Action, now: datetime) -> ColumnElement[bool]:
-    """`decide` as a condition on `Patient`: the records for which it permits `action`."""
+def asker_shares() -> ColumnElement[bool]:
+    """Whether the asking organization is in the sharing agreement, in SQL."""
+    return shares(bindparam("asker", type_=Patient.organization_id.type))
+
+
+def visible(requester: Requester, action: Action) -> ColumnElement[bool]:
+    """`decide` as a condition on `Patient`: the records for which it permits `action`.
+
+    A statement with this condition is run with the parameters that `parameters` gives.
+    """
     if isinstance(may(requester, action), Deny):
         return false()
     if requester.role is Role.EXCHANGE:
         return true()
-    own = Patient.organization_id == requester.organization
-    if requester.purpose is not Purpose.TREATMENT:
-        return own
-    shared = and_(
-        shares(literal(requester.organization), now),
-        shares(Patient.organization_id, now),
-        ~opted_out(),
-    )
-    return or_(own, shared)
+    return _own_or_shared() if requester.purpose is Purpose.TREATMENT else _own()
+
+
+def parameters(requester: Requester, now: datetime) -> dict[str, Any]:
+    """The parameters of `visible`, `shares` and `asker_shares`: who asks, and when."""
+    return {"asker": requester.organization, "now": now}
+
+
+# Built once: putting these together takes longer than to run them.
+@cache
+def _own() -> ColumnElement[bool]:
+    return Patient.organization_id == bindparam("asker", type_=Patient.organization_id.type)
+
+
+@cache
+def _own_or_shared() -> ColumnElement[bool]:
+    return or_(_own(), and_(asker_shares(), shares(Patient.organization_id), ~opted_out()))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, literal, select
+from sqlalchemy import ColumnElement, Select, bindparam, func, literal, select
 
 from exchange import policy
 from exchange.access import Access
@@ -26,7 +26,7 @@ from exchange_storage.records import (
     Series,
     Study,
 )
-from exchange_storage.search import Criterion, Level, SamePerson
+from exchange_storage.search import Criterion, Level
 
 WITHHELD_COUNTED = 100
 """Withheld matches are counted up to this many for the audit trail."""
@@ -136,7 +136,7 @@ def find(
     question as it came, for the audit trail only. Raises Refused, Invalid, TooBroad.
     """
     access.require(Action.SEARCH, detail={"level": level.name, "asked": asked})
-    permitted = policy.visible(access.requester, Action.SEARCH, access.now)
+    permitted = policy.visible(access.requester, Action.SEARCH)
     wanted = search.where(criteria)
     columns = (Patient, Organization, *(record for at, record, _ in _CHAIN if at <= level))
     page = (
@@ -146,7 +146,7 @@ def find(
         .limit(limit + 1)
         .offset(offset)
     )
-    rows = access.session.execute(page).all()
+    rows = access.session.execute(page, _given(access)).all()
     more = len(rows) > limit
     if more and too_broad is not None:
         raise TooBroad(too_broad)
@@ -171,7 +171,8 @@ def find(
             "patients": sorted(patients)[:100],
         },
     )
-    numbers = _numbers(access, [row.Patient for row in rows])
+    asked_numbers = _asked_numbers(access, criteria)
+    numbers = _numbers(access, [row.Patient for row in rows], asked_numbers)
     summaries = _summaries(access, level, rows) if summarize else {}
     found = tuple(
         Found(
@@ -227,23 +228,8 @@ def study(access: Access, study_instance_uid: str) -> Found:
     )
 
 
-def linked(access: Access, record: Patient) -> Sequence[Patient]:
-    """The other records of the same person that the asker may see."""
-    if record.person_id is None:
-        return ()
-    return access.session.scalars(
-        select(Patient)
-        .where(
-            search.where([SamePerson(record.id)]),
-            Patient.id != record.id,
-            policy.visible(access.requester, Action.SEARCH, access.now),
-        )
-        .order_by(Patient.id)
-    ).all()
-
-
 def links(access: Access, records: Sequence[Patient]) -> Mapping[int, tuple[int, ...]]:
-    """What `linked` answers, as row numbers, for all of `records` in one query; by row number."""
+    """The other records of the same persons that the asker may see, by row numbers."""
     persons = {record.person_id for record in records if record.person_id is not None}
     if not persons:
         return {}
@@ -251,9 +237,10 @@ def links(access: Access, records: Sequence[Patient]) -> Mapping[int, tuple[int,
         select(Patient.person_id, Patient.id)
         .where(
             Patient.person_id.in_(persons),
-            policy.visible(access.requester, Action.SEARCH, access.now),
+            policy.visible(access.requester, Action.SEARCH),
         )
-        .order_by(Patient.id)
+        .order_by(Patient.id),
+        _given(access),
     )
     of_person: dict[int | None, list[int]] = defaultdict(list)
     for person, row in rows:
@@ -269,9 +256,9 @@ def seen(access: Access, patients: Iterable[int]) -> frozenset[int]:
     """Those of the patient rows that exist and that the asker may see."""
     rows = select(Patient.id).where(
         Patient.id.in_(tuple(patients)),
-        policy.visible(access.requester, Action.SEARCH, access.now),
+        policy.visible(access.requester, Action.SEARCH),
     )
-    return frozenset(access.session.scalars(rows))
+    return frozenset(access.session.scalars(rows, _given(access)))
 
 
 def identifiers(
@@ -283,9 +270,10 @@ def identifiers(
         .join(Patient, Patient.id == PatientIdentifier.patient_id)
         .where(
             PatientIdentifier.patient_id.in_(tuple(patients)),
-            policy.visible(access.requester, Action.SEARCH, access.now),
+            policy.visible(access.requester, Action.SEARCH),
         )
-        .order_by(PatientIdentifier.system, PatientIdentifier.value)
+        .order_by(PatientIdentifier.system, PatientIdentifier.value),
+        _given(access),
     )
     of_patient: dict[int, tuple[PatientIdentifier, ...]] = {}
     for row in rows:
@@ -325,21 +313,24 @@ def contents(access: Access, studies: Iterable[Found]) -> Mapping[int, tuple[Con
 
 def facts(access: Access, record: Patient) -> policy.Facts:
     """What a decision on `record` depends on, as it is now."""
-    row = access.session.execute(
-        select(
-            policy.shares(Patient.organization_id, access.now).label("owner_shares"),
-            policy.shares(literal(access.requester.organization or 0), access.now).label(
-                "asker_shares"
-            ),
-            policy.opted_out().label("opted_out"),
-        ).where(Patient.id == record.id)
-    ).one()
+    row = access.session.execute(_FACTS, _given(access) | {"patient": record.id}).one()
     return policy.Facts(
         owner=record.organization_id,
         owner_shares=bool(row.owner_shares),
         asker_shares=bool(row.asker_shares),
         opted_out=bool(row.opted_out),
     )
+
+
+_FACTS = select(
+    policy.shares(Patient.organization_id).label("owner_shares"),
+    policy.asker_shares().label("asker_shares"),
+    policy.opted_out().label("opted_out"),
+).where(Patient.id == bindparam("patient"))
+
+
+def _given(access: Access) -> dict[str, Any]:
+    return policy.parameters(access.requester, access.now)
 
 
 def _ordered(level: Level, order: str) -> tuple[Any, ...]:
@@ -365,59 +356,95 @@ def _count(access: Access, level: Level, *conditions: ColumnElement[bool] | int)
     limit = conditions[-1] if isinstance(conditions[-1], int) else None
     where = [condition for condition in conditions if not isinstance(condition, int)]
     matches = _joined(select(literal(1)), level).where(*where).limit(limit).subquery()
-    return access.session.execute(select(func.count()).select_from(matches)).scalar_one()
+    counted = select(func.count()).select_from(matches)
+    return access.session.execute(counted, _given(access)).scalar_one()
 
 
-def _numbers(access: Access, records: Sequence[Patient]) -> dict[int, Number]:
-    """The asker's own numbers for the persons of `records`, by patient row; the lowest of many."""
-    asker = access.requester.organization
-    persons = {
-        record.person_id
-        for record in records
-        if record.person_id is not None and record.organization_id != asker
-    }
-    if not persons or asker is None:
-        return {}
-    known = access.session.execute(
-        select(Patient.person_id, func.min(Patient.patient_id), Organization.issuer)
-        .join(Organization, Organization.id == Patient.organization_id)
-        .where(
-            Patient.organization_id == asker,
-            Patient.person_id.in_(persons),
-            Patient.patient_id != "",
-        )
-        .group_by(Patient.person_id, Organization.issuer)
+_NUMBERS = (
+    select(Patient.person_id, Patient.patient_id, Organization.issuer)
+    .join(Organization, Organization.id == Patient.organization_id)
+    .where(
+        Patient.organization_id == bindparam("asker"),
+        Patient.person_id.in_(bindparam("persons", expanding=True)),
+        Patient.patient_id != "",
     )
-    by_person = {person: Number(value, issuer) for person, value, issuer in known}
-    return {
-        record.id: by_person[record.person_id]
+    .order_by(Patient.patient_id.desc())
+)
+
+
+def _numbers(
+    access: Access, records: Sequence[Patient], asked: frozenset[str] = frozenset()
+) -> dict[int, Number]:
+    """The asker's own numbers for the persons of `records`, by patient row.
+
+    Of several numbers of a person the one that was asked for, else the lowest. A record of the
+    asker's own keeps its number, unless another number of the same person was asked for.
+    """
+    asker = access.requester.organization
+    foreign = [
+        record
         for record in records
-        if record.person_id in by_person and record.organization_id != asker
+        if record.person_id is not None
+        and (record.organization_id != asker or (asked and record.patient_id not in asked))
+    ]
+    if not foreign or asker is None:
+        return {}
+    persons = sorted({record.person_id for record in foreign if record.person_id is not None})
+    known = access.session.execute(_NUMBERS, {"asker": asker, "persons": persons})
+    by_person: dict[int | None, Number] = {}
+    for person, value, issuer in known:
+        if person not in by_person or by_person[person].value not in asked:
+            by_person[person] = Number(value, issuer)
+    return {
+        record.id: number
+        for record in foreign
+        if (number := by_person.get(record.person_id)) is not None
+        and (record.organization_id != asker or number.value in asked)
     }
+
+
+def _asked_numbers(access: Access, criteria: Sequence[Criterion]) -> frozenset[str]:
+    """The numbers of the asker's own that the question names."""
+    asker = access.requester.organization
+    return frozenset(
+        value
+        for criterion in criteria
+        if isinstance(criterion, search.Number)
+        and criterion.organization == asker
+        and isinstance(criterion.matching, search.Values)
+        for value in criterion.matching.values
+    )
+
+
+_OF: Mapping[Level, Any] = {
+    Level.PATIENT: Study.patient_id,
+    Level.STUDY: Series.study_id,
+    Level.SERIES: Series.id,
+}
+_SUMMARY = {
+    level: select(
+        group,
+        Series.modality,
+        Instance.sop_class_uid,
+        Study.id,
+        Series.id,
+        func.count(Instance.id),
+    )
+    .select_from(Study)
+    .join(Series, Series.study_id == Study.id)
+    .join(Instance, Instance.series_id == Series.id)
+    .where(group.in_(bindparam("wanted", expanding=True)), Instance.is_primary)
+    .group_by(group, Series.modality, Instance.sop_class_uid, Study.id, Series.id)
+    for level, group in _OF.items()
+}
 
 
 def _summaries(access: Access, level: Level, rows: Sequence[Any]) -> dict[int, Summary]:
     """Counts and modalities of the rows of one page, in one query."""
     if not rows or level is Level.IMAGE:
         return {}
-    of = {Level.PATIENT: Study.patient_id, Level.STUDY: Series.study_id, Level.SERIES: Series.id}
     wanted = {row[0 if level is Level.PATIENT else level + 1].id for row in rows}
-    group: Any = of[level]
-    counted = access.session.execute(
-        select(
-            group,
-            Series.modality,
-            Instance.sop_class_uid,
-            Study.id,
-            Series.id,
-            func.count(Instance.id),
-        )
-        .select_from(Study)
-        .join(Series, Series.study_id == Study.id)
-        .join(Instance, Instance.series_id == Series.id)
-        .where(group.in_(wanted), Instance.is_primary)
-        .group_by(group, Series.modality, Instance.sop_class_uid, Study.id, Series.id)
-    )
+    counted = access.session.execute(_SUMMARY[level], {"wanted": sorted(wanted)})
     seen: dict[int, tuple[set[str], set[str], set[int], set[int], list[int]]] = defaultdict(
         lambda: (set(), set(), set(), set(), [])
     )

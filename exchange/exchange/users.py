@@ -86,7 +86,7 @@ def authenticate(session: Session, name: str, password: str) -> User:
     user = by_name(session, name) if name.isprintable() else None
     try:
         _HASHER.verify(user.password_hash if user else _decoy(), password[: MAX_PASSWORD + 1])
-    except (VerificationError, InvalidHashError):
+    except (VerificationError, InvalidHashError, UnicodeEncodeError):
         user = None
     if user is None or not user.active:
         raise NotAuthenticated("the user name or the password is wrong")

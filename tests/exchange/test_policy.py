@@ -26,6 +26,7 @@ from exchange.policy import (
     Role,
     decide,
     may,
+    parameters,
     visible,
 )
 from exchange_storage.database import Database
@@ -201,10 +202,12 @@ def agree(database: Database, world: World, requester: Requester, action: Action
     with database.writing() as session:
         world.keep(session)
         selected = session.scalars(
-            select(Patient.id).where(visible(requester, action, NOW)).order_by(Patient.id)
+            select(Patient.id).where(visible(requester, action)).order_by(Patient.id),
+            parameters(requester, NOW),
         ).all()
         withheld = session.scalars(
-            select(Patient.id).where(~visible(requester, action, NOW)).order_by(Patient.id)
+            select(Patient.id).where(~visible(requester, action)).order_by(Patient.id),
+            parameters(requester, NOW),
         ).all()
         session.rollback()
     assert [row - 1 for row in selected] == decided

@@ -36,6 +36,8 @@ STUDY_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
 
+SUCCESS = 0x0000
+
 STUDY, SERIES, INSTANCE = "1.2.1", "1.2.1.1", "1.4.1"
 """The UIDs of `image`."""
 
@@ -196,10 +198,11 @@ class Caller:
 
 @contextmanager
 def calling(
-    port: int, *contexts: tuple[str, Sequence[str]], calling: str = "BEICHENG"
+    port: int, *contexts: tuple[str, Sequence[str]], relational: bool = False
 ) -> Iterator[Caller]:
-    """An association that is released at the end, unless it has ended already."""
-    with Caller(port, *contexts, calling=calling) as caller:
+    """An association of BEICHENG that is released at the end, unless it has ended already."""
+    extended = {STUDY_FIND: b"\1"} if relational else None
+    with Caller(port, *contexts, extended=extended) as caller:
         yield caller
         with suppress(Hung, OSError):
             caller.release()

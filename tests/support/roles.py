@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from running import PASSWORD, RunningExchange
 
 from exchange import users
 from exchange.policy import Role as UserRole
+
+PATIENCE = 60
+"""Seconds until waiting ends."""
 
 
 class Role(Part):
@@ -47,10 +51,20 @@ class Role(Part):
         return self._log.read_text(errors="replace")
 
 
-def remote(database_url: str, s3: S3Address, bucket: str) -> Mapping[str, str]:
-    """Settings of an exchange on PostgreSQL and S3."""
+def drained(exchange: RunningExchange) -> None:
+    """Wait until the worker has moved everything from the spool to the remote store."""
+    spool = exchange.home / "exchange" / "spool" / "objects"
+    deadline = time.monotonic() + PATIENCE
+    while (left := sum(path.is_file() for path in spool.rglob("*"))) and (
+        time.monotonic() < deadline
+    ):
+        time.sleep(0.1)
+    assert left == 0
+
+
+def remote(s3: S3Address, bucket: str) -> dict[str, str]:
+    """Settings of an exchange that keeps its objects in an S3 store, behind its spool."""
     return {
-        "EXCHANGE_DATABASE_URL": database_url,
         "EXCHANGE_OBJECT_STORE": "s3",
         "EXCHANGE_S3_ENDPOINT": s3.endpoint,
         "EXCHANGE_S3_ACCESS_KEY": s3.access_key,

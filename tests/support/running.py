@@ -48,8 +48,10 @@ class RunningExchange:
     @property
     def environment(self) -> dict[str, str]:
         """What its commands are started with."""
+        inherited = dict(os.environ)
+        inherited.pop("PYTHONDONTWRITEBYTECODE", None)  # or every start compiles everything anew
         return {
-            **os.environ,
+            **inherited,
             "EXCHANGE_DATA": str(self.home / "exchange"),
             "EXCHANGE_HTTP_ADDRESSES": "127.0.0.1",
             "EXCHANGE_HTTP_PORT": str(self.http_port),
@@ -280,7 +282,9 @@ def _wait_until_gone(pid: int) -> None:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:
-            if ") Z " in Path(f"/proc/{pid}/stat").read_text():
+            ended = ") Z " in Path(f"/proc/{pid}/stat").read_text()
+            # Its sockets are open until the last of its threads has gone too.
+            if ended and len(list(Path(f"/proc/{pid}/task").iterdir())) == 1:
                 return
         except OSError:
             return

@@ -1,0 +1,236 @@
+"""The outbox: later work is done once, by one worker, however often it is asked for or fails."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import select, update
+
+from exchange import jobs
+from exchange.jobs import Claim
+from exchange_storage.database import Database
+from exchange_storage.records import Job
+
+KINDS = [jobs.IDENTIFY, jobs.REFRESH]
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    made = Database(database_url, connections=8)
+    made.migrate()
+    yield made
+    made.close()
+
+
+def ask(
+    database: Database, subject: str = "1", kind: str = jobs.REFRESH, hours: float = -1
+) -> None:
+    """Ask for work that is due in so many hours."""
+    with database.writing() as session:
+        jobs.ask(session, kind, subject, datetime.now(UTC) + timedelta(hours=hours))
+
+
+def all_due(database: Database) -> None:
+    """Let time pass, so that everything that waits is due; leases do not run out."""
+    with database.writing() as session:
+        session.execute(update(Job).values(due=datetime.now(UTC) - timedelta(seconds=1)))
+
+
+def only(database: Database) -> Job:
+    with database.reading() as session:
+        return session.scalars(select(Job)).one()
+
+
+def test_a_job_is_done_once(database: Database) -> None:
+    ask(database)
+
+    (claimed,) = jobs.claim(database, KINDS)
+    assert (claimed.kind, claimed.subject, claimed.attempts) == (jobs.REFRESH, "1", 0)
+    assert jobs.claim(database, KINDS) == []  # while one has it nobody else does
+    jobs.finish(database, claimed)
+
+    assert jobs.claim(database, KINDS) == []
+    with database.reading() as session:
+        assert session.scalars(select(Job)).all() == []
+
+
+def test_a_job_waits_until_it_is_due_and_for_a_worker_that_knows_it(database: Database) -> None:
+    ask(database, "later", hours=1)
+    ask(database, "now", kind="another")
+
+    assert jobs.claim(database, KINDS) == []
+    assert [one.subject for one in jobs.claim(database, ["another"])] == ["now"]
+
+
+def test_the_most_overdue_comes_first_and_not_more_than_asked_for(database: Database) -> None:
+    for subject, hours in (("b", -2), ("c", -1), ("a", -3)):
+        ask(database, subject, hours=hours)
+
+    assert [one.subject for one in jobs.claim(database, KINDS, limit=2)] == ["a", "b"]
+    assert [one.subject for one in jobs.claim(database, KINDS, limit=2)] == ["c"]
+
+
+def test_asking_again_neither_doubles_a_job_nor_puts_it_off(database: Database) -> None:
+    ask(database, hours=-1)
+    ask(database, hours=+1)
+
+    assert [one.asked for one in jobs.claim(database, KINDS)] == [2]
+
+
+def test_what_is_asked_for_while_it_is_being_done_is_done_again(database: Database) -> None:
+    ask(database)
+    (first,) = jobs.claim(database, KINDS)
+    ask(database)
+    jobs.finish(database, first)
+
+    assert jobs.claim(database, KINDS) == []  # a moment later, lest one study keep a worker busy
+    all_due(database)
+    (again,) = jobs.claim(database, KINDS)
+    jobs.finish(database, again)
+
+    with database.reading() as session:
+        assert session.scalars(select(Job)).all() == []
+
+
+def test_a_job_of_a_worker_that_died_is_taken_over(database: Database) -> None:
+    ask(database)
+    jobs.claim(database, KINDS)
+    with database.writing() as session:
+        session.execute(update(Job).values(leased_until=datetime.now(UTC)))
+
+    (taken_over,) = jobs.claim(database, KINDS)
+    jobs.finish(database, taken_over)
+
+    assert jobs.claim(database, KINDS) == []
+
+
+def test_a_failing_job_is_tried_again_after_growing_pauses_then_given_up(
+    database: Database,
+) -> None:
+    ask(database)
+    pauses = []
+    for attempt in range(jobs.ATTEMPTS):
+        all_due(database)
+        (claimed,) = jobs.claim(database, KINDS)
+        assert claimed.attempts == attempt
+        before = datetime.now(UTC)
+        jobs.fail(database, claimed, "OperationalError in refresh" + "!" * 5000)
+        assert jobs.claim(database, KINDS) == []
+        pauses.append(only(database).due - before)
+
+    assert pauses == sorted(pauses)
+    assert pauses[0] >= timedelta(seconds=2)
+    assert timedelta(minutes=59) < pauses[-1] < timedelta(minutes=61)
+    all_due(database)
+    assert jobs.claim(database, KINDS) == []
+    with database.reading() as session:
+        (dead,) = jobs.dead_letters(session)
+        assert dead.last_error.startswith("OperationalError in refresh")
+        assert jobs.backlog(session) == {(jobs.REFRESH, True): 1}
+
+
+def give_up(database: Database, subject: str) -> None:
+    ask(database, subject)
+    with database.writing() as session:
+        job = session.scalars(select(Job).where(Job.subject == subject)).one()
+        job.dead, job.attempts = True, jobs.ATTEMPTS
+
+
+def test_a_job_that_was_given_up_can_be_retried_one_or_all(database: Database) -> None:
+    for subject in ("1", "2", "3"):
+        give_up(database, subject)
+
+    with database.writing() as session:
+        first = jobs.dead_letters(session)[0]
+        assert jobs.retry(session, first.id) == 1
+        assert jobs.retry(session, first.id) == 0
+    all_due(database)
+    assert [(one.subject, one.attempts) for one in jobs.claim(database, KINDS)] == [("1", 0)]
+
+    with database.writing() as session:
+        assert jobs.retry(session) == 2
+        assert jobs.dead_letters(session) == []
+        assert jobs.backlog(session) == {(jobs.REFRESH, False): 3}
+
+
+def test_a_job_that_was_given_up_is_tried_again_when_it_is_asked_for_again(
+    database: Database,
+) -> None:
+    give_up(database, "1")
+    ask(database)
+
+    assert [one.subject for one in jobs.claim(database, KINDS)] == ["1"]
+
+
+def test_what_the_transaction_did_not_keep_was_not_asked_for(database: Database) -> None:
+    with database.writing() as session:
+        jobs.ask(session, jobs.REFRESH, "1", datetime.now(UTC))
+        session.rollback()
+
+    assert jobs.claim(database, KINDS) == []
+
+
+def test_finishing_and_failing_what_another_has_finished_harms_nothing(
+    database: Database,
+) -> None:
+    ask(database)
+    (claimed,) = jobs.claim(database, KINDS)
+    for _ in range(2):
+        jobs.finish(database, claimed)
+    jobs.fail(database, claimed, "too late")
+
+    with database.reading() as session:
+        assert session.scalars(select(Job)).all() == []
+
+
+def test_no_two_workers_ever_have_the_same_job(database: Database) -> None:
+    for number in range(60):
+        ask(database, str(number))
+    together = threading.Barrier(6)
+
+    def work(_: int) -> list[Claim]:
+        mine: list[Claim] = []
+        together.wait()
+        while claimed := jobs.claim(database, KINDS, limit=3):
+            mine += claimed
+        return mine
+
+    with ThreadPoolExecutor(6) as pool:
+        done = [claimed for mine in pool.map(work, range(6)) for claimed in mine]
+
+    assert len(done) == len({one.id for one in done})
+    left = jobs.claim(database, KINDS, limit=60)  # a worker may leave while others hold the rest
+    assert sorted(int(one.subject) for one in [*done, *left]) == list(range(60))
+
+
+def test_work_asked_for_and_done_at_once_is_never_lost(database: Database) -> None:
+    """The last asking is always followed by a run that began after it."""
+    stop = threading.Event()
+    seen: list[int] = []
+
+    def work() -> None:
+        while not stop.is_set():
+            for claimed in jobs.claim(database, KINDS):
+                seen.append(claimed.asked)
+                jobs.finish(database, claimed)
+            all_due(database)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        for _ in range(25):
+            ask(database)
+    finally:
+        stop.set()
+        worker.join()
+
+    for claimed in jobs.claim(database, KINDS):
+        jobs.finish(database, claimed)
+        seen.append(claimed.asked)
+    with database.reading() as session:
+        assert session.scalars(select(Job)).all() == []
+    assert seen

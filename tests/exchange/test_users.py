@@ -1,0 +1,144 @@
+"""Users sign in with a name and a password, and nothing tells which of the two was wrong."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+from region import ADMINISTRATOR, Region
+from sqlalchemy import select
+
+from exchange import users
+from exchange.errors import Invalid, NotAuthenticated, NotFound, Refused
+from exchange.policy import Role
+from exchange_storage.records import AuditRecord, User
+
+PASSWORD = "correct horse 电池"
+
+
+def add(city: Region, **changed: object) -> User:
+    told = {
+        "name": "dr.wang",
+        "display_name": "王医生",
+        "role": Role.CLINICIAN,
+        "organization": "nanhu",
+        "password": PASSWORD,
+    }
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        return users.add(access, **(told | changed))  # type: ignore[arg-type]
+
+
+def sign_in(city: Region, name: str, password: str) -> User:
+    with city.exchange.database.reading() as session:
+        return users.authenticate(session, name, password)
+
+
+def test_a_registered_user_signs_in(city: Region) -> None:
+    add(city)
+
+    user = sign_in(city, "dr.wang", PASSWORD)
+    assert (user.display_name, user.organization_id) == ("王医生", city.ids["nanhu"])
+    assert user.password_hash.startswith("$argon2id$")
+
+
+@pytest.mark.parametrize(
+    ("name", "password"),
+    [
+        ("dr.wang", PASSWORD + " "),
+        ("dr.wang", ""),
+        ("dr.wang", "x" * 100_000),
+        ("dr.wang", "\ud800"),
+        ("DR.WANG", PASSWORD),
+        ("dr.li", PASSWORD),
+        ("dr.wang\0", PASSWORD),
+        ("\ud800", PASSWORD),
+        ("' OR '1'='1", PASSWORD),
+        ("", ""),
+    ],
+)
+def test_whatever_is_wrong_the_answer_is_the_same(city: Region, name: str, password: str) -> None:
+    add(city)
+
+    with pytest.raises(NotAuthenticated, match=r"^the user name or the password is wrong$"):
+        sign_in(city, name, password)
+
+
+def test_a_user_who_was_deactivated_does_not_sign_in_any_more(city: Region) -> None:
+    add(city)
+    with city.exchange.database.writing() as session:
+        session.scalars(select(User)).one().active = False
+
+    with pytest.raises(NotAuthenticated):
+        sign_in(city, "dr.wang", PASSWORD)
+
+
+def test_a_password_as_long_as_allowed_is_not_cut(city: Region) -> None:
+    longest = "x" * users.MAX_PASSWORD
+    add(city, password=longest)
+
+    sign_in(city, "dr.wang", longest)
+    with pytest.raises(NotAuthenticated):
+        sign_in(city, "dr.wang", longest + "x")
+
+
+@pytest.mark.parametrize(
+    ("changed", "error"),
+    [
+        ({"name": ""}, Invalid),
+        ({"name": "a\nb"}, Invalid),
+        ({"name": " dr"}, Invalid),
+        ({"name": "x" * 65}, Invalid),
+        ({"role": Role.EXCHANGE}, Invalid),
+        ({"organization": None}, Invalid),
+        ({"organization": "nowhere"}, NotFound),
+        ({"password": "short"}, Invalid),
+        ({"password": "x" * 257}, Invalid),
+    ],
+)
+def test_a_user_who_makes_no_sense_is_not_registered(
+    city: Region, changed: dict[str, object], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        add(city, **changed)
+
+    with city.exchange.database.reading() as session:
+        assert session.scalars(select(User)).all() == []
+
+
+def test_a_name_is_given_once(city: Region) -> None:
+    add(city)
+
+    with pytest.raises(Invalid, match="taken"):
+        add(city, display_name="另一位")
+
+
+def test_only_an_administrator_registers_users_and_passwords_are_in_no_trail(
+    city: Region,
+) -> None:
+    add(city)
+    mine = partial(
+        users.add,
+        name="me",
+        display_name="",
+        role=Role.ADMINISTRATOR,
+        organization=None,
+        password=PASSWORD,
+    )
+    with (
+        pytest.raises(Refused),
+        city.exchange.on_behalf_of(city.clinician("nanhu")) as access,
+    ):
+        mine(access)
+
+    with city.exchange.database.reading() as session:
+        recorded = "".join(session.scalars(select(AuditRecord.content)))
+    assert "dr.wang" in recorded
+    assert PASSWORD not in recorded
+    assert "argon2" not in recorded
+
+
+def test_generated_passwords_are_long_enough_and_differ() -> None:
+    made = {users.generated_password() for _ in range(20)}
+
+    assert len(made) == 20
+    assert all(users.MIN_PASSWORD <= len(one) <= users.MAX_PASSWORD for one in made)
