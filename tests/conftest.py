@@ -76,7 +76,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / f'exchange-{next(_numbers)}.sqlite'}"
     server: PostgreSQL = request.getfixturevalue("postgresql_server")
-    return server.create_database()
+    return server.create_schema()
 
 
 @pytest.fixture

@@ -50,6 +50,7 @@ def describe(found: Found, level: Level) -> dict[str, Value]:
                 told[keyword] = "" if value is None else value
     told["PatientID"] = found.number.value
     told["IssuerOfPatientID"] = found.number.issuer
+    told["OtherPatientIDsSequence"] = []
     if (found.number.value, found.number.issuer) != (found.patient.patient_id, found.owner.issuer):
         told["OtherPatientIDsSequence"] = [
             {

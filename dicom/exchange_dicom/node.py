@@ -11,9 +11,8 @@ import hashlib
 import io
 import logging
 import ssl
-from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydicom.datadict import keyword_for_tag
 
@@ -61,6 +60,7 @@ _UNIQUE = {
     Level.STUDY: "StudyInstanceUID",
     Level.SERIES: "SeriesInstanceUID",
 }
+_ALWAYS = frozenset({"QueryRetrieveLevel", "RetrieveAETitle", "SpecificCharacterSet"})
 _TEXT_ENCODINGS = {"GB18030": "gb18030", "GBK": "gbk"}
 """Character sets of a question that are kept in its answer; any other gets UTF-8."""
 
@@ -130,10 +130,12 @@ class _Conversation:
                 self._answer(message, status.UNRECOGNIZED_OPERATION)
 
     def _decide(self, request: AssociateRequest, peer: Peer) -> Accepted | AssociateReject:
-        if request.called_ae != self._ae_title:
-            return AssociateReject(RejectReason.CALLED_AE_TITLE_NOT_RECOGNIZED)
         shown = hashlib.sha256(peer.certificate).hexdigest() if peer.certificate else ""
         try:
+            if request.called_ae != self._ae_title:
+                reason = "called AE title not recognized"
+                organizations.refused(self._exchange, request.calling_ae, str(peer.address), reason)
+                return AssociateReject(RejectReason.CALLED_AE_TITLE_NOT_RECOGNIZED)
             self._requester = organizations.caller(
                 self._exchange, request.calling_ae, str(peer.address), shown
             )
@@ -204,7 +206,7 @@ class _Conversation:
                     asked.criteria,
                     limit=self._limits.matches,
                     too_broad=f"more than {self._limits.matches} matches: add a selective key",
-                    asked=b64encode(raw).decode(),
+                    asked=raw,
                 )
         except TooLarge:
             self._answer(message, status.DIMSE[Invalid].find, "the identifier is too long")
@@ -212,9 +214,10 @@ class _Conversation:
         except ExchangeError as error:
             self._answer(message, status.DIMSE[type(error)].find, str(error))
             return
-        code = status.PENDING_UNSUPPORTED if asked.unsupported else status.PENDING
-        pending = dimse.response(message.command, code, data_set_present=True)
         for told in _distinct(answer.found, level):
+            missing = bool(asked.unsupported) or not identifier.wanted <= told.keys()
+            code = status.PENDING_UNSUPPORTED if missing else status.PENDING
+            pending = dimse.response(message.command, code, data_set_present=True)
             if self._association.cancelled(message.command.message_id):
                 self._answer(message, status.CANCEL)
                 return
@@ -245,7 +248,8 @@ def _agree(command: dimse.Command, received: ingest.Received) -> None:
 class _Identifier:
     """A C-FIND identifier: its matching keys, and all attributes that it wants returned."""
 
-    wanted: tuple[str, ...]
+    wanted: frozenset[str]
+    """Without those that every answer has."""
     keys: tuple[tuple[str, str], ...]
     asked_level: str
     character_set: str
@@ -268,7 +272,7 @@ class _Identifier:
         for keyword in ("SpecificCharacterSet", "TimezoneOffsetFromUTC"):
             keys.pop(keyword, None)
         return cls(
-            wanted=tuple(known.values()),
+            wanted=frozenset(known.values()) - _ALWAYS,
             asked_level=keys.pop("QueryRetrieveLevel", ""),
             keys=tuple(keys.items()),
             character_set=read.character_set.declared,
@@ -294,9 +298,12 @@ class _Identifier:
     def answer(
         self, told: dict[str, attributes.Value], level: Level, ae_title: str, *, explicit: bool
     ) -> bytes:
-        """The identifier of one response: what was wanted, as far as it is known (C.4.1.1.3.2)."""
+        """The identifier of one response: of what was wanted the keys that are supported.
+
+        Others are not returned, rather than returned as if they were empty (C.2.2.1.3).
+        """
         encoding = _TEXT_ENCODINGS.get(self.character_set, "utf-8")
-        body = {keyword: told.get(keyword, "") for keyword in self.wanted if _known(keyword)}
+        body = {keyword: told[keyword] for keyword in self.wanted if keyword in told}
         body["QueryRetrieveLevel"] = level.name
         body["RetrieveAETitle"] = ae_title
         body["SpecificCharacterSet"] = (
@@ -305,24 +312,19 @@ class _Identifier:
         return attributes.encode(body, explicit=explicit, encoding=encoding)
 
 
-def _known(keyword: str) -> bool:
-    try:
-        attributes.tag_and_vr(keyword)
-    except KeyError:
-        return False
-    return True
-
-
 def _distinct(found: Sequence[query.Found], level: Level) -> Iterator[dict[str, attributes.Value]]:
     """The matches as attributes; at patient level one for each number, whoever else has records.
 
-    A hospital's own record comes first, so that its PACS reads back what it has itself.
+    A hospital's own record comes first, so that its PACS reads back what it has itself; counts are
+    of all that it can ask for under that number.
     """
     if level is not Level.PATIENT:
         yield from (attributes.describe(one, level) for one in found)
         return
-    seen: set[query.Number] = set()
+    told: dict[query.Number, query.Found] = {}
     for one in sorted(found, key=lambda one: one.number.issuer != one.owner.issuer):
-        if one.number not in seen:
-            seen.add(one.number)
-            yield attributes.describe(one, level)
+        first = told.get(one.number)
+        told[one.number] = (
+            one if first is None else replace(first, summary=first.summary + one.summary)
+        )
+    yield from (attributes.describe(one, level) for one in told.values())

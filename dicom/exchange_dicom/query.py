@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from exchange import organizations
 from exchange.access import Access
@@ -105,6 +106,12 @@ def _span(keyword: str, value: str, form: re.Pattern[str], delimiter: str) -> Ma
     if not all(form.fullmatch(part) for part in (low, high) if part) or not (low or high):
         raise Invalid(f"{keyword} is not a value or range of its VR")
     low, high = low.replace(delimiter, ""), high.replace(delimiter, "")
+    if form is _DATE:
+        for day in filter(None, (low, high)):
+            try:
+                datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC)
+            except ValueError:
+                raise Invalid(f"{keyword} is not a day of the calendar") from None
     if dash:
         return Range(low or None, high or None)
     if delimiter == ":" and len(low) < 6:

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 
 from exchange import audit, policy
 from exchange.audit import Entry, Outcome
-from exchange.errors import ExchangeError, Invalid, NoRoom, NotFound, Refused, Unavailable
+from exchange.errors import ExchangeError, Invalid, NoRoom, Refused, Unavailable
 from exchange.policy import Action, Deny, Facts, Requester
 from exchange_storage.database import Database, unavailable
 from exchange_storage.objects import (
@@ -97,6 +97,7 @@ class Access:
         self._session: Session | None = None
         self._entries: list[Entry] = []
         self._asked_for = Action.SEARCH
+        self._about: dict[str, Any] = {}
 
     @property
     def objects(self) -> ObjectStore:
@@ -120,9 +121,10 @@ class Access:
     def require(self, action: Action, facts: Facts | None = None, **about: Any) -> None:
         """Raise Refused, and record the refusal, unless the policy permits `action`.
 
-        `about` says what the refusal was about: `patient`, `study`, `detail` (see `note`).
+        `about` says what a refusal, or a later failure, was about: `patient`, `study`, `detail`
+        (see `note`).
         """
-        self._asked_for = action
+        self._asked_for, self._about = action, about
         decision = (
             policy.may(self.requester, action)
             if facts is None
@@ -169,7 +171,7 @@ class Access:
     def failed(self, error: ExchangeError) -> None:
         """Record that the request ended in `error`; refusals have been recorded where they fell."""
         if not isinstance(error, Refused | Unavailable):
-            self.note(self._asked_for, outcome=Outcome.FAILED, reason=type(error).__name__)
+            self.note(self._asked_for, outcome=Outcome.FAILED, reason=str(error), **self._about)
 
     def finish(self) -> None:
         """Make the audit records durable that no unit of work took along."""
@@ -279,7 +281,8 @@ def translated() -> Iterator[None]:
     except StoreUnavailable as error:
         raise Unavailable("the object store does not answer; try again later") from error
     except ObjectNotFound as error:
-        raise NotFound("the object is missing from the store") from error
+        # A row has led here, so that it is lost rather than not found.
+        raise Unavailable("an object is missing from the store; the operators must look") from error
     except ObjectStoreError as error:
         raise Unavailable("the object store failed; the operators' log has details") from error
     except (DataError, UnicodeEncodeError) as error:  # such as NUL, or half of a surrogate pair

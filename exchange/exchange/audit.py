@@ -19,10 +19,11 @@ from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import Row, String, bindparam, cast, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from exchange.errors import Unavailable
 from exchange.policy import Action, Requester
 from exchange_storage.objects import ObjectStore
 from exchange_storage.records import AuditHead, AuditRecord
@@ -99,6 +100,13 @@ _MOVE_HEAD = (
     .values({name: bindparam(f"new_{name}") for name in ("sequence", "digest", "signature")})
 )
 _ADD = insert(AuditRecord)
+_WHOLE = select(
+    # As text: whoever edits a row may put anything there, and that must be named, not raised.
+    *(
+        cast(column, String).label(column.key) if column.key == "recorded" else column
+        for column in AuditRecord.__table__.columns
+    )
+).order_by(AuditRecord.sequence)
 
 
 def begin(session: Session, key: Ed25519PrivateKey) -> None:
@@ -111,9 +119,11 @@ def begin(session: Session, key: Ed25519PrivateKey) -> None:
 def lock(session: Session) -> tuple[int, str]:
     """Take the end of the chain for this transaction: one writer at a time, in all processes.
 
-    Returns the last sequence number and digest.
+    Returns the last sequence number and digest. Raises Unavailable when somebody has removed it.
     """
-    head = session.connection().execute(_HEAD).one()
+    head = session.connection().execute(_HEAD).one_or_none()
+    if head is None:
+        raise Unavailable("the head of the audit trail is missing: nothing can be recorded")
     return head.sequence, head.digest
 
 
@@ -151,8 +161,7 @@ def verify(
             yield Finding(sequence, "its checkpoint does not carry our signature")
     previous, sequence = GENESIS, 0
     checkpoints.pop(0, None)  # of the empty chain
-    records = select(AuditRecord).order_by(AuditRecord.sequence)
-    for record in session.scalars(records.execution_options(yield_per=1000)):
+    for record in session.execute(_WHOLE.execution_options(yield_per=1000)):
         expected = sequence + 1
         if record.sequence != expected:
             yield Finding(expected, f"missing: the next record is {record.sequence}")
@@ -185,20 +194,26 @@ def checkpoint(session: Session, objects: ObjectStore) -> int:
     """Keep the signed head in the object store, and return its sequence number."""
     head = session.execute(select(AuditHead)).scalar_one()
     note = {"sequence": head.sequence, "digest": head.digest, "signature": head.signature}
-    objects.put(f"{CHECKPOINTS}{head.sequence:020}.json", json.dumps(note).encode())
+    objects.put(_place(head.sequence), json.dumps(note).encode())
     return head.sequence
 
 
+def _place(sequence: int) -> str:
+    return f"{CHECKPOINTS}{sequence:020}.json"
+
+
 def _checkpoints(key: Ed25519PrivateKey, objects: ObjectStore) -> Iterator[tuple[int, str]]:
-    """Sequence and digest of every checkpoint; the digest "" where the signature is not ours."""
+    """Sequence and digest of every checkpoint; the digest "" where it is not one of ours."""
     for stored in objects.list(CHECKPOINTS):
-        sequence = int(stored.key.removeprefix(CHECKPOINTS).removesuffix(".json"))
+        sequence, genuine, digest = 0, False, ""
         try:
-            note = json.loads(objects.get(stored.key))
-            digest, signature = str(note["digest"]), str(note["signature"])
+            note = json.loads(objects.get(stored.key, 0, 4096))
+            sequence, digest = int(note["sequence"]), str(note["digest"])
+            placed = stored.key == _place(sequence)  # an older one in its place is no proof
+            genuine = placed and _genuine(key, sequence, digest, str(note["signature"]))
         except (ValueError, KeyError, TypeError):
-            digest, signature = "", ""
-        yield sequence, digest if _genuine(key, sequence, digest, signature) else ""
+            pass  # whoever put it there did not know what a checkpoint is
+        yield sequence, digest if genuine else ""
 
 
 def _columns(content: str) -> dict[str, Any]:
@@ -221,12 +236,18 @@ def _word(text: str, length: int) -> str:
     return text.replace("\0", "").encode(errors="backslashreplace").decode()[:length]
 
 
-def _differs(record: AuditRecord) -> str:
+def _differs(record: Row[*tuple[Any, ...]]) -> str:
     """The first column that does not say what the content says, or ""."""
     try:
         told = _columns(record.content)
     except (ValueError, KeyError, TypeError):
         return "content"
+    try:
+        recorded = datetime.fromisoformat(str(record.recorded))
+    except ValueError:
+        return "recorded"
+    if recorded.replace(tzinfo=recorded.tzinfo or UTC) != told.pop("recorded"):
+        return "recorded"
     return next((name for name, value in told.items() if getattr(record, name) != value), "")
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from exchange.access import Access
 from exchange.policy import Action
+from exchange_storage.database import Database
 from exchange_storage.objects import ObjectNotFound
 from exchange_storage.records import Instance
 
@@ -50,12 +51,9 @@ def check(access: Access, *, read: bool = True) -> Iterator[Finding | Progress]:
     """
     access.require(Action.ADMINISTER)
     access.note(Action.ADMINISTER, reason="check of the store")
-    session = access.session
-    total = session.execute(select(func.count()).select_from(Instance)).scalar_one()
-    rows = select(Instance.key, Instance.digest, Instance.size).order_by(Instance.id)
-    for done, (key, digest, size) in enumerate(
-        session.execute(rows.execution_options(yield_per=1000)), 1
-    ):
+    with access.exchange.database.reading() as session:
+        total = session.execute(select(func.count()).select_from(Instance)).scalar_one()
+    for done, (key, digest, size) in enumerate(_rows(access.exchange.database), 1):
         try:
             stored = access.objects.stat(key)
             if stored.size != size:
@@ -67,11 +65,30 @@ def check(access: Access, *, read: bool = True) -> Iterator[Finding | Progress]:
         yield Progress(done, total)
     for stored in access.objects.list(OBJECTS):
         young = access.now - stored.kept < SETTLED
-        if young or _indexed(session, stored.key):
-            continue
-        with access.exchange.database.reading() as later:  # it may have been sent again meanwhile
-            if not _indexed(later, stored.key):
+        if not young:
+            with access.exchange.database.reading() as session:
+                known = _indexed(session, stored.key)
+            if not known:
                 yield Finding(stored.key, "has no row: it was never acknowledged", harmless=True)
+
+
+def _rows(database: Database) -> Iterator[tuple[str, str, int]]:
+    """Key, digest and size of every instance, in short transactions: reading terabytes takes hours,
+    and an open transaction keeps both databases from clearing away what is outdated."""
+    last = 0
+    while True:
+        page = (
+            select(Instance.id, Instance.key, Instance.digest, Instance.size)
+            .where(Instance.id > last)
+            .order_by(Instance.id)
+            .limit(1000)
+        )
+        with database.reading() as session:
+            rows = session.execute(page).all()
+        if not rows:
+            return
+        last = rows[-1].id
+        yield from ((row.key, row.digest, row.size) for row in rows)
 
 
 def _indexed(session: Session, key: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import select, tuple_, update
+from sqlalchemy import delete, select, tuple_
 from sqlalchemy.orm import Session
 
 from exchange.access import Access
@@ -35,7 +35,8 @@ def keep(
             if held.version == version:
                 held.content = content
             return
-        session.execute(update(ResourceVersion).where(*same).values(is_current=False))
+        # Nothing derived is lost: it can be derived again, and its history is the instances'.
+        session.execute(delete(ResourceVersion).where(*same))
         session.add(
             ResourceVersion(
                 resource_type=resource_type,

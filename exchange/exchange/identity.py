@@ -14,10 +14,9 @@ from datetime import UTC, date, datetime
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
-from exchange import jobs
 from exchange.access import Access
 from exchange.policy import Action
-from exchange_storage.records import Link, Patient, PatientIdentifier, Person, Study
+from exchange_storage.records import Link, Patient, PatientIdentifier, Person
 
 RESIDENT_ID = "2.16.156.10011.1.3"
 """The OID of the resident ID card in health records (WS 365-2011, WS/T 500-2016)."""
@@ -74,16 +73,22 @@ def _check_digit(number: str) -> str:
 def identify(access: Access, patient: int) -> Person | None:
     """Link the patient record with this row number to its person, if its ID card says who it is.
 
+    Ingest does the same when it receives the record; this does it again for what came another way.
+
     Returns the person, or None while it is not known. Safe to repeat. Raises Refused.
     """
     access.require(Action.LINK, patient=patient)
-    return access.write(lambda session: _identify(access, session, patient))
+
+    def unit(session: Session) -> Person | None:
+        record = session.get(Patient, patient)
+        return None if record is None else link_by_card(access, session, record)
+
+    return access.write(unit)
 
 
-def _identify(access: Access, session: Session, number: int) -> Person | None:
-    patient = session.get(Patient, number)
-    if patient is None:
-        return None
+def link_by_card(access: Access, session: Session, patient: Patient) -> Person | None:
+    """`identify`, within a unit of work: whoever brings a card is linked before anybody can see it,
+    so that an opt-out of the same person holds from the first moment."""
     card = _card(session, patient)
     if card is None:
         return None
@@ -106,12 +111,10 @@ def _identify(access: Access, session: Session, number: int) -> Person | None:
             decided=access.now,
         )
     )
-    # What is derived from this person's studies names the links, so all of them are stale.
-    stale = select(Study.id).join(Patient).where(Patient.person_id == person.id)
-    studies = session.scalars(stale).all()
-    session.execute(update(Study).where(Study.id.in_(studies)).values(revision=Study.revision + 1))
-    for study in studies:
-        jobs.ask(session, jobs.REFRESH, str(study), access.now)
+    # Every record of the person has one link more to show.
+    session.execute(
+        update(Patient).where(Patient.person_id == person.id).values(changed=access.now)
+    )
     access.note(Action.LINK, patient=patient.id, detail={"person": person.id, "decision": "link"})
     return person
 

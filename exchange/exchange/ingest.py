@@ -14,14 +14,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, case, insert, select, update
 from sqlalchemy.orm import Session
 
-from exchange import jobs
+from exchange import identity, jobs
 from exchange.access import Access
 from exchange.errors import Invalid, TooLarge
 from exchange.policy import Action
@@ -51,31 +51,31 @@ _KEYS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID
 
 
 # Built once: putting a statement together costs SQLAlchemy more than SQLite takes to run it.
-_HELD = select(Instance.digest, Instance.is_primary).where(
-    Instance.sop_instance_uid == bindparam("uid")
+_HELD = (
+    select(Instance.digest, Instance.is_primary, Instance.organization_id, Conflict.reason)
+    .outerjoin(Conflict, Conflict.instance_id == Instance.id)
+    .where(Instance.sop_instance_uid == bindparam("uid"))
+)
+_KNOWN = (
+    Study.id.label("study_row"),
+    Study.study_instance_uid,
+    Study.patient_id.label("patient_row"),
+    Patient.organization_id,
+    *(a.column for a in ATTRIBUTES.values() if a.level is Level.PATIENT),
 )
 _SERIES = (
-    select(
-        Series.id,
-        Series.study_id,
-        Study.study_instance_uid,
-        Study.patient_id,
-        Patient.organization_id,
-        Patient.patient_id.label("number"),
-    )
+    select(Series.id.label("series_row"), *_KNOWN)
     .join(Study, Study.id == Series.study_id)
     .join(Patient, Patient.id == Study.patient_id)
     .where(Series.series_instance_uid == bindparam("uid"))
 )
 _STUDY = (
-    select(
-        Study.id.label("study_id"),
-        Study.patient_id,
-        Patient.organization_id,
-        Patient.patient_id.label("number"),
-    )
+    select(*_KNOWN)
     .join(Patient, Patient.id == Study.patient_id)
     .where(Study.study_instance_uid == bindparam("uid"))
+)
+_IDENTIFIERS = select(PatientIdentifier.system, PatientIdentifier.value).where(
+    PatientIdentifier.patient_id == bindparam("patient")
 )
 _ADD_INSTANCE = insert(Instance).returning(Instance.id)
 _ADD_SERIES = insert(Series).returning(Series.id)
@@ -84,7 +84,11 @@ _ADD_CHANGE = insert(Change)
 _TOUCH_STUDY = (
     update(Study)
     .where(Study.id == bindparam("study"))
-    .values(changed=bindparam("at"), revision=Study.revision + 1)
+    .values(
+        # Clocks of two nodes differ; what somebody polls for must not go back.
+        changed=case((Study.changed > bindparam("at"), Study.changed), else_=bindparam("at")),
+        revision=Study.revision + 1,
+    )
 )
 
 
@@ -106,7 +110,7 @@ class Outcome(StrEnum):
 
     KEPT = "kept"
     HELD = "held already"
-    """The same bytes again: nothing was added."""
+    """The same bytes again, from the hospital that sent them before: nothing was added."""
     CONFLICT = "kept for review"
     """Kept beside the primary instance, not served until someone has looked."""
 
@@ -171,7 +175,6 @@ def receive(access: Access, incoming: Incoming, received: Received) -> Receipt:
         "transfer_syntax_uid": received.transfer_syntax_uid,
         "character_set": received.character_set[:255],
         "character_set_repair": received.character_set_repair,
-        "received": access.now,
         **_columns(Level.IMAGE, received.attributes),
     }
     return access.write(lambda session: _index(access, session, received, row))
@@ -186,30 +189,39 @@ def object_key(uids: Mapping[str, str], digest: str) -> str:
 
 
 def _index(access: Access, session: Session, received: Received, row: dict[str, Any]) -> Receipt:
+    """The unit of work. Its moment is now, not when the first byte came: changes are in order."""
+    now = datetime.now(UTC)
+    row["received"] = now
     uid, study_uid = row["sop_instance_uid"], received.attributes["StudyInstanceUID"]
     connection = session.connection()
     held = connection.execute(_HELD, {"uid": uid}).all()
     detail = {"instance": uid, "digest": row["digest"]}
-    if any(known.digest == row["digest"] for known in held):
-        access.note(Action.STORE, reason=Outcome.HELD, study=study_uid, detail=detail)
-        return Receipt(Outcome.HELD)
+    for known in held:
+        if (known.digest, known.organization_id) == (row["digest"], access.organization):
+            again = Receipt(Outcome.HELD) if known.is_primary else _for_review(known.reason)
+            access.note(Action.STORE, reason=Outcome.HELD, study=study_uid, detail=detail)
+            return again
     place = (
         "another instance has this SOP Instance UID"
-        if any(known.is_primary for known in held)
-        else _place(access, session, received)
+        if any(known.is_primary and known.digest != row["digest"] for known in held)
+        else _place(access, session, received, now)
     )
     if isinstance(place, str):
         return _conflict(access, session, received, row, place)
     instance_id = connection.execute(
         _ADD_INSTANCE, row | {"series_id": place.series, "is_primary": True}
     ).scalar_one()
-    connection.execute(_TOUCH_STUDY, {"study": place.study, "at": access.now})
-    _announce(session, "create", instance_id, received, access.now)
-    jobs.ask(session, jobs.REFRESH, str(place.study), access.now + QUIET)
+    connection.execute(_TOUCH_STUDY, {"study": place.study, "at": now})
+    _announce(session, "create", instance_id, received, now)
+    jobs.ask(session, jobs.REFRESH, str(place.study), now + QUIET)
     access.note(
         Action.STORE, reason=Outcome.KEPT, patient=place.patient, study=study_uid, detail=detail
     )
     return Receipt(Outcome.KEPT)
+
+
+def _for_review(reason: str) -> Receipt:
+    return Receipt(Outcome.CONFLICT, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +233,7 @@ class _Place:
     series: int
 
 
-def _place(access: Access, session: Session, received: Received) -> _Place | str:
+def _place(access: Access, session: Session, received: Received, now: datetime) -> _Place | str:
     """Study, series and patient rows for the instance, made where missing; or why it has none.
 
     Nothing is made where there is a reason: an instance may not bring itself into a study of
@@ -237,42 +249,38 @@ def _place(access: Access, session: Session, received: Received) -> _Place | str
     study = series or connection.execute(_STUDY, {"uid": study_uid}).one_or_none()
     if study is not None and study.organization_id != access.organization:
         return "the study belongs to another organization"
-    if study is not None and study.number != number:
+    if study is not None and study.patient_id != number:
         return "the study belongs to another patient"
     if study is None:
-        patient_id = _patient(access, session, received, number)
-        study_id = connection.execute(
+        patient_row = _patient(access, session, received, number, now)
+        study_row = connection.execute(
             _ADD_STUDY,
             {
-                "patient_id": patient_id,
-                "received": access.now,
-                "changed": access.now,
+                "patient_id": patient_row,
+                "received": now,
+                "changed": now,
                 "revision": 1,
                 **_columns(Level.STUDY, attributes),
             },
         ).scalar_one()
     else:
-        study_id, patient_id = study.study_id, study.patient_id
+        study_row, patient_row = study.study_row, study.patient_row
+        if _tells_more(session, study, received):
+            _complete(access, session, session.get_one(Patient, patient_row), received, now)
     if series is None:
-        series_id = connection.execute(
+        series_row = connection.execute(
             _ADD_SERIES,
-            {
-                "study_id": study_id,
-                "received": access.now,
-                **_columns(Level.SERIES, attributes),
-            },
+            {"study_id": study_row, "received": now, **_columns(Level.SERIES, attributes)},
         ).scalar_one()
     else:
-        series_id = series.id
-    return _Place(patient_id, study_id, series_id)
+        series_row = series.series_row
+    return _Place(patient_row, study_row, series_row)
 
 
-def _patient(access: Access, session: Session, received: Received, number: str) -> int:
-    """The patient record with the sender's `number`: found, or made.
-
-    What is known of a patient is completed by what comes later, not replaced by it.
-    """
-    told = _columns(Level.PATIENT, received.attributes)
+def _patient(
+    access: Access, session: Session, received: Received, number: str, now: datetime
+) -> int:
+    """The patient record with the sender's `number`: found and completed, or made."""
     known = (
         session.execute(
             select(Patient).where(
@@ -286,25 +294,54 @@ def _patient(access: Access, session: Session, received: Received, number: str) 
     if known is None:
         known = Patient(
             organization_id=access.organization,
-            created=access.now,
-            changed=access.now,
-            **told,
+            created=now,
+            changed=now,
+            **_columns(Level.PATIENT, received.attributes),
         )
         session.add(known)
         session.flush()
-        news = True
-    else:
-        missing = {k: v for k, v in told.items() if v and not getattr(known, k)}
-        for column, value in missing.items():
-            setattr(known, column, value)
-        news = bool(missing)
-    if news:
-        known.changed = access.now
         _name_keys(session, known)
-    new_identifiers = _identifiers(session, known.id, received)
-    if news or new_identifiers:
-        jobs.ask(session, jobs.IDENTIFY, str(known.id), access.now)
+        _complete(access, session, known, received, now, new=True)
+    else:
+        _complete(access, session, known, received, now)
     return known.id
+
+
+def _tells_more(session: Session, known: Any, received: Received) -> bool:
+    """Whether the instance says anything of the patient that the row `known` lacks."""
+    told = _columns(Level.PATIENT, received.attributes)
+    return any(value and not getattr(known, column) for column, value in told.items()) or bool(
+        _new_identifiers(session, known.patient_row, received)
+    )
+
+
+def _complete(
+    access: Access,
+    session: Session,
+    patient: Patient,
+    received: Received,
+    now: datetime,
+    *,
+    new: bool = False,
+) -> None:
+    """Add what the record lacks. What is known of a patient is completed, never replaced."""
+    told = _columns(Level.PATIENT, received.attributes)
+    missing = {k: v for k, v in told.items() if v and not getattr(patient, k)}
+    for column, value in missing.items():
+        setattr(patient, column, value)
+    if missing:
+        _name_keys(session, patient)
+    identifiers = _new_identifiers(session, patient.id, received)
+    if identifiers:
+        session.execute(
+            insert(PatientIdentifier),
+            [{"patient_id": patient.id, "system": s, "value": v} for s, v in identifiers],
+        )
+    if new or missing or identifiers:
+        patient.changed = now
+        session.flush()
+        identity.link_by_card(access, session, patient)
+        jobs.ask(session, jobs.IDENTIFY, str(patient.id), now)
 
 
 def _name_keys(session: Session, patient: Patient) -> None:
@@ -327,22 +364,15 @@ def _name_keys(session: Session, patient: Patient) -> None:
         )
 
 
-def _identifiers(session: Session, patient_id: int, received: Received) -> bool:
-    """Add the identifiers that the patient did not have yet; whether there were any."""
+def _new_identifiers(session: Session, patient: int, received: Received) -> list[tuple[str, str]]:
+    """The identifiers (system, value) that the patient does not have yet, as many as fit."""
     wanted = {
         (_clip(system), _clip(value)) for system, value in received.identifiers if value.strip()
     }
-    rows = select(PatientIdentifier.system, PatientIdentifier.value).where(
-        PatientIdentifier.patient_id == patient_id
-    )
-    present = {(system, value) for system, value in session.execute(rows)}
-    fresh = sorted(wanted - present)[: max(0, MAX_IDENTIFIERS - len(present))]
-    if fresh:
-        session.execute(
-            insert(PatientIdentifier),
-            [{"patient_id": patient_id, "system": s, "value": v} for s, v in fresh],
-        )
-    return bool(fresh)
+    if not wanted:
+        return []
+    present = {(s, v) for s, v in session.connection().execute(_IDENTIFIERS, {"patient": patient})}
+    return sorted(wanted - present)[: max(0, MAX_IDENTIFIERS - len(present))]
 
 
 def _conflict(
@@ -362,18 +392,18 @@ def _conflict(
             instance_id=instance_id,
             reason=reason,
             claimed=dict(received.attributes),
-            raised=access.now,
+            raised=row["received"],
             settlement="",
         )
     )
-    _announce(session, "conflict", instance_id, received, access.now)
+    _announce(session, "conflict", instance_id, received, row["received"])
     access.note(
         Action.STORE,
         reason=f"{Outcome.CONFLICT}: {reason}",
         study=received.attributes["StudyInstanceUID"],
         detail={"instance": row["sop_instance_uid"], "digest": row["digest"]},
     )
-    return Receipt(Outcome.CONFLICT, reason)
+    return _for_review(reason)
 
 
 def _announce(

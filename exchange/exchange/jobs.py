@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Executable, and_, delete, func, or_, select, update
+from sqlalchemy import Executable, and_, case, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -42,7 +42,13 @@ class Claim:
 
 def _ask(upsert: postgresql.Insert | sqlite.Insert) -> Executable:
     return upsert.on_conflict_do_update(
-        index_elements=[Job.kind, Job.subject], set_={"asked": Job.asked + 1, "dead": False}
+        index_elements=[Job.kind, Job.subject],
+        set_={
+            "asked": Job.asked + 1,
+            "attempts": case((Job.dead, 0), else_=Job.attempts),
+            "due": case((Job.dead, upsert.excluded.due), else_=Job.due),
+            "dead": False,
+        },
     )
 
 
@@ -56,7 +62,7 @@ def ask(session: Session, kind: str, subject: str, due: datetime) -> None:
     """Ask for work, in the transaction of `session`.
 
     One that waits already keeps its earlier due time, so that a stream of reasons cannot put the
-    work off for ever; one that was given up is tried again.
+    work off for ever; one that was given up begins anew.
     """
     connection = session.connection()
     connection.execute(
@@ -115,7 +121,8 @@ def fail(database: Database, claimed: Claim, error: str) -> None:
             .where(Job.id == claimed.id)
             .values(
                 attempts=attempts,
-                dead=attempts >= ATTEMPTS,
+                # Whoever asked meanwhile may have brought what the work was lacking.
+                dead=Job.asked == claimed.asked if attempts >= ATTEMPTS else False,
                 due=datetime.now(UTC) + pause,
                 leased_until=None,
                 last_error=error[:4000],

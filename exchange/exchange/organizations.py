@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
+from exchange import refusals
 from exchange.access import Access, Exchange
-from exchange.audit import Outcome
 from exchange.errors import Invalid, NotFound
 from exchange.policy import SHARING, Action, Purpose, Requester, Role, shares
 from exchange_storage.records import Agreement, ApplicationEntity, Organization
@@ -24,6 +24,10 @@ _CREDIT_WEIGHTS = (1, 3, 9, 27, 19, 26, 16, 17, 20, 29, 25, 13, 8, 24, 10, 30, 2
 _CODE = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _OID = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+")
 _TITLE = re.compile(r"[\x21-\x5b\x5d-\x7e]([\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?")
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +90,7 @@ def register(
 ) -> Organization:
     """Register a hospital, and with `sharing` its agreement to share from now on.
 
-    Raises Refused, or Invalid when a code is malformed or already taken.
+    Raises Refused, or Invalid when a code or an entity is malformed or already taken.
     """
     access.require(Action.ADMINISTER)
     if not _CODE.fullmatch(code):
@@ -97,8 +101,7 @@ def register(
         raise Invalid("not a unified social credit code: 18 characters with a check digit")
     if not _OID.fullmatch(issuer) or len(issuer) > 64:
         raise Invalid("the issuer of patient numbers must be an OID of at most 64 characters")
-    for entity in entities:
-        _check(entity)
+    checked = [_checked(entity) for entity in entities]
 
     def unit(session: Session) -> Organization:
         taken = session.scalars(
@@ -115,7 +118,7 @@ def register(
         )
         session.add(organization)
         session.flush()
-        for entity in entities:
+        for entity in checked:
             _add(session, organization.id, entity)
         if sharing:
             session.add(Agreement(organization_id=organization.id, kind=SHARING, since=access.now))
@@ -127,17 +130,78 @@ def register(
 
 def add_entity(access: Access, code: str, entity: Entity) -> None:
     """Register another application entity of a hospital. Raises Refused, NotFound, Invalid."""
-    access.require(Action.ADMINISTER)
-    _check(entity)
-    organization = by_code(access.session, code)
+    about = {"code": code, "title": entity.title, "address": entity.address}
+    access.require(Action.ADMINISTER, detail=about)
+    checked = _checked(entity)
 
     def unit(session: Session) -> None:
-        _add(session, organization.id, entity)
-        access.note(
-            Action.ADMINISTER,
-            reason="application entity registered",
-            detail={"code": code, "title": entity.title},
-        )
+        _add(session, by_code(session, code).id, checked)
+        access.note(Action.ADMINISTER, reason="application entity registered", detail=about)
+
+    access.write(unit)
+
+
+def remove_entity(access: Access, code: str, entity: Entity) -> None:
+    """Remove the hospital's application entity of this title and address.
+
+    It is nobody from its next association on; one that is open goes on to its end.
+    Raises Refused, NotFound.
+    """
+    about = {"code": code, "title": entity.title, "address": entity.address}
+    access.require(Action.ADMINISTER, detail=about)
+
+    def unit(session: Session) -> None:
+        found = session.scalars(
+            select(ApplicationEntity).where(
+                ApplicationEntity.organization_id == by_code(session, code).id,
+                ApplicationEntity.title == entity.title,
+                ApplicationEntity.address.in_({entity.address, _written(entity.address)}),
+            )
+        ).all()
+        if not found:
+            raise NotFound("this hospital has no such application entity at this address")
+        for one in found:
+            session.delete(one)
+        access.note(Action.ADMINISTER, reason="application entity removed", detail=about)
+
+    access.write(unit)
+
+
+def join_agreement(access: Access, code: str) -> None:
+    """A hospital shares from now on. Raises Refused, NotFound, Invalid when it does already."""
+    access.require(Action.ADMINISTER, detail={"code": code})
+
+    def unit(session: Session) -> None:
+        organization = by_code(session, code)
+        if organization.id in agreements(session, access.now):
+            raise Invalid("this hospital is in the sharing agreement already")
+        session.add(Agreement(organization_id=organization.id, kind=SHARING, since=access.now))
+        access.note(Action.ADMINISTER, reason="sharing agreement joined", detail={"code": code})
+
+    access.write(unit)
+
+
+def end_agreement(access: Access, code: str) -> None:
+    """A hospital shares no longer, and sees nobody else's records, from this commit on.
+
+    Raises Refused, NotFound, Invalid when it is in no agreement.
+    """
+    access.require(Action.ADMINISTER, detail={"code": code})
+
+    def unit(session: Session) -> None:
+        ended = session.execute(
+            update(Agreement)
+            .where(
+                Agreement.organization_id == by_code(session, code).id,
+                Agreement.kind == SHARING,
+                or_(Agreement.until.is_(None), Agreement.until > access.now),
+            )
+            .values(until=access.now)
+            .returning(Agreement.id)
+        ).all()
+        if not ended:
+            raise Invalid("this hospital is not in the sharing agreement")
+        access.note(Action.ADMINISTER, reason="sharing agreement ended", detail={"code": code})
 
     access.write(unit)
 
@@ -180,24 +244,51 @@ def caller(
     """Who calls under this AE title from this IP address: the hospital's system, or nobody.
 
     An entity that is registered with a certificate is recognized by that alone, wherever it calls
-    from; one without must call from its address. Raises Unavailable.
+    from; one without must call from its address. Who could be of two hospitals is nobody.
+    Raises Unavailable.
     """
+    refusals.settle(exchange)
     if not _TITLE.fullmatch(title):
+        refused(exchange, title, address, "malformed AE title")
         return None
-    peer = str(normal(address))
-    unknown = Requester(
-        name=title, role=Role.SYSTEM, organization=None, purpose=None, address=peer, door="dimse"
-    )
+    unknown = _nobody(title, address)
     with exchange.on_behalf_of(unknown) as access:
         known = access.session.scalars(
             select(ApplicationEntity).where(ApplicationEntity.title == title)
         ).all()
-        found = next((one for one in known if _is(one, peer, certificate_fingerprint)), None)
-        if found is None:
+    # Out here, since a host name may be slow to resolve, and would keep a connection meanwhile.
+    found = [one for one in known if _is(one, address, certificate_fingerprint)]
+    match len({one.organization_id for one in found}):
+        case 1:
+            return replace(
+                unknown, organization=found[0].organization_id, purpose=Purpose.TREATMENT
+            )
+        case 0:
             reason = "not the entity's address or certificate" if known else "unknown AE title"
-            access.note(Action.AUTHENTICATE, outcome=Outcome.REFUSED, reason=reason)
-            return None
-    return replace(unknown, organization=found.organization_id, purpose=Purpose.TREATMENT)
+        case _:
+            reason = "application entities of several hospitals match"
+    refused(exchange, title, address, reason)
+    return None
+
+
+def refused(exchange: Exchange, title: str, address: str, reason: str) -> None:
+    """Audit that an association was refused; those of one caller are counted after the first few.
+
+    Raises Unavailable.
+    """
+    refusals.record(exchange, _nobody(title, address), reason)
+
+
+def _nobody(title: str, address: str) -> Requester:
+    """Who calls, before it is known whose system that is."""
+    return Requester(
+        name=title,
+        role=Role.SYSTEM,
+        organization=None,
+        purpose=None,
+        address=str(normal(address)),
+        door="dimse",
+    )
 
 
 def _is(entity: ApplicationEntity, address: str, certificate_fingerprint: str) -> bool:
@@ -210,13 +301,13 @@ def calls_from(registered: str, address: str) -> bool:
     """Whether an IP `address` is the registered address, in its network, or its host's."""
     peer = normal(address)
     try:
-        if "/" in registered:
-            return peer in ipaddress.ip_network(registered, strict=False)
-        return peer == normal(registered)
-    except ValueError:
-        pass  # a host name
+        place = _place(registered)
+    except Invalid:
+        return False  # registered before addresses were checked
+    if not isinstance(place, str):
+        return peer in place
     try:
-        resolved = socket.getaddrinfo(registered, None, type=socket.SOCK_STREAM)
+        resolved = socket.getaddrinfo(place, None, type=socket.SOCK_STREAM)
     except OSError:
         return False
     return peer in {normal(str(entry[4][0])) for entry in resolved}
@@ -229,21 +320,65 @@ def normal(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return mapped or parsed
 
 
-def _check(entity: Entity) -> None:
+def _place(address: str) -> _Network | str:
+    """The network, or the host name in small letters, that stands at `address`.
+
+    A name that ends in a number is none (RFC 1123 section 2.1): a resolver would read it as an
+    address of the old short forms. Raises Invalid.
+    """
+    try:
+        if "/" not in address:
+            return ipaddress.ip_network(normal(address))
+        network = ipaddress.ip_network(address, strict=False)
+    except ValueError:
+        name = address.lower()
+        labels = name.split(".")
+        proper = len(name) <= 253 and all(_LABEL.fullmatch(label) for label in labels)
+        if not proper or _NUMBER.fullmatch(labels[-1]):
+            raise Invalid(
+                "an address is an IP address, a network such as 10.1.0.0/16, or a host name"
+            ) from None
+        return name
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.ip_network((mapped, network.prefixlen - 96))
+    return network
+
+
+def _written(address: str) -> str:
+    """An address in the one form that is kept (RFC 4632, RFC 5952); as it is when it is none."""
+    try:
+        place = _place(address)
+    except Invalid:
+        return address
+    if isinstance(place, str):
+        return place
+    return str(place.network_address if place.num_addresses == 1 else place)
+
+
+def _checked(entity: Entity) -> Entity:
+    """The entity with its address as it is kept. Raises Invalid."""
     if not _TITLE.fullmatch(entity.title):
         raise Invalid("an AE title has 1 to 16 printable characters without a backslash")
     if entity.certificate_fingerprint and not re.fullmatch(
         r"[0-9a-f]{64}", entity.certificate_fingerprint
     ):
         raise Invalid("a certificate fingerprint is a SHA-256 of 64 hex digits")
+    _place(entity.address)
+    return replace(entity, address=_written(entity.address))
 
 
 def _add(session: Session, organization: int, entity: Entity) -> None:
-    others = select(func.count()).where(
-        ApplicationEntity.title == entity.title, ApplicationEntity.address == entity.address
-    )
-    if session.execute(others).scalar_one():
-        raise Invalid(f"{entity.title} at that address is registered already")
+    same_title = select(ApplicationEntity).where(ApplicationEntity.title == entity.title)
+    for other in session.scalars(same_title):
+        if other.address == entity.address:
+            raise Invalid(f"{entity.title} at that address is registered already")
+        if other.organization_id != organization and _confusable(other, entity):
+            raise Invalid(
+                f"{entity.title} at {entity.address} could not be told from the one of another "
+                f"hospital at {other.address}"
+            )
     session.add(
         ApplicationEntity(
             organization_id=organization,
@@ -253,3 +388,16 @@ def _add(session: Session, organization: int, entity: Entity) -> None:
             certificate_fingerprint=entity.certificate_fingerprint,
         )
     )
+
+
+def _confusable(one: ApplicationEntity, other: Entity) -> bool:
+    """Whether a caller could be both, of the same title; what names resolve to shows only then."""
+    if one.certificate_fingerprint and other.certificate_fingerprint:
+        return one.certificate_fingerprint == other.certificate_fingerprint
+    try:
+        place, place_of_other = _place(one.address), _place(other.address)
+    except Invalid:
+        return False  # registered before addresses were checked: nobody calls from there
+    if isinstance(place, str) or isinstance(place_of_other, str):
+        return place == place_of_other
+    return place.overlaps(place_of_other)

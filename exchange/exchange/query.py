@@ -6,6 +6,8 @@ withheld is recorded in the audit trail, never told.
 
 from __future__ import annotations
 
+import hashlib
+from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +30,12 @@ from exchange_storage.records import (
 )
 from exchange_storage.search import Criterion, Level
 
+ASKED_LENGTH = 4096
+"""Bytes of the longest question that the audit trail keeps as it came."""
+
+NUMBERS = 100
+"""Numbers of another hospital that one question may match."""
+
 WITHHELD_COUNTED = 100
 """Withheld matches are counted up to this many for the audit trail."""
 
@@ -49,6 +57,16 @@ class Summary:
     studies: int = 0
     series: int = 0
     instances: int = 0
+
+    def __add__(self, other: Summary) -> Summary:
+        """Of both together."""
+        return Summary(
+            modalities=tuple(sorted({*self.modalities, *other.modalities})),
+            sop_classes=tuple(sorted({*self.sop_classes, *other.sop_classes})),
+            studies=self.studies + other.studies,
+            series=self.series + other.series,
+            instances=self.instances + other.instances,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,16 +144,19 @@ def find(
     summarize: bool = True,
     order: str = "",
     too_broad: str | None = None,
-    asked: str = "",
+    asked: str | bytes = "",
 ) -> Answer:
     """The matches at `level` that the asker may see, `limit` of them from `offset` on.
 
     The order is stable: studies newest first, all else as received, or `order`, a key of `SORTED`
     with "-" before it where it descends. `total` counts all of them.
     `too_broad` is the message of the TooBroad raised instead of leaving some out. `asked` is the
-    question as it came, for the audit trail only. Raises Refused, Invalid, TooBroad.
+    question as it came, for the audit trail only (it may name a patient). Raises Refused, Invalid,
+    TooBroad.
     """
-    access.require(Action.SEARCH, detail={"level": level.name, "asked": asked})
+    question = _for_the_trail(asked)
+    access.require(Action.SEARCH, detail={"level": level.name, "asked": question})
+    criteria = [_decided(access, criterion) for criterion in criteria]
     permitted = policy.visible(access.requester, Action.SEARCH)
     wanted = search.where(criteria)
     columns = (Patient, Organization, *(record for at, record, _ in _CHAIN if at <= level))
@@ -165,7 +186,7 @@ def find(
         study=min(studies) if len(studies) == 1 else "",
         detail={
             "level": level.name,
-            "asked": asked,
+            "asked": question,
             "answered": len(rows),
             "withheld": withheld,
             "patients": sorted(patients)[:100],
@@ -190,8 +211,49 @@ def find(
     return Answer(found, more, counted)
 
 
+def _for_the_trail(asked: str | bytes) -> str:
+    """A question as the audit trail keeps it (BALP: base64), or only its digest if it is long."""
+    asked = asked.encode(errors="replace") if isinstance(asked, str) else asked
+    if len(asked) > ASKED_LENGTH:
+        return f"sha256:{hashlib.sha256(asked).hexdigest()}"
+    return b64encode(asked).decode()
+
+
+def _decided(access: Access, criterion: Criterion) -> Criterion:
+    """`criterion`, without what it could tell of records that the asker may not see.
+
+    Another hospital's number leads to a person only through a record that may be seen: else the
+    answer would tell who is known there.
+    """
+    match criterion:
+        case search.AnyOf(criteria):
+            return search.AnyOf(tuple(_decided(access, one) for one in criteria))
+        case search.AllOf(criteria):
+            return search.AllOf(tuple(_decided(access, one) for one in criteria))
+        case search.Number(organization, matching) if organization not in {
+            None,
+            access.requester.organization,
+        }:
+            known = (
+                select(Patient.id)
+                .where(
+                    Patient.organization_id == organization,
+                    search.compare(Patient.patient_id, matching),
+                    policy.visible(access.requester, Action.SEARCH),
+                )
+                .limit(NUMBERS + 1)
+            )
+            rows = access.session.scalars(known, _given(access)).all()
+            if len(rows) > NUMBERS:
+                raise TooBroad("too many patient numbers match: ask for fewer of them")
+            return search.AnyOf(tuple(search.SamePerson(row) for row in rows))
+        case _:
+            return criterion
+
+
 def patient(access: Access, number: int) -> Found:
     """The patient record with this row number. Raises NotFound, Refused."""
+    access.require(Action.RETRIEVE, detail={"patient": number})
     row = access.session.execute(
         select(Patient, Organization)
         .join(Organization, Organization.id == Patient.organization_id)
@@ -208,6 +270,7 @@ def patient(access: Access, number: int) -> Found:
 
 def study(access: Access, study_instance_uid: str) -> Found:
     """The study, to describe it rather than to send its images. Raises NotFound, Refused."""
+    access.require(Action.RETRIEVE, study=study_instance_uid)
     row = access.session.execute(
         _joined(select(Patient, Organization, Study), Level.STUDY).where(
             Study.study_instance_uid == study_instance_uid

@@ -35,7 +35,7 @@ class Held:
     objects: ObjectStore
 
     def stream(self, start: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """Bytes of the object from `start`, in pieces. Raises NotFound, Unavailable."""
+        """Bytes of the object from `start`, in pieces. Raises Unavailable."""
         with translated():
             return self.objects.stream(self.key, start, length)
 
@@ -68,6 +68,7 @@ def instances(
     `purpose` says in the audit trail what is read of them: ``images``, ``metadata``. Raises
     NotFound when the study is unknown or nothing of it matches, Refused with the policy's reason.
     """
+    access.require(Action.RETRIEVE, study=study_instance_uid)
     about = select(Patient, Organization, Study)
     row = access.session.execute(
         about.join(Organization, Organization.id == Patient.organization_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from functools import cache
 
 from argon2 import PasswordHasher
@@ -12,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from exchange import organizations
 from exchange.access import Access
-from exchange.errors import Invalid, NotAuthenticated
+from exchange.errors import Invalid, NotAuthenticated, NotFound
 from exchange.policy import Action, Role
 from exchange_storage.records import User
 
@@ -47,10 +48,8 @@ def add(
         raise Invalid("nobody signs in as the exchange itself")
     if role is not Role.ADMINISTRATOR and organization is None:
         raise Invalid(f"a {role} belongs to an organization")
-    if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
-        raise Invalid(f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters")
     belongs = organizations.by_code(access.session, organization).id if organization else None
-    password_hash = _HASHER.hash(password)
+    password_hash = _hash(password)
 
     def unit(session: Session) -> User:
         if by_name(session, name) is not None:
@@ -73,6 +72,41 @@ def add(
     return access.write(unit)
 
 
+def deactivate(access: Access, name: str) -> None:
+    """Stop a user: no sign-in, and no token of theirs is accepted, from this commit on.
+
+    Raises Refused, NotFound.
+    """
+
+    def stop(user: User) -> None:
+        user.active = False
+
+    _change(access, name, stop, "user deactivated")
+
+
+def activate(access: Access, name: str) -> None:
+    """Let a user who was deactivated sign in again. Raises Refused, NotFound."""
+
+    def resume(user: User) -> None:
+        user.active = True
+
+    _change(access, name, resume, "user activated")
+
+
+def set_password(access: Access, name: str, password: str) -> None:
+    """Replace a user's password. Tokens issued before it run out by themselves.
+
+    Raises Refused, NotFound, Invalid.
+    """
+    access.require(Action.ADMINISTER, detail={"user": name})  # before the work of hashing
+    password_hash = _hash(password)
+
+    def replace(user: User) -> None:
+        user.password_hash = password_hash
+
+    _change(access, name, replace, "password replaced")
+
+
 def by_name(session: Session, name: str) -> User | None:
     """The user of this name, active or not."""
     return session.scalars(select(User).where(User.name == name)).one_or_none()
@@ -91,6 +125,25 @@ def authenticate(session: Session, name: str, password: str) -> User:
     if user is None or not user.active:
         raise NotAuthenticated("the user name or the password is wrong")
     return user
+
+
+def _change(access: Access, name: str, change: Callable[[User], None], reason: str) -> None:
+    access.require(Action.ADMINISTER, detail={"user": name})
+
+    def unit(session: Session) -> None:
+        user = by_name(session, name)
+        if user is None:
+            raise NotFound("no user has this name")
+        change(user)
+        access.note(Action.ADMINISTER, reason=reason, detail={"user": name})
+
+    access.write(unit)
+
+
+def _hash(password: str) -> str:
+    if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
+        raise Invalid(f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters")
+    return _HASHER.hash(password)
 
 
 @cache

@@ -153,7 +153,10 @@ def application(exchange: Exchange, settings: Settings) -> FastAPI:
             name="fhir",
             prefix="/fhir",
             routes=partial(
-                rest.fhir, key=page_key(settings.keys), timezone=ZoneInfo(settings.timezone)
+                rest.fhir,
+                key=page_key(settings.keys),
+                token_endpoint="/oauth/token",  # noqa: S106 - an address
+                timezone=ZoneInfo(settings.timezone),
             ),
         ),
     )
@@ -172,7 +175,8 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
             identity.identify(access, int(patient))
 
     def derive(exchange: Exchange, study: str) -> None:
-        refresh(exchange, int(study), timezone=timezone)
+        with exchange.on_behalf_of(WORKER) as access:
+            refresh(access, int(study), timezone=timezone)
 
     def checkpoint(exchange: Exchange, _: str) -> None:
         with exchange.on_behalf_of(WORKER) as access:

@@ -12,7 +12,7 @@ from exchange_fhir.resources import endpoint, imaging_study, organization, patie
 from exchange_fhir.search import Table
 
 FHIR_VERSION = "4.0.1"
-DATE = "2026-11-20"
+DATE = "2026-11-23"
 """When what is stated last changed."""
 
 TABLES: Mapping[str, Table[Any]] = {
@@ -34,8 +34,12 @@ _SEARCHING = (
 )
 
 
-def statement(base: str) -> Json:
-    """The CapabilityStatement of the server at the address `base`."""
+def statement(base: str, token_endpoint: str = "") -> Json:
+    """The CapabilityStatement of the server at the address `base`.
+
+    `token_endpoint` is the address where access tokens are issued, if it is known.
+    """
+    issued = f" Tokens are issued at {token_endpoint} (.well-known/smart-configuration)."
     return {
         "resourceType": "CapabilityStatement",
         "status": "active",
@@ -51,7 +55,7 @@ def statement(base: str) -> Json:
                 "documentation": _SEARCHING,
                 "security": {
                     "service": [concept("restful-security-service", "OAuth")],
-                    "description": _SECURITY,
+                    "description": _SECURITY + (issued if token_endpoint else ""),
                 },
                 "resource": [_resource(kind, table) for kind, table in TABLES.items()],
             }

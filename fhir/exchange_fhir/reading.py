@@ -15,6 +15,13 @@ from exchange_fhir.search import Scope
 from exchange_storage.records import Organization
 
 
+PAGE_BYTES = 1 << 24
+"""Bytes of resources after which a page ends: 500 large CT studies would be 125 MB."""
+
+BATCH = 16
+"""Studies that are read at a time, so that a page is not read far beyond its end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Resource:
     """A resource as it is served."""
@@ -37,7 +44,22 @@ def patients(scope: Scope, found: Sequence[Found]) -> list[Resource]:
 
 
 def imaging_studies(scope: Scope, found: Sequence[Found]) -> list[Resource]:
-    """The ImagingStudies of matches at study level."""
+    """The ImagingStudies of matches at study level: the first of them, up to `PAGE_BYTES`.
+
+    Of any there is at least one, however large it is.
+    """
+    read: list[Resource] = []
+    size = 0
+    for at in range(0, len(found), BATCH):
+        for one in _imaging_studies(scope, found[at : at + BATCH]):
+            size += len(one.content)
+            if read and size > PAGE_BYTES:
+                return read
+            read.append(one)
+    return read
+
+
+def _imaging_studies(scope: Scope, found: Sequence[Found]) -> list[Resource]:
     studies = [(one, imaging_study.held(one)) for one in found]
     revisions = {study.study_instance_uid: study.revision for _, study in studies}
     kept = documents.current(scope.access, "ImagingStudy", revisions)

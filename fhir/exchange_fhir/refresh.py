@@ -13,31 +13,25 @@ from fhir.resources.R4B.imagingstudy import ImagingStudy
 from pydantic import ValidationError
 
 from exchange import documents, query
-from exchange.access import Exchange
+from exchange.access import Access
 from exchange.errors import Invalid
-from exchange.policy import Requester, Role
 from exchange_fhir.resources import imaging_study
 from exchange_storage.search import Level, Rows
 
-WORKER = Requester(
-    name="worker", role=Role.EXCHANGE, organization=None, purpose=None, door="worker"
-)
 
-
-def refresh(exchange: Exchange, study: int, *, timezone: ZoneInfo) -> None:
+def refresh(access: Access, study: int, *, timezone: ZoneInfo) -> None:
     """Derive the ImagingStudy of the study with this row number again, and keep it.
 
-    Safe to repeat; a study that is gone is left alone. Raises Invalid, without patient data, when
-    what was derived is not FHIR, and Unavailable.
+    On behalf of the exchange itself. Safe to repeat; a study that is gone is left alone. Raises
+    Invalid, without patient data, when what was derived is not FHIR, Refused and Unavailable.
     """
-    with exchange.on_behalf_of(WORKER) as access:
-        answer = query.find(access, Level.STUDY, [Rows(Level.STUDY, (study,))], limit=1)
-        for found in answer.found:
-            held = imaging_study.held(found)
-            contents = query.contents(access, [found])[held.id]
-            content = orjson.dumps(imaging_study.to_fhir(found, contents, timezone))
-            _validate(content)
-            documents.keep(access, "ImagingStudy", held.study_instance_uid, held.revision, content)
+    answer = query.find(access, Level.STUDY, [Rows(Level.STUDY, (study,))], limit=1)
+    for found in answer.found:
+        held = imaging_study.held(found)
+        contents = query.contents(access, [found])[held.id]
+        content = orjson.dumps(imaging_study.to_fhir(found, contents, timezone))
+        _validate(content)
+        documents.keep(access, "ImagingStudy", held.study_instance_uid, held.revision, content)
 
 
 def _validate(content: bytes) -> None:

@@ -2,7 +2,6 @@
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of the routes made below.
 
-from base64 import b64encode
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlencode, urljoin
@@ -22,15 +21,18 @@ from exchange_fhir.bundle import Page, Pairs
 from exchange_fhir.outcome import MEDIA_TYPE, Problem
 from exchange_fhir.reading import Resource
 from exchange_fhir.resources import endpoint, patient
-from exchange_fhir.search import Condition, Query, Scope, parse
+from exchange_fhir.search import Condition, Query, Scope, any_of, parse
 from exchange_storage.records import Organization
-from exchange_storage.search import AnyOf, Criterion, Level, Rows
+from exchange_storage.search import Criterion, Level, Rows
 
 BODY_LIMIT = 1 << 16
 """Bytes of a form to search by."""
 
 INCLUDED = 1000
 """Resources that a page brings by _revinclude, at most; that some are left out is told."""
+
+SMART_CAPABILITIES = ("smart-imaging-access",)
+"""Of SMART only this: ImagingStudy is searched and retrieved here as SMART Imaging Access says."""
 
 Identify = Callable[[Request], Requester]
 """Who sends a request. Raises NotAuthenticated."""
@@ -72,13 +74,15 @@ def fhir(
     key: bytes,
     base_url: str | None = None,
     dicomweb: str = "/dicom-web",
+    token_endpoint: str | None = None,
     timezone: ZoneInfo = ZoneInfo("Asia/Shanghai"),
 ) -> APIRouter:
     """The routes of the FHIR door, to be mounted under a prefix.
 
     `key` (16 bytes or more, the same in every process) seals next links. `base_url` is the address
     of the door as clients write it, where that is not what their requests arrive with; `dicomweb`
-    is the address or path of the DICOMweb root. `timezone` is the hospitals', as in `refresh`.
+    is the address or path of the DICOMweb root, `token_endpoint` that of the one that issues access
+    tokens by client credentials and HTTP Basic; without it none is told of. `timezone` is the hospitals', as in `refresh`.
     """
     router = APIRouter(route_class=_Route, include_in_schema=False)
     pages = bundle.Pages(key)
@@ -114,7 +118,7 @@ def fhir(
             page = _SEARCHES[kind](here, wanted, offset)
         following = ""
         if page.more and wanted.count:
-            following = pages.seal(requester, kind, wanted.used, offset + wanted.count)
+            following = pages.seal(requester, kind, wanted.used, offset + len(page.matches))
         content = bundle.searchset(
             here, kind, page, used=wanted.used, ignored=wanted.ignored, following=following
         )
@@ -123,7 +127,23 @@ def fhir(
     @router.get("/metadata", name=_METADATA)
     def metadata(request: Request) -> Response:
         _negotiate(request, request.query_params.get("_format", ""))
-        return _answer(orjson.dumps(capability.statement(base(request))))
+        issuer = urljoin(base(request), token_endpoint) if token_endpoint else ""
+        return _answer(orjson.dumps(capability.statement(base(request), issuer)))
+
+    @router.get("/.well-known/smart-configuration")
+    def smart_configuration(request: Request) -> Response:
+        # JSON whatever Accept says, and for whoever asks (SMART App Launch 2.2, Conformance).
+        if not token_endpoint:
+            raise NotFound("no token endpoint is known here")
+        content = orjson.dumps(
+            {
+                "token_endpoint": urljoin(base(request), token_endpoint),
+                "grant_types_supported": ["client_credentials"],
+                "token_endpoint_auth_methods_supported": ["client_secret_basic"],
+                "capabilities": SMART_CAPABILITIES,
+            }
+        )
+        return Response(content, media_type="application/json")
 
     @router.get("/{kind}")
     @router.get("/{kind}/")
@@ -200,17 +220,16 @@ _READS: Mapping[str, Callable[[Scope, str], Resource]] = {
 
 
 def _find(scope: Scope, kind: str, level: Level, wanted: Query[Criterion], offset: int) -> Answer:
-    asked = f"{kind}?{urlencode(wanted.used)}"
     return query.find(
         scope.access,
         level,
-        [AnyOf(group) for group in wanted.wanted],
+        [any_of(group) for group in wanted.wanted],
         limit=wanted.count,
         offset=offset,
         total=wanted.total,
         summarize=False,
         order=wanted.order,
-        asked=b64encode(asked.encode()).decode(),
+        asked=f"{kind}?{urlencode(wanted.used)}",
     )
 
 
@@ -225,9 +244,10 @@ def _search_patients(scope: Scope, wanted: Query[Criterion], offset: int) -> Pag
         studies = query.find(
             scope.access, Level.STUDY, [rows], limit=INCLUDED, summarize=False, asked="_revinclude"
         )
-        included += reading.imaging_studies(scope, studies.found)
-        if studies.more:
-            warnings.append(f"only the newest {INCLUDED} ImagingStudies are included")
+        read = reading.imaging_studies(scope, studies.found)
+        included += read
+        if studies.more or len(read) < len(studies.found):
+            warnings.append(f"only the newest {len(read)} ImagingStudies are included")
     return Page(
         matches=reading.patients(scope, answer.found),
         included=included,
@@ -239,16 +259,18 @@ def _search_patients(scope: Scope, wanted: Query[Criterion], offset: int) -> Pag
 
 def _search_imaging_studies(scope: Scope, wanted: Query[Criterion], offset: int) -> Page:
     answer = _find(scope, "ImagingStudy", Level.STUDY, wanted, offset)
+    matches = reading.imaging_studies(scope, answer.found)
+    found = answer.found[: len(matches)]
     included: list[Resource] = []
     if wanted.include & {"ImagingStudy:patient", "ImagingStudy:subject"}:
-        included += reading.patients(scope, answer.found)
+        included += reading.patients(scope, found)
     if "ImagingStudy:endpoint" in wanted.include:
-        included += reading.endpoints(scope, (one.owner for one in answer.found))
+        included += reading.endpoints(scope, (one.owner for one in found))
     return Page(
-        matches=reading.imaging_studies(scope, answer.found),
+        matches=matches,
         included=included,
         total=answer.total,
-        more=answer.more,
+        more=answer.more or len(found) < len(answer.found),
     )
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
 from exchange.access import Access
-from exchange.errors import Invalid
+from exchange.errors import Invalid, TooBroad, TooLarge
 from exchange_storage import names
 from exchange_storage.records import Organization
 from exchange_storage.search import (
@@ -21,10 +21,15 @@ from exchange_storage.search import (
     Contains,
     Criterion,
     Exact,
+    Holds,
     Level,
     Match,
+    ModalitiesInStudy,
+    Number,
+    Owned,
     Prefix,
     Range,
+    Rows,
     Values,
 )
 
@@ -34,10 +39,12 @@ COUNT = 50
 """Entries of a page where the asker does not say."""
 MAX_COUNT = 500
 MAX_PARAMETERS = 100
-MAX_VALUES = 200
-"""Values of one parameter, separated by commas."""
+MAX_VALUES = 100
+"""Values of all parameters together: what a statement costs the index grows with each of them."""
 MAX_LENGTH = 1024
 """Characters of one value."""
+MAX_QUESTION = 1 << 14
+"""Characters of all names and values together."""
 
 NOTHING: Criterion = AnyOf(())
 EVERYTHING: Criterion = AllOf(())
@@ -309,6 +316,55 @@ class LastChanged:
     ends_by = starts_before
 
 
+# -- Conditions -----------------------------------------------------------------------------------
+
+
+def any_of(criteria: Iterable[Criterion]) -> Criterion:
+    """At least one of `criteria`, with what is asked of the same place asked there at once.
+
+    A statement of a hundred conditions takes long to be put together; a list of values does not.
+    """
+    places: dict[tuple[object, ...], tuple[Callable[[tuple[Any, ...]], Criterion], list[Any]]] = {}
+    for criterion in _flat(criteria):
+        place, together, asked = _asked(criterion)
+        places.setdefault(place, (together, []))[1].extend(asked)
+    folded = tuple(
+        together(tuple(dict.fromkeys(asked))) for together, asked in places.values() if asked
+    )
+    return folded[0] if len(folded) == 1 else AnyOf(folded)
+
+
+def _flat(criteria: Iterable[Criterion]) -> Iterator[Criterion]:
+    for criterion in criteria:
+        if isinstance(criterion, AnyOf):
+            yield from _flat(criterion.criteria)
+        else:
+            yield criterion
+
+
+def _asked(
+    criterion: Criterion,
+) -> tuple[tuple[object, ...], Callable[[tuple[Any, ...]], Criterion], tuple[Any, ...]]:
+    """Where a criterion asks, how all that is asked there is written as one, and what it asks."""
+    match criterion:
+        case Match(keyword, Values(values)):
+            return (Match, keyword), lambda all_: Match(keyword, Values(all_)), values
+        case ModalitiesInStudy(Values(values)):
+            return (ModalitiesInStudy,), lambda all_: ModalitiesInStudy(Values(all_)), values
+        case Number(organization, Values(values)):
+            return (Number, organization), lambda all_: Number(organization, Values(all_)), values
+        case Owned(organizations):
+            return (Owned,), Owned, organizations
+        case Rows(level, ids):
+            return (Rows, level), lambda all_: Rows(level, all_), ids
+        case Holds((one,)):
+            return (Holds,), lambda all_: Holds((any_of(all_),)), (one,)
+        case AllOf((first, second)):
+            return (AllOf, first), lambda all_: AllOf((first, any_of(all_))), (second,)
+        case _:
+            return (criterion,), lambda all_: all_[0], (criterion,)
+
+
 # -- Parsing --------------------------------------------------------------------------------------
 
 _VALUE = re.compile(
@@ -328,8 +384,13 @@ def parse(
     """Read the parameters of a search by the table of its resource type.
 
     What is not supported is listed in `ignored`, or, with `strict` (``Prefer: handling=strict``),
-    refused. Raises Invalid for that, and for a value or modifier that cannot be read.
+    refused. Raises Invalid for that, and for a value or modifier that cannot be read; TooLarge for
+    a question that is too long, and TooBroad for one of too many values.
     """
+    pairs = tuple(pairs)
+    if sum(len(name) + len(value) for name, value in pairs) > MAX_QUESTION:
+        raise TooLarge(f"a search may have at most {MAX_QUESTION} characters")
+    values = 0
     wanted: list[tuple[T, ...]] = []
     used: list[tuple[str, str]] = []
     ignored: list[str] = []
@@ -344,7 +405,11 @@ def parse(
         if not value:
             ignored.append(name)
         elif parameter is not None:  # "patient.identifier", a chain, is a parameter like another
-            wanted.append(_values(parameter, scope, head, modifier, value))
+            asked = _values(parameter, head, modifier, value)
+            values += len(asked)
+            if values > MAX_VALUES:
+                raise TooBroad(f"a search asks for at most {MAX_VALUES} values; ask in several")
+            wanted.append(_read(parameter, scope, head, modifier, asked))
             used.append((name, value))
         elif (shown := result.take(table, name, value)) is not None:
             used += shown
@@ -364,14 +429,19 @@ def parse(
     )
 
 
-def _values(
-    parameter: Parameter[T], scope: Scope, name: str, modifier: str, value: str
-) -> tuple[T, ...]:
+def _values(parameter: Parameter[T], name: str, modifier: str, value: str) -> tuple[str, ...]:
+    """The values of one parameter, each once."""
     if modifier and modifier not in parameter.modifiers:
         raise Invalid(f"the modifier :{_named(modifier)} is not supported for {name}")
-    values = [one for one in _split(value, ",") if one]
-    if len(values) > MAX_VALUES or any(len(one) > MAX_LENGTH for one in values):
-        raise Invalid(f"{name} takes at most {MAX_VALUES} values of {MAX_LENGTH} characters")
+    values = tuple(dict.fromkeys(one for one in _split(value, ",") if one))
+    if any(len(one) > MAX_LENGTH for one in values):
+        raise Invalid(f"a value of {name} has at most {MAX_LENGTH} characters")
+    return values
+
+
+def _read(
+    parameter: Parameter[T], scope: Scope, name: str, modifier: str, values: Iterable[str]
+) -> tuple[T, ...]:
     try:
         return tuple(parameter.read(scope, one, modifier) for one in values)
     except Invalid as error:

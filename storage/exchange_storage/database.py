@@ -31,6 +31,18 @@ _PRAGMAS = (
 )
 
 
+_POSTGRESQL = {
+    "connect_timeout": 5,
+    # A node that freezes while it holds the head of the audit chain must not stop all others, and
+    # a server that vanishes must be noticed: milliseconds.
+    "tcp_user_timeout": 15000,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "options": "-c lock_timeout=30000 -c statement_timeout=60000 "
+    "-c idle_in_transaction_session_timeout=30000",
+}
+
+
 class Database:
     """One index database, for many threads. `url` is SQLAlchemy's (``sqlite:///…``, or PostgreSQL).
 
@@ -41,13 +53,13 @@ class Database:
     def __init__(self, url: str, *, connections: int = 32) -> None:
         parsed = make_url(url)
         self.dialect = parsed.get_backend_name()
-        options: dict[str, Any] = {"pool_size": connections, "max_overflow": connections}
+        options: dict[str, Any] = {"pool_size": connections, "max_overflow": 0}
         options["hide_parameters"] = True  # an error is logged: it must not show patient data
         if self.dialect == "sqlite":
             options["connect_args"] = {"timeout": BUSY_SECONDS, "check_same_thread": False}
         else:
             options["pool_pre_ping"] = True
-            options["connect_args"] = {"connect_timeout": 5}
+            options["connect_args"] = _POSTGRESQL
         self.engine = create_engine(parsed, **options)
         if self.dialect == "sqlite":
             event.listen(self.engine, "connect", _prepare_sqlite)
@@ -78,6 +90,7 @@ class Database:
         """Bring the schema to this release's; safe when several processes do so at once."""
         with self._writer.begin() as connection:
             if self.dialect == "postgresql":
+                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7310951)")
             config = _alembic_config()
             config.attributes["connection"] = connection

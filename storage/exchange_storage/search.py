@@ -7,6 +7,7 @@ The table `ATTRIBUTES` says, by DICOM keyword, where an attribute is kept and ho
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -297,11 +298,8 @@ def _condition(criterion: Criterion) -> ColumnElement[bool]:
             )
         case Number(organization, matching):
             return _number(organization, matching)
-        case Identifier(value, system):
-            issued = true() if system is None else PatientIdentifier.system == system
-            return Patient.id.in_(
-                select(PatientIdentifier.patient_id).where(PatientIdentifier.value == value, issued)
-            )
+        case Identifier():
+            return _identified([criterion])
         case NamePart(kind, matching):
             return _name(matching, kind)
         case SamePerson(patient):
@@ -328,9 +326,28 @@ def _condition(criterion: Criterion) -> ColumnElement[bool]:
                 true() if before is None else column < before,
             )
         case AnyOf(criteria):
-            return or_(false(), *(_condition(one) for one in criteria))
+            identifiers = [one for one in criteria if isinstance(one, Identifier)]
+            others = [one for one in criteria if not isinstance(one, Identifier)]
+            return or_(false(), _identified(identifiers), *map(_condition, others))
         case AllOf(criteria):
             return where(criteria)
+
+
+def _identified(identifiers: Sequence[Identifier]) -> ColumnElement[bool]:
+    """Any of the identifiers, in one sub-select: a card is asked for under several systems."""
+    if not identifiers:
+        return false()
+    values: dict[str | None, list[str]] = defaultdict(list)
+    for one in identifiers:
+        values[one.system].append(one.value)
+    found = (
+        and_(
+            compare(PatientIdentifier.value, Values(tuple(of_system))),
+            true() if system is None else PatientIdentifier.system == system,
+        )
+        for system, of_system in values.items()
+    )
+    return Patient.id.in_(select(PatientIdentifier.patient_id).where(or_(false(), *found)))
 
 
 def _number(organization: int | None, matching: Matching) -> ColumnElement[bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import gc
 import hashlib
 import ipaddress
 import os
@@ -17,6 +18,7 @@ import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from io import BytesIO
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, build_context, build_role, evt
@@ -57,6 +60,7 @@ from exchange_dicom.association import (
 )
 from exchange_dicom.dimse import Command, CommandField, request, response, stored
 from exchange_dicom.listener import Acceptor
+from exchange_dicom.part10 import file_meta
 from exchange_dicom.pdu import (
     COMMAND,
     LAST,
@@ -393,6 +397,17 @@ def test_roles_extended_negotiation_and_identity_are_seen_and_answered(
     assert seen.user.identity is not None
     assert (seen.user.identity.primary, seen.user.identity.secondary) == (b"wang", b"geheim")
     assert archive.peers[0].address == ipaddress.ip_address("127.0.0.1")
+
+
+def test_the_exchange_calls_itself_the_same_to_a_peer_and_in_kept_files(port: int) -> None:
+    entity = AE("HOSPITAL_A")
+    entity.add_requested_context(VERIFICATION)
+    association = entity.associate("127.0.0.1", port)
+    association.release()
+    told = association.acceptor
+    kept = dcmread(BytesIO(file_meta(CT, "1.2.3", EXPLICIT))).file_meta
+    assert told.implementation_class_uid == kept.ImplementationClassUID
+    assert told.implementation_version_name == "IMAGING_EXCHANGE"
 
 
 @pytest.mark.parametrize("transient", [False, True])
@@ -824,17 +839,86 @@ def test_a_peer_that_falls_silent_is_aborted(
     assert not archive.digests
 
 
-def test_a_peer_that_trickles_cannot_hold_a_thread(archive: Archive, impatient_port: int) -> None:
-    """Each byte comes within the timeout, the PDU does not."""
+def trickle(peer: RawPeer, sent: bytes, ended: Callable[[], bool]) -> bool:
+    """Send byte by byte, each well within the timeout, and tell whether we were stopped."""
     pause = threading.Event()
+    with contextlib.suppress(ConnectionError):
+        for byte in sent:
+            if ended():
+                return True
+            peer.send(bytes((byte,)))
+            pause.wait(0.02)
+    return ended()
+
+
+@pytest.mark.parametrize("at_once", [0, 3, 100], ids=["all", "half a header", "its end"])
+def test_a_stranger_that_trickles_cannot_hold_a_thread(
+    archive: Archive, impatient_port: int, at_once: int
+) -> None:
+    long_request = PDU_HEADER.pack(PDUType.A_ASSOCIATE_RQ, 9999) + bytes(9999)
+    with RawPeer(impatient_port) as peer:
+        peer.send(long_request[:at_once])
+        assert trickle(
+            peer, long_request[at_once : at_once + 300], lambda: not archive.endings.empty()
+        )
+    assert isinstance(archive.ending(), TimedOut)
+
+
+def test_a_stranger_that_trickles_its_tls_hello_cannot_hold_a_thread(
+    archive: Archive, tmp_path: Path
+) -> None:
+    exchange = party(tmp_path, "exchange")
+    hello = bytes.fromhex("1603014000010003fffc0303") + bytes(300)
+    tls = exchange.context(ssl.Purpose.CLIENT_AUTH, exchange)
+    with accepting(archive, conduct=IMPATIENT, tls=tls) as acceptor:
+        with RawPeer(acceptor.addresses[0][1]) as peer:
+            peer.send(hello[:1])
+            assert trickle(peer, hello[1:], lambda: not acceptor.associations)
+    assert archive.endings.empty()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        echo()[:3],
+        fragment(1, COMMAND | LAST, bytes(9999))[:20],
+        store_command() + fragment(3, DATA, bytes(9999))[:100],
+    ],
+    ids=["a header", "a command set", "a data set"],
+)
+def test_a_peer_that_trickles_cannot_hold_a_thread(
+    archive: Archive, impatient_port: int, sent: bytes
+) -> None:
+    """Each byte comes within the timeout, the PDU does not."""
     with RawPeer(impatient_port) as peer:
         peer.associate()
-        peer.send(store_command(), fragment(3, DATA, bytes(9999))[:100])
-        with contextlib.suppress(ConnectionError):
-            while archive.endings.empty():
-                peer.send(b"x")
-                pause.wait(0.02)
+        peer.send(sent)
+        rest = PDU_HEADER.pack(PDUType.P_DATA_TF, 9999)[len(sent) :] + bytes(300)
+        assert trickle(peer, rest, lambda: not archive.endings.empty())
     assert isinstance(archive.ending(), TimedOut)
+
+
+def test_an_exchange_that_is_slow_itself_does_not_blame_the_peer(archive: Archive) -> None:
+    """Command and data set in one PDU: what the handler takes for itself is not the peer's time."""
+    busy = threading.Event()
+
+    def dawdle(association: Association) -> None:
+        assert association.negotiate(archive.decide)
+        for message in association.messages():
+            busy.wait(2 * IMPATIENT.pdu_timeout)
+            archive.answer(association, message)
+
+    values = b"".join(
+        PDV_HEADER.pack(2 + len(value), 3, control) + value
+        for control, value in ((DATA, bytes(60_000)), (DATA | LAST, bytes(60_000)))
+    )
+    with accepting(dawdle, conduct=IMPATIENT) as acceptor:
+        with RawPeer(acceptor.addresses[0][1]) as peer:
+            peer.associate()
+            both = store_command()[6:] + values
+            peer.send(PDU_HEADER.pack(PDUType.P_DATA_TF, len(both)) + both)
+            assert peer.message()[0].status == dimse.SUCCESS
+    assert archive.digests["1.2.3"] == hashlib.sha256(bytes(120_000)).hexdigest()
 
 
 def test_a_peer_that_does_not_read_cannot_hold_a_thread() -> None:
@@ -954,6 +1038,33 @@ def test_a_query_ends_when_it_is_cancelled_and_its_neighbours_do_not() -> None:
                 pass
             assert (answer.status, answer.message_id) == (cancelled, message_id)
             assert peer.message()[0].message_id == 99
+
+
+def test_a_peer_that_floods_a_query_with_requests_fills_no_memory() -> None:
+    """No asynchronous operations are negotiated (PS3.7 D.3.3.3): what comes early waits outside."""
+    flooded = threading.Event()
+    held: queue.Queue[int] = queue.Queue()
+
+    def find(association: Association) -> None:
+        association.negotiate(Archive().decide)
+        for message in association.messages():
+            if message.data is not None:
+                assert message.data.read(8) == bytes(8)
+                assert flooded.wait(PATIENCE)
+                for _ in range(3):
+                    assert not association.cancelled(message.command.message_id)
+                held.put(sum(isinstance(one, Message) for one in gc.get_objects()))
+            answer = response(message.command, dimse.SUCCESS)
+            association.send(message.context.context_id, answer)
+
+    with accepting(find) as acceptor, RawPeer(acceptor.addresses[0][1]) as peer:
+        peer.associate()
+        peer.send(find_command(7), fragment(5, LAST, bytes(8)))
+        peer.send(*(echo(number) for number in range(100, 400)))
+        flooded.set()
+        answered = [peer.message()[0].message_id for _ in range(301)]
+        assert answered == [7, *range(100, 400)]
+    assert held.get(timeout=PATIENCE) <= 2
 
 
 @pytest.mark.parametrize("maximum_length", [16, 128, 16384, 1 << 20, 0])

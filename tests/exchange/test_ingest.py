@@ -6,10 +6,16 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from region import Region
+from region import (
+    ADMINISTRATOR,
+    CT_IMAGE_STORAGE,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    ID_CARD,
+    Region,
+)
 from sqlalchemy import func, select
 
-from exchange import audit, ingest, jobs, retrieval
+from exchange import audit, consent, ingest, jobs, retrieval
 from exchange.errors import Invalid, Refused, TooLarge
 from exchange.ingest import Outcome
 from exchange_storage.records import (
@@ -228,3 +234,70 @@ def test_a_unit_that_fails_spoils_no_one_elses_commit(city: Region) -> None:
 
     assert all(results)
     assert rows(city, Instance) == 3
+
+
+def test_the_same_bytes_from_another_hospital_wait_for_review_each_time(city: Region) -> None:
+    city.send("beicheng")
+
+    first, again = city.send("nanhu"), city.send("nanhu")
+
+    reason = "the study belongs to another organization"
+    assert first == again == ingest.Receipt(Outcome.CONFLICT, reason)
+    assert rows(city, Instance) == 2
+    assert len(kept(city)) == 1
+
+
+def test_a_conflict_sent_again_is_answered_as_the_conflict_it_is(city: Region) -> None:
+    city.send("beicheng", body=b"first")
+
+    first, again = city.send("beicheng", body=b"second"), city.send("beicheng", body=b"second")
+
+    assert first == again
+    assert first.outcome is Outcome.CONFLICT
+    assert rows(city, Conflict) == 1
+
+
+def test_a_later_instance_of_the_study_completes_the_patient(city: Region) -> None:
+    city.send("beicheng", PatientTelephoneNumbers="")
+    city.send("beicheng", instance="1.4.2", card=ID_CARD, PatientTelephoneNumbers="024-1")
+
+    with city.exchange.database.reading() as session:
+        patient = session.scalars(select(Patient)).one()
+    assert patient.telephone == "024-1"
+    assert patient.person_id is not None
+
+
+def test_an_opt_out_holds_for_another_hospitals_record_from_its_first_instance(
+    city: Region,
+) -> None:
+    city.send("beicheng", patient="A1", study="1.2.1", instance="1.4.1", card=ID_CARD)
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        consent.opt_out(access, "beicheng", "A1")
+
+    city.send("nanhu", patient="B1", study="1.2.2", instance="1.4.2", card=ID_CARD)
+
+    with (
+        pytest.raises(Refused, match="consented"),
+        city.exchange.on_behalf_of(city.clinician("dongshan")) as access,
+    ):
+        retrieval.instances(access, "1.2.2")
+
+
+def test_a_slow_reception_does_not_turn_a_studys_last_change_back(city: Region) -> None:
+    with city.exchange.on_behalf_of(city.system("beicheng")) as slow, ingest.begin(slow) as coming:
+        coming.write(b"slow")
+        city.send("beicheng", instance="1.4.2", body=b"fast")
+        with city.exchange.database.reading() as session:
+            before = session.scalars(select(Study.changed)).one()
+        told = {
+            "StudyInstanceUID": "1.2.1",
+            "SeriesInstanceUID": "1.2.1.1",
+            "SOPInstanceUID": "1.4.1",
+            "SOPClassUID": CT_IMAGE_STORAGE,
+            "PatientID": "P1",
+        }
+        received = ingest.Received(attributes=told, transfer_syntax_uid=EXPLICIT_VR_LITTLE_ENDIAN)
+        assert ingest.receive(slow, coming, received).outcome is Outcome.KEPT
+
+    with city.exchange.database.reading() as session:
+        assert session.scalars(select(Study.changed)).one() >= before

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from region import ADMINISTRATOR, Region, region
+from region import Region, region
 from sqlalchemy import select
 
 from exchange import retrieval
 from exchange.errors import Invalid, NotFound, Refused
+from exchange.policy import Purpose
 from exchange_storage.records import AuditRecord
 
 
@@ -91,7 +92,7 @@ def test_success_and_refusal_are_audited_with_study_patient_and_size(filled: Reg
     bodies(filled, "1.2.1")
     with (
         pytest.raises(Refused),
-        filled.exchange.on_behalf_of(ADMINISTRATOR) as access,
+        filled.exchange.on_behalf_of(filled.clinician("nanhu", Purpose.OPERATIONS)) as access,
     ):
         retrieval.instances(access, "1.2.1")
 

@@ -72,7 +72,7 @@ def test_refreshing_again_or_too_late_changes_nothing(door: Door) -> None:
     door.city.send("beicheng")
     door.refresh()
     door.refresh()
-    refresh(door.city.exchange, 999, timezone=SHANGHAI)
+    door.refresh_study(999)
     ((version, _, content),) = kept(door)
 
     with door.city.exchange.on_behalf_of(WORKER) as access:
@@ -110,7 +110,7 @@ def test_what_is_not_fhir_is_not_kept_and_the_error_tells_no_patient(
     monkeypatch.setattr(imaging_study, "to_fhir", broken)
 
     with pytest.raises(Invalid, match="not valid at status") as caught:
-        refresh(door.city.exchange, 1, timezone=SHANGHAI)
+        door.refresh_study(1)
     assert "王" not in str(caught.value)
     assert kept(door) == []
 
@@ -131,6 +131,6 @@ def test_a_page_of_studies_asks_for_their_contents_once(
     asker = door.clinician("nanhu")
 
     asker.bundle("ImagingStudy")
-    refresh(door.city.exchange, 1, timezone=SHANGHAI)
+    door.refresh_study(1)
     asker.bundle("ImagingStudy")
     assert asked == [5, 1, 4]

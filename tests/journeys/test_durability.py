@@ -29,7 +29,7 @@ from roles import Role, drained, remote, small_exchange
 from running import DICOM_AS_STORED, RunningExchange, parts
 
 KILLS = 20
-WHOLE = {6, 13, 20}
+WHOLE = {8, 16}
 """The rounds in which everything runs, and everything is killed; in the others only the node."""
 
 SENDERS = 3

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from fhir.resources.R4B import get_fhir_model_class
 from httpx2 import Response
-from region import ADMINISTRATOR, Region
+from region import ADMINISTRATOR, WORKER, Region
 from sqlalchemy import select
 from starlette.requests import Request
 
@@ -137,8 +137,13 @@ class Door:
         with self.city.exchange.database.reading() as session:
             studies = session.scalars(select(Job.subject).where(Job.kind == jobs.REFRESH)).all()
         for study in studies:
-            refresh(self.city.exchange, int(study), timezone=SHANGHAI)
+            self.refresh_study(int(study))
         return len(studies)
+
+    def refresh_study(self, study: int) -> None:
+        """Do the worker's refreshing of the study with this row number."""
+        with self.city.exchange.on_behalf_of(WORKER) as access:
+            refresh(access, study, timezone=SHANGHAI)
 
 
 def opened(city: Region) -> Door:
@@ -152,6 +157,12 @@ def opened(city: Region) -> Door:
             raise NotAuthenticated("sign in first")
         return door.known[token]
 
-    routes = fhir(city.exchange, identify, key=KEY, base_url=BASE)
+    routes = fhir(
+        city.exchange,
+        identify,
+        key=KEY,
+        base_url=BASE,
+        token_endpoint="/oauth/token",  # noqa: S106 - an address
+    )
     app.include_router(routes, prefix="/fhir")
     return door

@@ -211,6 +211,14 @@ class PostgreSQL(Part):
             connection.execute(f"CREATE DATABASE {name}")
         return self.url(name)
 
+    def create_schema(self) -> str:
+        """The SQLAlchemy URL of a new, empty schema: to its user a database, and far cheaper."""
+        name = f"exchange_{next(self._names)}"
+        with self._connect() as connection:
+            connection.execute(f"CREATE ROLE {name} SUPERUSER LOGIN")
+            connection.execute(f"CREATE SCHEMA {name}")  # a role works in the schema of its name
+        return self.url().replace("postgres@", f"{name}@")
+
     def answers(self) -> bool:
         try:
             self._connect().close()

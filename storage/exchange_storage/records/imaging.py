@@ -67,7 +67,7 @@ class Instance(Record):
 
     __tablename__ = "instance"
     __table_args__ = (
-        UniqueConstraint("sop_instance_uid", "digest"),
+        UniqueConstraint("sop_instance_uid", "digest", "organization_id"),
         Index(
             "uq_instance_primary",
             "sop_instance_uid",

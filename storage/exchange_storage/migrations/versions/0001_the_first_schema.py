@@ -357,7 +357,10 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["series_id"], ["series.id"], name=op.f("fk_instance_series_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_instance")),
         sa.UniqueConstraint(
-            "sop_instance_uid", "digest", name=op.f("uq_instance_sop_instance_uid_digest")
+            "sop_instance_uid",
+            "digest",
+            "organization_id",
+            name=op.f("uq_instance_sop_instance_uid_digest_organization_id"),
         ),
     )
     with op.batch_alter_table("instance", schema=None) as batch_op:
