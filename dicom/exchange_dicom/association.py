@@ -15,10 +15,9 @@ import ssl
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv4Address, IPv6Address
 from time import monotonic
 from typing import NoReturn
 
@@ -28,6 +27,7 @@ from exchange_dicom.dimse import (
     CommandField,
     MalformedCommand,
 )
+from exchange_dicom.negotiation import Accepted, Conduct, Context, Decide, Peer
 from exchange_dicom.pdu import (
     APPLICATION_CONTEXT,
     ASSOCIATE_LENGTH,
@@ -41,23 +41,28 @@ from exchange_dicom.pdu import (
     Abort,
     AbortReason,
     AbortSource,
-    AnsweredContext,
     AssociateAccept,
     AssociateReject,
     AssociateRequest,
     ContextResult,
     MalformedPDU,
     PDUType,
-    ProposedContext,
     RejectReason,
-    RoleSelection,
     UpperLayerError,
     UserInformation,
     p_data_header,
 )
-
-IMPLEMENTATION_CLASS_UID = "2.25.283821460816003905498806408321176170986"
-"""Names this upper layer to its peers (PS3.7 D.3.3.2); derived from a UUID (PS3.5 B.2)."""
+from exchange_dicom.states import (
+    TRANSITIONS,
+    Action,
+    AssociationAborted,
+    AssociationLost,
+    AssociationStopped,
+    Event,
+    ProtocolViolation,
+    State,
+    TimedOut,
+)
 
 TOLERANCE = 1024
 """Bytes a peer may send beyond our maximum length: some count the PDU header, some the PDVs'."""
@@ -74,195 +79,12 @@ LAST_WORD = 1.0
 ABORT_LENGTH = 4
 """Bytes of the variable field of A-ABORT and A-RELEASE; no PDU has fewer."""
 
-IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
-
-
-class AssociationEnded(UpperLayerError):
-    """The association is over; whoever was in the middle of a message discards what was staged."""
-
-
-class AssociationLost(AssociationEnded):
-    """The connection closed or broke without a release."""
-
-
-class AssociationAborted(AssociationEnded):
-    """The peer sent A-ABORT."""
-
-
-class AssociationStopped(AssociationEnded):
-    """We aborted because we are shutting down and no message was under way."""
-
-
-class ProtocolViolation(AssociationEnded):
-    """We aborted because the peer sent what PS3.8 or PS3.7 does not allow."""
-
-
-class TimedOut(AssociationEnded):
-    """We aborted because the peer took too long."""
-
 
 class TooLarge(UpperLayerError):
     """A data set that should be small, such as an identifier, is not. The association goes on."""
 
 
-class State(Enum):
-    """States of the acceptor (PS3.8 Table 9-10), without those that only a requestor is in."""
-
-    STA2 = "transport connection open, awaiting A-ASSOCIATE-RQ"
-    STA3 = "awaiting the local A-ASSOCIATE response"
-    STA6 = "association established and ready for data transfer"
-    STA8 = "awaiting the local A-RELEASE response"
-    STA13 = "awaiting transport connection close"
-
-
-class Event(Enum):
-    """What can come out of the transport connection, by its number in PS3.8 Table 9-10."""
-
-    A_ASSOCIATE_AC = 3
-    A_ASSOCIATE_RJ = 4
-    A_ASSOCIATE_RQ = 6
-    P_DATA_TF = 10
-    A_RELEASE_RQ = 12
-    A_RELEASE_RP = 13
-    A_ABORT = 16
-    TRANSPORT_CLOSED = 17
-    ARTIM_EXPIRED = 18
-    INVALID_PDU = 19
-
-
-class Action(Enum):
-    """What the acceptor does about it (PS3.8 Tables 9-6 to 9-9)."""
-
-    AE_6 = "examine the request: indicate it, or reject it"
-    DT_2 = "indicate data"
-    AR_2 = "indicate release"
-    AA_1 = "send A-ABORT as service-user"
-    AA_2 = "close the transport connection"
-    AA_3 = "indicate abort, close the transport connection"
-    AA_4 = "indicate provider abort"
-    AA_5 = "stop ARTIM"
-    AA_8 = "send A-ABORT as service-provider, indicate provider abort"
-
-
-TRANSITIONS: Mapping[tuple[State, Event], Action] = {
-    (State.STA2, Event.A_ASSOCIATE_RQ): Action.AE_6,
-    (State.STA2, Event.A_ASSOCIATE_AC): Action.AA_1,
-    (State.STA2, Event.A_ASSOCIATE_RJ): Action.AA_1,
-    (State.STA2, Event.P_DATA_TF): Action.AA_1,
-    (State.STA2, Event.A_RELEASE_RQ): Action.AA_1,
-    (State.STA2, Event.A_RELEASE_RP): Action.AA_1,
-    (State.STA2, Event.A_ABORT): Action.AA_2,
-    (State.STA2, Event.TRANSPORT_CLOSED): Action.AA_5,
-    (State.STA2, Event.ARTIM_EXPIRED): Action.AA_2,
-    (State.STA2, Event.INVALID_PDU): Action.AA_1,
-    (State.STA6, Event.A_ASSOCIATE_RQ): Action.AA_8,
-    (State.STA6, Event.A_ASSOCIATE_AC): Action.AA_8,
-    (State.STA6, Event.A_ASSOCIATE_RJ): Action.AA_8,
-    (State.STA6, Event.P_DATA_TF): Action.DT_2,
-    (State.STA6, Event.A_RELEASE_RQ): Action.AR_2,
-    (State.STA6, Event.A_RELEASE_RP): Action.AA_8,
-    (State.STA6, Event.A_ABORT): Action.AA_3,
-    (State.STA6, Event.TRANSPORT_CLOSED): Action.AA_4,
-    (State.STA6, Event.INVALID_PDU): Action.AA_8,
-}
-"""PS3.8 Table 9-10 for the states in which an acceptor listens to PDUs.
-
-Sta3 and Sta8 it leaves without reading. In Sta13 it has closed its half of the connection, so that
-all it can do with a PDU is AA-6, to ignore it, until the peer closes or ARTIM runs out.
-"""
-
 _RECEIVABLE: Mapping[int, Event] = {kind: Event[kind.name] for kind in PDUType}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conduct:
-    """How an acceptor behaves: lengths in bytes, times in seconds.
-
-    `artim_timeout` bounds the TLS handshake, the wait for a whole A-ASSOCIATE-RQ, and the wait for
-    the peer to close at the end. `network_timeout` bounds the silence between messages and the wait
-    for a response. `pdu_timeout` bounds each PDU of a message, first byte to last, so that a peer
-    that trickles cannot hold a thread; it also bounds how long a peer may refuse to read.
-    """
-
-    maximum_length: int = 131072
-    artim_timeout: float = 30.0
-    network_timeout: float = 120.0
-    pdu_timeout: float = 60.0
-    implementation_class_uid: str = IMPLEMENTATION_CLASS_UID
-    implementation_version: str = "IMAGE_EXCHANGE"
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """The other end of the connection: its address (IPv4-mapped ones as IPv4), its port, and over
-    TLS the certificate it presented, as DER."""
-
-    address: IPv4Address | IPv6Address
-    port: int
-    certificate: bytes | None = None
-
-    def __str__(self) -> str:
-        bracketed = f"[{self.address}]" if self.address.version == 6 else str(self.address)
-        return f"{bracketed}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class TransferSyntaxes:
-    """Transfer syntaxes supported for one abstract syntax, in our order of preference.
-
-    With `proposer_chooses` the peer's order counts instead: storage keeps what is sent, so the
-    first syntax proposed that is known avoids a conversion at the sender.
-    """
-
-    uids: tuple[str, ...]
-    proposer_chooses: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
-    """The decision to accept an association: the answers to each proposed context, the roles and
-    extended negotiation granted, and the server response if a user identity asked for one."""
-
-    contexts: tuple[AnsweredContext, ...]
-    roles: tuple[RoleSelection, ...] = ()
-    extended: Mapping[str, bytes] = field(default_factory=dict)
-    identity_response: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """A presentation context in use."""
-
-    context_id: int
-    abstract_syntax: str
-    transfer_syntax: str
-
-
-Decide = Callable[[AssociateRequest, Peer], Accepted | AssociateReject]
-
-
-def select_contexts(
-    proposed: Iterable[ProposedContext], supported: Callable[[str], TransferSyntaxes | None]
-) -> tuple[AnsweredContext, ...]:
-    """Answer each proposed context (PS3.8 9.3.3.2), given what is supported by abstract syntax."""
-    return tuple(_answer(context, supported(context.abstract_syntax)) for context in proposed)
-
-
-def _answer(context: ProposedContext, supported: TransferSyntaxes | None) -> AnsweredContext:
-    proposed = context.transfer_syntaxes
-    # A refused context carries a syntax too, which "shall not be tested" (9.3.3.2).
-    refused = proposed[0] if proposed else IMPLICIT_VR_LITTLE_ENDIAN
-    if supported is None:
-        result = ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED
-        return AnsweredContext(context.context_id, result, refused)
-    first, second = proposed, supported.uids
-    if not supported.proposer_chooses:
-        first, second = second, first
-    for uid in first:
-        if uid in second:
-            return AnsweredContext(context.context_id, ContextResult.ACCEPTANCE, uid)
-    result = ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED
-    return AnsweredContext(context.context_id, result, refused)
 
 
 class DataStream:
@@ -472,11 +294,12 @@ class Association:
     def cancelled(self, message_id: int) -> bool:
         """Whether a C-CANCEL-RQ for this operation has arrived; does not wait for one.
 
-        Other messages that arrived are kept for `next_message`. Raises AssociationEnded.
+        Another message that arrived is kept for `next_message`. Raises AssociationEnded.
         """
         self._finish_stream()
-        # What lies behind a data set that nobody has read yet cannot be seen.
-        while not (self._waiting and self._waiting[-1].data) and self._readable():
+        # A request before its time is kept, though no asynchronous operations are negotiated
+        # (PS3.7 D.3.3.3), but no more than one: what lies behind it stays unread.
+        while not self._waiting and self._readable():
             self._receive_within_operation()
         return message_id in self._cancelled
 
@@ -629,7 +452,10 @@ class Association:
 
     def _next_value(self, awaiting: _Awaiting) -> tuple[int, int, int]:
         """The next presentation data value: length of its fragment, context id, control header."""
-        if not self._pdu_left:
+        if self._pdu_left:
+            # Anew for each, since what the handler took for the one before is not the peer's time.
+            self._within(self._conduct.pdu_timeout)
+        else:
             self._next_pdu(awaiting)
         if self._pdu_left < PDV_OVERHEAD:
             self._violated(
@@ -734,26 +560,32 @@ class Association:
         return bytes(taken)
 
     def _refill(self, least: int, most: int) -> None:
-        """Fill the buffer, which is empty, with `least` to `most` bytes before the deadline."""
+        """Fill the buffer, which is empty, with `least` to `most` bytes before the deadline.
+
+        Looked at before each call, for the timeout of the socket begins anew with every byte.
+        """
         view, received = self._view, 0
         flags = socket.MSG_WAITALL if least == most and not self._tls else 0
         self._start = self._end = 0
         while received < least:
+            left = self._deadline - monotonic()
+            if left <= 0:
+                self.abort(AbortSource.SERVICE_PROVIDER)
+                raise TimedOut("the peer took too long")
+            if left < self._timeout / 2:
+                self._limit_calls(left)
             try:
                 # Acknowledge at once what came so far: peers that leave Nagle's algorithm on, as
                 # DCMTK does, hold their next write back until then, 40 ms each time otherwise.
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
                 count = self._socket.recv_into(view[received:most], 0, flags)
             except (BlockingIOError, TimeoutError):
-                count = -1
+                continue
             except OSError as error:
                 self._lost(error)
             if not count:
                 self._lost(None)
-            received += max(count, 0)
-            if received < least and (count < 0 or monotonic() >= self._deadline):
-                self.abort(AbortSource.SERVICE_PROVIDER)
-                raise TimedOut("the peer took too long")
+            received += count
         self._end = received
 
     def _fragments(
@@ -783,6 +615,7 @@ class Association:
         yield rest
 
     def _transmit(self, pdus: bytes) -> None:
+        self._within(self._conduct.pdu_timeout)
         try:
             self._socket.sendall(pdus)
         except (BlockingIOError, TimeoutError):
@@ -799,8 +632,11 @@ class Association:
     def _within(self, seconds: float) -> None:
         """Start a deadline, `seconds` from now, for what is read or written next."""
         self._deadline = monotonic() + seconds
-        if seconds == self._timeout:
-            return
+        if seconds != self._timeout:
+            self._limit_calls(seconds)
+
+    def _limit_calls(self, seconds: float) -> None:
+        """Have a call to the socket return after `seconds` at most."""
         self._timeout = seconds
         if self._tls:
             self._socket.settimeout(seconds)

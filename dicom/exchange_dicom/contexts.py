@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from pydicom._uid_dict import UID_dictionary
 
-from exchange_dicom.association import TransferSyntaxes
+from exchange_dicom.negotiation import TransferSyntaxes
+from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from exchange_storage.search import Level
 
-IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
-EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 VERIFICATION = "1.2.840.10008.1.1"
 PATIENT_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.1.1"
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"

@@ -2,6 +2,9 @@
 
 For what is sent out; what comes in is read by `header`. Nothing here decodes a value for its own
 sake: text stays the sender's bytes until `to_json` writes it as Unicode (PS3.18 Annex F).
+
+`elements` reads a data set that is in memory, `walk` one of any size that lies elsewhere: in windows,
+and without the long values, which `explicit` copies from there piece by piece.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import math
 import re
 import zlib
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from struct import Struct
@@ -31,6 +34,15 @@ from exchange_dicom.header import (
 
 BULK = 1024
 """Bytes of the longest binary value that DICOM JSON carries inline."""
+
+WINDOW = 64 << 10
+"""Bytes of a data set that are read at once; 16 times as many where a sequence needs them."""
+
+WINDOW_LIMIT = 64 << 20
+"""Bytes of the longest sequence that `walk` reads."""
+
+PIECE = 1 << 20
+"""Bytes of a long value, or of an inflated data set, that are made at once."""
 
 PIXEL_DATA_GROUP = 0x7FE00000
 """The first tag of the group in which the pixels are, in one form or another."""
@@ -56,12 +68,19 @@ _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """A data element: its value's bytes, or its items, or neither where it is encapsulated."""
+    """A data element: its value's bytes, its items, where its value lies, or none: encapsulated."""
 
     tag: int
     vr: str
     value: memoryview | None = None
     items: tuple[tuple[Element, ...], ...] | None = None
+    span: tuple[int, int] | None = None
+    """First byte within the data set, and bytes, of a long value that `walk` did not read."""
+
+
+Read = Callable[[int, int], bytes]
+"""So many bytes of a data set from a place in it, fewer where it ends; places only go forward, save
+that what was read last may be read again from a later place in it."""
 
 
 def elements(
@@ -74,17 +93,69 @@ def elements(
     MalformedDataSet where the bytes end too early or break PS3.5.
     """
     if transfer_syntax_uid in DEFLATED:
-        data = _inflated(data)
-    implicit = not data[4:6].isalpha() or not data[4:6].isupper()
-    order = ">" if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else "<"
-    form = _Form(implicit, order)
+        inflated = Inflated([data], INFLATE_LIMIT)
+        data = inflated(0, INFLATE_LIMIT)
+        inflated(len(data), 1)  # raises where there is more
+    form = _form(data, transfer_syntax_uid)
     return _Scan(memoryview(data)).elements(len(data), form, 0, until)
 
 
-def explicit(found: Iterable[Element]) -> Iterator[bytes | memoryview]:
+def walk(read: Read, transfer_syntax_uid: str, *, until: int | None = None) -> Iterator[Element]:
+    """The elements that `elements` would give, with a window of the data set in memory at a time.
+
+    Values longer than a window stay where they are, see `Element.span`; a sequence is read whole.
+    Raises MalformedDataSet, also for a sequence longer than `WINDOW_LIMIT`.
+    """
+    base, window = 0, WINDOW
+    form: _Form | None = None
+    signed = False
+    while data := read(base, window):
+        form = form or _form(data, transfer_syntax_uid)
+        scan = _Scan(memoryview(data), signed)
+        done = 0
+        try:
+            for element in scan.elements(len(data), form, 0, until):
+                yield element
+                if until is not None and element.tag >= until:
+                    return
+                done = scan.at
+        except MalformedDataSet as error:
+            whole = len(data) < window  # otherwise it may go on behind the window
+            scan.at = done
+            if (long := scan.long(form, 0 if whole else window)) is not None:
+                tag, vr, length = long
+                yield Element(tag, vr, span=(base + scan.at, length))
+                done = scan.at + length
+            elif whole or (not done and window == WINDOW_LIMIT):
+                raise MalformedDataSet(error.what, base + error.position) from None
+            elif not done:
+                window = min(16 * window, WINDOW_LIMIT)
+                continue
+        else:
+            if len(data) < window:
+                return
+        signed = scan.signed
+        base, window = base + done, WINDOW
+
+
+def check(read: Read, transfer_syntax_uid: str) -> None:
+    """Raises MalformedDataSet where `explicit` could not write what `walk` gives to its end."""
+    for element in walk(read, transfer_syntax_uid):
+        if element.span is None:
+            for _ in explicit([element]):
+                pass
+        else:
+            start, length = element.span
+            if not read(start + length - 1, 1):
+                raise MalformedDataSet("ends within a value", start)
+
+
+def explicit(
+    found: Iterable[Element], read: Read | None = None
+) -> Iterator[bytes | memoryview]:
     """The elements of a little endian data set in Explicit VR Little Endian (PS3.5 A.2).
 
-    Every value stays byte for byte what it was. Group lengths, which would no longer be true, are
+    `read` is what `walk` was given, where they come from there. Every value stays byte for byte what it was. Group lengths, which would no longer be true, are
     left out; sequences get undefined lengths; a value too long for its VR's short form becomes UN
     (PS3.5 6.2.2 note 6).
     """
@@ -100,21 +171,41 @@ def explicit(found: Iterable[Element]) -> Iterator[bytes | memoryview]:
                 yield _delimiter(_ITEM_END, 0)
             yield _delimiter(_SEQUENCE_END, 0)
             continue
-        if element.value is None:
-            raise MalformedDataSet("an encapsulated value in a native data set", 0)
-        vr, length = element.vr.encode("ascii"), len(element.value)
+        vr, length = element.vr.encode("ascii"), _length(element)
         if vr in SHORT_FORM and length <= 0xFFFF:
             yield _SHORT.pack(group, number, vr, length)
         else:
             vr = b"UN" if vr in SHORT_FORM else vr
             yield _LONG.pack(group, number, vr, 0, length)
-        yield element.value
+        if element.value is not None:
+            yield element.value
+        elif element.span is not None and read is not None:
+            yield from _copied(read, *element.span)
+
+
+def _length(element: Element) -> int:
+    """Bytes of the element's value. Raises MalformedDataSet."""
+    if element.value is not None:
+        return len(element.value)
+    if element.span is not None:
+        return element.span[1]
+    raise MalformedDataSet("an encapsulated value in a native data set", 0)
+
+
+def _copied(read: Read, start: int, length: int) -> Iterator[bytes]:
+    while length:
+        piece = read(start, min(length, PIECE))
+        if not piece:
+            raise MalformedDataSet("ends within a value", start)
+        yield piece
+        start, length = start + len(piece), length - len(piece)
 
 
 def to_json(found: Sequence[Element], character_set: CharacterSet) -> dict[str, Any]:
     """The DICOM JSON model of a data set (PS3.18 F.2): keys ascending, text as Unicode.
 
-    Binary values longer than `BULK`, and encapsulated ones, are left out. Numbers that are not
+    Binary values longer than `BULK`, encapsulated ones, and those that were not read are left out.
+    Numbers that are not
     finite become null, decimal strings numbers, unless they are none.
     """
     written = _json(found, character_set)
@@ -143,9 +234,10 @@ _IMPLICIT = _Form(True, "<")
 class _Scan:
     """A walk over the bytes of a data set; `at` is the next one."""
 
-    def __init__(self, data: memoryview) -> None:
+    def __init__(self, data: memoryview, signed: bool = False) -> None:
         self._data = data
-        self._signed = False
+        self.signed = signed
+        """Pixel Representation as it was last read: it decides VRs that PS3.6 leaves open."""
         self.at = 0
 
     def elements(
@@ -158,7 +250,7 @@ class _Scan:
             tag, stated, length = self._head(form)
             if tag == _ITEM_END and depth:
                 return
-            vr = _resolved(tag, stated, self._signed)
+            vr = _resolved(tag, stated, self.signed)
             if until is not None and tag >= until:
                 yield Element(tag, vr)
                 return
@@ -175,10 +267,23 @@ class _Scan:
                 value = self._data[self.at : stop]
                 self.at = stop
                 if tag == _PIXEL_REPRESENTATION:
-                    self._signed = any(value[:2])
+                    self.signed = any(value[:2])
                 yield Element(tag, vr, value=value if form.order == "<" else _swapped(value, vr))
         if depth and self.at != end:
             self._malformed("ends within an element")
+
+    def long(self, form: _Form, window: int) -> tuple[int, str, int] | None:
+        """Tag, VR and length of the element here, if its one value is longer than `window` bytes.
+
+        `at` is then the value's first byte. None as well where `window` is 0.
+        """
+        if not window or self.at + 12 > len(self._data):
+            return None
+        tag, stated, length = self._head(form)
+        vr = _resolved(tag, stated, self.signed)
+        if length <= window or length == _UNDEFINED or vr == "SQ":
+            return None
+        return tag, vr, length
 
     def _items(
         self, end: int, stop: int | None, form: _Form, depth: int
@@ -230,12 +335,53 @@ class _Scan:
         raise MalformedDataSet(what, self.at)
 
 
-def _inflated(data: bytes) -> bytes:
-    stream = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        return stream.decompress(data, INFLATE_LIMIT)
-    except zlib.error:
-        raise MalformedDataSet("the deflate stream is damaged", 0) from None
+class Inflated:
+    """A `Read` over a deflate stream, going forward: what lies before the last place is forgotten.
+
+    Raises MalformedDataSet where the stream is damaged, cut off, or longer than the limit.
+    """
+
+    def __init__(self, deflated: Iterable[bytes], limit: int) -> None:
+        """`limit` in bytes of the data set."""
+        self._deflated = iter(deflated)
+        self._limit = limit
+        self._stream = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._base = 0
+        self._ahead = bytearray()
+
+    def __call__(self, start: int, length: int) -> bytes:
+        self._forget(start)
+        while self._base + len(self._ahead) < start + length and (more := self._more()):
+            self._ahead += more
+            self._forget(start)
+        return bytes(memoryview(self._ahead)[:length])
+
+    def _forget(self, before: int) -> None:
+        surplus = min(before - self._base, len(self._ahead))
+        del self._ahead[:surplus]
+        self._base += surplus
+
+    def _more(self) -> bytes:
+        reached = self._base + len(self._ahead)
+        try:
+            while not self._stream.eof:
+                deflated = self._stream.unconsumed_tail or next(self._deflated, b"")
+                inflated = self._stream.decompress(deflated, PIECE)
+                if reached + len(inflated) > self._limit:
+                    raise MalformedDataSet(f"inflates to more than {self._limit} bytes", reached)
+                if inflated:
+                    return inflated
+                if not deflated:
+                    raise MalformedDataSet("the deflate stream is cut off", reached)
+        except zlib.error:
+            raise MalformedDataSet("the deflate stream is damaged", reached) from None
+        return b""
+
+
+def _form(data: bytes, transfer_syntax_uid: str) -> _Form:
+    """How a data set that begins so is written: some say Explicit VR and have none."""
+    implicit = not data[4:6].isalpha() or not data[4:6].isupper()
+    return _Form(implicit, ">" if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else "<")
 
 
 def _swapped(value: memoryview, vr: str) -> memoryview:

@@ -16,14 +16,10 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv6Address, ip_address
 from time import monotonic
 
-from exchange_dicom.association import (
-    Association,
-    AssociationEnded,
-    AssociationLost,
-    Conduct,
-    Peer,
-)
+from exchange_dicom.association import Association
+from exchange_dicom.negotiation import Conduct, Peer
 from exchange_dicom.pdu import AssociateReject, AssociateRequest, RejectReason
+from exchange_dicom.states import AssociationEnded, AssociationLost
 
 log = logging.getLogger(__name__)
 
@@ -164,6 +160,7 @@ class Acceptor:
         association: Association | None = None
         try:
             if self._tls is not None:
+                # For the handshake this is one deadline, not a timeout for each of its reads.
                 connection.settimeout(self._conduct.artim_timeout)
                 connection = self._tls.wrap_socket(connection, server_side=True)
                 peer = _peer(address, connection.getpeercert(binary_form=True))

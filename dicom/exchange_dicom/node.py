@@ -3,6 +3,11 @@
 A C-STORE is answered 0000 when the instance is durable and indexed, not before; every other
 status says that nothing was kept. An association belongs to one hospital, found from the calling
 AE title and its address or certificate; all that is asked in it is asked on its behalf.
+
+A C-STORE whose command and data set name different instances or SOP classes is refused with A900.
+Where both agree and only the abstract syntax of the presentation context is another storage SOP
+class (PS3.7 9.1.1.1.2 has them the same), the instance is kept: which image it is, is not in
+doubt, and senders that do so go unnoticed elsewhere, since DCMTK's storescp takes it too.
 """
 
 from __future__ import annotations
@@ -30,20 +35,14 @@ from exchange_dicom import (
     part10,
     status,
 )
-from exchange_dicom.association import (
-    Accepted,
-    Association,
-    Conduct,
-    Message,
-    Peer,
-    TooLarge,
-    select_contexts,
-)
-from exchange_dicom.contexts import EXPLICIT_VR_LITTLE_ENDIAN, FIND_LEVELS, VERIFICATION
+from exchange_dicom.association import Association, Message, TooLarge
+from exchange_dicom.contexts import FIND_LEVELS, VERIFICATION
 from exchange_dicom.dimse import CommandField
 from exchange_dicom.listener import Acceptor
+from exchange_dicom.negotiation import Accepted, Conduct, Peer, select_contexts
 from exchange_dicom.pdu import AssociateReject, AssociateRequest, RejectReason
 from exchange_dicom.query import question
+from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from exchange_storage.search import Level
 
 log = logging.getLogger(__name__)

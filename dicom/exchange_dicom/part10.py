@@ -9,15 +9,11 @@ from struct import Struct
 from typing import BinaryIO
 
 from exchange_dicom.header import EXPLICIT_VR_BIG_ENDIAN, LONG_FORM, DataSetError
-
-IMPLEMENTATION_CLASS_UID = "2.25.254796998370389141030813754796746478165"
-"""Implementation Class UID (0002,0012). Never changes: digests of kept files cover it."""
-
-IMPLEMENTATION_VERSION_NAME = "IMAGING_EXCHANGE"
-"""Implementation Version Name, for association negotiation (PS3.7 D.3.3.2); not in kept files."""
-
-IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
-EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+from exchange_dicom.uids import (
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLEMENTATION_CLASS_UID,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
 
 META_LIMIT = 64 * 1024
 """Bytes within which the preamble and group 0002 must end."""

@@ -29,12 +29,9 @@ from exchange_dicom.character_sets import CharacterSet, determine
 from exchange_dicom.data_set import PIXEL_DATA_GROUP, Element
 from exchange_dicom.header import DEFLATED, MalformedDataSet
 from exchange_dicom.media_types import DICOM, DICOM_JSON, JSON, MULTIPART, MediaType, NotAcceptable
-from exchange_dicom.part10 import (
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-    file_meta,
-)
+from exchange_dicom.part10 import file_meta
 from exchange_dicom.resources import Root
+from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 
 REWRITE_LIMIT = 512 << 20
 """Bytes of the largest instance that is written anew with Explicit VR, in memory."""

@@ -11,10 +11,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from exchange.access import Access
+from exchange.audit import Outcome
 from exchange.policy import Action
 from exchange_storage.database import Database
 from exchange_storage.objects import ObjectNotFound
-from exchange_storage.records import Instance
+from exchange_storage.records import AuditRecord, Instance
 
 OBJECTS = "studies/"
 """Where the objects of instances lie."""
@@ -23,7 +24,9 @@ SETTLED = timedelta(hours=1)
 """Objects younger than this may be on their way into the index."""
 
 
-_NAME = re.compile(r"/_?(?P<uid>[0-9.]{1,64})\.(?P<digest>[0-9a-f]{64})\.dcm")
+_NAME = re.compile(
+    r"studies/_?(?P<study>[0-9.]{1,64})/[^/]+/_?(?P<uid>[0-9.]{1,64})\.(?P<digest>[0-9a-f]{64})\.dcm"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +67,10 @@ def check(access: Access, *, read: bool = True) -> Iterator[Finding | Progress]:
             yield Finding(key, "the object is missing")
         yield Progress(done, total)
     for stored in access.objects.list(OBJECTS):
-        young = access.now - stored.kept < SETTLED
-        if not young:
+        if access.now - stored.kept >= SETTLED:
             with access.exchange.database.reading() as session:
-                known = _indexed(session, stored.key)
-            if not known:
-                yield Finding(stored.key, "has no row: it was never acknowledged", harmless=True)
+                if finding := _without_row(session, stored.key):
+                    yield finding
 
 
 def _rows(database: Database) -> Iterator[tuple[str, str, int]]:
@@ -91,14 +92,25 @@ def _rows(database: Database) -> Iterator[tuple[str, str, int]]:
         yield from ((row.key, row.digest, row.size) for row in rows)
 
 
-def _indexed(session: Session, key: str) -> bool:
-    """Whether a row names the object; found by what the key says, since keys have no index."""
-    named = _NAME.search(key)
+def _without_row(session: Session, key: str) -> Finding | None:
+    """What is wrong if no row names the object; found by what its key says of it."""
+    named = _NAME.fullmatch(key)
     if named is None:
-        return False
-    known = select(Instance.id).where(
+        return Finding(key, "is not named as an instance", harmless=True)
+    row = select(Instance.id).where(
         Instance.sop_instance_uid == named["uid"],
         Instance.digest == named["digest"],
         Instance.key == key,
     )
-    return session.execute(known).first() is not None
+    if session.execute(row).first() is not None:
+        return None
+    acknowledged = select(AuditRecord.sequence).where(
+        AuditRecord.study_instance_uid == named["study"],
+        AuditRecord.action == Action.STORE,
+        AuditRecord.outcome == Outcome.SUCCESS,
+        AuditRecord.content.contains(named["digest"]),
+    )
+    record = session.execute(acknowledged).first()
+    if record is None:
+        return Finding(key, "has no row: it was never acknowledged", harmless=True)
+    return Finding(key, f"its row is gone: audit record {record.sequence} acknowledged it")

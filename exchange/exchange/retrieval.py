@@ -35,9 +35,10 @@ class Held:
     objects: ObjectStore
 
     def stream(self, start: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """Bytes of the object from `start`, in pieces. Raises Unavailable."""
+        """Bytes of the object from `start`, in pieces. Raises Unavailable, also at a piece."""
         with translated():
-            return self.objects.stream(self.key, start, length)
+            pieces = self.objects.stream(self.key, start, length)
+        return _in_our_words(pieces)
 
     def read(self, start: int = 0, length: int | None = None) -> bytes:
         """The same bytes in one piece."""
@@ -110,6 +111,11 @@ def instances(
         **subject,
     )
     return Retrieved(row.Organization, row.Patient, row.Study, found)
+
+
+def _in_our_words(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    with translated():
+        yield from pieces
 
 
 def _primary(

@@ -1,12 +1,10 @@
 """The command line: what an operator does with an exchange.
 
-Whoever can read the keys is an operator: commands act as an administrator named after the user of
-the operating system, through the gate like everybody else. In a terminal they speak in tables and
-progress bars, else in plain lines separated by tabs.
+Here stand the processes, the trail, the store and the jobs; the registry's commands have a module
+of their own. Whoever types acts as an administrator, through the gate like everybody else.
 """
 
 import fcntl
-import getpass
 import json
 import os
 import shutil
@@ -22,20 +20,15 @@ from rich.panel import Panel
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table
 
-from exchange import audit, check, consent, jobs, organizations, users
-from exchange.access import Access, Exchange
+from exchange import audit, check, jobs, users
 from exchange.errors import ExchangeError, Invalid, NotFound
-from exchange.policy import Action, Purpose, Requester, Role
-from exchange_server import composition, observability, settings
+from exchange.policy import Action, Purpose, Role
+from exchange_server import composition, observability, settings, terminal
+from exchange_server.cli_registry import consent_commands, organization_commands, user_commands
 from exchange_server.settings import Settings, host_port
 from exchange_server.words import say
 from exchange_storage.records import Organization
@@ -50,33 +43,25 @@ app = typer.Typer(
 )
 
 
+app.add_typer(organization_commands, name="organization")
+app.add_typer(user_commands, name="user")
+app.add_typer(consent_commands, name="consent")
+
+
 def _group(name: str, in_chinese: str, in_english: str) -> typer.Typer:
     group = typer.Typer(no_args_is_help=True, help=say(in_chinese, in_english))
     app.add_typer(group, name=name)
     return group
 
 
-_organization = _group("organization", "医院", "Hospitals")
-_user = _group("user", "用户", "Users")
-_consent = _group("consent", "患者的共享意愿", "Patients' consent to sharing")
 _audit = _group("audit", "审计日志", "The audit trail")
 _job = _group("job", "后台任务", "Jobs of the outbox")
 _keys = _group("keys", "令牌签名密钥", "Keys that sign access tokens")
 
-_PasswordStdin = Annotated[
-    bool,
-    typer.Option(
-        "--password-stdin",
-        help=say("从标准输入读取密码", "Read the password from standard input"),
-    ),
-]
 _Called = Annotated[str, typer.Option(help=say("对方的 AE Title", "AE title of the other node"))]
 _Calling = Annotated[str, typer.Option(help=say("本方的 AE Title", "AE title of ours"))]
 _NodeAddress = Annotated[
     str, typer.Argument(metavar="HOST:PORT", help=say("对方节点", "The other node"))
-]
-_OrganizationCode = Annotated[
-    str, typer.Option("--organization", help=say("医院代码", "Code of the hospital"))
 ]
 
 
@@ -98,13 +83,13 @@ def init(
     name: Annotated[
         str, typer.Option(help=say("管理员用户名", "Name of the administrator"))
     ] = "admin",
-    password_stdin: _PasswordStdin = False,
+    password_stdin: terminal.PasswordStdin = False,
 ) -> None:
     given = settings.load()
-    password = _password(from_stdin=password_stdin)
+    password = terminal.new_password(from_stdin=password_stdin)
     exchange = composition.initialise(given)
     try:
-        with exchange.on_behalf_of(_operator()) as access:
+        with exchange.on_behalf_of(terminal.operator()) as access:
             users.add(
                 access,
                 name=name,
@@ -115,8 +100,8 @@ def init(
             )
     finally:
         exchange.close()
-    _show_password(name, password, generated=not password_stdin)
-    _done(f"已建立：{given.data}", f"Set up in {given.data}")
+    terminal.show_password(name, password, generated=not password_stdin)
+    terminal.done(f"已建立：{given.data}", f"Set up in {given.data}")
 
 
 @app.command(
@@ -184,98 +169,6 @@ def worker() -> None:
     roles.run(roles.Role.WORKER, settings.load())
 
 
-@_organization.command("add", help=say("登记医院", "Register a hospital"))
-def add_organization(
-    code: Annotated[str, typer.Argument(help=say("短代码", "A short code"))],
-    name: Annotated[str, typer.Option(help=say("名称", "Its name"))],
-    credit_code: Annotated[
-        str, typer.Option(help=say("统一社会信用代码", "Unified social credit code (GB 32100)"))
-    ],
-    issuer: Annotated[
-        str, typer.Option(help=say("患者号发行者 OID", "OID under which it numbers patients"))
-    ],
-    ae: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TITLE@ADDRESS[:PORT][#SHA256]",
-            help=say("应用实体，可重复", "An application entity; may be repeated"),
-        ),
-    ] = None,
-    sharing: Annotated[
-        bool, typer.Option(help=say("加入共享协议", "Join the sharing agreement"))
-    ] = True,
-) -> None:
-    entities = [organizations.Entity.parse(one) for one in ae or ()]
-    with _acting() as access:
-        organizations.register(
-            access,
-            code=code,
-            name=name,
-            credit_code=credit_code,
-            issuer=issuer,
-            entities=entities,
-            sharing=sharing,
-        )
-    _done(f"已登记医院 {code}", f"Registered {code}")
-
-
-@_organization.command("list", help=say("列出医院", "List the hospitals"))
-def list_organizations() -> None:
-    with _acting() as access:
-        access.require(Action.ADMINISTER)
-        everyone = organizations.everyone(access.session)
-        sharing = organizations.agreements(access.session, access.now)
-        callers: dict[int, list[str]] = {}
-        for entity in organizations.entities(access.session):
-            address = host_port(entity.address, entity.port) if entity.port else entity.address
-            callers.setdefault(entity.organization_id, []).append(f"{entity.title}@{address}")
-    _table(
-        [
-            say("代码", "Code"),
-            say("名称", "Name"),
-            say("信用代码", "Credit code"),
-            say("发行者", "Issuer"),
-            say("共享", "Shares"),
-            "AE",
-        ],
-        [
-            [
-                one.code,
-                one.name,
-                one.credit_code,
-                one.issuer,
-                say("是", "yes") if one.id in sharing else say("否", "no"),
-                " ".join(callers.get(one.id, ())),
-            ]
-            for one in everyone
-        ],
-    )
-
-
-@_user.command("add", help=say("登记用户", "Register a user"))
-def add_user(
-    name: Annotated[str, typer.Argument(help=say("用户名", "User name"))],
-    role: Annotated[Role, typer.Option(help=say("角色", "Role"))] = Role.CLINICIAN,
-    organization: Annotated[
-        str | None, typer.Option(help=say("医院代码", "Code of the hospital"))
-    ] = None,
-    display_name: Annotated[str, typer.Option(help=say("显示名", "Name that is shown"))] = "",
-    password_stdin: _PasswordStdin = False,
-) -> None:
-    password = _password(from_stdin=password_stdin)
-    with _acting() as access:
-        users.add(
-            access,
-            name=name,
-            display_name=display_name,
-            role=role,
-            organization=organization,
-            password=password,
-        )
-    _show_password(name, password, generated=not password_stdin)
-    _done(f"已登记用户 {name}", f"Registered {name}")
-
-
 @app.command(help=say("签发访问令牌（供脚本使用）", "Issue an access token, for scripts"))
 def token(
     name: Annotated[str, typer.Argument(help=say("用户名", "User name"))],
@@ -287,7 +180,7 @@ def token(
     ] = None,
 ) -> None:
     given = settings.load()
-    with _acting() as access:
+    with terminal.acting() as access:
         access.require(Action.ADMINISTER)
         user = users.by_name(access.session, name)
         if user is None or not user.active:
@@ -309,49 +202,34 @@ def token(
 @_keys.command("rotate", help=say("启用新的令牌签名密钥", "Sign tokens with a new key from now on"))
 def rotate_keys() -> None:
     given = settings.load()
-    with _acting() as access:
+    with terminal.acting() as access:
         access.require(Action.ADMINISTER)
         kid = composition.token_keys(given).rotate()
         access.note(Action.ADMINISTER, reason="token key rotated", detail={"kid": kid})
-    _done(f"新密钥：{kid}", f"The new key is {kid}")
-
-
-@_consent.command("deny", help=say("患者不同意共享", "The patient does not consent to sharing"))
-def deny(
-    organization: _OrganizationCode,
-    patient: Annotated[str, typer.Option(help=say("患者号", "The hospital's patient number"))],
-) -> None:
-    with _acting() as access:
-        consent.opt_out(access, organization, patient)
-    _done("已记录：不共享", "Recorded: not shared")
-
-
-@_consent.command("permit", help=say("患者重新同意共享", "The patient consents again"))
-def permit(
-    organization: _OrganizationCode,
-    patient: Annotated[str, typer.Option(help=say("患者号", "The hospital's patient number"))],
-) -> None:
-    with _acting() as access:
-        consent.opt_in(access, organization, patient)
-    _done("已记录：共享", "Recorded: shared")
+    terminal.done(f"新密钥：{kid}", f"The new key is {kid}")
 
 
 @_audit.command("list", help=say("列出最近的审计记录", "List the latest records"))
 def list_audit(
     limit: Annotated[int, typer.Option(min=1, max=10000, help=say("条数", "How many"))] = 50,
 ) -> None:
-    with _acting() as access:
+    with terminal.acting() as access:
         access.require(Action.AUDIT)
         access.note(Action.AUDIT, reason="latest records listed")
         records = [json.loads(one.content) for one in audit.latest(access.session, limit)]
     columns = ("sequence", "recorded", "requester", "door", "action", "outcome", "reason", "study")
-    _table(list(columns), [[str(record[column]) for column in columns] for record in records])
+    terminal.table(
+        list(columns), [[str(record[column]) for column in columns] for record in records]
+    )
 
 
 @_audit.command(help=say("验证审计日志未被篡改", "Prove that nobody has altered the trail"))
 def verify() -> None:
     wrong = 0
-    with _acting() as access, _counting(say("已验证记录", "Records verified")) as progress:
+    with (
+        terminal.acting() as access,
+        terminal.counting(say("已验证记录", "Records verified")) as progress,
+    ):
         access.require(Action.AUDIT)
         access.note(Action.AUDIT, reason="trail verified")
         task = progress.add_task("", total=None)
@@ -360,13 +238,13 @@ def verify() -> None:
         ):
             if isinstance(one, audit.Finding):
                 wrong += 1
-                _line(progress, str(one.sequence), one.what)
+                terminal.line(progress, str(one.sequence), one.what)
             else:
                 progress.update(task, completed=one)
     if wrong:
         typer.echo(say(f"发现 {wrong} 处异常", f"{wrong} records are not as written"), err=True)
         raise typer.Exit(1)
-    _done("审计日志完整", "The audit trail is whole")
+    terminal.done("审计日志完整", "The audit trail is whole")
 
 
 @app.command("check", help=say("核对索引与对象存储", "Compare the index with the object store"))
@@ -379,25 +257,28 @@ def check_store(
     ] = True,
 ) -> None:
     lost = harmless = 0
-    with _acting() as access, _counting(say("已核对实例", "Instances checked")) as progress:
+    with (
+        terminal.acting() as access,
+        terminal.counting(say("已核对实例", "Instances checked")) as progress,
+    ):
         task = progress.add_task("", total=None)
         for one in check.check(access, read=read):
             if isinstance(one, check.Finding):
                 lost, harmless = lost + (not one.harmless), harmless + one.harmless
-                _line(progress, one.key, one.what)
+                terminal.line(progress, one.key, one.what)
             else:
                 progress.update(task, completed=one.done, total=one.total)
     if lost:
         typer.echo(say(f"发现 {lost} 处损坏", f"{lost} objects are damaged"), err=True)
         raise typer.Exit(1)
-    _done(
+    terminal.done(
         f"索引与对象一致（{harmless} 个无主对象）", f"All is there ({harmless} objects have no row)"
     )
 
 
 @_job.command("list", help=say("列出任务数与放弃的任务", "Count the jobs, list those given up"))
 def list_jobs() -> None:
-    with _acting() as access:
+    with terminal.acting() as access:
         access.require(Action.ADMINISTER)
         backlog = jobs.backlog(access.session)
         dead = jobs.dead_letters(access.session)
@@ -409,7 +290,7 @@ def list_jobs() -> None:
         [str(one.id), one.kind, one.subject, say("放弃", "given up"), one.last_error]
         for one in dead
     ]
-    _table(
+    terminal.table(
         [
             say("编号", "Number"),
             say("任务", "Kind"),
@@ -427,13 +308,13 @@ def retry(
         int | None, typer.Argument(help=say("编号；省略则全部", "Its number; all without one"))
     ] = None,
 ) -> None:
-    with _acting() as access:
+    with terminal.acting() as access:
         access.require(Action.ADMINISTER)
         access.note(Action.ADMINISTER, reason="jobs retried")
         count = access.write(lambda session: jobs.retry(session, number))
     if number is not None and not count:
         raise NotFound("no job that was given up has this number; `exchange job list` shows them")
-    _done(f"将重试 {count} 个任务", f"{count} jobs will be tried again")
+    terminal.done(f"将重试 {count} 个任务", f"{count} jobs will be tried again")
 
 
 @app.command(help=say("用 C-STORE 发送 DICOM 文件", "Send DICOM files by C-STORE"))
@@ -457,7 +338,7 @@ def send(
             failed += 1
             typer.echo(f"{path}\t{say('不是 DICOM 文件', 'is not a DICOM file')}")
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with _progress(*columns) as progress:
+    with terminal.progress(*columns) as progress:
         task = progress.add_task("", total=sum(one.size for one in wanted))
         for sent in scu.send(target, wanted):
             progress.advance(task, sent.file.size)
@@ -465,8 +346,8 @@ def send(
                 done += 1
             else:
                 failed += 1
-                _line(progress, str(sent.file.path), sent.answer)
-    _done(f"已发送 {done} 个，失败 {failed} 个", f"{done} sent, {failed} failed")
+                terminal.line(progress, str(sent.file.path), sent.answer)
+    terminal.done(f"已发送 {done} 个，失败 {failed} 个", f"{done} sent, {failed} failed")
     if failed:
         raise typer.Exit(1)
 
@@ -497,7 +378,7 @@ def query(
         raise Invalid("the level is patient, study, series or image")
     keys = [(keyword, value) for keyword, _, value in (one.partition("=") for one in key or ())]
     columns = list(dict.fromkeys((*(keyword for keyword, _ in keys), *scu.RETURN_KEYS[asked])))
-    _table(
+    terminal.table(
         columns,
         [
             [str(match.get(column, "")) for column in columns]
@@ -526,27 +407,6 @@ def demo(
     from exchange_server import demo as story
 
     raise typer.Exit(story.run(size=size, once=once, data=data))
-
-
-def _operator() -> Requester:
-    return Requester(
-        name=f"cli:{getpass.getuser()}",
-        role=Role.ADMINISTRATOR,
-        organization=None,
-        purpose=None,
-        door="cli",
-    )
-
-
-@contextmanager
-def _acting() -> Iterator[Access]:
-    """The gate, for the operator, on the exchange that the settings describe."""
-    exchange: Exchange = composition.open_exchange(settings.load())
-    try:
-        with exchange.on_behalf_of(_operator()) as access:
-            yield access
-    finally:
-        exchange.close()
 
 
 @contextmanager
@@ -580,55 +440,3 @@ def _announce(given: Settings, ready_file: Path | None) -> None:
     else:
         typer.echo("\t".join(["READY", *http, *dicom]))
     notify("READY=1")
-
-
-def _password(*, from_stdin: bool) -> str:
-    """A password that was given, or a new one."""
-    return sys.stdin.readline().rstrip("\r\n") if from_stdin else users.generated_password()
-
-
-def _show_password(name: str, password: str, *, generated: bool) -> None:
-    """Show a generated password: this once, for only its hash is kept."""
-    if not generated:
-        return
-    console = Console()
-    if console.is_terminal:
-        title = say(f"{name} 的密码，仅显示一次", f"Password of {name}, shown once")
-        console.print(Panel(password, title=title, expand=False))
-    else:
-        typer.echo(f"{name}\t{password}")
-
-
-def _done(in_chinese: str, in_english: str) -> None:
-    """Say on stderr that it is done: stdout is for what was asked for."""
-    typer.echo(say(in_chinese, in_english), err=True)
-
-
-def _table(columns: list[str], rows: list[list[str]]) -> None:
-    console = Console()
-    if not console.is_terminal:
-        for row in rows:
-            typer.echo("\t".join(" ".join(cell.split()) for cell in row))
-        return
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table, markup=False)
-
-
-def _counting(what: str) -> Progress:
-    return _progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-
-
-def _progress(*columns: ProgressColumn) -> Progress:
-    """A progress bar in a terminal; elsewhere nothing but what is printed to its console."""
-    console = Console(highlight=False)
-    return Progress(*columns, console=console, disable=not console.is_terminal)
-
-
-def _line(progress: Progress, *cells: str) -> None:
-    """A line of what was found, above the progress bar where there is one."""
-    if progress.console.is_terminal:
-        progress.console.print("  ".join(cells), soft_wrap=True, markup=False)
-    else:
-        typer.echo("\t".join(cells))

@@ -37,8 +37,11 @@ def initialise(settings: Settings) -> Exchange:
 
     Safe to repeat: nothing that is there is replaced. Raises Invalid, Unavailable.
     """
-    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    make_keys(settings.keys)
+    try:
+        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_keys(settings.keys)
+    except OSError as error:
+        raise Invalid(f"cannot write to {settings.data}: {error.strerror}") from error
     exchange = open_exchange(settings)
     try:
         migrate(exchange)
@@ -103,7 +106,7 @@ def tokens(settings: Settings) -> Tokens:
 
 def dicom_node(exchange: Exchange, settings: Settings) -> Acceptor:
     """The DICOM node, bound and not yet serving. Raises Invalid, Unavailable for its port."""
-    from exchange_dicom.association import Conduct
+    from exchange_dicom.negotiation import Conduct
     from exchange_dicom.node import Limits, node
 
     conduct = Conduct(

@@ -35,6 +35,10 @@ SHARED = "PROMETHEUS_MULTIPROC_DIR"
 """The variable that names the directory in which processes of one `serve` share their metrics."""
 
 
+COUNTED_AGO = 60.0
+"""Seconds for which a count of the spool serves: each lists it, and scrapes come more often."""
+
+
 class Kind(StrEnum):
     """What its metric is."""
 
@@ -221,7 +225,7 @@ class _Gauges:
         yield waiting
         if isinstance(self.exchange.objects, SpooledStore):
             spooled = gauge(SPOOLED)
-            spooled.add_metric([], self.exchange.objects.waiting())
+            spooled.add_metric([], self.exchange.objects.waiting(COUNTED_AGO))
             yield spooled
 
 

@@ -33,9 +33,6 @@ STALLED = 2.0
 CLAIMED = 8
 """Jobs taken at a time: few, since a stop waits for them and a crash holds them for a lease."""
 
-MOVED = 64
-"""Objects moved from the spool before the next look at the clock."""
-
 CHECKPOINT_SECONDS = 60.0
 
 WORKER = Requester(
@@ -68,28 +65,38 @@ class Worker:
     def run_once(self) -> int:
         """Do the jobs that are due, up to `CLAIMED`; returns how many there were.
 
-        A job that fails is noted and tried again later; only the outbox itself raises.
+        A job that fails is noted and tried again later; only the outbox itself raises, and only
+        when every job that was taken has had its turn: the others would wait for a whole lease.
         """
         self._ask_for_checkpoint()
         claimed = jobs.claim(self._exchange.database, list(self._handlers), CLAIMED)
+        unnoted: Exception | None = None
         for job in claimed:
-            self._do(job)
+            try:
+                self._do(job)
+            except Exception as error:
+                unnoted = unnoted or error
+        if unnoted is not None:
+            raise unnoted
         return len(claimed)
 
-    def empty_spool_once(self) -> bool:
-        """Move up to `MOVED` objects to the remote store; whether there may be more to move."""
+    def empty_spool_once(self, stop: threading.Event | None = None) -> None:
+        """Move what is in the spool now to the remote store: all of it, or until `stop` is set."""
         store = self._exchange.objects
         if not isinstance(store, SpooledStore):
-            return False
-        drained = store.drain(MOVED)
-        if drained.moved:
-            observe(SPOOL_MOVED, drained.moved)
+            return
+
+        def proceed(moved: int) -> bool:
+            if moved:
+                observe(SPOOL_MOVED, moved)
+            return stop is None or not stop.is_set()
+
+        drained = store.drain(proceed=proceed)
         if drained.differing:
             # Not retried in haste: a person has to look at them, and the log says which.
             observe(SPOOL_STUCK, reason="differs", also={"keys": list(drained.differing[:8])})
         if drained.stopped_by is not None:
             observe(SPOOL_STUCK, reason=type(drained.stopped_by).__name__)
-        return drained.moved == MOVED and drained.stopped_by is None
 
     def _do(self, job: jobs.Claim) -> None:
         began = time.perf_counter()
@@ -117,8 +124,7 @@ class Worker:
         # On a thread of its own: an upload of some gigabytes must not keep a study from its index.
         while not stop.is_set():
             try:
-                more = self.empty_spool_once()
+                self.empty_spool_once(stop)
             except Exception as error:
                 observe(SPOOL_STUCK, reason=type(error).__name__)
-                more = False
-            stop.wait(0.0 if more else STALLED)
+            stop.wait(STALLED)

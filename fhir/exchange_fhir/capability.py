@@ -9,7 +9,7 @@ from typing import Any
 from exchange_fhir.datatypes import Json, concept, present
 from exchange_fhir.outcome import MEDIA_TYPE
 from exchange_fhir.resources import endpoint, imaging_study, organization, patient
-from exchange_fhir.search import Table
+from exchange_fhir.search import MAX_VALUES, Table
 
 FHIR_VERSION = "4.0.1"
 DATE = "2026-11-23"
@@ -29,8 +29,11 @@ _SECURITY = (
 )
 _SEARCHING = (
     "Search by GET or by POST to _search. _count (default 50, at most 500; 0 for the total only), "
-    "_sort, _total, _summary=count, _include, _revinclude. Parameters that are not supported are "
-    "named in an OperationOutcome among the entries, or refused with Prefer: handling=strict."
+    "_sort, _summary=count, _include, _revinclude. The matches are counted with _total=accurate or "
+    "_summary=count; else total is told only where the last match is on the page. A page of large "
+    f"resources may hold fewer than _count; a search takes at most {MAX_VALUES} values. "
+    "Parameters that are not supported are named in an OperationOutcome among the entries, or "
+    "refused with Prefer: handling=strict."
 )
 
 

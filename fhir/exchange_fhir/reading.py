@@ -14,7 +14,6 @@ from exchange_fhir.resources import endpoint, imaging_study, organization, patie
 from exchange_fhir.search import Scope
 from exchange_storage.records import Organization
 
-
 PAGE_BYTES = 1 << 24
 """Bytes of resources after which a page ends: 500 large CT studies would be 125 MB."""
 

@@ -82,7 +82,8 @@ def fhir(
     `key` (16 bytes or more, the same in every process) seals next links. `base_url` is the address
     of the door as clients write it, where that is not what their requests arrive with; `dicomweb`
     is the address or path of the DICOMweb root, `token_endpoint` that of the one that issues access
-    tokens by client credentials and HTTP Basic; without it none is told of. `timezone` is the hospitals', as in `refresh`.
+    tokens by client credentials and HTTP Basic; without it none is told of. `timezone` is the
+    hospitals', as in `refresh`.
     """
     router = APIRouter(route_class=_Route, include_in_schema=False)
     pages = bundle.Pages(key)
@@ -226,11 +227,19 @@ def _find(scope: Scope, kind: str, level: Level, wanted: Query[Criterion], offse
         [any_of(group) for group in wanted.wanted],
         limit=wanted.count,
         offset=offset,
-        total=wanted.total,
+        total=wanted.total is True,
         summarize=False,
         order=wanted.order,
         asked=f"{kind}?{urlencode(wanted.used)}",
     )
+
+
+def _total(wanted: Query[Criterion], answer: Answer, offset: int) -> int | None:
+    """The number of all matches, as far as it was asked for or the last of them is at hand."""
+    last = not answer.more and (answer.found or not offset)
+    if wanted.total is None and last:
+        return offset + len(answer.found)
+    return answer.total
 
 
 def _search_patients(scope: Scope, wanted: Query[Criterion], offset: int) -> Page:
@@ -251,7 +260,7 @@ def _search_patients(scope: Scope, wanted: Query[Criterion], offset: int) -> Pag
     return Page(
         matches=reading.patients(scope, answer.found),
         included=included,
-        total=answer.total,
+        total=_total(wanted, answer, offset),
         more=answer.more,
         warnings=warnings,
     )
@@ -269,7 +278,7 @@ def _search_imaging_studies(scope: Scope, wanted: Query[Criterion], offset: int)
     return Page(
         matches=matches,
         included=included,
-        total=answer.total,
+        total=_total(wanted, answer, offset),
         more=answer.more or len(found) < len(answer.found),
     )
 
@@ -281,7 +290,7 @@ def _search_organizations(scope: Scope, wanted: Query[Condition], offset: int) -
     return Page(
         matches=reading.organizations(page),
         included=reading.endpoints(scope, page) if included else (),
-        total=len(found) if wanted.total else None,
+        total=None if wanted.total is False else len(found),
         more=offset + wanted.count < len(found),
     )
 
@@ -293,7 +302,7 @@ def _search_endpoints(scope: Scope, wanted: Query[Condition], offset: int) -> Pa
     return Page(
         matches=reading.endpoints(scope, page),
         included=reading.organizations(page) if included else (),
-        total=len(found) if wanted.total else None,
+        total=None if wanted.total is False else len(found),
         more=offset + wanted.count < len(found),
     )
 

@@ -131,7 +131,8 @@ class Query(Generic[T]):
     wanted: tuple[tuple[T, ...], ...]
     """All of these hold, and of each at least one."""
     count: int
-    total: bool
+    total: bool | None
+    """Whether the matches are counted; None: told where it is known without counting."""
     order: str
     include: frozenset[str]
     revinclude: frozenset[str]
@@ -420,7 +421,7 @@ def parse(
     return Query(
         wanted=tuple(wanted),
         count=0 if result.only_count else result.count,
-        total=result.total or result.only_count,
+        total=True if result.only_count else result.total,
         order=result.order,
         include=frozenset(result.include),
         revinclude=frozenset(result.revinclude),
@@ -454,7 +455,7 @@ class _Result:
 
     count: int = COUNT
     only_count: bool = False
-    total: bool = True
+    total: bool | None = None
     order: str = ""
     include: set[str] = field(default_factory=set)
     revinclude: set[str] = field(default_factory=set)

@@ -9,6 +9,9 @@ and whoever looks in the spool first and then in the remote store finds it.
 from __future__ import annotations
 
 import heapq
+import math
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -53,6 +56,9 @@ class SpooledStore(ObjectStore):
         self._spool = spool
         self._remote = remote
         self._uploads = uploads
+        self._counting = threading.Lock()
+        self._counted = 0
+        self._counted_at = -math.inf
 
     def stage(self) -> StagedFile:
         return self._spool.stage()
@@ -89,15 +95,27 @@ class SpooledStore(ObjectStore):
         self._spool.close()
         self._remote.close()
 
-    def waiting(self) -> int:
-        """How many objects are in the spool."""
-        return sum(1 for _ in self._spool.list())
+    def waiting(self, age: float = 0.0) -> int:
+        """How many objects are in the spool, as counted at most `age` seconds ago.
 
-    def drain(self, limit: int | None = None) -> Drained:
+        To count them is to list the whole spool, which is long when it matters: after an outage.
+        """
+        with self._counting:
+            if time.monotonic() - self._counted_at >= age:
+                self._counted = sum(1 for _ in self._spool.list())
+                self._counted_at = time.monotonic()
+            return self._counted
+
+    def drain(
+        self, limit: int | None = None, *, proceed: Callable[[int], bool] | None = None
+    ) -> Drained:
         """Move up to `limit` objects (default: all), the longest spooled first.
 
-        Lists the whole spool once per call. May be called at any time and by several processes at
-        once: an object that another is moving is passed over. Never raises for the remote store.
+        Lists the whole spool once per call, and drains the list to its end: listed anew for every
+        few objects, a spool of many would not catch up. `proceed` is called after each batch of
+        uploads with how many of it were moved; where it says False the call ends. May be called at
+        any time and by several processes at once: an object that another is moving is passed over.
+        Never raises for the remote store.
         """
         waiting = iter(sorted(self._spool.list(), key=lambda one: (one.kept, one.key)))
         moved = 0
@@ -111,6 +129,7 @@ class SpooledStore(ObjectStore):
                 ]
                 if not batch:
                     break
+                before = moved
                 for key, upload in batch:
                     try:
                         moved += upload.result()
@@ -118,6 +137,8 @@ class SpooledStore(ObjectStore):
                         differing.append(key)
                     except (StoreUnavailable, StoreFull) as error:
                         stopped_by = error
+                if proceed is not None and not proceed(moved - before):
+                    break
         return Drained(moved, tuple(differing), stopped_by)
 
     def _move(self, stored: Stored) -> bool:

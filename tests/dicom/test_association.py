@@ -37,29 +37,16 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation, UserIdentityNegotiation
 
 from exchange_dicom import dimse
-from exchange_dicom.association import (
-    TOLERANCE,
-    TRANSITIONS,
+from exchange_dicom.association import TOLERANCE, Association, Message, TooLarge
+from exchange_dicom.dimse import Command, CommandField, request, response, stored
+from exchange_dicom.listener import Acceptor
+from exchange_dicom.negotiation import (
     Accepted,
-    Action,
-    Association,
-    AssociationAborted,
-    AssociationEnded,
-    AssociationLost,
-    AssociationStopped,
     Conduct,
-    Event,
-    Message,
     Peer,
-    ProtocolViolation,
-    State,
-    TimedOut,
-    TooLarge,
     TransferSyntaxes,
     select_contexts,
 )
-from exchange_dicom.dimse import Command, CommandField, request, response, stored
-from exchange_dicom.listener import Acceptor
 from exchange_dicom.part10 import file_meta
 from exchange_dicom.pdu import (
     COMMAND,
@@ -80,6 +67,18 @@ from exchange_dicom.pdu import (
     RoleSelection,
     UserInformation,
     p_data_header,
+)
+from exchange_dicom.states import (
+    TRANSITIONS,
+    Action,
+    AssociationAborted,
+    AssociationEnded,
+    AssociationLost,
+    AssociationStopped,
+    Event,
+    ProtocolViolation,
+    State,
+    TimedOut,
 )
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -858,22 +857,26 @@ def test_a_stranger_that_trickles_cannot_hold_a_thread(
     long_request = PDU_HEADER.pack(PDUType.A_ASSOCIATE_RQ, 9999) + bytes(9999)
     with RawPeer(impatient_port) as peer:
         peer.send(long_request[:at_once])
-        assert trickle(
-            peer, long_request[at_once : at_once + 300], lambda: not archive.endings.empty()
-        )
+        rest = long_request[at_once : at_once + 300]
+        assert trickle(peer, rest, lambda: not archive.endings.empty())
     assert isinstance(archive.ending(), TimedOut)
 
 
 def test_a_stranger_that_trickles_its_tls_hello_cannot_hold_a_thread(
-    archive: Archive, tmp_path: Path
+    archive: Archive, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     exchange = party(tmp_path, "exchange")
     hello = bytes.fromhex("1603014000010003fffc0303") + bytes(300)
     tls = exchange.context(ssl.Purpose.CLIENT_AUTH, exchange)
-    with accepting(archive, conduct=IMPATIENT, tls=tls) as acceptor:
-        with RawPeer(acceptor.addresses[0][1]) as peer:
-            peer.send(hello[:1])
-            assert trickle(peer, hello[1:], lambda: not acceptor.associations)
+    with (
+        accepting(archive, conduct=IMPATIENT, tls=tls) as acceptor,
+        RawPeer(acceptor.addresses[0][1]) as peer,
+    ):
+        peer.send(hello[:1])
+        assert trickle(peer, hello[1:], lambda: bool(caplog.records))
+    (told,) = caplog.messages
+    assert "TimeoutError" in told
     assert archive.endings.empty()
 
 
@@ -912,12 +915,14 @@ def test_an_exchange_that_is_slow_itself_does_not_blame_the_peer(archive: Archiv
         PDV_HEADER.pack(2 + len(value), 3, control) + value
         for control, value in ((DATA, bytes(60_000)), (DATA | LAST, bytes(60_000)))
     )
-    with accepting(dawdle, conduct=IMPATIENT) as acceptor:
-        with RawPeer(acceptor.addresses[0][1]) as peer:
-            peer.associate()
-            both = store_command()[6:] + values
-            peer.send(PDU_HEADER.pack(PDUType.P_DATA_TF, len(both)) + both)
-            assert peer.message()[0].status == dimse.SUCCESS
+    with (
+        accepting(dawdle, conduct=IMPATIENT) as acceptor,
+        RawPeer(acceptor.addresses[0][1]) as peer,
+    ):
+        peer.associate()
+        both = store_command()[6:] + values
+        peer.send(PDU_HEADER.pack(PDUType.P_DATA_TF, len(both)) + both)
+        assert peer.message()[0].status == dimse.SUCCESS
     assert archive.digests["1.2.3"] == hashlib.sha256(bytes(120_000)).hexdigest()
 
 

@@ -47,10 +47,10 @@ from sqlalchemy import func, select
 
 from exchange import check, organizations
 from exchange.organizations import Entity
-from exchange_dicom.association import Conduct
 from exchange_dicom.contexts import STORAGE
 from exchange_dicom.dimse import NO_DATA_SET, CommandField, Element, encode, request
 from exchange_dicom.header import DataSetError
+from exchange_dicom.negotiation import Conduct
 from exchange_dicom.node import IDENTIFIER_LENGTH, Limits, node
 from exchange_dicom.part10 import read_file_meta
 from exchange_dicom.pdu import (

@@ -11,15 +11,17 @@ import pytest
 
 from exchange_dicom.header import EXPLICIT_VR_BIG_ENDIAN, DataSetError
 from exchange_dicom.part10 import (
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLEMENTATION_CLASS_UID,
-    IMPLEMENTATION_VERSION_NAME,
-    IMPLICIT_VR_LITTLE_ENDIAN,
     META_LIMIT,
     FileMeta,
     NotPart10,
     file_meta,
     read_file_meta,
+)
+from exchange_dicom.uids import (
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    IMPLICIT_VR_LITTLE_ENDIAN,
 )
 
 CT = "1.2.840.10008.5.1.4.1.1.2"

@@ -7,13 +7,13 @@ from datetime import timedelta
 
 import pytest
 from region import ADMINISTRATOR, Region
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from exchange import check
 from exchange.check import Finding, Progress
 from exchange.errors import Refused
 from exchange_storage.objects import MemoryStore
-from exchange_storage.records import AuditRecord
+from exchange_storage.records import AuditRecord, Instance
 
 
 def run(city: Region, *, read: bool = True) -> list[Finding | Progress]:
@@ -135,3 +135,17 @@ def test_a_clinician_does_not_check_the_store_and_the_check_is_audited(filled: R
         refused, success = session.scalars(newest)
     assert (refused.action, refused.outcome) == ("administer", "refused")
     assert "check of the store" in success.content
+
+
+def test_a_row_that_somebody_removed_is_missed_because_the_trail_acknowledged_it(
+    filled: Region,
+) -> None:
+    key = key_of(filled, b"first")
+    with filled.exchange.database.writing() as session:
+        session.execute(delete(Instance).where(Instance.key == key))
+    age(filled, key, timedelta(days=1))
+
+    (finding,) = findings(filled)
+
+    assert (finding.key, finding.harmless) == (key, False)
+    assert "acknowledged" in finding.what

@@ -160,7 +160,7 @@ def questions(world: World) -> st.SearchStrategy[str]:
         row.map(lambda r: f"patient.identifier={CARDS[world.records[r][1]]}"),
         st.sampled_from(CODES).map(lambda code: f"endpoint=dicomweb-{code}"),
     )
-    more = st.sampled_from(["", "&_count=1", "&_count=2", "&_include=*"])
+    more = st.sampled_from(["", "&_count=1", "&_count=2&_total=accurate", "&_include=*"])
     back = st.sampled_from(["", "&_revinclude=ImagingStudy:patient"])
     return st.one_of(
         st.tuples(st.just("Patient?"), patients, more, back).map("".join),
@@ -206,3 +206,40 @@ def test_no_search_shows_or_counts_what_the_policy_refuses(
         status = 200 if permitted[row] else 403
         assert asker.get(f"Patient/{row + 1}").status_code == status
         assert asker.get(f"ImagingStudy/{study(row, 0)}").status_code == status
+
+
+def test_the_numbers_of_a_hospital_that_does_not_share_find_nothing_for_others(
+    empty: tuple[Path, Ed25519PrivateKey], tmp_path: Path
+) -> None:
+    path = shutil.copy(empty[0], tmp_path)
+    city = Region(Exchange(Database(f"sqlite:///{path}"), MemoryStore(), empty[1]))
+    try:
+        for code in CODES:
+            city.register(code, sharing=code != CODES[0])
+        alone: dict[str, str] = {"card": CARDS[0], "PatientName": "Ouyang^Min=欧阳^敏"}
+        city.send(CODES[0], patient="A1", study="1.2.1", instance="1.4.1", **alone)
+        known: dict[str, str] = {"card": CARDS[0], "PatientName": PERSONS[0]}
+        city.send(CODES[1], patient="B1", study="1.2.2", instance="1.4.2", **known)
+        city.identify()
+        door = opened(city)
+        owner, other = door.clinician(CODES[0]), door.clinician(CODES[2])
+        number = f"urn:oid:{HOSPITALS[CODES[0]][1]}|A1"
+        for asked in (
+            f"Patient?identifier={number}",
+            "Patient?identifier=A1",
+            "Patient?name=ouyang",
+            f"Patient?organization={CODES[0]}",
+            "ImagingStudy?patient=1",
+            "ImagingStudy?patient.identifier=A1",
+            f"ImagingStudy?patient.identifier={number}",
+            f"ImagingStudy?subject.identifier={number},nothing",
+            f"ImagingStudy?patient.identifier={number}&modality=CT",
+        ):
+            for total in ("", "&_total=accurate"):
+                bundle = other.bundle(f"{asked}{total}")
+                assert (asked, bundle["total"], entries(bundle)) == (asked, 0, [])
+            assert owner.bundle(asked)["total"] > 0
+        shared = f"urn:oid:{HOSPITALS[CODES[1]][1]}|B1"
+        assert other.ids(f"ImagingStudy?patient.identifier={shared}") == ["ImagingStudy/1.2.2"]
+    finally:
+        city.exchange.close()

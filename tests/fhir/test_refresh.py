@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import orjson
 import pytest
-from fhir_door import SHANGHAI, Door
+from fhir_door import Door
 from region import WORKER
 from sqlalchemy import select, update
 
 from exchange import documents, query
 from exchange.errors import Invalid, Refused
-from exchange_fhir.refresh import refresh
 from exchange_fhir.resources import imaging_study
 from exchange_storage.records import ResourceVersion
 

@@ -14,6 +14,7 @@ from region import ADMINISTRATOR, ID_CARD, Region
 
 from exchange import consent, errors, organizations
 from exchange.errors import ExchangeError
+from exchange_fhir import reading
 from exchange_fhir.outcome import HTTP, response
 from exchange_fhir.rest import fhir
 
@@ -95,10 +96,48 @@ def test_pages_hold_every_study_once_whatever_their_size(door: Door) -> None:
     whole = asker.ids("ImagingStudy")
 
     for count in (1, 2, 3, 7, 8):
-        pages = list(asker.pages(f"ImagingStudy?_count={count}&modality=CT"))
+        pages = list(asker.pages(f"ImagingStudy?_count={count}&modality=CT&_total=accurate"))
         assert [page["total"] for page in pages] == [7] * len(pages)
         assert [name(entry) for page in pages for entry in entries(page)] == whole
         assert len(pages) == -(-7 // count)
+
+
+def test_a_page_ends_where_it_grows_too_large_and_the_next_one_goes_on(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for at in range(7):
+        code = ("beicheng", "nanhu")[at % 2]
+        door.city.send(code, patient=f"P{at}", study=f"1.2.{at}", instance=f"1.4.{at}")
+    asker = door.clinician("nanhu")
+    whole = asker.ids("ImagingStudy")
+    (one, *_) = entries(asker.bundle("ImagingStudy"))
+    monkeypatch.setattr(reading, "PAGE_BYTES", 3 * len(orjson.dumps(one["resource"])) + 100)
+
+    pages = list(asker.pages("ImagingStudy?_include=ImagingStudy:patient"))
+
+    assert [len(entries(page)) for page in pages] == [3, 3, 1]
+    assert [name(entry) for page in pages for entry in entries(page)] == whole
+    for page in pages:
+        subjects = {entry["resource"]["subject"]["reference"] for entry in entries(page)}
+        assert {name(entry) for entry in entries(page, "include")} == subjects
+    monkeypatch.setattr(reading, "PAGE_BYTES", 1)
+    assert [len(entries(page)) for page in asker.pages("ImagingStudy")] == [1] * 7
+    bundle = asker.bundle("Patient?_revinclude=ImagingStudy:patient")
+    assert len(entries(bundle)) == 7
+    assert len(entries(bundle, "include")) == 1
+    (told,) = entries(bundle, "outcome")
+    assert "newest 1 ImagingStudies" in told["resource"]["issue"][0]["diagnostics"]
+
+
+def test_the_total_is_told_where_it_is_asked_or_the_last_match_is_at_hand(door: Door) -> None:
+    asker = three_hospitals(door)
+
+    assert asker.bundle("ImagingStudy")["total"] == 4
+    told = [page.get("total") for page in asker.pages("ImagingStudy?_count=2")]
+    assert told == [None, 4]
+    counted = [page["total"] for page in asker.pages("ImagingStudy?_count=3&_total=accurate")]
+    assert counted == [4, 4]
+    assert asker.bundle("Patient?name=nobody")["total"] == 0
 
 
 def test_the_next_page_is_for_the_one_who_asked(door: Door) -> None:
@@ -121,7 +160,7 @@ def test_a_page_asked_for_later_shows_nothing_that_was_withdrawn_meanwhile(door:
     for at in range(3):
         door.city.send("beicheng", study=f"1.2.{at}", instance=f"1.4.{at}")
     asker = door.clinician("nanhu")
-    following = link(asker.bundle("ImagingStudy?_count=2"), "next")
+    following = link(asker.bundle("ImagingStudy?_count=2&_total=accurate"), "next")
     assert following is not None
 
     with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
@@ -218,6 +257,26 @@ def test_nobody_unknown_is_told_anything_but_the_capabilities(door: Door) -> Non
         stranger.refused(path, 401, "login")
         assert stranger.get(path).headers["www-authenticate"].startswith("Bearer")
     assert stranger.get("metadata").status_code == 200
+
+
+def test_whoever_asks_learns_in_json_where_tokens_are_issued(door: Door, city: Region) -> None:
+    answer = door.asker(None).get(".well-known/smart-configuration", Accept="application/xml")
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json() == {
+        "token_endpoint": "https://exchange.example/oauth/token",
+        "grant_types_supported": ["client_credentials"],
+        "token_endpoint_auth_methods_supported": ["client_secret_basic"],
+        "capabilities": ["smart-imaging-access"],
+    }
+    (rest,) = door.asker(None).read("metadata")["rest"]
+    assert answer.json()["token_endpoint"] in rest["security"]["description"]
+
+    elsewhere = FastAPI()
+    elsewhere.include_router(fhir(city.exchange, lambda _: ADMINISTRATOR, key=KEY), prefix="/r4")
+    client = TestClient(elsewhere)
+    outcome(client.get("/r4/.well-known/smart-configuration"), 404, "not-found")
 
 
 @pytest.mark.parametrize(

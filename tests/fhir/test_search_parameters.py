@@ -9,10 +9,13 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from fhir_door import SHANGHAI, Asker, Door, opened
+from fhir_door import SHANGHAI, Asker, Door, opened, outcome
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from region import ID_CARD, region
+
+from exchange_fhir.search import EVERYTHING, NOTHING, any_of
+from exchange_storage.search import AllOf, AnyOf, Holds, Identifier, Match, Owned, Values
 
 SYSTEM = "urn:oid:2.25.101"
 CARD = "urn:oid:2.16.156.10011.1.3"
@@ -165,13 +168,54 @@ def test_a_study_is_found(asker: Asker, asked: str, found: list[str]) -> None:
         "Patient?_sort=name",
         "ImagingStudy?identifier=urn:dicom:uid|",
         "ImagingStudy?_sort=started,_lastUpdated",
-        "Patient?_id=" + ",".join(map(str, range(300))),
         "Patient?name=" + "x" * 2000,
         "Patient?" + "&".join(["name=x"] * 101),
     ],
 )
 def test_what_cannot_be_read_is_refused_and_not_guessed(asker: Asker, asked: str) -> None:
     asker.refused(asked, 400, "invalid")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "name=" + ",".join(f"n{at}" for at in range(101)),
+        "&".join(f"name=n{at}" for at in range(50)) + "&identifier=" + ",".join("ab") * 26,
+        "&".join(["family=" + ",".join(f"n{at}" for at in range(11))] * 10),
+    ],
+)
+def test_a_search_of_too_many_values_is_refused_before_the_index_is_asked(
+    asker: Asker, asked: str
+) -> None:
+    told = asker.refused(f"Patient?{asked}", 400, "too-costly")
+    assert "100 values" in told
+    form = "application/x-www-form-urlencoded"
+    outcome(asker.post("Patient/_search", asked, form), 400, "too-costly")
+
+
+def test_a_hundred_values_are_answered_and_a_value_given_twice_counts_once(asker: Asker) -> None:
+    names = ",".join(["li", *(f"n{at}" for at in range(99))])
+    assert asker.ids(f"Patient?name={names},{names}") == [LI]
+
+
+def test_a_search_that_is_too_long_is_refused(asker: Asker) -> None:
+    long = "&".join(f"name={'x' * 1000}{at}" for at in range(17))
+    asker.refused(f"Patient?{long}", 413, "too-long")
+
+
+def test_what_is_asked_of_one_place_is_asked_there_at_once() -> None:
+    owned = Owned((1,))
+    numbers = [AllOf((owned, Match("PatientID", Values((one,))))) for one in "ab"]
+    assert any_of(numbers) == AllOf((owned, Match("PatientID", Values(("a", "b")))))
+    classes = [Holds((Match("SOPClassUID", Values((one,))),)) for one in "aba"]
+    assert any_of(classes) == Holds((Match("SOPClassUID", Values(("a", "b"))),))
+    nested = AnyOf((Match("PatientID", Values(("a",))), Identifier("a")))
+    other = AnyOf((Match("PatientID", Values(("b",))), Identifier("b")))
+    assert any_of((nested, other)) == AnyOf(
+        (Match("PatientID", Values(("a", "b"))), Identifier("a"), Identifier("b"))
+    )
+    assert any_of(()) == any_of((NOTHING, NOTHING)) == NOTHING
+    assert any_of((EVERYTHING, owned)) == AnyOf((EVERYTHING, owned))
 
 
 # -- Dates ----------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from exchange_server.settings import Settings
 from exchange_server.worker import Worker
 from exchange_storage.database import Database
 from exchange_storage.filesystem import FilesystemStore
-from exchange_storage.objects import MemoryStore
+from exchange_storage.objects import MemoryStore, Stored
 from exchange_storage.records import Job
 from exchange_storage.spool import SpooledStore
 
@@ -84,6 +84,26 @@ def test_a_job_that_fails_is_tried_again_and_tells_no_patient_data(exchange: Exc
     assert [one["kind"] for one in logged if one["event"] == "job_failures"] == ["thumbnail"]
 
 
+def test_a_job_that_cannot_be_noted_does_not_hold_up_those_taken_with_it(
+    exchange: Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = jobs.finish
+
+    def forgetful(database: Database, claimed: jobs.Claim) -> None:
+        if claimed.subject == "7":
+            raise Unavailable("the index does not answer; try again later")
+        finish(database, claimed)
+
+    monkeypatch.setattr(jobs, "finish", forgetful)
+    done: list[str] = []
+    for subject in ("7", "8", "9"):
+        ask(exchange, "thumbnail", subject)
+    with pytest.raises(Unavailable):
+        Worker(exchange, {"thumbnail": lambda _, subject: done.append(subject)}).run_once()
+    assert sorted(done) == ["7", "8", "9"]
+    assert [job.subject for job in waiting(exchange)] == ["7"]
+
+
 def test_a_job_that_always_fails_is_given_up_until_somebody_retries_it(exchange: Exchange) -> None:
     def fail(_: Exchange, __: str) -> None:
         raise Unavailable("the index does not answer; try again later")
@@ -124,12 +144,35 @@ def test_the_spool_is_emptied_into_the_remote_store(
     exchange.objects.put("studies/1/2/4.dcm", b"ours")
     remote.put("studies/1/2/4.dcm", b"another's")
     with capture_logs() as logged:
-        assert Worker(exchange, {}).empty_spool_once() is False
+        Worker(exchange, {}).empty_spool_once()
     assert remote.get("studies/1/2/3.dcm") == b"image"
     assert remote.get("studies/1/2/4.dcm") == b"another's"
     assert exchange.objects.get("studies/1/2/4.dcm") == b"ours"
     (stuck,) = [one for one in logged if one["event"] == "spool_stuck"]
     assert (stuck["reason"], stuck["keys"]) == ("differs", ["studies/1/2/4.dcm"])
+
+
+def test_a_long_spool_is_listed_once_and_a_worker_that_is_told_to_stop_leaves_the_rest(
+    exchange: Exchange, remote: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = 0
+    walk = FilesystemStore.list
+
+    def counted(store: FilesystemStore, prefix: str = "") -> Iterator[Stored]:
+        nonlocal listed
+        listed += 1
+        return walk(store, prefix)
+
+    monkeypatch.setattr(FilesystemStore, "list", counted)
+    for number in range(200):
+        exchange.objects.put(f"studies/1/2/{number}.dcm", b"image")
+    stop = threading.Event()
+    stop.set()
+    Worker(exchange, {}).empty_spool_once(stop)
+    assert 0 < sum(1 for _ in remote.list()) < 200
+    Worker(exchange, {}).empty_spool_once()
+    assert sum(1 for _ in remote.list()) == 200
+    assert listed == 2
 
 
 def test_a_worker_goes_on_when_the_index_was_away_and_ends_when_it_is_told(

@@ -68,6 +68,16 @@ def test_the_longest_waiting_are_drained_first(
     assert [stored.key for stored in store.list()] == sorted(keys)
 
 
+def test_a_count_of_the_spool_serves_for_as_long_as_the_asker_allows(spool: FilesystemStore) -> None:
+    store = SpooledStore(spool, MemoryStore())
+    store.put("images/1", IMAGE)
+    assert store.waiting(3600) == 1
+    store.put("images/2", IMAGE)
+    assert store.waiting(3600) == 1
+    assert store.waiting() == 2
+    store.close()
+
+
 def test_an_image_in_both_stores_is_listed_once_and_deleted_from_both(
     store: SpooledStore, spool: FilesystemStore, s3_store: S3Store
 ) -> None:

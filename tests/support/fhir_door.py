@@ -162,7 +162,7 @@ def opened(city: Region) -> Door:
         identify,
         key=KEY,
         base_url=BASE,
-        token_endpoint="/oauth/token",  # noqa: S106 - an address
+        token_endpoint="/oauth/token",
     )
     app.include_router(routes, prefix="/fhir")
     return door

@@ -1,0 +1,204 @@
+"""Commands of the registry: hospitals, their users, and what patients have said of sharing."""
+
+from typing import Annotated
+
+import typer
+
+from exchange import consent, organizations, users
+from exchange.policy import Action, Role
+from exchange_server import terminal
+from exchange_server.settings import host_port
+from exchange_server.words import say
+
+organization_commands = typer.Typer(no_args_is_help=True, help=say("医院", "Hospitals"))
+user_commands = typer.Typer(no_args_is_help=True, help=say("用户", "Users"))
+consent_commands = typer.Typer(
+    no_args_is_help=True, help=say("患者的共享意愿", "Patients' consent to sharing")
+)
+
+_ENTITY_FORM = "TITLE@ADDRESS[:PORT][#SHA256]"
+_Code = Annotated[str, typer.Argument(help=say("医院代码", "Code of the hospital"))]
+_Entity = Annotated[
+    str, typer.Argument(metavar=_ENTITY_FORM, help=say("应用实体", "The application entity"))
+]
+_UserName = Annotated[str, typer.Argument(help=say("用户名", "User name"))]
+_OrganizationCode = Annotated[
+    str, typer.Option("--organization", help=say("医院代码", "Code of the hospital"))
+]
+
+
+@organization_commands.command("add", help=say("登记医院", "Register a hospital"))
+def add_organization(
+    code: Annotated[str, typer.Argument(help=say("短代码", "A short code"))],
+    name: Annotated[str, typer.Option(help=say("名称", "Its name"))],
+    credit_code: Annotated[
+        str, typer.Option(help=say("统一社会信用代码", "Unified social credit code (GB 32100)"))
+    ],
+    issuer: Annotated[
+        str, typer.Option(help=say("患者号发行者 OID", "OID under which it numbers patients"))
+    ],
+    ae: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar=_ENTITY_FORM,
+            help=say("应用实体，可重复", "An application entity; may be repeated"),
+        ),
+    ] = None,
+    sharing: Annotated[
+        bool, typer.Option(help=say("加入共享协议", "Join the sharing agreement"))
+    ] = True,
+) -> None:
+    entities = [organizations.Entity.parse(one) for one in ae or ()]
+    with terminal.acting() as access:
+        organizations.register(
+            access,
+            code=code,
+            name=name,
+            credit_code=credit_code,
+            issuer=issuer,
+            entities=entities,
+            sharing=sharing,
+        )
+    terminal.done(f"已登记医院 {code}", f"Registered {code}")
+
+
+@organization_commands.command("list", help=say("列出医院", "List the hospitals"))
+def list_organizations() -> None:
+    with terminal.acting() as access:
+        access.require(Action.ADMINISTER)
+        everyone = organizations.everyone(access.session)
+        sharing = organizations.agreements(access.session, access.now)
+        callers: dict[int, list[str]] = {}
+        for entity in organizations.entities(access.session):
+            address = host_port(entity.address, entity.port) if entity.port else entity.address
+            callers.setdefault(entity.organization_id, []).append(f"{entity.title}@{address}")
+    terminal.table(
+        [
+            say("代码", "Code"),
+            say("名称", "Name"),
+            say("信用代码", "Credit code"),
+            say("发行者", "Issuer"),
+            say("共享", "Shares"),
+            "AE",
+        ],
+        [
+            [
+                one.code,
+                one.name,
+                one.credit_code,
+                one.issuer,
+                say("是", "yes") if one.id in sharing else say("否", "no"),
+                " ".join(callers.get(one.id, ())),
+            ]
+            for one in everyone
+        ],
+    )
+
+
+@organization_commands.command(
+    "add-ae", help=say("登记医院的应用实体", "Register an application entity of a hospital")
+)
+def add_entity(code: _Code, ae: _Entity) -> None:
+    entity = organizations.Entity.parse(ae)
+    with terminal.acting() as access:
+        organizations.add_entity(access, code, entity)
+    terminal.done(f"已登记 {ae}", f"Registered {ae}")
+
+
+@organization_commands.command(
+    "remove-ae",
+    help=say(
+        "注销应用实体：不再接受其新的连接",
+        "Remove an application entity: its next association is rejected",
+    ),
+)
+def remove_entity(code: _Code, ae: _Entity) -> None:
+    entity = organizations.Entity.parse(ae)
+    with terminal.acting() as access:
+        organizations.remove_entity(access, code, entity)
+    terminal.done(f"已注销 {ae}", f"Removed {ae}")
+
+
+@organization_commands.command(help=say("医院加入共享协议", "A hospital joins the agreement"))
+def share(code: _Code) -> None:
+    with terminal.acting() as access:
+        organizations.join_agreement(access, code)
+    terminal.done(f"{code} 开始共享", f"{code} shares from now on")
+
+
+@organization_commands.command(help=say("医院退出共享协议", "A hospital leaves the agreement"))
+def unshare(code: _Code) -> None:
+    with terminal.acting() as access:
+        organizations.end_agreement(access, code)
+    terminal.done(f"{code} 停止共享", f"{code} shares no longer")
+
+
+@user_commands.command("add", help=say("登记用户", "Register a user"))
+def add_user(
+    name: Annotated[str, typer.Argument(help=say("用户名", "User name"))],
+    role: Annotated[Role, typer.Option(help=say("角色", "Role"))] = Role.CLINICIAN,
+    organization: Annotated[
+        str | None, typer.Option(help=say("医院代码", "Code of the hospital"))
+    ] = None,
+    display_name: Annotated[str, typer.Option(help=say("显示名", "Name that is shown"))] = "",
+    password_stdin: terminal.PasswordStdin = False,
+) -> None:
+    password = terminal.new_password(from_stdin=password_stdin)
+    with terminal.acting() as access:
+        users.add(
+            access,
+            name=name,
+            display_name=display_name,
+            role=role,
+            organization=organization,
+            password=password,
+        )
+    terminal.show_password(name, password, generated=not password_stdin)
+    terminal.done(f"已登记用户 {name}", f"Registered {name}")
+
+
+@user_commands.command(
+    help=say("停用用户，其令牌立即失效", "Stop a user; their tokens are accepted no longer")
+)
+def deactivate(name: _UserName) -> None:
+    with terminal.acting() as access:
+        users.deactivate(access, name)
+    terminal.done(f"已停用 {name}", f"{name} is stopped")
+
+
+@user_commands.command(help=say("重新启用用户", "Let a user who was stopped sign in again"))
+def activate(name: _UserName) -> None:
+    with terminal.acting() as access:
+        users.activate(access, name)
+    terminal.done(f"已启用 {name}", f"{name} may sign in")
+
+
+@user_commands.command(help=say("更换用户密码", "Replace a user's password"))
+def password(name: _UserName, password_stdin: terminal.PasswordStdin = False) -> None:
+    chosen = terminal.new_password(from_stdin=password_stdin)
+    with terminal.acting() as access:
+        users.set_password(access, name, chosen)
+    terminal.show_password(name, chosen, generated=not password_stdin)
+    terminal.done(f"已更换 {name} 的密码", f"{name} has a new password")
+
+
+@consent_commands.command(
+    "deny", help=say("患者不同意共享", "The patient does not consent to sharing")
+)
+def deny(
+    organization: _OrganizationCode,
+    patient: Annotated[str, typer.Option(help=say("患者号", "The hospital's patient number"))],
+) -> None:
+    with terminal.acting() as access:
+        consent.opt_out(access, organization, patient)
+    terminal.done("已记录：不共享", "Recorded: not shared")
+
+
+@consent_commands.command("permit", help=say("患者重新同意共享", "The patient consents again"))
+def permit(
+    organization: _OrganizationCode,
+    patient: Annotated[str, typer.Option(help=say("患者号", "The hospital's patient number"))],
+) -> None:
+    with terminal.acting() as access:
+        consent.opt_in(access, organization, patient)
+    terminal.done("已记录：共享", "Recorded: shared")
