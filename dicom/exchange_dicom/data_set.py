@@ -3,8 +3,8 @@
 For what is sent out; what comes in is read by `header`. Nothing here decodes a value for its own
 sake: text stays the sender's bytes until `to_json` writes it as Unicode (PS3.18 Annex F).
 
-`elements` reads a data set that is in memory, `walk` one of any size that lies elsewhere: in windows,
-and without the long values, which `explicit` copies from there piece by piece.
+`elements` reads a data set that is in memory, `walk` one of any size that lies elsewhere: in
+windows, and without the long values, which `explicit` copies from there piece by piece.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def walk(read: Read, transfer_syntax_uid: str, *, until: int | None = None) -> I
                 yield Element(tag, vr, span=(base + scan.at, length))
                 done = scan.at + length
             elif whole or (not done and window == WINDOW_LIMIT):
-                raise MalformedDataSet(error.what, base + error.position) from None
+                raise MalformedDataSet(error.what, base + error.offset) from None
             elif not done:
                 window = min(16 * window, WINDOW_LIMIT)
                 continue
@@ -150,14 +150,12 @@ def check(read: Read, transfer_syntax_uid: str) -> None:
                 raise MalformedDataSet("ends within a value", start)
 
 
-def explicit(
-    found: Iterable[Element], read: Read | None = None
-) -> Iterator[bytes | memoryview]:
+def explicit(found: Iterable[Element], read: Read | None = None) -> Iterator[bytes | memoryview]:
     """The elements of a little endian data set in Explicit VR Little Endian (PS3.5 A.2).
 
-    `read` is what `walk` was given, where they come from there. Every value stays byte for byte what it was. Group lengths, which would no longer be true, are
-    left out; sequences get undefined lengths; a value too long for its VR's short form becomes UN
-    (PS3.5 6.2.2 note 6).
+    `read` is what `walk` was given, where they come from there. Every value stays byte for byte
+    what it was. Group lengths, which would no longer be true, are left out; sequences get undefined
+    lengths; a value too long for its VR's short form becomes UN (PS3.5 6.2.2 note 6).
     """
     for element in found:
         group, number = element.tag >> 16, element.tag & 0xFFFF

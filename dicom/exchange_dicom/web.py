@@ -1,24 +1,27 @@
 """DICOMweb, as PS3.18 defines it: Retrieve, Store and Search Transactions (sections 10.4 to 10.6).
 
 A request is answered when the gate has closed behind it. Endpoints are plain functions, which run
-in threads of their own; only the pulling of a request's body goes through the event loop.
+in the threads that all doors share; only the pulling of a request's body goes through the event
+loop. A reception takes as long as its sender does, so receptions have threads of their own: who
+sends slowly, or stops, keeps nobody from searching and reading.
 """
 
 # Without `from __future__ import annotations`: FastAPI reads the annotations of local functions.
 
 from collections.abc import AsyncIterator, Callable, Iterator
 
-from anyio import from_thread
+from anyio import CapacityLimiter, WouldBlock, fail_after, from_thread, to_thread
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from exchange.access import Exchange
+from exchange.errors import Unavailable
 from exchange.policy import Requester
 from exchange_dicom import media_types, web_retrieve, web_search, web_store
 from exchange_dicom.media_types import MediaType
 from exchange_dicom.resources import Root, uid
-from exchange_dicom.web_errors import Route, problem
+from exchange_dicom.web_errors import Route, SilentSender, problem
 from exchange_dicom.web_store import Limits
 from exchange_storage.search import Level
 
@@ -28,6 +31,12 @@ Identify = Callable[[Request], Requester]
 PIECE = 256 << 10
 """Bytes of a request's body that are pulled at once, each time with a change of threads."""
 
+PATIENCE = 60.0
+"""Seconds that a piece may take, or what there is of the last: 4 KiB/s is the slowest sender."""
+
+RECEPTIONS = 32
+"""Requests whose instances are received at a time, in each process."""
+
 _LATER = {"frames", "rendered", "thumbnail", "bulkdata", "pixeldata"}
 """Resources of PS3.18 10.4 that are known here, and not served."""
 
@@ -36,6 +45,7 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
     """The web door: the routes of the Studies Service, to be mounted under a prefix."""
     router = APIRouter(route_class=Route, tags=["DICOMweb"])
     bounds = limits or Limits()
+    receptions = CapacityLimiter(RECEPTIONS)
 
     def search(request: Request, level: Level, **within: str) -> Response:
         return web_search.search(
@@ -60,6 +70,16 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
             study=study,
             limits=bounds,
         )
+
+    async def receive(request: Request, study: str | None) -> Response:
+        try:
+            receptions.acquire_on_behalf_of_nowait(request)
+        except WouldBlock:
+            raise Unavailable("too many are sending; try again in a moment") from None
+        try:
+            return await to_thread.run_sync(store, request, study, limiter=CapacityLimiter(1))
+        finally:
+            receptions.release_on_behalf_of(request)
 
     def retrieve(
         request: Request, study: str, series: str | None = None, instance: str | None = None
@@ -112,12 +132,12 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
         return search(request, Level.IMAGE, study=study, series=series)
 
     @router.post("/studies")
-    def store_instances(request: Request) -> Response:
-        return store(request, None)
+    async def store_instances(request: Request) -> Response:
+        return await receive(request, None)
 
     @router.post("/studies/{study}")
-    def store_instances_of_study(request: Request, study: str) -> Response:
-        return store(request, uid(study))
+    async def store_instances_of_study(request: Request, study: str) -> Response:
+        return await receive(request, uid(study))
 
     @router.get("/studies/{study}")
     def retrieve_study(request: Request, study: str) -> Response:
@@ -167,7 +187,7 @@ def _accept(request: Request) -> tuple[MediaType, ...]:
 
 
 def _body(request: Request) -> Iterator[bytes]:
-    """The body as it comes in, pulled from a worker thread. Raises ClientDisconnect."""
+    """The body as it comes in, pulled from a worker thread. Raises ClientDisconnect, SilentSender."""
     stream = request.stream()
     while piece := from_thread.run(_pulled, stream):
         yield piece
@@ -176,9 +196,13 @@ def _body(request: Request) -> Iterator[bytes]:
 async def _pulled(stream: AsyncIterator[bytes]) -> bytes:
     pieces: list[bytes] = []
     size = 0
-    async for piece in stream:
-        pieces.append(piece)
-        size += len(piece)
-        if size >= PIECE:
-            break
+    try:
+        with fail_after(PATIENCE):
+            async for piece in stream:
+                pieces.append(piece)
+                size += len(piece)
+                if size >= PIECE:
+                    break
+    except TimeoutError:
+        raise SilentSender from None
     return b"".join(pieces)

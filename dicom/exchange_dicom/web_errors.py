@@ -43,6 +43,10 @@ def unexpected(error: BaseException) -> None:
     log.error("unexpected %s\n%s", type(error).__name__, lines)
 
 
+class SilentSender(ClientDisconnect):
+    """The rest of a body does not come: what was received whole of it is kept (408)."""
+
+
 class Route(APIRoute):
     """A route of the web door, which answers for every error itself."""
 
@@ -63,6 +67,9 @@ class Route(APIRoute):
                 return problem(406, str(error))
             except UnsupportedMediaType as error:
                 return problem(415, str(error))
+            except SilentSender:
+                detail = "the rest of the request did not come; what was received whole is kept"
+                return problem(408, detail, {"Connection": "close"})
             except ClientDisconnect:
                 return problem(400, "the request was broken off")
             except Exception as error:

@@ -4,17 +4,20 @@ Instances go out as they are kept. Explicit VR Little Endian is the default, and
 without compression that may be used (8.7.3): instances kept with Implicit VR, or deflated, are
 written anew with Explicit VR. Compressed pixels are not decompressed, so whoever can read them says
 so with ``transfer-syntax=*``. Under that wildcard, and only there, instances that cannot be written
-anew go out in the syntax they have.
+anew, since their data set is broken, go out in the syntax they have; without it they are left out,
+which is found out before the first byte of the answer leaves.
 
 Metadata holds every attribute before the Pixel Data, as the sender wrote it, save binary values
-over `data_set.BULK` bytes, for which there is no bulk data resource to point to.
+over `data_set.BULK` bytes, for which there is no bulk data resource to point to, and any values
+over `VALUE_LIMIT`.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 
 import orjson
@@ -27,23 +30,20 @@ from exchange.retrieval import Held
 from exchange_dicom import data_set, media_types, multipart
 from exchange_dicom.character_sets import CharacterSet, determine
 from exchange_dicom.data_set import PIXEL_DATA_GROUP, Element
-from exchange_dicom.header import DEFLATED, MalformedDataSet
+from exchange_dicom.header import DEFLATED, INFLATE_LIMIT, MalformedDataSet
 from exchange_dicom.media_types import DICOM, DICOM_JSON, JSON, MULTIPART, MediaType, NotAcceptable
 from exchange_dicom.part10 import file_meta
 from exchange_dicom.resources import Root
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 
-REWRITE_LIMIT = 512 << 20
-"""Bytes of the largest instance that is written anew with Explicit VR, in memory."""
+REWRITE_LIMIT = 1 << 30
+"""Bytes of the largest data set that is inflated to be written anew with Explicit VR."""
 
 PIECE = 1 << 20
 """Bytes handed to the server at once."""
 
-WINDOW = 64 << 10
-"""Bytes first read of an instance to describe it; 16 times as many when they do not suffice."""
-
-WINDOW_LIMIT = 64 << 20
-"""Bytes before the Pixel Data beyond which nothing is described."""
+VALUE_LIMIT = 1 << 20
+"""Bytes of the longest value that is described."""
 
 _ANY = "*"
 _NEVER_SENT = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.2"})
@@ -75,6 +75,12 @@ class _Sent:
     def media_type(self) -> str:
         return f"{DICOM}; transfer-syntax={self.transfer_syntax_uid}"
 
+    def or_as_kept(self) -> _Sent:
+        """The same, in the syntax it is kept in where it cannot be written anew."""
+        if self.as_kept or _can_be_rewritten(self.held):
+            return self
+        return replace(self, transfer_syntax_uid=self.held.transfer_syntax_uid)
+
     def pieces(self) -> Iterator[bytes | memoryview]:
         if self.as_kept:
             return self.held.stream()
@@ -104,15 +110,20 @@ def instances(
             if (syntax := _syntax(one, wanted.transfer_syntaxes)) is not None
         ]
         if not sent:
-            kept = ", ".join(sorted({one.transfer_syntax_uid for one in held}))
-            raise NotAcceptable(
-                f"kept in the transfer syntax {kept}; ask for it with transfer-syntax=*"
-            )
+            raise _not_acceptable(held)
+    if _ANY not in wanted.transfer_syntaxes:
+        sent = [one for one in sent if one.as_kept or _can_be_rewritten(one.held)]
+        if not sent:
+            raise _not_acceptable(held)
+    elif not wanted.in_parts:
+        sent = [one.or_as_kept() for one in sent]
     if not wanted.in_parts:
         return _stream(sent[0].pieces(), sent[0].media_type, _length(sent))
     boundary = multipart.new_boundary()
     kind = f'{MULTIPART}; type="{DICOM}"; boundary={boundary}'
-    response = _stream(_body(sent, boundary), kind, _length(sent, boundary))
+    # Under the wildcard each part says its own syntax, so each is decided when its turn comes.
+    final = map(_Sent.or_as_kept, sent) if _ANY in wanted.transfer_syntaxes else iter(sent)
+    response = _stream(_body(final, boundary), kind, _length(sent, boundary))
     if left_out := len(held) - len(sent):
         response.status_code = 206
         response.headers.append(
@@ -180,10 +191,14 @@ def _syntax(held: Held, wanted: frozenset[str]) -> str | None:
     kept = held.transfer_syntax_uid
     if kept in wanted and kept not in _NEVER_SENT:
         return kept
-    explicit_too = bool(wanted & {_ANY, EXPLICIT_VR_LITTLE_ENDIAN})
-    if explicit_too and kept in _REWRITTEN and held.size <= REWRITE_LIMIT:
+    if kept in _REWRITTEN and wanted & {_ANY, EXPLICIT_VR_LITTLE_ENDIAN}:
         return EXPLICIT_VR_LITTLE_ENDIAN
     return kept if _ANY in wanted else None
+
+
+def _not_acceptable(held: Sequence[Held]) -> NotAcceptable:
+    kept = ", ".join(sorted({one.transfer_syntax_uid for one in held}))
+    return NotAcceptable(f"kept in the transfer syntax {kept}; ask for it with transfer-syntax=*")
 
 
 def _stream(
@@ -245,8 +260,29 @@ def _gathered(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryvi
 def _rewritten(held: Held) -> Iterator[bytes | memoryview]:
     """The instance with Explicit VR Little Endian. Raises MalformedDataSet."""
     yield file_meta(held.sop_class_uid, held.sop_instance_uid, EXPLICIT_VR_LITTLE_ENDIAN)
-    data = held.read(_offset(held))
-    yield from data_set.explicit(data_set.elements(data, held.transfer_syntax_uid))
+    read = _reader(held, REWRITE_LIMIT)
+    yield from data_set.explicit(data_set.walk(read, held.transfer_syntax_uid), read)
+
+
+def _can_be_rewritten(held: Held) -> bool:
+    """Whether `_rewritten` will not raise MalformedDataSet. Raises Unavailable."""
+    try:
+        data_set.check(_reader(held, REWRITE_LIMIT), held.transfer_syntax_uid)
+    except MalformedDataSet:
+        return False
+    return True
+
+
+def _reader(held: Held, limit: int) -> data_set.Read:
+    """How the data set of a kept object is read; up to `limit` bytes where it is to be inflated."""
+    offset = _offset(held)
+    if held.transfer_syntax_uid in DEFLATED:
+        return data_set.Inflated(held.stream(offset), limit)
+    return partial(_part, held, offset)
+
+
+def _part(held: Held, offset: int, start: int, length: int) -> bytes:
+    return held.read(offset + start, length)
 
 
 def _array(held: Sequence[Held]) -> Iterator[bytes]:
@@ -261,23 +297,19 @@ def _offset(held: Held) -> int:
 
 
 def _head(held: Held) -> list[Element]:
-    offset = _offset(held)
-    window = REWRITE_LIMIT if held.transfer_syntax_uid in DEFLATED else WINDOW
-    while True:
-        found: list[Element] = []
-        data = held.read(offset, window)
-        try:
-            for element in data_set.elements(
-                data, held.transfer_syntax_uid, until=PIXEL_DATA_GROUP
-            ):
-                if element.tag >= PIXEL_DATA_GROUP:
-                    return found
+    read = _reader(held, INFLATE_LIMIT)
+    found: list[Element] = []
+    try:
+        for element in data_set.walk(read, held.transfer_syntax_uid, until=PIXEL_DATA_GROUP):
+            if element.tag >= PIXEL_DATA_GROUP:
+                break
+            if element.span is not None and element.span[1] <= VALUE_LIMIT:
+                found.append(replace(element, value=memoryview(read(*element.span))))
+            else:
                 found.append(element)
-        except MalformedDataSet:
-            pass  # cut off by the window, if not broken
-        if len(data) < window or window >= WINDOW_LIMIT:
-            return found
-        window *= 16
+    except MalformedDataSet:
+        pass  # what comes before that place is told
+    return found
 
 
 def _character_set(held: Held) -> CharacterSet:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from anyio import CapacityLimiter, fail_after, to_thread
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import AnyHttpUrl
@@ -41,6 +42,15 @@ _HEADERS = {
 }
 """Set where the door has not set its own. What is answered here must not stay in any cache."""
 
+QUERY_LIMIT = 64 << 10
+"""Bytes of the longest query of a URL."""
+
+BODY_SECONDS = 120.0
+"""How long a body may take to come, where the door does not limit its own."""
+
+LOOKS = 4
+"""Looks at health and metrics at a time, in threads of their own: told also when all are busy."""
+
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Those that become labels: a client must not invent others."""
 
@@ -61,27 +71,29 @@ def create_app(
         app.include_router(door.routes(exchange, identify), prefix=door.prefix)
     app.include_router(authentication.sign_in(exchange, tokens))
 
+    looks = CapacityLimiter(LOOKS)
+
     @app.get("/health")
-    def health() -> Response:
+    async def health() -> Response:
         """Alive: it answers. Whether it can serve is for /ready to say."""
         return JSONResponse({"status": "ok"})
 
     @app.get("/ready")
-    def ready() -> Response:
+    async def ready() -> Response:
         """Whether requests should be sent here now; what does not answer is named."""
-        wrong = parts(exchange)
+        wrong = await to_thread.run_sync(parts, exchange, limiter=looks)
         serves = not any(wrong[part] for part in NEEDED)
         told = {part: "unavailable" if error else "ok" for part, error in wrong.items()}
         body = {"status": "ready" if serves else "unavailable", "parts": told}
         return JSONResponse(body, status_code=200 if serves else 503)
 
     @app.get("/metrics")
-    def metrics(request: Request) -> Response:
+    async def metrics(request: Request) -> Response:
         """For Prometheus, from the networks that are set."""
         peer = authentication.address(request)
         if not peer or not any(ip_address(peer) in one for one in settings.metrics_networks):
             return PlainTextResponse("not from this address\n", status_code=403)
-        content, media_type = exposition(exchange)
+        content, media_type = await to_thread.run_sync(exposition, exchange, limiter=looks)
         return Response(content, media_type=media_type)
 
     app.add_middleware(
@@ -91,7 +103,7 @@ def create_app(
 
 
 class _Manners:
-    """Headers, body limits and the access log of every answer.
+    """Headers, limits of queries and bodies, and the access log of every answer.
 
     The log has the template of the route, never the path: paths and queries hold what somebody
     asked for.
@@ -130,7 +142,11 @@ class _Manners:
         if door is None or not door.takes_instances:
             receive = self._bounded(receive, int(Headers(scope=scope).get("content-length", "0")))
         try:
-            await self._app(scope, receive, send_with_headers)
+            if len(scope["query_string"]) > QUERY_LIMIT:
+                refusal = PlainTextResponse("the query is too long\n", status_code=414)
+                await refusal(scope, receive, send_with_headers)
+            else:
+                await self._app(scope, receive, send_with_headers)
         finally:
             observe(
                 REQUEST,
@@ -142,14 +158,25 @@ class _Manners:
             )
 
     def _bounded(self, receive: Receive, announced: int) -> Receive:
-        """`receive`, answering 413 to a body that is too long, announced or not."""
+        """`receive`, answering 413 to a body that is too long, announced or not; 408 when late."""
         read = 0
+        more = True
+        late = time.monotonic() + BODY_SECONDS
 
         async def bounded() -> Message:
-            nonlocal read
-            message = {} if announced > self._limit else await receive()
+            nonlocal read, more
+            if announced > self._limit:
+                raise HTTPException(413, f"a request may have at most {self._limit} bytes")
+            try:
+                # Behind the body comes only that the client has gone, however late.
+                with fail_after(late - time.monotonic() if more else None):
+                    message = await receive()
+            except TimeoutError:
+                headers = {"Connection": "close"}
+                raise HTTPException(408, "the body did not come in time", headers) from None
+            more = message.get("more_body", False)
             read += len(message.get("body", b""))
-            if max(read, announced) > self._limit:
+            if read > self._limit:
                 raise HTTPException(413, f"a request may have at most {self._limit} bytes")
             return message
 

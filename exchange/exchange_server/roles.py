@@ -20,6 +20,7 @@ import uvicorn
 
 from exchange.errors import Invalid, Unavailable
 from exchange_server import composition
+from exchange_server.connection import CONNECTIONS, Connection
 from exchange_server.observability import ROLE_READY, ROLE_STOPPED, log_to_stderr, observe
 from exchange_server.settings import Settings, host_port
 
@@ -121,7 +122,8 @@ def _web(settings: Settings) -> None:
     config = uvicorn.Config(
         composition.application(exchange, settings),
         loop="uvloop",
-        http="httptools",
+        http=Connection,
+        limit_concurrency=CONNECTIONS,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
@@ -10,11 +13,13 @@ from hypothesis import strategies as st
 from region import ADMINISTRATOR, Region, credit_code
 from sqlalchemy import select
 
-from exchange import organizations
+from exchange import organizations, query
+from exchange.access import Access
 from exchange.errors import Invalid, NotFound, Refused
 from exchange.organizations import Entity, calls_from, credit_code_is_valid
 from exchange.policy import Purpose, Role
-from exchange_storage.records import Agreement, ApplicationEntity, Organization
+from exchange_storage.records import Agreement, ApplicationEntity, AuditRecord, Organization
+from exchange_storage.search import Level
 
 FINGERPRINT = "ab" * 32
 
@@ -96,6 +101,8 @@ def test_a_system_calls_from_its_address_however_it_is_written(
         ("0.0.0.0/0", "::1"),
         ("no-such-host.invalid", "10.1.2.3"),
         ("localhost", "10.1.2.3"),
+        ("127.1", "127.0.0.1"),
+        ("127.0.0.1/99", "127.0.0.1"),
     ],
 )
 def test_a_system_at_another_address_is_not_it(registered: str, address: str) -> None:
@@ -138,6 +145,213 @@ def test_an_entity_with_a_certificate_is_known_by_that_alone(city: Region) -> No
     assert organizations.caller(city.exchange, "MOBILE", "203.0.113.5", FINGERPRINT) is not None
     for shown in ("", "cd" * 32):
         assert organizations.caller(city.exchange, "MOBILE", "127.0.0.1", shown) is None
+
+
+AT_HOME = Entity(title="CT1", address="10.0.0.0/8")
+
+
+def add(city: Region, code: str, *entities: Entity) -> None:
+    for entity in entities:
+        with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+            organizations.add_entity(access, code, entity)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (AT_HOME, Entity(title="CT1", address="10.2.0.0/16")),
+        (AT_HOME, Entity(title="CT1", address="10.2.0.5")),
+        (AT_HOME, Entity(title="CT1", address="::ffff:10.2.0.0/112")),
+        (AT_HOME, Entity(title="CT1", address="10.9.9.9", certificate_fingerprint=FINGERPRINT)),
+        (Entity(title="CT1", address="2001:db8::/32"), Entity(title="CT1", address="2001:db8::7")),
+        (
+            Entity(title="CT1", address="10.1.0.0/16", certificate_fingerprint=FINGERPRINT),
+            Entity(title="CT1", address="10.2.0.0/16", certificate_fingerprint=FINGERPRINT),
+        ),
+    ],
+)
+def test_two_hospitals_do_not_register_one_system_between_them(
+    city: Region, first: Entity, second: Entity
+) -> None:
+    for one, other in ((first, second), (second, first)):
+        add(city, "nanhu", one)
+        with pytest.raises(Invalid, match="could not be told from"):
+            add(city, "dongshan", other)
+        add(city, "nanhu", other)  # whose it is, is not in doubt within one hospital
+        for own in (one, other):
+            with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+                organizations.remove_entity(access, "nanhu", own)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (AT_HOME, Entity(title="CT2", address="10.2.0.0/16")),
+        (AT_HOME, Entity(title="CT1", address="11.0.0.0/8")),
+        (AT_HOME, Entity(title="CT1", address="2001:db8::/32")),
+        (
+            Entity(title="CT1", address="10.0.0.0/8", certificate_fingerprint=FINGERPRINT),
+            Entity(title="CT1", address="10.2.0.0/16", certificate_fingerprint="cd" * 32),
+        ),
+    ],
+)
+def test_two_hospitals_may_use_one_title_where_callers_can_be_told_apart(
+    city: Region, first: Entity, second: Entity
+) -> None:
+    add(city, "nanhu", first)
+    add(city, "dongshan", second)
+
+
+def test_who_could_be_of_two_hospitals_is_nobody_and_that_is_recorded(city: Region) -> None:
+    add(city, "nanhu", Entity(title="CT1", address="127.0.0.1"))
+    add(city, "dongshan", Entity(title="CT1", address="LOCALHOST"))
+
+    assert organizations.caller(city.exchange, "CT1", "127.0.0.1") is None
+    assert trail(city)[-1]["reason"] == "application entities of several hospitals match"
+
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        organizations.remove_entity(access, "nanhu", Entity(title="CT1", address="127.0.0.1"))
+    caller = organizations.caller(city.exchange, "CT1", "127.0.0.1")
+    assert caller is not None
+    assert caller.organization == city.ids["dongshan"]
+
+
+def test_while_a_host_name_is_resolved_no_connection_to_the_index_is_held(
+    city: Region, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(city, "nanhu", Entity(title="CT1", address="ct1.nanhu.example"))
+    held = []
+
+    def resolve(*_: object, **__: object) -> list[tuple[object, ...]]:
+        held.append(city.exchange.database.engine.pool.checkedout())  # type: ignore[attr-defined]
+        return [(0, 0, 0, "", ("10.1.2.3", 0))]
+
+    monkeypatch.setattr("exchange.organizations.socket.getaddrinfo", resolve)
+
+    assert organizations.caller(city.exchange, "CT1", "10.1.2.3") is not None
+    assert held == [0]
+
+
+def test_addresses_are_kept_in_one_form(city: Region) -> None:
+    written = {
+        "10.2.3.4/16": "10.2.0.0/16",
+        "10.2.3.4/32": "10.2.3.4",
+        "::ffff:10.4.0.0/112": "10.4.0.0/16",
+        "2001:DB8:0:0::7": "2001:db8::7",
+        "PACS.Nanhu.Example": "pacs.nanhu.example",
+    }
+    add(city, "nanhu", *(Entity(title=f"CT{n}", address=one) for n, one in enumerate(written)))
+
+    with city.exchange.database.reading() as session:
+        kept = {one.title: one.address for one in organizations.entities(session)}
+    assert [kept[f"CT{n}"] for n in range(len(written))] == list(written.values())
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "10.2.0.0/99",
+        "10.2.0.0/",
+        "10.2.0.300",
+        "10.2",
+        "0x7f000001",
+        "pacs.example.",
+        "-pacs.example",
+        "pacs_1.example",
+        "pacs..example",
+        "a" * 64,
+        "a." * 126 + "ab",
+        "医院.example",
+        "*",
+        "",
+    ],
+)
+def test_what_is_neither_address_nor_host_name_is_not_registered(
+    city: Region, address: str
+) -> None:
+    with pytest.raises(Invalid, match="IP address, a network such as"):
+        add(city, "nanhu", Entity(title="CT1", address=address))
+
+
+def test_a_system_that_was_removed_is_nobody(city: Region) -> None:
+    gone = Entity(title="NANHU", address="::ffff:127.0.0.1")
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        organizations.remove_entity(access, "nanhu", gone)
+
+    assert organizations.caller(city.exchange, "NANHU", "127.0.0.1") is None
+    administered = [one for one in trail(city) if one["action"] == "administer"]
+    assert administered[-1]["reason"] == "application entity removed"
+    assert administered[-1]["detail"]["title"] == "NANHU"
+    for code, entity in (
+        ("nanhu", gone),
+        ("dongshan", Entity(title="BEICHENG", address="127.0.0.1")),
+        ("nowhere", gone),
+    ):
+        with pytest.raises(NotFound), city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+            organizations.remove_entity(access, code, entity)
+
+
+def test_a_hospital_that_ends_its_agreement_neither_shows_nor_sees_until_it_joins_again(
+    city: Region,
+) -> None:
+    city.send("beicheng", study="1.2.1", instance="1.4.1")
+    city.send("nanhu", study="1.2.2", instance="1.4.2")
+
+    def seen(code: str) -> int:
+        with city.exchange.on_behalf_of(city.clinician(code)) as access:
+            return len(query.find(access, Level.STUDY, [], limit=10).found)
+
+    assert (seen("beicheng"), seen("nanhu"), seen("dongshan")) == (2, 2, 2)
+
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        organizations.end_agreement(access, "nanhu")
+    assert (seen("beicheng"), seen("nanhu"), seen("dongshan")) == (1, 1, 1)
+    with (
+        pytest.raises(Invalid, match="not in the sharing agreement"),
+        city.exchange.on_behalf_of(ADMINISTRATOR) as access,
+    ):
+        organizations.end_agreement(access, "nanhu")
+
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        organizations.join_agreement(access, "nanhu")
+    assert (seen("beicheng"), seen("nanhu"), seen("dongshan")) == (2, 2, 2)
+    with (
+        pytest.raises(Invalid, match="already"),
+        city.exchange.on_behalf_of(ADMINISTRATOR) as access,
+    ):
+        organizations.join_agreement(access, "nanhu")
+
+    reasons = [one["reason"] for one in trail(city) if one["outcome"] == "success"]
+    assert reasons.index("sharing agreement ended") < reasons.index("sharing agreement joined")
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        lambda access: organizations.remove_entity(
+            access, "nanhu", Entity(title="NANHU", address="127.0.0.1")
+        ),
+        lambda access: organizations.end_agreement(access, "nanhu"),
+        lambda access: organizations.join_agreement(access, "nanhu"),
+    ],
+)
+def test_only_an_administrator_stops_a_system_or_an_agreement(
+    city: Region, verb: Callable[[Access], None]
+) -> None:
+    with (
+        pytest.raises(Refused),
+        city.exchange.on_behalf_of(city.clinician("nanhu")) as access,
+    ):
+        verb(access)
+
+    assert (trail(city)[-1]["outcome"], trail(city)[-1]["detail"]["code"]) == ("refused", "nanhu")
+    assert organizations.caller(city.exchange, "NANHU", "127.0.0.1") is not None
+
+
+def trail(city: Region) -> list[dict[str, Any]]:
+    with city.exchange.database.reading() as session:
+        contents = session.scalars(select(AuditRecord.content).order_by(AuditRecord.sequence))
+        return [json.loads(one) for one in contents]
 
 
 def register(city: Region, **changed: object) -> Organization:
@@ -197,6 +411,8 @@ def test_a_hospital_may_be_registered_without_sharing(city: Region) -> None:
         ),
         ({"entities": [Entity(title="NANHU", address="127.0.0.1")]}, "registered already"),
         ({"entities": [Entity(title="X", address="::1")] * 2}, "registered already"),
+        ({"entities": [Entity(title="X", address="10.2.0.0/99")]}, "IP address, a network"),
+        ({"entities": [Entity(title="NANHU", address="127.0.0.0/8")]}, "could not be told from"),
     ],
 )
 def test_what_is_malformed_or_taken_registers_nothing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -63,13 +64,65 @@ def test_whatever_is_wrong_the_answer_is_the_same(city: Region, name: str, passw
         sign_in(city, name, password)
 
 
-def test_a_user_who_was_deactivated_does_not_sign_in_any_more(city: Region) -> None:
+def administer(city: Region, verb: Callable[..., None], *arguments: str) -> None:
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        verb(access, *arguments)
+
+
+def test_a_user_who_was_deactivated_does_not_sign_in_until_activated_again(city: Region) -> None:
     add(city)
-    with city.exchange.database.writing() as session:
-        session.scalars(select(User)).one().active = False
+    administer(city, users.deactivate, "dr.wang")
 
     with pytest.raises(NotAuthenticated):
         sign_in(city, "dr.wang", PASSWORD)
+
+    administer(city, users.activate, "dr.wang")
+    sign_in(city, "dr.wang", PASSWORD)
+
+
+def test_a_password_that_was_replaced_is_accepted_no_longer(city: Region) -> None:
+    add(city)
+    administer(city, users.set_password, "dr.wang", "another one 密码")
+
+    sign_in(city, "dr.wang", "another one 密码")
+    with pytest.raises(NotAuthenticated):
+        sign_in(city, "dr.wang", PASSWORD)
+    with pytest.raises(Invalid, match="10 to 256"):
+        administer(city, users.set_password, "dr.wang", "short")
+    sign_in(city, "dr.wang", "another one 密码")
+
+
+@pytest.mark.parametrize(
+    ("verb", "reason"),
+    [
+        (users.deactivate, "user deactivated"),
+        (users.activate, "user activated"),
+        (partial(users.set_password, password="another one"), "password replaced"),
+    ],
+)
+def test_only_an_administrator_changes_a_user_and_the_trail_says_whom(
+    city: Region, verb: Callable[..., None], reason: str
+) -> None:
+    add(city)
+    with (
+        pytest.raises(Refused),
+        city.exchange.on_behalf_of(city.clinician("nanhu")) as access,
+    ):
+        verb(access, "dr.wang")
+    sign_in(city, "dr.wang", PASSWORD)
+    with pytest.raises(NotFound):
+        administer(city, verb, "dr.nobody")
+
+    administer(city, verb, "dr.wang")
+
+    with city.exchange.database.reading() as session:
+        order = AuditRecord.sequence.desc()
+        done, failed, refused = session.scalars(select(AuditRecord).order_by(order).limit(3))
+    assert [one.outcome for one in (refused, failed, done)] == ["refused", "failed", "success"]
+    assert f'"reason":"{reason}"' in done.content
+    assert '"user":"dr.wang"' in done.content
+    assert '"user":"dr.wang"' in refused.content
+    assert "another one" not in done.content
 
 
 def test_a_password_as_long_as_allowed_is_not_cut(city: Region) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -216,9 +217,9 @@ def test_the_numbers_of_a_hospital_that_does_not_share_find_nothing_for_others(
     try:
         for code in CODES:
             city.register(code, sharing=code != CODES[0])
-        alone: dict[str, str] = {"card": CARDS[0], "PatientName": "Ouyang^Min=欧阳^敏"}
+        alone: dict[str, Any] = {"card": CARDS[0], "PatientName": "Ouyang^Min=欧阳^敏"}
         city.send(CODES[0], patient="A1", study="1.2.1", instance="1.4.1", **alone)
-        known: dict[str, str] = {"card": CARDS[0], "PatientName": PERSONS[0]}
+        known: dict[str, Any] = {"card": CARDS[0], "PatientName": PERSONS[0]}
         city.send(CODES[1], patient="B1", study="1.2.2", instance="1.4.2", **known)
         city.identify()
         door = opened(city)

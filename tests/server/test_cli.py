@@ -13,7 +13,7 @@ from pydicom.data import get_testdata_file
 from real_parts import free_ports
 from sqlalchemy import text
 
-from exchange import jobs
+from exchange import jobs, users
 from exchange.access import Exchange
 from exchange_server.cli import main
 from exchange_server.composition import dicom_node, open_exchange, worker
@@ -119,6 +119,49 @@ def test_users_are_registered_with_a_password_of_theirs_or_a_new_one(city: Run) 
     assert city("user", "add", "wang")[2] == "Error: a clinician belongs to an organization\n"
     status, _, err = city(*added, "--password-stdin", stdin="short\n")
     assert (status, "10 to 256" in err) == (1, True)
+
+
+def test_systems_of_a_hospital_come_and_go(city: Run) -> None:
+    def listed() -> str:
+        return city("organization", "list")[1].rstrip("\n").split("\t")[-1]
+
+    assert city("organization", "add-ae", "north", "CT1@10.1.0.0/16:104")[0] == 0
+    assert listed() == "CT1@10.1.0.0/16:104 PACS@127.0.0.1:104"
+    status, _, err = city("organization", "add-ae", "north", "CT2@10.2.0.0/99")
+    assert (status, "an address is" in err) == (1, True)
+    assert city("organization", "remove-ae", "north", "CT1@10.1.0.0/16")[0] == 0
+    assert listed() == "PACS@127.0.0.1:104"
+    status, _, err = city("organization", "remove-ae", "north", "CT1@10.1.0.0/16")
+    assert (status, "no such application entity" in err) == (1, True)
+    assert "TITLE@address" in city("organization", "remove-ae", "north", "CT1")[2]
+
+
+def test_a_hospital_leaves_the_agreement_and_joins_again(city: Run) -> None:
+    def shares() -> str:
+        return city("organization", "list")[1].split("\t")[4]
+
+    assert city("organization", "unshare", "north")[0] == 0
+    assert shares() == "no"
+    assert city("organization", "unshare", "north")[0] == 1
+    assert city("organization", "share", "north")[0] == 0
+    assert shares() == "yes"
+    assert city("organization", "share", "north")[0] == 1
+    assert "no organization has this code" in city("organization", "share", "nowhere")[2]
+
+
+def test_users_are_stopped_and_given_another_password(city: Run) -> None:
+    assert city("user", "deactivate", "admin")[0] == 0
+    assert "no active user" in city("token", "admin")[2]
+    assert city("user", "activate", "admin")[0] == 0
+    assert city("token", "admin")[0] == 0
+    status, out, err = city("user", "password", "admin")
+    name, password = out.rstrip("\n").split("\t")
+    assert (status, name, password in err) == (0, "admin", False)
+    assert city("user", "password", "admin", "--password-stdin", stdin="correct horse\n")[1] == ""
+    with exchange() as opened, opened.database.reading() as session:
+        assert users.authenticate(session, "admin", "correct horse").name == "admin"
+    for command in ("deactivate", "activate", "password"):
+        assert city("user", command, "nobody") == (1, "", "Error: no user has this name\n")
 
 
 def test_a_token_is_all_that_is_printed(city: Run) -> None:

@@ -68,7 +68,9 @@ def test_the_longest_waiting_are_drained_first(
     assert [stored.key for stored in store.list()] == sorted(keys)
 
 
-def test_a_count_of_the_spool_serves_for_as_long_as_the_asker_allows(spool: FilesystemStore) -> None:
+def test_a_count_of_the_spool_serves_for_as_long_as_the_asker_allows(
+    spool: FilesystemStore,
+) -> None:
     store = SpooledStore(spool, MemoryStore())
     store.put("images/1", IMAGE)
     assert store.waiting(3600) == 1

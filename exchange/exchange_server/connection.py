@@ -1,0 +1,156 @@
+"""Connections of HTTP, bounded before a request is one (RFC 9112, RFC 6585 section 5).
+
+uvicorn bounds neither what comes before the application is called nor how long it takes: header
+fields, trailers and pipelined requests are kept as they come, from whoever can reach the port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import TimerHandle
+from http import HTTPStatus
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+CONNECTIONS = 1000
+"""Connections at a time, in each process."""
+
+HEADER_LIMIT = 96 << 10
+"""Bytes of a request line with its header fields, or of trailers."""
+
+FIELDS = 256
+"""Header fields of a request, with its trailers."""
+
+PIPELINED = 16
+"""Requests that may come before the one ahead of them is answered."""
+
+HEADER_SECONDS = 30.0
+"""How long a header may take to come whole."""
+
+WRITE_SECONDS = 120.0
+"""How long a client may take to make room for more of an answer."""
+
+SLICE = 32 << 10
+"""Bytes parsed between two looks at the limits."""
+
+
+class _TooMuch(Exception):
+    """Ends the parsing of what came; how it is answered is in `Connection._refusal`."""
+
+
+class Connection(HttpToolsProtocol):
+    """A connection of uvicorn that answers 408, 414, 431 and 503 before the application could."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a header; one connection too many is told so and closed."""
+        super().connection_made(transport)
+        self._in_header = True
+        self._unread = 0
+        """Bytes that came since the last that brought the request forward."""
+        self._refusal = HTTPStatus.BAD_REQUEST
+        self._late: TimerHandle | None = None
+        self._stuck: TimerHandle | None = None
+        if len(self.connections) > CONNECTIONS:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
+            return
+        self._await_header()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop all clocks."""
+        self._header_came()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse `data` slice by slice, as far as the limits allow."""
+        for at in range(0, len(data), SLICE):
+            if self.transport.is_closing():
+                return
+            if self._in_header and self._late is None:
+                self._await_header()
+            part = data[at : at + SLICE]
+            self._unread += len(part)
+            super().data_received(part)
+            if self._unread > HEADER_LIMIT:
+                long_url = self._in_header and len(self.url) > HEADER_LIMIT // 2
+                self._refuse(
+                    HTTPStatus.REQUEST_URI_TOO_LONG
+                    if long_url
+                    else HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+                )
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One more header field, or trailer."""
+        if len(self.headers) >= FIELDS:
+            self._refusal = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            raise _TooMuch
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The application's turn."""
+        self._in_header = False
+        self._unread = 0
+        self._header_came()
+        if len(self.pipeline) >= PIPELINED:
+            raise _TooMuch
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._unread = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The end of a request; what comes now is the next."""
+        self._in_header = True
+        self._unread = 0
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what cannot be parsed, or is more than may be."""
+        self._refuse(self._refusal)
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as it is answered."""
+        super().pause_writing()
+        if self._stuck is None:
+            self._stuck = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It has read."""
+        super().resume_writing()
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
+
+    def _await_header(self) -> None:
+        self._late = self.loop.call_later(HEADER_SECONDS, self._header_is_late)
+
+    def _header_came(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _header_is_late(self) -> None:
+        self._late = None
+        if self._answering():
+            self._await_header()  # the next request may wait for the answer to this one
+        elif not self.transport.is_closing():
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        """Answer and close; close at once where another answer is under way."""
+        if self.transport.is_closing():
+            return
+        if self._answering():
+            self.transport.abort()
+            return
+        text = status.phrase.encode("ascii")
+        self.transport.write(
+            b"HTTP/1.1 %d %b\r\ncontent-type: text/plain; charset=utf-8\r\n"
+            b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (status, text, len(text), text)
+        )
+        self.transport.close()
