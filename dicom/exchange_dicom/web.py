@@ -187,7 +187,7 @@ def _accept(request: Request) -> tuple[MediaType, ...]:
 
 
 def _body(request: Request) -> Iterator[bytes]:
-    """The body as it comes in, pulled from a worker thread. Raises ClientDisconnect, SilentSender."""
+    """The body as it comes in, pulled from a worker thread. Raises ClientDisconnect."""
     stream = request.stream()
     while piece := from_thread.run(_pulled, stream):
         yield piece

@@ -11,6 +11,7 @@ from base64 import b64decode
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
+from ipaddress import IPv6Network
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, unquote_plus
 
@@ -32,6 +33,8 @@ FAILURES = 10
 """Wrong passwords for one name from one address within `WINDOW`; then it has to wait."""
 ADDRESS_FAILURES = 60
 """The same for all names together from one address."""
+AUDITED_TOKENS = 10
+"""Refused tokens from one address that are audited within `WINDOW`, by each door of a process."""
 WINDOW = 60.0
 REMEMBERED = 10_000
 """Names and addresses whose failures are counted at a time."""
@@ -47,52 +50,71 @@ Identify = Callable[[Request], Requester]
 def identify(exchange: Exchange, tokens: Tokens, door: str) -> Identify:
     """How the door called `door` learns who asks: by the bearer token of the request.
 
-    The function raises NotAuthenticated, and Unavailable when the index does not answer.
+    The function raises NotAuthenticated, and Unavailable when the index does not answer. A token
+    that is refused is audited, but of many from one address only the first: see `AUDITED_TOKENS`.
     """
+    refused = _Refusals()
 
     def who(request: Request) -> Requester:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise NotAuthenticated("an access token is needed: Authorization: Bearer …")
-        claims = tokens.verify(token.strip())
-        with exchange.on_behalf_of(_nobody(request, door)) as access:
-            user = users.by_name(access.session, claims["sub"])
-        if user is None or not user.active:
-            raise NotAuthenticated("this user is not active any more")
+        nobody = _nobody(request, door)
+        claimed = nobody
         try:
-            stated = claims.get("purpose_of_use")
-            purpose = Purpose(stated) if stated is not None else None
-            role = Role(user.role)
-        except ValueError as error:
-            raise NotAuthenticated("the access token is not valid here") from error
-        return Requester(
-            name=user.name,
-            role=role,
-            organization=user.organization_id,
-            purpose=purpose,
-            address=address(request),
-            door=door,
-        )
+            claims = tokens.verify(token.strip())
+            claimed = replace(nobody, name=str(claims["sub"])[:64])
+            return _bearer(exchange, nobody, claims)
+        except NotAuthenticated as error:
+            source = _source(nobody.address)
+            if refused.of_late(source) < AUDITED_TOKENS:
+                refused.add(source)
+                with exchange.on_behalf_of(claimed) as access:
+                    access.note(
+                        Action.AUTHENTICATE, outcome=Outcome.REFUSED, reason=f"token: {error}"
+                    )
+            raise
 
     return who
+
+
+def _bearer(exchange: Exchange, nobody: Requester, claims: Mapping[str, Any]) -> Requester:
+    """Whom `claims` of a sound token name, as the database knows them. Raises NotAuthenticated."""
+    with exchange.on_behalf_of(nobody) as access:
+        user = users.by_name(access.session, claims["sub"])
+    if user is None or not user.active:
+        raise NotAuthenticated("this user is not active any more")
+    try:
+        stated = claims.get("purpose_of_use")
+        purpose = Purpose(stated) if stated is not None else None
+        role = Role(user.role)
+    except ValueError as error:
+        raise NotAuthenticated("the access token is not valid here") from error
+    return replace(
+        nobody, name=user.name, role=role, organization=user.organization_id, purpose=purpose
+    )
 
 
 def sign_in(exchange: Exchange, tokens: Tokens) -> APIRouter:
     """The token endpoint (RFC 6749 section 3.2) and the keys that verify tokens (RFC 7517)."""
     router = APIRouter(route_class=_TokenRoute)
-    failures = _Failures()
+    failures = _Refusals()
     turns = threading.BoundedSemaphore(HASHES)
 
     @router.post("/oauth/token")
     def token(request: Request, asked: Annotated[_Asked, Depends(_asked)]) -> Response:
         claimed = replace(_nobody(request, "oauth"), name=asked.name[:64])
-        failures.check(claimed.address, asked.name)
+        source = _source(claimed.address)
+        if failures.of_late(source, asked.name) >= FAILURES or (
+            failures.of_late(source) >= ADDRESS_FAILURES
+        ):
+            raise _OAuthError("invalid_client", "too many wrong passwords; wait a minute", 429)
         if not turns.acquire(timeout=PATIENCE):
             raise Unavailable("too many are signing in; try again in a moment")
         try:
             issued = _sign_in(exchange, tokens, claimed, asked)
         except NotAuthenticated:
-            failures.add(claimed.address, asked.name)
+            failures.add(source, asked.name)
             raise
         finally:
             turns.release()
@@ -202,38 +224,42 @@ def _credentials(request: Request, form: Mapping[str, str]) -> tuple[str, str]:
         raise _OAuthError("invalid_client", "HTTP Basic authentication is needed", 401) from None
 
 
-class _Failures:
-    """Wrong passwords of late, by name and address: who had too many waits.
+class _Refusals:
+    """Wrong passwords and refused tokens of late, by their source, and by source and name.
 
-    Counted in each process by itself: with n processes somebody has n times as many tries. Who has
-    to wait is not audited again, so that nobody can flood the trail.
+    Counted in each process by itself: with n processes somebody has n times as many tries. What is
+    beyond the limits is not audited again, so that nobody can flood the trail.
     """
 
     def __init__(self) -> None:
         self._at: OrderedDict[tuple[str, str | None], list[float]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def check(self, address: str, name: str) -> None:
-        """Raise _OAuthError (429) for who has to wait."""
+    def of_late(self, source: str, name: str | None = None) -> int:
+        """How many there were within `WINDOW` from `source`: for `name`, or for all together."""
         with self._lock:
-            for who, most in (((address, name), FAILURES), ((address, None), ADDRESS_FAILURES)):
-                if len(self._of_late(who)) >= most:
-                    raise _OAuthError(
-                        "invalid_client", "too many wrong passwords; wait a minute", 429
-                    )
+            return len(self._within((source, name)))
 
-    def add(self, address: str, name: str) -> None:
+    def add(self, source: str, name: str | None = None) -> None:
+        """One more."""
         now = time.monotonic()
         with self._lock:
-            for who in ((address, name), (address, None)):
-                self._at[who] = [*self._of_late(who), now]
+            for who in {(source, name), (source, None)}:
+                self._at[who] = [*self._within(who), now]
                 self._at.move_to_end(who)
             while len(self._at) > REMEMBERED:
                 self._at.popitem(last=False)
 
-    def _of_late(self, who: tuple[str, str | None]) -> list[float]:
+    def _within(self, who: tuple[str, str | None]) -> list[float]:
         since = time.monotonic() - WINDOW
         return [at for at in self._at.get(who, ()) if at > since]
+
+
+def _source(address: str) -> str:
+    """As what an address is counted: of IPv6 its /64, all of which one host has (RFC 6177)."""
+    if ":" not in address:
+        return address
+    return str(IPv6Network((address.partition("%")[0], 64), strict=False))
 
 
 _NOT_KEPT = {"Cache-Control": "no-store", "Pragma": "no-cache"}

@@ -11,8 +11,10 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 import typer
 from rich.console import Console
@@ -24,7 +26,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from exchange import audit, check, jobs, users
+from exchange import audit, check, conflicts, jobs, trail, users
 from exchange.errors import ExchangeError, Invalid, NotFound
 from exchange.policy import Action, Purpose, Role
 from exchange_server import composition, observability, settings, terminal
@@ -55,6 +57,7 @@ def _group(name: str, in_chinese: str, in_english: str) -> typer.Typer:
 
 
 _audit = _group("audit", "审计日志", "The audit trail")
+_conflict = _group("conflict", "待审核的冲突实例", "Instances kept for review")
 _job = _group("job", "后台任务", "Jobs of the outbox")
 _keys = _group("keys", "令牌签名密钥", "Keys that sign access tokens")
 
@@ -67,6 +70,7 @@ _NodeAddress = Annotated[
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; what the exchange refuses is one line on stderr, and exit status 1."""
+    os.umask(0o077)  # what is made here is nobody else's to read
     try:
         app(arguments)
     except ExchangeError as error:
@@ -209,17 +213,58 @@ def rotate_keys() -> None:
     terminal.done(f"新密钥：{kid}", f"The new key is {kid}")
 
 
-@_audit.command("list", help=say("列出最近的审计记录", "List the latest records"))
+@_audit.command("list", help=say("谁看过什么：列出审计记录", "Who looked at what: list records"))
 def list_audit(
     limit: Annotated[int, typer.Option(min=1, max=10000, help=say("条数", "How many"))] = 50,
+    user: Annotated[str, typer.Option(help=say("用户或 AE", "User name or AE title"))] = "",
+    study: Annotated[str, typer.Option(help=say("检查 UID", "Study Instance UID"))] = "",
+    organization: Annotated[
+        str, typer.Option(help=say("医院代码（配合 --patient）", "Hospital, with --patient"))
+    ] = "",
+    patient: Annotated[
+        str, typer.Option(help=say("患者号（含其在各院的病案）", "Its patient, at every hospital"))
+    ] = "",
 ) -> None:
+    if bool(organization) != bool(patient):
+        raise Invalid("--organization and --patient go together")
+    of = (organization, patient) if patient else None
+    zone = ZoneInfo(settings.load().timezone)
     with terminal.acting() as access:
-        access.require(Action.AUDIT)
-        access.note(Action.AUDIT, reason="latest records listed")
-        records = [json.loads(one.content) for one in audit.latest(access.session, limit)]
+        found = trail.records(access, limit=limit, requester=user, study=study, patient=of)
     columns = ("sequence", "recorded", "requester", "door", "action", "outcome", "reason", "study")
+    for record in found:
+        at = datetime.fromisoformat(record["recorded"]).astimezone(zone)
+        record["recorded"] = at.isoformat(timespec="seconds")
+    terminal.table(list(columns), [[str(one[column]) for column in columns] for one in found])
+
+
+@_conflict.command("list", help=say("列出待审核的冲突实例", "List instances kept for review"))
+def list_conflicts(
+    limit: Annotated[int, typer.Option(min=1, max=10000, help=say("条数", "How many"))] = 100,
+) -> None:
+    zone = ZoneInfo(settings.load().timezone)
+    with terminal.acting() as access:
+        waiting = conflicts.waiting(access, limit)
     terminal.table(
-        list(columns), [[str(record[column]) for column in columns] for record in records]
+        [
+            say("时间", "Since"),
+            say("来自", "From"),
+            say("原因", "Reason"),
+            "SOP Instance UID",
+            say("检查 UID", "Study Instance UID"),
+            say("对象", "Object"),
+        ],
+        [
+            [
+                one.raised.astimezone(zone).isoformat(timespec="seconds"),
+                one.sender,
+                one.reason,
+                one.sop_instance_uid,
+                one.study_instance_uid,
+                one.key,
+            ]
+            for one in waiting
+        ],
     )
 
 

@@ -44,6 +44,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a header; one connection too many is told so and closed."""
         super().connection_made(transport)
+        self.url = b""
         self._in_header = True
         self._unread = 0
         """Bytes that came since the last that brought the request forward."""
@@ -106,7 +107,7 @@ class Connection(HttpToolsProtocol):
         self._unread = 0
         super().on_message_complete()
 
-    def send_400_response(self, msg: str) -> None:
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the status says enough
         """Answer what cannot be parsed, or is more than may be."""
         self._refuse(self._refusal)
 

@@ -7,7 +7,6 @@ compared with what was generated; one that does not come true fails the demo.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -30,9 +29,8 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from sqlalchemy import select
 
-from exchange import audit, consent, jobs, organizations, users
+from exchange import audit, consent, jobs, organizations, trail, users
 from exchange.access import Exchange
 from exchange.errors import Invalid, Unavailable
 from exchange.identity import RESIDENT_ID
@@ -42,7 +40,6 @@ from exchange_dicom import scu
 from exchange_server import composition, settings
 from exchange_server.settings import Settings, host_port
 from exchange_server.words import say
-from exchange_storage.records import AuditRecord, Patient
 from exchange_storage.search import Level
 
 if TYPE_CHECKING:
@@ -331,29 +328,20 @@ def _withdraw(
 
 def _who_looked(story: _Story, exchange: Exchange, mine: Record, asker: Hospital) -> None:
     story.chapter("谁看过这位患者", "Who looked at this patient")
+    zone = ZoneInfo("Asia/Shanghai")
     with exchange.on_behalf_of(_OPERATOR) as access:
-        access.require(Action.AUDIT)
-        access.note(Action.AUDIT, reason="demo")
-        owner = organizations.by_code(access.session, _code(asker.code))
-        patient = access.session.scalars(
-            select(Patient).where(
-                Patient.organization_id == owner.id, Patient.patient_id == mine.patient_id
-            )
-        ).one()
-        same = select(Patient.id).where(Patient.person_id == patient.person_id)
-        looked = access.session.scalars(
-            select(AuditRecord)
-            .where(AuditRecord.patient_id.in_(same), AuditRecord.action != Action.STORE)
-            .order_by(AuditRecord.sequence.desc())
-            .limit(10)
-        ).all()
-        zone = ZoneInfo("Asia/Shanghai")
-        rows = [_audit_row(one.content, zone) for one in reversed(looked)]
+        of = (_code(asker.code), mine.patient_id)
+        looked = [
+            one
+            for one in trail.records(access, limit=100, patient=of)
+            if one["action"] in {Action.SEARCH, Action.RETRIEVE} and one["door"] != "worker"
+        ]
         findings = [
             one
             for one in audit.verify(access.session, exchange.signing_key, exchange.objects)
             if not isinstance(one, int)
         ]
+    rows = [_audit_row(one, zone) for one in reversed(looked[:10])]
     story.table(
         [
             say("序号", "No."),
@@ -374,8 +362,7 @@ def _who_looked(story: _Story, exchange: Exchange, mine: Record, asker: Hospital
     )
 
 
-def _audit_row(content: str, zone: ZoneInfo) -> list[str]:
-    told = json.loads(content)
+def _audit_row(told: dict[str, Any], zone: ZoneInfo) -> list[str]:
     at = datetime.fromisoformat(told["recorded"]).astimezone(zone)
     columns = ("requester", "door", "action", "outcome", "reason")
     return [str(told["sequence"]), f"{at:%H:%M:%S}", *(str(told[column]) for column in columns)]

@@ -901,11 +901,12 @@ def test_a_peer_that_trickles_cannot_hold_a_thread(
 
 def test_an_exchange_that_is_slow_itself_does_not_blame_the_peer(archive: Archive) -> None:
     """Command and data set in one PDU: what the handler takes for itself is not the peer's time."""
-    busy = threading.Event()
+    begun, busy = threading.Event(), threading.Event()
 
     def dawdle(association: Association) -> None:
         assert association.negotiate(archive.decide)
         for message in association.messages():
+            begun.set()
             busy.wait(2 * IMPATIENT.pdu_timeout)
             archive.answer(association, message)
 
@@ -918,8 +919,10 @@ def test_an_exchange_that_is_slow_itself_does_not_blame_the_peer(archive: Archiv
         RawPeer(acceptor.addresses[0][1]) as peer,
     ):
         peer.associate()
-        both = store_command()[6:] + values
-        peer.send(PDU_HEADER.pack(PDUType.P_DATA_TF, len(both)) + both)
+        command = store_command()[6:]
+        peer.send(PDU_HEADER.pack(PDUType.P_DATA_TF, len(command) + len(values)) + command)
+        assert begun.wait(PATIENCE)
+        peer.send(values)
         assert peer.message()[0].status == dimse.SUCCESS
     assert archive.digests["1.2.3"] == hashlib.sha256(bytes(120_000)).hexdigest()
 

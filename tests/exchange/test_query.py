@@ -262,7 +262,8 @@ def test_a_question_with_too_many_answers_is_refused_and_audited(filled: Region)
         failed = session.scalars(newest).first()
     assert failed is not None
     assert failed.outcome == "failed"
-    assert '"reason":"TooBroad"' in failed.content
+    assert '"reason":"ask for less"' in failed.content
+    assert b64decode(json.loads(failed.content)["detail"]["asked"]) == b"as it came"
 
 
 @pytest.mark.parametrize(

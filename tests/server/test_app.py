@@ -3,15 +3,18 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
 import pytest
+from anyio import to_thread
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import APIRouter, Request
+from httpx2 import ASGITransport, AsyncClient
 from pydantic import AnyHttpUrl
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from exchange.access import Exchange
-from exchange_server.app import Door, create_app
+from exchange_server.app import QUERY_LIMIT, Door, create_app
 from exchange_server.authentication import Identify
 from exchange_server.composition import application, tokens
 from exchange_server.keys import make_keys
@@ -143,6 +146,40 @@ def test_a_body_that_is_too_long_is_refused_but_by_the_door_for_instances(
     for door, size in ((probe(), LIMIT), (probe(takes_instances=True), LIMIT + 1)):
         asked = client(exchange, settings, door)
         assert asked.post("/probe/patients/1", content=b"x" * size).json() == size
+
+
+def test_a_query_longer_than_any_question_is_refused_at_every_door(
+    exchange: Exchange, settings: Settings
+) -> None:
+    asked = client(exchange, settings, probe())
+    assert asked.get("/probe/link?" + "x" * QUERY_LIMIT).status_code == 200
+    with capture_logs() as logged:
+        answer = asked.get("/probe/link?" + "x" * (QUERY_LIMIT + 1))
+    assert answer.status_code == 414
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert [one["status"] for one in logged] == ["414"]
+
+
+def test_a_body_that_does_not_come_in_time_is_given_up(
+    exchange: Exchange, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exchange_server.app.BODY_SECONDS", 0.0)
+    asked = client(exchange, settings, probe())
+    answer = asked.post("/probe/patients/1", content=iter([b"first"]))
+    assert (answer.status_code, answer.headers["connection"]) == (408, "close")
+
+
+def test_health_is_told_while_every_thread_is_busy(exchange: Exchange, settings: Settings) -> None:
+    app = create_app(exchange, settings, tokens(settings), ())
+
+    async def asked() -> list[int]:
+        threads = to_thread.current_default_thread_limiter()
+        for number in range(int(threads.total_tokens)):
+            threads.acquire_on_behalf_of_nowait(number)
+        async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as here:
+            return [(await here.get(path)).status_code for path in ("/health", "/ready")]
+
+    assert anyio.run(asked) == [200, 200]
 
 
 def test_the_log_tells_the_route_and_not_whom_it_was_about(

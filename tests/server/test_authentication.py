@@ -22,7 +22,13 @@ from exchange import audit, organizations, users
 from exchange.access import Exchange
 from exchange.errors import Invalid, NotAuthenticated
 from exchange.policy import Purpose, Requester, Role
-from exchange_server.authentication import ADDRESS_FAILURES, FAILURES, identify, sign_in
+from exchange_server.authentication import (
+    ADDRESS_FAILURES,
+    AUDITED_TOKENS,
+    FAILURES,
+    identify,
+    sign_in,
+)
 from exchange_server.keys import TokenKeys, audit_key, make_keys, page_key
 from exchange_server.tokens import AUDIENCE, TOKEN_TYPE, Tokens
 from exchange_storage.database import Database
@@ -183,6 +189,20 @@ def test_who_guesses_has_to_wait_while_others_do_not(client: TestClient) -> None
     assert ask(client, {"client_id": "li", "client_secret": "wrong wrong"}).status_code == 401
 
 
+def test_who_guesses_from_many_addresses_of_one_network_has_to_wait_as_well(
+    client: TestClient,
+) -> None:
+    def tried(address: str) -> int:
+        one = TestClient(client.app, client=(address, 50000))
+        wrong = {"client_id": "zhang", "client_secret": "wrong wrong wrong"}
+        return int(ask(one, wrong).status_code)
+
+    for number in range(FAILURES):
+        assert tried(f"2001:db8:1:2::{number:x}") == 401
+    assert tried("2001:db8:1:2:ffff::1") == 429
+    assert tried("2001:db8:1:3::1") == 401
+
+
 def test_success_and_failure_are_audited_without_the_password(
     client: TestClient, exchange: Exchange
 ) -> None:
@@ -283,6 +303,37 @@ def test_any_other_token_is_not(
     client: TestClient, tokens: Tokens, forged: Callable[[Tokens], str]
 ) -> None:
     assert who(client, forged(tokens)).status_code == 401
+
+
+def test_refused_tokens_are_audited_but_do_not_flood_the_trail(
+    client: TestClient, tokens: Tokens, exchange: Exchange
+) -> None:
+    before = len(trail(exchange))
+    who(client, by_another_key(tokens))
+    assert client.get("/who").status_code == 401  # nothing was claimed: nothing to tell
+    (refused,) = trail(exchange)[: len(trail(exchange)) - before]
+    assert (refused["action"], refused["outcome"], refused["requester"], refused["address"]) == (
+        "authenticate",
+        "refused",
+        "",
+        "192.0.2.7",
+    )
+    expired = signed(tokens, {"exp": int(time.time()) - 3600})
+    for _ in range(AUDITED_TOKENS + 5):
+        assert who(client, expired).status_code == 401
+    assert len(trail(exchange)) - before == AUDITED_TOKENS
+    assert who(client, signed(tokens, {})).status_code == 200
+
+
+def test_a_token_of_somebody_who_has_left_is_audited_under_the_name(
+    client: TestClient, tokens: Tokens, exchange: Exchange
+) -> None:
+    with exchange.database.writing() as session:
+        session.execute(update(User).values(active=False))
+    assert who(client, signed(tokens, {})).status_code == 401
+    refused = trail(exchange)[0]
+    assert (refused["requester"], refused["outcome"]) == ("zhang", "refused")
+    assert "not active any more" in refused["reason"]
 
 
 @pytest.mark.parametrize(
