@@ -67,7 +67,7 @@ class Connection(HttpToolsProtocol):
         for at in range(0, len(data), SLICE):
             if self.transport.is_closing():
                 return
-            if self._in_header and self._late is None:
+            if self._in_header:
                 self._await_header()
             part = data[at : at + SLICE]
             self._unread += len(part)
@@ -79,6 +79,11 @@ class Connection(HttpToolsProtocol):
                     if long_url
                     else HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
                 )
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        super().on_message_begin()
+        self._await_header()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One more header field, or trailer."""
@@ -125,7 +130,8 @@ class Connection(HttpToolsProtocol):
             self._stuck = None
 
     def _await_header(self) -> None:
-        self._late = self.loop.call_later(HEADER_SECONDS, self._header_is_late)
+        if self._late is None:
+            self._late = self.loop.call_later(HEADER_SECONDS, self._header_is_late)
 
     def _header_came(self) -> None:
         if self._late is not None:

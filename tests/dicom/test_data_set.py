@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,13 @@ import pydicom.data
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.filewriter import correct_ambiguous_vr
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
-from exchange_dicom import data_set, part10
+from exchange_dicom import data_set, header, part10
 from exchange_dicom.character_sets import determine
 from exchange_dicom.data_set import PIXEL_DATA_GROUP
 from exchange_dicom.header import MalformedDataSet
@@ -153,3 +158,67 @@ def test_nested_deeper_than_anyone_needs_is_refused_before_the_stack_is() -> Non
 
     with pytest.raises(MalformedDataSet, match="nested"):
         list(data_set.elements(one * 5000, EXPLICIT))
+
+
+def lying(content: bytes) -> data_set.Read:
+    return lambda start, length: content[start : start + length]
+
+
+@pytest.mark.parametrize("name", SOUND)
+@pytest.mark.parametrize("window", [64, 1 << 10, 64 << 10])
+def test_an_image_read_in_windows_is_the_image_read_at_once(
+    name: str, window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_set, "WINDOW", window)
+    content, syntax = SOUND[name]
+    if syntax in header.DEFLATED:
+        read: data_set.Read = data_set.Inflated([content], 1 << 24)
+    else:
+        read = lying(content)
+    whole = list(data_set.elements(content, syntax))
+
+    walked = list(data_set.walk(read, syntax))
+
+    assert [(one.tag, one.vr, one.items) for one in walked] == [
+        (one.tag, one.vr, one.items) for one in whole
+    ]
+    for one, other in zip(walked, whole, strict=True):
+        if one.span is None:
+            assert one.value == other.value
+        else:
+            assert other.value is not None
+            assert one.span[1] == len(other.value) > window
+    if syntax == IMPLICIT:
+        written = b"".join(data_set.explicit(data_set.walk(read, syntax), read))
+        assert written == b"".join(data_set.explicit(whole))
+        data_set.check(read, syntax)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, (_, syntax) in SOUND.items() if syntax == IMPLICIT]
+)
+def test_what_is_checked_can_be_written_wherever_it_was_cut(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_set, "WINDOW", 256)
+    content, syntax = SOUND[name]
+    for end in range(0, len(content), max(1, len(content) // 50)):
+        read = lying(content[:end])
+        try:
+            data_set.check(read, syntax)
+        except MalformedDataSet:
+            continue
+        for _ in data_set.explicit(data_set.walk(read, syntax), read):
+            pass
+
+
+def test_a_deflated_image_is_never_cut_in_silence() -> None:
+    deflated = zlib.compress(bytes(1 << 16), wbits=-15)
+    for sent, limit in ((deflated, 1 << 15), (deflated[:-8], 1 << 20), (b"\xff" * 64, 1 << 20)):
+        inflated = data_set.Inflated([sent], limit)
+        with pytest.raises(MalformedDataSet):
+            inflated(0, 1 << 20)
+    assert data_set.Inflated([deflated], 1 << 16)(0, 1 << 20) == bytes(1 << 16)
+    monster = zlib.compress(bytes(header.INFLATE_LIMIT + 1), wbits=-15)
+    with pytest.raises(MalformedDataSet, match="more than"):
+        list(data_set.elements(monster, str(DeflatedExplicitVRLittleEndian)))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import random
 import socket
 import threading
 import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,10 @@ from exchange import consent, errors, ingest, retrieval
 from exchange.errors import ExchangeError, NotAuthenticated
 from exchange.policy import Requester
 from exchange_dicom import instance, multipart, part10, status, web_errors, web_search
-from exchange_dicom.web import dicomweb
+from exchange_dicom.web import RECEPTIONS, dicomweb
 from exchange_dicom.web_store import KEPT_FOR_REVIEW, Limits
 from exchange_storage.filesystem import FilesystemStore
+from exchange_storage.objects import StoreUnavailable
 from exchange_storage.records import AuditRecord, Instance
 from exchange_storage.search import Level
 
@@ -418,6 +420,43 @@ def test_too_much_in_one_request_is_refused_with_413(door: Door) -> None:
     assert door.instances() == 0
 
 
+def silent(door: Door, sent: bytes = b"") -> socket.socket:
+    """A sender that stops within a body."""
+    host, _, port = door.root.split("/")[2].partition(":")
+    here = socket.create_connection((host, int(port)), timeout=60)
+    here.sendall(
+        b"POST /dicom-web/studies HTTP/1.1\r\nHost: exchange\r\nContent-Length: 1000000\r\n"
+        b"Authorization: Bearer beicheng\r\n"
+        b'Content-Type: multipart/related; type="application/dicom"; boundary=b\r\n\r\n' + sent
+    )
+    return here
+
+
+def test_a_sender_that_stops_is_given_up_and_what_came_whole_is_kept(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exchange_dicom.web.PATIENCE", 0.05)
+    with silent(door, in_parts(ct(1), ct(2))[:-200]) as here:
+        assert here.recv(1 << 16).startswith(b"HTTP/1.1 408")
+
+
+def test_senders_that_stop_keep_nobody_from_searching(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exchange_dicom.web.PATIENCE", 3600.0)
+    with ExitStack() as senders:
+        here = [senders.enter_context(silent(door)) for _ in range(RECEPTIONS)]
+        while (answer := door.send(ct())).status_code != 503:
+            pass  # until all of them have been let in
+        assert answer.headers["retry-after"]
+        assert door.found("studies") is not None
+        for one in here:
+            one.shutdown(socket.SHUT_RDWR)
+    while door.send(ct()).status_code == 503:
+        pass
+    assert door.instances() == 1
+
+
 def test_a_clinician_stores_nothing(door: Door) -> None:
     answer = door.send(ct(), who="dr.beicheng")
 
@@ -770,6 +809,68 @@ def test_the_query_parameter_accept_goes_before_the_header(archive: Door) -> Non
     assert archive.get("studies?accept=text/html").status_code == 406
 
 
+def broken(number: int) -> bytes:
+    """An image with Implicit VR and garbage in a sequence that a reader of the index steps over."""
+    image = data_set(SOPInstanceUID=f"{SERIES}.{number}", InstanceNumber=str(number))
+    image.RequestAttributesSequence = [Dataset()]
+    image.RequestAttributesSequence[0].ScheduledProcedureStepID = "STEP"
+    written = file(image, str(ImplicitVRLittleEndian))
+    return written.replace(b"\xfe\xff\x00\xe0", b"\xff\xff\xff\xff", 1)
+
+
+def test_one_broken_image_does_not_keep_its_study_in_the_archive(door: Door) -> None:
+    assert door.send(ct(1), broken(2), ct(3)).status_code == 200
+    only = 'multipart/related; type="application/dicom"'
+
+    partial = door.get(f"studies/{STUDY}", Accept=only)
+    assert partial.status_code == 206
+    assert "1 instances are left out" in partial.headers["Warning"]
+    assert len(parts_of(partial)) == 2
+
+    whole = door.get(f"studies/{STUDY}", Accept=f"{only}; transfer-syntax=*")
+    assert whole.status_code == 200
+    assert [kind["content-type"].rpartition("=")[2] for kind, _ in parts_of(whole)] == [
+        EXPLICIT,
+        str(ImplicitVRLittleEndian),
+        EXPLICIT,
+    ]
+    assert body_of(parts_of(whole)[1][1]) == body_of(broken(2))
+
+    one = f"studies/{STUDY}/series/{SERIES}/instances/{SERIES}.2"
+    assert door.get(one, Accept=only).status_code == 406
+    assert door.get(one, Accept="application/dicom; transfer-syntax=*").status_code == 200
+    assert len(door.get(f"studies/{STUDY}/metadata").json()) == 3
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+def test_a_large_image_is_written_anew_piece_by_piece(
+    door: Door, syntax: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exchange_dicom.data_set.PIECE", 1 << 12)
+    pixels = random.Random(1).randbytes(300_000)
+    original = data_set(PixelData=pixels, DataSetTrailingPadding=b"\0\0")
+    assert door.send(file(original, str(syntax))).status_code == 200
+
+    (sent,) = parts_of(door.get(f"studies/{STUDY}"))
+
+    assert Dataset(pydicom.dcmread(io.BytesIO(sent[1]))) == Dataset(original)
+
+
+def test_a_store_that_fails_at_the_first_piece_is_unavailable(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> Iterator[bytes]:
+        raise StoreUnavailable("the disk is gone")
+        yield b""
+
+    assert door.send(ct()).status_code == 200
+    monkeypatch.setattr(FilesystemStore, "stream", fails)
+
+    answer = door.get(f"studies/{STUDY}")
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+
+
 # Metadata
 
 
@@ -844,15 +945,25 @@ def test_the_web_door_has_an_answer_for_every_error() -> None:
 
 
 def test_an_unexpected_error_tells_the_asker_nothing_and_the_log_no_patient_data(
-    door: Door, caplog: pytest.LogCaptureFixture
+    door: Door, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def fails(*_: object) -> Iterator[bytes]:
+        raise RuntimeError(STUDY)
+
     door.send(ct())
-    (kept,) = (Path(door.city.exchange.objects._objects)).rglob("*.dcm")  # type: ignore[attr-defined]
-    kept.unlink()
+    monkeypatch.setattr(FilesystemStore, "stream", fails)
 
     answer = door.get(f"studies/{STUDY}")
 
     assert (answer.status_code, answer.json()["title"]) == (500, "Internal Server Error")
-    assert "unexpected ObjectNotFound" in caplog.text
+    assert "unexpected RuntimeError" in caplog.text
     assert STUDY not in caplog.text
     assert STUDY not in answer.text
+
+
+def test_an_image_that_the_store_has_lost_is_not_said_to_be_unknown(door: Door) -> None:
+    door.send(ct())
+    (kept,) = (Path(door.city.exchange.objects._objects)).rglob("*.dcm")  # type: ignore[attr-defined]
+    kept.unlink()
+
+    assert door.get(f"studies/{STUDY}").status_code == 503

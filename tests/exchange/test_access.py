@@ -276,9 +276,9 @@ def test_an_interrupt_stops_its_own_request_and_leaves_no_other_waiting(city: Re
     assert persons(city) == 3
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def own_postgresql() -> Iterator[PostgreSQL]:
-    """A PostgreSQL that this test may stop."""
+    """A PostgreSQL that the tests of this module may stop, and start again."""
     with postgresql() as server:
         yield server
 
@@ -286,7 +286,7 @@ def own_postgresql() -> Iterator[PostgreSQL]:
 def test_while_the_database_is_down_nothing_is_answered_and_afterwards_all_goes_on(
     own_postgresql: PostgreSQL,
 ) -> None:
-    with region(own_postgresql.create_database()) as city:
+    with region(own_postgresql.create_schema()) as city:
         city.send("beicheng")
         own_postgresql.stop()
 
@@ -314,7 +314,7 @@ def test_a_refusal_is_recorded_though_the_connection_that_led_to_it_broke(
         own_postgresql.start()
         access.require(Action.STORE)
 
-    with region(own_postgresql.create_database()) as city:
+    with region(own_postgresql.create_schema()) as city:
         with (
             pytest.raises(Unavailable),
             city.exchange.on_behalf_of(city.clinician("nanhu")) as access,
@@ -336,7 +336,7 @@ def test_a_connection_that_breaks_during_the_request_gives_no_answer_by_halves(
 
         return unit
 
-    with region(own_postgresql.create_database()) as city:
+    with region(own_postgresql.create_schema()) as city:
         with (
             pytest.raises(Unavailable),
             city.exchange.on_behalf_of(WORKER) as access,

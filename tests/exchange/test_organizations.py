@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from region import ADMINISTRATOR, Region, credit_code
+from region import ADMINISTRATOR, Region, credit_code, region
 from sqlalchemy import select
 
 from exchange import organizations, query
@@ -109,11 +109,24 @@ def test_a_system_at_another_address_is_not_it(registered: str, address: str) ->
     assert not calls_from(registered, address)
 
 
-def test_a_caller_is_its_hospitals_system_and_treats(city: Region) -> None:
-    caller = organizations.caller(city.exchange, "NANHU", "::ffff:127.0.0.1")
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def settled(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Region]:
+    """Three hospitals, on each kind of database, for tests that change nothing."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('settled') / 'exchange.sqlite'}"
+    else:
+        url = request.getfixturevalue("postgresql_server").create_schema()
+    with region(url) as made:
+        yield made
+
+
+def test_a_caller_is_its_hospitals_system_and_treats(settled: Region) -> None:
+    caller = organizations.caller(settled.exchange, "NANHU", "::ffff:127.0.0.1")
 
     assert caller is not None
-    assert (caller.role, caller.organization) == (Role.SYSTEM, city.ids["nanhu"])
+    assert (caller.role, caller.organization) == (Role.SYSTEM, settled.ids["nanhu"])
     assert (caller.purpose, caller.address, caller.door) == (
         Purpose.TREATMENT,
         "127.0.0.1",
@@ -133,8 +146,8 @@ def test_a_caller_is_its_hospitals_system_and_treats(city: Region) -> None:
         ("\ud800", "127.0.0.1"),
     ],
 )
-def test_everybody_else_is_nobody(city: Region, title: str, address: str) -> None:
-    assert organizations.caller(city.exchange, title, address) is None
+def test_everybody_else_is_nobody(settled: Region, title: str, address: str) -> None:
+    assert organizations.caller(settled.exchange, title, address) is None
 
 
 def test_an_entity_with_a_certificate_is_known_by_that_alone(city: Region) -> None:
@@ -416,22 +429,22 @@ def test_a_hospital_may_be_registered_without_sharing(city: Region) -> None:
     ],
 )
 def test_what_is_malformed_or_taken_registers_nothing(
-    city: Region, changed: dict[str, object], message: str
+    settled: Region, changed: dict[str, object], message: str
 ) -> None:
     with pytest.raises(Invalid, match=message):
-        register(city, **changed)
+        register(settled, **changed)
 
-    with city.exchange.database.reading() as session:
+    with settled.exchange.database.reading() as session:
         assert len(organizations.everyone(session)) == 3
         assert len(session.scalars(select(ApplicationEntity)).all()) == 3
 
 
-def test_only_an_administrator_registers(city: Region) -> None:
+def test_only_an_administrator_registers(settled: Region) -> None:
     with (
         pytest.raises(Refused),
-        city.exchange.on_behalf_of(city.clinician("nanhu")) as access,
+        settled.exchange.on_behalf_of(settled.clinician("nanhu")) as access,
     ):
         organizations.add_entity(access, "nanhu", Entity(title="MINE", address="::1"))
 
-    with pytest.raises(NotFound), city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+    with pytest.raises(NotFound), settled.exchange.on_behalf_of(ADMINISTRATOR) as access:
         organizations.add_entity(access, "nowhere", Entity(title="MINE", address="::1"))

@@ -241,7 +241,7 @@ def test_what_a_clinician_may_see_is_what_sql_selects(
 
 @pytest.fixture(scope="module")
 def on_postgresql(request: pytest.FixtureRequest) -> Iterator[Database]:
-    made = Database(request.getfixturevalue("postgresql_server").create_database())
+    made = Database(request.getfixturevalue("postgresql_server").create_schema())
     made.migrate()
     yield made
     made.close()

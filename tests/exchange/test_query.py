@@ -75,7 +75,7 @@ def filled(
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path_factory.mktemp('query') / 'exchange.sqlite'}"
     else:
-        url = request.getfixturevalue("postgresql_server").create_database()
+        url = request.getfixturevalue("postgresql_server").create_schema()
     with region(url) as made:
         yield fill(made)
 

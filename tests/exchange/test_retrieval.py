@@ -22,7 +22,7 @@ def filled(
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path_factory.mktemp('retrieval') / 'exchange.sqlite'}"
     else:
-        url = request.getfixturevalue("postgresql_server").create_database()
+        url = request.getfixturevalue("postgresql_server").create_schema()
     with region(url) as city:
         for series, number in (("10", "10"), ("10", "9"), ("9", "1"), ("10", "x"), ("9", "2")):
             city.send(

@@ -11,10 +11,11 @@ from fastapi import APIRouter, Request
 from httpx2 import ASGITransport, AsyncClient
 from pydantic import AnyHttpUrl
 from starlette.testclient import TestClient
+from starlette.types import Message
 from structlog.testing import capture_logs
 
 from exchange.access import Exchange
-from exchange_server.app import QUERY_LIMIT, Door, create_app
+from exchange_server.app import Door, create_app
 from exchange_server.authentication import Identify
 from exchange_server.composition import application, tokens
 from exchange_server.keys import make_keys
@@ -149,24 +150,43 @@ def test_a_body_that_is_too_long_is_refused_but_by_the_door_for_instances(
 
 
 def test_a_query_longer_than_any_question_is_refused_at_every_door(
-    exchange: Exchange, settings: Settings
+    exchange: Exchange, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("exchange_server.app.QUERY_LIMIT", 1000)
     asked = client(exchange, settings, probe())
-    assert asked.get("/probe/link?" + "x" * QUERY_LIMIT).status_code == 200
+    assert asked.get("/probe/link?" + "x" * 1000).status_code == 200
     with capture_logs() as logged:
-        answer = asked.get("/probe/link?" + "x" * (QUERY_LIMIT + 1))
+        answer = asked.get("/probe/link?" + "x" * 1001)
     assert answer.status_code == 414
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert [one["status"] for one in logged] == ["414"]
 
 
-def test_a_body_that_does_not_come_in_time_is_given_up(
+def test_a_body_that_does_not_come_is_given_up(
     exchange: Exchange, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exchange_server.app.BODY_SECONDS", 0.0)
-    asked = client(exchange, settings, probe())
-    answer = asked.post("/probe/patients/1", content=iter([b"first"]))
-    assert (answer.status_code, answer.headers["connection"]) == (408, "close")
+    monkeypatch.setattr("exchange_server.app.BODY_SECONDS", 0.01)
+    app = create_app(exchange, settings, tokens(settings), (probe(),))
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/probe/patients/1",
+        "query_string": b"",
+        "headers": [],
+    }
+    anyio.run(app, scope, receive, send)
+    assert sent[0]["status"] == 408
+    assert (b"connection", b"close") in sent[0]["headers"]
 
 
 def test_health_is_told_while_every_thread_is_busy(exchange: Exchange, settings: Settings) -> None:

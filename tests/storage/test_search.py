@@ -55,7 +55,7 @@ def database(
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path_factory.mktemp('search') / 'exchange.sqlite'}"
     else:
-        url = request.getfixturevalue("postgresql_server").create_database()
+        url = request.getfixturevalue("postgresql_server").create_schema()
     made = Database(url, connections=4)
     made.migrate()
     yield made
