@@ -127,6 +127,10 @@ class _Manners:
         began = time.perf_counter()
         status = 500
         door = next((one for one in self._doors if scope["path"].startswith(one.prefix)), None)
+        method = scope["method"]
+        if method == "HEAD":  # is what GET is, and the server sends no body (RFC 9110 9.3.2)
+            scope = {**scope, "method": "GET"}
+        showed_token = "authorization" in Headers(scope=scope)
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -135,6 +139,10 @@ class _Manners:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
+                challenge = headers.get("WWW-Authenticate", "")
+                if status == 401 and showed_token and challenge.startswith("Bearer"):
+                    joined = ", " if " " in challenge else " "
+                    headers["WWW-Authenticate"] = f'{challenge}{joined}error="invalid_token"'
                 if scope["scheme"] == "https":
                     headers.setdefault("Strict-Transport-Security", "max-age=31536000")
             await send(message)
@@ -151,7 +159,7 @@ class _Manners:
             observe(
                 REQUEST,
                 time.perf_counter() - began,
-                method=scope["method"] if scope["method"] in _METHODS else "other",
+                method=method if method in _METHODS else "other",
                 route=_template(scope, door),
                 status=str(status),
                 also={"client": (scope.get("client") or ("",))[0]},

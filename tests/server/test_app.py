@@ -242,3 +242,29 @@ def test_no_door_opens_without_a_token(exchange: Exchange, settings: Settings, p
     answer = TestClient(application(exchange, settings)).get(path)
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/fhir/metadata"])
+def test_a_probe_by_head_is_answered_as_get_is_but_for_the_body(
+    exchange: Exchange, settings: Settings, path: str
+) -> None:
+    asked = TestClient(application(exchange, settings))
+
+    by_head, by_get = asked.head(path), asked.get(path)
+
+    assert by_head.status_code == by_get.status_code
+    assert by_head.headers["content-type"] == by_get.headers["content-type"]
+
+
+@pytest.mark.parametrize("path", ["/fhir/Patient", "/dicom-web/studies"])
+def test_a_token_that_is_not_accepted_is_told_from_one_that_is_missing(
+    exchange: Exchange, settings: Settings, path: str
+) -> None:
+    asked = TestClient(application(exchange, settings))
+
+    without = asked.get(path).headers["www-authenticate"]
+    forged = asked.get(path, headers={"Authorization": "Bearer e.e.e"}).headers["www-authenticate"]
+
+    assert without.startswith("Bearer")
+    assert "invalid_token" not in without
+    assert 'error="invalid_token"' in forged
