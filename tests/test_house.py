@@ -25,7 +25,7 @@ ROOMS = [
     ROOT / "fhir/exchange_fhir",
 ]
 MODULES = sorted(module for room in ROOMS for module in room.rglob("*.py"))
-LONGEST = 830
+LONGEST = 700
 NAMES_OF_NOTHING = {
     "service", "manager", "helper", "helpers", "util", "utils", "common", "base", "interfaces",
     "dto", "schemas", "crud",

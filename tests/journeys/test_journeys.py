@@ -272,20 +272,9 @@ def test_j8_other_bytes_under_a_known_uid_are_kept_and_the_first_stays_primary(
     assert [one.PixelData for one in served] == [read(first).PixelData]
     checked = region.run("check")
     assert "0 objects have no row" in checked.stderr
-    with create_engine(
-        region.settings.get(
-            "EXCHANGE_DATABASE_URL", f"sqlite:///{region.home}/exchange/index.sqlite"
-        )
-    ).connect() as connection:
-        waiting = connection.execute(
-            text(
-                "SELECT conflict.reason FROM conflict JOIN instance "
-                "ON instance.id = conflict.instance_id "
-                "WHERE conflict.settled IS NULL AND instance.sop_instance_uid = :uid"
-            ),
-            {"uid": instance},
-        ).scalars()
-        assert list(waiting) == ["another instance has this SOP Instance UID"]
+    listed = region.run("conflict", "list").stdout.splitlines()
+    (waiting,) = (line.split("\t") for line in listed if instance in line)
+    assert waiting[1:3] == ["bc", "another instance has this SOP Instance UID"]
 
 
 def test_an_unknown_caller_is_rejected_and_dcmtk_says_why(region: RunningExchange) -> None:
