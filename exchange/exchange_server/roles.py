@@ -77,6 +77,7 @@ def _node(settings: Settings) -> None:
 
 
 def _worker(settings: Settings) -> None:
+    os.nice(10)  # later work yields the processor to those who wait for an answer
     exchange = composition.open_exchange(settings)
     worker = composition.worker(exchange, settings)
     stop = threading.Event()
