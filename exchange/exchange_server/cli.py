@@ -94,6 +94,8 @@ def init(
     exchange = composition.initialise(given)
     try:
         with exchange.on_behalf_of(terminal.operator()) as access:
+            if users.by_name(access.session, name) is not None:
+                raise Invalid(f"{given.data} is set up already; `exchange user add` makes users")
             users.add(
                 access,
                 name=name,
