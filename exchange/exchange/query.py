@@ -179,10 +179,11 @@ def find(
         else None
     )
     patients = {row.Patient.id for row in rows}
+    people = {(row.Patient.person_id, row.Patient.person_id or row.Patient.id) for row in rows}
     studies = {row.Study.study_instance_uid for row in rows} if level > Level.PATIENT else set()
     access.note(
         Action.SEARCH,
-        patient=min(patients) if len(patients) == 1 else None,
+        patient=min(patients) if len(people) == 1 else None,
         study=min(studies) if len(studies) == 1 else "",
         detail={
             "level": level.name,

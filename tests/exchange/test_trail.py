@@ -7,7 +7,7 @@ from region import ADMINISTRATOR, ID_CARD, Region
 
 from exchange import conflicts, query, retrieval, trail
 from exchange.errors import NotFound, Refused
-from exchange_storage.search import Level
+from exchange_storage.search import Level, Number, Values
 
 
 @pytest.fixture
@@ -29,6 +29,11 @@ def test_asked_at_one_hospital_the_trail_tells_of_the_person_at_every_hospital(
     with looked_at.exchange.on_behalf_of(ADMINISTRATOR) as access:
         found = trail.records(access, patient=("beicheng", "A1"))
 
+    with looked_at.exchange.on_behalf_of(looked_at.clinician("beicheng")) as access:
+        query.find(access, Level.STUDY, [Number(access.organization, Values(("A1",)))], limit=10)
+    with looked_at.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        (search, *_) = trail.records(access, limit=1, patient=("nanhu", "B1"))
+    assert (search["requester"], search["action"]) == ("dr.beicheng", "search")
     looks = [(one["requester"], one["study"]) for one in found if one["action"] == "retrieve"]
     assert looks == [("dr.dongshan", "1.2.2")]
     assert all(one["study"] != "1.2.3" for one in found)
