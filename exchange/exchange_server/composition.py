@@ -76,21 +76,24 @@ def open_exchange(settings: Settings) -> Exchange:
 
 
 def open_store(settings: Settings) -> ObjectStore:
-    """The object store that `settings` describe. Raises StoreFull, StoreUnavailable."""
+    """The object store that `settings` describe. Raises Invalid, StoreFull, StoreUnavailable."""
     match settings.object_store:
         case "filesystem":
             return FilesystemStore(settings.data / "objects")
         case "s3":
             spool = settings.spool or settings.data / "spool"
-            remote = S3Store.connect(
-                settings.s3_endpoint,
-                settings.s3_access_key,
-                settings.s3_secret_key.get_secret_value(),
-                settings.s3_bucket,
-                secure=settings.s3_secure,
-                region=settings.s3_region,
-                staging=spool / "remote-staging",
-            )
+            try:
+                remote = S3Store.connect(
+                    settings.s3_endpoint,
+                    settings.s3_access_key,
+                    settings.s3_secret_key.get_secret_value(),
+                    settings.s3_bucket,
+                    secure=settings.s3_secure,
+                    region=settings.s3_region,
+                    staging=spool / "remote-staging",
+                )
+            except ValueError as error:  # the SDK's own, of a malformed bucket or endpoint
+                raise Invalid(f"the settings of the S3 store are not valid: {error}") from error
             return SpooledStore(FilesystemStore(spool), remote)
 
 

@@ -314,8 +314,10 @@ def log_to_stderr(*, level: str, form: str, role: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    for loud in ("pydicom", "pynetdicom", "urllib3", "alembic", "asyncio"):
+    for loud in ("pydicom", "pynetdicom", "alembic", "asyncio"):
         logging.getLogger(loud).setLevel(logging.WARNING)
+    # Its warnings of a retry hold the path: an object's key, and so the study's UID.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
 def _told_by(role: str) -> structlog.typing.Processor:

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
 from exchange.errors import Invalid
+from exchange_server import composition
 from exchange_server.settings import Settings, load
 
 
@@ -95,3 +96,18 @@ def test_every_setting_is_described_and_none_is_a_secret_by_default() -> None:
 def test_nobody_outside_is_served_unless_it_was_set() -> None:
     told = load()
     assert set(told.http_addresses) | set(told.dimse_addresses) <= {"127.0.0.1", "::1"}
+
+
+def test_a_malformed_bucket_is_told_in_words(tmp_path: Path) -> None:
+    wrong = Settings(
+        data=tmp_path,
+        object_store="s3",
+        s3_endpoint="127.0.0.1:1",
+        s3_access_key="key",
+        s3_secret_key=SecretStr("secret"),
+        s3_bucket="x",
+        s3_secure=False,
+    )
+
+    with pytest.raises(Invalid, match="S3"):
+        composition.open_store(wrong)
