@@ -15,6 +15,17 @@ from exchange_storage.search import Level
 VERIFICATION = "1.2.840.10008.1.1"
 PATIENT_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.1.1"
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+PATIENT_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.1.2"
+STUDY_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
+PATIENT_ROOT_GET = "1.2.840.10008.5.1.4.1.2.1.3"
+STUDY_ROOT_GET = "1.2.840.10008.5.1.4.1.2.2.3"
+STORAGE_COMMITMENT_PUSH = "1.2.840.10008.1.20.1"
+STORAGE_COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
+"""Its well-known SOP Instance (PS3.4 J.3.5)."""
+MODALITY_WORKLIST_FIND = "1.2.840.10008.5.1.4.31"
+PERFORMED_PROCEDURE_STEP = "1.2.840.10008.3.1.2.3.3"
+PERFORMED_PROCEDURE_STEP_RETRIEVE = "1.2.840.10008.3.1.2.3.4"
+INSTANCE_AVAILABILITY_NOTIFICATION = "1.2.840.10008.5.1.4.33"
 
 FIND_LEVELS: dict[str, tuple[Level, ...]] = {
     PATIENT_ROOT_FIND: (Level.PATIENT, Level.STUDY, Level.SERIES, Level.IMAGE),
@@ -36,16 +47,15 @@ STORAGE: frozenset[str] = frozenset(
 )
 """The storage SOP classes of the registry."""
 
-_UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+"""For everything that is not an object, in our order of preference."""
 
 
-def supported(abstract_syntax: str) -> TransferSyntaxes | None:
-    """The transfer syntaxes for a proposed abstract syntax, or None where it is not served.
+def stored(abstract_syntax: str) -> TransferSyntaxes | None:
+    """The transfer syntaxes in which an abstract syntax is stored, or None where it is not.
 
     Whatever the registry does not know is taken for a private storage SOP class.
     """
-    if abstract_syntax == VERIFICATION or abstract_syntax in FIND_LEVELS:
-        return TransferSyntaxes(_UNCOMPRESSED)
     if abstract_syntax in STORAGE or abstract_syntax not in UID_dictionary:
         return TransferSyntaxes(TRANSFER_SYNTAXES, proposer_chooses=True)
     return None

@@ -62,6 +62,20 @@ class Action(StrEnum):
     AUDIT = "audit"
     ADMINISTER = "administer"
     LINK = "link"
+    COMMIT = "commit"
+    """Have the exchange answer for instances (storage commitment)."""
+    ORDER = "order"
+    """Place, change or read the hospital's own imaging orders and its worklist."""
+    PERFORM = "perform"
+    """Say what was performed, and what was sent."""
+    FORWARD = "forward"
+    """Send a hospital's studies to somebody, unasked."""
+    REJECT = "reject"
+    """Take an instance out of use."""
+    DESTROY = "destroy"
+    """Delete what a rule no longer keeps."""
+    REVIEW = "review"
+    """Settle a conflict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +127,13 @@ _ROLES: dict[Action, frozenset[Role]] = {
     Action.AUDIT: frozenset({Role.ADMINISTRATOR}),
     Action.ADMINISTER: frozenset({Role.ADMINISTRATOR}),
     Action.LINK: frozenset({Role.EXCHANGE}),
+    Action.COMMIT: frozenset({Role.SYSTEM, Role.EXCHANGE}),
+    Action.ORDER: frozenset({Role.SYSTEM, Role.ADMINISTRATOR}),
+    Action.PERFORM: frozenset({Role.SYSTEM, Role.ADMINISTRATOR}),
+    Action.FORWARD: frozenset({Role.EXCHANGE}),
+    Action.REJECT: frozenset({Role.SYSTEM, Role.ADMINISTRATOR}),
+    Action.DESTROY: frozenset({Role.EXCHANGE, Role.ADMINISTRATOR}),
+    Action.REVIEW: frozenset({Role.ADMINISTRATOR}),
 }
 
 

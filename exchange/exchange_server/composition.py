@@ -109,8 +109,9 @@ def tokens(settings: Settings) -> Tokens:
 
 def dicom_node(exchange: Exchange, settings: Settings) -> Acceptor:
     """The DICOM node, bound and not yet serving. Raises Invalid, Unavailable for its port."""
+    from exchange_dicom.conversation import Limits
     from exchange_dicom.negotiation import Conduct
-    from exchange_dicom.node import Limits, node
+    from exchange_dicom.node import node
 
     conduct = Conduct(
         maximum_length=settings.dimse_maximum_length,

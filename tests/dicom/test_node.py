@@ -48,10 +48,12 @@ from sqlalchemy import func, select
 from exchange import check, organizations
 from exchange.organizations import Entity
 from exchange_dicom.contexts import STORAGE
+from exchange_dicom.conversation import Limits
 from exchange_dicom.dimse import NO_DATA_SET, CommandField, Element, encode, request
+from exchange_dicom.find import IDENTIFIER_LENGTH
 from exchange_dicom.header import DataSetError
 from exchange_dicom.negotiation import Conduct
-from exchange_dicom.node import IDENTIFIER_LENGTH, Limits, node
+from exchange_dicom.node import node
 from exchange_dicom.part10 import read_file_meta
 from exchange_dicom.pdu import (
     COMMAND,
@@ -303,7 +305,7 @@ def test_operations_that_a_context_does_not_have_are_not_recognized(served: Serv
         assert pacs.ask(STUDY_FIND, move, identifier()).status == UNRECOGNIZED_OPERATION
         assert pacs.ask(CT, bare).status == UNRECOGNIZED_OPERATION
         assert pacs.ask(CT, action).status == UNRECOGNIZED_OPERATION
-        assert pacs.ask(CT, find, identifier()).status == NO_SUCH_SOP_CLASS
+        assert pacs.ask(CT, find, identifier()).status == UNRECOGNIZED_OPERATION
         assert pacs.echo() == SUCCESS
     assert served.held() == (0, 0, 0)
 

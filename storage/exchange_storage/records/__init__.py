@@ -2,7 +2,15 @@
 
 from exchange_storage.records.audit import AuditHead, AuditRecord
 from exchange_storage.records.clinical import ResourceVersion
+from exchange_storage.records.commitment import Commitment, CommitmentReference
 from exchange_storage.records.imaging import Conflict, Instance, Series, Study
+from exchange_storage.records.lifecycle import (
+    Destroyed,
+    LegalHold,
+    Rejection,
+    RetentionRule,
+)
+from exchange_storage.records.order import ExpectedInstance, Order, PerformedStep, Tally
 from exchange_storage.records.people import (
     Agreement,
     ApplicationEntity,
@@ -16,6 +24,7 @@ from exchange_storage.records.people import (
     User,
 )
 from exchange_storage.records.record import Record
+from exchange_storage.records.routing import Delivered, Delivery, Route
 from exchange_storage.records.sharing import Consent
 from exchange_storage.records.work import Change, Job
 
@@ -25,20 +34,33 @@ __all__ = [
     "AuditHead",
     "AuditRecord",
     "Change",
+    "Commitment",
+    "CommitmentReference",
     "Conflict",
     "Consent",
+    "Delivered",
+    "Delivery",
+    "Destroyed",
+    "ExpectedInstance",
     "Instance",
     "Job",
+    "LegalHold",
     "Link",
     "NameKind",
+    "Order",
     "Organization",
     "Patient",
     "PatientIdentifier",
     "PatientName",
+    "PerformedStep",
     "Person",
     "Record",
+    "Rejection",
     "ResourceVersion",
+    "RetentionRule",
+    "Route",
     "Series",
     "Study",
+    "Tally",
     "User",
 ]

@@ -25,6 +25,10 @@ class Organization(Record):
     issuer: Mapped[UID] = mapped_column(unique=True)
     """The OID under which this hospital issues patient numbers."""
     registered: Mapped[datetime]
+    association_limit: Mapped[int | None] = mapped_column(default=None)
+    """Associations at a time in one node process; None for the node's own limit."""
+    rate_limit: Mapped[int | None] = mapped_column(default=None)
+    """Instances a second in one node process; None for no limit."""
 
 
 class ApplicationEntity(Record):

@@ -1,0 +1,48 @@
+"""One association of the node: who is at the other end, and the services that answer them.
+
+A service is a function for one message. `node` tabulates which one serves which operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from exchange.access import Exchange
+from exchange.policy import Requester
+from exchange_dicom import dimse
+from exchange_dicom.association import Association, Message
+
+MATCHES = 5000
+"""A C-FIND with more matches than this is refused as too broad."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much one association may ask for."""
+
+    instance_bytes: int = 8 << 30
+    matches: int = MATCHES
+    associations: int = 200
+
+
+@dataclass(slots=True, kw_only=True)
+class Conversation:
+    """An established association, on behalf of one hospital."""
+
+    exchange: Exchange
+    association: Association
+    ae_title: str
+    """Our own."""
+    limits: Limits
+    requester: Requester
+    extended: dict[str, bytes]
+    """Extended negotiation granted, by SOP class (PS3.4 C.5.1.1)."""
+
+    def answer(self, message: Message, code: int, comment: str = "") -> None:
+        """Send the response to `message`, without a data set."""
+        response = dimse.response(message.command, code, error_comment=comment)
+        self.association.send(message.context.context_id, response)
+
+
+Service = Callable[[Conversation, Message], None]

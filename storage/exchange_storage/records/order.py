@@ -1,0 +1,114 @@
+"""Orders, what was performed of them, and what a hospital says that it sends."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, Index, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from exchange_storage.records.record import UID, Document, Identity, Key, Record, Text, Word
+
+
+class Order(Record):
+    """An imaging order with its scheduled procedure step (PS3.3 C.4.10, FHIR ServiceRequest).
+
+    One step for each order: a procedure of several steps is several orders with one accession
+    number and one Study Instance UID.
+    """
+
+    __tablename__ = "imaging_order"
+    __table_args__ = (
+        UniqueConstraint("organization_id", "scheduled_procedure_step_id"),
+        Index(None, "organization_id", "scheduled_date"),
+        Index(None, "patient_id"),
+        Index(None, "study_instance_uid"),
+    )
+
+    id: Mapped[Key] = mapped_column(init=False)
+    organization_id: Mapped[Identity] = mapped_column(ForeignKey("organization.id"))
+    """The hospital that performs it, and on whose worklist it stands."""
+    patient_id: Mapped[Identity] = mapped_column(ForeignKey("patient.id"))
+    """The performing hospital's own record of the patient."""
+    accession_number: Mapped[Word] = mapped_column(index=True)
+    requested_procedure_id: Mapped[Word]
+    scheduled_procedure_step_id: Mapped[Word]
+    study_instance_uid: Mapped[UID]
+    """Chosen when the order is placed, so that every modality uses the same."""
+    modality: Mapped[Word]
+    body_part_examined: Mapped[Word]
+    procedure_description: Mapped[Word]
+    station_ae_title: Mapped[Word]
+    """AE title of the scheduled modality; "" for any."""
+    station_name: Mapped[Word]
+    scheduled_date: Mapped[Word]
+    """YYYYMMDD, the hospital's local time, as DICOM has it."""
+    scheduled_time: Mapped[Word]
+    performing_physician_name: Mapped[Word]
+    referring_physician_name: Mapped[Word]
+    requesting_physician_name: Mapped[Word]
+    priority: Mapped[Word]
+    """Requested Procedure Priority: STAT, HIGH, ROUTINE, MEDIUM, LOW."""
+    reason: Mapped[Text]
+    status: Mapped[Word] = mapped_column(index=True)
+    """SCHEDULED, IN PROGRESS, COMPLETED, DISCONTINUED, CANCELED."""
+    placed: Mapped[datetime]
+    changed: Mapped[datetime]
+
+
+class PerformedStep(Record):
+    """A Modality Performed Procedure Step (PS3.4 annex F): what a modality says that it did."""
+
+    __tablename__ = "performed_step"
+    __table_args__ = (
+        UniqueConstraint("organization_id", "sop_instance_uid"),
+        Index(None, "organization_id", "started"),
+    )
+
+    id: Mapped[Key] = mapped_column(init=False)
+    organization_id: Mapped[Identity] = mapped_column(ForeignKey("organization.id"))
+    sop_instance_uid: Mapped[UID]
+    study_instance_uid: Mapped[UID] = mapped_column(index=True)
+    status: Mapped[Word]
+    """IN PROGRESS, COMPLETED, DISCONTINUED."""
+    station_ae_title: Mapped[Word]
+    modality: Mapped[Word]
+    started: Mapped[Word]
+    """YYYYMMDDHHMMSS, the modality's local time."""
+    ended: Mapped[Word]
+    content: Mapped[Document]
+    """The whole step as DICOM JSON (PS3.18 annex F)."""
+    created: Mapped[datetime]
+    changed: Mapped[datetime]
+    order_id: Mapped[Identity | None] = mapped_column(
+        ForeignKey("imaging_order.id"), index=True, default=None
+    )
+
+
+class ExpectedInstance(Record):
+    """An instance that a performed step has announced."""
+
+    __tablename__ = "expected_instance"
+
+    performed_step_id: Mapped[Identity] = mapped_column(
+        ForeignKey("performed_step.id"), primary_key=True
+    )
+    sop_instance_uid: Mapped[UID] = mapped_column(primary_key=True)
+    series_instance_uid: Mapped[UID]
+
+
+class Tally(Record):
+    """What a hospital counts itself as sent on one day: the sender's side of the ledger."""
+
+    __tablename__ = "tally"
+
+    organization_id: Mapped[Identity] = mapped_column(
+        ForeignKey("organization.id"), primary_key=True
+    )
+    day: Mapped[Word] = mapped_column(primary_key=True)
+    """YYYYMMDD, local time."""
+    source: Mapped[Word] = mapped_column(primary_key=True)
+    """Who counted: an AE title, or a name of the hospital's own."""
+    studies: Mapped[int | None]
+    instances: Mapped[int | None]
+    told: Mapped[datetime]
