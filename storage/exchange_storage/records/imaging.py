@@ -103,7 +103,7 @@ class Instance(Record):
     character_set_repair: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     """What was read instead, and why, where the declaration was missing or wrong."""
     received: Mapped[datetime]
-    source: Mapped[Word] = mapped_column(default="", server_default="")
+    source: Mapped[Word] = mapped_column(default="", server_default=text("''"))
     """Who sent it: a calling AE title, or the client of a STOW-RS."""
     verified: Mapped[datetime | None] = mapped_column(default=None)
     """When the object was last read back and had its digest: by a commitment, or a scrub."""
