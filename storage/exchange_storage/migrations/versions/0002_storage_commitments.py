@@ -59,3 +59,8 @@ def upgrade() -> None:
             ["sop_instance_uid"],
             unique=False,
         )
+
+
+def downgrade() -> None:
+    op.drop_table("commitment_reference")
+    op.drop_table("commitment")

@@ -141,3 +141,10 @@ def upgrade() -> None:
             "performed_step_id", "sop_instance_uid", name=op.f("pk_expected_instance")
         ),
     )
+
+
+def downgrade() -> None:
+    op.drop_table("tally")
+    op.drop_table("expected_instance")
+    op.drop_table("performed_step")
+    op.drop_table("imaging_order")

@@ -80,3 +80,9 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("delivery_id", "instance_id", name=op.f("pk_delivered")),
     )
+
+
+def downgrade() -> None:
+    op.drop_table("delivered")
+    op.drop_table("delivery")
+    op.drop_table("route")

@@ -106,3 +106,10 @@ def upgrade() -> None:
             "organization_id", "modality", name=op.f("uq_retention_rule_organization_id_modality")
         ),
     )
+
+
+def downgrade() -> None:
+    op.drop_table("destroyed")
+    op.drop_table("rejection")
+    op.drop_table("retention_rule")
+    op.drop_table("legal_hold")

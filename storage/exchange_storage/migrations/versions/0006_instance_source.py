@@ -23,3 +23,8 @@ def upgrade() -> None:
     with op.batch_alter_table("instance", schema=None) as batch_op:
         batch_op.add_column(sa.Column("source", word(255), server_default=sa.text("''"), nullable=False))
         batch_op.add_column(sa.Column("verified", moment, nullable=True))
+
+
+def downgrade() -> None:
+    op.drop_column("instance", "verified")
+    op.drop_column("instance", "source")

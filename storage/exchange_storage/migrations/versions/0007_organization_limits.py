@@ -15,3 +15,8 @@ def upgrade() -> None:
     with op.batch_alter_table("organization", schema=None) as batch_op:
         batch_op.add_column(sa.Column("association_limit", sa.Integer(), nullable=True))
         batch_op.add_column(sa.Column("rate_limit", sa.Integer(), nullable=True))
+
+
+def downgrade() -> None:
+    op.drop_column("organization", "rate_limit")
+    op.drop_column("organization", "association_limit")
