@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,6 +41,9 @@ T = TypeVar("T")
 GROUP = 256
 """Units of work in one commit, at most: what bounds the time that a writer holds the chain."""
 
+KEEPERS = 32
+"""Objects that one process makes durable at a time, at most."""
+
 
 class Exchange:
     """An index database, an object store and the key that signs the audit trail, as one."""
@@ -50,6 +54,8 @@ class Exchange:
         self.database = database
         self.objects = objects
         self.signing_key = signing_key
+        self.keeping = ThreadPoolExecutor(KEEPERS, thread_name_prefix="keeping")
+        """Threads on which objects become durable while their rows are written."""
         self._commits = _GroupCommit(database, signing_key)
 
     def prepare(self) -> None:
@@ -82,6 +88,7 @@ class Exchange:
 
     def close(self) -> None:
         """Let go of the database and the store."""
+        self.keeping.shutdown()
         self.database.close()
         self.objects.close()
 
@@ -158,15 +165,18 @@ class Access:
             )
         )
 
-    def write(self, unit: Callable[[Session], T]) -> T:
+    def write(
+        self, unit: Callable[[Session], T], *, after: Callable[[], object] | None = None
+    ) -> T:
         """Run `unit` in a transaction, with the audit records noted so far and inside it.
 
         Units of many requests share a commit; when this returns, it is durable. A unit that raises
         undoes its own changes and its own notes, and no one else's. It may run twice: all it does
-        must be done through its session and `note`.
+        must be done through its session and `note`. It commits only when `after`, which waits for
+        something that the unit relies on, has returned; what `after` raises undoes the unit.
         """
         with translated():
-            return self.exchange._commits.run(self, unit)
+            return self.exchange._commits.run(self, unit, after)
 
     def failed(self, error: ExchangeError) -> None:
         """Record that the request ended in `error`; refusals have been recorded where they fell."""
@@ -198,6 +208,7 @@ class _Submission(Generic[T]):
     access: Access
     unit: Callable[[Session], T]
     noted: int
+    after: Callable[[], object] | None
     result: T | None = None
     error: BaseException | None = None
     done: bool = False
@@ -217,8 +228,13 @@ class _GroupCommit:
         self._committing = False
         self._committed = threading.Condition()
 
-    def run(self, access: Access, unit: Callable[[Session], T]) -> T:
-        mine = _Submission(access, unit, len(access._entries))
+    def run(
+        self,
+        access: Access,
+        unit: Callable[[Session], T],
+        after: Callable[[], object] | None,
+    ) -> T:
+        mine = _Submission(access, unit, len(access._entries), after)
         with self._committed:
             self._waiting.append(mine)
         while not mine.done:
@@ -253,6 +269,9 @@ class _GroupCommit:
                     entries += submission.access._take()
                 session.flush()
                 audit.append(session, self._key, head, entries)
+                for submission in group:
+                    if submission.after is not None:
+                        submission.after()
         except BaseException as error:
             for submission in group:
                 submission.access._rewind(submission.noted, final=len(group) == 1)

@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session
 from exchange.errors import Unavailable
 from exchange.policy import Action, Requester
 from exchange_storage.objects import ObjectStore
+from exchange_storage.prepared import Prepared
 from exchange_storage.records import AuditHead, AuditRecord
 
 GENESIS = "0" * 64
@@ -75,7 +76,7 @@ class Entry:
             "study": self.study,
             "detail": self.detail,
         }
-        text = json.dumps(told, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        text = _CANONICAL.encode(told)
         # Half of a surrogate pair has no UTF-8; the escape that JSON has for it does.
         return text.encode(errors="backslashreplace").decode()
 
@@ -88,18 +89,23 @@ class Finding:
     what: str
 
 
+_CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
 def link(previous: str, content: str) -> str:
     """The digest of a record: SHA-256 over the digest before it and its content."""
     return hashlib.sha256(f"{previous}\n{content}".encode()).hexdigest()
 
 
-_HEAD = select(AuditHead.sequence, AuditHead.digest).where(AuditHead.id == 1).with_for_update()
-_MOVE_HEAD = (
+_HEAD = Prepared(
+    select(AuditHead.sequence, AuditHead.digest).where(AuditHead.id == 1).with_for_update()
+)
+_MOVE_HEAD = Prepared(
     update(AuditHead)
     .where(AuditHead.id == 1)
     .values({name: bindparam(f"new_{name}") for name in ("sequence", "digest", "signature")})
 )
-_ADD = insert(AuditRecord)
+_ADD = Prepared(insert(AuditRecord), [column.key for column in AuditRecord.__table__.columns])
 _WHOLE = select(
     # As text: whoever edits a row may put anything there, and that must be named, not raised.
     *(
@@ -121,7 +127,7 @@ def lock(session: Session) -> tuple[int, str]:
 
     Returns the last sequence number and digest. Raises Unavailable when somebody has removed it.
     """
-    head = session.connection().execute(_HEAD).one_or_none()
+    head = _HEAD.first(session.connection(), {})
     if head is None:
         raise Unavailable("the head of the audit trail is missing: nothing can be recorded")
     return head.sequence, head.digest
@@ -139,11 +145,24 @@ def append(
         sequence += 1
         content = entry.content(sequence)
         digest = link(digest, content)
-        rows.append(_columns(content) | {"content": content, "digest": digest})
+        rows.append(
+            {
+                "sequence": sequence,
+                "recorded": entry.at,
+                "action": entry.action.value,
+                "outcome": entry.outcome.value,
+                "requester": _word(entry.requester.name, 255),
+                "organization_id": entry.requester.organization,
+                "patient_id": entry.patient,
+                "study_instance_uid": _word(entry.study, 64),
+                "content": content,
+                "digest": digest,
+            }
+        )
     connection = session.connection()
-    connection.execute(_ADD, rows)
+    _ADD.run_many(connection, rows)
     moved = _signed(key, sequence, digest)
-    connection.execute(_MOVE_HEAD, {f"new_{name}": value for name, value in moved.items()})
+    _MOVE_HEAD.run(connection, {f"new_{name}": value for name, value in moved.items()})
 
 
 def verify(

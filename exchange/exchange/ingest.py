@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import bindparam, case, insert, select, update
+from sqlalchemy import Table, bindparam, case, insert, select, update
 from sqlalchemy.orm import Session
 
 from exchange import identity, jobs
@@ -27,6 +27,7 @@ from exchange.errors import Invalid, TooLarge
 from exchange.policy import Action
 from exchange_storage import names
 from exchange_storage.objects import Bytes, Staged
+from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     Change,
     Conflict,
@@ -35,6 +36,7 @@ from exchange_storage.records import (
     Patient,
     PatientIdentifier,
     PatientName,
+    Record,
     Series,
     Study,
 )
@@ -51,7 +53,7 @@ _KEYS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID
 
 
 # Built once: putting a statement together costs SQLAlchemy more than SQLite takes to run it.
-_HELD = (
+_HELD = Prepared(
     select(Instance.digest, Instance.is_primary, Instance.organization_id, Conflict.reason)
     .outerjoin(Conflict, Conflict.instance_id == Instance.id)
     .where(Instance.sop_instance_uid == bindparam("uid"))
@@ -63,25 +65,37 @@ _KNOWN = (
     Patient.organization_id,
     *(a.column for a in ATTRIBUTES.values() if a.level is Level.PATIENT),
 )
-_SERIES = (
+_SERIES = Prepared(
     select(Series.id.label("series_row"), *_KNOWN)
     .join(Study, Study.id == Series.study_id)
     .join(Patient, Patient.id == Study.patient_id)
     .where(Series.series_instance_uid == bindparam("uid"))
 )
-_STUDY = (
+_STUDY = Prepared(
     select(*_KNOWN)
     .join(Patient, Patient.id == Study.patient_id)
     .where(Study.study_instance_uid == bindparam("uid"))
 )
-_IDENTIFIERS = select(PatientIdentifier.system, PatientIdentifier.value).where(
-    PatientIdentifier.patient_id == bindparam("patient")
+_IDENTIFIERS = Prepared(
+    select(PatientIdentifier.system, PatientIdentifier.value).where(
+        PatientIdentifier.patient_id == bindparam("patient")
+    )
 )
-_ADD_INSTANCE = insert(Instance).returning(Instance.id)
-_ADD_SERIES = insert(Series).returning(Series.id)
-_ADD_STUDY = insert(Study).returning(Study.id)
-_ADD_CHANGE = insert(Change)
-_TOUCH_STUDY = (
+
+
+def _insert(record: type[Record], *keys: str) -> Prepared:
+    """An INSERT of whole records, but for their `id`; gives back `keys`."""
+    table = cast(Table, record.__table__)
+    columns = [column.key for column in table.columns if column.key not in {"id", "sequence"}]
+    given = insert(table)
+    return Prepared(given.returning(*(table.c[key] for key in keys)) if keys else given, columns)
+
+
+_ADD_INSTANCE = _insert(Instance, "id")
+_ADD_SERIES = _insert(Series, "id")
+_ADD_STUDY = _insert(Study, "id")
+_ADD_CHANGE = _insert(Change)
+_TOUCH_STUDY = Prepared(
     update(Study)
     .where(Study.id == bindparam("study"))
     .values(
@@ -166,18 +180,23 @@ def receive(access: Access, incoming: Incoming, received: Received) -> Receipt:
             raise Invalid(f"{keyword} is not a UID of at most 64 digits and dots")
     digest = incoming.staged.digest
     key = object_key(uids, digest)
-    size = incoming.staged.keep(key).size
+    # It becomes durable while the index is written, and the index commits only after it.
+    kept = access.exchange.keeping.submit(incoming.staged.keep, key)
     row = {
         "organization_id": access.organization,
         "key": key,
         "digest": digest,
-        "size": size,
+        "size": incoming.written,
+        "source": access.requester.name,
+        "verified": None,
         "transfer_syntax_uid": received.transfer_syntax_uid,
         "character_set": received.character_set[:255],
         "character_set_repair": received.character_set_repair,
         **_columns(Level.IMAGE, received.attributes),
     }
-    return access.write(lambda session: _index(access, session, received, row))
+    return access.write(
+        lambda session: _index(access, session, received, dict(row)), after=kept.result
+    )
 
 
 def object_key(uids: Mapping[str, str], digest: str) -> str:
@@ -194,7 +213,7 @@ def _index(access: Access, session: Session, received: Received, row: dict[str, 
     row["received"] = now
     uid, study_uid = row["sop_instance_uid"], received.attributes["StudyInstanceUID"]
     connection = session.connection()
-    held = connection.execute(_HELD, {"uid": uid}).all()
+    held = _HELD.all(connection, {"uid": uid})
     detail = {"instance": uid, "digest": row["digest"]}
     for known in held:
         if (known.digest, known.organization_id) == (row["digest"], access.organization):
@@ -208,10 +227,10 @@ def _index(access: Access, session: Session, received: Received, row: dict[str, 
     )
     if isinstance(place, str):
         return _conflict(access, session, received, row, place)
-    instance_id = connection.execute(
-        _ADD_INSTANCE, row | {"series_id": place.series, "is_primary": True}
-    ).scalar_one()
-    connection.execute(_TOUCH_STUDY, {"study": place.study, "at": now})
+    instance_id = _ADD_INSTANCE.number(
+        connection, row | {"series_id": place.series, "is_primary": True}
+    )
+    _TOUCH_STUDY.run(connection, {"study": place.study, "at": now})
     _announce(session, "create", instance_id, received, now)
     jobs.ask(session, jobs.REFRESH, str(place.study), now + QUIET)
     access.note(
@@ -243,18 +262,18 @@ def _place(access: Access, session: Session, received: Received, now: datetime) 
     number = _clip(attributes.get("PatientID", ""))
     connection = session.connection()
     study_uid, series_uid = attributes["StudyInstanceUID"], attributes["SeriesInstanceUID"]
-    series = connection.execute(_SERIES, {"uid": series_uid}).one_or_none()
+    series = _SERIES.first(connection, {"uid": series_uid})
     if series is not None and series.study_instance_uid != study_uid:
         return "the series belongs to another study"
-    study = series or connection.execute(_STUDY, {"uid": study_uid}).one_or_none()
+    study = series or _STUDY.first(connection, {"uid": study_uid})
     if study is not None and study.organization_id != access.organization:
         return "the study belongs to another organization"
     if study is not None and study.patient_id != number:
         return "the study belongs to another patient"
     if study is None:
         patient_row = _patient(access, session, received, number, now)
-        study_row = connection.execute(
-            _ADD_STUDY,
+        study_row = _ADD_STUDY.number(
+            connection,
             {
                 "patient_id": patient_row,
                 "received": now,
@@ -262,16 +281,16 @@ def _place(access: Access, session: Session, received: Received, now: datetime) 
                 "revision": 1,
                 **_columns(Level.STUDY, attributes),
             },
-        ).scalar_one()
+        )
     else:
         study_row, patient_row = study.study_row, study.patient_row
         if _tells_more(session, study, received):
             _complete(access, session, session.get_one(Patient, patient_row), received, now)
     if series is None:
-        series_row = connection.execute(
-            _ADD_SERIES,
+        series_row = _ADD_SERIES.number(
+            connection,
             {"study_id": study_row, "received": now, **_columns(Level.SERIES, attributes)},
-        ).scalar_one()
+        )
     else:
         series_row = series.series_row
     return _Place(patient_row, study_row, series_row)
@@ -371,7 +390,7 @@ def _new_identifiers(session: Session, patient: int, received: Received) -> list
     }
     if not wanted:
         return []
-    present = {(s, v) for s, v in session.connection().execute(_IDENTIFIERS, {"patient": patient})}
+    present = set(map(tuple, _IDENTIFIERS.all(session.connection(), {"patient": patient})))
     return sorted(wanted - present)[: max(0, MAX_IDENTIFIERS - len(present))]
 
 
@@ -382,10 +401,8 @@ def _conflict(
     row: dict[str, Any],
     reason: str,
 ) -> Receipt:
-    instance_id = (
-        session.connection()
-        .execute(_ADD_INSTANCE, row | {"series_id": None, "is_primary": False})
-        .scalar_one()
+    instance_id = _ADD_INSTANCE.number(
+        session.connection(), row | {"series_id": None, "is_primary": False}
     )
     session.execute(
         insert(Conflict).values(
@@ -410,8 +427,8 @@ def _announce(
     session: Session, action: str, instance_id: int, received: Received, at: datetime
 ) -> None:
     attributes = received.attributes
-    session.connection().execute(
-        _ADD_CHANGE,
+    _ADD_CHANGE.run(
+        session.connection(),
         {
             "recorded": at,
             "action": action,

@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from exchange_storage.database import Database
+from exchange_storage.prepared import Prepared
 from exchange_storage.records import Job
 
 IDENTIFY = "identify"
@@ -52,10 +53,10 @@ def _ask(upsert: postgresql.Insert | sqlite.Insert) -> Executable:
     )
 
 
-_ASK = {
-    "postgresql": _ask(postgresql.insert(Job)),
-    "sqlite": _ask(sqlite.insert(Job)),
-}
+_ASK = Prepared(
+    lambda dialect: _ask({"postgresql": postgresql, "sqlite": sqlite}[dialect].insert(Job)),
+    ["kind", "subject", "due", "asked", "attempts", "dead", "last_error"],
+)
 
 
 def ask(session: Session, kind: str, subject: str, due: datetime) -> None:
@@ -64,9 +65,8 @@ def ask(session: Session, kind: str, subject: str, due: datetime) -> None:
     One that waits already keeps its earlier due time, so that a stream of reasons cannot put the
     work off for ever; one that was given up begins anew.
     """
-    connection = session.connection()
-    connection.execute(
-        _ASK[connection.dialect.name],
+    _ASK.run(
+        session.connection(),
         {
             "kind": kind,
             "subject": subject,

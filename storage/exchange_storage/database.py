@@ -83,8 +83,15 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[Session]:
         """A session whose transaction is committed at the end, or rolled back by an exception."""
-        with Session(self._writer, expire_on_commit=False) as session, session.begin():
-            yield session
+        with self._writer.connect() as connection, connection.begin():
+            session = _Writing(connection)
+            try:
+                yield session
+                if session.in_transaction():
+                    session.commit()
+            finally:
+                if session.in_transaction():
+                    session.close()
 
     def migrate(self) -> None:
         """Bring the schema to this release's; safe when several processes do so at once."""
@@ -105,6 +112,43 @@ class Database:
     def close(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
+
+
+class _Writing(Session):
+    """A session within a transaction that is begun and ended outside of it.
+
+    What works on its connection alone, as each instance that arrives does, never wakes the unit of
+    work: that takes longer than the statements.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection, expire_on_commit=False, join_transaction_mode="rollback_only")
+        self._connection = connection
+
+    def connection(self, *_: Any, **__: Any) -> Connection:
+        return self._connection
+
+    def rollback(self) -> None:
+        super().rollback()
+        if (begun := self._connection.get_transaction()) is not None:
+            begun.rollback()
+
+
+def translated(connection: Connection, error: Exception) -> BaseException:
+    """An error of the driver as SQLAlchemy raises it; a connection that broke is not used again."""
+    dialect = connection.dialect
+    lost = dialect.is_disconnect(error, connection.connection.dbapi_connection, None)  # type: ignore[arg-type]
+    if lost:
+        connection.invalidate(error)
+    return DBAPIError.instance(
+        "",
+        None,
+        error,
+        dialect.loaded_dbapi.Error,
+        hide_parameters=True,
+        connection_invalidated=lost,
+        dialect=dialect,
+    )
 
 
 def unavailable(error: SQLAlchemyError) -> bool:
@@ -129,4 +173,8 @@ def _prepare_sqlite(connection: DBAPIConnection, _: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     writes = connection.get_execution_options().get("exchange_writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    begin = "BEGIN IMMEDIATE" if writes else "BEGIN"
+    try:
+        connection.connection.cursor().execute(begin)
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise translated(connection, error) from error

@@ -1,0 +1,144 @@
+"""Statements put into words once, and run by the driver itself.
+
+What is asked for every instance and every question is asked thousands of times a second. There
+SQLAlchemy's way from a statement to its rows costs several times what the database does. A
+`Prepared` statement is still SQLAlchemy's: built from the records, compiled by its dialect, its
+values converted by the column types. It is compiled once for each dialect, and from then on goes
+to the driver's cursor directly, on the connection and in the transaction of a Session.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Dialect, Executable
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from exchange_storage.database import translated
+
+Given = Mapping[str, Any]
+
+
+class Prepared:
+    """One statement; its parameters are the names of its `bindparam`s, or of inserted columns.
+
+    `built` is the statement, or a function that builds it for the name of a dialect. An INSERT
+    lists the columns that will be given in `columns`. Lists that expand (`IN`) are not supported:
+    the words must not depend on the values.
+    """
+
+    def __init__(
+        self,
+        built: Executable | Callable[[str], Executable],
+        columns: Sequence[str] | None = None,
+    ) -> None:
+        self._build = built if callable(built) else lambda _: built
+        self._columns = columns
+        self._compiled: dict[str, _Compiled] = {}
+
+    def run(self, connection: Connection, given: Given) -> None:
+        """Execute it for its effect. Raises what SQLAlchemy would: DBAPIError and its heirs."""
+        self._execute(connection, given)
+
+    def run_many(self, connection: Connection, rows: Sequence[Given]) -> None:
+        """Execute it once for each row of values."""
+        compiled = self._of(connection)
+        cursor = connection.connection.cursor()
+        try:
+            cursor.executemany(compiled.words, [compiled.values(row) for row in rows])
+        except compiled.error as error:
+            raise translated(connection, error) from error
+        finally:
+            cursor.close()
+
+    def all(self, connection: Connection, given: Given) -> list[Any]:
+        """Its rows, as named tuples."""
+        return self._execute(connection, given)
+
+    def first(self, connection: Connection, given: Given) -> Any:
+        """Its first row, or None."""
+        rows = self._execute(connection, given)
+        return rows[0] if rows else None
+
+    def number(self, connection: Connection, given: Given) -> int:
+        """The one value of its one row: an inserted key, a count."""
+        value: int = self._execute(connection, given)[0][0]
+        return value
+
+    def _of(self, connection: Connection) -> _Compiled:
+        dialect = connection.dialect
+        found = self._compiled.get(dialect.name)
+        if found is None:
+            found = _Compiled(self._build(dialect.name), dialect, self._columns)
+            self._compiled[dialect.name] = found
+        return found
+
+    def _execute(self, connection: Connection, given: Given) -> list[Any]:
+        compiled = self._of(connection)
+        cursor = connection.connection.cursor()
+        try:
+            cursor.execute(compiled.words, compiled.values(given))
+            return compiled.rows(cursor.fetchall()) if compiled.returns else []
+        except compiled.error as error:
+            raise translated(connection, error) from error
+        finally:
+            cursor.close()
+
+
+class _Compiled:
+    """A statement in the words of one dialect, with what converts its values and rows."""
+
+    def __init__(self, built: Executable, dialect: Dialect, columns: Sequence[str] | None) -> None:
+        compiled = built.compile(  # type: ignore[attr-defined]
+            dialect=dialect, column_keys=list(columns) if columns else None
+        )
+        if not isinstance(compiled, SQLCompiler) or compiled.post_compile_params:
+            raise TypeError("a prepared statement cannot have parts that depend on its values")
+        self.words = str(compiled)
+        self.error = dialect.loaded_dbapi.Error
+        names = compiled.positiontup or list(compiled.binds)
+        self._positional = compiled.positional
+        self._binds: list[tuple[str, Any, Callable[[Any], Any] | None]] = []
+        for name in names:
+            bind = compiled.binds[name]
+            convert = bind.type.dialect_impl(dialect).bind_processor(dialect)
+            fixed = _REQUIRED
+            if not bind.required and bind.key not in (columns or ()):
+                fixed = convert(bind.effective_value) if convert else bind.effective_value
+            self._binds.append((bind.key if fixed is _REQUIRED else name, fixed, convert))
+        self._names = names
+        result = compiled._result_columns  # the only place that has labels and types together
+        self.returns = bool(result)
+        row: Any = namedtuple("Row", [entry.keyname for entry in result], rename=True)  # type: ignore[misc]
+        self._make = row._make
+        converts = [
+            entry.type.dialect_impl(dialect).result_processor(dialect, None) for entry in result
+        ]
+        self._converts = converts if any(converts) else None
+
+    def values(self, given: Given) -> Any:
+        """The values as the driver takes them."""
+        found = [
+            (given[name] if convert is None else convert(given[name]))
+            if fixed is _REQUIRED
+            else fixed
+            for name, fixed, convert in self._binds
+        ]
+        return found if self._positional else dict(zip(self._names, found, strict=True))
+
+    def rows(self, fetched: Sequence[Sequence[Any]]) -> list[Any]:
+        """What the driver fetched, as named tuples of converted values."""
+        if self._converts is None:
+            return [self._make(row) for row in fetched]
+        return [
+            self._make(
+                value if convert is None else convert(value)
+                for value, convert in zip(row, self._converts, strict=True)
+            )
+            for row in fetched
+        ]
+
+
+_REQUIRED = object()
