@@ -1,4 +1,4 @@
-"""The acceptor's side of an association, as PS3.8 sections 7 and 9.2 and PS3.7 annex D define it.
+"""An established association, and the acceptor's way to one (PS3.8 7 and 9.2, PS3.7 annex D).
 
 One thread owns an association and blocks in the kernel: no reactor, no polling, no queue between
 the socket and who handles the message. A data set is never assembled here. It is handed out piece
@@ -169,9 +169,10 @@ class _Released(Exception):
 
 
 class Association:
-    """An accepted connection. Not thread-safe, but for `finish` and `kill`.
+    """A connection. Not thread-safe, but for `finish` and `kill`.
 
-    `negotiate` first; then `messages` or `next_message`, and `send` for the answers.
+    An acceptor calls `negotiate` first, a requestor `requestor.connect`; then `messages` or
+    `next_message`, and `send` for the answers.
     """
 
     def __init__(self, connection: socket.socket, peer: Peer, conduct: Conduct) -> None:
@@ -240,9 +241,7 @@ class Association:
             for a in decision.contexts
             if a.result is ContextResult.ACCEPTANCE
         }
-        longest = min(request.user.maximum_length or LONGEST_SENT, LONGEST_SENT)
-        # An even length, so that no fragment ends inside a 16-bit word.
-        self._fragment = (longest - PDV_OVERHEAD) & ~1
+        self._limit_fragments(request.user.maximum_length)
         conduct = self._conduct
         user = UserInformation(
             maximum_length=conduct.maximum_length,
@@ -378,6 +377,12 @@ class Association:
         with contextlib.suppress(OSError):
             # Not SSLSocket.shutdown, which takes the TLS session from under its owner's feet.
             socket.socket.shutdown(self._socket, how)
+
+    def _limit_fragments(self, maximum_length: int) -> None:
+        """Send fragments that fit the peer's maximum length, 0 for none."""
+        longest = min(maximum_length or LONGEST_SENT, LONGEST_SENT)
+        # An even length, so that no fragment ends inside a 16-bit word.
+        self._fragment = (longest - PDV_OVERHEAD) & ~1
 
     def _read_request(self) -> AssociateRequest:
         self._within(self._conduct.artim_timeout)

@@ -33,6 +33,22 @@ FIND_LEVELS: dict[str, tuple[Level, ...]] = {
 }
 """The levels of each information model (PS3.4 C.6.1.1, C.6.2.1)."""
 
+RETRIEVE_LEVELS: dict[str, tuple[Level, ...]] = {
+    PATIENT_ROOT_GET: FIND_LEVELS[PATIENT_ROOT_FIND],
+    PATIENT_ROOT_MOVE: FIND_LEVELS[PATIENT_ROOT_FIND],
+    STUDY_ROOT_GET: FIND_LEVELS[STUDY_ROOT_FIND],
+    STUDY_ROOT_MOVE: FIND_LEVELS[STUDY_ROOT_FIND],
+}
+"""The same for retrieval."""
+
+FIND_OF: dict[str, str] = {
+    PATIENT_ROOT_GET: PATIENT_ROOT_FIND,
+    PATIENT_ROOT_MOVE: PATIENT_ROOT_FIND,
+    STUDY_ROOT_GET: STUDY_ROOT_FIND,
+    STUDY_ROOT_MOVE: STUDY_ROOT_FIND,
+}
+"""The query model of each retrieval model."""
+
 TRANSFER_SYNTAXES: tuple[str, ...] = tuple(
     uid for uid, (_, kind, *_) in UID_dictionary.items() if kind == "Transfer Syntax"
 )
@@ -46,6 +62,11 @@ STORAGE: frozenset[str] = frozenset(
     if kind == "SOP Class" and "Storage" in name and not any(w in name for w in _NOT_OBJECTS)
 )
 """The storage SOP classes of the registry."""
+
+RETIRED: frozenset[str] = frozenset(
+    uid for uid, (name, _, _, retired, *_) in UID_dictionary.items() if retired or "Trial" in name
+)
+"""UIDs that nobody should propose any more."""
 
 UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 """For everything that is not an object, in our order of preference."""

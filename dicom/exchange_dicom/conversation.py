@@ -5,6 +5,7 @@ A service is a function for one message. `node` tabulates which one serves which
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ class Limits:
     instance_bytes: int = 8 << 30
     matches: int = MATCHES
     associations: int = 200
+    move_associations: int = 1
+    """Associations that one C-MOVE has with its destination."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,6 +41,8 @@ class Conversation:
     requester: Requester
     extended: dict[str, bytes]
     """Extended negotiation granted, by SOP class (PS3.4 C.5.1.1)."""
+    client_tls: ssl.SSLContext | None = None
+    """How we speak to nodes that are bound to a certificate."""
 
     def answer(self, message: Message, code: int, comment: str = "") -> None:
         """Send the response to `message`, without a data set."""

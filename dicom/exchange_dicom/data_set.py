@@ -100,6 +100,27 @@ def elements(
     return _Scan(memoryview(data)).elements(len(data), form, 0, until)
 
 
+def located(
+    data: bytes | bytearray | memoryview, transfer_syntax_uid: str, until: int
+) -> Iterator[tuple[Element, int, int]]:
+    """Each element before tag `until`, with its first byte in `data` and the one behind it; then
+    the first element at or behind `until`, where it begins, twice. Nothing follows where the data
+    set ends before. The data set is not deflated. Raises MalformedDataSet."""
+    scan = _Scan(memoryview(data))
+    start = 0
+    for element in scan.elements(len(data), _form(bytes(data[:8]), transfer_syntax_uid), 0, until):
+        if element.tag >= until:
+            yield element, start, start
+            return
+        yield element, start, scan.at
+        start = scan.at
+
+
+def is_implicit(data: bytes | bytearray | memoryview) -> bool:
+    """Whether a data set that begins so is written with Implicit VR, whatever was declared."""
+    return _form(bytes(data[:8]), "").implicit
+
+
 def walk(read: Read, transfer_syntax_uid: str, *, until: int | None = None) -> Iterator[Element]:
     """The elements that `elements` would give, with a window of the data set in memory at a time.
 
@@ -175,6 +196,27 @@ def explicit(found: Iterable[Element], read: Read | None = None) -> Iterator[byt
         else:
             vr = b"UN" if vr in SHORT_FORM else vr
             yield _LONG.pack(group, number, vr, 0, length)
+        if element.value is not None:
+            yield element.value
+        elif element.span is not None and read is not None:
+            yield from _copied(read, *element.span)
+
+
+def implicit(found: Iterable[Element], read: Read | None = None) -> Iterator[bytes | memoryview]:
+    """The same in Implicit VR Little Endian (PS3.5 A.1)."""
+    for element in found:
+        group, number = element.tag >> 16, element.tag & 0xFFFF
+        if number == 0:
+            continue
+        if element.items is not None:
+            yield _delimiter(element.tag, _UNDEFINED)
+            for item in element.items:
+                yield _delimiter(_ITEM, _UNDEFINED)
+                yield from implicit(item)
+                yield _delimiter(_ITEM_END, 0)
+            yield _delimiter(_SEQUENCE_END, 0)
+            continue
+        yield _DELIMITER.pack(group, number, _length(element))
         if element.value is not None:
             yield element.value
         elif element.span is not None and read is not None:

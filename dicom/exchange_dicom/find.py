@@ -21,7 +21,7 @@ from exchange_storage.search import Level
 IDENTIFIER_LENGTH = 1 << 16
 """Bytes of the longest identifier that is read."""
 
-_UNIQUE = {
+UNIQUE = {
     Level.PATIENT: "PatientID",
     Level.STUDY: "StudyInstanceUID",
     Level.SERIES: "SeriesInstanceUID",
@@ -41,8 +41,8 @@ def find(conversation: Conversation, message: Message) -> None:
     explicit = message.context.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN
     try:
         raw = message.data.read(IDENTIFIER_LENGTH)
-        identifier = _Identifier.read(raw, message.context.transfer_syntax)
-        level = identifier.level(model, relational=relational)
+        identifier = Identifier.read(raw, message.context.transfer_syntax)
+        level = identifier.level(FIND_LEVELS[model], relational=relational)
         with conversation.exchange.on_behalf_of(conversation.requester) as access:
             asked = question(access, level, identifier.keys)
             answer = query.find(
@@ -72,8 +72,8 @@ def find(conversation: Conversation, message: Message) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Identifier:
-    """A C-FIND identifier: its matching keys, and all attributes that it wants returned."""
+class Identifier:
+    """The identifier of a query or retrieval: its keys, and all attributes that it wants."""
 
     wanted: frozenset[str]
     """Without those that every answer has."""
@@ -82,7 +82,7 @@ class _Identifier:
     character_set: str
 
     @classmethod
-    def read(cls, raw: bytes, transfer_syntax: str) -> _Identifier:
+    def read(cls, raw: bytes, transfer_syntax: str) -> Identifier:
         """Raises Invalid."""
         try:
             tags = [element.tag for element in data_set.elements(raw, transfer_syntax)]
@@ -105,18 +105,17 @@ class _Identifier:
             character_set=read.character_set.declared,
         )
 
-    def level(self, model: str, *, relational: bool) -> Level:
+    def level(self, levels: Sequence[Level], *, relational: bool) -> Level:
         """The level asked for, with the unique keys above it there (PS3.4 C.4.1.2.1).
 
         Raises Invalid.
         """
-        levels = FIND_LEVELS[model]
         level = Level.__members__.get(self.asked_level.strip())
         if level is None or level not in levels:
             raise Invalid("QueryRetrieveLevel is not one of the information model")
         given = dict(self.keys)
         for above in levels:
-            key = _UNIQUE.get(above, "")
+            key = UNIQUE.get(above, "")
             value = given.get(key, "")
             if above < level and not relational and (not value or set(value) & set("*?\\")):
                 raise Invalid(f"{key} must be given as a single value")

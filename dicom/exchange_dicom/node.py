@@ -16,20 +16,28 @@ from exchange import organizations
 from exchange.access import Exchange
 from exchange.errors import Unavailable
 from exchange.policy import Requester
-from exchange_dicom import contexts, find, status, storage, verification
+from exchange_dicom import contexts, find, retrieve, status, storage, verification
 from exchange_dicom.association import Association
-from exchange_dicom.contexts import FIND_LEVELS, VERIFICATION
+from exchange_dicom.contexts import FIND_LEVELS, FIND_OF, VERIFICATION
 from exchange_dicom.conversation import Conversation, Limits, Service
 from exchange_dicom.dimse import CommandField
 from exchange_dicom.listener import Acceptor
 from exchange_dicom.negotiation import Accepted, Conduct, Peer, TransferSyntaxes, select_contexts
-from exchange_dicom.pdu import AssociateReject, AssociateRequest, RejectReason
+from exchange_dicom.pdu import AssociateReject, AssociateRequest, RejectReason, RoleSelection
 
 log = logging.getLogger(__name__)
 
 SERVICES: Mapping[str, Mapping[CommandField, Service]] = {
     VERIFICATION: {CommandField.C_ECHO_RQ: verification.echo},
     **{model: {CommandField.C_FIND_RQ: find.find} for model in FIND_LEVELS},
+    **{
+        model: {CommandField.C_MOVE_RQ: retrieve.move}
+        for model in (contexts.PATIENT_ROOT_MOVE, contexts.STUDY_ROOT_MOVE)
+    },
+    **{
+        model: {CommandField.C_GET_RQ: retrieve.get}
+        for model in (contexts.PATIENT_ROOT_GET, contexts.STUDY_ROOT_GET)
+    },
 }
 """By abstract syntax and operation; any other abstract syntax is a storage SOP class."""
 
@@ -43,6 +51,7 @@ def node(
     addresses: Sequence[tuple[str, int]],
     conduct: Conduct | None = None,
     tls: ssl.SSLContext | None = None,
+    client_tls: ssl.SSLContext | None = None,
     limits: Limits | None = None,
     share_port: bool = False,
 ) -> Acceptor:
@@ -50,7 +59,7 @@ def node(
     bounds = limits or Limits()
 
     def handle(association: Association) -> None:
-        _Door(exchange, association, ae_title, bounds).serve()
+        _Door(exchange, association, ae_title, bounds, client_tls).serve()
 
     return Acceptor(
         addresses,
@@ -66,12 +75,18 @@ class _Door:
     """One association, from its request to its end."""
 
     def __init__(
-        self, exchange: Exchange, association: Association, ae_title: str, limits: Limits
+        self,
+        exchange: Exchange,
+        association: Association,
+        ae_title: str,
+        limits: Limits,
+        client_tls: ssl.SSLContext | None,
     ) -> None:
         self._exchange = exchange
         self._association = association
         self._ae_title = ae_title
         self._limits = limits
+        self._client_tls = client_tls
         self._requester: Requester | None = None
         self._extended: dict[str, bytes] = {}
 
@@ -85,6 +100,7 @@ class _Door:
             limits=self._limits,
             requester=self._requester,
             extended=self._extended,
+            client_tls=self._client_tls,
         )
         for message in self._association.messages():
             field = message.command.command_field
@@ -111,7 +127,7 @@ class _Door:
         asked = {
             uid: wanted
             for uid, wanted in request.user.extended.items()
-            if uid in FIND_LEVELS and wanted
+            if (uid in FIND_LEVELS or uid in FIND_OF) and wanted
         }
         # Of the extended behaviours (PS3.4 C.5.1.1) only relational queries, the first, are served.
         self._extended = {
@@ -119,6 +135,12 @@ class _Door:
         }
         return Accepted(
             contexts=select_contexts(request.contexts, _supported),
+            roles=tuple(
+                # Whoever wants to receive on this association may, and may go on to send.
+                RoleSelection(role.sop_class, role.scu, role.scp)
+                for role in request.user.roles
+                if role.sop_class not in SERVICES and contexts.stored(role.sop_class)
+            ),
             extended=self._extended,
         )
 

@@ -1,4 +1,4 @@
-"""The service class user: C-STORE and C-FIND towards another node (PS3.4 Annexes B and C).
+"""The service class user: echo, store, find, move and get, towards another node (PS3.4 A, B, C).
 
 For commands that a person gives. Instances are sent as they lie in their files: nothing is decoded
 or converted, and each transfer syntax gets a presentation context of its own.
@@ -6,37 +6,47 @@ or converted, and each transfer syntax gets a presentation context of its own.
 
 from __future__ import annotations
 
-import socket
+import io
+import ssl
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from pydicom import Dataset, dcmread
 from pydicom.datadict import tag_for_keyword
 from pydicom.errors import InvalidDicomError
+from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_dataset
+from pydicom.filewriter import write_dataset
 from pydicom.uid import UID
-from pynetdicom import AE, _config, build_context
-from pynetdicom.association import Association
-from pynetdicom.presentation import PresentationContext
-from pynetdicom.sop_class import (  # type: ignore[attr-defined]
-    PatientRootQueryRetrieveInformationModelFind,
-    StudyRootQueryRetrieveInformationModelFind,
+from pynetdicom.status import (
+    QR_FIND_SERVICE_CLASS_STATUS,
+    QR_GET_SERVICE_CLASS_STATUS,
+    QR_MOVE_SERVICE_CLASS_STATUS,
+    STORAGE_SERVICE_CLASS_STATUS,
 )
-from pynetdicom.status import QR_FIND_SERVICE_CLASS_STATUS, STORAGE_SERVICE_CLASS_STATUS
 
 from exchange.errors import Invalid, Unavailable
+from exchange_dicom import contexts, dimse, part10, requestor, status
+from exchange_dicom.association import Message
+from exchange_dicom.dimse import Command, CommandField, SubOperations
+from exchange_dicom.negotiation import Context
+from exchange_dicom.pdu import CONTEXTS, RoleSelection, UpperLayerError
+from exchange_dicom.requestor import Address, Proposal, Requested
+from exchange_dicom.states import AssociationEnded, AssociationRejected
+from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from exchange_storage.search import Level
 
-CONTEXTS = 128
-"""Presentation contexts of one association, at most (PS3.8 Table 9-18: odd numbers up to 255)."""
+PENDING = frozenset({status.PENDING, status.PENDING_UNSUPPORTED})
 
-CONNECT_SECONDS = 10
+IDENTIFIER_LENGTH = 1 << 20
+"""Bytes of the longest identifier that is read from an answer."""
 
-SUCCESS = 0x0000
-PENDING = frozenset({0xFF00, 0xFF01})
-WARNINGS = frozenset({0xB000, 0xB006, 0xB007})
-"""Stored, with a remark (PS3.4 Table B.2-1)."""
+PIECE = 1 << 18
+"""Bytes read from a file at once."""
 
 RETURN_KEYS = {
     Level.PATIENT: ("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
@@ -63,14 +73,17 @@ class Node:
     port: int
     called: str
     calling: str
+    tls: ssl.SSLContext | None = None
 
     @classmethod
-    def parse(cls, text: str, *, called: str, calling: str) -> Node:
+    def parse(
+        cls, text: str, *, called: str, calling: str, tls: ssl.SSLContext | None = None
+    ) -> Node:
         """Read ``host:port``, an IPv6 address in brackets. Raises Invalid."""
         host, colon, port = text.rpartition(":")
         if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
             raise Invalid("a node is written host:port, an IPv6 address as [::1]:port")
-        return cls(host=host.strip("[]"), port=int(port), called=called, calling=calling)
+        return cls(host=host.strip("[]"), port=int(port), called=called, calling=calling, tls=tls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +92,7 @@ class File:
 
     path: Path
     sop_class: str
+    instance: str
     transfer_syntax: str
     size: int
     """Bytes."""
@@ -102,21 +116,40 @@ def files(paths: Iterable[Path]) -> Iterator[File | Path]:
             yield _file(one) or one
 
 
+def echo(node: Node) -> None:
+    """Verify that the node answers (C-ECHO). Raises Unavailable."""
+    with _associated(node, [Proposal(contexts.VERIFICATION, _UNCOMPRESSED)]) as association:
+        number = association.next_message_id()
+        context = _context(association, contexts.VERIFICATION)
+        association.send(
+            context.context_id,
+            dimse.request(CommandField.C_ECHO_RQ, number, contexts.VERIFICATION),
+        )
+        answer = association.next_response(number).command
+        if answer.status != status.SUCCESS:
+            raise Unavailable(f"the node answered {answer.status:04X}")
+
+
 def send(node: Node, wanted: Sequence[File]) -> Iterator[Sent]:
     """Send the files by C-STORE, in as few associations as their contexts allow.
 
     Raises Unavailable when the node cannot be reached or rejects us.
     """
-    _config.STORE_SEND_CHUNKED_DATASET = True  # from the file as it is, in pieces
     for batch in _batches(wanted):
         kinds = dict.fromkeys((one.sop_class, one.transfer_syntax) for one in batch)
-        contexts = [build_context(sop_class, syntax) for sop_class, syntax in kinds]
-        association = _associate(node, contexts)
+        answered = 0
         try:
-            for number, file in enumerate(batch):
-                yield _store(association, file, number % 65535 + 1)
-        finally:
-            association.release()
+            with _associated(
+                node, [Proposal(sop_class, (syntax,)) for sop_class, syntax in kinds]
+            ) as association:
+                for file in batch:
+                    sent = _store(association, file)
+                    answered += 1
+                    yield sent
+        except _Lost as error:
+            if not answered:
+                raise
+            yield from (Sent(file, False, str(error)) for file in batch[answered:])
 
 
 def find(node: Node, level: Level, keys: Sequence[tuple[str, str]]) -> Iterator[Dataset]:
@@ -124,35 +157,70 @@ def find(node: Node, level: Level, keys: Sequence[tuple[str, str]]) -> Iterator[
 
     Raises Invalid for a keyword that is none and for a refused question, Unavailable.
     """
-    asked = Dataset()
-    asked.SpecificCharacterSet = "ISO_IR 192"
-    asked.QueryRetrieveLevel = level.name
-    for keyword, value in (*((one, "") for one in RETURN_KEYS[level]), *keys):
-        if tag_for_keyword(keyword) is None:
-            raise Invalid(f"{keyword} is not a keyword of PS3.6")
-        try:
-            with warnings.catch_warnings(action="ignore"):  # what it means is the node's to judge
-                setattr(asked, keyword, value)
-        except (ValueError, TypeError) as error:
-            raise Invalid(f"this is not a value of {keyword}") from error
-    model = (
-        PatientRootQueryRetrieveInformationModelFind
-        if level is Level.PATIENT
-        else StudyRootQueryRetrieveInformationModelFind
-    )
-    association = _associate(node, [build_context(model)])
-    try:
-        if not association.accepted_contexts:
-            raise Unavailable("the node does not answer queries")
-        for status, match in association.send_c_find(asked, model):
-            if "Status" not in status:
-                raise Unavailable("the node ended the association without an answer")
-            if status.Status in PENDING and match is not None:
-                yield match
-            elif status.Status != SUCCESS:
-                raise Invalid(_words(status, QR_FIND_SERVICE_CLASS_STATUS))
-    finally:
-        association.release()
+    asked = _identifier(level, (*((one, "") for one in RETURN_KEYS[level]), *keys))
+    model = contexts.PATIENT_ROOT_FIND if level is Level.PATIENT else contexts.STUDY_ROOT_FIND
+    with _associated(node, [Proposal(model, _UNCOMPRESSED)]) as association:
+        for message in _asked(association, model, CommandField.C_FIND_RQ, asked):
+            if message.command.status in PENDING:
+                if message.data is not None:
+                    yield _data_set(message)
+            elif message.command.status != status.SUCCESS:
+                raise Invalid(_words(message.command, QR_FIND_SERVICE_CLASS_STATUS))
+
+
+def move(
+    node: Node, level: Level, keys: Sequence[tuple[str, str]], destination: str
+) -> Iterator[SubOperations]:
+    """Have the node send what `keys` name to the AE `destination`: the counts as they change.
+
+    The last ones are the final ones. Raises Invalid for what the node refuses, or could not send at
+    all; Unavailable.
+    """
+    model = contexts.PATIENT_ROOT_MOVE if level is Level.PATIENT else contexts.STUDY_ROOT_MOVE
+    with _associated(node, [Proposal(model, _UNCOMPRESSED)]) as association:
+        for message in _asked(
+            association, model, CommandField.C_MOVE_RQ, _identifier(level, keys), destination
+        ):
+            yield _counts(message.command, QR_MOVE_SERVICE_CLASS_STATUS)
+
+
+def get(
+    node: Node, level: Level, keys: Sequence[tuple[str, str]], folder: Path
+) -> Iterator[SubOperations]:
+    """Fetch what `keys` name into Part 10 files below `folder`, named for their instances.
+
+    As `move`; what has arrived stays, whatever comes after it. The SOP classes are found out by a
+    C-FIND first, since each wants a context of its own.
+    """
+    model = contexts.PATIENT_ROOT_GET if level is Level.PATIENT else contexts.STUDY_ROOT_GET
+    wanted = _identifier(level, keys)
+    classes = tuple(sorted(contexts.STORAGE - contexts.RETIRED))[: CONTEXTS - 1]
+    proposals = [
+        Proposal(model, _UNCOMPRESSED),
+        *(Proposal(one, (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)) for one in classes),
+    ]
+    roles = [RoleSelection(one, scu=False, scp=True) for one in classes]
+    with _associated(node, proposals, roles) as association:
+        context = _context(association, model)
+        number = association.next_message_id()
+        command = dimse.request(CommandField.C_GET_RQ, number, model, data_set_present=True)
+        explicit = context.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN
+        association.send(context.context_id, command, _encoded(wanted, explicit=explicit))
+        while (message := association.next_message()) is not None:
+            if message.command.command_field is CommandField.C_STORE_RQ:
+                _keep(association, message, folder)
+            else:
+                yield _counts(message.command, QR_GET_SERVICE_CLASS_STATUS)
+                if message.command.status not in PENDING:
+                    return
+        raise Unavailable("the node released the association in the middle of the retrieval")
+
+
+_UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+
+
+class _Lost(Unavailable):
+    """The association ended before all was done."""
 
 
 def _file(path: Path) -> File | None:
@@ -162,6 +230,7 @@ def _file(path: Path) -> File | None:
         return File(
             path,
             str(meta.MediaStorageSOPClassUID),
+            str(meta.MediaStorageSOPInstanceUID),
             str(meta.TransferSyntaxUID),
             path.stat().st_size,
         )
@@ -183,50 +252,144 @@ def _batches(wanted: Sequence[File]) -> Iterator[list[File]]:
         yield batch
 
 
-def _associate(node: Node, contexts: list[PresentationContext]) -> Association:
+@contextmanager
+def _associated(
+    node: Node, proposals: Sequence[Proposal], roles: Sequence[RoleSelection] = ()
+) -> Iterator[Requested]:
+    address = Address(
+        host=node.host, port=node.port, called=node.called, calling=node.calling, tls=node.tls
+    )
     try:
-        # pynetdicom tells nothing of why it could not connect, and leaves its socket open.
-        socket.create_connection((node.host, node.port), CONNECT_SECONDS).close()
-    except OSError as error:
-        where = f"{node.host}:{node.port}"
-        raise Unavailable(f"the node at {where} does not answer: {error}") from error
-    try:
-        entity = AE(ae_title=node.calling)
-        entity.connection_timeout = CONNECT_SECONDS
-        entity.maximum_pdu_size = 131072
-        association = entity.associate(
-            node.host, node.port, contexts=contexts, ae_title=node.called
-        )
+        with requestor.connect(address, proposals, roles=roles) as association:
+            yield association
     except ValueError as error:
-        raise Invalid(f"an AE title has 1 to 16 characters: {error}") from error
-    if association.is_established:
-        return association
-    if association.is_rejected:
-        answer = association.acceptor.primitive
-        reason = answer.reason_str if answer is not None else "no reason given"
-        raise Unavailable(f"the node rejected the association: {reason}")
-    raise Unavailable(f"the node at {node.host}:{node.port} aborted the association")
+        raise Invalid(str(error)) from error
+    except AssociationRejected as error:
+        raise Unavailable(f"the node rejected the association: {error}") from error
+    except AssociationEnded as error:
+        raise _Lost(f"the association was lost: {error}") from error
+    except UpperLayerError as error:
+        raise Unavailable(str(error)) from error
 
 
-def _store(association: Association, file: File, number: int) -> Sent:
-    try:
-        status = association.send_c_store(file.path, msg_id=number)
-    except RuntimeError:
-        return Sent(file, False, "the association was lost before")
-    except ValueError:
+def _context(association: Requested, abstract_syntax: str) -> Context:
+    context = association.context_for(abstract_syntax)
+    if context is None:
+        raise Unavailable(f"the node does not offer {UID(abstract_syntax).name}")
+    return context
+
+
+def _identifier(level: Level, keys: Iterable[tuple[str, str]]) -> Dataset:
+    asked = Dataset()
+    asked.SpecificCharacterSet = "ISO_IR 192"
+    asked.QueryRetrieveLevel = level.name
+    for keyword, value in keys:
+        if tag_for_keyword(keyword) is None:
+            raise Invalid(f"{keyword} is not a keyword of PS3.6")
+        try:
+            with warnings.catch_warnings(action="ignore"):  # what it means is the node's to judge
+                setattr(asked, keyword, value)
+        except (ValueError, TypeError) as error:
+            raise Invalid(f"this is not a value of {keyword}") from error
+    return asked
+
+
+def _encoded(asked: Dataset, *, explicit: bool) -> bytes:
+    written = DicomBytesIO()
+    written.is_little_endian, written.is_implicit_VR = True, not explicit
+    with warnings.catch_warnings(action="ignore"):
+        write_dataset(written, asked)
+    return bytes(written.getvalue())
+
+
+def _asked(
+    association: Requested,
+    model: str,
+    field: CommandField,
+    asked: Dataset,
+    destination: str = "",
+) -> Iterator[Message]:
+    """The responses to one question, up to the final one."""
+    context = _context(association, model)
+    number = association.next_message_id()
+    command = dimse.request(
+        field, number, model, data_set_present=True, move_destination=destination
+    )
+    explicit = context.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN
+    association.send(context.context_id, command, _encoded(asked, explicit=explicit))
+    while True:
+        message = association.next_response(number)
+        final = message.command.status not in PENDING
+        yield message
+        if final:
+            return
+
+
+def _data_set(message: Message) -> Dataset:
+    raw = message.data.read(IDENTIFIER_LENGTH) if message.data is not None else b""
+    implicit = message.context.transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN
+    return read_dataset(io.BytesIO(raw), is_implicit_VR=implicit, is_little_endian=True)
+
+
+def _counts(answer: Command, table: dict[int, tuple[str, str]]) -> SubOperations:
+    counts = answer.sub_operations
+    done = answer.status in PENDING | {status.SUCCESS, status.SUB_OPERATIONS_FAILED}
+    if not done and not (counts.completed or counts.warning):
+        raise Invalid(_words(answer, table))
+    return counts
+
+
+def _store(association: Requested, file: File) -> Sent:
+    context = association.context_for(file.sop_class, file.transfer_syntax)
+    if context is None:
         syntax = UID(file.transfer_syntax).name
         return Sent(file, False, f"{UID(file.sop_class).name} in {syntax} is not accepted")
+    number = association.next_message_id()
+    command = dimse.request(
+        CommandField.C_STORE_RQ,
+        number,
+        file.sop_class,
+        file.instance,
+        data_set_present=True,
+    )
+    try:
+        opened = file.path.open("rb")
     except OSError as error:
         return Sent(file, False, f"cannot be read: {error.strerror}")
-    if "Status" not in status:
-        return Sent(file, False, "the association was lost")
-    stored = status.Status == SUCCESS or status.Status in WARNINGS
-    return Sent(file, stored, _words(status, STORAGE_SERVICE_CLASS_STATUS))
+    with opened:
+        opened.seek(part10.read_file_meta(opened).data_set_offset)
+        association.send(context.context_id, command, _pieces(opened))
+    answer = association.next_response(number).command
+    stored = answer.status == status.SUCCESS or answer.status in status.STORED_WITH_WARNING
+    return Sent(file, stored, _words(answer, STORAGE_SERVICE_CLASS_STATUS))
 
 
-def _words(status: Dataset, table: dict[int, tuple[str, str]]) -> str:
-    code = int(status.Status)
-    category, description = table.get(code, ("Failure", ""))
-    comment = str(status.get("ErrorComment", ""))
-    parts = (f"{code:04X} {category}", description, comment)
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    return iter(lambda: file.read(PIECE), b"")
+
+
+def _keep(association: Requested, message: Message, folder: Path) -> None:
+    """Write an instance that a C-GET brings into a file: whole, or not under its name."""
+    command = message.command
+    name = command.sop_instance
+    if message.data is None or not name or set(name) - set("0123456789."):
+        code = status.CANNOT_UNDERSTAND
+    else:
+        aside = folder / f".{name}.part"
+        meta = part10.file_meta(command.sop_class, name, message.context.transfer_syntax)
+        try:
+            with aside.open("wb") as file:
+                file.write(meta)
+                for piece in message.data.pieces():
+                    file.write(piece)
+            aside.replace(folder / f"{name}.dcm")
+            code = status.SUCCESS
+        except OSError:
+            code = status.DIMSE[Unavailable].store
+    association.send(message.context.context_id, dimse.response(command, code))
+
+
+def _words(answer: Command, table: dict[int, tuple[str, str]]) -> str:
+    category, description = table.get(answer.status, ("Failure", ""))
+    parts = (f"{answer.status:04X} {category}", description, answer.error_comment)
     return ": ".join(part for part in parts if part)

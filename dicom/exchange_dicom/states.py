@@ -1,19 +1,21 @@
-"""The acceptor's part of the state table, PS3.8 section 9.2, and the ways an association ends."""
+"""The state table of both ends, PS3.8 section 9.2, and the ways an association ends."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
 
-from exchange_dicom.pdu import UpperLayerError
+from exchange_dicom.pdu import AssociateReject, UpperLayerError
 
 
 class State(Enum):
-    """States of the acceptor (PS3.8 Table 9-10), without those that only a requestor is in."""
+    """States of an association (PS3.8 Table 9-10), without those that last no time at all here."""
 
     STA2 = "transport connection open, awaiting A-ASSOCIATE-RQ"
     STA3 = "awaiting the local A-ASSOCIATE response"
+    STA5 = "awaiting A-ASSOCIATE-AC or A-ASSOCIATE-RJ"
     STA6 = "association established and ready for data transfer"
+    STA7 = "awaiting A-RELEASE-RP"
     STA8 = "awaiting the local A-RELEASE response"
     STA13 = "awaiting transport connection close"
 
@@ -34,7 +36,13 @@ class Event(Enum):
 
 
 class Action(Enum):
-    """What the acceptor does about it (PS3.8 Tables 9-6 to 9-9)."""
+    """What is done about it (PS3.8 Tables 9-6 to 9-9)."""
+
+    AE_3 = "confirm the association"
+    AE_4 = "confirm the rejection, close the transport connection"
+    AR_3 = "confirm release, close the transport connection"
+    AR_6 = "indicate data, while a release is awaited"
+    AR_8 = "indicate release: both ends asked at once"
 
     AE_6 = "examine the request: indicate it, or reject it"
     DT_2 = "indicate data"
@@ -58,6 +66,15 @@ TRANSITIONS: Mapping[tuple[State, Event], Action] = {
     (State.STA2, Event.TRANSPORT_CLOSED): Action.AA_5,
     (State.STA2, Event.ARTIM_EXPIRED): Action.AA_2,
     (State.STA2, Event.INVALID_PDU): Action.AA_1,
+    (State.STA5, Event.A_ASSOCIATE_AC): Action.AE_3,
+    (State.STA5, Event.A_ASSOCIATE_RJ): Action.AE_4,
+    (State.STA5, Event.A_ASSOCIATE_RQ): Action.AA_8,
+    (State.STA5, Event.P_DATA_TF): Action.AA_8,
+    (State.STA5, Event.A_RELEASE_RQ): Action.AA_8,
+    (State.STA5, Event.A_RELEASE_RP): Action.AA_8,
+    (State.STA5, Event.A_ABORT): Action.AA_3,
+    (State.STA5, Event.TRANSPORT_CLOSED): Action.AA_4,
+    (State.STA5, Event.INVALID_PDU): Action.AA_8,
     (State.STA6, Event.A_ASSOCIATE_RQ): Action.AA_8,
     (State.STA6, Event.A_ASSOCIATE_AC): Action.AA_8,
     (State.STA6, Event.A_ASSOCIATE_RJ): Action.AA_8,
@@ -67,11 +84,22 @@ TRANSITIONS: Mapping[tuple[State, Event], Action] = {
     (State.STA6, Event.A_ABORT): Action.AA_3,
     (State.STA6, Event.TRANSPORT_CLOSED): Action.AA_4,
     (State.STA6, Event.INVALID_PDU): Action.AA_8,
+    (State.STA7, Event.A_ASSOCIATE_AC): Action.AA_8,
+    (State.STA7, Event.A_ASSOCIATE_RJ): Action.AA_8,
+    (State.STA7, Event.A_ASSOCIATE_RQ): Action.AA_8,
+    (State.STA7, Event.P_DATA_TF): Action.AR_6,
+    (State.STA7, Event.A_RELEASE_RQ): Action.AR_8,
+    (State.STA7, Event.A_RELEASE_RP): Action.AR_3,
+    (State.STA7, Event.A_ABORT): Action.AA_3,
+    (State.STA7, Event.TRANSPORT_CLOSED): Action.AA_4,
+    (State.STA7, Event.INVALID_PDU): Action.AA_8,
 }
-"""PS3.8 Table 9-10 for the states in which an acceptor listens to PDUs.
+"""PS3.8 Table 9-10 for the states in which somebody listens to PDUs: Sta2 of the acceptor, Sta5 and
+Sta7 of the requestor, Sta6 of both. After a collision of releases (AR-8) the requestor answers at
+once, Sta9, and goes on waiting for its own answer, Sta11, which is Sta7 by another name.
 
-Sta3 and Sta8 it leaves without reading. In Sta13 it has closed its half of the connection, so that
-all it can do with a PDU is AA-6, to ignore it, until the peer closes or ARTIM runs out.
+Sta3 and Sta8 are left without reading. In Sta13 an end has closed its half of the connection, so
+that all it can do with a PDU is AA-6, to ignore it, until the peer closes or ARTIM runs out.
 """
 
 
@@ -81,6 +109,16 @@ class AssociationEnded(UpperLayerError):
 
 class AssociationLost(AssociationEnded):
     """The connection closed or broke without a release."""
+
+
+class AssociationRejected(AssociationEnded):
+    """The peer answered our request with A-ASSOCIATE-RJ."""
+
+    def __init__(self, told: AssociateReject) -> None:
+        """`told` is what the peer sent."""
+        reason = told.reason.name.lower().replace("_", " ")
+        super().__init__(f"{reason}{'; it may take us later' if told.transient else ''}")
+        self.told = told
 
 
 class AssociationAborted(AssociationEnded):

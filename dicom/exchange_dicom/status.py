@@ -1,6 +1,7 @@
 """What each error of the exchange is called in DIMSE and in DICOMweb, tabulated once.
 
-PS3.7 Annex C (status types), PS3.4 B.2.3 (C-STORE) and C.4.1.1.4 (C-FIND); PS3.18 section 8.5
+PS3.7 Annex C (status types), PS3.4 B.2.3 (C-STORE), C.4.1.1.4 (C-FIND), C.4.2.1.5 (C-MOVE) and
+C.4.3.1.4 (C-GET); PS3.18 section 8.5
 (HTTP status codes) and Table I.2-2 (store instances failure reasons).
 """
 
@@ -16,6 +17,13 @@ PENDING = 0xFF00
 PENDING_UNSUPPORTED = 0xFF01
 """Pending, and one or more optional keys were not supported for matching."""
 CANCEL = 0xFE00
+CANNOT_COUNT_MATCHES = 0xA701
+CANNOT_PERFORM_SUB_OPERATIONS = 0xA702
+DESTINATION_UNKNOWN = 0xA801
+SUB_OPERATIONS_FAILED = 0xB000
+"""Sub-operations complete, one or more failures or warnings (PS3.4 Tables C.4-2 and C.4-3)."""
+STORED_WITH_WARNING = frozenset({0xB000, 0xB006, 0xB007})
+"""Stored, with a remark (PS3.4 Table B.2-1)."""
 SOP_CLASS_NOT_SUPPORTED = 0x0122
 UNRECOGNIZED_OPERATION = 0x0211
 PROCESSING_FAILURE = 0x0110
@@ -23,21 +31,28 @@ PROCESSING_FAILURE = 0x0110
 
 @dataclass(frozen=True, slots=True)
 class Dimse:
-    """Status of a C-STORE and of a C-FIND response."""
+    """Status of the response to a C-STORE, to a C-FIND, and to a C-MOVE or C-GET."""
 
     store: int
     find: int
+    retrieve: int
 
 
 DIMSE: Mapping[type[errors.ExchangeError], Dimse] = {
-    errors.NotAuthenticated: Dimse(store=0x0124, find=0x0124),  # refused: not authorized
-    errors.Refused: Dimse(store=0x0124, find=0x0124),
-    errors.NotFound: Dimse(store=0xC001, find=0xC001),
-    errors.Invalid: Dimse(store=0xC000, find=0xA900),  # cannot understand; does not match
-    errors.TooBroad: Dimse(store=0xA700, find=0xA700),  # out of resources
-    errors.TooLarge: Dimse(store=0xA700, find=0xA700),
-    errors.NoRoom: Dimse(store=0xA700, find=0xA700),
-    errors.Unavailable: Dimse(store=0xA700, find=0xA700),
+    errors.NotAuthenticated: Dimse(
+        store=0x0124, find=0x0124, retrieve=0x0124
+    ),  # refused: not authorized
+    errors.Refused: Dimse(store=0x0124, find=0x0124, retrieve=0x0124),
+    errors.NotFound: Dimse(store=0xC001, find=0xC001, retrieve=0xC001),
+    errors.Invalid: Dimse(
+        store=0xC000, find=0xA900, retrieve=0xA900
+    ),  # cannot understand; does not match
+    errors.TooBroad: Dimse(
+        store=0xA700, find=0xA700, retrieve=CANNOT_COUNT_MATCHES
+    ),  # out of resources
+    errors.TooLarge: Dimse(store=0xA700, find=0xA700, retrieve=0xA702),
+    errors.NoRoom: Dimse(store=0xA700, find=0xA700, retrieve=0xA702),
+    errors.Unavailable: Dimse(store=0xA700, find=0xA700, retrieve=CANNOT_COUNT_MATCHES),
 }
 
 DATA_SET_MISMATCH = 0xA900

@@ -346,6 +346,32 @@ def _place(address: str) -> _Network | str:
     return network
 
 
+def destination(access: Access, title: str) -> ApplicationEntity | None:
+    """The asking hospital's own application entity that listens under `title`, if it has one.
+
+    Nobody has objects sent to another hospital: what that one gets is decided when it asks.
+    """
+    listening = access.session.scalars(
+        select(ApplicationEntity)
+        .where(
+            ApplicationEntity.organization_id == access.organization,
+            ApplicationEntity.title == title,
+            ApplicationEntity.port.is_not(None),
+        )
+        .order_by(ApplicationEntity.id)
+    )
+    return next((entity for entity in listening if can_be_called(entity)), None)
+
+
+def can_be_called(entity: ApplicationEntity) -> bool:
+    """Whether the entity's address is one place with a port, and not a network."""
+    try:
+        place = _place(entity.address)
+    except Invalid:
+        return False
+    return entity.port is not None and (isinstance(place, str) or place.num_addresses == 1)
+
+
 def _written(address: str) -> str:
     """An address in the one form that is kept (RFC 4632, RFC 5952); as it is when it is none."""
     try:

@@ -145,19 +145,21 @@ def find(
     order: str = "",
     too_broad: str | None = None,
     asked: str | bytes = "",
+    action: Action = Action.SEARCH,
 ) -> Answer:
     """The matches at `level` that the asker may see, `limit` of them from `offset` on.
 
     The order is stable: studies newest first, all else as received, or `order`, a key of `SORTED`
     with "-" before it where it descends. `total` counts all of them.
     `too_broad` is the message of the TooBroad raised instead of leaving some out. `asked` is the
-    question as it came, for the audit trail only (it may name a patient). Raises Refused, Invalid,
+    question as it came, for the audit trail only (it may name a patient). `action` is what the
+    matches are wanted for: to be told, or to be retrieved. Raises Refused, Invalid,
     TooBroad.
     """
     question = _for_the_trail(asked)
-    access.require(Action.SEARCH, detail={"level": level.name, "asked": question})
+    access.require(action, detail={"level": level.name, "asked": question})
     criteria = [_decided(access, criterion) for criterion in criteria]
-    permitted = policy.visible(access.requester, Action.SEARCH)
+    permitted = policy.visible(access.requester, action)
     wanted = search.where(criteria)
     columns = (Patient, Organization, *(record for at, record, _ in _CHAIN if at <= level))
     page = (
@@ -182,7 +184,7 @@ def find(
     people = {(row.Patient.person_id, row.Patient.person_id or row.Patient.id) for row in rows}
     studies = {row.Study.study_instance_uid for row in rows} if level > Level.PATIENT else set()
     access.note(
-        Action.SEARCH,
+        action,
         patient=min(patients) if len(people) == 1 else None,
         study=min(studies) if len(studies) == 1 else "",
         detail={

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from sqlalchemy import Select, func, select
 
+from exchange import query
 from exchange.access import Access, translated
 from exchange.errors import NotFound
 from exchange.policy import Action
-from exchange.query import facts
+from exchange.query import Number, facts
 from exchange_storage.objects import ObjectStore
 from exchange_storage.records import Instance, Organization, Patient, Series, Study
+from exchange_storage.search import Criterion, Level
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,19 +85,7 @@ def instances(
     access.require(Action.RETRIEVE, facts(access, row.Patient), **subject)
     wanted = _primary(row.Study.id, series_instance_uid, sop_instance_uid)
     found = tuple(
-        Held(
-            study_instance_uid=study_instance_uid,
-            series_instance_uid=series,
-            sop_instance_uid=instance.sop_instance_uid,
-            sop_class_uid=instance.sop_class_uid,
-            transfer_syntax_uid=instance.transfer_syntax_uid,
-            key=instance.key,
-            size=instance.size,
-            digest=instance.digest,
-            character_set=instance.character_set,
-            character_set_repair=instance.character_set_repair,
-            objects=access.objects,
-        )
+        _held(access, instance, study_instance_uid, series)
         for instance, series in access.session.execute(wanted)
     )
     if not found:
@@ -111,6 +102,107 @@ def instances(
         **subject,
     )
     return Retrieved(row.Organization, row.Patient, row.Study, found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selected:
+    """Instances of one study that a question selects, and the two numbers of their patient."""
+
+    owner: Organization
+    patient: Patient
+    study: Study
+    number: Number
+    """The asker's own number for the person where it has one, else the owner's."""
+    instances: tuple[Held, ...]
+
+
+def select_instances(
+    access: Access, level: Level, criteria: Sequence[Criterion], *, limit: int, purpose: str
+) -> tuple[Selected, ...]:
+    """All primary instances of what matches at `level`, of all hospitals, as far as permitted.
+
+    Studies are in the order of `query.find`. What is withheld is left out, and its refusal
+    recorded. `purpose` is for the audit trail, as `instances` has it. Raises Refused, Invalid, and
+    TooBroad when more than `limit` patients, studies, series or instances match.
+    """
+    found = query.find(
+        access,
+        level,
+        criteria,
+        limit=limit,
+        summarize=False,
+        too_broad=f"more than {limit} matches: add a selective key",
+        action=Action.RETRIEVE,
+    )
+    rows = {
+        Level.PATIENT: Patient.id,
+        Level.STUDY: Study.id,
+        Level.SERIES: Series.id,
+        Level.IMAGE: Instance.id,
+    }[level]
+    matched: dict[int, query.Found] = {}
+    for one in found.found:
+        record = (one.patient, one.study, one.series, one.instance)[level - Level.PATIENT]
+        if record is not None:
+            matched[record.id] = one
+    studies: dict[int, tuple[Study, query.Found, list[Held]]] = {}
+    for some in _batches(sorted(matched)):
+        wanted = (
+            select(Instance, Series.series_instance_uid, Study, rows)
+            .join(Series, Series.id == Instance.series_id)
+            .join(Study, Study.id == Series.study_id)
+            .join(Patient, Patient.id == Study.patient_id)
+            .where(rows.in_(some), Instance.is_primary)
+            .order_by(*_IN_ORDER)
+        )
+        for instance, series, study, row in access.session.execute(wanted):
+            _, _, held = studies.setdefault(study.id, (study, matched[row], []))
+            held.append(_held(access, instance, study.study_instance_uid, series))
+    selected = []
+    for study, one, instances in studies.values():
+        access.note(
+            Action.RETRIEVE,
+            patient=one.patient.id,
+            study=study.study_instance_uid,
+            detail={
+                "what": purpose,
+                "instances": len(instances),
+                "bytes": sum(held.size for held in instances),
+            },
+        )
+        selected.append(
+            Selected(
+                owner=one.owner,
+                patient=one.patient,
+                study=study,
+                number=one.number,
+                instances=tuple(instances),
+            )
+        )
+    return tuple(selected)
+
+
+def _batches(rows: list[int], size: int = 500) -> Iterator[list[int]]:
+    """`rows` in pieces that every database takes as parameters of one statement."""
+    remaining = iter(rows)
+    while some := list(islice(remaining, size)):
+        yield some
+
+
+def _held(access: Access, instance: Instance, study: str, series: str) -> Held:
+    return Held(
+        study_instance_uid=study,
+        series_instance_uid=series,
+        sop_instance_uid=instance.sop_instance_uid,
+        sop_class_uid=instance.sop_class_uid,
+        transfer_syntax_uid=instance.transfer_syntax_uid,
+        key=instance.key,
+        size=instance.size,
+        digest=instance.digest,
+        character_set=instance.character_set,
+        character_set_repair=instance.character_set_repair,
+        objects=access.objects,
+    )
 
 
 def _in_our_words(pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -130,12 +222,15 @@ def _primary(
         wanted = wanted.where(Series.series_instance_uid == series_instance_uid)
     if sop_instance_uid is not None:
         wanted = wanted.where(Instance.sop_instance_uid == sop_instance_uid)
-    # Numbers are text (IS): the shorter of two without leading zeros is the smaller.
-    return wanted.order_by(
-        func.length(Series.series_number),
-        Series.series_number,
-        Series.id,
-        func.length(Instance.instance_number),
-        Instance.instance_number,
-        Instance.id,
-    )
+    return wanted.order_by(*_IN_ORDER)
+
+
+# Numbers are text (IS): the shorter of two without leading zeros is the smaller.
+_IN_ORDER = (
+    func.length(Series.series_number),
+    Series.series_number,
+    Series.id,
+    func.length(Instance.instance_number),
+    Instance.instance_number,
+    Instance.id,
+)

@@ -576,8 +576,10 @@ def test_processes_share_a_port_only_when_they_mean_to(archive: Archive) -> None
 
 
 def test_every_event_has_an_action_in_the_states_that_listen() -> None:
-    impossible = {(State.STA6, Event.ARTIM_EXPIRED)}  # ARTIM does not run in Sta6
-    assert set(TRANSITIONS) == set(product((State.STA2, State.STA6), Event)) - impossible
+    listening = (State.STA2, State.STA5, State.STA6, State.STA7)
+    # ARTIM runs in Sta2 alone: elsewhere a deadline of ours stands in for it.
+    impossible = set(product(listening[1:], [Event.ARTIM_EXPIRED]))
+    assert set(TRANSITIONS) == set(product(listening, Event)) - impossible
 
 
 RECEIVED = {event: kind for kind in PDUType for event in Event if kind.name == event.name}
@@ -585,7 +587,12 @@ RECEIVED = {event: kind for kind in PDUType for event in Event if kind.name == e
 
 @pytest.mark.parametrize(
     ("state", "event"),
-    [key for key in TRANSITIONS if key[1] in RECEIVED or key[1] is Event.INVALID_PDU],
+    [
+        key
+        for key in TRANSITIONS
+        if key[0] in {State.STA2, State.STA6}
+        and (key[1] in RECEIVED or key[1] is Event.INVALID_PDU)
+    ],
     ids=lambda value: value.name,
 )
 def test_the_acceptor_does_what_the_state_table_says(

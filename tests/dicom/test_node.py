@@ -12,9 +12,7 @@ import random
 import socket
 import struct
 import subprocess
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pydicom.data
@@ -42,8 +40,8 @@ from caller import (
 from images import ct, data_set
 from pydicom import dcmread
 from pydicom.filereader import read_dataset
-from region import ADMINISTRATOR, Region, credit_code, region
-from sqlalchemy import func, select
+from region import ADMINISTRATOR, credit_code
+from serving import Served, serving
 
 from exchange import check, organizations
 from exchange.organizations import Entity
@@ -53,7 +51,6 @@ from exchange_dicom.dimse import NO_DATA_SET, CommandField, Element, encode, req
 from exchange_dicom.find import IDENTIFIER_LENGTH
 from exchange_dicom.header import DataSetError
 from exchange_dicom.negotiation import Conduct
-from exchange_dicom.node import node
 from exchange_dicom.part10 import read_file_meta
 from exchange_dicom.pdu import (
     COMMAND,
@@ -66,8 +63,6 @@ from exchange_dicom.pdu import (
     ContextResult,
     RejectReason,
 )
-from exchange_storage.filesystem import FilesystemStore
-from exchange_storage.records import Instance
 
 WORKLIST_FIND = "1.2.840.10008.5.1.4.31"
 JPEG_LOSSLESS = "1.2.840.10008.1.2.4.70"
@@ -77,60 +72,6 @@ NO_SUCH_SOP_CLASS, UNRECOGNIZED_OPERATION = 0x0122, 0x0211
 OUT_OF_RESOURCES, MISMATCH, CANNOT_UNDERSTAND = 0xA700, 0xA900, 0xC000
 
 MUTATIONS = 300
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A region whose node listens on `port` and keeps its objects below `root`."""
-
-    city: Region
-    port: int
-    root: Path
-
-    def held(self) -> tuple[int, int, int]:
-        """How many instances the index has, how many objects there are, and what is half-way."""
-        with self.city.exchange.database.reading() as session:
-            rows = session.scalar(select(func.count()).select_from(Instance)) or 0
-        objects = sum(path.is_file() for path in (self.root / "objects").rglob("*"))
-        staged = [path for path in (self.root / "staging").rglob("*") if path.is_file()]
-        return rows, objects, sum(path.name != "lock" for path in staged)
-
-    def kept(self, instance: str) -> list[bytes]:
-        """The data sets that lie there under an SOP Instance UID."""
-        found = sorted((self.root / "objects").rglob(f"{instance}.*.dcm"))
-        return [data_set(path.read_bytes()) for path in found]
-
-    def goes_on(self) -> None:
-        """A good image is still kept and found, in an association of its own."""
-        rows, objects, _ = self.held()
-        instance = f"1.9.{rows}.{objects}"
-        with calling(self.port) as pacs:
-            assert pacs.echo() == SUCCESS
-            assert pacs.store(image(instance=instance), instance).status == SUCCESS
-        assert self.kept(instance) == [image(instance=instance)]
-        assert self.held() == (rows + 1, objects + 1, 0)
-
-
-@contextlib.contextmanager
-def serving(
-    tmp_path: Path, limits: Limits | None = None, conduct: Conduct | None = None
-) -> Iterator[Served]:
-    root = tmp_path / "store"
-    with region(f"sqlite:///{tmp_path / 'index.sqlite'}", FilesystemStore(root)) as city:
-        acceptor = node(
-            city.exchange,
-            ae_title="EXCHANGE",
-            addresses=[("127.0.0.1", 0)],
-            conduct=conduct,
-            limits=limits,
-        )
-        thread = threading.Thread(target=acceptor.serve_forever)
-        thread.start()
-        try:
-            yield Served(city, acceptor.addresses[0][1], root)
-        finally:
-            acceptor.stop(20)
-            thread.join(20)
 
 
 @pytest.fixture

@@ -1,0 +1,162 @@
+"""Instances as another hospital's PACS knows the patient: coerced numbers, the rest untouched.
+
+What is coerced is recorded in the object itself, in Original Attributes Sequence (PS3.3
+C.12.1.1.9). The head of the data set alone is taken apart; every other element, and all pixels,
+pass as they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from exchange_dicom.data_set import Element, explicit, implicit, is_implicit, located
+from exchange_dicom.header import MalformedDataSet
+
+HEAD_LIMIT = 64 << 20
+"""Bytes within which the elements up to group 0400 must end."""
+
+_INSTITUTION = 0x00080080
+_CHARACTER_SET = 0x00080005
+_PATIENT_ID = 0x00100020
+_ISSUER = 0x00100021
+_ISSUER_QUALIFIERS = 0x00100024
+_OTHER_IDS = 0x00101002
+_ORIGINAL_ATTRIBUTES = 0x04000561
+_BEHIND = _ORIGINAL_ATTRIBUTES + 1
+
+_REPLACED = (_PATIENT_ID, _ISSUER, _ISSUER_QUALIFIERS)
+_ENCODINGS = {"ISO_IR 192": "utf-8", "GB18030": "gb18030", "GBK": "gbk"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coercion:
+    """The numbers under which two hospitals know a patient, and who replaces one by the other."""
+
+    patient_id: str
+    issuer: str
+    """The receiving hospital's number for the patient and the OID under which it numbers patients;
+    the owner's where it has none, so that nobody takes it for a number of the receiver's own."""
+    owner_patient_id: str
+    owner_issuer: str
+    institution: str
+    """Name of the hospital that made the instance, for those that do not say it."""
+    at: datetime
+    system: str
+
+
+def coerced(
+    pieces: Iterable[bytes | memoryview], transfer_syntax_uid: str, coercion: Coercion
+) -> Iterator[bytes | memoryview]:
+    """The pieces of a data set (little endian, not deflated) with its patient's number coerced.
+
+    PatientID and Issuer of Patient ID become the receiving hospital's; the owner's stand in Other
+    Patient IDs Sequence, what was replaced in Original Attributes Sequence. Raises MalformedDataSet
+    at the first piece when the head of the data set cannot be read.
+    """
+    rest = iter(pieces)
+    head = bytearray()
+    wanted = 0
+    complete = False
+    while not complete:
+        piece = next(rest, None)
+        complete = piece is None
+        head += piece or b""
+        if len(head) < wanted and not complete:
+            continue
+        try:
+            found = list(located(head, transfer_syntax_uid, _BEHIND))
+        except MalformedDataSet:
+            if complete or len(head) > HEAD_LIMIT:
+                raise
+        else:
+            if complete or (found and found[-1][0].tag >= _BEHIND):
+                break
+        wanted = 2 * len(head)
+    write: Callable[[Iterable[Element]], Iterator[bytes | memoryview]] = (
+        implicit if is_implicit(head) else explicit
+    )
+    end = found[-1][2] if found else 0
+    yield b"".join(bytes(part) for part in _changed(memoryview(head), found, coercion, write))
+    yield memoryview(head)[end:]
+    yield from rest
+
+
+def _changed(
+    head: memoryview,
+    found: list[tuple[Element, int, int]],
+    coercion: Coercion,
+    write: Callable[[Iterable[Element]], Iterator[bytes | memoryview]],
+) -> Iterator[bytes | memoryview]:
+    """The head up to group 0400, with the elements that replace others or are new."""
+    present = {element.tag: element for element, _, _ in found if element.tag < _BEHIND}
+    new = {element.tag: element for element in _elements(present, coercion)}
+    groups = {tag >> 16 for tag in (*new, *_REPLACED)}
+    for element, start, end in found:
+        tag = element.tag
+        for before in sorted(one for one in new if one < tag):
+            yield from write([new.pop(before)])
+        # A length of a group that has changed would no longer be true (and is retired).
+        if tag in _REPLACED or tag in new or (not tag & 0xFFFF and tag >> 16 in groups):
+            if tag in new:
+                yield from write([new.pop(tag)])
+        elif tag < _BEHIND:
+            yield head[start:end]
+    for tag in sorted(new):
+        yield from write([new[tag]])
+
+
+def _elements(present: dict[int, Element], coercion: Coercion) -> Iterator[Element]:
+    old = [
+        present.get(_PATIENT_ID) or _text(_PATIENT_ID, "LO", ""),
+        present.get(_ISSUER) or _text(_ISSUER, "LO", ""),
+    ]
+    if (qualifiers := present.get(_ISSUER_QUALIFIERS)) is not None:
+        old.append(qualifiers)
+    yield _text(_PATIENT_ID, "LO", coercion.patient_id)
+    yield _text(_ISSUER, "LO", coercion.issuer)
+    owner = (
+        _text(_PATIENT_ID, "LO", coercion.owner_patient_id),
+        _text(_ISSUER, "LO", coercion.owner_issuer),
+        _text(0x00100022, "CS", "TEXT"),
+    )
+    if (coercion.patient_id, coercion.issuer) != (
+        coercion.owner_patient_id,
+        coercion.owner_issuer,
+    ):
+        others = present.get(_OTHER_IDS)
+        yield Element(_OTHER_IDS, "SQ", items=(*((others and others.items) or ()), owner))
+    original = (
+        Element(0x04000550, "SQ", items=(tuple(old),)),
+        _text(0x04000562, "DT", f"{coercion.at:%Y%m%d%H%M%S.%f%z}"),
+        _text(0x04000563, "LO", coercion.system),
+        _text(0x04000564, "LO", ""),
+        _text(0x04000565, "CS", "COERCE"),
+    )
+    earlier = present.get(_ORIGINAL_ATTRIBUTES)
+    yield Element(
+        _ORIGINAL_ATTRIBUTES, "SQ", items=(*((earlier and earlier.items) or ()), original)
+    )
+    institution = present.get(_INSTITUTION)
+    if (institution is None or not bytes(institution.value or b"").strip()) and (
+        named := _named(present, coercion.institution)
+    ):
+        yield named
+
+
+def _named(present: dict[int, Element], institution: str) -> Element | None:
+    """Institution Name in the instance's own character set; None where that cannot write it."""
+    declared = present.get(_CHARACTER_SET)
+    text = bytes(declared.value or b"").decode("ascii", "replace") if declared else ""
+    encoding = _ENCODINGS.get(text.strip(" \0"), "ascii")
+    try:
+        value = institution[:64].encode(encoding)
+    except UnicodeEncodeError:
+        return None
+    return Element(_INSTITUTION, "LO", value=memoryview(value + b" " * (len(value) % 2)))
+
+
+def _text(tag: int, vr: str, text: str) -> Element:
+    value = text.encode("ascii", "replace")
+    return Element(tag, vr, value=memoryview(value + b" " * (len(value) % 2)))

@@ -1,0 +1,234 @@
+"""The retrieval half of the Query/Retrieve service class as SCP: C-MOVE and C-GET (PS3.4 C.4.2, 3).
+
+Both mean by a patient number the asking hospital's own, and give every instance of that person that
+it may see, under that number. All is decided and recorded before the first instance leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from exchange import organizations, retrieval
+from exchange.access import Access
+from exchange.errors import ExchangeError, Invalid, TooLarge
+from exchange_dicom import attributes, dimse, sending, status
+from exchange_dicom.association import Message
+from exchange_dicom.association import TooLarge as TooLong
+from exchange_dicom.contexts import RETRIEVE_LEVELS
+from exchange_dicom.conversation import Conversation
+from exchange_dicom.dimse import SubOperations
+from exchange_dicom.find import IDENTIFIER_LENGTH, UNIQUE, Identifier
+from exchange_dicom.pdu import UpperLayerError
+from exchange_dicom.query import question
+from exchange_dicom.sending import Outgoing, Result
+from exchange_dicom.states import AssociationEnded
+from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
+from exchange_storage.records import ApplicationEntity, Organization
+from exchange_storage.search import Level
+
+_UNIQUE_KEYS = UNIQUE | {Level.IMAGE: "SOPInstanceUID"}
+_FAILED_LENGTH = 0xFFFE
+"""Bytes of the longest Failed SOP Instance UID List: its VR has a 16-bit length."""
+
+
+def move(conversation: Conversation, message: Message) -> None:
+    """C-MOVE: to a node of the asking hospital's own."""
+    title = message.command.move_destination
+    chosen = _chosen(conversation, message, title)
+    if chosen is None:
+        return
+    if chosen.destination is None:
+        conversation.answer(
+            message, status.DESTINATION_UNKNOWN, "not a node of the asking hospital's"
+        )
+        return
+    progress = _Progress(conversation, message, len(chosen.wanted))
+    originator = (conversation.association.request.calling_ae, message.command.message_id)  # type: ignore[union-attr]
+    address = sending.address_of(
+        chosen.destination, calling=conversation.ae_title, tls=conversation.client_tls
+    )
+    results = sending.send(
+        address,
+        chosen.wanted,
+        originator=originator,
+        parallel=conversation.limits.move_associations,
+    )
+    try:
+        if chosen.wanted and not progress.follow(results):
+            return
+    except UpperLayerError as error:
+        if isinstance(error, AssociationEnded) and not conversation.association.established:
+            raise
+        progress.lost(chosen.wanted, str(error))
+    progress.end()
+
+
+def get(conversation: Conversation, message: Message) -> None:
+    """C-GET: over the association on which it was asked for."""
+    chosen = _chosen(conversation, message)
+    if chosen is None:
+        return
+    progress = _Progress(conversation, message, len(chosen.wanted))
+    if progress.follow(_sub_operations(conversation, chosen.wanted)):
+        progress.end()
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What was asked for, as its asker may have it; and where a C-MOVE sends it."""
+
+    wanted: list[Outgoing]
+    destination: ApplicationEntity | None = None
+
+
+def _chosen(
+    conversation: Conversation, message: Message, destination: str | None = None
+) -> _Chosen | None:
+    """None when the request has been answered, with why it is not served."""
+    model = message.context.abstract_syntax
+    if message.data is None:
+        conversation.answer(message, status.DIMSE[Invalid].retrieve, "the identifier is missing")
+        return None
+    relational = conversation.extended.get(model, b"")[:1] == b"\1"
+    try:
+        raw = message.data.read(IDENTIFIER_LENGTH)
+        identifier = Identifier.read(raw, message.context.transfer_syntax)
+        level = identifier.level(RETRIEVE_LEVELS[model], relational=relational)
+        keys = _unique(identifier, level)
+        with conversation.exchange.on_behalf_of(conversation.requester) as access:
+            entity = organizations.destination(access, destination) if destination else None
+            if destination is not None and entity is None:
+                return _Chosen([])
+            selected = retrieval.select_instances(
+                access,
+                level,
+                question(access, level, keys).criteria,
+                limit=conversation.limits.matches,
+                purpose=f"images, to {destination}" if destination else "images",
+            )
+            asker = _organization(access)
+        return _Chosen(sending.outgoing(selected, asker.issuer), entity)
+    except TooLong:
+        conversation.answer(message, status.DIMSE[TooLarge].retrieve, "the identifier is too long")
+    except ExchangeError as error:
+        conversation.answer(message, status.DIMSE[type(error)].retrieve, str(error))
+    return None
+
+
+def _organization(access: Access) -> Organization:
+    return access.session.get_one(Organization, access.organization)
+
+
+def _unique(identifier: Identifier, level: Level) -> list[tuple[str, str]]:
+    """The keys that select: the unique ones (C.4.2.2.1). Raises Invalid for any other with a value.
+
+    To pass over what narrows a retrieval would send what nobody asked for.
+    """
+    allowed = {_UNIQUE_KEYS[at] for at in Level if at <= level} | {"IssuerOfPatientID"}
+    keys = [(keyword, value) for keyword, value in identifier.keys if value.strip()]
+    for keyword, _ in keys:
+        if keyword not in allowed:
+            raise Invalid(f"{keyword} is not a unique key of the level or above")
+    given = dict(keys)
+    wanted = given.get(_UNIQUE_KEYS[level], "")
+    if not wanted or set(wanted) & set("*?"):
+        raise Invalid(f"{_UNIQUE_KEYS[level]} must be given")
+    return keys
+
+
+def _sub_operations(conversation: Conversation, wanted: Sequence[Outgoing]) -> Iterator[Result]:
+    association = conversation.association
+    accepted = association.accepted
+    granted = {role.sop_class for role in accepted.roles if role.scp} if accepted else set()
+    for number, one in enumerate(wanted):
+        sop_class = one.held.sop_class_uid
+        offered = [
+            (context.context_id, context.transfer_syntax)
+            for context in association.contexts.values()
+            if context.abstract_syntax == sop_class and sop_class in granted
+        ]
+        if not offered:
+            yield Result(one, None, "no presentation context in which the asker is an SCP")
+        else:
+            yield sending.store(association, number % 65535 + 1, offered, one)
+
+
+@dataclass(slots=True)
+class _Progress:
+    """The responses of one retrieval: pending ones with counts, and the final one."""
+
+    conversation: Conversation
+    message: Message
+    remaining: int
+    completed: int = 0
+    warned: int = 0
+    failed: list[str] = field(default_factory=list)
+    reason: str = ""
+
+    def follow(self, results: Iterator[Result]) -> bool:
+        """Tell of each result; False once the asker has cancelled, and was told so.
+
+        Looked for before each sub-operation, the first one too.
+        """
+        association = self.conversation.association
+        number = self.message.command.message_id
+        while self.remaining:
+            if association.cancelled(number):
+                getattr(results, "close", lambda: None)()
+                self._send(status.CANCEL, remaining=self.remaining)
+                return False
+            result = next(results, None)
+            if result is None:
+                break
+            self._count(result)
+            if self.remaining:
+                self._send(status.PENDING, remaining=self.remaining)
+        return True
+
+    def lost(self, wanted: Sequence[Outgoing], reason: str) -> None:
+        """None of what remains can be sent."""
+        rest = wanted[len(wanted) - self.remaining :]
+        self.failed += [one.held.sop_instance_uid for one in rest]
+        self.remaining, self.reason = 0, reason
+
+    def end(self) -> None:
+        """The final response."""
+        if not self.failed and not self.warned:
+            self._send(status.SUCCESS)
+        elif self.completed or self.warned:
+            self._send(status.SUB_OPERATIONS_FAILED)
+        else:
+            self._send(status.CANNOT_PERFORM_SUB_OPERATIONS)
+
+    def _count(self, result: Result) -> None:
+        self.remaining -= 1
+        if result.warned:
+            self.warned += 1
+        elif result.stored:
+            self.completed += 1
+        else:
+            self.failed.append(result.outgoing.held.sop_instance_uid)
+            self.reason = result.reason
+
+    def _send(self, code: int, *, remaining: int | None = None) -> None:
+        context = self.message.context
+        listed = bool(self.failed) and code != status.PENDING
+        response = dimse.response(
+            self.message.command,
+            code,
+            data_set_present=listed,
+            error_comment=self.reason if listed else "",
+            sub_operations=SubOperations(remaining, self.completed, len(self.failed), self.warned),
+        )
+        body = None
+        if listed:
+            uids, length = [], 0
+            for uid in self.failed:
+                length += len(uid) + 1
+                if length > _FAILED_LENGTH:
+                    break
+                uids.append(uid)
+            explicit = context.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN
+            body = attributes.encode({"FailedSOPInstanceUIDList": uids}, explicit=explicit)
+        self.conversation.association.send(context.context_id, response, body)

@@ -1,0 +1,198 @@
+"""An instance in a transfer syntax that its receiver takes, without loss (PS3.5 10 and annex A).
+
+Native data sets are written anew element by element, with a window of them in memory. Compressed
+pixels are decompressed by pydicom and its plug-ins, frame after frame into one value; nothing is
+ever compressed, so that no pixel changes.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+
+from pydicom import dcmread
+from pydicom.uid import UID
+
+from exchange.retrieval import Held
+from exchange_dicom import data_set, part10
+from exchange_dicom.coercion import Coercion, coerced
+from exchange_dicom.data_set import Inflated, Read
+from exchange_dicom.header import (
+    DEFLATED,
+    EXPLICIT_VR_BIG_ENDIAN,
+    DataSetError,
+    MalformedDataSet,
+)
+from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
+
+DECOMPRESSED_LIMIT = 1 << 30
+"""Bytes of the largest pixel data that is decompressed: it is in memory as a whole."""
+
+INFLATED_LIMIT = 1 << 30
+"""Bytes of the largest data set that is inflated."""
+
+NATIVE = frozenset(
+    {IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN, *DEFLATED}
+)
+"""Transfer syntaxes whose pixels are not compressed by themselves."""
+
+_WRITERS = {
+    EXPLICIT_VR_LITTLE_ENDIAN: data_set.explicit,
+    IMPLICIT_VR_LITTLE_ENDIAN: data_set.implicit,
+}
+
+Pieces = Iterator[bytes | memoryview]
+
+
+class CannotTranscode(Exception):
+    """The instance cannot be had in any of the transfer syntaxes that were offered."""
+
+
+def choose(transfer_syntax_uid: str, offered: Sequence[str]) -> str:
+    """The one of the offered syntaxes in which an instance goes out: its own, else a native one.
+
+    Raises CannotTranscode.
+    """
+    if transfer_syntax_uid in offered:
+        return transfer_syntax_uid
+    if transfer_syntax_uid in NATIVE or _decodes(transfer_syntax_uid):
+        for native in _WRITERS:
+            if native in offered:
+                return native
+    raise CannotTranscode("no transfer syntax that the receiver takes can be made without loss")
+
+
+def data_set_of(held: Held, transfer_syntax_uid: str, coercion: Coercion | None = None) -> Pieces:
+    """The data set of a kept instance, in pieces, in a syntax that `choose` has named.
+
+    With `coercion` its patient's number is coerced. Raises CannotTranscode, DataSetError or
+    Unavailable, all but the last at the first piece.
+    """
+    kept = held.transfer_syntax_uid
+    if transfer_syntax_uid == kept and coercion is None:
+        return _stripped(held)
+    if kept in DEFLATED or (kept == EXPLICIT_VR_BIG_ENDIAN and transfer_syntax_uid != kept):
+        plain = _written(held, EXPLICIT_VR_LITTLE_ENDIAN)
+        return _finished(plain, EXPLICIT_VR_LITTLE_ENDIAN, transfer_syntax_uid, coercion)
+    if transfer_syntax_uid == kept:
+        if kept == EXPLICIT_VR_BIG_ENDIAN:
+            raise CannotTranscode("a big endian instance cannot be coerced as it is")
+        return coerced(_stripped(held), kept, coercion) if coercion else _stripped(held)
+    if kept in NATIVE:
+        return _finished(
+            _written(held, transfer_syntax_uid), transfer_syntax_uid, transfer_syntax_uid, coercion
+        )
+    return _finished(_decompressed(held), EXPLICIT_VR_LITTLE_ENDIAN, transfer_syntax_uid, coercion)
+
+
+def _finished(plain: Pieces, written: str, wanted: str, coercion: Coercion | None) -> Pieces:
+    pieces = plain if coercion is None else coerced(plain, written, coercion)
+    if wanted in DEFLATED:
+        return _deflated(pieces)
+    if wanted == written:
+        return pieces
+    return _WRITERS[wanted](data_set.walk(read := _reading(pieces), written), read)
+
+
+def _stripped(held: Held) -> Pieces:
+    """The kept bytes behind the Part 10 header."""
+    pieces = iter(held.stream())
+    first = next(pieces, b"")
+    start = part10.read_file_meta(io.BytesIO(first)).data_set_offset
+    yield memoryview(first)[start:]
+    yield from pieces
+
+
+def _written(held: Held, transfer_syntax_uid: str) -> Pieces:
+    """A native data set written anew."""
+    kept = held.transfer_syntax_uid
+    if kept in DEFLATED:
+        read: Read = Inflated((bytes(piece) for piece in _stripped(held)), INFLATED_LIMIT)
+        kept = EXPLICIT_VR_LITTLE_ENDIAN
+    else:
+        read = _reading(_stripped(held))
+    return _WRITERS[transfer_syntax_uid](data_set.walk(read, kept), read)
+
+
+class _Window:
+    """A `Read` over pieces that come in order; what lies before the last place is forgotten."""
+
+    def __init__(self, pieces: Iterable[bytes | memoryview]) -> None:
+        self._pieces = iter(pieces)
+        self._base = 0
+        self._ahead = bytearray()
+
+    def __call__(self, start: int, length: int) -> bytes:
+        self._forget(start)
+        while self._base + len(self._ahead) < start + length:
+            piece = next(self._pieces, None)
+            if piece is None:
+                break
+            self._ahead += piece
+            self._forget(start)
+        return bytes(memoryview(self._ahead)[:length])
+
+    def _forget(self, before: int) -> None:
+        surplus = min(before - self._base, len(self._ahead))
+        if surplus > 0:
+            del self._ahead[:surplus]
+            self._base += surplus
+
+
+def _reading(pieces: Iterable[bytes | memoryview]) -> Read:
+    return _Window(pieces)
+
+
+def _deflated(pieces: Pieces) -> Pieces:
+    """PS3.5 A.5: a raw deflate stream, padded to an even length."""
+    stream = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    size = 0
+    for piece in pieces:
+        out = stream.compress(piece)
+        size += len(out)
+        yield out
+    out = stream.flush()
+    yield out + b"\0" * ((size + len(out)) % 2)
+
+
+def _decompressed(held: Held) -> Pieces:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of a sender's odd values, which stay
+            found = dcmread(io.BytesIO(held.read()), force=True)
+            frames = int(found.get("NumberOfFrames", 1) or 1)
+            pixels = int(found.Rows) * int(found.Columns) * int(found.SamplesPerPixel) * frames
+            if pixels * int(found.BitsAllocated) // 8 > DECOMPRESSED_LIMIT:
+                raise CannotTranscode("the decompressed pixels would be too large")
+            found.decompress(as_rgb=False, generate_instance_uid=False)
+            written = io.BytesIO()
+            found.save_as(written, enforce_file_format=False)
+    except CannotTranscode:
+        raise
+    except Exception as error:  # a decoder may raise anything about bytes that it cannot read
+        raise CannotTranscode(f"cannot be decompressed: {type(error).__name__}") from error
+    whole = written.getvalue()
+    start = part10.read_file_meta(io.BytesIO(whole)).data_set_offset
+    yield memoryview(whole)[start:]
+
+
+@cache
+def _decodes(transfer_syntax_uid: str) -> bool:
+    from pydicom.pixels.decoders.base import get_decoder
+
+    try:
+        return bool(get_decoder(UID(transfer_syntax_uid)).is_available)
+    except NotImplementedError:
+        return False
+
+
+__all__ = [
+    "NATIVE",
+    "CannotTranscode",
+    "DataSetError",
+    "MalformedDataSet",
+    "choose",
+    "data_set_of",
+]

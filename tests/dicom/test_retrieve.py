@@ -1,0 +1,434 @@
+"""Hospitals fetch what they may have: over their own association, or to a node of theirs (J3)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from caller import SUCCESS, Caller
+from images import ct, data_set
+from pydicom import Dataset, dcmread
+from pydicom.data import get_testdata_file
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    MRImageStorage,
+    RLELossless,
+)
+from pynetdicom import AE, build_role, evt
+from real_parts import free_port
+from region import ADMINISTRATOR, ID_CARD
+from serving import Served, serving
+
+from exchange import audit, consent, organizations
+from exchange.organizations import Entity
+from exchange_dicom import contexts, scu
+from exchange_dicom.dimse import SubOperations
+from exchange_storage.search import Level
+
+CANCEL, UNKNOWN_DESTINATION, SOME_FAILED, NONE_DONE = 0xFE00, 0xA801, 0xB000, 0xA702
+STUDY, HEAD = "1.2.826.1", "1.2.826.1.1"
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with serving(tmp_path) as made:
+        yield made
+
+
+@dataclass
+class Workstation:
+    """A node of a hospital, by pynetdicom: receives what it is sent, and keeps who sent it."""
+
+    received: list[Dataset] = field(default_factory=list)
+    originators: list[tuple[str, int]] = field(default_factory=list)
+    answers: list[int] = field(default_factory=list)
+    port: int = 0
+
+    def store(self, event: Any) -> int:
+        self.originators.append(
+            (
+                str(event.request.MoveOriginatorApplicationEntityTitle or "").strip(),
+                int(event.request.MoveOriginatorMessageID or 0),
+            )
+        )
+        image = event.dataset
+        image.file_meta = event.file_meta
+        self.received.append(image)
+        return self.answers.pop(0) if self.answers else 0x0000
+
+
+@contextmanager
+def workstation(
+    title: str,
+    *syntaxes: str,
+    sop_classes: Sequence[str] = (CTImageStorage, MRImageStorage),
+) -> Iterator[Workstation]:
+    made = Workstation(port=free_port())
+    entity = AE(title)
+    for sop_class in sop_classes:
+        entity.add_supported_context(sop_class, list(syntaxes) or [ExplicitVRLittleEndian])
+    server = entity.start_server(
+        ("127.0.0.1", made.port), block=False, evt_handlers=[(evt.EVT_C_STORE, made.store)]
+    )
+    assert server is not None
+    try:
+        yield made
+    finally:
+        server.shutdown()
+
+
+def listens(served: Served, code: str, title: str, port: int) -> None:
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        organizations.add_entity(access, code, Entity(title=title, address="127.0.0.1", port=port))
+
+
+def send(served: Served, calling: str, *paths: Path) -> None:
+    """The hospital's PACS sends the files, byte for byte."""
+    for path in paths:
+        meta = dcmread(path, stop_before_pixels=True).file_meta
+        sop_class, syntax = str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
+        with Caller(served.port, (sop_class, (syntax,)), calling=calling) as pacs:
+            body = data_set(path.read_bytes())
+            answer = pacs.store(body, str(meta.MediaStorageSOPInstanceUID), sop_class)
+            assert answer.status == SUCCESS
+            pacs.release()
+
+
+def known_at_two_hospitals(served: Served, folder: Path, count: int = 3) -> list[Path]:
+    """One person is P1 at beicheng, which has images of her, and N7 at nanhu, by her ID card."""
+    theirs = [folder / f"{number}.dcm" for number in range(count)]
+    for number, path in enumerate(theirs):
+        ct(path, patient="P1", study=STUDY, series=HEAD, number=number + 1, card=ID_CARD)
+    own = folder / "own.dcm"
+    ct(own, patient="N7", study="1.2.826.2", card=ID_CARD)
+    send(served, "BEICHENG", *theirs)
+    send(served, "NANHU", own)
+    return theirs
+
+
+def asked(level: str, **keys: str) -> Dataset:
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = level
+    for keyword, value in keys.items():
+        with warnings.catch_warnings(action="ignore"):  # of a UID that is none
+            setattr(identifier, keyword, value)
+    return identifier
+
+
+@contextmanager
+def associated(served: Served, title: str, *models: str, **more: Any) -> Iterator[Any]:
+    entity = AE(title)
+    for model in models:
+        entity.add_requested_context(model)
+    for sop_class, syntax in more.pop("storage", ()):
+        entity.add_requested_context(sop_class, syntax)
+    association = entity.associate("127.0.0.1", served.port, ae_title="EXCHANGE", **more)
+    assert association.is_established
+    try:
+        yield association
+    finally:
+        association.release()
+
+
+def move(
+    served: Served,
+    title: str,
+    to: str,
+    identifier: Dataset,
+    model: str = contexts.PATIENT_ROOT_MOVE,
+) -> list[tuple[Dataset, Dataset | None]]:
+    with associated(served, title, model) as association:
+        return list(association.send_c_move(identifier, to, model))
+
+
+def get(
+    served: Served,
+    title: str,
+    identifier: Dataset,
+    *syntaxes: str,
+    sop_class: str = CTImageStorage,
+    role: bool = True,
+) -> tuple[list[tuple[Dataset, Dataset | None]], list[Dataset]]:
+    received: list[Dataset] = []
+
+    def keep(event: Any) -> int:
+        event.dataset.file_meta = event.file_meta
+        received.append(event.dataset)
+        return 0
+
+    with associated(
+        served,
+        title,
+        contexts.PATIENT_ROOT_GET,
+        storage=[(sop_class, one) for one in syntaxes or (ExplicitVRLittleEndian,)],
+        ext_neg=[build_role(sop_class, scp_role=True, scu_role=False)] if role else [],
+        evt_handlers=[(evt.EVT_C_STORE, keep)],
+    ) as association:
+        answers = list(association.send_c_get(identifier, contexts.PATIENT_ROOT_GET))
+    return answers, received
+
+
+# J3: under the asker's own number
+
+
+def test_another_hospitals_images_come_under_the_askers_own_number(
+    served: Served, tmp_path: Path
+) -> None:
+    theirs = known_at_two_hospitals(served, tmp_path)
+    with workstation("NANHU-WS") as ws:
+        listens(served, "nanhu", "NANHU-WS", ws.port)
+        answers = move(
+            served, "NANHU", "NANHU-WS", asked("STUDY", PatientID="N7", StudyInstanceUID=STUDY)
+        )
+
+    final, _ = answers[-1]
+    assert final.Status == SUCCESS
+    assert (final.NumberOfCompletedSuboperations, final.NumberOfFailedSuboperations) == (3, 0)
+    assert "NumberOfRemainingSuboperations" not in final
+    assert [one.NumberOfRemainingSuboperations for one, _ in answers[:-1]] == [2, 1]
+    assert ws.originators == [("NANHU", 1)] * 3
+    assert len(ws.received) == 3
+    for image, path in zip(ws.received, theirs, strict=True):
+        sent = dcmread(path)
+        assert (image.PatientID, image.IssuerOfPatientID) == ("N7", "2.25.102")
+        numbers = [(o.PatientID, o.get("IssuerOfPatientID")) for o in image.OtherPatientIDsSequence]
+        assert numbers[-1] == ("P1", "2.25.101")
+        assert numbers[:-1] == [(ID_CARD, None)]
+        assert image.InstitutionName == "北城医院"
+        (original,) = image.OriginalAttributesSequence
+        assert original.ModifiedAttributesSequence[0].PatientID == "P1"
+        assert original.ReasonForTheAttributeModification == "COERCE"
+        changed = {
+            "PatientID", "IssuerOfPatientID", "OtherPatientIDsSequence", "InstitutionName",
+            "OriginalAttributesSequence",
+        }  # fmt: skip
+        for element in sent:
+            if element.keyword not in changed:
+                assert image[element.tag].value == element.value
+
+
+def test_the_owner_gets_its_images_back_byte_for_byte(served: Served, tmp_path: Path) -> None:
+    paths = known_at_two_hospitals(served, tmp_path, 1)
+    (tmp_path / "got").mkdir()
+    pacs = scu.Node(host="127.0.0.1", port=served.port, called="EXCHANGE", calling="BEICHENG")
+    keys = [("StudyInstanceUID", STUDY)]
+
+    counts = list(scu.get(pacs, Level.STUDY, keys, tmp_path / "got"))
+
+    assert counts[-1] == SubOperations(None, completed=1)
+    (got,) = (tmp_path / "got").iterdir()
+    assert data_set(got.read_bytes()) == data_set(paths[0].read_bytes())
+
+
+def test_dcmtk_gets_what_is_asked_for_over_its_own_association(
+    served: Served, tmp_path: Path
+) -> None:
+    known_at_two_hospitals(served, tmp_path)
+    (tmp_path / "got").mkdir()
+    subprocess.run(
+        ["getscu", "-P", "-aet", "NANHU", "-aec", "EXCHANGE", "-od", str(tmp_path / "got"),
+         "-k", "QueryRetrieveLevel=STUDY", "-k", "PatientID=N7", "-k", f"StudyInstanceUID={STUDY}",
+         "127.0.0.1", str(served.port)],
+        check=True, capture_output=True, timeout=60, env=os.environ | {"TCP_NODELAY": "1"},
+    )  # fmt: skip
+    assert {dcmread(path).PatientID for path in (tmp_path / "got").iterdir()} == {"N7"}
+
+
+def test_dcmtk_moves_the_images_of_a_whole_patient_to_itself(
+    served: Served, tmp_path: Path
+) -> None:
+    known_at_two_hospitals(served, tmp_path)
+    port = free_port()
+    listens(served, "nanhu", "NANHU-WS", port)
+    (tmp_path / "got").mkdir()
+    subprocess.run(
+        ["movescu", "-P", "-aet", "NANHU", "-aec", "EXCHANGE", "-aem", "NANHU-WS", "-od",
+         str(tmp_path / "got"), "+P", str(port), "-k", "QueryRetrieveLevel=PATIENT",
+         "-k", "PatientID=N7", "127.0.0.1", str(served.port)],
+        check=True, capture_output=True, timeout=60, env=os.environ | {"TCP_NODELAY": "1"},
+    )  # fmt: skip
+    got = [dcmread(path) for path in (tmp_path / "got").iterdir()]
+    assert len(got) == 4
+    assert {(one.PatientID, str(one.get("IssuerOfPatientID", ""))) for one in got} == {
+        ("N7", "2.25.102"),
+        ("N7", ""),  # nanhu's own, as it was sent
+    }
+
+
+# What is withheld
+
+
+def test_what_the_patient_does_not_share_does_not_leave_and_its_refusal_is_recorded(
+    served: Served, tmp_path: Path
+) -> None:
+    known_at_two_hospitals(served, tmp_path)
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        consent.opt_out(access, "beicheng", "P1")
+
+    answers, received = get(served, "NANHU", asked("PATIENT", PatientID="N7"))
+
+    assert answers[-1][0].Status == SUCCESS
+    assert [one.StudyInstanceUID for one in received] == ["1.2.826.2"]
+    answers, received = get(served, "BEICHENG", asked("PATIENT", PatientID="P1"))
+    assert len([one for one in received if one.StudyInstanceUID == STUDY]) == 3
+    with served.city.exchange.database.reading() as session:
+        told = [record.content for record in audit.latest(session, 20)]
+    assert any('"withheld":1' in one and '"action":"retrieve"' in one for one in told)
+
+
+def test_images_are_sent_to_the_askers_own_nodes_only(served: Served, tmp_path: Path) -> None:
+    known_at_two_hospitals(served, tmp_path)
+    with workstation("DONGSHAN-WS") as ws:
+        listens(served, "dongshan", "DONGSHAN-WS", ws.port)
+        wanted = asked("STUDY", PatientID="N7", StudyInstanceUID=STUDY)
+        for nobody in ("DONGSHAN-WS", "NANHU", "NOBODY"):  # NANHU calls, but does not listen
+            ((answer, _),) = move(served, "NANHU", nobody, wanted)
+            assert answer.Status == UNKNOWN_DESTINATION
+    assert ws.received == []
+
+
+# What does not go as it should
+
+
+def test_what_the_destination_refuses_is_listed(served: Served, tmp_path: Path) -> None:
+    paths = known_at_two_hospitals(served, tmp_path)
+    with workstation("NANHU-WS") as ws:
+        ws.answers += [0x0000, 0xA700, 0xB000]
+        listens(served, "nanhu", "NANHU-WS", ws.port)
+        answers = move(
+            served, "NANHU", "NANHU-WS", asked("STUDY", PatientID="N7", StudyInstanceUID=STUDY)
+        )
+
+    final, listed = answers[-1]
+    assert final.Status == SOME_FAILED
+    counts = (
+        final.NumberOfCompletedSuboperations,
+        final.NumberOfFailedSuboperations,
+        final.NumberOfWarningSuboperations,
+    )
+    assert counts == (1, 1, 1)
+    assert listed is not None
+    assert listed.FailedSOPInstanceUIDList == dcmread(paths[1]).SOPInstanceUID
+
+
+def test_a_destination_that_does_not_answer_fails_all(served: Served, tmp_path: Path) -> None:
+    known_at_two_hospitals(served, tmp_path)
+    listens(served, "nanhu", "NANHU-WS", free_port())
+
+    ((final, listed),) = move(
+        served, "NANHU", "NANHU-WS", asked("STUDY", PatientID="N7", StudyInstanceUID=STUDY)
+    )
+
+    assert final.Status == NONE_DONE
+    assert final.NumberOfFailedSuboperations == 3
+    assert listed is not None
+    assert len(listed.FailedSOPInstanceUIDList) == 3
+
+
+def test_a_cancelled_retrieval_ends_before_the_next_image(served: Served, tmp_path: Path) -> None:
+    known_at_two_hospitals(served, tmp_path, 8)
+    with workstation("NANHU-WS") as ws:
+        listens(served, "nanhu", "NANHU-WS", ws.port)
+        with associated(served, "NANHU", contexts.PATIENT_ROOT_MOVE) as association:
+            answers = association.send_c_move(
+                asked("STUDY", PatientID="N7", StudyInstanceUID=STUDY),
+                "NANHU-WS",
+                contexts.PATIENT_ROOT_MOVE,
+                msg_id=7,
+            )
+            told = [next(answers)[0]]
+            association.send_c_cancel(7, query_model=contexts.PATIENT_ROOT_MOVE)
+            told += [status for status, _ in answers]
+    assert told[-1].Status in {CANCEL, SUCCESS}  # it may have come too late
+    if told[-1].Status == CANCEL:
+        assert told[-1].NumberOfRemainingSuboperations == 8 - len(ws.received)
+
+
+def test_without_the_scp_role_nothing_comes_by_c_get(served: Served, tmp_path: Path) -> None:
+    known_at_two_hospitals(served, tmp_path)
+    answers, received = get(served, "NANHU", asked("PATIENT", PatientID="N7"), role=False)
+    assert answers[-1][0].Status == NONE_DONE
+    assert received == []
+
+
+@pytest.mark.parametrize(
+    ("level", "keys"),
+    [
+        ("STUDY", {"PatientID": "N7"}),
+        ("STUDY", {"PatientID": "N7", "StudyInstanceUID": "*"}),
+        ("STUDY", {"StudyInstanceUID": STUDY}),
+        ("SERIES", {"PatientID": "N7", "SeriesInstanceUID": HEAD}),
+        ("PATIENT", {}),
+        ("STUDY", {"PatientID": "N7", "StudyInstanceUID": STUDY, "StudyDate": "20200101"}),
+        ("SLICE", {"PatientID": "N7"}),
+    ],
+)
+def test_a_retrieval_that_does_not_name_what_it_wants_is_refused(
+    served: Served, tmp_path: Path, level: str, keys: dict[str, str]
+) -> None:
+    known_at_two_hospitals(served, tmp_path, 1)
+    with workstation("NANHU-WS") as ws:
+        listens(served, "nanhu", "NANHU-WS", ws.port)
+        ((answer, _),) = move(served, "NANHU", "NANHU-WS", asked(level, **keys))
+        assert answer.Status == 0xA900
+    assert ws.received == []
+
+
+# Transfer syntaxes
+
+
+@pytest.mark.parametrize(
+    ("file", "sop_class", "taken"),
+    [
+        ("CT_small.dcm", CTImageStorage, ImplicitVRLittleEndian),
+        ("MR_small_implicit.dcm", MRImageStorage, ExplicitVRLittleEndian),
+        ("MR_small_bigendian.dcm", MRImageStorage, ExplicitVRLittleEndian),
+        ("MR_small_RLE.dcm", MRImageStorage, ExplicitVRLittleEndian),
+        ("MR_small_RLE.dcm", MRImageStorage, ImplicitVRLittleEndian),
+        ("MR_small_jp2klossless.dcm", MRImageStorage, ExplicitVRLittleEndian),
+        ("MR_small_jpeg_ls_lossless.dcm", MRImageStorage, ExplicitVRLittleEndian),
+        ("MR_small_RLE.dcm", MRImageStorage, RLELossless),
+        ("MR_small_jp2klossless.dcm", MRImageStorage, JPEG2000Lossless),
+        ("MR_small_bigendian.dcm", MRImageStorage, ExplicitVRBigEndian),
+    ],
+)
+def test_images_come_as_they_are_or_without_loss_in_what_the_asker_takes(
+    served: Served, tmp_path: Path, file: str, sop_class: str, taken: str
+) -> None:
+    path = Path(str(get_testdata_file(file)))
+    send(served, "BEICHENG", path)
+    sent = dcmread(path)
+
+    answers, received = get(
+        served, "BEICHENG", asked("PATIENT", PatientID=sent.PatientID), taken, sop_class=sop_class
+    )
+
+    assert answers[-1][0].Status == SUCCESS
+    (image,) = received
+    assert image.file_meta.TransferSyntaxUID == taken
+    assert (image.pixel_array == sent.pixel_array).all()
+    for element in sent:
+        if element.tag.element and element.keyword != "PixelData":
+            assert image[element.tag].value == element.value
+
+
+def test_what_cannot_be_sent_without_loss_fails_alone(served: Served, tmp_path: Path) -> None:
+    lossless = tmp_path / "ct.dcm"
+    ct(lossless, patient="P1", study=STUDY)
+    send(served, "BEICHENG", lossless)
+
+    answers, received = get(served, "BEICHENG", asked("PATIENT", PatientID="P1"), RLELossless)
+
+    assert answers[-1][0].Status == NONE_DONE
+    assert received == []
