@@ -16,7 +16,7 @@ from exchange import organizations
 from exchange.access import Exchange
 from exchange.errors import Unavailable
 from exchange.policy import Requester
-from exchange_dicom import contexts, find, retrieve, status, storage, verification
+from exchange_dicom import commitment, contexts, find, retrieve, status, storage, verification
 from exchange_dicom.association import Association
 from exchange_dicom.contexts import FIND_LEVELS, FIND_OF, VERIFICATION
 from exchange_dicom.conversation import Conversation, Limits, Service
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 SERVICES: Mapping[str, Mapping[CommandField, Service]] = {
     VERIFICATION: {CommandField.C_ECHO_RQ: verification.echo},
+    contexts.STORAGE_COMMITMENT_PUSH: {CommandField.N_ACTION_RQ: commitment.request},
     **{model: {CommandField.C_FIND_RQ: find.find} for model in FIND_LEVELS},
     **{
         model: {CommandField.C_MOVE_RQ: retrieve.move}

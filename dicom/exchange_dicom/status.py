@@ -27,6 +27,17 @@ STORED_WITH_WARNING = frozenset({0xB000, 0xB006, 0xB007})
 SOP_CLASS_NOT_SUPPORTED = 0x0122
 UNRECOGNIZED_OPERATION = 0x0211
 PROCESSING_FAILURE = 0x0110
+DUPLICATE_INSTANCE = 0x0111
+NO_SUCH_OBJECT_INSTANCE = 0x0112
+INVALID_ARGUMENT = 0x0115
+INVALID_ATTRIBUTE_VALUE = 0x0106
+MISSING_ATTRIBUTE = 0x0120
+MISSING_ATTRIBUTE_VALUE = 0x0121
+NO_SUCH_ACTION = 0x0123
+NOT_AUTHORIZED = 0x0124
+DUPLICATE_TRANSACTION_UID = 0x0131
+RESOURCE_LIMITATION = 0x0213
+"""Statuses of the N-services (PS3.7 annex C.5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,18 @@ DIMSE: Mapping[type[errors.ExchangeError], Dimse] = {
     errors.NoRoom: Dimse(store=0xA700, find=0xA700, retrieve=0xA702),
     errors.Unavailable: Dimse(store=0xA700, find=0xA700, retrieve=CANNOT_COUNT_MATCHES),
 }
+
+N_SERVICE: Mapping[type[errors.ExchangeError], int] = {
+    errors.NotAuthenticated: NOT_AUTHORIZED,
+    errors.Refused: NOT_AUTHORIZED,
+    errors.NotFound: NO_SUCH_OBJECT_INSTANCE,
+    errors.Invalid: INVALID_ATTRIBUTE_VALUE,
+    errors.TooBroad: RESOURCE_LIMITATION,
+    errors.TooLarge: RESOURCE_LIMITATION,
+    errors.NoRoom: RESOURCE_LIMITATION,
+    errors.Unavailable: PROCESSING_FAILURE,
+}
+"""Statuses of N-CREATE, N-SET, N-GET and N-ACTION responses (PS3.7 annex C.5)."""
 
 DATA_SET_MISMATCH = 0xA900
 """The data set does not match the SOP class, or is not the instance that the command names."""

@@ -22,12 +22,29 @@ IDENTIFY = "identify"
 """Link a patient record (its number) to a person."""
 REFRESH = "refresh"
 """Derive again what is kept ready of a study (its number): FHIR resources."""
+COMMIT = "commit"
+"""Check a storage commitment (its number) and report it."""
+FORWARD = "forward"
+"""Send a delivery (its number) to where its route leads."""
+PRIORS = "priors"
+"""Find what the performing hospital should have of an order's patient (the order's number)."""
+DESTROY = "destroy"
+"""Remove the objects of which `Destroyed` rows say so."""
 CHECKPOINT = "checkpoint"
 """Keep the signed head of the audit trail in the object store."""
 
 ATTEMPTS = 12
 LEASE = timedelta(minutes=10)
 """How long a worker has for one job before another takes it over."""
+
+
+class Later(Exception):
+    """Raised by the work of a job that cannot go on now, though nothing is wrong."""
+
+    def __init__(self, seconds: float) -> None:
+        """It may go on after so many seconds."""
+        super().__init__(f"goes on in {seconds:.0f} s")
+        self.seconds = seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +123,16 @@ def finish(database: Database, claimed: Claim) -> None:
         session.execute(delete(Job).where(mine, Job.asked == claimed.asked))
         again = datetime.now(UTC) + timedelta(seconds=1)
         session.execute(update(Job).where(mine).values(leased_until=None, attempts=0, due=again))
+
+
+def postpone(database: Database, claimed: Claim, seconds: float) -> None:
+    """The work goes on after so many seconds; that is no failure."""
+    with database.writing() as session:
+        session.execute(
+            update(Job)
+            .where(Job.id == claimed.id)
+            .values(leased_until=None, due=datetime.now(UTC) + timedelta(seconds=seconds))
+        )
 
 
 def fail(database: Database, claimed: Claim, error: str) -> None:

@@ -207,16 +207,43 @@ def asker_shares() -> ColumnElement[bool]:
     return shares(bindparam("asker", type_=Patient.organization_id.type))
 
 
+class Reach(StrEnum):
+    """Which patient records a requester may reach: what `visible` depends on beside the values."""
+
+    NOTHING = "nothing"
+    OWN = "own"
+    SHARED = "own or shared"
+    EVERYTHING = "everything"
+
+
+def reach(requester: Requester, action: Action) -> Reach:
+    """What `decide` permits before it is known about whom."""
+    if isinstance(may(requester, action), Deny):
+        return Reach.NOTHING
+    if requester.role is Role.EXCHANGE:
+        return Reach.EVERYTHING
+    return Reach.SHARED if requester.purpose is Purpose.TREATMENT else Reach.OWN
+
+
 def visible(requester: Requester, action: Action) -> ColumnElement[bool]:
     """`decide` as a condition on `Patient`: the records for which it permits `action`.
 
     A statement with this condition is run with the parameters that `parameters` gives.
     """
-    if isinstance(may(requester, action), Deny):
-        return false()
-    if requester.role is Role.EXCHANGE:
-        return true()
-    return _own_or_shared() if requester.purpose is Purpose.TREATMENT else _own()
+    return within(reach(requester, action))
+
+
+def within(reach: Reach) -> ColumnElement[bool]:
+    """`visible`, by what the requester may reach."""
+    match reach:
+        case Reach.NOTHING:
+            return false()
+        case Reach.OWN:
+            return _own()
+        case Reach.SHARED:
+            return _own_or_shared()
+        case Reach.EVERYTHING:
+            return true()
 
 
 def parameters(requester: Requester, now: datetime) -> dict[str, Any]:

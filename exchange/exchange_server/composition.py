@@ -132,6 +132,7 @@ def dicom_node(exchange: Exchange, settings: Settings) -> Acceptor:
             addresses=addresses,
             conduct=conduct,
             tls=_dimse_tls(settings),
+            client_tls=_client_tls(settings),
             limits=limits,
             share_port=settings.node_processes > 1,
         )
@@ -172,6 +173,7 @@ def application(exchange: Exchange, settings: Settings) -> FastAPI:
 
 def worker(exchange: Exchange, settings: Settings) -> Worker:
     """A worker that knows every kind of job."""
+    from exchange_dicom import commitment
     from exchange_fhir.refresh import refresh
     from exchange_server.worker import WORKER, Worker
 
@@ -189,7 +191,17 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
         with exchange.on_behalf_of(WORKER) as access:
             audit.checkpoint(access.session, access.objects)
 
-    handlers = {jobs.IDENTIFY: link, jobs.REFRESH: derive, jobs.CHECKPOINT: checkpoint}
+    def commit(exchange: Exchange, number: str) -> None:
+        commitment.report(
+            exchange, WORKER, int(number), calling=settings.ae_title, tls=_client_tls(settings)
+        )
+
+    handlers = {
+        jobs.IDENTIFY: link,
+        jobs.REFRESH: derive,
+        jobs.CHECKPOINT: checkpoint,
+        jobs.COMMIT: commit,
+    }
     return Worker(exchange, handlers)
 
 
@@ -204,6 +216,24 @@ def _dimse_tls(settings: Settings) -> ssl.SSLContext | None:
         if settings.dimse_tls_client_ca is not None:
             context.load_verify_locations(settings.dimse_tls_client_ca)
             context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ssl.SSLError) as error:
+        raise Invalid(
+            f"the certificates of the node cannot be read: {type(error).__name__}"
+        ) from error
+    return context
+
+
+def _client_tls(settings: Settings) -> ssl.SSLContext | None:
+    """How we call nodes that speak TLS: their certificate is the registered one, and ours shown."""
+    if settings.dimse_tls_certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Whose certificate it is, its registered fingerprint says; a CA could vouch for others too.
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        context.load_cert_chain(settings.dimse_tls_certificate, settings.dimse_tls_key)
     except (OSError, ssl.SSLError) as error:
         raise Invalid(
             f"the certificates of the node cannot be read: {type(error).__name__}"

@@ -102,6 +102,9 @@ class Worker:
         began = time.perf_counter()
         try:
             self._handlers[job.kind](self._exchange, job.subject)
+        except jobs.Later as later:
+            jobs.postpone(self._exchange.database, job, later.seconds)
+            observe(JOB, time.perf_counter() - began, kind=job.kind, outcome="postponed")
         except Exception as error:
             observe(JOB, time.perf_counter() - began, kind=job.kind, outcome="failed")
             told = {"subject": job.subject, "attempt": job.attempts + 1, "error": place(error)}

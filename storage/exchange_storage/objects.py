@@ -185,6 +185,14 @@ class ObjectStore(Protocol):
     def stat(self, key: str) -> Stored:
         """What the store knows of `key`. Raises ObjectNotFound, StoreUnavailable."""
 
+    def settled(self, key: str) -> bool:
+        """Whether the object lies where it will stay, and not on its way there.
+
+        Raises ObjectNotFound, StoreUnavailable.
+        """
+        self.stat(key)
+        return True
+
     def digest(self, key: str) -> str:
         """SHA-256 computed from the bytes as they lie there now, never from a label."""
         return digest_of(self.stream(key))

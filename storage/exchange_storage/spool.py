@@ -72,6 +72,14 @@ class SpooledStore(ObjectStore):
     def stat(self, key: str) -> Stored:
         return self._found(lambda store: store.stat(key))
 
+    def settled(self, key: str) -> bool:
+        try:
+            self._spool.stat(key)
+        except ObjectNotFound:
+            self._remote.stat(key)
+            return True
+        return False
+
     def delete(self, key: str) -> None:
         """Remove the object from both stores, after an upload of it that is under way.
 

@@ -1,0 +1,345 @@
+"""Storage commitment: the exchange answers for instances that it keeps (PS3.4 annex J).
+
+A hospital asks, and is told later: an instance is committed when it lies in the object store where
+it will stay, and was read back from there and had its digest. Whoever was told so may delete it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from time import monotonic
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from exchange import jobs
+from exchange.access import Access
+from exchange.errors import Invalid, NotFound
+from exchange.policy import Action
+from exchange_storage.objects import ObjectNotFound
+from exchange_storage.records import (
+    ApplicationEntity,
+    Commitment,
+    CommitmentReference,
+    Instance,
+    Organization,
+)
+
+REFERENCES = 20_000
+"""Instances of one transaction, at most."""
+
+SPOOL_SECONDS = 5.0
+"""How long to wait before looking again for what is still on its way to the object store."""
+
+PROCESSING_FAILURE = 0x0110
+NO_SUCH_OBJECT_INSTANCE = 0x0112
+CLASS_INSTANCE_CONFLICT = 0x0119
+DUPLICATE_TRANSACTION_UID = 0x0131
+"""Failure Reason (0008,1197), PS3.3 C.14.1.1."""
+
+Reference = tuple[str, str]
+"""SOP Class UID and SOP Instance UID."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The verdict on a transaction: every reference is in one of the two lists."""
+
+    transaction_uid: str
+    organization: int
+    requester: str
+    address: str
+    committed: tuple[Reference, ...]
+    failed: tuple[tuple[Reference, int], ...]
+    """With their failure reasons."""
+
+
+def ask(
+    access: Access, transaction_uid: str, references: Sequence[Reference], *, address: str = ""
+) -> int | None:
+    """Ask for a commitment of the asking hospital's own instances; durable when this returns.
+
+    The report goes to the asker at `address`, or waits to be fetched where that is "". Returns the
+    transaction's row number, or None where its UID was used before. Raises Refused, and Invalid for
+    no references or more than `REFERENCES`.
+    """
+    access.require(Action.COMMIT, detail={"transaction": transaction_uid})
+    if not transaction_uid or len(transaction_uid) > 64:
+        raise Invalid("a Transaction UID has 1 to 64 characters")
+    if not 0 < len(references) <= REFERENCES:
+        raise Invalid(f"a commitment has 1 to {REFERENCES} instances")
+    if any(not uid or len(uid) > 64 for pair in references for uid in pair):
+        raise Invalid("a referenced UID has 1 to 64 characters")
+
+    def unit(session: Session) -> int | None:
+        used = select(Commitment.id).where(
+            Commitment.organization_id == access.organization,
+            Commitment.transaction_uid == transaction_uid,
+        )
+        if session.scalars(used).first() is not None:
+            return None
+        asked = Commitment(
+            organization_id=access.organization,
+            transaction_uid=transaction_uid,
+            requester=access.requester.name,
+            address=address,
+            requested=access.now,
+        )
+        session.add(asked)
+        session.flush()
+        session.execute(
+            CommitmentReference.__table__.insert(),  # type: ignore[attr-defined]
+            [
+                {
+                    "commitment_id": asked.id,
+                    "position": position,
+                    "sop_class_uid": sop_class,
+                    "sop_instance_uid": instance,
+                    "failure_reason": None,
+                }
+                for position, (sop_class, instance) in enumerate(references, 1)
+            ],
+        )
+        jobs.ask(session, jobs.COMMIT, str(asked.id), access.now)
+        access.note(
+            Action.COMMIT,
+            reason="asked",
+            detail={"transaction": transaction_uid, "instances": len(references)},
+        )
+        return asked.id
+
+    return access.write(unit)
+
+
+def check(access: Access, number: int, *, seconds: float = 60.0) -> bool:
+    """Judge the references of a transaction, for `seconds` at most; True when all have a verdict.
+
+    What was read back since the transaction was asked for is not read again, so that a long one can
+    be checked in many calls. Raises NotFound, Refused, Unavailable; jobs.Later when an object is
+    still on its way to where it will stay.
+    """
+    access.require(Action.COMMIT)
+    commitment = access.session.get(Commitment, number)
+    if commitment is None:
+        raise NotFound("no such commitment")
+    if commitment.checked is not None:
+        return True
+    until = monotonic() + seconds
+    verdicts: dict[int, int | None] = {}
+    verified: list[int] = []
+    waiting = False
+    for position, sop_class, kept in _references(access, commitment):
+        if monotonic() > until:
+            break
+        if not kept:
+            verdicts[position] = NO_SUCH_OBJECT_INSTANCE
+        elif all(one.sop_class_uid != sop_class for one in kept):
+            verdicts[position] = CLASS_INSTANCE_CONFLICT
+        else:
+            found = _judge(access, commitment.requested, kept, verified)
+            if found is None:
+                waiting = True
+            else:
+                verdicts[position] = found or None
+    complete = not waiting and len(verdicts) == _count(access, number)
+
+    def unit(session: Session) -> None:
+        if verified:
+            session.execute(
+                update(Instance).where(Instance.id.in_(verified)).values(verified=access.now)
+            )
+        if complete:
+            for position, reason in verdicts.items():
+                if reason is not None:
+                    session.execute(
+                        update(CommitmentReference)
+                        .where(
+                            CommitmentReference.commitment_id == number,
+                            CommitmentReference.position == position,
+                        )
+                        .values(failure_reason=reason)
+                    )
+            session.execute(
+                update(Commitment).where(Commitment.id == number).values(checked=access.now)
+            )
+            access.note(
+                Action.COMMIT,
+                reason="checked",
+                detail={
+                    "transaction": commitment.transaction_uid,
+                    "for": commitment.requester,
+                    "failed": sum(reason is not None for reason in verdicts.values()),
+                },
+            )
+
+    access.write(unit)
+    if waiting:
+        raise jobs.Later(SPOOL_SECONDS)
+    return complete
+
+
+def report(access: Access, number: int) -> Report:
+    """The verdict on a transaction that was checked. Raises NotFound, Refused."""
+    access.require(Action.COMMIT)
+    commitment = access.session.get(Commitment, number)
+    if commitment is None or commitment.checked is None:
+        raise NotFound("no such commitment, or it is not checked yet")
+    if access.requester.organization not in {None, commitment.organization_id}:
+        raise NotFound("no such commitment")
+    rows = access.session.scalars(
+        select(CommitmentReference)
+        .where(CommitmentReference.commitment_id == number)
+        .order_by(CommitmentReference.position)
+    ).all()
+    return Report(
+        transaction_uid=commitment.transaction_uid,
+        organization=commitment.organization_id,
+        requester=commitment.requester,
+        address=commitment.address,
+        committed=tuple(
+            (row.sop_class_uid, row.sop_instance_uid) for row in rows if row.failure_reason is None
+        ),
+        failed=tuple(
+            ((row.sop_class_uid, row.sop_instance_uid), row.failure_reason)
+            for row in rows
+            if row.failure_reason is not None
+        ),
+    )
+
+
+def receivers(access: Access, told: Report) -> Sequence[ApplicationEntity]:
+    """Where the asker can be called, the address from which it asked first."""
+    listening = access.session.scalars(
+        select(ApplicationEntity).where(
+            ApplicationEntity.organization_id == told.organization,
+            ApplicationEntity.title == told.requester,
+            ApplicationEntity.port.is_not(None),
+        )
+    ).all()
+    return sorted(listening, key=lambda one: (one.address != told.address, one.id))
+
+
+def reported(access: Access, number: int) -> None:
+    """The asker has confirmed the report."""
+    access.require(Action.COMMIT)
+
+    def unit(session: Session) -> None:
+        session.execute(
+            update(Commitment)
+            .where(Commitment.id == number, Commitment.reported.is_(None))
+            .values(reported=access.now)
+        )
+        access.note(Action.COMMIT, reason="reported", detail={"commitment": number})
+
+    access.write(unit)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A transaction as a list of them shows it."""
+
+    organization: str
+    requester: str
+    transaction_uid: str
+    instances: int
+    failed: int
+    requested: datetime
+    checked: datetime | None
+    reported: datetime | None
+
+
+def latest(access: Access, limit: int = 50) -> Sequence[Listed]:
+    """The last transactions of all hospitals, the newest first. Raises Refused."""
+    access.require(Action.ADMINISTER)
+    access.note(Action.ADMINISTER, reason="commitments listed")
+    found = access.session.execute(
+        select(Commitment, Organization.code)
+        .join(Organization, Organization.id == Commitment.organization_id)
+        .order_by(Commitment.id.desc())
+        .limit(limit)
+    ).all()
+    listed = []
+    for commitment, code in found:
+        reasons = access.session.scalars(
+            select(CommitmentReference.failure_reason).where(
+                CommitmentReference.commitment_id == commitment.id
+            )
+        ).all()
+        listed.append(
+            Listed(
+                code,
+                commitment.requester,
+                commitment.transaction_uid,
+                len(reasons),
+                sum(reason is not None for reason in reasons),
+                commitment.requested,
+                commitment.checked,
+                commitment.reported,
+            )
+        )
+    return listed
+
+
+def _references(
+    access: Access, commitment: Commitment
+) -> Sequence[tuple[int, str, list[Instance]]]:
+    """Position, SOP class, and what the asking hospital has sent under the instance's UID.
+
+    Kept for review counts as kept: the bytes are there, and that is what is asked.
+    """
+    rows = access.session.execute(
+        select(CommitmentReference, Instance)
+        .outerjoin(
+            Instance,
+            (Instance.sop_instance_uid == CommitmentReference.sop_instance_uid)
+            & (Instance.organization_id == commitment.organization_id),
+        )
+        .where(CommitmentReference.commitment_id == commitment.id)
+        .order_by(CommitmentReference.position, Instance.id.desc())
+    )
+    found: dict[int, tuple[int, str, list[Instance]]] = {}
+    for reference, instance in rows:
+        place = found.setdefault(
+            reference.position, (reference.position, reference.sop_class_uid, [])
+        )
+        if instance is not None:
+            place[2].append(instance)
+    return list(found.values())
+
+
+def _count(access: Access, number: int) -> int:
+    positions = select(CommitmentReference.position).where(
+        CommitmentReference.commitment_id == number
+    )
+    return len(access.session.scalars(positions).all())
+
+
+def _judge(
+    access: Access, since: datetime, kept: Sequence[Instance], verified: list[int]
+) -> int | None:
+    """0 when all that the hospital sent under the UID is safe, a failure reason, None: wait."""
+    for instance in kept:
+        if instance.verified is not None and instance.verified >= since:
+            continue
+        try:
+            if not access.objects.settled(instance.key):
+                return None
+            if access.objects.digest(instance.key) != instance.digest:
+                return PROCESSING_FAILURE
+        except ObjectNotFound:
+            return PROCESSING_FAILURE
+        verified.append(instance.id)
+    return 0
+
+
+FAILURES: Mapping[int, str] = {
+    PROCESSING_FAILURE: "processing failure",
+    NO_SUCH_OBJECT_INSTANCE: "no such object instance",
+    0x0213: "resource limitation",
+    0x0122: "referenced SOP class not supported",
+    CLASS_INSTANCE_CONFLICT: "class and instance conflict",
+    DUPLICATE_TRANSACTION_UID: "duplicate transaction UID",
+}
+"""Failure reasons in words."""
