@@ -16,7 +16,17 @@ from exchange import organizations
 from exchange.access import Exchange
 from exchange.errors import Unavailable
 from exchange.policy import Requester
-from exchange_dicom import commitment, contexts, find, retrieve, status, storage, verification
+from exchange_dicom import (
+    commitment,
+    contexts,
+    find,
+    performed,
+    retrieve,
+    status,
+    storage,
+    verification,
+    worklist,
+)
 from exchange_dicom.association import Association
 from exchange_dicom.contexts import FIND_LEVELS, FIND_OF, VERIFICATION
 from exchange_dicom.conversation import Conversation, Limits, Service
@@ -29,6 +39,12 @@ log = logging.getLogger(__name__)
 
 SERVICES: Mapping[str, Mapping[CommandField, Service]] = {
     VERIFICATION: {CommandField.C_ECHO_RQ: verification.echo},
+    contexts.MODALITY_WORKLIST_FIND: {CommandField.C_FIND_RQ: worklist.find},
+    contexts.PERFORMED_PROCEDURE_STEP: {
+        CommandField.N_CREATE_RQ: performed.create,
+        CommandField.N_SET_RQ: performed.change,
+    },
+    contexts.PERFORMED_PROCEDURE_STEP_RETRIEVE: {CommandField.N_GET_RQ: performed.read},
     contexts.STORAGE_COMMITMENT_PUSH: {CommandField.N_ACTION_RQ: commitment.request},
     **{model: {CommandField.C_FIND_RQ: find.find} for model in FIND_LEVELS},
     **{

@@ -271,7 +271,7 @@ def _place(access: Access, session: Session, received: Received, now: datetime) 
     if study is not None and study.patient_id != number:
         return "the study belongs to another patient"
     if study is None:
-        patient_row = _patient(access, session, received, number, now)
+        patient_row = _patient(access, session, access.organization, received, number, now)
         study_row = _ADD_STUDY.number(
             connection,
             {
@@ -296,14 +296,30 @@ def _place(access: Access, session: Session, received: Received, now: datetime) 
     return _Place(patient_row, study_row, series_row)
 
 
-def _patient(
-    access: Access, session: Session, received: Received, number: str, now: datetime
+def register_patient(
+    access: Access, session: Session, organization: int, received: Received
 ) -> int:
-    """The patient record with the sender's `number`: found and completed, or made."""
+    """The row of the hospital's patient of whom `received` tells: found and completed, or made.
+
+    In the transaction of `session`, for whoever tells of a patient without an image.
+    """
+    number = _clip(received.attributes.get("PatientID", ""))
+    return _patient(access, session, organization, received, number, datetime.now(UTC))
+
+
+def _patient(
+    access: Access,
+    session: Session,
+    organization: int,
+    received: Received,
+    number: str,
+    now: datetime,
+) -> int:
+    """The patient record with the hospital's `number`: found and completed, or made."""
     known = (
         session.execute(
             select(Patient).where(
-                Patient.organization_id == access.organization,
+                Patient.organization_id == organization,
                 Patient.patient_id == number,
             )
         ).scalar_one_or_none()
@@ -312,7 +328,7 @@ def _patient(
     )
     if known is None:
         known = Patient(
-            organization_id=access.organization,
+            organization_id=organization,
             created=now,
             changed=now,
             **_columns(Level.PATIENT, received.attributes),

@@ -1,0 +1,171 @@
+"""The Modality Performed Procedure Step SOP classes as SCP (PS3.4 annex F)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydicom import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+
+from exchange import performed
+from exchange.errors import ExchangeError
+from exchange.performed import Ended, Status, Told
+from exchange_dicom import data_set, dimse, status
+from exchange_dicom.association import Message, TooLarge
+from exchange_dicom.character_sets import determine
+from exchange_dicom.conversation import Conversation
+from exchange_dicom.header import MalformedDataSet
+from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
+
+LENGTH = 8 << 20
+"""Bytes of the longest data set of a step."""
+
+NO_LONGER_UPDATED = 0xA710
+"""Error ID: the step has ended (PS3.4 Table F.7.2-2)."""
+
+REQUIRED = {
+    "ScheduledStepAttributesSequence": "00400270",
+    "PerformedProcedureStepID": "00400253",
+    "PerformedStationAETitle": "00400241",
+    "PerformedProcedureStepStartDate": "00400244",
+    "PerformedProcedureStepStartTime": "00400245",
+    "PerformedProcedureStepStatus": "00400252",
+    "Modality": "00080060",
+}
+"""What an N-CREATE must have a value for (type 1 in PS3.4 Table F.7.2-1), as tags."""
+
+_STATUS, _SERIES = "00400252", "00400340"
+_UID = re.compile(r"[0-9.]{1,64}")
+Json = Mapping[str, Any]
+
+
+def create(conversation: Conversation, message: Message) -> None:
+    """N-CREATE: a step has begun."""
+    uid = message.command.sop_instance
+    if not _UID.fullmatch(uid):
+        conversation.answer(message, status.INVALID_ATTRIBUTE_VALUE, "a SOP Instance UID is needed")
+        return
+    told = _told(conversation, message)
+    if told is None:
+        return
+    for keyword, tag in REQUIRED.items():
+        if not told.get(tag, {}).get("Value"):
+            conversation.answer(message, status.MISSING_ATTRIBUTE, f"{keyword} is missing")
+            return
+    try:
+        with conversation.exchange.on_behalf_of(conversation.requester) as access:
+            made = performed.begin(access, uid, _step(told), told)
+    except (ExchangeError, ValueError) as error:
+        _refuse(conversation, message, error)
+        return
+    conversation.answer(message, status.DUPLICATE_INSTANCE if made is None else status.SUCCESS)
+
+
+def change(conversation: Conversation, message: Message) -> None:
+    """N-SET: more is known of a step, or it has ended."""
+    told = _told(conversation, message)
+    if told is None:
+        return
+    if _text(told, _STATUS) == Status.COMPLETED and not _items(told, _SERIES):
+        conversation.answer(message, status.MISSING_ATTRIBUTE, "PerformedSeriesSequence is missing")
+        return
+    try:
+        with conversation.exchange.on_behalf_of(conversation.requester) as access:
+            performed.change(access, message.command.sop_instance, _step(told), told)
+    except (ExchangeError, ValueError) as error:
+        _refuse(conversation, message, error)
+        return
+    conversation.answer(message, status.SUCCESS)
+
+
+def read(conversation: Conversation, message: Message) -> None:
+    """N-GET: all of a step, or the attributes that are listed."""
+    try:
+        with conversation.exchange.on_behalf_of(conversation.requester) as access:
+            told = performed.content(access, message.command.sop_instance)
+    except ExchangeError as error:
+        _refuse(conversation, message, error)
+        return
+    wanted = {f"{tag:08X}" for tag in message.command.attribute_identifiers}
+    found = Dataset.from_json(
+        {tag: value for tag, value in told.items() if not wanted or tag in wanted}
+    )
+    found.SpecificCharacterSet = "ISO_IR 192"
+    written = DicomBytesIO()
+    written.is_little_endian = True
+    written.is_implicit_VR = message.context.transfer_syntax != EXPLICIT_VR_LITTLE_ENDIAN
+    write_dataset(written, found)
+    response = dimse.response(message.command, status.SUCCESS, data_set_present=True)
+    conversation.association.send(message.context.context_id, response, written.getvalue())
+
+
+def _told(conversation: Conversation, message: Message) -> dict[str, Any] | None:
+    """The data set as DICOM JSON; None when the request has been answered."""
+    if message.data is None:
+        conversation.answer(message, status.MISSING_ATTRIBUTE, "there is no data set")
+        return None
+    try:
+        raw = message.data.read(LENGTH)
+        found = list(data_set.elements(raw, message.context.transfer_syntax))
+    except TooLarge:
+        conversation.answer(message, status.RESOURCE_LIMITATION, "the data set is too long")
+        return None
+    except MalformedDataSet:
+        conversation.answer(message, status.PROCESSING_FAILURE, "this is not a data set")
+        return None
+    declared = next((bytes(one.value or b"") for one in found if one.tag == 0x00080005), b"")
+    character_set = determine(declared.decode("ascii", "replace").strip(" \0"), ())
+    return data_set.to_json(found, character_set)
+
+
+def _step(told: Json) -> Told:
+    """Raises ValueError for a status that is none."""
+    scheduled = next(iter(_items(told, "00400270")), {})
+    return Told(
+        status=Status(_text(told, _STATUS) or Status.IN_PROGRESS),
+        study_instance_uid=_text(scheduled, "0020000D"),
+        accession_number=_text(scheduled, "00080050"),
+        scheduled_procedure_step_id=_text(scheduled, "00400009"),
+        station_ae_title=_text(told, "00400241"),
+        modality=_text(told, "00080060"),
+        started=_text(told, "00400244") + _text(told, "00400245")[:6],
+        ended=_text(told, "00400250") + _text(told, "00400251")[:6],
+        expected=tuple(
+            (_text(series, "0020000E"), _text(item, "00081155"))
+            for series in _items(told, _SERIES)
+            for tag in ("00081140", "00400220")  # images, and non-image composites
+            for item in _items(series, tag)
+        ),
+    )
+
+
+def _items(told: Json, tag: str) -> list[Json]:
+    found = told.get(tag, {})
+    return [one for one in found.get("Value", ()) if one] if found.get("vr") == "SQ" else []
+
+
+def _text(told: Json, tag: str) -> str:
+    values = told.get(tag, {}).get("Value") or [""]
+    return str(values[0] or "").strip()
+
+
+def _refuse(
+    conversation: Conversation, message: Message, error: ExchangeError | ValueError
+) -> None:
+    if isinstance(error, Ended):
+        response = dimse.response(
+            message.command,
+            status.PROCESSING_FAILURE,
+            error_comment="Performed Procedure Step Object may no longer be updated",
+            error_id=NO_LONGER_UPDATED,
+        )
+        conversation.association.send(message.context.context_id, response)
+    elif isinstance(error, ExchangeError):
+        conversation.answer(message, status.N_SERVICE[type(error)], str(error))
+    else:
+        conversation.answer(
+            message, status.INVALID_ATTRIBUTE_VALUE, "not a Performed Procedure Step Status"
+        )

@@ -1,0 +1,326 @@
+"""Imaging orders: what a hospital has scheduled, for whom, and where it stands.
+
+The nouns are those of the Modality Worklist (PS3.4 annex K) and of a FHIR ServiceRequest. An order
+is of the hospital that performs it, for a patient of its own, and nobody else sees it.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ColumnElement, select, update
+from sqlalchemy.orm import Session
+
+from exchange import ingest, jobs
+from exchange.access import Access
+from exchange.errors import Invalid, NotFound, TooBroad
+from exchange.ingest import Received
+from exchange.policy import Action, Role
+from exchange_storage import search
+from exchange_storage.records import Order, Organization, Patient
+from exchange_storage.search import Criterion, Matching
+
+
+class Status(StrEnum):
+    """Where an order stands (Scheduled Procedure Step Status, FHIR request status)."""
+
+    SCHEDULED = "SCHEDULED"
+    IN_PROGRESS = "IN PROGRESS"
+    COMPLETED = "COMPLETED"
+    DISCONTINUED = "DISCONTINUED"
+    CANCELED = "CANCELED"
+
+
+TRANSITIONS: Mapping[Status, frozenset[Status]] = {
+    Status.SCHEDULED: frozenset({Status.IN_PROGRESS, Status.COMPLETED, Status.CANCELED}),
+    Status.IN_PROGRESS: frozenset({Status.COMPLETED, Status.DISCONTINUED}),
+    Status.COMPLETED: frozenset(),
+    Status.DISCONTINUED: frozenset({Status.IN_PROGRESS}),
+    Status.CANCELED: frozenset(),
+}
+"""Where each may go; a discontinued one may be begun again."""
+
+PRIORITIES = ("STAT", "HIGH", "ROUTINE", "MEDIUM", "LOW")
+"""Requested Procedure Priority (PS3.3 C.4.11)."""
+
+_UID = re.compile(r"[0-9.]{1,64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """An order as it is placed. Text is at most 64 characters, dates YYYYMMDD, times HHMMSS."""
+
+    patient_id: str
+    patient_name: str = ""
+    patient_birth_date: str = ""
+    patient_sex: str = ""
+    identifiers: tuple[tuple[str, str], ...] = ()
+    """Other numbers of the patient, as (issuer or "", value)."""
+    accession_number: str
+    scheduled_procedure_step_id: str = ""
+    """The accession number where there is none."""
+    requested_procedure_id: str = ""
+    study_instance_uid: str = ""
+    """A new one where there is none."""
+    modality: str
+    body_part_examined: str = ""
+    procedure_description: str = ""
+    station_ae_title: str = ""
+    station_name: str = ""
+    scheduled_date: str
+    scheduled_time: str = ""
+    performing_physician_name: str = ""
+    referring_physician_name: str = ""
+    requesting_physician_name: str = ""
+    priority: str = "ROUTINE"
+    reason: str = ""
+
+
+_OF_PATIENT = frozenset(
+    {"patient_id", "patient_name", "patient_birth_date", "patient_sex", "identifiers"}
+)
+
+
+def place(access: Access, placed: Placed, *, organization: str | None = None) -> Order:
+    """Place an order at the asker's own hospital, or at the one with this code; or change it.
+
+    The same step (by its Scheduled Procedure Step ID) is changed while it is scheduled. The
+    patient's record is found by number, or made. Raises Refused, Invalid.
+    """
+    access.require(Action.ORDER, detail={"accession": placed.accession_number})
+    step = placed.scheduled_procedure_step_id or placed.accession_number
+    _check(placed)
+
+    def unit(session: Session) -> Order:
+        owner = _organization(access, session, organization)
+        patient = _patient(access, session, owner, placed)
+        known = session.scalars(
+            select(Order).where(
+                Order.organization_id == owner, Order.scheduled_procedure_step_id == step
+            )
+        ).one_or_none()
+        told = {
+            field.name: getattr(placed, field.name)
+            for field in fields(placed)
+            if field.name not in _OF_PATIENT
+        } | {"scheduled_procedure_step_id": step}
+        others = session.scalars(
+            select(Order).where(
+                Order.organization_id == owner, Order.accession_number == placed.accession_number
+            )
+        ).all()
+        for other in others:
+            if other.patient_id != patient:
+                raise Invalid("the accession number is that of another patient's order")
+        shared = known or next(iter(others), None)
+        told["study_instance_uid"] = (
+            placed.study_instance_uid
+            or (shared.study_instance_uid if shared else "")
+            or f"2.25.{uuid.uuid4().int}"
+        )
+        told["requested_procedure_id"] = placed.requested_procedure_id or placed.accession_number
+        if known is None:
+            known = Order(
+                organization_id=owner,
+                patient_id=patient,
+                status=Status.SCHEDULED,
+                placed=access.now,
+                changed=access.now,
+                **told,
+            )
+            session.add(known)
+        elif known.status != Status.SCHEDULED:
+            raise Invalid(f"the order is {known.status.lower()} and cannot be changed")
+        else:
+            for name, value in told.items():
+                setattr(known, name, value)
+            known.changed = access.now
+        session.flush()
+        jobs.ask(session, jobs.PRIORS, str(known.id), access.now)
+        access.note(
+            Action.ORDER,
+            reason="placed",
+            patient=patient,
+            study=known.study_instance_uid,
+            detail={"order": known.id},
+        )
+        return known
+
+    return access.write(unit)
+
+
+def cancel(access: Access, step: str, *, organization: str | None = None) -> None:
+    """Cancel an order that was not begun. Raises Refused, NotFound, Invalid."""
+    access.require(Action.ORDER, detail={"step": step})
+
+    def unit(session: Session) -> None:
+        owner = _organization(access, session, organization)
+        order = by_step(session, owner, step)
+        if order is None:
+            raise NotFound("this hospital has no such order")
+        move(access, session, order, Status.CANCELED)
+
+    access.write(unit)
+
+
+def move(access: Access, session: Session, order: Order, to: Status) -> None:
+    """Move an order on, in the transaction of `session`. Raises Invalid when it cannot go there."""
+    if to == order.status:
+        return
+    if to not in TRANSITIONS[Status(order.status)]:
+        raise Invalid(f"an order that is {order.status.lower()} cannot become {to.lower()}")
+    session.execute(update(Order).where(Order.id == order.id).values(status=to, changed=access.now))
+    access.note(
+        Action.ORDER,
+        reason=to.lower(),
+        patient=order.patient_id,
+        study=order.study_instance_uid,
+        detail={"order": order.id},
+    )
+
+
+def by_step(session: Session, organization: int, step: str) -> Order | None:
+    """The hospital's order with this Scheduled Procedure Step ID."""
+    return session.scalars(
+        select(Order).where(
+            Order.organization_id == organization, Order.scheduled_procedure_step_id == step
+        )
+    ).one_or_none()
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """An entry of a worklist."""
+
+    order: Order
+    patient: Patient
+    organization: Organization
+
+
+ATTRIBUTES: Mapping[str, Any] = {
+    "AccessionNumber": Order.accession_number,
+    "RequestedProcedureID": Order.requested_procedure_id,
+    "RequestedProcedurePriority": Order.priority,
+    "RequestedProcedureDescription": Order.procedure_description,
+    "StudyInstanceUID": Order.study_instance_uid,
+    "ReferringPhysicianName": Order.referring_physician_name,
+    "RequestingPhysician": Order.requesting_physician_name,
+    "Modality": Order.modality,
+    "ScheduledStationAETitle": Order.station_ae_title,
+    "ScheduledStationName": Order.station_name,
+    "ScheduledProcedureStepStartDate": Order.scheduled_date,
+    "ScheduledProcedureStepStartTime": Order.scheduled_time,
+    "ScheduledProcedureStepID": Order.scheduled_procedure_step_id,
+    "ScheduledProcedureStepDescription": Order.procedure_description,
+    "ScheduledPerformingPhysicianName": Order.performing_physician_name,
+    "ScheduledProcedureStepStatus": Order.status,
+}
+"""What of an order can be matched, by DICOM keyword; beside the attributes of the patient."""
+
+
+def worklist(
+    access: Access,
+    keys: Sequence[tuple[str, Matching]],
+    patient: Sequence[Criterion] = (),
+    *,
+    limit: int,
+    statuses: Sequence[Status] = (Status.SCHEDULED,),
+) -> Sequence[Scheduled]:
+    """The asking hospital's own orders that match, the earliest first. Raises Refused, TooBroad."""
+    access.require(Action.ORDER)
+    conditions: list[ColumnElement[bool]] = [
+        Order.organization_id == access.organization,
+        Order.status.in_(statuses),
+        search.where(patient),
+    ]
+    for keyword, matching in keys:
+        kind = search.Kind.TIME if keyword.endswith("Time") else search.Kind.TEXT
+        column = ATTRIBUTES[keyword]
+        condition = search.compare(column, matching, kind)
+        if keyword == "ScheduledStationAETitle":
+            condition = condition | (column == "")  # one that is anybody's is everybody's
+        conditions.append(condition)
+    rows = access.session.execute(
+        select(Order, Patient, Organization)
+        .select_from(Order)
+        .join(Patient, Patient.id == Order.patient_id)
+        .join(Organization, Organization.id == Order.organization_id)
+        .where(*conditions)
+        .order_by(Order.scheduled_date, Order.scheduled_time, Order.id)
+        .limit(limit + 1)
+    ).all()
+    if len(rows) > limit:
+        raise TooBroad(f"more than {limit} entries: add a selective key")
+    access.note(
+        Action.ORDER,
+        reason="worklist",
+        detail={"answered": len(rows), "patients": sorted({row.Patient.id for row in rows})[:100]},
+    )
+    return [Scheduled(row.Order, row.Patient, row.Organization) for row in rows]
+
+
+def listed(access: Access, *, organization: str, limit: int = 100) -> Sequence[Scheduled]:
+    """A hospital's last orders, the newest first, for those who run the exchange.
+
+    Raises Refused, NotFound.
+    """
+    access.require(Action.ADMINISTER, detail={"code": organization})
+    owner = _organization(access, access.session, organization)
+    rows = access.session.execute(
+        select(Order, Patient, Organization)
+        .select_from(Order)
+        .join(Patient, Patient.id == Order.patient_id)
+        .join(Organization, Organization.id == Order.organization_id)
+        .where(Order.organization_id == owner)
+        .order_by(Order.id.desc())
+        .limit(limit)
+    ).all()
+    access.note(Action.ORDER, reason="listed", detail={"code": organization})
+    return [Scheduled(row.Order, row.Patient, row.Organization) for row in rows]
+
+
+def _organization(access: Access, session: Session, code: str | None) -> int:
+    if code is None:
+        return access.organization
+    found = session.scalars(select(Organization).where(Organization.code == code)).one_or_none()
+    if found is None:
+        raise NotFound("no organization has this code")
+    if access.requester.role is not Role.ADMINISTRATOR and found.id != access.organization:
+        raise NotFound("no organization has this code")
+    return found.id
+
+
+def _patient(access: Access, session: Session, owner: int, placed: Placed) -> int:
+    told = {
+        "PatientID": placed.patient_id,
+        "PatientName": placed.patient_name,
+        "PatientBirthDate": placed.patient_birth_date,
+        "PatientSex": placed.patient_sex,
+    }
+    received = Received(attributes=told, identifiers=placed.identifiers, transfer_syntax_uid="")
+    return ingest.register_patient(access, session, owner, received)
+
+
+def _check(placed: Placed) -> None:
+    for field in fields(placed):
+        value = getattr(placed, field.name)
+        if isinstance(value, str) and len(value) > (4096 if field.name == "reason" else 64 * 5):
+            raise Invalid(f"{field.name} is too long")
+    for name in ("patient_id", "accession_number", "modality", "scheduled_date"):
+        if not getattr(placed, name).strip():
+            raise Invalid(f"an order needs {name}")
+    if len(placed.accession_number) > 16 or len(placed.scheduled_procedure_step_id) > 16:
+        raise Invalid("accession number and step id have at most 16 characters (SH)")
+    if not re.fullmatch(r"\d{8}", placed.scheduled_date):
+        raise Invalid("scheduled_date is written YYYYMMDD")
+    if not re.fullmatch(r"(\d{2}){0,3}", placed.scheduled_time):
+        raise Invalid("scheduled_time is written HHMMSS")
+    if placed.study_instance_uid and not _UID.fullmatch(placed.study_instance_uid):
+        raise Invalid("study_instance_uid is not a UID")
+    if placed.priority not in PRIORITIES:
+        raise Invalid(f"priority is one of {', '.join(PRIORITIES)}")

@@ -1,0 +1,324 @@
+"""Modalities ask what is scheduled, and tell what they did: PS3.4 annexes K and F, the ledger."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from caller import CT, SUCCESS, calling, image
+from pydicom import Dataset
+from pydicom.uid import generate_uid
+from pynetdicom import AE
+from region import ADMINISTRATOR
+from serving import Served, serving
+
+from exchange import ledger, orders
+from exchange.errors import Invalid, NotFound, Refused
+from exchange.orders import Placed
+from exchange_dicom.contexts import (
+    MODALITY_WORKLIST_FIND as WORKLIST,
+)
+from exchange_dicom.contexts import (
+    PERFORMED_PROCEDURE_STEP as MPPS,
+)
+from exchange_dicom.contexts import (
+    PERFORMED_PROCEDURE_STEP_RETRIEVE as MPPS_RETRIEVE,
+)
+
+ZONE = ZoneInfo("Asia/Shanghai")
+TODAY = f"{datetime.now(ZONE):%Y%m%d}"
+DUPLICATE, MISSING, INVALID_VALUE, PROCESSING_FAILURE = 0x0111, 0x0120, 0x0106, 0x0110
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with serving(tmp_path) as made:
+        yield made
+
+
+def place(served: Served, code: str = "beicheng", **told: str) -> str:
+    """Place an order; returns its Study Instance UID."""
+    wanted = {
+        "patient_id": "P1",
+        "patient_name": "Wang^XiaoDong=王^小东",
+        "patient_birth_date": "19491231",
+        "patient_sex": "F",
+        "accession_number": "A1",
+        "modality": "CT",
+        "station_ae_title": "CT1",
+        "scheduled_date": TODAY,
+        "scheduled_time": "101500",
+        "procedure_description": "胸部平扫",
+    } | told
+    with served.city.exchange.on_behalf_of(served.city.system(code)) as access:
+        return orders.place(access, Placed(**wanted)).study_instance_uid  # type: ignore[arg-type]
+
+
+def asked(step: dict[str, str] | None = None, **keys: str) -> Dataset:
+    item = Dataset()
+    for keyword, value in (
+        {
+            "ScheduledStationAETitle": "",
+            "ScheduledProcedureStepStartDate": "",
+            "ScheduledProcedureStepStartTime": "",
+            "Modality": "",
+            "ScheduledProcedureStepID": "",
+            "ScheduledProcedureStepDescription": "",
+        }
+        | (step or {})
+    ).items():
+        setattr(item, keyword, value)
+    identifier = Dataset()
+    identifier.SpecificCharacterSet = "ISO_IR 192"
+    identifier.ScheduledProcedureStepSequence = [item]
+    for keyword, value in (
+        {"PatientName": "", "PatientID": "", "AccessionNumber": "", "StudyInstanceUID": ""} | keys
+    ).items():
+        setattr(identifier, keyword, value)
+    return identifier
+
+
+@contextmanager
+def associated(served: Served, title: str, *models: str) -> Iterator[Any]:
+    entity = AE(title)
+    for model in models:
+        entity.add_requested_context(model)
+    association = entity.associate("127.0.0.1", served.port, ae_title="EXCHANGE")
+    assert association.is_established
+    try:
+        yield association
+    finally:
+        association.release()
+
+
+def worklist(served: Served, identifier: Dataset, title: str = "BEICHENG") -> list[Dataset]:
+    with associated(served, title, WORKLIST) as association:
+        answers = list(association.send_c_find(identifier, WORKLIST))
+    assert answers[-1][0].Status == SUCCESS
+    return [match for status, match in answers if status.Status in {0xFF00, 0xFF01}]
+
+
+# The worklist
+
+
+def test_a_modality_gets_what_its_hospital_has_scheduled_and_the_studys_uid(
+    served: Served,
+) -> None:
+    study = place(served)
+
+    (entry,) = worklist(served, asked({"Modality": "CT", "ScheduledStationAETitle": "CT1"}))
+
+    step = entry.ScheduledProcedureStepSequence[0]
+    assert entry.PatientName == "Wang^XiaoDong=王^小东"
+    assert (entry.PatientID, entry.AccessionNumber) == ("P1", "A1")
+    assert entry.StudyInstanceUID == study
+    assert (step.Modality, step.ScheduledProcedureStepStartDate) == ("CT", TODAY)
+    assert step.ScheduledProcedureStepDescription == "胸部平扫"
+    assert worklist(served, asked(), title="NANHU") == []
+
+
+@pytest.mark.parametrize(
+    ("step", "keys", "matches"),
+    [
+        ({}, {"PatientName": "王小东"}, True),
+        ({}, {"PatientName": "wang*"}, True),
+        ({}, {"PatientName": "李*"}, False),
+        ({}, {"PatientID": "P1"}, True),
+        ({}, {"PatientID": "P2"}, False),
+        ({}, {"AccessionNumber": "A?"}, True),
+        ({"ScheduledProcedureStepStartDate": f"{TODAY}-"}, {}, True),
+        ({"ScheduledProcedureStepStartDate": "20010101-20010102"}, {}, False),
+        ({"ScheduledProcedureStepStartTime": "1000-1100"}, {}, True),
+        ({"ScheduledProcedureStepStartTime": "1100-1200"}, {}, False),
+        ({"Modality": "MR"}, {}, False),
+        ({"ScheduledStationAETitle": "CT2"}, {}, False),
+    ],
+)
+def test_a_worklist_is_narrowed_by_the_keys_of_annex_k(
+    served: Served, step: dict[str, str], keys: dict[str, str], matches: bool
+) -> None:
+    place(served)
+    assert bool(worklist(served, asked(step, **keys))) is matches
+
+
+def test_what_is_for_no_station_is_for_every_station(served: Served) -> None:
+    place(served, station_ae_title="")
+    assert worklist(served, asked({"ScheduledStationAETitle": "CT9"}))
+
+
+def test_dcmtk_reads_the_worklist_and_a_key_that_nobody_knows_is_announced(
+    served: Served,
+) -> None:
+    place(served)
+    done = subprocess.run(
+        ["findscu", "-W", "-v", "-aet", "BEICHENG", "-aec", "EXCHANGE", "-k", "PatientName",
+         "-k", "ScheduledProcedureStepSequence[0].Modality=CT", "-k", "PatientComments=nothing",
+         "127.0.0.1", str(served.port)],
+        check=True, capture_output=True, timeout=60, env=os.environ | {"TCP_NODELAY": "1"},
+    )  # fmt: skip
+    told = (done.stdout + done.stderr).decode()
+    assert re.search(r"\(0008,0060\) CS \[CT\]", told)
+    assert "Pending" in told
+
+
+def test_a_cancelled_order_is_on_no_worklist_and_one_of_another_hospital_is_not_touched(
+    served: Served,
+) -> None:
+    place(served)
+    with (
+        served.city.exchange.on_behalf_of(served.city.system("nanhu")) as access,
+        pytest.raises(NotFound),
+    ):
+        orders.cancel(access, "A1")
+    assert worklist(served, asked())
+    with served.city.exchange.on_behalf_of(served.city.system("beicheng")) as access:
+        orders.cancel(access, "A1")
+    assert worklist(served, asked()) == []
+
+
+def test_a_clinician_places_no_order_and_a_malformed_one_is_placed_by_nobody(
+    served: Served,
+) -> None:
+    with (
+        served.city.exchange.on_behalf_of(served.city.clinician("beicheng")) as access,
+        pytest.raises(Refused),
+    ):
+        orders.place(
+            access,
+            Placed(patient_id="P1", accession_number="A", modality="CT", scheduled_date=TODAY),
+        )
+    for wrong in (
+        {"patient_id": ""},
+        {"scheduled_date": "tomorrow"},
+        {"accession_number": "A" * 17},
+        {"priority": "SOON"},
+        {"study_instance_uid": "x"},
+    ):
+        with pytest.raises(Invalid):
+            place(served, **wrong)
+    place(served)
+    with pytest.raises(Invalid):  # the number is taken
+        place(served, patient_id="P2", scheduled_procedure_step_id="S2")
+
+
+# Performed procedure steps
+
+
+def begun(study: str, **told: str) -> Dataset:
+    scheduled = Dataset()
+    scheduled.StudyInstanceUID = study
+    scheduled.AccessionNumber = "A1"
+    scheduled.ScheduledProcedureStepID = "A1"
+    step = Dataset()
+    step.ScheduledStepAttributesSequence = [scheduled]
+    step.PerformedProcedureStepID = "PPS1"
+    step.PerformedStationAETitle = "CT1"
+    step.PerformedProcedureStepStartDate = TODAY
+    step.PerformedProcedureStepStartTime = "101600"
+    step.PerformedProcedureStepStatus = "IN PROGRESS"
+    step.Modality = "CT"
+    step.PerformedSeriesSequence = []
+    for keyword, value in told.items():
+        setattr(step, keyword, value)
+    return step
+
+
+def ended(status: str, *instances: str) -> Dataset:
+    series = Dataset()
+    series.SeriesInstanceUID = "1.2.1.1"
+    series.ReferencedImageSequence = []
+    for uid in instances:
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = CT, uid
+        series.ReferencedImageSequence.append(item)
+    step = Dataset()
+    step.PerformedProcedureStepStatus = status
+    step.PerformedProcedureStepEndDate, step.PerformedProcedureStepEndTime = TODAY, "102000"
+    if instances:
+        step.PerformedSeriesSequence = [series]
+    return step
+
+
+def test_a_step_moves_its_order_and_its_announced_images_are_expected(served: Served) -> None:
+    study = place(served)
+    uid = generate_uid()
+    with associated(served, "BEICHENG", MPPS, MPPS_RETRIEVE) as association:
+        status, _ = association.send_n_create(begun(study), MPPS, uid)
+        assert status.Status == SUCCESS
+        assert worklist(served, asked()) == []  # it is in progress
+        status, _ = association.send_n_set(ended("COMPLETED", "1.4.1", "1.4.2"), MPPS, uid)
+        assert status.Status == SUCCESS
+        status, told = association.send_n_get([], MPPS_RETRIEVE, uid)
+        assert status.Status == SUCCESS
+        assert told.PerformedProcedureStepStatus == "COMPLETED"
+        assert told.PerformedStationAETitle == "CT1"
+    with calling(served.port) as pacs:
+        sent = image(instance="1.4.1", study=study, series="1.2.1.1")
+        assert pacs.store(sent, "1.4.1").status == SUCCESS
+
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        day = datetime.now(ZONE).date()
+        line, *_ = ledger.lines(access, day, day, timezone=ZONE, organization="beicheng")
+        missing = ledger.gaps(access, day)
+    assert (line.scheduled, line.not_begun) == (1, 0)
+    assert (line.expected, line.received, line.committed, line.arrived) == (2, 1, 0, 1)
+    assert not line.complete
+    assert [(code, gap.sop_instance_uid) for code, gap in missing] == [("beicheng", "1.4.2")]
+
+
+@pytest.mark.parametrize(
+    ("told", "status"),
+    [
+        ({"PerformedProcedureStepStatus": "COMPLETED"}, INVALID_VALUE),
+        ({"PerformedProcedureStepStatus": "PAUSED"}, INVALID_VALUE),
+        ({"PerformedProcedureStepID": ""}, MISSING),
+        ({"Modality": ""}, MISSING),
+    ],
+)
+def test_a_step_that_does_not_begin_properly_is_not_made(
+    served: Served, told: dict[str, str], status: int
+) -> None:
+    with associated(served, "BEICHENG", MPPS) as association:
+        answer, _ = association.send_n_create(begun("1.2.1", **told), MPPS, "1.9.1")
+        assert answer.Status == status
+        answer, _ = association.send_n_set(ended("DISCONTINUED"), MPPS, "1.9.1")
+        assert answer.Status == 0x0112
+
+
+def test_what_has_ended_is_not_changed_and_a_uid_is_used_once(served: Served) -> None:
+    with associated(served, "BEICHENG", MPPS) as association:
+        assert association.send_n_create(begun("1.2.1"), MPPS, "1.9.1")[0].Status == SUCCESS
+        assert association.send_n_create(begun("1.2.1"), MPPS, "1.9.1")[0].Status == DUPLICATE
+        answer, _ = association.send_n_set(ended("COMPLETED"), MPPS, "1.9.1")
+        assert answer.Status == MISSING
+        answer, _ = association.send_n_set(ended("DISCONTINUED"), MPPS, "1.9.1")
+        assert answer.Status == SUCCESS
+        answer, _ = association.send_n_set(ended("COMPLETED", "1.4.1"), MPPS, "1.9.1")
+        assert (answer.Status, answer.ErrorID) == (PROCESSING_FAILURE, 0xA710)
+
+
+def test_a_hospitals_own_count_shows_what_did_not_come(served: Served) -> None:
+    day = datetime.now(ZONE).date()
+    with served.city.exchange.on_behalf_of(served.city.system("beicheng")) as access:
+        ledger.tell(access, day, "PACS", studies=1, instances=5)
+        ledger.tell(access, day, "PACS", studies=1, instances=3)
+    with served.city.exchange.on_behalf_of(served.city.system("beicheng")) as access:
+        (line,) = ledger.lines(access, day, day, timezone=ZONE)
+        assert (line.organization, line.counted, line.complete) == ("beicheng", 3, False)
+        with pytest.raises(Invalid):
+            ledger.lines(access, date(2020, 1, 1), day, timezone=ZONE)
+        with pytest.raises(Invalid):
+            ledger.lines(access, day, day, timezone=ZONE, organization="nanhu")
+    with (
+        served.city.exchange.on_behalf_of(served.city.clinician("beicheng")) as access,
+        pytest.raises(Refused),
+    ):
+        ledger.lines(access, day, day, timezone=ZONE)
