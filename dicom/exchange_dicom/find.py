@@ -37,14 +37,17 @@ def find(conversation: Conversation, message: Message) -> None:
     if model not in FIND_LEVELS or message.data is None:
         conversation.answer(message, status.SOP_CLASS_NOT_SUPPORTED)
         return
-    relational = conversation.extended.get(model, b"")[:1] == b"\1"
+    extended = conversation.extended.get(model, b"").ljust(4, b"\0")
+    relational = extended[0] == 1
     explicit = message.context.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN
     try:
         raw = message.data.read(IDENTIFIER_LENGTH)
         identifier = Identifier.read(raw, message.context.transfer_syntax)
         level = identifier.level(FIND_LEVELS[model], relational=relational)
         with conversation.exchange.on_behalf_of(conversation.requester) as access:
-            asked = question(access, level, identifier.keys)
+            asked = question(
+                access, level, identifier.keys, combined=extended[1] == 1, fuzzy=extended[2] == 1
+            )
             answer = query.find(
                 access,
                 level,

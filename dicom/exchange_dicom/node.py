@@ -58,6 +58,10 @@ SERVICES: Mapping[str, Mapping[CommandField, Service]] = {
 }
 """By abstract syntax and operation; any other abstract syntax is a storage SOP class."""
 
+SERVED_IN_QUERY, SERVED_IN_RETRIEVAL = 3, 1
+"""Of the extended behaviours (PS3.4 C.5.1.1) the first ones: relational queries; for queries also
+combined date-time and fuzzy names. Times are matched as they were sent, whatever their zone."""
+
 STORAGE: Mapping[CommandField, Service] = {CommandField.C_STORE_RQ: storage.store}
 
 
@@ -146,9 +150,12 @@ class _Door:
             for uid, wanted in request.user.extended.items()
             if (uid in FIND_LEVELS or uid in FIND_OF) and wanted
         }
-        # Of the extended behaviours (PS3.4 C.5.1.1) only relational queries, the first, are served.
         self._extended = {
-            uid: bytes([wanted[0] == 1]) + bytes(len(wanted) - 1) for uid, wanted in asked.items()
+            uid: bytes(
+                one == 1 and at < (SERVED_IN_QUERY if uid in FIND_LEVELS else SERVED_IN_RETRIEVAL)
+                for at, one in enumerate(wanted)
+            )
+            for uid, wanted in asked.items()
         }
         return Accepted(
             contexts=select_contexts(request.contexts, _supported),

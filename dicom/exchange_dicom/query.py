@@ -12,7 +12,9 @@ from exchange.access import Access
 from exchange.errors import Invalid
 from exchange_storage.search import (
     ATTRIBUTES,
+    Alike,
     AnyOf,
+    Between,
     Criterion,
     Identifier,
     Kind,
@@ -46,16 +48,27 @@ class Question:
     unsupported: tuple[str, ...]
 
 
-def question(access: Access, level: Level, keys: Iterable[tuple[str, str]]) -> Question:
+def question(
+    access: Access,
+    level: Level,
+    keys: Iterable[tuple[str, str]],
+    *,
+    combined: bool = False,
+    fuzzy: bool = False,
+) -> Question:
     """The criteria of `keys`: (keyword, value) pairs, "" or ``*`` for universal matching.
 
-    A patient number means the asker's own, unless an issuer is given (see `search.Number`). Keys
-    below `level`, and attributes that are not indexed, are listed as unsupported. Raises Invalid.
+    With `combined` a date and the time beside it are one moment (C.2.2.2.5.4), with `fuzzy` names
+    match that sound alike (C.2.2.2.1.1): for whoever has negotiated it. A patient number means
+    the asker's own, unless an issuer is given (see `search.Number`). Keys below `level`, and
+    attributes that are not indexed, are listed as unsupported. Raises Invalid.
     """
     asked = {keyword: value.strip() for keyword, value in keys}
     issuer = asked.pop("IssuerOfPatientID", "")
     criteria: list[Criterion] = []
     unsupported: list[str] = []
+    if combined:
+        criteria += _moments(asked, level)
     for keyword, value in asked.items():
         if not value or set(value) == {"*"}:
             continue
@@ -68,6 +81,8 @@ def question(access: Access, level: Level, keys: Iterable[tuple[str, str]]) -> Q
         elif keyword == "ModalitiesInStudy" and level is Level.STUDY:
             wanted = [one for one in re.split(r"[\\,]", value) if one]
             criteria.append(ModalitiesInStudy(text(value) if len(wanted) == 1 else _values(wanted)))
+        elif fuzzy and keyword == "PatientName" and not set(value) & set("*?"):
+            criteria.append(Match(keyword, Alike(value)))
         elif keyword in ATTRIBUTES and ATTRIBUTES[keyword].level <= level:
             criteria.append(Match(keyword, matching(keyword, value)))
         else:
@@ -75,6 +90,40 @@ def question(access: Access, level: Level, keys: Iterable[tuple[str, str]]) -> Q
     if issuer and "PatientID" not in asked:
         unsupported.append("IssuerOfPatientID")
     return Question(tuple(criteria), tuple(unsupported))
+
+
+def _moments(asked: dict[str, str], level: Level) -> list[Criterion]:
+    """The pairs of date and time of which one is a range, taken out of `asked` as one criterion."""
+    found: list[Criterion] = []
+    for keyword in [one for one in asked if one.endswith("Date")]:
+        beside = f"{keyword.removesuffix('Date')}Time"
+        attribute = ATTRIBUTES.get(keyword)
+        if (
+            attribute is None
+            or attribute.level > level
+            or beside not in ATTRIBUTES
+            or not asked[keyword]
+            or not asked.get(beside)
+            or "-" not in asked[keyword] + asked[beside]
+        ):
+            continue
+        days = _ends(matching(keyword, asked.pop(keyword)))
+        times = _ends(matching(beside, asked.pop(beside)))
+        low, high = (
+            None if day is None else (day, at or "") for day, at in zip(days, times, strict=True)
+        )
+        found.append(Between(keyword, beside, low, high))
+    return found
+
+
+def _ends(span: Matching) -> tuple[str | None, str | None]:
+    match span:
+        case Range(low, high):
+            return low, high
+        case Values((one,)):
+            return one, one
+        case _:
+            return None, None
 
 
 def matching(keyword: str, value: str) -> Matching:
@@ -86,7 +135,7 @@ def matching(keyword: str, value: str) -> Matching:
             return _span(keyword, value, _DATE, ".")
         case Kind.TIME:
             return _span(keyword, value, _TIME, ":")
-        case Kind.TEXT | Kind.NUMBER | Kind.NAME:
+        case Kind.TEXT | Kind.NUMBER | Kind.NAME | Kind.PERSON:
             return text(value)
 
 

@@ -39,6 +39,8 @@ class Entity:
     """An IP address, a network such as 10.1.0.0/16, or a host name."""
     port: int | None = None
     certificate_fingerprint: str = ""
+    receives_priors: bool = False
+    """Whether what other hospitals have of a patient is sent here before a visit."""
 
     @classmethod
     def parse(cls, text: str) -> Entity:
@@ -412,6 +414,7 @@ def _add(session: Session, organization: int, entity: Entity) -> None:
             address=entity.address,
             port=entity.port,
             certificate_fingerprint=entity.certificate_fingerprint,
+            receives_priors=entity.receives_priors,
         )
     )
 

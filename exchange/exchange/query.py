@@ -9,17 +9,29 @@ from __future__ import annotations
 import hashlib
 from base64 import b64encode
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, func, literal, select
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    bindparam,
+    exists,
+    func,
+    literal,
+    select,
+)
+from sqlalchemy.orm import aliased
 
 from exchange import policy
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound, TooBroad
-from exchange.policy import Action
+from exchange.policy import Action, Reach
 from exchange_storage import search
+from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     Instance,
     Organization,
@@ -28,7 +40,8 @@ from exchange_storage.records import (
     Series,
     Study,
 )
-from exchange_storage.search import Criterion, Level
+from exchange_storage.rows import Columns, one_of
+from exchange_storage.search import Criterion, Form, Level
 
 ASKED_LENGTH = 4096
 """Bytes of the longest question that the audit trail keeps as it came."""
@@ -38,6 +51,16 @@ NUMBERS = 100
 
 WITHHELD_COUNTED = 100
 """Withheld matches are counted up to this many for the audit trail."""
+
+CANDIDATES = 120
+"""Matches, permitted or not, that are read at first: most questions have fewer, and are answered
+by this one statement."""
+
+UNSELECTIVE_ROWS = 100_000
+"""Records of a level among which a question without a selective key is looked for one by one."""
+
+STATEMENTS = 1024
+"""Statements that are kept, one for each form of question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +174,8 @@ def find(
 
     The order is stable: studies newest first, all else as received, or `order`, a key of `SORTED`
     with "-" before it where it descends. `total` counts all of them.
-    `too_broad` is the message of the TooBroad raised instead of leaving some out. `asked` is the
+    `too_broad` is the message of the TooBroad raised instead of leaving some out, and instead of
+    looking through a large archive for what has no selective key. `asked` is the
     question as it came, for the audit trail only (it may name a patient). `action` is what the
     matches are wanted for: to be told, or to be retrieved. Raises Refused, Invalid,
     TooBroad.
@@ -159,30 +183,19 @@ def find(
     question = _for_the_trail(asked)
     access.require(action, detail={"level": level.name, "asked": question})
     criteria = [_decided(access, criterion) for criterion in criteria]
-    permitted = policy.visible(access.requester, action)
-    wanted = search.where(criteria)
-    columns = (Patient, Organization, *(record for at, record, _ in _CHAIN if at <= level))
-    page = (
-        _joined(select(*columns), level)
-        .where(wanted, permitted)
-        .order_by(*_ordered(level, order))
-        .limit(limit + 1)
-        .offset(offset)
+    values: list[Any] = []
+    wanted = _Wanted(
+        level, search.form(criteria, values), policy.reach(access.requester, action), order
     )
-    rows = access.session.execute(page, _given(access)).all()
-    more = len(rows) > limit
-    if more and too_broad is not None:
-        raise TooBroad(too_broad)
-    rows = rows[:limit]
-    counted = _count(access, level, wanted, permitted) if total else None
-    withheld = (
-        _count(access, level, wanted, ~permitted, WITHHELD_COUNTED)
-        if not more and not offset
-        else None
-    )
-    patients = {row.Patient.id for row in rows}
-    people = {(row.Patient.person_id, row.Patient.person_id or row.Patient.id) for row in rows}
-    studies = {row.Study.study_instance_uid for row in rows} if level > Level.PATIENT else set()
+    given = search.parameters(values) | _given(access)
+    if too_broad is not None and not search.selective(criteria):
+        _bounded(access, level, too_broad)
+    page, more, counted, withheld = _page(access, wanted, given, limit, offset, total, too_broad)
+    columns = _columns(level)
+    rows = [columns.records(row) for row in page]
+    patients = {row[0].id for row in rows}
+    people = {(row[0].person_id, row[0].person_id or row[0].id) for row in rows}
+    studies = {row[2].study_instance_uid for row in rows} if level > Level.PATIENT else set()
     access.note(
         action,
         patient=min(patients) if len(people) == 1 else None,
@@ -195,23 +208,105 @@ def find(
             "patients": sorted(patients)[:100],
         },
     )
-    asked_numbers = _asked_numbers(access, criteria)
-    numbers = _numbers(access, [row.Patient for row in rows], asked_numbers)
-    summaries = _summaries(access, level, rows) if summarize else {}
+    numbers = _known_as(access, page, rows, _asked_numbers(access, criteria))
+    last = 0 if level is Level.PATIENT else -1
+    summaries = _summaries(access, level, {row[last].id for row in rows}) if summarize else {}
     found = tuple(
         Found(
-            owner=row.Organization,
-            patient=row.Patient,
-            study=row.Study if level >= Level.STUDY else None,
-            series=row.Series if level >= Level.SERIES else None,
-            instance=row.Instance if level >= Level.IMAGE else None,
-            number=numbers.get(row.Patient.id)
-            or Number(row.Patient.patient_id, row.Organization.issuer),
-            summary=summaries.get(row[0 if level is Level.PATIENT else level + 1].id, Summary()),
+            patient=row[0],
+            owner=row[1],
+            study=row[2] if level >= Level.STUDY else None,
+            series=row[3] if level >= Level.SERIES else None,
+            instance=row[4] if level >= Level.IMAGE else None,
+            number=number,
+            summary=summaries.get(row[last].id, _NOTHING),
         )
-        for row in rows
+        for row, number in zip(rows, numbers, strict=True)
     )
     return Answer(found, more, counted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A question without its values: what the statements that answer it are built from."""
+
+    level: Level
+    form: Form
+    reach: Reach
+    order: str
+
+
+def _page(
+    access: Access,
+    wanted: _Wanted,
+    given: Mapping[str, Any],
+    limit: int,
+    offset: int,
+    total: bool,
+    too_broad: str | None,
+) -> tuple[list[Any], bool, int | None, int | None]:
+    """The rows of a page; whether more remain; the total, if wanted; how many are withheld."""
+    connection = access.session.connection()
+    if not offset:
+        most = min(limit, WITHHELD_COUNTED) + CANDIDATES - WITHHELD_COUNTED
+        rows = _candidates(wanted).all(connection, {**given, "limit": most})
+        permitted = [row for row in rows if row.permitted]
+        if len(rows) < most or (len(permitted) > limit and not total):
+            more = len(permitted) > limit
+            if more and too_broad is not None:
+                raise TooBroad(too_broad)
+            withheld = min(len(rows) - len(permitted), WITHHELD_COUNTED)
+            counted = len(permitted) if total else None
+            return permitted[:limit], more, counted, None if more else withheld
+    count = 0
+    if total or too_broad is not None:
+        most = _EVERYTHING if total else limit + 1
+        count = _count(wanted, permitted=True).number(connection, {**given, "limit": most})
+        if count > limit and too_broad is not None:
+            raise TooBroad(too_broad)
+    bounds = {"limit": limit + 1, "offset": offset}
+    rows = _permitted(wanted).all(connection, {**given, **bounds})
+    more = len(rows) > limit
+    unseen: int | None = None
+    if not more and not offset:
+        statement = _count(wanted, permitted=False)
+        unseen = statement.number(connection, {**given, "limit": WITHHELD_COUNTED})
+    return rows[:limit], more, count if total else None, unseen
+
+
+def _bounded(access: Access, level: Level, too_broad: str) -> None:
+    """Raise TooBroad when the archive is larger than may be looked through row by row."""
+    held = _HELD[level].number(access.session.connection(), {"limit": UNSELECTIVE_ROWS + 1})
+    if held > UNSELECTIVE_ROWS:
+        raise TooBroad(too_broad)
+
+
+def _known_as(
+    access: Access, page: Sequence[Any], rows: Sequence[Any], asked: frozenset[str]
+) -> Iterator[Number]:
+    """The number under which the asker knows the patient of each row of a page.
+
+    A record of the asker's own keeps its number, unless another number of the same person was
+    asked for; any other has the asker's number, where it has one: of several the one that was
+    asked for, else the lowest.
+    """
+    asker = access.requester.organization
+    different = {
+        row[0].id: row[0]
+        for row, told in zip(rows, page, strict=True)
+        if asked
+        and row[0].person_id is not None
+        and (row[0].patient_id if row[0].organization_id == asker else told.own_number) not in asked
+    }
+    asked_for = _numbers(access, tuple(different.values()), asked) if different else {}
+    for row, told in zip(rows, page, strict=True):
+        patient, owner = row[0], row[1]
+        if patient.id in asked_for:
+            yield asked_for[patient.id]
+        elif patient.organization_id != asker and told.own_number is not None:
+            yield Number(told.own_number, told.own_issuer)
+        else:
+            yield Number(patient.patient_id, owner.issuer)
 
 
 def _for_the_trail(asked: str | bytes) -> str:
@@ -290,7 +385,7 @@ def study(access: Access, study_instance_uid: str) -> Found:
         study=row.Study,
         number=_numbers(access, [row.Patient]).get(row.Patient.id)
         or Number(row.Patient.patient_id, row.Organization.issuer),
-        summary=_summaries(access, Level.STUDY, [row])[row.Study.id],
+        summary=_summaries(access, Level.STUDY, {row.Study.id})[row.Study.id],
     )
 
 
@@ -409,22 +504,119 @@ def _ordered(level: Level, order: str) -> tuple[Any, ...]:
 
 
 def _joined(statement: Select[*tuple[Any, ...]], level: Level) -> Select[*tuple[Any, ...]]:
+    """The tables of a level and above; of studies, series and instances those that are served."""
     statement = statement.select_from(Patient).join(
         Organization, Organization.id == Patient.organization_id
     )
     for at, record, on in _CHAIN:
         if at <= level:
             statement = statement.join(record, on)
-    return statement.where(Instance.is_primary) if level is Level.IMAGE else statement
+    return statement.where(*_SERVED.get(level, ()))
 
 
-def _count(access: Access, level: Level, *conditions: ColumnElement[bool] | int) -> int:
-    limit = conditions[-1] if isinstance(conditions[-1], int) else None
-    where = [condition for condition in conditions if not isinstance(condition, int)]
-    matches = _joined(select(literal(1)), level).where(*where).limit(limit).subquery()
-    counted = select(func.count()).select_from(matches)
-    return access.session.execute(counted, _given(access)).scalar_one()
+_SERVED: Mapping[Level, tuple[ColumnElement[bool], ...]] = {
+    Level.STUDY: (
+        exists(
+            select(literal(1))
+            .select_from(Series)
+            .join(Instance, Instance.series_id == Series.id)
+            .where(Series.study_id == Study.id, Instance.is_primary)
+            .correlate(Study)
+        ),
+    ),
+    Level.SERIES: (
+        exists(
+            select(literal(1))
+            .select_from(Instance)
+            .where(Instance.series_id == Series.id, Instance.is_primary)
+            .correlate(Series)
+        ),
+    ),
+    Level.IMAGE: (and_(Instance.is_primary),),
+}
+"""Without primary instances there is nothing that could be retrieved."""
 
+_EVERYTHING = 1 << 62
+
+
+# The statements of a form of question: built once, since that takes longer than to run them.
+
+
+@lru_cache(STATEMENTS)
+def _candidates(wanted: _Wanted) -> Prepared:
+    """The first matches, whether they are permitted or not, and which of them are."""
+    statement = _told(wanted.level).add_columns(policy.within(wanted.reach).label("permitted"))
+    return Prepared(
+        statement.where(search.condition(wanted.form))
+        .order_by(*_ordered(wanted.level, wanted.order))
+        .limit(bindparam("limit"))
+    )
+
+
+@lru_cache(STATEMENTS)
+def _permitted(wanted: _Wanted) -> Prepared:
+    """A page of the permitted matches."""
+    return Prepared(
+        _told(wanted.level)
+        .where(search.condition(wanted.form), policy.within(wanted.reach))
+        .order_by(*_ordered(wanted.level, wanted.order))
+        .limit(bindparam("limit"))
+        .offset(bindparam("offset"))
+    )
+
+
+@lru_cache(STATEMENTS)
+def _count(wanted: _Wanted, *, permitted: bool) -> Prepared:
+    """How many matches are permitted, or withheld, up to a limit."""
+    visible = policy.within(wanted.reach)
+    matches = (
+        _joined(select(literal(1).label("one")), wanted.level)
+        .where(search.condition(wanted.form), visible if permitted else ~visible)
+        .limit(bindparam("limit"))
+        .subquery()
+    )
+    return Prepared(select(func.count()).select_from(matches))
+
+
+@lru_cache(len(Level))
+def _columns(level: Level) -> Columns:
+    return Columns(Patient, Organization, *(record for at, record, _ in _CHAIN if at <= level))
+
+
+def _told(level: Level) -> Select[*tuple[Any, ...]]:
+    """The records of a level and above, and the number by which the asker knows the patient."""
+    own, asker = aliased(Patient), aliased(Organization)
+    asking = bindparam("asker", type_=Patient.organization_id.type)
+    own_number = (
+        select(func.min(own.patient_id))
+        .where(
+            own.organization_id == asking,
+            own.person_id == Patient.person_id,
+            own.patient_id != "",
+        )
+        .correlate(Patient)
+        .scalar_subquery()
+    )
+    own_issuer = select(asker.issuer).where(asker.id == asking).scalar_subquery()
+    return _joined(
+        select(
+            *_columns(level).selected,
+            own_number.label("own_number"),
+            own_issuer.label("own_issuer"),
+        ),
+        level,
+    )
+
+
+_HELD: Mapping[Level, Prepared] = {
+    level: Prepared(
+        select(func.count()).select_from(
+            select(record.id).limit(bindparam("limit")).subquery()  # type: ignore[attr-defined]
+        )
+    )
+    for level, record in zip(Level, (Patient, Study, Series, Instance), strict=True)
+}
+"""How many records of a level there are, up to a limit."""
 
 _NUMBERS = (
     select(Patient.person_id, Patient.patient_id, Organization.issuer)
@@ -487,48 +679,48 @@ _OF: Mapping[Level, Any] = {
     Level.STUDY: Series.study_id,
     Level.SERIES: Series.id,
 }
-_SUMMARY = {
-    level: select(
-        group,
-        Series.modality,
-        Instance.sop_class_uid,
-        Study.id,
-        Series.id,
-        func.count(Instance.id),
-    )
-    .select_from(Study)
-    .join(Series, Series.study_id == Study.id)
-    .join(Instance, Instance.series_id == Series.id)
-    .where(group.in_(bindparam("wanted", expanding=True)), Instance.is_primary)
-    .group_by(group, Series.modality, Instance.sop_class_uid, Study.id, Series.id)
-    for level, group in _OF.items()
-}
+_NOTHING = Summary()
 
 
-def _summaries(access: Access, level: Level, rows: Sequence[Any]) -> dict[int, Summary]:
-    """Counts and modalities of the rows of one page, in one query."""
-    if not rows or level is Level.IMAGE:
-        return {}
-    wanted = {row[0 if level is Level.PATIENT else level + 1].id for row in rows}
-    counted = access.session.execute(_SUMMARY[level], {"wanted": sorted(wanted)})
-    seen: dict[int, tuple[set[str], set[str], set[int], set[int], list[int]]] = defaultdict(
-        lambda: (set(), set(), set(), set(), [])
-    )
-    for key, modality, sop_class, study_id, series_id, count in counted:
-        modalities, classes, studies, series, instances = seen[key]
-        modalities.add(modality)
-        classes.add(sop_class)
-        studies.add(study_id)
-        series.add(series_id)
-        instances.append(count)
-    empty = {key: Summary() for key in wanted}
-    return empty | {
-        key: Summary(
-            modalities=tuple(sorted(modalities - {""})),
-            sop_classes=tuple(sorted(classes)),
-            studies=len(studies),
-            series=len(series),
-            instances=sum(instances),
+def _counted(group: Any) -> Prepared:
+    return Prepared(
+        lambda dialect: (
+            select(
+                group,
+                Series.modality,
+                Instance.sop_class_uid,
+                Study.id,
+                Series.id.label("series"),
+                func.count(Instance.id),
+            )
+            .select_from(Study)
+            .join(Series, Series.study_id == Study.id)
+            .join(Instance, Instance.series_id == Series.id)
+            .where(one_of(group, "wanted", dialect), Instance.is_primary)
+            .group_by(group, Series.modality, Instance.sop_class_uid, Study.id, Series.id)
         )
-        for key, (modalities, classes, studies, series, instances) in seen.items()
+    )
+
+
+_SUMMARY = {level: _counted(group) for level, group in _OF.items()}
+
+
+def _summaries(access: Access, level: Level, wanted: set[int]) -> dict[int, Summary]:
+    """Counts and modalities of the rows of one page, in one query."""
+    if not wanted or level is Level.IMAGE:
+        return {}
+    asked = {"wanted": f"[{','.join(map(str, sorted(wanted)))}]"}
+    counted = _SUMMARY[level].all(access.session.connection(), asked)
+    seen: dict[int, list[Any]] = defaultdict(list)
+    for row in counted:
+        seen[row[0]].append(row)
+    return dict.fromkeys(wanted, _NOTHING) | {
+        key: Summary(
+            modalities=tuple(sorted({row[1] for row in rows} - {""})),
+            sop_classes=tuple(sorted({row[2] for row in rows})),
+            studies=len({row[3] for row in rows}),
+            series=len({row[4] for row in rows}),
+            instances=sum(row[5] for row in rows),
+        )
+        for key, rows in seen.items()
     }

@@ -19,22 +19,17 @@ from zoneinfo import ZoneInfo
 import typer
 from rich.console import Console
 from rich.panel import Panel
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from exchange import audit, check, conflicts, jobs, trail, users
 from exchange.errors import ExchangeError, Invalid, NotFound
 from exchange.policy import Action, Purpose, Role
 from exchange_server import composition, observability, settings, terminal
+from exchange_server.cli_network import network_commands
+from exchange_server.cli_orders import order_commands, route_commands, show_ledger
 from exchange_server.cli_registry import consent_commands, organization_commands, user_commands
 from exchange_server.settings import Settings, host_port
 from exchange_server.words import say
 from exchange_storage.records import Organization
-from exchange_storage.search import Level
 
 app = typer.Typer(
     name="exchange",
@@ -48,6 +43,12 @@ app = typer.Typer(
 app.add_typer(organization_commands, name="organization")
 app.add_typer(user_commands, name="user")
 app.add_typer(consent_commands, name="consent")
+app.add_typer(order_commands, name="order")
+app.add_typer(route_commands, name="route")
+app.add_typer(network_commands)
+app.command(
+    "ledger", help=say("完整性台账：应收、已收、已承诺", "What should have come, and came")
+)(show_ledger)
 
 
 def _group(name: str, in_chinese: str, in_english: str) -> typer.Typer:
@@ -60,12 +61,6 @@ _audit = _group("audit", "审计日志", "The audit trail")
 _conflict = _group("conflict", "待审核的冲突实例", "Instances kept for review")
 _job = _group("job", "后台任务", "Jobs of the outbox")
 _keys = _group("keys", "令牌签名密钥", "Keys that sign access tokens")
-
-_Called = Annotated[str, typer.Option(help=say("对方的 AE Title", "AE title of the other node"))]
-_Calling = Annotated[str, typer.Option(help=say("本方的 AE Title", "AE title of ours"))]
-_NodeAddress = Annotated[
-    str, typer.Argument(metavar="HOST:PORT", help=say("对方节点", "The other node"))
-]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -362,76 +357,6 @@ def retry(
     if number is not None and not count:
         raise NotFound("no job that was given up has this number; `exchange job list` shows them")
     terminal.done(f"将重试 {count} 个任务", f"{count} jobs will be tried again")
-
-
-@app.command(help=say("用 C-STORE 发送 DICOM 文件", "Send DICOM files by C-STORE"))
-def send(
-    address: _NodeAddress,
-    paths: Annotated[
-        list[Path], typer.Argument(exists=True, help=say("文件或目录", "Files or folders"))
-    ],
-    called: _Called = "EXCHANGE",
-    calling: _Calling = "SENDER",
-) -> None:
-    from exchange_dicom import scu
-
-    target = scu.Node.parse(address, called=called, calling=calling)
-    found = list(scu.files(paths))
-    wanted = [one for one in found if isinstance(one, scu.File)]
-    # In a folder anything may lie; a file that was named should have been one of DICOM.
-    done = failed = 0
-    for path in found:
-        if path in paths:
-            failed += 1
-            typer.echo(f"{path}\t{say('不是 DICOM 文件', 'is not a DICOM file')}")
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with terminal.progress(*columns) as progress:
-        task = progress.add_task("", total=sum(one.size for one in wanted))
-        for sent in scu.send(target, wanted):
-            progress.advance(task, sent.file.size)
-            if sent.stored:
-                done += 1
-            else:
-                failed += 1
-                terminal.line(progress, str(sent.file.path), sent.answer)
-    terminal.done(f"已发送 {done} 个，失败 {failed} 个", f"{done} sent, {failed} failed")
-    if failed:
-        raise typer.Exit(1)
-
-
-@app.command(help=say("用 C-FIND 查询", "Ask by C-FIND"))
-def query(
-    address: _NodeAddress,
-    level: Annotated[
-        str, typer.Option(help=say("层级", "patient, study, series or image"))
-    ] = "study",
-    key: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--key",
-            "-k",
-            metavar="KEYWORD[=VALUE]",
-            help=say("匹配或返回键", "Key to match or return"),
-        ),
-    ] = None,
-    called: _Called = "EXCHANGE",
-    calling: _Calling = "SENDER",
-) -> None:
-    from exchange_dicom import scu
-
-    target = scu.Node.parse(address, called=called, calling=calling)
-    asked = Level.__members__.get(level.upper())
-    if asked is None:
-        raise Invalid("the level is patient, study, series or image")
-    keys = [(keyword, value) for keyword, _, value in (one.partition("=") for one in key or ())]
-    columns = list(dict.fromkeys((*(keyword for keyword, _ in keys), *scu.RETURN_KEYS[asked])))
-    terminal.table(
-        columns,
-        [
-            [str(match.get(column, "")) for column in columns]
-            for match in scu.find(target, asked, keys)
-        ],
-    )
 
 
 @app.command(

@@ -1,5 +1,6 @@
 """Commands of the registry: hospitals, their users, and what patients have said of sharing."""
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -98,8 +99,14 @@ def list_organizations() -> None:
 @organization_commands.command(
     "add-ae", help=say("登记医院的应用实体", "Register an application entity of a hospital")
 )
-def add_entity(code: _Code, ae: _Entity) -> None:
-    entity = organizations.Entity.parse(ae)
+def add_entity(
+    code: _Code,
+    ae: _Entity,
+    priors: Annotated[
+        bool, typer.Option("--priors", help=say("接收既往检查", "Priors are sent here"))
+    ] = False,
+) -> None:
+    entity = replace(organizations.Entity.parse(ae), receives_priors=priors)
     with terminal.acting() as access:
         organizations.add_entity(access, code, entity)
     terminal.done(f"已登记 {ae}", f"Registered {ae}")

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from alembic.util import CommandError
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from exchange import audit, identity, jobs
+from exchange import audit, identity, jobs, routing
 from exchange.access import Exchange
 from exchange.errors import Invalid, Unavailable
 from exchange_server.keys import TokenKeys, audit_key, make_keys, page_key
@@ -123,6 +123,7 @@ def dicom_node(exchange: Exchange, settings: Settings) -> Acceptor:
         instance_bytes=settings.instance_limit,
         matches=settings.dimse_matches,
         associations=settings.dimse_associations,
+        move_associations=settings.dimse_move_associations,
     )
     addresses = [(host, settings.dimse_port) for host in settings.dimse_addresses]
     try:
@@ -174,6 +175,7 @@ def application(exchange: Exchange, settings: Settings) -> FastAPI:
 def worker(exchange: Exchange, settings: Settings) -> Worker:
     """A worker that knows every kind of job."""
     from exchange_dicom import commitment
+    from exchange_dicom.forward import deliver
     from exchange_fhir.refresh import refresh
     from exchange_server.worker import WORKER, Worker
 
@@ -186,21 +188,40 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
     def derive(exchange: Exchange, study: str) -> None:
         with exchange.on_behalf_of(WORKER) as access:
             refresh(access, int(study), timezone=timezone)
+        with exchange.on_behalf_of(WORKER) as access:
+            routing.plan(access, int(study))
 
     def checkpoint(exchange: Exchange, _: str) -> None:
         with exchange.on_behalf_of(WORKER) as access:
             audit.checkpoint(access.session, access.objects)
 
+    client_tls = _client_tls(settings)
+    choice = routing.Choice(studies=settings.priors_studies, days=settings.priors_days)
+
     def commit(exchange: Exchange, number: str) -> None:
-        commitment.report(
-            exchange, WORKER, int(number), calling=settings.ae_title, tls=_client_tls(settings)
+        commitment.report(exchange, WORKER, int(number), calling=settings.ae_title, tls=client_tls)
+
+    def forward(exchange: Exchange, number: str) -> None:
+        deliver(
+            exchange,
+            WORKER,
+            int(number),
+            calling=settings.ae_title,
+            timezone=timezone,
+            tls=client_tls,
         )
+
+    def priors(exchange: Exchange, order: str) -> None:
+        with exchange.on_behalf_of(WORKER) as access:
+            routing.fetch_priors(access, int(order), choice)
 
     handlers = {
         jobs.IDENTIFY: link,
         jobs.REFRESH: derive,
         jobs.CHECKPOINT: checkpoint,
         jobs.COMMIT: commit,
+        jobs.FORWARD: forward,
+        jobs.PRIORS: priors,
     }
     return Worker(exchange, handlers)
 

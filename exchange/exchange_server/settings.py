@@ -121,6 +121,9 @@ class Settings(BaseSettings):
     dimse_matches: Annotated[int, Field(ge=1)] = Field(
         default=5000, description="A C-FIND with more matches is refused as too broad"
     )
+    dimse_move_associations: Annotated[int, Field(ge=1, le=16)] = Field(
+        default=1, description="Associations that one C-MOVE has with its destination"
+    )
     dimse_artim_timeout: Seconds = Field(
         default=30.0,
         description="Wait for an association request, and for the peer to close (ARTIM)",
@@ -172,6 +175,13 @@ class Settings(BaseSettings):
     )
     token_lifetime: Annotated[int, Field(ge=60, le=3600)] = Field(
         default=900, description="How long an access token is accepted"
+    )
+
+    priors_studies: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=5, description="Studies of other hospitals that are sent before a visit, at most"
+    )
+    priors_days: Annotated[int, Field(ge=1)] = Field(
+        default=1825, description="Days within which such a study was made"
     )
 
     node_processes: Count = Field(default=1, description="DICOM node processes of `exchange serve`")

@@ -22,6 +22,21 @@ _SURNAMES = {
     "任": "ren", "华": "hua", "盖": "ge", "乐": "yue", "种": "chong", "尉迟": "yuchi",
     "覃": "qin", "翟": "zhai", "万俟": "moqi", "员": "yun", "缪": "miao", "宓": "mi", "冼": "xian",
 }  # fmt: skip
+_TONE = re.compile(r"[a-z:][1-5]")
+_SYLLABLE = (
+    "(?:zh|ch|sh|[bpmfdtnlgkhjqxrzcsyw])?(?:[iu]ang|iong|[aeio]ng|uai|u?an|ian|iao|u:e?|ve?|[aeiu]n"
+    "|ai|[euo]i|[aio]u|[ai]o|i[ae]|u[aoe]|er|[aoeiu])"
+)
+_NUMBERED = re.compile(f"(?:{_SYLLABLE}[1-5])+")
+_CONFUSED = (
+    *(("zh", "z"), ("ch", "c"), ("sh", "s"), ("n", "l"), ("f", "h")),
+    *(("ang", "an"), ("eng", "en"), ("ing", "in")),
+)
+"""Sounds that speakers of Mandarin with an accent do not tell apart."""
+_SOUNDS = {a: (a, b) for a, b in _CONFUSED} | {b: (b, a) for a, b in _CONFUSED}
+_SOUND = re.compile("[aei]ng?|[zcs]h|.", re.DOTALL)
+ALIKE = 64
+"""Spellings that fuzzy matching looks for, at most."""
 _U_UMLAUT = ("v", "u", "yu")
 """How ü is written where there is none: on keyboards, without its dots, in passports."""
 _COMPOUND = frozenset(
@@ -85,9 +100,51 @@ def asked(value: str) -> tuple[str, ...]:
     """The folded forms of a name as somebody asks for it, one for each component group given.
 
     As in `keys` the middle name belongs to the given name, and prefix and suffix are left out.
+    Pinyin with tone numbers (``Wang2^Xiao3Dong1``) is asked for without them too.
     """
-    groups = []
+    groups: list[str] = []
     for group in value.split("=")[:3]:
-        last, *rest = fold(group).split("^")
-        groups.append(f"{last}^{''.join(rest[:2])}".rstrip("^"))
-    return tuple(group for group in groups if group)
+        folded = fold(group)
+        for one in (folded, _without_tones(folded)) if _TONE.search(folded) else (folded,):
+            last, *rest = one.split("^")
+            groups.append(f"{last}^{''.join(rest[:2])}".rstrip("^"))
+    return tuple(dict.fromkeys(group for group in groups if group))
+
+
+def alike(value: str) -> tuple[str, ...]:
+    """The folded forms of names that sound like it, at most `ALIKE`: fuzzy semantic matching.
+
+    Hanzi are also asked for by their reading, which finds homophones (王晓东 for 王小东), and
+    pinyin by the syllables that accents confuse: zh and z, ch and c, sh and s, n and l, f and h,
+    and final n and ng. Wildcards stay.
+    """
+    found: dict[str, None] = dict.fromkeys(asked(value))
+    for group in value.split("=")[:3]:
+        if _HAN.search(group):
+            last, _, first = group.partition("^")
+            if not first and not set(last) & set("*?"):
+                last, first = split_hanzi(_NOISE.sub("", last))
+            family, given = pinyin(last, first.replace("^", ""))
+            found[f"{family}^{given}".rstrip("^")] = None
+    for name in list(found):
+        if not _HAN.search(name):
+            found |= dict.fromkeys(_confused(name))
+    return tuple(found)[:ALIKE]
+
+
+def _without_tones(folded: str) -> str:
+    """A name whose every part is pinyin with tone numbers, without the numbers; else as it is."""
+    parts = re.split(r"[\^*? ]", folded)
+    if all(not part or _NUMBERED.fullmatch(part) for part in parts):
+        return re.sub(r"[1-5:]", "", folded.replace("u:", "v"))
+    return folded
+
+
+def _confused(name: str) -> list[str]:
+    """The spellings of a folded Latin name in which one of each two confusable sounds stands for
+    the other, up to `ALIKE`: nearest first."""
+    found = [""]
+    for piece in _SOUND.findall(name):
+        others = _SOUNDS.get(piece, (piece,))
+        found = [one + other for other in others for one in found][:ALIKE]
+    return found

@@ -1,24 +1,62 @@
 """The one matcher: attribute criteria to SELECT, for C-FIND, QIDO-RS and FHIR search alike.
 
-The table `ATTRIBUTES` says, by DICOM keyword, where an attribute is kept and how it is matched
-(PS3.4 section C.2.2.2); ingest fills the same columns from the same table.
+Criteria become SQL in two steps: `form` tells their form from their values, `condition` builds the
+SQL of a form. Questions of one form share one statement, so that none is built anew for a value.
 """
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from enum import IntEnum, StrEnum
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, cast, exists, false, func, literal, or_, select, true
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    and_,
+    bindparam,
+    cast,
+    exists,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    union,
+)
 from sqlalchemy import String as SQLString
 from sqlalchemy.orm import InstrumentedAttribute
 
 from exchange_storage import names
+from exchange_storage.criteria import (
+    ATTRIBUTES,
+    Alike,
+    AllOf,
+    AnyOf,
+    Attribute,
+    Between,
+    Changed,
+    Contains,
+    Criterion,
+    Exact,
+    Holds,
+    Identifier,
+    Kind,
+    Level,
+    Match,
+    Matching,
+    ModalitiesInStudy,
+    NamePart,
+    Number,
+    Owned,
+    Pattern,
+    Prefix,
+    Range,
+    Rows,
+    SamePerson,
+    Values,
+)
 from exchange_storage.records import (
     Instance,
     NameKind,
@@ -29,236 +67,43 @@ from exchange_storage.records import (
     Study,
 )
 
-
-class Level(IntEnum):
-    """The levels of the Query/Retrieve information model (PS3.4 section C.6)."""
-
-    PATIENT = 0
-    STUDY = 1
-    SERIES = 2
-    IMAGE = 3
-
-
-class Kind(StrEnum):
-    """How the values of an attribute are compared."""
-
-    TEXT = "text"
-    UID = "uid"
-    DATE = "date"
-    TIME = "time"
-    NUMBER = "number"
-    NAME = "name"
-
-
-@dataclass(frozen=True, slots=True)
-class Attribute:
-    """Where an attribute is kept, and how it is matched."""
-
-    level: Level
-    column: InstrumentedAttribute[Any]
-    kind: Kind = Kind.TEXT
-
-
-ATTRIBUTES: Mapping[str, Attribute] = {
-    "PatientID": Attribute(Level.PATIENT, Patient.patient_id),
-    "PatientName": Attribute(Level.PATIENT, Patient.name, Kind.NAME),
-    "PatientBirthDate": Attribute(Level.PATIENT, Patient.birth_date, Kind.DATE),
-    "PatientSex": Attribute(Level.PATIENT, Patient.sex),
-    "PatientAddress": Attribute(Level.PATIENT, Patient.address),
-    "PatientTelephoneNumbers": Attribute(Level.PATIENT, Patient.telephone),
-    "PatientMotherBirthName": Attribute(Level.PATIENT, Patient.mothers_birth_name),
-    "StudyInstanceUID": Attribute(Level.STUDY, Study.study_instance_uid, Kind.UID),
-    "StudyDate": Attribute(Level.STUDY, Study.study_date, Kind.DATE),
-    "StudyTime": Attribute(Level.STUDY, Study.study_time, Kind.TIME),
-    "AccessionNumber": Attribute(Level.STUDY, Study.accession_number),
-    "StudyID": Attribute(Level.STUDY, Study.study_id),
-    "StudyDescription": Attribute(Level.STUDY, Study.study_description),
-    "ReferringPhysicianName": Attribute(Level.STUDY, Study.referring_physician_name),
-    "SeriesInstanceUID": Attribute(Level.SERIES, Series.series_instance_uid, Kind.UID),
-    "Modality": Attribute(Level.SERIES, Series.modality),
-    "SeriesNumber": Attribute(Level.SERIES, Series.series_number),
-    "SeriesDescription": Attribute(Level.SERIES, Series.series_description),
-    "BodyPartExamined": Attribute(Level.SERIES, Series.body_part_examined),
-    "Laterality": Attribute(Level.SERIES, Series.laterality),
-    "SeriesDate": Attribute(Level.SERIES, Series.series_date, Kind.DATE),
-    "SeriesTime": Attribute(Level.SERIES, Series.series_time, Kind.TIME),
-    "PerformedProcedureStepStartDate": Attribute(
-        Level.SERIES, Series.performed_procedure_step_start_date, Kind.DATE
-    ),
-    "PerformedProcedureStepStartTime": Attribute(
-        Level.SERIES, Series.performed_procedure_step_start_time, Kind.TIME
-    ),
-    "InstitutionName": Attribute(Level.SERIES, Series.institution_name),
-    "StationName": Attribute(Level.SERIES, Series.station_name),
-    "Manufacturer": Attribute(Level.SERIES, Series.manufacturer),
-    "SOPInstanceUID": Attribute(Level.IMAGE, Instance.sop_instance_uid, Kind.UID),
-    "SOPClassUID": Attribute(Level.IMAGE, Instance.sop_class_uid, Kind.UID),
-    "InstanceNumber": Attribute(Level.IMAGE, Instance.instance_number),
-    "ContentDate": Attribute(Level.IMAGE, Instance.content_date, Kind.DATE),
-    "ContentTime": Attribute(Level.IMAGE, Instance.content_time, Kind.TIME),
-    "Rows": Attribute(Level.IMAGE, Instance.rows, Kind.NUMBER),
-    "Columns": Attribute(Level.IMAGE, Instance.columns, Kind.NUMBER),
-    "BitsAllocated": Attribute(Level.IMAGE, Instance.bits_allocated, Kind.NUMBER),
-    "NumberOfFrames": Attribute(Level.IMAGE, Instance.number_of_frames, Kind.NUMBER),
-}
-"""Every indexed attribute. What is not here is not matched, and a door says so to the asker."""
-
-
-@dataclass(frozen=True, slots=True)
-class Values:
-    """Equal to one of the values: single value and list of UID matching (C.2.2.2.1, .2)."""
-
-    values: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """Wildcard matching (C.2.2.2.4): ``*`` for any characters, ``?`` for any one."""
-
-    pattern: str
-
-
-@dataclass(frozen=True, slots=True)
-class Prefix:
-    """Starts with the text, in any case and width: a FHIR string parameter (R4 3.1.1.4.8)."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Contains:
-    """Holds the text anywhere, in any case of ASCII letters; a name is folded: FHIR :contains."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Exact:
-    """Is the text, in this case and with these accents: FHIR :exact. Of a name, one whole part."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """From `low` to `high`, both included; None leaves an end open (C.2.2.2.5)."""
-
-    low: str | None
-    high: str | None
-
-
-Matching = Values | Pattern | Prefix | Contains | Exact | Range
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """One attribute by keyword, and how it must match."""
-
-    keyword: str
-    matching: Matching
-
-
-@dataclass(frozen=True, slots=True)
-class ModalitiesInStudy:
-    """Some series of the study has one of these modalities (C.3.4 Table C.6-5)."""
-
-    matching: Matching
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """The patient's number in one hospital, by whichever hospital the record itself is.
-
-    Matches every record of the person whom the organization knows under the number; `organization`
-    None means each record's own number.
-    """
-
-    organization: int | None
-    matching: Matching
-
-
-@dataclass(frozen=True, slots=True)
-class Identifier:
-    """Another identifier of the patient: `value`, and the `system` that issued it unless None."""
-
-    value: str
-    system: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class NamePart:
-    """A part of the patient's name (FHIR family, given, name), folded as `names` folds it."""
-
-    kind: NameKind | None
-    matching: Prefix | Values | Pattern | Contains | Exact
-
-
-@dataclass(frozen=True, slots=True)
-class SamePerson:
-    """The patient record with this row number, and every other record of the same person."""
-
-    patient: int
-
-
-@dataclass(frozen=True, slots=True)
-class Owned:
-    """The patient record is one of these organizations'."""
-
-    organizations: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Holds:
-    """The study holds a primary instance for which, and for whose series, all criteria hold."""
-
-    criteria: tuple[Criterion, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """The records themselves, by their row numbers in the table of that level."""
-
-    level: Level
-    ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """Last changed in the half-open span; the patient record, or the study at lower levels."""
-
-    level: Level
-    since: datetime | None = None
-    before: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AnyOf:
-    """At least one of the criteria holds; none at all matches nothing."""
-
-    criteria: tuple[Criterion, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AllOf:
-    """Every one of the criteria holds; none at all matches everything."""
-
-    criteria: tuple[Criterion, ...]
-
-
-Criterion = (
-    Match
-    | ModalitiesInStudy
-    | Number
-    | Identifier
-    | NamePart
-    | SamePerson
-    | Owned
-    | Holds
-    | Rows
-    | Changed
-    | AnyOf
-    | AllOf
-)
+__all__ = [
+    "ATTRIBUTES",
+    "Alike",
+    "AllOf",
+    "AnyOf",
+    "Attribute",
+    "Between",
+    "Changed",
+    "Contains",
+    "Criterion",
+    "Exact",
+    "Holds",
+    "Identifier",
+    "Kind",
+    "Level",
+    "Match",
+    "Matching",
+    "ModalitiesInStudy",
+    "NamePart",
+    "Number",
+    "Owned",
+    "Pattern",
+    "Prefix",
+    "Range",
+    "Rows",
+    "SamePerson",
+    "Values",
+    "compare",
+    "condition",
+    "form",
+    "parameters",
+    "selective",
+    "where",
+]
+
+Form = Hashable
+"""What criteria have in common with all others that differ in their values only: nested tuples."""
 
 _ROW: Mapping[Level, InstrumentedAttribute[int]] = {
     Level.PATIENT: Patient.id,
@@ -267,200 +112,421 @@ _ROW: Mapping[Level, InstrumentedAttribute[int]] = {
     Level.IMAGE: Instance.id,
 }
 
-
 _LONGEST = 4096
 """Characters of the longest text that a column keeps."""
 
 _NUMBER = re.compile(r"\+?0*[0-9]{1,9}")
+_LAST = "\U0010ffff"
+_NEVER = ("never",)
 
-PatientAlias = Patient.__table__.alias("known_as")
-"""The patient table a second time: the record under which somebody asks."""
+_Alias = Patient.__table__.alias("known_as")
+_Same = Patient.__table__.alias("same_person")
+"""The patient table again: the record under which somebody asks, and the others of that person."""
 
 
 def where(criteria: Sequence[Criterion]) -> ColumnElement[bool]:
     """All of `criteria` as one SQL condition over the joined tables of the level and above."""
-    return and_(true(), *(_condition(criterion) for criterion in criteria))
-
-
-def _condition(criterion: Criterion) -> ColumnElement[bool]:
-    match criterion:
-        case Match(keyword, matching):
-            attribute = ATTRIBUTES[keyword]
-            if attribute.kind is Kind.NAME:
-                return _name(matching)
-            return compare(attribute.column, matching, attribute.kind)
-        case ModalitiesInStudy(matching):
-            return exists(
-                select(literal(1))
-                .select_from(Series)
-                .where(Series.study_id == Study.id, compare(Series.modality, matching))
-                .correlate(Study)
-            )
-        case Number(organization, matching):
-            return _number(organization, matching)
-        case Identifier():
-            return _identified([criterion])
-        case NamePart(kind, matching):
-            return _name(matching, kind)
-        case SamePerson(patient):
-            person = select(PatientAlias.c.person_id).where(
-                PatientAlias.c.id == patient, PatientAlias.c.person_id.is_not(None)
-            )
-            return or_(Patient.id == patient, Patient.person_id.in_(person))
-        case Owned(organizations):
-            return Patient.organization_id.in_(organizations)
-        case Holds(criteria):
-            return exists(
-                select(literal(1))
-                .select_from(Series)
-                .join(Instance, Instance.series_id == Series.id)
-                .where(Series.study_id == Study.id, Instance.is_primary, where(criteria))
-                .correlate(Study)
-            )
-        case Rows(level, ids):
-            return _ROW[level].in_(ids)
-        case Changed(level, since, before):
-            column = Patient.changed if level is Level.PATIENT else Study.changed
-            return and_(
-                true() if since is None else column >= since,
-                true() if before is None else column < before,
-            )
-        case AnyOf(criteria):
-            identifiers = [one for one in criteria if isinstance(one, Identifier)]
-            others = [one for one in criteria if not isinstance(one, Identifier)]
-            return or_(false(), _identified(identifiers), *map(_condition, others))
-        case AllOf(criteria):
-            return where(criteria)
-
-
-def _identified(identifiers: Sequence[Identifier]) -> ColumnElement[bool]:
-    """Any of the identifiers, in one sub-select: a card is asked for under several systems."""
-    if not identifiers:
-        return false()
-    values: dict[str | None, list[str]] = defaultdict(list)
-    for one in identifiers:
-        values[one.system].append(one.value)
-    found = (
-        and_(
-            compare(PatientIdentifier.value, Values(tuple(of_system))),
-            true() if system is None else PatientIdentifier.system == system,
-        )
-        for system, of_system in values.items()
-    )
-    return Patient.id.in_(select(PatientIdentifier.patient_id).where(or_(false(), *found)))
-
-
-def _number(organization: int | None, matching: Matching) -> ColumnElement[bool]:
-    if organization is None:
-        return compare(Patient.patient_id, matching)
-    known = select(PatientAlias.c.id).where(
-        PatientAlias.c.organization_id == organization,
-        compare(PatientAlias.c.patient_id, matching),
-    )
-    person = select(PatientAlias.c.person_id).where(
-        PatientAlias.c.organization_id == organization,
-        PatientAlias.c.person_id.is_not(None),
-        compare(PatientAlias.c.patient_id, matching),
-    )
-    return or_(Patient.id.in_(known), Patient.person_id.in_(person))
-
-
-def _name(matching: Matching, kind: NameKind | None = NameKind.FULL) -> ColumnElement[bool]:
-    keys = PatientName.key
-    match matching:
-        case Prefix(text):
-            found = or_(false(), *(_starts(keys, one) for one in names.asked(text)))
-        case Values(values):
-            # Full names are kept without the delimiter too: whoever sent one need not know it.
-            asked = (one for value in values for one in names.asked(value))
-            found = keys.in_([plain for one in asked if (plain := one.replace("^", ""))])
-        case Pattern(pattern):
-            found = or_(false(), *(_like(keys, one) for one in names.asked(pattern)))
-        case Contains(text):
-            parts = names.asked(text)
-            found = or_(false(), *(_contains(keys, one) for one in parts))
-        case Exact(text):
-            # The keys are folded: they find the part, the name as it was written confirms it.
-            written = or_(
-                *(
-                    func.replace(Patient.name, "^", between).contains(text, autoescape=True)
-                    for between in ("^", " ", "")
-                )
-            )
-            found = and_(keys.in_(names.asked(text)), written)
-        case Range():
-            return false()
-    of_kind = true() if kind is None else PatientName.kind == kind
-    return Patient.id.in_(select(PatientName.patient_id).where(of_kind, found))
+    values: list[Any] = []
+    return _built(form(criteria, values), (bindparam(None, value) for value in values))
 
 
 def compare(column: Any, matching: Matching, kind: Kind = Kind.TEXT) -> ColumnElement[bool]:
     """`column` against `matching`, in the manner of its kind."""
-    if kind is Kind.NUMBER:
-        return _numeric(column, matching)
-    match matching:
-        case Values((one,)):
-            return or_(false(), column == one)
-        case Values(values):
-            return or_(false(), column.in_(values))
-        case Pattern(pattern):
-            return _like(column, pattern)
-        case Prefix(text):
-            return _starts(column, text)
-        case Contains(text):
-            return _contains(column, text)
-        case Exact(text):
-            return or_(false(), column == text)
-        case Range(low, high):
-            if kind is Kind.TIME:
-                return _time_range(column, low, high)
-            return and_(
-                column != "",
-                true() if low is None else column >= low,
-                # A time or date given in less detail means all of its span: 10 is 10:00 to 10:59.
-                true() if high is None else column <= high,
-            )
+    values: list[Any] = []
+    compared = _comparison(matching, kind, values)
+    return _compare(column, compared, iter([bindparam(None, value) for value in values]))
 
 
-def _numeric(column: Any, matching: Matching) -> ColumnElement[bool]:
-    """Numbers are kept as integers below 2**31; as text they are matched in decimal."""
+def condition(criteria: Form) -> ColumnElement[bool]:
+    """The condition of a form, to be run with `parameters` of the values that `form` gave."""
+    return _built(criteria, (bindparam(f"v{number}") for number in range(1 << 20)))
+
+
+def parameters(values: Sequence[Any]) -> dict[str, Any]:
+    """The values of a form as parameters of its `condition`."""
+    return {f"v{number}": value for number, value in enumerate(values)}
+
+
+def selective(criteria: Sequence[Criterion]) -> bool:
+    """Whether some criterion finds few among many by an index (see `Attribute.selective`)."""
+    return any(map(_selective, criteria))
+
+
+def _selective(criterion: Criterion) -> bool:
+    match criterion:
+        case Match(keyword, matching):
+            return ATTRIBUTES[keyword].selective and _bounded(matching)
+        case Number(_, matching) | NamePart(_, matching):
+            return _bounded(matching)
+        case Identifier(value, _, wild):
+            return not wild or _stem(value) != ""
+        case ModalitiesInStudy() | Owned() | Holds() | Changed():
+            return False
+        case Between() | SamePerson() | Rows():
+            return True
+        case AnyOf(criteria):
+            return all(map(_selective, criteria))
+        case AllOf(criteria):
+            return any(map(_selective, criteria))
+
+
+def _bounded(matching: Matching) -> bool:
     match matching:
-        case Values(values):
-            numbers = (value.strip() for value in values)
-            return or_(false(), column.in_([int(n) for n in numbers if _NUMBER.fullmatch(n)]))
-        case Pattern(pattern):
-            return _like(cast(column, SQLString), pattern, indexed=False)
+        case Pattern(text) | Alike(text):
+            return _stem(text.lstrip("=")) != ""
+        case Contains():
+            return False
         case _:
-            return false()
+            return True
 
 
-def _time_range(column: Any, low: str | None, high: str | None) -> ColumnElement[bool]:
-    """TM range: a bound of less precision stands for its whole span (PS3.5 section 6.2 TM)."""
-    return and_(
-        column != "",
-        true() if low is None else column >= low,
-        true() if high is None else func.substr(column, 1, len(high)) <= high,
-    )
+def _stem(pattern: str) -> str:
+    return re.split(r"[*?]", pattern, maxsplit=1)[0]
 
 
-def _starts(column: Any, text: str) -> ColumnElement[bool]:
+# From criteria to their form: `values` takes what the form leaves out, in the order of the binds.
+
+
+def form(criteria: Sequence[Criterion], values: list[Any]) -> Form:
+    """The form of all of `criteria` together; their values are added to `values`."""
+    return ("all", tuple([_form(criterion, values) for criterion in criteria]))
+
+
+def _form(criterion: Criterion, values: list[Any]) -> Form:
+    match criterion:
+        case Match(keyword, matching):
+            kind = ATTRIBUTES[keyword].kind
+            if kind is Kind.NAME:
+                return _name_form(matching, NameKind.FULL, values)
+            return ("match", keyword, _comparison(matching, kind, values))
+        case Between(date, time, low, high):
+            for end in (low, high):
+                values += [] if end is None else [end[0], end[1], len(end[1])]
+            return ("between", date, time, low is not None, high is not None)
+        case ModalitiesInStudy(matching):
+            return ("modalities", _comparison(matching, Kind.TEXT, values))
+        case Number(None, matching):
+            return ("match", "PatientID", _comparison(matching, Kind.TEXT, values))
+        case Number(organization, matching):
+            values.append(organization)
+            return ("number", _comparison(matching, Kind.TEXT, values))
+        case Identifier():
+            return _identifiers_form([criterion], values)
+        case NamePart(kind, matching):
+            return _name_form(matching, kind, values)
+        case SamePerson(patient):
+            values.append(patient)
+            return ("same person",)
+        case Owned(organizations):
+            return ("owned", _among(organizations, values))
+        case Holds(criteria):
+            return ("holds", form(criteria, values))
+        case Rows(level, ids):
+            return ("rows", level, _among(ids, values))
+        case Changed(level, since, before):
+            values += [end for end in (since, before) if end is not None]
+            return ("changed", level is Level.PATIENT, since is not None, before is not None)
+        case AnyOf(criteria):
+            identifiers = [one for one in criteria if isinstance(one, Identifier)]
+            others = [one for one in criteria if not isinstance(one, Identifier)]
+            together = [_identifiers_form(identifiers, values)] if identifiers else []
+            return ("any", tuple(together + [_form(one, values) for one in others]))
+        case AllOf(criteria):
+            return form(criteria, values)
+
+
+def _comparison(matching: Matching, kind: Kind, values: list[Any]) -> Form:
+    if kind is Kind.NUMBER:
+        return _numeric(matching, values)
+    match matching:
+        case Values(wanted) if kind is Kind.PERSON:
+            return (
+                "or",
+                tuple([_group(one, values) for value in wanted for one in _groups(value)]),
+            )
+        case Pattern(pattern) if kind is Kind.PERSON:
+            return ("or", tuple([_group(one, values) for one in _groups(pattern, wild=True)]))
+        case Values(wanted):
+            return _among(wanted, values)
+        case Pattern(pattern):
+            return _like(pattern, values)
+        case Prefix(text):
+            return _starts(text, values)
+        case Contains(text):
+            return _contains(text, values)
+        case Exact(text):
+            return _among((text,), values)
+        case Alike():
+            return _NEVER
+        case Range(low, high):
+            values += [end for end in (low, high) if end is not None]
+            if kind is Kind.TIME and high is not None:
+                values.append(len(high))
+            return ("range", kind is Kind.TIME, low is not None, high is not None)
+
+
+def _among(wanted: Sequence[Any], values: list[Any]) -> Form:
+    """Equal to one of them; lists are filled up so that there are few forms of them."""
+    if not wanted:
+        return _NEVER
+    size = 1 << (len(wanted) - 1).bit_length()
+    values += [*wanted, *([wanted[-1]] * (size - len(wanted)))]
+    return ("among", size)
+
+
+def _starts(text: str, values: list[Any]) -> Form:
     """A prefix as a range of bytes, which an index can answer."""
-    return and_(column >= text, column < text + "\U0010ffff")
+    values += [text, text + _LAST]
+    return ("starts",)
 
 
-def _contains(column: Any, text: str) -> ColumnElement[bool]:
+def _contains(text: str, values: list[Any]) -> Form:
     if len(text) > _LONGEST:
-        return false()
+        return _NEVER
     # The column's own collation folds ASCII alone; the same is done to the text here.
-    lowered = "".join(c.lower() if c.isascii() else c for c in text)
-    return or_(false(), func.lower(column).contains(lowered, autoescape=True))
+    values.append(f"%{_escaped(_lowered(text))}%")
+    return ("contains",)
 
 
-def _like(column: Any, pattern: str, *, indexed: bool = True) -> ColumnElement[bool]:
+def _like(pattern: str, values: list[Any], *, indexed: bool = True) -> Form:
     pattern = re.sub(r"\*+", "*", pattern)
     if len(pattern.replace("*", "")) > _LONGEST:
-        return false()  # SQLite refuses very long patterns rather than finding nothing
-    stem = re.split(r"[*?]", pattern, maxsplit=1)[0] if indexed else ""
-    escaped = pattern.replace("\\", "\\\\").replace("%", r"\%").replace("_", r"\_")
-    like = column.like(escaped.replace("*", "%").replace("?", "_"), escape="\\")
-    return and_(_starts(column, stem), like) if stem else or_(false(), like)
+        return _NEVER  # SQLite refuses very long patterns rather than finding nothing
+    stem = _stem(pattern) if indexed else ""
+    if stem:
+        _starts(stem, values)
+    values.append(_escaped(pattern).replace("*", "%").replace("?", "_"))
+    return ("like", bool(stem))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("%", r"\%").replace("_", r"\_")
+
+
+def _lowered(text: str) -> str:
+    return "".join([c.lower() if c.isascii() else c for c in text])
+
+
+def _groups(value: str, *, wild: bool = False) -> Iterator[str]:
+    """The component groups of a PN value as patterns, without trailing delimiters."""
+    for group in value.split("=")[:3]:
+        if asked := _lowered(group.strip().rstrip("^ ")):
+            escaped = _escaped(asked)
+            yield re.sub(r"\*+", "%", escaped).replace("?", "_") if wild else escaped
+
+
+def _group(pattern: str, values: list[Any]) -> Form:
+    if len(pattern.replace("%", "")) > _LONGEST:
+        return _NEVER
+    values.append(f"%={pattern}=%")
+    return ("group",)
+
+
+def _numeric(matching: Matching, values: list[Any]) -> Form:
+    """Numbers are kept as integers below 2**31; as text they are matched in decimal."""
+    match matching:
+        case Values(wanted):
+            numbers = (value.strip() for value in wanted)
+            return _among([int(n) for n in numbers if _NUMBER.fullmatch(n)], values)
+        case Pattern(pattern):
+            return ("decimal", _like(pattern, values, indexed=False))
+        case _:
+            return _NEVER
+
+
+def _identifiers_form(identifiers: Sequence[Identifier], values: list[Any]) -> Form:
+    """Any of the identifiers, in one sub-select: a card is asked for under several systems."""
+    of_system: dict[str | None, list[str]] = {}
+    for one in identifiers:
+        if not one.wild:
+            of_system.setdefault(one.system, []).append(one.value)
+    found: list[Form] = []
+    for system, exact in of_system.items():
+        found.append((system is not None, _among(exact, values)))
+        values += [] if system is None else [system]
+    for one in identifiers:
+        if one.wild:
+            found.append((one.system is not None, _like(one.value, values)))
+            values += [] if one.system is None else [one.system]
+    return ("identified", tuple(found))
+
+
+def _name_form(matching: Matching, kind: NameKind | None, values: list[Any]) -> Form:
+    if kind is not None:
+        values.append(kind.value)
+    found: list[Form]
+    written = False
+    match matching:
+        case Prefix(text):
+            found = [_starts(one, values) for one in names.asked(text)]
+        case Values(wanted):
+            # Full names are kept without the delimiter too: whoever sent one need not know it.
+            asked = (one for value in wanted for one in names.asked(value))
+            found = [_among([plain for one in asked if (plain := one.replace("^", ""))], values)]
+        case Pattern(pattern):
+            found = [_like(one, values) for one in names.asked(pattern)]
+        case Contains(text):
+            found = [_contains(one, values) for one in names.asked(text)]
+        case Alike(text) if _stem(text) != text:
+            found = [_like(one, values) for one in names.alike(text)]
+        case Alike(text):
+            alike = [plain for one in names.alike(text) if (plain := one.replace("^", ""))]
+            found = [_among(alike, values)]
+        case Exact(text):
+            # The keys are folded: they find the part, the name as it was written confirms it.
+            found = [_among(names.asked(text), values)]
+            written = len(text) <= _LONGEST
+            if not written:
+                return _NEVER
+            values.append(f"%{_escaped(text)}%")
+        case Range():
+            return _NEVER
+    return ("name", kind is not None, tuple(found), written)
+
+
+# From a form to SQL: the binds are taken in the order in which the values were added.
+
+_Binds = Iterator[BindParameter[Any]]
+
+
+def _built(form: Any, binds: _Binds) -> ColumnElement[bool]:
+    match form:
+        case ("all", parts):
+            return and_(true(), *[_built(part, binds) for part in parts])
+        case ("any", parts):
+            return or_(false(), *[_built(part, binds) for part in parts])
+        case ("match", keyword, compared):
+            return _compare(ATTRIBUTES[keyword].column, compared, binds)
+        case ("between", date, time, has_low, has_high):
+            return _between(
+                ATTRIBUTES[date].column, ATTRIBUTES[time].column, has_low, has_high, binds
+            )
+        case ("modalities", compared):
+            return exists(
+                select(literal(1))
+                .select_from(Series)
+                .where(Series.study_id == Study.id, _compare(Series.modality, compared, binds))
+                .correlate(Study)
+            )
+        case ("number", compared):
+            organization = next(binds)
+            known = and_(
+                _Alias.c.organization_id == organization,
+                _compare(_Alias.c.patient_id, compared, binds),
+            )
+            return _persons(known)
+        case ("same person",):
+            return _persons(_Alias.c.id == next(binds))
+        case ("identified", found):
+            each = []
+            for of_system, compared in found:
+                value = _compare(PatientIdentifier.value, compared, binds)
+                each.append(
+                    and_(value, PatientIdentifier.system == next(binds)) if of_system else value
+                )
+            one = or_(false(), *each)
+            return Patient.id.in_(select(PatientIdentifier.patient_id).where(one))
+        case ("name", of_kind, found, written):
+            kind = PatientName.kind == next(binds) if of_kind else true()
+            keys = or_(false(), *[_compare(PatientName.key, one, binds) for one in found])
+            named = Patient.id.in_(select(PatientName.patient_id).where(kind, keys))
+            return and_(named, _written(next(binds))) if written else named
+        case ("owned", compared):
+            return _compare(Patient.organization_id, compared, binds)
+        case ("holds", criteria):
+            return exists(
+                select(literal(1))
+                .select_from(Series)
+                .join(Instance, Instance.series_id == Series.id)
+                .where(Series.study_id == Study.id, Instance.is_primary, _built(criteria, binds))
+                .correlate(Study)
+            )
+        case ("rows", level, compared):
+            return _compare(_ROW[level], compared, binds)
+        case ("changed", of_patient, since, before):
+            column = Patient.changed if of_patient else Study.changed
+            return and_(
+                column >= next(binds) if since else true(),
+                column < next(binds) if before else true(),
+            )
+        case ("never",):
+            return false()
+    raise TypeError("not a form of criteria")
+
+
+def _compare(column: Any, form: Any, binds: _Binds) -> ColumnElement[bool]:
+    match form:
+        case ("never",):
+            return false()
+        case ("among", 1):
+            return or_(false(), column == next(binds))
+        case ("among", size):
+            return or_(false(), column.in_([next(binds) for _ in range(size)]))
+        case ("starts",):
+            return and_(column >= next(binds), column < next(binds))
+        case ("like", True):
+            return and_(
+                column >= next(binds),
+                column < next(binds),
+                column.like(next(binds), escape="\\"),
+            )
+        case ("like", False):
+            return or_(false(), column.like(next(binds), escape="\\"))
+        case ("decimal", like):
+            return _compare(cast(column, SQLString), like, binds)
+        case ("contains",):
+            return or_(false(), func.lower(column).like(next(binds), escape="\\"))
+        case ("group",):
+            delimited = literal("=") + func.lower(column) + literal("=")
+            return or_(false(), delimited.like(next(binds), escape="\\"))
+        case ("or", parts):
+            return or_(false(), *[_compare(column, part, binds) for part in parts])
+        case ("range", of_time, has_low, has_high):
+            low = column >= next(binds) if has_low else true()
+            high: ColumnElement[bool] = true()
+            if has_high:
+                # A time given in less detail means all of its span: 10 is 10:00 to 10:59.
+                end = next(binds)
+                high = func.substr(column, 1, next(binds)) <= end if of_time else column <= end
+            return and_(column != "", low, high)
+    raise TypeError("not a form of a comparison")
+
+
+def _between(
+    date: Any, time: Any, has_low: bool, has_high: bool, binds: _Binds
+) -> ColumnElement[bool]:
+    """A day at an end counts as far as the time says, or all of it where no time is known."""
+    conditions: list[ColumnElement[bool]] = [date != ""]
+    if has_low:
+        day, moment, _ = next(binds), next(binds), next(binds)
+        conditions += [date >= day, or_(date > day, time == "", time >= moment)]
+    if has_high:
+        day, moment, length = next(binds), next(binds), next(binds)
+        conditions += [
+            date <= day,
+            or_(date < day, time == "", length == 0, func.substr(time, 1, length) <= moment),
+        ]
+    return and_(*conditions)
+
+
+def _persons(known: ColumnElement[bool]) -> ColumnElement[bool]:
+    """The records that are `known`, and every other record of the same persons.
+
+    A union, since neither database uses an index for each half of an OR of sub-selects.
+    """
+    others = (
+        select(_Same.c.id)
+        .select_from(_Alias)
+        .join(_Same, _Same.c.person_id == _Alias.c.person_id)
+        .where(known)
+    )
+    return Patient.id.in_(union(select(_Alias.c.id).where(known), others))
+
+
+def _written(text: BindParameter[Any]) -> ColumnElement[bool]:
+    return or_(
+        *[
+            func.replace(Patient.name, "^", between).like(text, escape="\\")
+            for between in ("^", " ", "")
+        ]
+    )

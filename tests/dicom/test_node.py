@@ -64,7 +64,8 @@ from exchange_dicom.pdu import (
     RejectReason,
 )
 
-WORKLIST_FIND = "1.2.840.10008.5.1.4.31"
+UNIFIED_WORKLIST = "1.2.840.10008.5.1.4.34.6.1"
+BASIC_PRINT = "1.2.840.10008.5.1.1.9"
 JPEG_LOSSLESS = "1.2.840.10008.1.2.4.70"
 
 CANCEL, PENDING, PENDING_UNSUPPORTED = 0xFE00, 0xFF00, 0xFF01
@@ -125,10 +126,10 @@ def test_each_proposed_context_is_answered_for_itself(served: Served) -> None:
         (VERIFICATION, (IMPLICIT,)),
         (CT, (JPEG_LOSSLESS, EXPLICIT)),
         ("1.3.12.2.1107.5.9.1", (EXPLICIT,)),
-        (WORKLIST_FIND, (IMPLICIT,)),
+        (UNIFIED_WORKLIST, (IMPLICIT,)),
         ("1.2.840.10008.5.1.4.1.1.4", ("1.2.3.4",)),
         (STUDY_FIND, (IMPLICIT, EXPLICIT)),
-        ("1.2.840.10008.1.20.1", (IMPLICIT,)),
+        (BASIC_PRINT, (IMPLICIT,)),
     )
 
     with calling(served.port, *proposed) as pacs:
@@ -463,7 +464,7 @@ def test_relational_queries_are_answered_where_they_were_negotiated(served: Serv
     with Caller(
         served.port, (STUDY_FIND, (EXPLICIT,)), extended={STUDY_FIND: b"\1\1\1"}
     ) as relational:
-        assert relational.answer.user.extended == {STUDY_FIND: b"\1\0\0"}
+        assert relational.answer.user.extended == {STUDY_FIND: b"\1\1\1"}
         answers = relational.find(question)
         relational.release()
     with calling(served.port, (STUDY_FIND, (EXPLICIT,))) as hierarchical:

@@ -26,6 +26,7 @@ from exchange_storage.records import (
 )
 from exchange_storage.search import (
     ATTRIBUTES,
+    Alike,
     AllOf,
     AnyOf,
     Contains,
@@ -87,6 +88,8 @@ def matches(value: str, matching: Matching) -> bool:
             return text.encode().lower() in value.encode().lower()  # bytes: ASCII letters alone
         case Exact(text):
             return value == text
+        case Alike():
+            return False  # of names alone: see test_names
         case Range(low, high):
             at = value.encode()
             return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy import ForeignKey, Index, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from exchange_storage.records.record import UID, Digest, Document, Identity, Key, Record, Text, Word
@@ -47,6 +47,8 @@ class ApplicationEntity(Record):
     """Where it listens, when it does."""
     certificate_fingerprint: Mapped[Digest] = mapped_column(default="")
     """SHA-256 of the DER certificate that it must show; "" when its address is enough."""
+    receives_priors: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether what other hospitals have of a patient is sent here before a visit."""
 
 
 class Agreement(Record):

@@ -21,7 +21,9 @@ def word(length: int) -> sa.String:
 
 def upgrade() -> None:
     with op.batch_alter_table("instance", schema=None) as batch_op:
-        batch_op.add_column(sa.Column("source", word(255), server_default=sa.text("''"), nullable=False))
+        batch_op.add_column(
+            sa.Column("source", word(255), server_default=sa.text("''"), nullable=False)
+        )
         batch_op.add_column(sa.Column("verified", moment, nullable=True))
 
 

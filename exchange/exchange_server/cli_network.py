@@ -1,0 +1,215 @@
+"""The commands that talk to another DICOM node: echo, send, query, move and get."""
+
+import ssl
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from exchange.errors import Invalid
+from exchange_server import terminal
+from exchange_server.words import say
+from exchange_storage.search import Level
+
+if TYPE_CHECKING:
+    from exchange_dicom.dimse import SubOperations
+
+network_commands = typer.Typer()
+
+_Called = Annotated[str, typer.Option(help=say("对方的 AE Title", "AE title of the other node"))]
+_Calling = Annotated[str, typer.Option(help=say("本方的 AE Title", "AE title of ours"))]
+_NodeAddress = Annotated[
+    str, typer.Argument(metavar="HOST:PORT", help=say("对方节点", "The other node"))
+]
+_CA = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True, help=say("经 TLS：信任的 CA 证书", "Over TLS: the CA that is trusted")
+    ),
+]
+_Certificate = Annotated[
+    Path | None, typer.Option(exists=True, help=say("本方证书", "Our certificate"))
+]
+_Key = Annotated[Path | None, typer.Option(exists=True, help=say("本方私钥", "Its private key"))]
+_LevelOption = Annotated[str, typer.Option(help=say("层级", "patient, study, series or image"))]
+_KeyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--key", "-k", metavar="KEYWORD[=VALUE]", help=say("匹配或返回键", "Key to match or return")
+    ),
+]
+
+
+@network_commands.command(help=say("用 C-ECHO 检查对方节点", "Verify a node by C-ECHO"))
+def echo(
+    address: _NodeAddress,
+    called: _Called = "EXCHANGE",
+    calling: _Calling = "SENDER",
+    tls_ca: _CA = None,
+    tls_certificate: _Certificate = None,
+    tls_key: _Key = None,
+) -> None:
+    from exchange_dicom import scu
+
+    tls = _tls(tls_ca, tls_certificate, tls_key)
+    scu.echo(scu.Node.parse(address, called=called, calling=calling, tls=tls))
+    terminal.done("对方节点应答正常", "The node answers")
+
+
+@network_commands.command(help=say("用 C-STORE 发送 DICOM 文件", "Send DICOM files by C-STORE"))
+def send(
+    address: _NodeAddress,
+    paths: Annotated[
+        list[Path], typer.Argument(exists=True, help=say("文件或目录", "Files or folders"))
+    ],
+    called: _Called = "EXCHANGE",
+    calling: _Calling = "SENDER",
+    tls_ca: _CA = None,
+    tls_certificate: _Certificate = None,
+    tls_key: _Key = None,
+) -> None:
+    from exchange_dicom import scu
+
+    tls = _tls(tls_ca, tls_certificate, tls_key)
+    target = scu.Node.parse(address, called=called, calling=calling, tls=tls)
+    found = list(scu.files(paths))
+    wanted = [one for one in found if isinstance(one, scu.File)]
+    # In a folder anything may lie; a file that was named should have been one of DICOM.
+    done = failed = 0
+    for path in found:
+        if path in paths:
+            failed += 1
+            typer.echo(f"{path}\t{say('不是 DICOM 文件', 'is not a DICOM file')}")
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with terminal.progress(*columns) as progress:
+        task = progress.add_task("", total=sum(one.size for one in wanted))
+        for sent in scu.send(target, wanted):
+            progress.advance(task, sent.file.size)
+            if sent.stored:
+                done += 1
+            else:
+                failed += 1
+                terminal.line(progress, str(sent.file.path), sent.answer)
+    terminal.done(f"已发送 {done} 个，失败 {failed} 个", f"{done} sent, {failed} failed")
+    if failed:
+        raise typer.Exit(1)
+
+
+@network_commands.command(help=say("用 C-FIND 查询", "Ask by C-FIND"))
+def query(
+    address: _NodeAddress,
+    level: _LevelOption = "study",
+    key: _KeyOption = None,
+    called: _Called = "EXCHANGE",
+    calling: _Calling = "SENDER",
+    tls_ca: _CA = None,
+    tls_certificate: _Certificate = None,
+    tls_key: _Key = None,
+) -> None:
+    from exchange_dicom import scu
+
+    tls = _tls(tls_ca, tls_certificate, tls_key)
+    target = scu.Node.parse(address, called=called, calling=calling, tls=tls)
+    asked, keys = _level(level), _keys(key)
+    columns = list(dict.fromkeys((*(keyword for keyword, _ in keys), *scu.RETURN_KEYS[asked])))
+    terminal.table(
+        columns,
+        [
+            [str(match.get(column, "")) for column in columns]
+            for match in scu.find(target, asked, keys)
+        ],
+    )
+
+
+@network_commands.command(
+    help=say("用 C-MOVE 让对方把影像发往某节点", "Have a node send images to another, by C-MOVE")
+)
+def move(
+    address: _NodeAddress,
+    destination: Annotated[
+        str, typer.Option("--to", help=say("目的 AE Title", "AE title of the destination"))
+    ],
+    level: _LevelOption = "study",
+    key: _KeyOption = None,
+    called: _Called = "EXCHANGE",
+    calling: _Calling = "SENDER",
+    tls_ca: _CA = None,
+    tls_certificate: _Certificate = None,
+    tls_key: _Key = None,
+) -> None:
+    from exchange_dicom import scu
+
+    tls = _tls(tls_ca, tls_certificate, tls_key)
+    target = scu.Node.parse(address, called=called, calling=calling, tls=tls)
+    _follow(scu.move(target, _level(level), _keys(key), destination))
+
+
+@network_commands.command(
+    help=say("用 C-GET 取回影像到文件夹", "Fetch images into a folder, by C-GET")
+)
+def get(
+    address: _NodeAddress,
+    folder: Annotated[
+        Path, typer.Argument(file_okay=False, exists=True, help=say("文件夹", "The folder"))
+    ],
+    level: _LevelOption = "study",
+    key: _KeyOption = None,
+    called: _Called = "EXCHANGE",
+    calling: _Calling = "SENDER",
+    tls_ca: _CA = None,
+    tls_certificate: _Certificate = None,
+    tls_key: _Key = None,
+) -> None:
+    from exchange_dicom import scu
+
+    tls = _tls(tls_ca, tls_certificate, tls_key)
+    target = scu.Node.parse(address, called=called, calling=calling, tls=tls)
+    _follow(scu.get(target, _level(level), _keys(key), folder))
+
+
+def _follow(counts: "Iterable[SubOperations]") -> None:
+    last = None
+    with terminal.progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as progress:
+        task = progress.add_task("", total=None)
+        for last in counts:
+            done = last.completed + last.failed + last.warning
+            progress.update(task, completed=done, total=done + (last.remaining or 0))
+    done = last.completed + last.warning if last else 0
+    failed = last.failed if last else 0
+    terminal.done(f"已完成 {done} 个，失败 {failed} 个", f"{done} done, {failed} failed")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _level(text: str) -> Level:
+    level = Level.__members__.get(text.upper())
+    if level is None:
+        raise Invalid("the level is patient, study, series or image")
+    return level
+
+
+def _keys(given: list[str] | None) -> list[tuple[str, str]]:
+    return [(keyword, value) for keyword, _, value in (one.partition("=") for one in given or ())]
+
+
+def _tls(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    if ca is None:
+        if certificate is not None or key is not None:
+            raise Invalid("--tls-certificate wants --tls-ca: whom to trust")
+        return None
+    try:
+        context = ssl.create_default_context(cafile=ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if certificate is not None:
+            context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise Invalid(f"the certificates cannot be read: {type(error).__name__}") from error
+    return context

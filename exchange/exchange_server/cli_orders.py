@@ -1,0 +1,286 @@
+"""The commands for orders, routes and the completeness ledger."""
+
+import json
+from dataclasses import asdict
+from datetime import date, datetime, timedelta
+from typing import Annotated
+from zoneinfo import ZoneInfo
+
+import typer
+
+from exchange import ledger, orders, routing
+from exchange.errors import Invalid
+from exchange_server import settings, terminal
+from exchange_server.words import say
+
+order_commands = typer.Typer(no_args_is_help=True, help=say("检查申请与工作列表", "Imaging orders"))
+route_commands = typer.Typer(no_args_is_help=True, help=say("转发规则", "Routes to other nodes"))
+
+_Organization = Annotated[
+    str, typer.Option("--organization", help=say("医院代码", "Code of the hospital"))
+]
+_Step = Annotated[str, typer.Argument(help=say("计划步骤号", "Scheduled Procedure Step ID"))]
+
+
+@order_commands.command("add", help=say("登记检查申请", "Place an order"))
+def add_order(
+    organization: _Organization,
+    accession: Annotated[str, typer.Option(help=say("检查号", "Accession number"))],
+    patient: Annotated[str, typer.Option(help=say("患者号", "The hospital's patient number"))],
+    modality: Annotated[str, typer.Option(help=say("设备类型", "Modality"))],
+    day: Annotated[
+        str, typer.Option("--date", metavar="YYYYMMDD", help=say("检查日期", "Scheduled date"))
+    ],
+    at: Annotated[
+        str, typer.Option("--time", metavar="HHMMSS", help=say("时间", "Scheduled time"))
+    ] = "",
+    name: Annotated[str, typer.Option(help=say("患者姓名（PN）", "Patient's name, as PN"))] = "",
+    birth_date: Annotated[str, typer.Option(metavar="YYYYMMDD")] = "",
+    sex: Annotated[str, typer.Option(metavar="M|F|O")] = "",
+    body_part: Annotated[str, typer.Option(help=say("部位", "Body part examined"))] = "",
+    description: Annotated[str, typer.Option(help=say("检查项目", "What is to be done"))] = "",
+    station: Annotated[
+        str, typer.Option(help=say("设备 AE Title", "AE title of the station"))
+    ] = "",
+    priority: Annotated[str, typer.Option(help=say("优先级", "STAT, HIGH, ROUTINE …"))] = "ROUTINE",
+) -> None:
+    with terminal.acting() as access:
+        placed = orders.place(
+            access,
+            orders.Placed(
+                patient_id=patient,
+                patient_name=name,
+                patient_birth_date=birth_date,
+                patient_sex=sex,
+                accession_number=accession,
+                modality=modality,
+                body_part_examined=body_part,
+                procedure_description=description,
+                station_ae_title=station,
+                scheduled_date=day,
+                scheduled_time=at,
+                priority=priority,
+            ),
+            organization=organization,
+        )
+    terminal.done(
+        f"已登记，检查 UID {placed.study_instance_uid}",
+        f"Placed; Study Instance UID {placed.study_instance_uid}",
+    )
+
+
+@order_commands.command("list", help=say("列出检查申请", "List a hospital's orders"))
+def list_orders(
+    organization: _Organization,
+    limit: Annotated[int, typer.Option(min=1, max=10000, help=say("条数", "How many"))] = 100,
+) -> None:
+    with terminal.acting() as access:
+        found = orders.listed(access, organization=organization, limit=limit)
+    terminal.table(
+        [
+            say("步骤号", "Step"),
+            say("检查号", "Accession"),
+            say("患者号", "Patient"),
+            say("设备类型", "Modality"),
+            say("日期", "Date"),
+            say("状态", "Status"),
+            say("检查 UID", "Study Instance UID"),
+        ],
+        [
+            [
+                one.order.scheduled_procedure_step_id,
+                one.order.accession_number,
+                one.patient.patient_id,
+                one.order.modality,
+                one.order.scheduled_date,
+                one.order.status,
+                one.order.study_instance_uid,
+            ]
+            for one in found
+        ],
+    )
+
+
+@order_commands.command("cancel", help=say("取消检查申请", "Cancel an order"))
+def cancel_order(organization: _Organization, step: _Step) -> None:
+    with terminal.acting() as access:
+        orders.cancel(access, step, organization=organization)
+    terminal.done(f"已取消 {step}", f"{step} is canceled")
+
+
+@route_commands.command("add", help=say("添加转发规则", "Add a route"))
+def add_route(
+    name: Annotated[str, typer.Argument(help=say("规则名", "A name for it"))],
+    organization: _Organization,
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="[CODE:]TITLE",
+            help=say("目的节点", "The node, of another hospital by its code"),
+        ),
+    ] = "",
+    url: Annotated[str, typer.Option(help=say("DICOMweb 地址", "Or a DICOMweb service"))] = "",
+    modality: Annotated[str, typer.Option(help=say("设备类型", "Only of this modality"))] = "",
+    body_part: Annotated[str, typer.Option(help=say("部位", "Only of this body part"))] = "",
+    source: Annotated[str, typer.Option(help=say("来源 AE", "Only from this AE title"))] = "",
+    hours: Annotated[
+        str, typer.Option(metavar="HH:MM-HH:MM", help=say("时段", "Only at these hours"))
+    ] = "",
+) -> None:
+    rule = routing.Rule(
+        name=name,
+        modality=modality,
+        body_part=body_part,
+        source=source,
+        hours=hours,
+        destination=to,
+        url=url,
+    )
+    with terminal.acting() as access:
+        routing.add(access, organization, rule)
+    terminal.done(f"已添加规则 {name}", f"Studies are routed by {name} from now on")
+
+
+@route_commands.command("list", help=say("列出转发规则", "List the routes"))
+def list_routes() -> None:
+    with terminal.acting() as access:
+        found = routing.everything(access)
+    terminal.table(
+        [
+            say("医院", "Hospital"),
+            say("规则", "Route"),
+            say("目的", "To"),
+            say("条件", "Of"),
+            say("等待", "Waiting"),
+            say("已送达", "Delivered"),
+        ],
+        [
+            [
+                one.organization,
+                one.route.name,
+                one.destination,
+                " ".join(
+                    filter(
+                        None,
+                        (
+                            one.route.modality,
+                            one.route.body_part,
+                            one.route.source,
+                            one.route.hours,
+                        ),
+                    )
+                ),
+                str(one.waiting),
+                str(one.delivered),
+            ]
+            for one in found
+        ],
+    )
+
+
+@route_commands.command("remove", help=say("删除转发规则", "Remove a route"))
+def remove_route(
+    name: Annotated[str, typer.Argument(help=say("规则名", "Its name"))],
+    organization: _Organization,
+) -> None:
+    with terminal.acting() as access:
+        routing.remove(access, organization, name)
+    terminal.done(f"已删除规则 {name}", f"{name} is removed")
+
+
+@route_commands.command("retry", help=say("重试放弃的转发", "Try again what was given up"))
+def retry_routes() -> None:
+    with terminal.acting() as access:
+        count = routing.retry(access)
+    terminal.done(f"将重试 {count} 个转发", f"{count} deliveries will be tried again")
+
+
+def show_ledger(
+    organization: Annotated[
+        str | None, typer.Option(help=say("医院代码", "Code of one hospital"))
+    ] = None,
+    day: Annotated[
+        str | None, typer.Option("--date", metavar="YYYYMMDD", help=say("日期", "The last day"))
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, max=366, help=say("天数", "How many days"))] = 1,
+    gaps: Annotated[
+        bool, typer.Option("--gaps", help=say("列出缺失的影像", "List what is missing"))
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON")] = False,
+) -> None:
+    """`exchange ledger`."""
+    zone = ZoneInfo(settings.load().timezone)
+    last = _day(day) if day else datetime.now(zone).date()
+    first = last - timedelta(days=days - 1)
+    with terminal.acting() as access:
+        told = ledger.lines(access, first, last, timezone=zone, organization=organization)
+        missing = (
+            [
+                (code, gap)
+                for number in range(days)
+                for code, gap in ledger.gaps(
+                    access, first + timedelta(days=number), organization=organization
+                )
+            ]
+            if gaps
+            else []
+        )
+    if as_json:
+        lines = [asdict(one) | {"complete": one.complete} for one in told]
+        listed = [{"organization": code} | asdict(gap) for code, gap in missing]
+        typer.echo(json.dumps({"lines": lines, "gaps": listed}, ensure_ascii=False))
+        return
+    terminal.table(
+        [
+            say("医院", "Hospital"),
+            say("日期", "Day"),
+            say("预约", "Scheduled"),
+            say("未开始", "Not begun"),
+            say("应收", "Expected"),
+            say("已收", "Received"),
+            say("已承诺", "Committed"),
+            say("到达", "Arrived"),
+            say("院方计数", "Counted"),
+            say("完整", "Complete"),
+        ],
+        [
+            [
+                one.organization,
+                one.day,
+                *(
+                    str(count)
+                    for count in (
+                        one.scheduled,
+                        one.not_begun,
+                        one.expected,
+                        one.received,
+                        one.committed,
+                        one.arrived,
+                    )
+                ),
+                "" if one.counted is None else str(one.counted),
+                say("是", "yes") if one.complete else say("否", "no"),
+            ]
+            for one in told
+        ],
+    )
+    if gaps:
+        terminal.table(
+            [
+                say("医院", "Hospital"),
+                say("设备", "Station"),
+                say("检查 UID", "Study Instance UID"),
+                "SOP Instance UID",
+            ],
+            [
+                [code, gap.station_ae_title, gap.study_instance_uid, gap.sop_instance_uid]
+                for code, gap in missing
+            ],
+        )
+
+
+def _day(text: str) -> date:
+    try:
+        return datetime.strptime(text, "%Y%m%d").date()  # noqa: DTZ007 - a day, not a moment
+    except ValueError:
+        raise Invalid("a day is written YYYYMMDD") from None

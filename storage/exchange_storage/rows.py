@@ -1,0 +1,44 @@
+"""Records made of rows that a prepared statement fetched: what is only read needs no session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, String, any_, bindparam, cast, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from exchange_storage.records import Record
+
+
+class Columns:
+    """The columns of several records, one after another, as a statement selects them."""
+
+    def __init__(self, *records: type[Record]) -> None:
+        self.selected: list[ColumnElement[Any]] = []
+        self._parts: list[tuple[type[Record], tuple[str, ...], int, int]] = []
+        for record in records:
+            names = tuple(attribute.key for attribute in record.__mapper__.column_attrs)
+            start = len(self.selected)
+            for name in names:
+                labelled = getattr(record, name).label(f"{record.__tablename__}__{name}")
+                self.selected.append(labelled)
+            self._parts.append((record, names, start, start + len(names)))
+
+    def records(self, row: Sequence[Any]) -> tuple[Any, ...]:
+        """The records of a row that begins with these columns: in no session, never written."""
+        made = []
+        for record, names, start, end in self._parts:
+            one = record.__mapper__.class_manager.new_instance()
+            one.__dict__.update(zip(names, row[start:end], strict=True))
+            made.append(one)
+        return tuple(made)
+
+
+def one_of(number: ColumnElement[int], parameter: str, dialect: str) -> ColumnElement[bool]:
+    """Whether `number` is in a list that is given as JSON: a prepared statement's words are the
+    same for a list of any length."""
+    given = bindparam(parameter, type_=String())
+    if dialect == "postgresql":
+        return number == any_(cast(func.translate(given, "[]", "{}"), ARRAY(BigInteger())))
+    return number.in_(select(func.json_each(given).table_valued("value").c.value))

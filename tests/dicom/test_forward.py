@@ -1,0 +1,271 @@
+"""Studies go on by rule, and priors before a visit: durable, once, and only where they may."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from caller import SUCCESS, Caller
+from images import ct, data_set
+from pydicom import dcmread
+from real_parts import LOOPBACK, free_port
+from region import ADMINISTRATOR, ID_CARD, WORKER
+from serving import Served, serving
+from sqlalchemy import select
+
+from exchange import consent, jobs, orders, organizations, routing
+from exchange.errors import ExchangeError, Invalid, NotFound
+from exchange.organizations import Entity
+from exchange.routing import Choice, Rule, relevance
+from exchange_dicom.forward import deliver
+from exchange_storage.records import Delivery, Study
+
+ZONE = ZoneInfo("Asia/Shanghai")
+STUDY = "1.2.826.1"
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with serving(tmp_path) as made:
+        yield made
+
+
+@contextmanager
+def storescp(folder: Path, port: int) -> Iterator[None]:
+    """DCMTK's storage SCP, writing what it gets to a folder."""
+    folder.mkdir(exist_ok=True)
+    program = shutil.which("storescp")
+    assert program is not None
+    process = subprocess.Popen([program, "-od", str(folder), "+xa", "-aet", "WS", str(port)])
+    try:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            if (
+                subprocess.run(["echoscu", LOOPBACK, str(port)], capture_output=True).returncode
+                == 0
+            ):
+                break
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def send(served: Served, calling: str, folder: Path, count: int, **told: str) -> None:
+    """The hospital's PACS sends a study of `count` CT slices."""
+    for number in range(count):
+        path = folder / f"{calling}{number}.dcm"
+        image = ct(path, number=number + 1, **({"study": STUDY, "patient": "P1"} | told))  # type: ignore[arg-type]
+        with Caller(served.port, calling=calling) as pacs:
+            uid = str(image.SOPInstanceUID)
+            assert pacs.store(data_set(path.read_bytes()), uid).status == SUCCESS
+            pacs.release()
+
+
+def listens(served: Served, code: str, title: str, port: int, *, priors: bool = False) -> None:
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        organizations.add_entity(
+            access,
+            code,
+            Entity(title=title, address=LOOPBACK, port=port, receives_priors=priors),
+        )
+
+
+def routed(served: Served, code: str, **rule: str) -> None:
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        routing.add(access, code, Rule(**({"name": "on", "destination": "WS"} | rule)))
+
+
+def worked(served: Served, study: str = STUDY) -> list[Exception]:
+    """The study is quiet: plan, and do what is due, as the worker does; what it raised."""
+    exchange = served.city.exchange
+    with exchange.database.reading() as session:
+        row = session.scalars(select(Study.id).where(Study.study_instance_uid == study)).one()
+    with exchange.on_behalf_of(WORKER) as access:
+        routing.plan(access, row)
+    return delivered(served)
+
+
+def delivered(served: Served) -> list[Exception]:
+    raised: list[Exception] = []
+    exchange = served.city.exchange
+    for job in jobs.claim(exchange.database, [jobs.FORWARD]):
+        try:
+            deliver(exchange, WORKER, int(job.subject), calling="EXCHANGE", timezone=ZONE)
+        except jobs.Later as later:
+            raised.append(later)
+            jobs.postpone(exchange.database, job, later.seconds)
+        except ExchangeError as error:
+            raised.append(error)
+            jobs.fail(exchange.database, job, type(error).__name__)
+            with exchange.database.writing() as session:
+                jobs.ask(session, jobs.FORWARD, job.subject, datetime.now(UTC))
+        else:
+            jobs.finish(exchange.database, job)
+    return raised
+
+
+def made_due(served: Served) -> None:
+    """Time has passed: what was put off is due now."""
+    from exchange_storage.records import Job
+
+    with served.city.exchange.database.writing() as session:
+        for job in session.scalars(select(Job)):
+            job.due = datetime.now(UTC)
+
+
+def got(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.exists() else []
+
+
+def test_a_study_goes_on_by_rule_and_what_comes_later_follows_alone(
+    served: Served, tmp_path: Path
+) -> None:
+    port = free_port()
+    listens(served, "beicheng", "WS", port)
+    routed(served, "beicheng", modality="CT", source="BEICHENG")
+    send(served, "BEICHENG", tmp_path, 3)
+    with storescp(tmp_path / "ws", port):
+        assert worked(served) == []
+        assert len(got(tmp_path / "ws")) == 3
+        for path in got(tmp_path / "ws"):
+            path.unlink()
+        send(served, "BEICHENG", tmp_path, 1)
+        assert worked(served) == []
+        assert len(got(tmp_path / "ws")) == 1  # the rest is not sent twice
+
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        (listed,) = routing.everything(access)
+    assert (listed.waiting, listed.delivered) == (0, 1)
+
+
+@pytest.mark.parametrize("rule", [{"modality": "MR"}, {"body_part": "HEAD"}, {"source": "OTHER"}])
+def test_what_a_rule_does_not_mean_stays(
+    served: Served, tmp_path: Path, rule: dict[str, str]
+) -> None:
+    listens(served, "beicheng", "WS", free_port())
+    routed(served, "beicheng", **rule)
+    send(served, "BEICHENG", tmp_path, 1)
+    assert worked(served) == []
+    with served.city.exchange.database.reading() as session:
+        assert session.scalars(select(Delivery)).all() == []
+
+
+def test_a_destination_that_is_down_gets_all_when_it_is_up_again(
+    served: Served, tmp_path: Path
+) -> None:
+    port = free_port()
+    listens(served, "beicheng", "WS", port)
+    routed(served, "beicheng")
+    send(served, "BEICHENG", tmp_path, 2)
+    (down,) = worked(served)
+    assert "does not answer" in str(down)
+    made_due(served)
+    with storescp(tmp_path / "ws", port):
+        assert delivered(served) == []
+    assert len(got(tmp_path / "ws")) == 2
+
+
+def test_outside_its_hours_a_route_waits(served: Served, tmp_path: Path) -> None:
+    listens(served, "beicheng", "WS", free_port())
+    now = datetime.now(ZONE)
+    begins = (now.hour + 2) % 24
+    routed(served, "beicheng", hours=f"{begins:02}:00-{(begins + 1) % 24:02}:00")
+    send(served, "BEICHENG", tmp_path, 1)
+    (later,) = worked(served)
+    assert isinstance(later, jobs.Later)
+    assert 3600 - 60 <= later.seconds <= 2 * 3600
+
+
+def test_another_hospital_gets_what_it_may_see_under_its_own_number(
+    served: Served, tmp_path: Path
+) -> None:
+    port = free_port()
+    listens(served, "nanhu", "WS", port)
+    routed(served, "beicheng", destination="nanhu:WS")
+    send(served, "NANHU", tmp_path, 1, patient="N7", study="1.2.826.2", card=ID_CARD)
+    send(served, "BEICHENG", tmp_path, 1, card=ID_CARD)
+    with storescp(tmp_path / "ws", port):
+        assert worked(served) == []
+        (path,) = got(tmp_path / "ws")
+        assert dcmread(path).PatientID == "N7"
+        path.unlink()
+        with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+            consent.opt_out(access, "beicheng", "P1")
+        send(served, "BEICHENG", tmp_path, 1, card=ID_CARD)
+        assert worked(served) == []
+        assert got(tmp_path / "ws") == []
+
+
+def test_a_route_that_leads_nowhere_is_not_made(served: Served) -> None:
+    with pytest.raises(NotFound):
+        routed(served, "beicheng", destination="NOBODY")
+    for wrong in (
+        {"destination": "", "url": "ftp://x"},
+        {"destination": ""},
+        {"name": ""},
+        {"hours": "8-9"},
+    ):
+        with pytest.raises(Invalid):
+            routed(served, "beicheng", **wrong)
+
+
+# Priors
+
+
+def test_relevant_priors_of_other_hospitals_come_before_the_visit(
+    served: Served, tmp_path: Path
+) -> None:
+    port = free_port()
+    listens(served, "nanhu", "WS", port, priors=True)
+    send(served, "BEICHENG", tmp_path, 2, card=ID_CARD, BodyPartExamined="CHEST")
+    send(served, "DONGSHAN", tmp_path, 1, study="1.2.826.3", patient="D9", card=ID_CARD,
+         BodyPartExamined="KNEE")  # fmt: skip
+    with served.city.exchange.on_behalf_of(served.city.system("nanhu")) as access:
+        order = orders.place(
+            access,
+            orders.Placed(
+                patient_id="N7",
+                patient_name="Wang^XiaoDong=王^小东",
+                patient_birth_date="19491231",
+                patient_sex="F",
+                identifiers=(("2.16.156.10011.1.3", ID_CARD),),
+                accession_number="A1",
+                modality="CT",
+                body_part_examined="CHEST",
+                scheduled_date="20261201",
+            ),
+        )
+    with served.city.exchange.on_behalf_of(WORKER) as access:
+        assert routing.fetch_priors(access, order.id, Choice()) == 1
+    with storescp(tmp_path / "ws", port):
+        assert delivered(served) == []
+    images = [dcmread(path) for path in got(tmp_path / "ws")]
+    assert [one.StudyInstanceUID for one in images] == [STUDY, STUDY]
+    assert {one.PatientID for one in images} == {"N7"}
+    with served.city.exchange.on_behalf_of(WORKER) as access:
+        assert routing.fetch_priors(access, order.id, Choice()) == 0  # it has them
+
+
+@pytest.mark.parametrize(
+    ("modality", "part", "modalities", "parts", "score"),
+    [
+        ("CT", "CHEST", ["CT"], {"CHEST"}, 3),
+        ("CT", "CHEST", ["CR"], {"CHEST", "ABDOMEN"}, 2),
+        ("CT", "CHEST", ["CT"], {"KNEE"}, 0),
+        ("CT", "CHEST", ["CT"], {""}, 1),
+        ("CT", "", ["CT"], {"KNEE"}, 1),
+        ("CT", "", ["MR"], {"KNEE"}, 0),
+    ],
+)
+def test_a_prior_is_worth_what_it_tells_of_the_same_part(
+    modality: str, part: str, modalities: list[str], parts: set[str], score: int
+) -> None:
+    assert relevance(modality, part, modalities, parts) == score
