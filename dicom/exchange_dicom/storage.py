@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from exchange import ingest
 from exchange.errors import ExchangeError
-from exchange_dicom import dimse, instance, part10, status
+from exchange_dicom import dimse, instance, part10, rejection_note, status
 from exchange_dicom.association import Message
 from exchange_dicom.conversation import Conversation
 
@@ -36,7 +36,8 @@ def store(conversation: Conversation, message: Message) -> None:
                 incoming.write(piece)
             received = instance.read(incoming, len(meta), context.transfer_syntax)
             _agree(command, received)
-            ingest.receive(access, incoming, received)
+            note = rejection_note.read(incoming, received, len(meta))
+            ingest.receive(access, incoming, received, note=note)
     except _Mismatch as error:
         conversation.answer(message, status.DATA_SET_MISMATCH, str(error))
     except ExchangeError as error:

@@ -29,7 +29,16 @@ from exchange.errors import (
 )
 from exchange.ingest import Incoming, Received
 from exchange.policy import Requester
-from exchange_dicom import attributes, instance, media_types, multipart, part10, web_errors
+from exchange.rejection import Note
+from exchange_dicom import (
+    attributes,
+    instance,
+    media_types,
+    multipart,
+    part10,
+    rejection_note,
+    web_errors,
+)
 from exchange_dicom.attributes import Value
 from exchange_dicom.header import DataSetError
 from exchange_dicom.media_types import DICOM, DICOM_JSON, JSON, MULTIPART, UnsupportedMediaType
@@ -173,7 +182,8 @@ def _receive(
             received = instance.read(incoming, len(header), transfer_syntax_uid)
             if study is not None and received.attributes.get("StudyInstanceUID") != study:
                 raise Invalid("the instance is not of the study that the URL names")
-            receipt = _keep(access, incoming, received, header, limits)
+            note = rejection_note.read(incoming, received, len(header))
+            receipt = _keep(access, incoming, received, header, limits, note)
     except (MalformedMultipart, _BodyTooLarge, ClientDisconnect):
         raise
     except ExchangeError as error:
@@ -208,7 +218,12 @@ def _write(incoming: Incoming, pieces: Iterator[bytes]) -> tuple[bytes, str]:
 
 
 def _keep(
-    access: Access, incoming: Incoming, received: Received, header: bytes, limits: Limits
+    access: Access,
+    incoming: Incoming,
+    received: Received,
+    header: bytes,
+    limits: Limits,
+    note: Note | None,
 ) -> ingest.Receipt:
     """Receive it under the header that its data set asks for: group 0002 may name another."""
     sop_class = received.attributes.get("SOPClassUID", "")
@@ -224,8 +239,8 @@ def _keep(
                 renamed.write(due)
                 while piece := reader.read(1 << 20):
                     renamed.write(piece)
-                return ingest.receive(access, renamed, received)
-    return ingest.receive(access, incoming, received)
+                return ingest.receive(access, renamed, received, note=note)
+    return ingest.receive(access, incoming, received, note=note)
 
 
 def _module(root: Root, stored: Sequence[_Stored], failed: Sequence[_Failed]) -> dict[str, Value]:

@@ -21,10 +21,11 @@ from typing import Any, cast
 from sqlalchemy import Table, bindparam, case, insert, select, update
 from sqlalchemy.orm import Session
 
-from exchange import identity, jobs
+from exchange import identity, jobs, rejection
 from exchange.access import Access
 from exchange.errors import Invalid, TooLarge
 from exchange.policy import Action
+from exchange.rejection import Note
 from exchange_storage import names
 from exchange_storage.objects import Bytes, Staged
 from exchange_storage.prepared import Prepared
@@ -47,6 +48,8 @@ QUIET = timedelta(seconds=1)
 
 MAX_IDENTIFIERS = 32
 """Other identifiers of a patient that one instance may bring."""
+
+REJECTED_BEFORE = "the hospital has rejected this instance"
 
 _UID = re.compile(r"[0-9.]{1,64}")
 _KEYS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
@@ -165,8 +168,12 @@ def begin(access: Access, *, limit: int = 8 << 30) -> Incoming:
     return Incoming(access.objects.stage(), limit)
 
 
-def receive(access: Access, incoming: Incoming, received: Received) -> Receipt:
+def receive(
+    access: Access, incoming: Incoming, received: Received, *, note: Note | None = None
+) -> Receipt:
     """Keep an instance: object, then row, audit record, change and jobs in one commit.
+
+    A rejection `note` that the instance is, is followed in the same commit.
 
     Raises Invalid (nothing kept) when an attribute without which it cannot be found again is
     missing or is not a UID; NoRoom, Unavailable.
@@ -194,9 +201,14 @@ def receive(access: Access, incoming: Incoming, received: Received) -> Receipt:
         "character_set_repair": received.character_set_repair,
         **_columns(Level.IMAGE, received.attributes),
     }
-    return access.write(
-        lambda session: _index(access, session, received, dict(row)), after=kept.result
-    )
+
+    def unit(session: Session) -> Receipt:
+        receipt = _index(access, session, received, dict(row))
+        if note is not None and receipt.outcome is Outcome.KEPT:
+            rejection.apply(access, session, note, row["sop_instance_uid"])
+        return receipt
+
+    return access.write(unit, after=kept.result)
 
 
 def object_key(uids: Mapping[str, str], digest: str) -> str:
@@ -217,12 +229,18 @@ def _index(access: Access, session: Session, received: Received, row: dict[str, 
     detail = {"instance": uid, "digest": row["digest"]}
     for known in held:
         if (known.digest, known.organization_id) == (row["digest"], access.organization):
-            again = Receipt(Outcome.HELD) if known.is_primary else _for_review(known.reason)
+            again = (
+                Receipt(Outcome.HELD)
+                if known.is_primary
+                else _for_review(known.reason or REJECTED_BEFORE)
+            )
             access.note(Action.STORE, reason=Outcome.HELD, study=study_uid, detail=detail)
             return again
     place = (
         "another instance has this SOP Instance UID"
         if any(known.is_primary and known.digest != row["digest"] for known in held)
+        else REJECTED_BEFORE
+        if rejection.is_rejected(session, access.organization, uid)
         else _place(access, session, received, now)
     )
     if isinstance(place, str):

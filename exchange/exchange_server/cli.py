@@ -20,10 +20,15 @@ import typer
 from rich.console import Console
 from rich.panel import Panel
 
-from exchange import audit, check, conflicts, jobs, trail, users
+from exchange import audit, check, jobs, trail, users
 from exchange.errors import ExchangeError, Invalid, NotFound
 from exchange.policy import Action, Purpose, Role
 from exchange_server import composition, observability, settings, terminal
+from exchange_server.cli_lifecycle import (
+    commitment_commands,
+    conflict_commands,
+    lifecycle_commands,
+)
 from exchange_server.cli_network import network_commands
 from exchange_server.cli_orders import order_commands, route_commands, show_ledger
 from exchange_server.cli_registry import consent_commands, organization_commands, user_commands
@@ -46,6 +51,9 @@ app.add_typer(consent_commands, name="consent")
 app.add_typer(order_commands, name="order")
 app.add_typer(route_commands, name="route")
 app.add_typer(network_commands)
+app.add_typer(conflict_commands, name="conflict")
+app.add_typer(commitment_commands, name="commitment")
+app.add_typer(lifecycle_commands)
 app.command(
     "ledger", help=say("完整性台账：应收、已收、已承诺", "What should have come, and came")
 )(show_ledger)
@@ -58,7 +66,6 @@ def _group(name: str, in_chinese: str, in_english: str) -> typer.Typer:
 
 
 _audit = _group("audit", "审计日志", "The audit trail")
-_conflict = _group("conflict", "待审核的冲突实例", "Instances kept for review")
 _job = _group("job", "后台任务", "Jobs of the outbox")
 _keys = _group("keys", "令牌签名密钥", "Keys that sign access tokens")
 
@@ -233,36 +240,6 @@ def list_audit(
         at = datetime.fromisoformat(record["recorded"]).astimezone(zone)
         record["recorded"] = at.isoformat(timespec="seconds")
     terminal.table(list(columns), [[str(one[column]) for column in columns] for one in found])
-
-
-@_conflict.command("list", help=say("列出待审核的冲突实例", "List instances kept for review"))
-def list_conflicts(
-    limit: Annotated[int, typer.Option(min=1, max=10000, help=say("条数", "How many"))] = 100,
-) -> None:
-    zone = ZoneInfo(settings.load().timezone)
-    with terminal.acting() as access:
-        waiting = conflicts.waiting(access, limit)
-    terminal.table(
-        [
-            say("时间", "Since"),
-            say("来自", "From"),
-            say("原因", "Reason"),
-            "SOP Instance UID",
-            say("检查 UID", "Study Instance UID"),
-            say("对象", "Object"),
-        ],
-        [
-            [
-                one.raised.astimezone(zone).isoformat(timespec="seconds"),
-                one.sender,
-                one.reason,
-                one.sop_instance_uid,
-                one.study_instance_uid,
-                one.key,
-            ]
-            for one in waiting
-        ],
-    )
 
 
 @_audit.command(help=say("验证审计日志未被篡改", "Prove that nobody has altered the trail"))

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from alembic.util import CommandError
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from exchange import audit, identity, jobs, routing
+from exchange import audit, conflicts, identity, jobs, routing
 from exchange.access import Exchange
 from exchange.errors import Invalid, Unavailable
 from exchange_server.keys import TokenKeys, audit_key, make_keys, page_key
@@ -215,6 +215,10 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
         with exchange.on_behalf_of(WORKER) as access:
             routing.fetch_priors(access, int(order), choice)
 
+    def destroy(exchange: Exchange, number: str) -> None:
+        with exchange.on_behalf_of(WORKER) as access:
+            conflicts.remove_object(access, int(number))
+
     handlers = {
         jobs.IDENTIFY: link,
         jobs.REFRESH: derive,
@@ -222,6 +226,7 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
         jobs.COMMIT: commit,
         jobs.FORWARD: forward,
         jobs.PRIORS: priors,
+        jobs.DESTROY: destroy,
     }
     return Worker(exchange, handlers)
 

@@ -1,0 +1,183 @@
+"""The commands for what happens to instances after they came: conflicts, rejection, scrub."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+from zoneinfo import ZoneInfo
+
+import typer
+
+from exchange import commitment, conflicts, rejection, scrub
+from exchange_server import settings, terminal
+from exchange_server.words import say
+
+conflict_commands = typer.Typer(
+    no_args_is_help=True, help=say("待审核的冲突实例", "Instances kept for review")
+)
+commitment_commands = typer.Typer(no_args_is_help=True, help=say("存储承诺", "Storage commitments"))
+lifecycle_commands = typer.Typer()
+
+_Limit = Annotated[int, typer.Option(min=1, max=10000, help=say("条数", "How many"))]
+_Number = Annotated[int, typer.Argument(help=say("冲突编号", "Number of the conflict"))]
+_Organization = Annotated[
+    str, typer.Option("--organization", help=say("医院代码", "Code of the hospital"))
+]
+
+
+@conflict_commands.command(
+    "list", help=say("列出待审核的冲突实例", "List instances kept for review")
+)
+def list_conflicts(limit: _Limit = 100) -> None:
+    zone = ZoneInfo(settings.load().timezone)
+    with terminal.acting() as access:
+        waiting = conflicts.waiting(access, limit)
+    terminal.table(
+        [
+            say("编号", "Number"),
+            say("时间", "Since"),
+            say("来自", "From"),
+            say("原因", "Reason"),
+            "SOP Instance UID",
+            say("检查 UID", "Study Instance UID"),
+            say("对象", "Object"),
+        ],
+        [
+            [
+                str(one.number),
+                one.raised.astimezone(zone).isoformat(timespec="seconds"),
+                one.sender,
+                one.reason,
+                one.sop_instance_uid,
+                one.study_instance_uid,
+                one.key,
+            ]
+            for one in waiting
+        ],
+    )
+
+
+@conflict_commands.command("show", help=say("比较两个实例", "What differs between the two"))
+def show_conflict(number: _Number) -> None:
+    from exchange_dicom.differences import differences
+
+    with terminal.acting() as access:
+        found = conflicts.pair(access, number)
+        rows = (
+            [
+                [one.attribute, one.first, one.second]
+                for one in differences(access.objects.get, found.primary.key, found.conflicting.key)
+            ]
+            if found.primary is not None
+            else []
+        )
+    typer.echo(found.reason)
+    terminal.table(
+        [say("属性", "Attribute"), say("现用", "In use"), say("冲突", "Conflicting")], rows
+    )
+
+
+@conflict_commands.command(help=say("改用冲突的实例", "The conflicting one is the right one"))
+def promote(number: _Number) -> None:
+    with terminal.acting() as access:
+        conflicts.promote(access, number)
+    terminal.done("已改用", "It is served from now on")
+
+
+@conflict_commands.command(help=say("保持现状", "Leave it as it is"))
+def keep(number: _Number) -> None:
+    with terminal.acting() as access:
+        conflicts.keep(access, number)
+    terminal.done("已保留", "It is kept beside the other")
+
+
+@conflict_commands.command(help=say("丢弃冲突的实例", "The conflicting one is of no use"))
+def discard(number: _Number) -> None:
+    with terminal.acting() as access:
+        conflicts.discard(access, number)
+    terminal.done("已丢弃", "It is discarded")
+
+
+@commitment_commands.command("list", help=say("列出存储承诺", "List the last commitments"))
+def list_commitments(limit: _Limit = 50) -> None:
+    zone = ZoneInfo(settings.load().timezone)
+
+    def written(at: datetime | None) -> str:
+        return at.astimezone(zone).isoformat(timespec="seconds") if at is not None else ""
+
+    with terminal.acting() as access:
+        found = commitment.latest(access, limit)
+    terminal.table(
+        [
+            say("医院", "Hospital"),
+            "AE",
+            "Transaction UID",
+            say("实例", "Instances"),
+            say("失败", "Failed"),
+            say("请求", "Requested"),
+            say("核对", "Checked"),
+            say("报告", "Reported"),
+        ],
+        [
+            [
+                one.organization,
+                one.requester,
+                one.transaction_uid,
+                str(one.instances),
+                str(one.failed),
+                written(one.requested),
+                written(one.checked),
+                written(one.reported),
+            ]
+            for one in found
+        ],
+    )
+
+
+@lifecycle_commands.command(help=say("停用实例（IOCM）", "Take instances out of use (IOCM)"))
+def reject(
+    organization: _Organization,
+    instances: Annotated[list[str], typer.Argument(metavar="SOP_INSTANCE_UID…")],
+    code: Annotated[
+        str, typer.Option(help=say("原因代码", "113001, 113037, 113038 or 113039"))
+    ] = "113001",
+) -> None:
+    with terminal.acting() as access:
+        count = rejection.reject(access, organization, code, instances)
+    terminal.done(f"已停用 {count} 个实例", f"{count} instances are served no longer")
+
+
+@lifecycle_commands.command(help=say("恢复停用的实例", "Serve a rejected instance again"))
+def restore(
+    organization: _Organization,
+    instance: Annotated[str, typer.Argument(metavar="SOP_INSTANCE_UID")],
+) -> None:
+    with terminal.acting() as access:
+        rejection.restore(access, organization, instance)
+    terminal.done("已恢复", "It is served again")
+
+
+@lifecycle_commands.command(
+    "scrub", help=say("重读对象并核对摘要", "Read objects again and compare their digests")
+)
+def scrub_store(
+    days: Annotated[
+        int, typer.Option(min=0, help=say("多少天内未核对", "Not verified for so many days"))
+    ] = 90,
+    limit: Annotated[int, typer.Option(min=1, help=say("最多对象数", "Objects at most"))] = 100_000,
+) -> None:
+    damaged = 0
+    before = datetime.now(UTC) - timedelta(days=days)
+    with (
+        terminal.acting() as access,
+        terminal.counting(say("已核对对象", "Objects verified")) as progress,
+    ):
+        task = progress.add_task("", total=None)
+        for one in scrub.scrub(access, before=before, limit=limit):
+            if isinstance(one, scrub.Damage):
+                damaged += 1
+                terminal.line(progress, one.key, one.what)
+            else:
+                progress.update(task, completed=one)
+    if damaged:
+        typer.echo(say(f"发现 {damaged} 处损坏", f"{damaged} objects are damaged"), err=True)
+        raise typer.Exit(1)
+    terminal.done("对象完好", "All that was read is whole")

@@ -1,0 +1,237 @@
+"""Instances go out of use and come back: rejection notes, conflicts that are settled, the scrub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from caller import CT, EXPLICIT, STUDY, STUDY_FIND, SUCCESS, Caller, element, identifier, image
+from pydicom import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+from region import ADMINISTRATOR, WORKER
+from serving import Served, serving
+from sqlalchemy import select
+
+from exchange import conflicts, jobs, rejection, retrieval, scrub
+from exchange.errors import Invalid, NotFound, Refused
+from exchange_dicom.differences import differences
+from exchange_dicom.rejection_note import KEY_OBJECT_SELECTION
+from exchange_storage.records import AuditRecord, Change, LegalHold
+
+ONE, OTHER = "1.4.1", "1.4.2"
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with serving(tmp_path) as made:
+        yield made
+
+
+def store(served: Served, body: bytes, uid: str, title: str = "BEICHENG", kind: str = CT) -> int:
+    with Caller(served.port, (kind, (EXPLICIT,)), calling=title) as pacs:
+        status = pacs.store(body, uid, kind).status
+        pacs.release()
+    return status
+
+
+def note(code: str, *instances: str, uid: str = "1.9.1", study: str = STUDY) -> bytes:
+    """A rejection note as a PACS writes it."""
+    title, reference, series = Dataset(), [], Dataset()
+    title.CodeValue, title.CodingSchemeDesignator, title.CodeMeaning = code, "DCM", "Rejected"
+    for one in instances:
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = CT, one
+        reference.append(item)
+    series.ReferencedSOPSequence, series.SeriesInstanceUID = reference, f"{study}.1"
+    evidence = Dataset()
+    evidence.StudyInstanceUID, evidence.ReferencedSeriesSequence = study, [series]
+    document = Dataset()
+    document.SOPClassUID, document.SOPInstanceUID = KEY_OBJECT_SELECTION, uid
+    document.StudyInstanceUID, document.SeriesInstanceUID = study, "1.9"
+    document.PatientID, document.Modality = "P1", "KO"
+    document.ConceptNameCodeSequence = [title]
+    document.CurrentRequestedProcedureEvidenceSequence = [evidence]
+    written = DicomBytesIO()
+    written.is_little_endian, written.is_implicit_VR = True, False
+    write_dataset(written, document)
+    return bytes(written.getvalue())
+
+
+def shown(served: Served, code: str = "beicheng") -> list[str]:
+    """The SOP Instance UIDs of the study that the hospital can retrieve."""
+    try:
+        with served.city.exchange.on_behalf_of(served.city.system(code)) as access:
+            held = retrieval.instances(access, STUDY).instances
+    except NotFound:
+        return []
+    return sorted(one.sop_instance_uid for one in held if one.sop_class_uid == CT)
+
+
+def changes(served: Served) -> list[str]:
+    with served.city.exchange.database.reading() as session:
+        return list(session.scalars(select(Change.action).order_by(Change.sequence)))
+
+
+@pytest.mark.parametrize("code", ["113001", "113037", "113038", "113039"])
+def test_what_a_hospital_rejects_is_served_no_longer_and_can_be_restored(
+    served: Served, code: str
+) -> None:
+    for uid in (ONE, OTHER):
+        store(served, image(instance=uid), uid)
+    assert shown(served) == [ONE, OTHER]
+
+    assert store(served, note(code, ONE), "1.9.1", kind=KEY_OBJECT_SELECTION) == SUCCESS
+
+    assert shown(served) == [OTHER]
+    assert changes(served)[-1] == "reject"
+    assert store(served, image(instance=ONE), ONE) == SUCCESS  # again, and still
+    assert store(served, image(instance=ONE, pixels=element(0x7FE00010, "OW", b"other!")), ONE) == 0
+    assert shown(served) == [OTHER]
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        rejection.restore(access, "beicheng", ONE)
+    assert shown(served) == [ONE, OTHER]
+    assert changes(served)[-1] == "restore"
+
+
+def test_a_note_that_comes_first_holds_for_what_comes_later(served: Served) -> None:
+    store(served, note("113037", ONE), "1.9.1", kind=KEY_OBJECT_SELECTION)
+    assert store(served, image(instance=ONE), ONE) == SUCCESS
+    assert shown(served) == []
+
+
+def test_another_hospitals_images_are_not_rejected(served: Served) -> None:
+    store(served, image(instance=ONE), ONE)
+    body = note("113001", ONE, study="1.77")
+    assert store(served, body, "1.9.1", "NANHU", KEY_OBJECT_SELECTION) == SUCCESS
+    assert shown(served) == [ONE]
+    with served.city.exchange.database.reading() as session:
+        told = session.scalars(select(AuditRecord).where(AuditRecord.action == "reject"))
+        assert "refused" in {one.outcome for one in told}
+
+
+def test_a_key_object_selection_of_another_kind_rejects_nothing(served: Served) -> None:
+    store(served, image(instance=ONE), ONE)
+    store(served, note("113000", ONE), "1.9.1", kind=KEY_OBJECT_SELECTION)
+    assert shown(served) == [ONE]
+
+
+def test_a_study_of_which_all_is_rejected_is_found_by_nobody(served: Served) -> None:
+    store(served, image(instance=ONE), ONE)
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        assert rejection.reject(access, "beicheng", "113001", [ONE]) == 1
+    with Caller(served.port, (STUDY_FIND, (EXPLICIT,))) as pacs:
+        answers = pacs.find(identifier((0x0020000D, "UI", STUDY)))
+        pacs.release()
+    assert [one.status for one, _ in answers] == [SUCCESS]
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access, pytest.raises(NotFound):
+        rejection.reject(access, "beicheng", "113001", [ONE])
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access, pytest.raises(Invalid):
+        rejection.reject(access, "beicheng", "113000", [ONE])
+
+
+# Conflicts
+
+
+def in_conflict(served: Served) -> int:
+    """Two versions of one instance; the number of the conflict that waits."""
+    store(served, image(instance=ONE), ONE)
+    store(
+        served,
+        image(
+            element(0x00200011, "IS", "7"), instance=ONE, pixels=element(0x7FE00010, "OW", b"!!")
+        ),
+        ONE,
+    )
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        (waiting,) = conflicts.waiting(access)
+    return waiting.number
+
+
+def digests(served: Served) -> set[str]:
+    with served.city.exchange.on_behalf_of(served.city.system("beicheng")) as access:
+        return {one.digest for one in retrieval.instances(access, STUDY).instances}
+
+
+def test_the_reviewer_sees_what_differs(served: Served) -> None:
+    number = in_conflict(served)
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        pair = conflicts.pair(access, number)
+        assert pair.primary is not None
+        found = list(differences(access.objects.get, pair.primary.key, pair.conflicting.key))
+    assert [one.attribute for one in found] == ["SeriesNumber", "PixelData"]
+    assert (found[0].first, found[0].second) == ("", "7")
+
+
+def test_the_right_version_takes_the_others_place(served: Served) -> None:
+    number = in_conflict(served)
+    before = digests(served)
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        conflicts.promote(access, number)
+    assert digests(served) != before
+    assert changes(served)[-1] == "replace"
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        assert conflicts.waiting(access) == []
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access, pytest.raises(NotFound):
+        conflicts.keep(access, number)
+
+
+def test_what_is_discarded_goes_and_what_is_kept_stays(served: Served) -> None:
+    number = in_conflict(served)
+    assert len(served.kept(ONE)) == 2
+    with served.city.exchange.database.writing() as session:
+        session.add(
+            LegalHold(
+                study_instance_uid=STUDY,
+                reason="court",
+                placed_by="test",
+                placed=datetime.now(UTC),
+            )
+        )
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access, pytest.raises(Invalid):
+        conflicts.discard(access, number)
+    with served.city.exchange.database.writing() as session:
+        session.scalars(select(LegalHold)).one().lifted = datetime.now(UTC)
+    with (
+        served.city.exchange.on_behalf_of(served.city.system("beicheng")) as access,
+        pytest.raises(Refused),
+    ):
+        conflicts.discard(access, number)
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        conflicts.discard(access, number)
+    assert len(served.kept(ONE)) == 2  # the object goes by a job
+    for job in jobs.claim(served.city.exchange.database, [jobs.DESTROY]):
+        for _ in range(2):  # it may run twice
+            with served.city.exchange.on_behalf_of(WORKER) as access:
+                conflicts.remove_object(access, int(job.subject))
+    assert served.kept(ONE) == [image(instance=ONE)]
+    assert shown(served) == [ONE]
+
+
+# The scrub
+
+
+def test_a_scrub_names_what_is_damaged_and_goes_on_where_it_stopped(served: Served) -> None:
+    for number in range(4):
+        store(served, image(instance=f"1.4.{number}"), f"1.4.{number}")
+    damaged = next((served.root / "objects").rglob("1.4.2.*.dcm"))
+    damaged.write_bytes(b"?")
+    since = datetime.now(UTC)
+
+    def read(limit: int) -> tuple[int, list[str]]:
+        with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+            told = list(scrub.scrub(access, before=since, limit=limit))
+        counts = [one for one in told if isinstance(one, int)]
+        return counts[-1], [one.what for one in told if isinstance(one, scrub.Damage)]
+
+    assert read(2) == (2, [])
+    assert read(10) == (2, ["not the bytes that were received"])
+    damaged.unlink()
+    assert read(10) == (1, ["missing"])
+    with (
+        served.city.exchange.on_behalf_of(served.city.system("beicheng")) as access,
+        pytest.raises(Refused),
+    ):
+        list(scrub.scrub(access, before=since, limit=1))
