@@ -1,0 +1,218 @@
+"""The DICOM conformance statement, in the order of PS3.2 annex N, printed from the tables.
+
+    python -m exchange_dicom.conformance > dicom/CONFORMANCE.md
+
+A test compares what is printed with what is kept, so that the statement cannot fall behind.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+
+from pydicom.uid import UID
+
+from exchange import commitment, rejection
+from exchange_dicom import contexts, find, performed, query, status, worklist
+from exchange_dicom.conversation import Limits
+from exchange_dicom.dimse import CommandField
+from exchange_dicom.negotiation import Conduct
+from exchange_dicom.node import SERVICES
+from exchange_dicom.pdu import RejectReason
+from exchange_dicom.transcoding import NATIVE
+from exchange_dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from exchange_storage.search import ATTRIBUTES, Level
+
+
+def statement() -> str:
+    """The whole statement, in Markdown."""
+    return "\n".join(
+        line
+        for part in (_overview, _storage, _services, _queries, _more, _network)
+        for line in part()
+    )
+
+
+def _overview() -> Iterator[str]:
+    yield "# DICOM conformance statement"
+    yield ""
+    yield "Printed by `python -m exchange_dicom.conformance`; a test compares it with the tables."
+    yield ""
+    yield "## 1 Overview"
+    yield ""
+    yield "The node is the archive of a region's hospitals: it receives, keeps, finds and returns"
+    yield "instances, each hospital under its own patient numbers. An association belongs to one"
+    yield "hospital, known by its calling AE title and its address or certificate."
+    yield ""
+    rows = [
+        [UID(uid).name, uid, _roles(services)]
+        for uid, services in sorted(SERVICES.items(), key=lambda one: (UID(one[0]).name, one[0]))
+    ]
+    yield from _table(("SOP class", "UID", "Role"), rows)
+    storage = len(contexts.STORAGE)
+    yield ""
+    yield f"and {storage} storage SOP classes (section 2) as SCP, and as SCU by C-MOVE and routes."
+    yield ""
+
+
+def _storage() -> Iterator[str]:
+    yield "## 2 Storage"
+    yield ""
+    yield "Level 2 (full): every attribute is kept as it was sent, private ones included. 0000 means"
+    yield "durable, indexed and audited. SOP classes that the registry does not know are taken for"
+    yield "private ones. The transfer syntax that is proposed first is accepted."
+    yield ""
+    rows = [
+        [UID(uid).name, uid]
+        for uid in sorted(contexts.STORAGE, key=lambda uid: (UID(uid).name, uid))
+    ]
+    yield from _table(("SOP class", "UID"), rows)
+    yield ""
+    yield "### Transfer syntaxes"
+    yield ""
+    yield "Sent as kept where the receiver takes that; those marked are also written without loss as"
+    yield "Explicit or Implicit VR Little Endian. Compressed pixels are decompressed where a decoder"
+    yield "is there; nothing is ever compressed."
+    yield ""
+    rows = [
+        [UID(uid).name, uid, "yes" if uid in NATIVE else ""] for uid in contexts.TRANSFER_SYNTAXES
+    ]
+    yield from _table(("Transfer syntax", "UID", "Rewritten"), rows)
+    yield ""
+    yield "### Statuses of C-STORE, C-FIND and C-MOVE or C-GET"
+    yield ""
+    rows = [
+        [name.__name__, *(f"{code:04X}" for code in (one.store, one.find, one.retrieve))]
+        for name, one in status.DIMSE.items()
+    ]
+    yield from _table(("Cause", "C-STORE", "C-FIND", "C-MOVE, C-GET"), rows)
+    yield ""
+    yield f"A900 also where command and data set name different instances. {_bytes()}"
+    yield ""
+
+
+def _bytes() -> str:
+    return f"An instance has at most {Limits().instance_bytes} bytes unless set otherwise."
+
+
+def _services() -> Iterator[str]:
+    yield "## 3 Coercion"
+    yield ""
+    yield "Instances are not coerced on the way in. On the way out to another hospital (C-MOVE, C-GET,"
+    yield "routes) Patient ID (0010,0020) and Issuer of Patient ID (0010,0021) become that hospital's;"
+    yield "the owner's stand in Other Patient IDs Sequence (0010,1002), what was replaced in Original"
+    yield "Attributes Sequence (0400,0561), reason COERCE. Institution Name (0008,0080) is added where"
+    yield "the instance has none and its character set can write it."
+    yield ""
+
+
+def _queries() -> Iterator[str]:
+    yield "## 4 Query and retrieval"
+    yield ""
+    yield "Extended negotiation (PS3.4 C.5.1.1): relational queries and retrieval, combined date-time"
+    yield "matching and fuzzy matching of names are served when negotiated; time zone adjustment is not."
+    yield "Person names match in any component group, in any case and width, and by pinyin. A question"
+    yield f"is refused with A700 when more than {Limits().matches} matches are possible and no"
+    yield "selective key is given. Keys that are not matched are announced by FF01. Answers have the"
+    yield "character set of the question where it is GB18030 or GBK, else ISO_IR 192."
+    yield ""
+    for level in Level:
+        yield f"### Keys at the level {level.name}"
+        yield ""
+        rows = [
+            [keyword, attribute.kind.value, "yes" if attribute.selective else ""]
+            for keyword, attribute in ATTRIBUTES.items()
+            if attribute.level is level
+        ]
+        yield from _table(("Attribute", "Matched as", "Selective"), rows)
+        yield ""
+    yield f"A key has at most {query.MAX_VALUES} values of {query.MAX_LENGTH} characters, an identifier"
+    yield f"{find.IDENTIFIER_LENGTH} bytes. Other Patient IDs match any other number of the patient."
+    yield "C-MOVE sends to application entities of the asking hospital that are registered with a port."
+    yield ""
+
+
+def _more() -> Iterator[str]:
+    yield "## 5 Workflow"
+    yield ""
+    yield "### Storage Commitment Push Model"
+    yield ""
+    yield f"At most {commitment.REFERENCES} instances. An instance is committed when it was read back"
+    yield "from the object store with its digest. The report comes on an association of the node's own,"
+    yield "or on that of the request where the asker is registered without a port."
+    yield ""
+    rows = [[f"{code:04X}", words] for code, words in commitment.FAILURES.items()]
+    yield from _table(("Failure reason", "Meaning"), rows)
+    yield ""
+    yield "### Modality Worklist"
+    yield ""
+    yield from _table(
+        ("Key of the scheduled procedure step",), [[one] for one in worklist.STEP_KEYS]
+    )
+    yield ""
+    yield from _table(("Other key",), [[one] for one in worklist.KEYS])
+    yield ""
+    yield "### Modality Performed Procedure Step"
+    yield ""
+    yield from _table(("Required by N-CREATE",), [[one] for one in performed.REQUIRED])
+    yield ""
+    yield "### Rejection notes"
+    yield ""
+    yield "Key Object Selection documents of these titles hide the instances of their own hospital."
+    yield ""
+    yield from _table(("Code (DCM)", "Meaning"), rejection.CODES.items())
+    yield ""
+
+
+def _network() -> Iterator[str]:
+    conduct = Conduct()
+    yield "## 6 Network"
+    yield ""
+    rows = [
+        ["Implementation Class UID", IMPLEMENTATION_CLASS_UID],
+        ["Implementation Version Name", IMPLEMENTATION_VERSION_NAME],
+        ["Longest PDU received", str(conduct.maximum_length)],
+        ["Associations at a time, one process", str(Limits().associations)],
+        ["Wait for a request (ARTIM), s", f"{conduct.artim_timeout:.0f}"],
+        ["Silence between messages, s", f"{conduct.network_timeout:.0f}"],
+        ["One PDU, s", f"{conduct.pdu_timeout:.0f}"],
+        ["Asynchronous operations", "not negotiated"],
+        ["User identity", "read, not used for authentication"],
+    ]
+    yield from _table(("Parameter", "Default"), rows)
+    yield ""
+    yield (
+        "Rejections: "
+        + ", ".join(
+            reason.name.lower().replace("_", " ")
+            for reason in (
+                RejectReason.CALLED_AE_TITLE_NOT_RECOGNIZED,
+                RejectReason.CALLING_AE_TITLE_NOT_RECOGNIZED,
+                RejectReason.APPLICATION_CONTEXT_NAME_NOT_SUPPORTED,
+                RejectReason.PROTOCOL_VERSION_NOT_SUPPORTED,
+                RejectReason.LOCAL_LIMIT_EXCEEDED,
+                RejectReason.TEMPORARY_CONGESTION,
+            )
+        )
+        + "."
+    )
+    yield ""
+    yield "TLS 1.2 or later where a certificate is set, with a client's certificate where a CA is set."
+    yield "A certificate can be bound to an application entity by its SHA-256."
+    yield ""
+
+
+def _roles(services: Iterable[CommandField]) -> str:
+    names = ", ".join(sorted(one.name.removesuffix("_RQ").replace("_", "-") for one in services))
+    return f"SCP ({names})"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(statement())
