@@ -8,6 +8,7 @@ A test compares what is printed with what is kept, so that the statement cannot 
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from pydicom.uid import UID
@@ -36,13 +37,18 @@ def statement() -> str:
 def _overview() -> Iterator[str]:
     yield "# DICOM conformance statement"
     yield ""
-    yield "Printed by `python -m exchange_dicom.conformance`; a test compares it with the tables."
+    yield from _prose(
+        "Printed by `python -m exchange_dicom.conformance`; a test compares it with the tables."
+    )
     yield ""
     yield "## 1 Overview"
     yield ""
-    yield "The node is the archive of a region's hospitals: it receives, keeps, finds and returns"
-    yield "instances, each hospital under its own patient numbers. An association belongs to one"
-    yield "hospital, known by its calling AE title and its address or certificate."
+    yield from _prose(
+        "The node is the archive of a region's hospitals: it receives, keeps, finds and "
+        "returns instances, each hospital under its own patient numbers. An association "
+        "belongs to one hospital, known by its calling AE title and its address or "
+        "certificate."
+    )
     yield ""
     rows = [
         [UID(uid).name, uid, _roles(services)]
@@ -51,16 +57,20 @@ def _overview() -> Iterator[str]:
     yield from _table(("SOP class", "UID", "Role"), rows)
     storage = len(contexts.STORAGE)
     yield ""
-    yield f"and {storage} storage SOP classes (section 2) as SCP, and as SCU by C-MOVE and routes."
+    yield from _prose(
+        f"and {storage} storage SOP classes (section 2) as SCP, and as SCU by C-MOVE and routes."
+    )
     yield ""
 
 
 def _storage() -> Iterator[str]:
     yield "## 2 Storage"
     yield ""
-    yield "Level 2 (full): every attribute is kept as it was sent, private ones included. 0000 means"
-    yield "durable, indexed and audited. SOP classes that the registry does not know are taken for"
-    yield "private ones. The transfer syntax that is proposed first is accepted."
+    yield from _prose(
+        "Level 2 (full): every attribute is kept as it was sent, private ones included. 0000 "
+        "means durable, indexed and audited. SOP classes that the registry does not know are "
+        "taken for private ones. The transfer syntax that is proposed first is accepted."
+    )
     yield ""
     rows = [
         [UID(uid).name, uid]
@@ -70,9 +80,11 @@ def _storage() -> Iterator[str]:
     yield ""
     yield "### Transfer syntaxes"
     yield ""
-    yield "Sent as kept where the receiver takes that; those marked are also written without loss as"
-    yield "Explicit or Implicit VR Little Endian. Compressed pixels are decompressed where a decoder"
-    yield "is there; nothing is ever compressed."
+    yield from _prose(
+        "Sent as kept where the receiver takes that; those marked are also written without "
+        "loss as Explicit or Implicit VR Little Endian. Compressed pixels are decompressed "
+        "where a decoder is there; nothing is ever compressed."
+    )
     yield ""
     rows = [
         [UID(uid).name, uid, "yes" if uid in NATIVE else ""] for uid in contexts.TRANSFER_SYNTAXES
@@ -87,7 +99,7 @@ def _storage() -> Iterator[str]:
     ]
     yield from _table(("Cause", "C-STORE", "C-FIND", "C-MOVE, C-GET"), rows)
     yield ""
-    yield f"A900 also where command and data set name different instances. {_bytes()}"
+    yield from _prose(f"A900 also where command and data set name different instances. {_bytes()}")
     yield ""
 
 
@@ -98,23 +110,29 @@ def _bytes() -> str:
 def _services() -> Iterator[str]:
     yield "## 3 Coercion"
     yield ""
-    yield "Instances are not coerced on the way in. On the way out to another hospital (C-MOVE, C-GET,"
-    yield "routes) Patient ID (0010,0020) and Issuer of Patient ID (0010,0021) become that hospital's;"
-    yield "the owner's stand in Other Patient IDs Sequence (0010,1002), what was replaced in Original"
-    yield "Attributes Sequence (0400,0561), reason COERCE. Institution Name (0008,0080) is added where"
-    yield "the instance has none and its character set can write it."
+    yield from _prose(
+        "Instances are not coerced on the way in. On the way out to another hospital (C-MOVE, "
+        "C-GET, routes) Patient ID (0010,0020) and Issuer of Patient ID (0010,0021) become "
+        "that hospital's; the owner's stand in Other Patient IDs Sequence (0010,1002), what "
+        "was replaced in Original Attributes Sequence (0400,0561), reason COERCE. Institution "
+        "Name (0008,0080) is added where the instance has none and its character set can "
+        "write it."
+    )
     yield ""
 
 
 def _queries() -> Iterator[str]:
     yield "## 4 Query and retrieval"
     yield ""
-    yield "Extended negotiation (PS3.4 C.5.1.1): relational queries and retrieval, combined date-time"
-    yield "matching and fuzzy matching of names are served when negotiated; time zone adjustment is not."
-    yield "Person names match in any component group, in any case and width, and by pinyin. A question"
-    yield f"is refused with A700 when more than {Limits().matches} matches are possible and no"
-    yield "selective key is given. Keys that are not matched are announced by FF01. Answers have the"
-    yield "character set of the question where it is GB18030 or GBK, else ISO_IR 192."
+    yield from _prose(
+        "Extended negotiation (PS3.4 C.5.1.1): relational queries and retrieval, combined "
+        "date-time matching and fuzzy matching of names are served when negotiated; time zone "
+        "adjustment is not. Person names match in any component group, in any case and width, "
+        f"and by pinyin. A question is refused with A700 when more than {Limits().matches} "
+        "matches are possible and no selective key is given. Keys that are not matched are "
+        "announced by FF01. Answers have the character set of the question where it is "
+        "GB18030 or GBK, else ISO_IR 192."
+    )
     yield ""
     for level in Level:
         yield f"### Keys at the level {level.name}"
@@ -126,9 +144,12 @@ def _queries() -> Iterator[str]:
         ]
         yield from _table(("Attribute", "Matched as", "Selective"), rows)
         yield ""
-    yield f"A key has at most {query.MAX_VALUES} values of {query.MAX_LENGTH} characters, an identifier"
-    yield f"{find.IDENTIFIER_LENGTH} bytes. Other Patient IDs match any other number of the patient."
-    yield "C-MOVE sends to application entities of the asking hospital that are registered with a port."
+    yield from _prose(
+        f"A key has at most {query.MAX_VALUES} values of {query.MAX_LENGTH} characters, an "
+        f"identifier {find.IDENTIFIER_LENGTH} bytes. Other Patient IDs match any other number "
+        "of the patient. C-MOVE sends to application entities of the asking hospital that are "
+        "registered with a port."
+    )
     yield ""
 
 
@@ -137,9 +158,12 @@ def _more() -> Iterator[str]:
     yield ""
     yield "### Storage Commitment Push Model"
     yield ""
-    yield f"At most {commitment.REFERENCES} instances. An instance is committed when it was read back"
-    yield "from the object store with its digest. The report comes on an association of the node's own,"
-    yield "or on that of the request where the asker is registered without a port."
+    yield from _prose(
+        f"At most {commitment.REFERENCES} instances. An instance is committed when it was read "
+        "back from the object store with its digest. The report comes on an association of "
+        "the node's own, or on that of the request where the asker is registered without a "
+        "port."
+    )
     yield ""
     rows = [[f"{code:04X}", words] for code, words in commitment.FAILURES.items()]
     yield from _table(("Failure reason", "Meaning"), rows)
@@ -158,7 +182,9 @@ def _more() -> Iterator[str]:
     yield ""
     yield "### Rejection notes"
     yield ""
-    yield "Key Object Selection documents of these titles hide the instances of their own hospital."
+    yield from _prose(
+        "Key Object Selection documents of these titles hide the instances of their own hospital."
+    )
     yield ""
     yield from _table(("Code (DCM)", "Meaning"), rejection.CODES.items())
     yield ""
@@ -197,8 +223,10 @@ def _network() -> Iterator[str]:
         + "."
     )
     yield ""
-    yield "TLS 1.2 or later where a certificate is set, with a client's certificate where a CA is set."
-    yield "A certificate can be bound to an application entity by its SHA-256."
+    yield from _prose(
+        "TLS 1.2 or later where a certificate is set, with a client's certificate where a CA "
+        "is set. A certificate can be bound to an application entity by its SHA-256."
+    )
     yield ""
 
 
@@ -207,9 +235,13 @@ def _roles(services: Iterable[CommandField]) -> str:
     return f"SCP ({names})"
 
 
+def _prose(text: str) -> Iterator[str]:
+    yield from textwrap.wrap(text, 96)
+
+
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
+    yield from _prose(f"|{'---|' * len(head)}")
     for row in rows:
         yield f"| {' | '.join(row)} |"
 
