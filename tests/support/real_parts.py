@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import psycopg
 import urllib3
@@ -266,3 +266,61 @@ def postgresql() -> Iterator[PostgreSQL]:
             server.stop()
     finally:
         shutil.rmtree(directory)
+
+
+class Orthanc(Part):
+    """Orthanc with one peer, the exchange; its DICOM port and its REST port on loopback."""
+
+    def __init__(self, directory: Path, *, title: str, peer: tuple[str, int]) -> None:
+        """`peer` is AE title and port of the exchange."""
+        super().__init__(directory)
+        self.title = title
+        self.dicom_port, self.http_port = free_ports(2)
+        self._peer = peer
+
+    def command(self) -> Sequence[str]:
+        title, port = self._peer
+        configuration = {
+            "Name": "test",
+            "StorageDirectory": str(self.directory / "storage"),
+            "IndexDirectory": str(self.directory / "storage"),
+            "DicomAet": self.title,
+            "DicomPort": self.dicom_port,
+            "HttpPort": self.http_port,
+            "RemoteAccessAllowed": False,
+            "AuthenticationEnabled": False,
+            "DicomCheckCalledAet": False,
+            "DicomAlwaysAllowStore": True,
+            "DicomAlwaysAllowFind": True,
+            "DefaultEncoding": "Utf8",
+            "DicomModalities": {
+                "exchange": {
+                    "AET": title,
+                    "Host": LOOPBACK,
+                    "Port": port,
+                    "AllowStorageCommitment": True,
+                    "AllowMove": True,
+                }
+            },
+            "Plugins": [],
+        }
+        file = self.directory / "orthanc.json"
+        file.write_text(json.dumps(configuration))
+        return [shutil.which("Orthanc") or "/usr/sbin/Orthanc", str(file)]
+
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"TCP_NODELAY": "1"}
+
+    def answers(self) -> bool:
+        """Whether its REST interface is up."""
+        with socket.socket() as probe:
+            return probe.connect_ex((LOOPBACK, self.http_port)) == 0
+
+    def rest(self, method: str, path: str, body: object = None) -> Any:
+        """What its REST interface answers."""
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body)
+        answer = urllib3.request(
+            method, f"http://{LOOPBACK}:{self.http_port}{path}", body=data, timeout=60.0
+        )
+        assert answer.status == 200, answer.data
+        return answer.json()
