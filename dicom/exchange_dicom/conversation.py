@@ -41,6 +41,8 @@ class Conversation:
     requester: Requester
     extended: dict[str, bytes]
     """Extended negotiation granted, by SOP class (PS3.4 C.5.1.1)."""
+    pace: Callable[[], float] = lambda: 0.0
+    """Seconds to wait before an instance is answered, by the hospital's rate."""
     client_tls: ssl.SSLContext | None = None
     """How we speak to nodes that are bound to a certificate."""
 

@@ -33,6 +33,7 @@ from exchange_dicom.conversation import Conversation, Limits, Service
 from exchange_dicom.dimse import CommandField
 from exchange_dicom.listener import Acceptor
 from exchange_dicom.negotiation import Accepted, Conduct, Peer, TransferSyntaxes, select_contexts
+from exchange_dicom.pace import Pace
 from exchange_dicom.pdu import AssociateReject, AssociateRequest, RejectReason, RoleSelection
 
 log = logging.getLogger(__name__)
@@ -78,9 +79,10 @@ def node(
 ) -> Acceptor:
     """The DICOM door: an acceptor that serves `exchange` under `ae_title` (not started yet)."""
     bounds = limits or Limits()
+    pace = Pace()
 
     def handle(association: Association) -> None:
-        _Door(exchange, association, ae_title, bounds, client_tls).serve()
+        _Door(exchange, association, ae_title, bounds, client_tls, pace).serve()
 
     return Acceptor(
         addresses,
@@ -102,26 +104,37 @@ class _Door:
         ae_title: str,
         limits: Limits,
         client_tls: ssl.SSLContext | None,
+        pace: Pace,
     ) -> None:
         self._exchange = exchange
         self._association = association
         self._ae_title = ae_title
         self._limits = limits
         self._client_tls = client_tls
+        self._pace = pace
+        self._own = organizations.Limits()
+        self._entered: int | None = None
         self._requester: Requester | None = None
         self._extended: dict[str, bytes] = {}
 
     def serve(self) -> None:
-        if not self._association.negotiate(self._decide) or self._requester is None:
-            return
+        try:
+            if self._association.negotiate(self._decide) and self._requester is not None:
+                self._converse(self._requester)
+        finally:
+            if self._entered is not None:
+                self._pace.leave(self._entered)
+
+    def _converse(self, requester: Requester) -> None:
         conversation = Conversation(
             exchange=self._exchange,
             association=self._association,
             ae_title=self._ae_title,
             limits=self._limits,
-            requester=self._requester,
+            requester=requester,
             extended=self._extended,
             client_tls=self._client_tls,
+            pace=self._pause,
         )
         for message in self._association.messages():
             field = message.command.command_field
@@ -141,10 +154,21 @@ class _Door:
             self._requester = organizations.caller(
                 self._exchange, request.calling_ae, str(peer.address), shown
             )
+            if self._requester is not None:
+                self._own = organizations.limits(self._exchange, self._requester)
         except Unavailable:
             return AssociateReject(RejectReason.TEMPORARY_CONGESTION, transient=True)
-        if self._requester is None:
+        if self._requester is None or (hospital := self._requester.organization) is None:
             return AssociateReject(RejectReason.CALLING_AE_TITLE_NOT_RECOGNIZED)
+        if not self._pace.enter(hospital, self._own.associations):
+            return AssociateReject(RejectReason.LOCAL_LIMIT_EXCEEDED, transient=True)
+        self._entered = hospital
+        if request.user.identity is not None:
+            log.info(
+                "association of %s names a user (type %d)",
+                request.calling_ae,
+                request.user.identity.kind,
+            )
         asked = {
             uid: wanted
             for uid, wanted in request.user.extended.items()
@@ -159,6 +183,11 @@ class _Door:
         }
         return Accepted(
             contexts=select_contexts(request.contexts, _supported),
+            identity_response=(
+                b""
+                if request.user.identity is not None and request.user.identity.response_requested
+                else None
+            ),
             roles=tuple(
                 # Whoever wants to receive on this association may, and may go on to send.
                 RoleSelection(role.sop_class, role.scu, role.scp)
@@ -167,6 +196,9 @@ class _Door:
             ),
             extended=self._extended,
         )
+
+    def _pause(self) -> float:
+        return self._pace.pause(self._entered or 0, self._own.rate)
 
 
 def _supported(abstract_syntax: str) -> TransferSyntaxes | None:

@@ -11,6 +11,8 @@ doubt, and senders that do so go unnoticed elsewhere, since DCMTK's storescp tak
 
 from __future__ import annotations
 
+import time
+
 from exchange import ingest
 from exchange.errors import ExchangeError
 from exchange_dicom import dimse, instance, part10, rejection_note, status
@@ -43,6 +45,8 @@ def store(conversation: Conversation, message: Message) -> None:
     except ExchangeError as error:
         conversation.answer(message, status.DIMSE[type(error)].store, str(error))
     else:
+        if pause := conversation.pace():
+            time.sleep(pause)  # it is kept; the sender of too many waits for its answer
         conversation.association.send(context.context_id, dimse.stored(command))
 
 

@@ -126,6 +126,23 @@ def remove_entity(code: _Code, ae: _Entity) -> None:
     terminal.done(f"已注销 {ae}", f"Removed {ae}")
 
 
+@organization_commands.command(
+    "limit", help=say("限制医院的连接数和速率", "Limit a hospital's associations and rate")
+)
+def limit_organization(
+    code: _Code,
+    associations: Annotated[
+        int | None, typer.Option(help=say("同时连接数", "At a time, in one process"))
+    ] = None,
+    rate: Annotated[
+        int | None, typer.Option(help=say("每秒实例数", "Instances a second, in one process"))
+    ] = None,
+) -> None:
+    with terminal.acting() as access:
+        organizations.limit(access, code, organizations.Limits(associations, rate))
+    terminal.done(f"已设置 {code} 的限制", f"The limits of {code} are set")
+
+
 @organization_commands.command(help=say("医院加入共享协议", "A hospital joins the agreement"))
 def share(code: _Code) -> None:
     with terminal.acting() as access:

@@ -107,8 +107,25 @@ def tokens(settings: Settings) -> Tokens:
     return Tokens(token_keys(settings), issuer=settings.http_url, lifetime=settings.token_lifetime)
 
 
-def dicom_node(exchange: Exchange, settings: Settings) -> Acceptor:
-    """The DICOM node, bound and not yet serving. Raises Invalid, Unavailable for its port."""
+def dicom_nodes(exchange: Exchange, settings: Settings) -> list[Acceptor]:
+    """The DICOM node's acceptors: one, or a plain one and one over TLS on a port of its own.
+
+    Bound and not yet serving. Raises Invalid, Unavailable for a port.
+    """
+    tls = _dimse_tls(settings)
+    if settings.dimse_tls_port is None or tls is None:
+        return [_acceptor(exchange, settings, settings.dimse_port, tls)]
+    plain = _acceptor(exchange, settings, settings.dimse_port, None)
+    try:
+        return [plain, _acceptor(exchange, settings, settings.dimse_tls_port, tls)]
+    except BaseException:
+        plain.stop(0)
+        raise
+
+
+def _acceptor(
+    exchange: Exchange, settings: Settings, port: int, tls: ssl.SSLContext | None
+) -> Acceptor:
     from exchange_dicom.conversation import Limits
     from exchange_dicom.negotiation import Conduct
     from exchange_dicom.node import node
@@ -125,21 +142,21 @@ def dicom_node(exchange: Exchange, settings: Settings) -> Acceptor:
         associations=settings.dimse_associations,
         move_associations=settings.dimse_move_associations,
     )
-    addresses = [(host, settings.dimse_port) for host in settings.dimse_addresses]
+    addresses = [(host, port) for host in settings.dimse_addresses]
     try:
         return node(
             exchange,
             ae_title=settings.ae_title,
             addresses=addresses,
             conduct=conduct,
-            tls=_dimse_tls(settings),
+            tls=tls,
             client_tls=_client_tls(settings),
             limits=limits,
             share_port=settings.node_processes > 1,
         )
     except OSError as error:
         raise Unavailable(
-            f"cannot listen on port {settings.dimse_port} of "
+            f"cannot listen on port {port} of "
             f"{', '.join(settings.dimse_addresses)}: {error.strerror}"
         ) from error
 

@@ -71,8 +71,26 @@ def _ready(role: Role) -> None:
 
 def _node(settings: Settings) -> None:
     exchange = composition.open_exchange(settings)
-    acceptor = composition.dicom_node(exchange, settings)
-    _until_told(Role.NODE, acceptor.serve_forever, lambda: acceptor.stop(settings.stop_seconds))
+    acceptors = composition.dicom_nodes(exchange, settings)
+
+    def stop() -> None:
+        stopping = [
+            threading.Thread(target=one.stop, args=(settings.stop_seconds,)) for one in acceptors
+        ]
+        for thread in stopping:
+            thread.start()
+        for thread in stopping:
+            thread.join()
+
+    def serve() -> None:
+        others = [threading.Thread(target=one.serve_forever) for one in acceptors[1:]]
+        for thread in others:
+            thread.start()
+        acceptors[0].serve_forever()
+        for thread in others:
+            thread.join()
+
+    _until_told(Role.NODE, serve, stop)
     exchange.close()
 
 

@@ -137,7 +137,12 @@ class Settings(BaseSettings):
     )
     dimse_tls_certificate: Path | None = Field(
         default=None,
-        description="PEM certificate chain of the node; with it the node speaks TLS only",
+        description="PEM certificate chain of the node; with it the node speaks TLS only, "
+        "unless dimse_tls_port is set",
+    )
+    dimse_tls_port: Port | None = Field(
+        default=None,
+        description="Port of DIMSE over TLS, registered is 2762; dimse_port then stays plain",
     )
     dimse_tls_key: Path | None = Field(default=None, description="PEM private key of the node")
     dimse_tls_client_ca: Path | None = Field(

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from exchange import jobs, users
 from exchange.access import Exchange
 from exchange_server.cli import main
-from exchange_server.composition import dicom_node, open_exchange, worker
+from exchange_server.composition import dicom_nodes, open_exchange, worker
 from exchange_server.settings import load
 
 NORTH = ("--name", "北城医院", "--credit-code", "123502004266007916", "--issuer", "2.25.1")
@@ -70,7 +70,7 @@ def exchange() -> Iterator[Exchange]:
 def node(city: Run) -> Iterator[str]:
     """A running node of the exchange; its address."""
     with exchange() as opened:
-        acceptor = dicom_node(opened, load())
+        (acceptor,) = dicom_nodes(opened, load())
         thread = threading.Thread(target=acceptor.serve_forever)
         thread.start()
         try:
@@ -259,7 +259,7 @@ def test_jobs_are_counted_and_retried(node: str, city: Run) -> None:
 
 def test_a_port_that_is_taken_is_told(node: str, city: Run) -> None:
     with exchange() as opened, pytest.raises(Exception, match=r"cannot listen on port \d+"):
-        dicom_node(opened, load())
+        dicom_nodes(opened, load())
 
 
 def test_people_are_spoken_to_in_chinese_unless_they_read_english(
