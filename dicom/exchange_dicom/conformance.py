@@ -87,7 +87,8 @@ def _storage() -> Iterator[str]:
     )
     yield ""
     rows = [
-        [UID(uid).name, uid, "yes" if uid in NATIVE else ""] for uid in contexts.TRANSFER_SYNTAXES
+        [contexts.NEWER.get(uid) or UID(uid).name, uid, "yes" if uid in NATIVE else ""]
+        for uid in contexts.TRANSFER_SYNTAXES
     ]
     yield from _table(("Transfer syntax", "UID", "Rewritten"), rows)
     yield ""

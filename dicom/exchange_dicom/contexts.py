@@ -49,8 +49,21 @@ FIND_OF: dict[str, str] = {
 }
 """The query model of each retrieval model."""
 
-TRANSFER_SYNTAXES: tuple[str, ...] = tuple(
-    uid for uid, (_, kind, *_) in UID_dictionary.items() if kind == "Transfer Syntax"
+NEWER: dict[str, str] = {
+    "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
+    "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
+    "1.2.840.10008.1.2.4.112": "JPEG XL",
+    "1.2.840.10008.1.2.8.1": "Deflated Image Frame Compression",
+}
+"""Transfer syntaxes that pydicom's registry has only where pynetdicom was imported too."""
+
+TRANSFER_SYNTAXES: tuple[str, ...] = (
+    *(
+        uid
+        for uid, (_, kind, *_) in UID_dictionary.items()
+        if kind == "Transfer Syntax" and uid not in NEWER
+    ),
+    *NEWER,
 )
 """Every transfer syntax of the registry: objects are kept as they were sent."""
 

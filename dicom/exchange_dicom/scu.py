@@ -7,7 +7,10 @@ or converted, and each transfer syntax gets a presentation context of its own.
 from __future__ import annotations
 
 import io
+import queue
 import ssl
+import threading
+import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,11 +33,20 @@ from pynetdicom.status import (
 )
 
 from exchange.errors import Invalid, Unavailable
-from exchange_dicom import contexts, dimse, part10, requestor, status
-from exchange_dicom.association import Message
+from exchange_dicom import attributes, contexts, dimse, part10, requestor, status
+from exchange_dicom.association import Association, Message
+from exchange_dicom.commitment import read_event
 from exchange_dicom.dimse import Command, CommandField, SubOperations
-from exchange_dicom.negotiation import Context
-from exchange_dicom.pdu import CONTEXTS, RoleSelection, UpperLayerError
+from exchange_dicom.listener import Acceptor
+from exchange_dicom.negotiation import (
+    Accepted,
+    Conduct,
+    Context,
+    Peer,
+    TransferSyntaxes,
+    select_contexts,
+)
+from exchange_dicom.pdu import CONTEXTS, AssociateRequest, RoleSelection, UpperLayerError
 from exchange_dicom.requestor import Address, Proposal, Requested
 from exchange_dicom.states import AssociationEnded, AssociationRejected
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
@@ -47,6 +59,21 @@ IDENTIFIER_LENGTH = 1 << 20
 
 PIECE = 1 << 18
 """Bytes read from a file at once."""
+
+REPORT_LENGTH = 8 << 20
+"""Bytes of the longest report on a commitment that is read."""
+
+Reference = tuple[str, str]
+"""SOP Class UID and SOP Instance UID."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a node answers for, and what it does not, with its failure reasons."""
+
+    committed: tuple[Reference, ...]
+    failed: tuple[tuple[Reference, int], ...]
+
 
 RETURN_KEYS = {
     Level.PATIENT: ("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
@@ -216,6 +243,99 @@ def get(
         raise Unavailable("the node released the association in the middle of the retrieval")
 
 
+def commit(
+    node: Node, references: Sequence[Reference], *, listen: int | None, seconds: float
+) -> Report:
+    """Ask the node to answer for instances (SOP Class and Instance UIDs), and wait for its report.
+
+    The report is taken on the association of the request, or on an own one at the port `listen`.
+    Raises Invalid when the node refuses, Unavailable when no report comes within `seconds`.
+    """
+    transaction = f"2.25.{uuid.uuid4().int}"
+    reports: queue.Queue[Report] = queue.Queue()
+
+    def take(association: Association, message: Message) -> bool:
+        """Answer a report; whether it was one, and of our transaction."""
+        command = message.command
+        if command.command_field is not CommandField.N_EVENT_REPORT_RQ or message.data is None:
+            return False
+        told, committed, failed = read_event(
+            message.data.read(REPORT_LENGTH), message.context.transfer_syntax
+        )
+        association.send(message.context.context_id, dimse.response(command, status.SUCCESS))
+        if told == transaction:
+            reports.put(Report(tuple(committed), tuple(failed)))
+        return told == transaction
+
+    def handle(association: Association) -> None:
+        if association.negotiate(_takes_reports):
+            for message in association.messages():
+                take(association, message)
+
+    acceptor = Acceptor([("0.0.0.0", listen)], handle) if listen is not None else None  # noqa: S104
+    thread = threading.Thread(target=acceptor.serve_forever) if acceptor is not None else None
+    if thread is not None:
+        thread.start()
+    try:
+        body: dict[str, attributes.Value] = {
+            "TransactionUID": transaction,
+            "ReferencedSOPSequence": [
+                {"ReferencedSOPClassUID": sop_class, "ReferencedSOPInstanceUID": instance}
+                for sop_class, instance in references
+            ],
+        }
+        with _associated(
+            node,
+            [Proposal(contexts.STORAGE_COMMITMENT_PUSH, _UNCOMPRESSED)],
+            conduct=Conduct(network_timeout=seconds),
+        ) as association:
+            context = _context(association, contexts.STORAGE_COMMITMENT_PUSH)
+            number = association.next_message_id()
+            command = dimse.request(
+                CommandField.N_ACTION_RQ,
+                number,
+                contexts.STORAGE_COMMITMENT_PUSH,
+                contexts.STORAGE_COMMITMENT_INSTANCE,
+                data_set_present=True,
+                action_type=1,
+            )
+            explicit = context.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN
+            association.send(
+                context.context_id, command, attributes.encode(body, explicit=explicit)
+            )
+            answer = association.next_response(number).command
+            if answer.status != status.SUCCESS:
+                raise Invalid(_words(answer, {}))
+            if acceptor is None:
+                while (message := association.next_message()) is not None:
+                    if take(association, message):
+                        break
+        return reports.get(timeout=seconds if acceptor is not None else 0.1)
+    except queue.Empty:
+        raise Unavailable("no report has come; the node may bring it later") from None
+    finally:
+        if acceptor is not None and thread is not None:
+            acceptor.stop(1.0)
+            thread.join()
+
+
+def _takes_reports(request: AssociateRequest, _: Peer) -> Accepted:
+    """Reports come from an SCP that calls (PS3.4 J.3.3): the roles are as it proposes them."""
+
+    def served(abstract_syntax: str) -> TransferSyntaxes | None:
+        known = abstract_syntax == contexts.STORAGE_COMMITMENT_PUSH
+        return TransferSyntaxes(_UNCOMPRESSED) if known else None
+
+    return Accepted(
+        contexts=select_contexts(request.contexts, served),
+        roles=tuple(
+            role
+            for role in request.user.roles
+            if role.sop_class == contexts.STORAGE_COMMITMENT_PUSH
+        ),
+    )
+
+
 _UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 
 
@@ -254,13 +374,16 @@ def _batches(wanted: Sequence[File]) -> Iterator[list[File]]:
 
 @contextmanager
 def _associated(
-    node: Node, proposals: Sequence[Proposal], roles: Sequence[RoleSelection] = ()
+    node: Node,
+    proposals: Sequence[Proposal],
+    roles: Sequence[RoleSelection] = (),
+    conduct: Conduct | None = None,
 ) -> Iterator[Requested]:
     address = Address(
         host=node.host, port=node.port, called=node.called, calling=node.calling, tls=node.tls
     )
     try:
-        with requestor.connect(address, proposals, roles=roles) as association:
+        with requestor.connect(address, proposals, roles=roles, conduct=conduct) as association:
             yield association
     except ValueError as error:
         raise Invalid(str(error)) from error

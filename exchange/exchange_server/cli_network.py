@@ -175,6 +175,43 @@ def get(
     _follow(scu.get(target, _level(level), _keys(key), folder))
 
 
+@network_commands.command(
+    help=say("请求对方承诺保存（Storage Commitment）", "Ask a node to answer for files it was sent")
+)
+def commit(
+    address: _NodeAddress,
+    paths: Annotated[
+        list[Path], typer.Argument(exists=True, help=say("文件或目录", "Files or folders"))
+    ],
+    listen: Annotated[
+        int | None, typer.Option(help=say("接收报告的本地端口", "Port at which the report comes"))
+    ] = None,
+    wait: Annotated[float, typer.Option(help=say("等待秒数", "Seconds to wait for it"))] = 120.0,
+    called: _Called = "EXCHANGE",
+    calling: _Calling = "SENDER",
+    tls_ca: _CA = None,
+    tls_certificate: _Certificate = None,
+    tls_key: _Key = None,
+) -> None:
+    from exchange.commitment import FAILURES
+    from exchange_dicom import scu
+
+    tls = _tls(tls_ca, tls_certificate, tls_key)
+    target = scu.Node.parse(address, called=called, calling=calling, tls=tls)
+    wanted = [
+        (one.sop_class, one.instance) for one in scu.files(paths) if isinstance(one, scu.File)
+    ]
+    if not wanted:
+        raise Invalid("there is no DICOM file")
+    told = scu.commit(target, wanted, listen=listen, seconds=wait)
+    for (_, instance), reason in told.failed:
+        typer.echo(f"{instance}\t{reason:04X} {FAILURES.get(reason, '')}".rstrip())
+    done, failed = len(told.committed), len(told.failed)
+    terminal.done(f"已承诺 {done} 个，失败 {failed} 个", f"{done} committed, {failed} failed")
+    if failed:
+        raise typer.Exit(1)
+
+
 def _follow(counts: "Iterable[SubOperations]") -> None:
     last = None
     with terminal.progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as progress:

@@ -20,6 +20,7 @@ from serving import Served, serving
 from exchange import commitment, jobs, organizations
 from exchange.errors import Unavailable
 from exchange.organizations import Entity
+from exchange_dicom import scu
 from exchange_dicom.commitment import report
 from exchange_dicom.contexts import STORAGE_COMMITMENT_INSTANCE as WELL_KNOWN
 from exchange_dicom.contexts import STORAGE_COMMITMENT_PUSH as PUSH
@@ -237,3 +238,29 @@ def test_a_transaction_uid_serves_once(served: Served) -> None:
     assert sender.ask(served, asked) == SUCCESS
     assert sender.ask(served, asked) == DUPLICATE
     assert Sender("NANHU").ask(served, asked) == SUCCESS  # each hospital has UIDs of its own
+
+
+def test_our_own_command_asks_and_takes_the_report_either_way(served: Served) -> None:
+    kept(served, "1.4.1")
+    wanted_ones = [(CT, "1.4.1"), (CT, "9.9.9")]
+    node = scu.Node(host="127.0.0.1", port=served.port, called="EXCHANGE", calling="BEICHENG")
+
+    told = scu.commit(node, wanted_ones, listen=None, seconds=30)
+    assert told == scu.Report(((CT, "1.4.1"),), (((CT, "9.9.9"), NO_SUCH_INSTANCE),))
+
+    port = free_port()
+    registered(served, "BEICHENG", port)
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            worked(served)
+            stop.wait(0.1)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        assert scu.commit(node, wanted_ones, listen=port, seconds=30) == told
+    finally:
+        stop.set()
+        worker.join()
