@@ -27,7 +27,9 @@ from exchange_server import composition, observability, settings, terminal
 from exchange_server.cli_lifecycle import (
     commitment_commands,
     conflict_commands,
+    hold_commands,
     lifecycle_commands,
+    retention_commands,
 )
 from exchange_server.cli_network import network_commands
 from exchange_server.cli_orders import order_commands, route_commands, show_ledger
@@ -54,6 +56,8 @@ app.add_typer(network_commands)
 app.add_typer(conflict_commands, name="conflict")
 app.add_typer(commitment_commands, name="commitment")
 app.add_typer(lifecycle_commands)
+app.add_typer(retention_commands, name="retention")
+app.add_typer(hold_commands, name="hold")
 app.command(
     "ledger", help=say("完整性台账：应收、已收、已承诺", "What should have come, and came")
 )(show_ledger)

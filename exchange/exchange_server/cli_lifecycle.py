@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from exchange import commitment, conflicts, rejection, scrub
+from exchange import commitment, conflicts, rejection, retention, scrub
 from exchange_server import settings, terminal
 from exchange_server.words import say
 
@@ -15,6 +15,10 @@ conflict_commands = typer.Typer(
 )
 commitment_commands = typer.Typer(no_args_is_help=True, help=say("存储承诺", "Storage commitments"))
 lifecycle_commands = typer.Typer()
+retention_commands = typer.Typer(
+    no_args_is_help=True, help=say("保存期限", "How long studies are kept")
+)
+hold_commands = typer.Typer(no_args_is_help=True, help=say("法律保全", "Legal holds"))
 
 _Limit = Annotated[int, typer.Option(min=1, max=10000, help=say("条数", "How many"))]
 _Number = Annotated[int, typer.Argument(help=say("冲突编号", "Number of the conflict"))]
@@ -181,3 +185,99 @@ def scrub_store(
         typer.echo(say(f"发现 {damaged} 处损坏", f"{damaged} objects are damaged"), err=True)
         raise typer.Exit(1)
     terminal.done("对象完好", "All that was read is whole")
+
+
+_Modality = Annotated[
+    str, typer.Option(help=say("设备类型；省略则为其余全部", "Modality; without one all others"))
+]
+_Study = Annotated[str, typer.Argument(metavar="STUDY_INSTANCE_UID")]
+
+
+@retention_commands.command("set", help=say("设置保存天数", "Keep a hospital's studies so long"))
+def set_retention(
+    organization: _Organization,
+    days: Annotated[int, typer.Option(help=say("天数", "Days since they came"))],
+    modality: _Modality = "",
+) -> None:
+    with terminal.acting() as access:
+        retention.set_rule(access, organization, modality, days)
+    terminal.done("已设置", "The rule is set")
+
+
+@retention_commands.command("remove", help=say("删除规则：永久保存", "Keep them for ever again"))
+def remove_retention(organization: _Organization, modality: _Modality = "") -> None:
+    with terminal.acting() as access:
+        retention.remove_rule(access, organization, modality)
+    terminal.done("已删除", "The rule is removed")
+
+
+@retention_commands.command("list", help=say("列出规则", "List the rules"))
+def list_retention() -> None:
+    with terminal.acting() as access:
+        found = retention.rules(access)
+    terminal.table(
+        [say("医院", "Hospital"), say("设备类型", "Modality"), say("天数", "Days")],
+        [[one.organization, one.modality, str(one.days)] for one in found],
+    )
+
+
+@retention_commands.command(
+    "run", help=say("列出或删除过期检查", "List what has expired, or delete it")
+)
+def run_retention(
+    delete: Annotated[bool, typer.Option("--delete", help=say("删除", "Delete it"))] = False,
+) -> None:
+    with terminal.acting() as access:
+        found = retention.expired(access)
+    terminal.table(
+        [
+            say("医院", "Hospital"),
+            say("检查 UID", "Study Instance UID"),
+            say("收到", "Received"),
+            say("实例", "Instances"),
+            say("保全", "Held"),
+        ],
+        [
+            [
+                one.organization,
+                one.study_instance_uid,
+                f"{one.received:%Y-%m-%d}",
+                str(one.instances),
+                say("是", "yes") if one.held else "",
+            ]
+            for one in found
+        ],
+    )
+    if delete:
+        count = 0
+        for study in found:
+            if not study.held:
+                with terminal.acting() as access:
+                    count += retention.destroy(access, study)
+        terminal.done(f"已删除 {count} 个实例", f"{count} instances are deleted")
+
+
+@hold_commands.command("place", help=say("保全检查", "Nothing of the study is deleted"))
+def place_hold(
+    study: _Study, reason: Annotated[str, typer.Option(help=say("理由", "Why"))]
+) -> None:
+    with terminal.acting() as access:
+        retention.hold(access, study, reason)
+    terminal.done("已保全", "The study is held")
+
+
+@hold_commands.command("lift", help=say("解除保全", "The rules hold for it again"))
+def lift_hold(study: _Study) -> None:
+    with terminal.acting() as access:
+        retention.lift(access, study)
+    terminal.done("已解除", "The hold is lifted")
+
+
+@hold_commands.command("list", help=say("列出保全", "List the holds in force"))
+def list_holds() -> None:
+    with terminal.acting() as access:
+        found = retention.holds(access)
+    terminal.table(
+        [say("检查 UID", "Study Instance UID"), say("理由", "Reason"), say("由", "By")],
+        [[one.study_instance_uid, one.reason, one.placed_by] for one in found],
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from region import ADMINISTRATOR, WORKER
 from serving import Served, serving
 from sqlalchemy import select
 
-from exchange import conflicts, jobs, rejection, retrieval, scrub
+from exchange import conflicts, jobs, rejection, retention, retrieval, scrub
 from exchange.errors import Invalid, NotFound, Refused
 from exchange_dicom.differences import differences
 from exchange_dicom.rejection_note import KEY_OBJECT_SELECTION
@@ -235,3 +235,67 @@ def test_a_scrub_names_what_is_damaged_and_goes_on_where_it_stopped(served: Serv
         pytest.raises(Refused),
     ):
         list(scrub.scrub(access, before=since, limit=1))
+
+
+# Retention
+
+
+def expired(served: Served, days: int) -> list[retention.Expired]:
+    """What has expired after so many days."""
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        access.now += timedelta(days=days)
+        return list(retention.expired(access))
+
+
+def ruled(served: Served, modality: str, days: int) -> None:
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        retention.set_rule(access, "beicheng", modality, days)
+
+
+def test_without_a_rule_nothing_expires_and_the_longest_rule_counts(served: Served) -> None:
+    store(served, image(instance=ONE), ONE)
+    assert expired(served, 10_000) == []
+    ruled(served, "MR", 10)
+    assert expired(served, 10_000) == []  # there is none for CT
+    ruled(served, "", 100)
+    assert expired(served, 99) == []
+    assert [one.study_instance_uid for one in expired(served, 101)] == [STUDY]
+    ruled(served, "CT", 200)
+    assert expired(served, 101) == []
+    assert [one.instances for one in expired(served, 201)] == [1]
+
+
+def test_what_has_expired_goes_but_not_under_a_hold(served: Served) -> None:
+    store(served, image(instance=ONE), ONE)
+    ruled(served, "", 30)
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        retention.hold(access, STUDY, "court")
+    (study,) = expired(served, 31)
+    assert study.held
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access, pytest.raises(Invalid):
+        retention.destroy(access, study)
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        retention.lift(access, STUDY)
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        assert retention.destroy(access, study) == 1
+    assert shown(served) == []
+    assert changes(served)[-1] == "delete"
+    for job in jobs.claim(served.city.exchange.database, [jobs.DESTROY]):
+        with served.city.exchange.on_behalf_of(WORKER) as access:
+            conflicts.remove_object(access, int(job.subject))
+    assert served.kept(ONE) == []
+    assert expired(served, 31) == []
+    assert store(served, image(instance=ONE), ONE) == SUCCESS  # it may come again
+    assert shown(served) == [ONE]
+
+
+def test_nobody_but_an_administrator_decides_how_long_is_kept(served: Served) -> None:
+    with (
+        served.city.exchange.on_behalf_of(served.city.system("beicheng")) as access,
+        pytest.raises(Refused),
+    ):
+        retention.set_rule(access, "beicheng", "", 1)
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access, pytest.raises(Invalid):
+        retention.set_rule(access, "beicheng", "", 0)
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access, pytest.raises(NotFound):
+        retention.lift(access, STUDY)

@@ -1,0 +1,273 @@
+"""How long studies are kept, by hospital and modality; and legal holds, which win over every rule.
+
+Without a rule nothing is deleted. A study has expired when there is a rule for each of its
+modalities and the longest of them is over, counted from the day on which it was received. Deleting
+is in two durable steps: the rows go, and say so in `Destroyed`; then the objects, by jobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from exchange import jobs, organizations
+from exchange.access import Access
+from exchange.errors import Invalid, NotFound
+from exchange.policy import Action
+from exchange_storage.records import (
+    Change,
+    Conflict,
+    Destroyed,
+    Instance,
+    LegalHold,
+    Organization,
+    Patient,
+    RetentionRule,
+    Series,
+    Study,
+)
+
+DAYS = 100 * 365
+"""Days of the longest rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule as a list of them shows it."""
+
+    organization: str
+    modality: str
+    """"" for any modality that has no rule of its own."""
+    days: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """A study that no rule keeps any more."""
+
+    row: int
+    study_instance_uid: str
+    organization: str
+    received: datetime
+    instances: int
+    held: bool
+    """Under a legal hold: it stays."""
+
+
+def set_rule(access: Access, organization: str, modality: str, days: int) -> None:
+    """Keep a hospital's studies of a modality ("" for any other) so many days.
+
+    Raises Refused, NotFound, Invalid.
+    """
+    about = {"code": organization, "modality": modality, "days": days}
+    access.require(Action.ADMINISTER, detail=about)
+    if not 1 <= days <= DAYS:
+        raise Invalid(f"a study is kept 1 to {DAYS} days")
+    if len(modality) > 16:
+        raise Invalid("a modality has at most 16 characters")
+
+    def unit(session: Session) -> None:
+        owner = organizations.by_code(session, organization)
+        rule = session.scalars(
+            select(RetentionRule).where(
+                RetentionRule.organization_id == owner.id, RetentionRule.modality == modality
+            )
+        ).one_or_none()
+        if rule is None:
+            rule = RetentionRule(
+                organization_id=owner.id, modality=modality, days=days, made=access.now
+            )
+            session.add(rule)
+        rule.days, rule.made = days, access.now
+        access.note(Action.ADMINISTER, reason="retention rule set", detail=about)
+
+    access.write(unit)
+
+
+def remove_rule(access: Access, organization: str, modality: str) -> None:
+    """Keep them for ever again. Raises Refused, NotFound."""
+    about = {"code": organization, "modality": modality}
+    access.require(Action.ADMINISTER, detail=about)
+
+    def unit(session: Session) -> None:
+        owner = organizations.by_code(session, organization)
+        removed = session.execute(
+            delete(RetentionRule)
+            .where(RetentionRule.organization_id == owner.id, RetentionRule.modality == modality)
+            .returning(RetentionRule.id)
+        ).all()
+        if not removed:
+            raise NotFound("this hospital has no rule for the modality")
+        access.note(Action.ADMINISTER, reason="retention rule removed", detail=about)
+
+    access.write(unit)
+
+
+def rules(access: Access) -> Sequence[Rule]:
+    """All rules. Raises Refused."""
+    access.require(Action.ADMINISTER)
+    access.note(Action.ADMINISTER, reason="retention rules listed")
+    rows = access.session.execute(
+        select(Organization.code, RetentionRule.modality, RetentionRule.days)
+        .join(Organization, Organization.id == RetentionRule.organization_id)
+        .order_by(Organization.code, RetentionRule.modality)
+    )
+    return [Rule(*row) for row in rows]
+
+
+def hold(access: Access, study_instance_uid: str, reason: str) -> None:
+    """Place a legal hold on a study, kept already or still to come. Raises Refused, Invalid."""
+    access.require(Action.ADMINISTER, study=study_instance_uid)
+    if not reason.strip() or len(reason) > 4096 or not 0 < len(study_instance_uid) <= 64:
+        raise Invalid("a hold needs a Study Instance UID and a reason")
+
+    def unit(session: Session) -> None:
+        session.add(
+            LegalHold(
+                study_instance_uid=study_instance_uid,
+                reason=reason,
+                placed_by=access.requester.name,
+                placed=access.now,
+            )
+        )
+        access.note(Action.ADMINISTER, reason="hold placed", study=study_instance_uid)
+
+    access.write(unit)
+
+
+def lift(access: Access, study_instance_uid: str) -> None:
+    """Lift every hold of a study. Raises Refused, NotFound."""
+    access.require(Action.ADMINISTER, study=study_instance_uid)
+
+    def unit(session: Session) -> None:
+        lifted = session.execute(
+            update(LegalHold)
+            .where(LegalHold.study_instance_uid == study_instance_uid, LegalHold.lifted.is_(None))
+            .values(lifted=access.now)
+            .returning(LegalHold.id)
+        ).all()
+        if not lifted:
+            raise NotFound("there is no hold on this study")
+        access.note(Action.ADMINISTER, reason="hold lifted", study=study_instance_uid)
+
+    access.write(unit)
+
+
+def holds(access: Access) -> Sequence[LegalHold]:
+    """The holds in force, the oldest first. Raises Refused."""
+    access.require(Action.ADMINISTER)
+    access.note(Action.ADMINISTER, reason="holds listed")
+    return access.session.scalars(
+        select(LegalHold).where(LegalHold.lifted.is_(None)).order_by(LegalHold.id)
+    ).all()
+
+
+def expired(access: Access, *, limit: int = 1000) -> Sequence[Expired]:
+    """The studies that no rule keeps any more, the oldest first. Raises Refused."""
+    access.require(Action.ADMINISTER)
+    session = access.session
+    days: dict[int, dict[str, int]] = {}
+    for rule in session.scalars(select(RetentionRule)):
+        days.setdefault(rule.organization_id, {})[rule.modality] = rule.days
+    found: list[Expired] = []
+    for owner, of_modality in days.items():
+        oldest = access.now - timedelta(days=min(of_modality.values()))
+        candidates = session.execute(
+            select(Study, Organization.code)
+            .join(Patient, Patient.id == Study.patient_id)
+            .join(Organization, Organization.id == Patient.organization_id)
+            .where(Patient.organization_id == owner, Study.received < oldest)
+            .order_by(Study.received, Study.id)
+        )
+        for study, code in candidates:
+            modalities = session.scalars(
+                select(Series.modality).distinct().where(Series.study_id == study.id)
+            ).all()
+            kept = [of_modality.get(one, of_modality.get("")) for one in modalities]
+            longest = [one for one in kept if one is not None]
+            if not longest or len(longest) < len(kept):
+                continue
+            if study.received >= access.now - timedelta(days=max(longest)):
+                continue
+            count = session.scalar(
+                select(func.count())
+                .select_from(Instance)
+                .join(Series, Series.id == Instance.series_id)
+                .where(Series.study_id == study.id)
+            )
+            if count:
+                uid = study.study_instance_uid
+                held = _held(session, uid)
+                found.append(Expired(study.id, uid, code, study.received, count, held))
+            if len(found) >= limit:
+                return found
+    return found
+
+
+def destroy(access: Access, study: Expired) -> int:
+    """Delete what is kept of an expired study; returns how many instances. Its row stays, so that
+    its UID is not another patient's one day.
+
+    Raises Refused, and Invalid while it is under a legal hold.
+    """
+    access.require(Action.ADMINISTER, study=study.study_instance_uid)
+
+    def unit(session: Session) -> int:
+        if _held(session, study.study_instance_uid):
+            raise Invalid("the study is under a legal hold: nothing of it is deleted")
+        rows = session.execute(
+            select(Instance, Series.series_instance_uid)
+            .join(Series, Series.id == Instance.series_id)
+            .where(Series.study_id == study.row)
+        ).all()
+        for instance, series in rows:
+            gone = Destroyed(
+                organization_id=instance.organization_id,
+                study_instance_uid=study.study_instance_uid,
+                series_instance_uid=series,
+                sop_instance_uid=instance.sop_instance_uid,
+                key=instance.key,
+                digest=instance.digest,
+                reason="retention",
+                decided=access.now,
+            )
+            session.add(gone)
+            session.add(
+                Change(
+                    recorded=access.now,
+                    action="delete",
+                    instance_id=instance.id,
+                    study_instance_uid=study.study_instance_uid,
+                    series_instance_uid=series,
+                    sop_instance_uid=instance.sop_instance_uid,
+                )
+            )
+            session.execute(delete(Conflict).where(Conflict.instance_id == instance.id))
+            session.delete(instance)
+            session.flush()
+            jobs.ask(session, jobs.DESTROY, str(gone.id), access.now)
+        session.execute(
+            update(Study)
+            .where(Study.id == study.row)
+            .values(changed=access.now, revision=Study.revision + 1)
+        )
+        access.note(
+            Action.DESTROY,
+            reason="retention",
+            study=study.study_instance_uid,
+            detail={"instances": len(rows)},
+        )
+        return len(rows)
+
+    return access.write(unit)
+
+
+def _held(session: Session, study_instance_uid: str) -> bool:
+    found = select(LegalHold.id).where(
+        LegalHold.study_instance_uid == study_instance_uid, LegalHold.lifted.is_(None)
+    )
+    return session.scalars(found.limit(1)).first() is not None
