@@ -30,6 +30,7 @@ from exchange import policy
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound, TooBroad
 from exchange.policy import Action, Reach
+from exchange.summaries import NOTHING, Summary, summaries
 from exchange_storage import search
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
@@ -40,7 +41,7 @@ from exchange_storage.records import (
     Series,
     Study,
 )
-from exchange_storage.rows import Columns, one_of
+from exchange_storage.rows import Columns
 from exchange_storage.search import Criterion, Form, Level
 
 ASKED_LENGTH = 4096
@@ -69,27 +70,6 @@ class Number:
 
     value: str
     issuer: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
-    """What is derived from the primary instances below a patient, study or series."""
-
-    modalities: tuple[str, ...] = ()
-    sop_classes: tuple[str, ...] = ()
-    studies: int = 0
-    series: int = 0
-    instances: int = 0
-
-    def __add__(self, other: Summary) -> Summary:
-        """Of both together."""
-        return Summary(
-            modalities=tuple(sorted({*self.modalities, *other.modalities})),
-            sop_classes=tuple(sorted({*self.sop_classes, *other.sop_classes})),
-            studies=self.studies + other.studies,
-            series=self.series + other.series,
-            instances=self.instances + other.instances,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +190,7 @@ def find(
     )
     numbers = _known_as(access, page, rows, _asked_numbers(access, criteria))
     last = 0 if level is Level.PATIENT else -1
-    summaries = _summaries(access, level, {row[last].id for row in rows}) if summarize else {}
+    counted_below = summaries(access, level, {row[last].id for row in rows}) if summarize else {}
     found = tuple(
         Found(
             patient=row[0],
@@ -219,7 +199,7 @@ def find(
             series=row[3] if level >= Level.SERIES else None,
             instance=row[4] if level >= Level.IMAGE else None,
             number=number,
-            summary=summaries.get(row[last].id, _NOTHING),
+            summary=counted_below.get(row[last].id, NOTHING),
         )
         for row, number in zip(rows, numbers, strict=True)
     )
@@ -385,7 +365,7 @@ def study(access: Access, study_instance_uid: str) -> Found:
         study=row.Study,
         number=_numbers(access, [row.Patient]).get(row.Patient.id)
         or Number(row.Patient.patient_id, row.Organization.issuer),
-        summary=_summaries(access, Level.STUDY, {row.Study.id})[row.Study.id],
+        summary=summaries(access, Level.STUDY, {row.Study.id})[row.Study.id],
     )
 
 
@@ -672,55 +652,3 @@ def _asked_numbers(access: Access, criteria: Sequence[Criterion]) -> frozenset[s
         and isinstance(criterion.matching, search.Values)
         for value in criterion.matching.values
     )
-
-
-_OF: Mapping[Level, Any] = {
-    Level.PATIENT: Study.patient_id,
-    Level.STUDY: Series.study_id,
-    Level.SERIES: Series.id,
-}
-_NOTHING = Summary()
-
-
-def _counted(group: Any) -> Prepared:
-    return Prepared(
-        lambda dialect: (
-            select(
-                group,
-                Series.modality,
-                Instance.sop_class_uid,
-                Study.id,
-                Series.id.label("series"),
-                func.count(Instance.id),
-            )
-            .select_from(Study)
-            .join(Series, Series.study_id == Study.id)
-            .join(Instance, Instance.series_id == Series.id)
-            .where(one_of(group, "wanted", dialect), Instance.is_primary)
-            .group_by(group, Series.modality, Instance.sop_class_uid, Study.id, Series.id)
-        )
-    )
-
-
-_SUMMARY = {level: _counted(group) for level, group in _OF.items()}
-
-
-def _summaries(access: Access, level: Level, wanted: set[int]) -> dict[int, Summary]:
-    """Counts and modalities of the rows of one page, in one query."""
-    if not wanted or level is Level.IMAGE:
-        return {}
-    asked = {"wanted": f"[{','.join(map(str, sorted(wanted)))}]"}
-    counted = _SUMMARY[level].all(access.session.connection(), asked)
-    seen: dict[int, list[Any]] = defaultdict(list)
-    for row in counted:
-        seen[row[0]].append(row)
-    return dict.fromkeys(wanted, _NOTHING) | {
-        key: Summary(
-            modalities=tuple(sorted({row[1] for row in rows} - {""})),
-            sop_classes=tuple(sorted({row[2] for row in rows})),
-            studies=len({row[3] for row in rows}),
-            series=len({row[4] for row in rows}),
-            instances=sum(row[5] for row in rows),
-        )
-        for key, rows in seen.items()
-    }

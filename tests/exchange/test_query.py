@@ -14,7 +14,8 @@ from sqlalchemy import select
 
 from exchange import consent, query
 from exchange.errors import Invalid, NotFound, Refused, TooBroad
-from exchange.query import Answer, Number, Summary
+from exchange.query import Answer, Number
+from exchange.summaries import Summary
 from exchange_storage import search
 from exchange_storage.records import AuditRecord
 from exchange_storage.search import (

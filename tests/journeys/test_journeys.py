@@ -274,7 +274,7 @@ def test_j8_other_bytes_under_a_known_uid_are_kept_and_the_first_stays_primary(
     assert "0 objects have no row" in checked.stderr
     listed = region.run("conflict", "list").stdout.splitlines()
     (waiting,) = (line.split("\t") for line in listed if instance in line)
-    assert waiting[1:3] == ["bc", "another instance has this SOP Instance UID"]
+    assert waiting[2:4] == ["bc", "another instance has this SOP Instance UID"]
 
 
 def test_an_unknown_caller_is_rejected_and_dcmtk_says_why(region: RunningExchange) -> None:
