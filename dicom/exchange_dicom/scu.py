@@ -243,7 +243,7 @@ def get(
         raise Unavailable("the node released the association in the middle of the retrieval")
 
 
-def commit(
+def ask_commitment(
     node: Node, references: Sequence[Reference], *, listen: int | None, seconds: float
 ) -> Report:
     """Ask the node to answer for instances (SOP Class and Instance UIDs), and wait for its report.

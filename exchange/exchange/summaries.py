@@ -69,7 +69,7 @@ _SUMMARY = {level: _counted(group) for level, group in _OF.items()}
 
 
 def summaries(access: Access, level: Level, wanted: set[int]) -> dict[int, Summary]:
-    """Counts and modalities of the patients, studies or series `wanted`, by row number: one query."""
+    """Counts and modalities of the patients, studies or series `wanted`, by row; one query."""
     if not wanted or level is Level.IMAGE:
         return {}
     asked = {"wanted": f"[{','.join(map(str, sorted(wanted)))}]"}

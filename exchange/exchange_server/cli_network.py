@@ -203,7 +203,7 @@ def commit(
     ]
     if not wanted:
         raise Invalid("there is no DICOM file")
-    told = scu.commit(target, wanted, listen=listen, seconds=wait)
+    told = scu.ask_commitment(target, wanted, listen=listen, seconds=wait)
     for (_, instance), reason in told.failed:
         typer.echo(f"{instance}\t{reason:04X} {FAILURES.get(reason, '')}".rstrip())
     done, failed = len(told.committed), len(told.failed)

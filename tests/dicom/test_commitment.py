@@ -245,7 +245,7 @@ def test_our_own_command_asks_and_takes_the_report_either_way(served: Served) ->
     wanted_ones = [(CT, "1.4.1"), (CT, "9.9.9")]
     node = scu.Node(host="127.0.0.1", port=served.port, called="EXCHANGE", calling="BEICHENG")
 
-    told = scu.commit(node, wanted_ones, listen=None, seconds=30)
+    told = scu.ask_commitment(node, wanted_ones, listen=None, seconds=30)
     assert told == scu.Report(((CT, "1.4.1"),), (((CT, "9.9.9"), NO_SUCH_INSTANCE),))
 
     port = free_port()
@@ -260,7 +260,7 @@ def test_our_own_command_asks_and_takes_the_report_either_way(served: Served) ->
     worker = threading.Thread(target=work)
     worker.start()
     try:
-        assert scu.commit(node, wanted_ones, listen=port, seconds=30) == told
+        assert scu.ask_commitment(node, wanted_ones, listen=port, seconds=30) == told
     finally:
         stop.set()
         worker.join()
