@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from concurrent.futures import wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -208,7 +209,10 @@ def receive(
             rejection.apply(access, session, note, row["sop_instance_uid"])
         return receipt
 
-    return access.write(unit, after=kept.result)
+    try:
+        return access.write(unit, after=kept.result)
+    finally:
+        wait((kept,))  # what is staged is nobody else's before it may be discarded
 
 
 def object_key(uids: Mapping[str, str], digest: str) -> str:

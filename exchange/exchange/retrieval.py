@@ -10,12 +10,15 @@ from sqlalchemy import Select, func, select
 
 from exchange import query
 from exchange.access import Access, translated
-from exchange.errors import NotFound
+from exchange.errors import NotFound, TooBroad
 from exchange.policy import Action
 from exchange.query import Number, facts
 from exchange_storage.objects import ObjectStore
 from exchange_storage.records import Instance, Organization, Patient, Series, Study
 from exchange_storage.search import Criterion, Level
+
+INSTANCES = 200_000
+"""Instances that one question may select."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +149,7 @@ def select_instances(
         if record is not None:
             matched[record.id] = one
     studies: dict[int, tuple[Study, query.Found, list[Held]]] = {}
+    count = 0
     for some in _batches(sorted(matched)):
         wanted = (
             select(Instance, Series.series_instance_uid, Study, rows)
@@ -158,6 +162,9 @@ def select_instances(
         for instance, series, study, row in access.session.execute(wanted):
             _, _, held = studies.setdefault(study.id, (study, matched[row], []))
             held.append(_held(access, instance, study.study_instance_uid, series))
+            count += 1
+            if count > INSTANCES:
+                raise TooBroad(f"more than {INSTANCES} instances: ask for fewer studies at once")
     selected = []
     for study, one, instances in studies.values():
         access.note(
