@@ -26,7 +26,7 @@ from caller import EXPLICIT, STUDY_FIND, Caller, element  # noqa: E402
 from real_parts import postgresql  # noqa: E402
 from region import Region  # noqa: E402
 from running import RunningExchange  # noqa: E402
-from seed import PREFIX, accession, number, seed  # noqa: E402
+from seed import PREFIX, accession, seed  # noqa: E402
 from sqlalchemy import select  # noqa: E402
 
 from exchange_storage.records import Patient  # noqa: E402

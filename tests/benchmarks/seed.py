@@ -20,7 +20,6 @@ from itertools import accumulate
 from typing import Any
 
 from sqlalchemy import Connection, Table, select
-from sqlalchemy.schema import Column
 
 from exchange_storage import names
 from exchange_storage.database import Database
@@ -81,8 +80,10 @@ def seed(database: Database, studies: int, *, seed: int = 7) -> int:
             rows = range(first, min(first + BATCH, studies + 1))
             _add_studies(connection, chance, hospitals, rows, patients)
         _finish(connection)
-    with database.engine.connect() as autocommit:
-        autocommit.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("ANALYZE")
+    if database.dialect == "postgresql":  # which would see to it by itself, some time later
+        with database.engine.connect() as connection:
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+            connection.exec_driver_sql("VACUUM ANALYZE")
     return patients
 
 
@@ -98,7 +99,8 @@ def _finish(connection: Connection) -> None:
         for record in (Person, Patient, Study, Series, Instance):
             table = record.__tablename__
             connection.exec_driver_sql(
-                f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), (SELECT max(id) FROM {table}))"
+                f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), "
+                f"(SELECT max(id) FROM {table}))"
             )
 
 
@@ -212,7 +214,7 @@ def _add_studies(
         _add(connection, record, ([_value(column, one) for column in columns] for one in made))
 
 
-def _value(column: Column[Any], one: dict[str, Any]) -> Any:
+def _value(column: Any, one: dict[str, Any]) -> Any:
     if column.key in one or column.nullable:
         return one.get(column.key)
     return ""
