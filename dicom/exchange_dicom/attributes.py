@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
@@ -20,6 +20,18 @@ Value = str | int | Sequence[str] | Sequence[Mapping[str, "Value"]]
 """Text (multiple values in a sequence), a number, or the items of a sequence."""
 
 Attributes = Mapping[str, Value]
+
+
+class Encode(Protocol):
+    """Text as the bytes of a value field; `name` for VR PN. See `repertoire.Repertoire.encode`."""
+
+    def __call__(self, text: str, *, name: bool = False) -> bytes: ...
+
+
+ITEMS: Mapping[str, frozenset[str]] = {
+    "OtherPatientIDsSequence": frozenset({"PatientID", "IssuerOfPatientID", "TypeOfPatientID"})
+}
+"""What the items of a sequence have, for each sequence that is answered."""
 
 _LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 _BINARY = {"US": "<H", "UL": "<L", "SS": "<h", "SL": "<l"}
@@ -89,8 +101,12 @@ def tag_and_vr(keyword: str) -> tuple[int, str]:
     return tag, dictionary_VR(tag)[:2]
 
 
-def encode(attributes: Attributes, *, explicit: bool, encoding: str = "utf-8") -> bytes:
-    """A data set in little endian, its text in `encoding`: as Specific Character Set must say."""
+def encode(attributes: Attributes, *, explicit: bool, encoding: Encode | None = None) -> bytes:
+    """A data set in little endian, its text by `encoding`, as Specific Character Set must say.
+
+    Without it the text is in UTF-8, with ``?`` for half of a surrogate pair. Raises
+    UnicodeEncodeError where `encoding` does.
+    """
     ordered = sorted((*tag_and_vr(keyword), value) for keyword, value in attributes.items())
     return b"".join(_element(tag, vr, value, explicit, encoding) for tag, vr, value in ordered)
 
@@ -101,7 +117,7 @@ def to_json(attributes: Attributes) -> dict[str, dict[str, Any]]:
     return {f"{tag:08X}": _json(vr, value) for tag, vr, value in ordered}
 
 
-def _element(tag: int, vr: str, value: Value, explicit: bool, encoding: str) -> bytes:
+def _element(tag: int, vr: str, value: Value, explicit: bool, encoding: Encode | None) -> bytes:
     body = _bytes(vr, value, explicit, encoding)
     group, element = tag >> 16, tag & 0xFFFF
     if not explicit:
@@ -111,13 +127,14 @@ def _element(tag: int, vr: str, value: Value, explicit: bool, encoding: str) -> 
     return struct.pack("<HH2sH", group, element, vr.encode(), len(body)) + body
 
 
-def _bytes(vr: str, value: Value, explicit: bool, encoding: str) -> bytes:
+def _bytes(vr: str, value: Value, explicit: bool, encoding: Encode | None) -> bytes:
     if vr == "SQ":
         items = (encode(item, explicit=explicit, encoding=encoding) for item in value)  # type: ignore[union-attr,arg-type]
         return b"".join(struct.pack("<HHL", 0xFFFE, 0xE000, len(item)) + item for item in items)
     if vr in _BINARY:
         return b"" if value == "" else struct.pack(_BINARY[vr], int(value))  # type: ignore[arg-type]
-    body = "\\".join(_texts(value)).encode(encoding, "replace")
+    text = "\\".join(_texts(value))
+    body = encoding(text, name=vr == "PN") if encoding else text.encode("utf-8", "replace")
     return body + (b"\0" if vr == "UI" else b" ") if len(body) % 2 else body
 
 

@@ -147,6 +147,12 @@ def determine(declared: str, texts: Sequence[bytes], names: Sequence[bytes] = ()
     return CharacterSet(declared, chosen.used, reason)
 
 
+def spelt(declared: str) -> tuple[str, ...] | None:
+    """The defined terms of a declaration, as PS3.3 spells them; None where one is unknown."""
+    terms, remark = _terms(declared)
+    return None if remark == UNKNOWN else terms
+
+
 def _loses(chosen: CharacterSet, texts: Sequence[bytes], names: Sequence[bytes]) -> bool:
     return any("\ufffd" in chosen.decode(text) for text in texts) or any(
         "\ufffd" in chosen.decode(name, name=True) for name in names

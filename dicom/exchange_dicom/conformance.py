@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pydicom.uid import UID
 
 from exchange import commitment, rejection
-from exchange_dicom import contexts, find, performed, query, status, worklist
+from exchange_dicom import contexts, identifier, performed, query, status, worklist
 from exchange_dicom.conversation import Limits
 from exchange_dicom.dimse import CommandField
 from exchange_dicom.negotiation import Conduct
@@ -131,8 +131,9 @@ def _queries() -> Iterator[str]:
         "adjustment is not. Person names match in any component group, in any case and width, "
         f"and by pinyin. A question is refused with A700 when more than {Limits().matches} "
         "matches are possible and no selective key is given. Keys that are not matched are "
-        "announced by FF01. Answers have the character set of the question where it is "
-        "GB18030 or GBK, else ISO_IR 192."
+        "announced by FF01. Answers are in the character set of the question where that has "
+        "all their characters, else in GB18030 if it was a Chinese one and in ISO_IR 192 if "
+        "not; Specific Character Set is left out where all is ASCII."
     )
     yield ""
     for level in Level:
@@ -147,9 +148,9 @@ def _queries() -> Iterator[str]:
         yield ""
     yield from _prose(
         f"A key has at most {query.MAX_VALUES} values of {query.MAX_LENGTH} characters, an "
-        f"identifier {find.IDENTIFIER_LENGTH} bytes. Other Patient IDs match any other number "
-        "of the patient. C-MOVE sends to application entities of the asking hospital that are "
-        "registered with a port."
+        f"identifier {identifier.IDENTIFIER_LENGTH} bytes. Other Patient IDs match any other "
+        "number of the patient. C-MOVE sends to application entities of the asking hospital "
+        "that are registered with a port."
     )
     yield ""
 

@@ -241,6 +241,13 @@ def _copied(read: Read, start: int, length: int) -> Iterator[bytes]:
         start, length = start + len(piece), length - len(piece)
 
 
+def numbers(vr: str, value: bytes) -> str:
+    """Little endian binary numbers in decimal; a last one that is cut off is left out."""
+    number = Struct("<" + _NUMBER[vr])
+    whole = value[: len(value) // number.size * number.size]
+    return "\\".join(str(one) for (one,) in number.iter_unpack(whole))
+
+
 def to_json(found: Sequence[Element], character_set: CharacterSet) -> dict[str, Any]:
     """The DICOM JSON model of a data set (PS3.18 F.2): keys ascending, text as Unicode.
 

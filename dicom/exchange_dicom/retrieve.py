@@ -18,7 +18,7 @@ from exchange_dicom.association import TooLarge as TooLong
 from exchange_dicom.contexts import RETRIEVE_LEVELS
 from exchange_dicom.conversation import Conversation
 from exchange_dicom.dimse import SubOperations
-from exchange_dicom.find import IDENTIFIER_LENGTH, UNIQUE, Identifier
+from exchange_dicom.identifier import IDENTIFIER_LENGTH, UNIQUE, Identifier
 from exchange_dicom.pdu import UpperLayerError
 from exchange_dicom.query import question
 from exchange_dicom.sending import Outgoing, Result
@@ -27,7 +27,7 @@ from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from exchange_storage.records import ApplicationEntity, Organization
 from exchange_storage.search import Level
 
-_UNIQUE_KEYS = UNIQUE | {Level.IMAGE: "SOPInstanceUID"}
+_UNIQUE_KEYS = {**UNIQUE, Level.IMAGE: "SOPInstanceUID"}
 _FAILED_LENGTH = 0xFFFE
 """Bytes of the longest Failed SOP Instance UID List: its VR has a 16-bit length."""
 

@@ -48,8 +48,8 @@ from exchange.organizations import Entity
 from exchange_dicom.contexts import STORAGE
 from exchange_dicom.conversation import Limits
 from exchange_dicom.dimse import NO_DATA_SET, CommandField, Element, encode, request
-from exchange_dicom.find import IDENTIFIER_LENGTH
 from exchange_dicom.header import DataSetError
+from exchange_dicom.identifier import IDENTIFIER_LENGTH
 from exchange_dicom.negotiation import Conduct
 from exchange_dicom.part10 import read_file_meta
 from exchange_dicom.pdu import (
