@@ -247,6 +247,8 @@ def connect(
 
 
 def _open(address: Address) -> tuple[socket.socket, Peer]:
+    if address.fingerprint and address.tls is None:
+        raise Unreachable(f"{address} is known by its certificate, and TLS is not set up")
     try:
         connection = socket.create_connection((address.host, address.port), CONNECT_SECONDS)
     except OSError as error:

@@ -6,7 +6,9 @@ it may see, under that number. All is decided and recorded before the first inst
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from exchange import organizations, retrieval
@@ -18,11 +20,13 @@ from exchange_dicom.association import TooLarge as TooLong
 from exchange_dicom.contexts import RETRIEVE_LEVELS
 from exchange_dicom.conversation import Conversation
 from exchange_dicom.dimse import SubOperations
+from exchange_dicom.header import DataSetError
 from exchange_dicom.identifier import IDENTIFIER_LENGTH, UNIQUE, Identifier
 from exchange_dicom.pdu import UpperLayerError
 from exchange_dicom.query import question
 from exchange_dicom.sending import Outgoing, Result
-from exchange_dicom.states import AssociationEnded
+from exchange_dicom.states import AssociationEnded, AssociationLost
+from exchange_dicom.transcoding import CannotTranscode
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from exchange_storage.records import ApplicationEntity, Organization
 from exchange_storage.search import Level
@@ -48,15 +52,19 @@ def move(conversation: Conversation, message: Message) -> None:
     address = sending.address_of(
         chosen.destination, calling=conversation.ae_title, tls=conversation.client_tls
     )
-    results = sending.send(
-        address,
-        chosen.wanted,
-        originator=originator,
-        parallel=conversation.limits.move_associations,
-    )
+    stop = threading.Event()
     try:
-        if chosen.wanted and not progress.follow(results):
-            return
+        with closing(
+            sending.send(
+                address,
+                chosen.wanted,
+                originator=originator,
+                parallel=conversation.limits.move_associations,
+                stop=stop,
+            )
+        ) as results:
+            if not progress.follow(results, stop):
+                return
     except UpperLayerError as error:
         if isinstance(error, AssociationEnded) and not conversation.association.established:
             raise
@@ -70,7 +78,8 @@ def get(conversation: Conversation, message: Message) -> None:
     if chosen is None:
         return
     progress = _Progress(conversation, message, len(chosen.wanted))
-    if progress.follow(_sub_operations(conversation, chosen.wanted)):
+    stop = threading.Event()
+    if progress.follow(_sub_operations(conversation, chosen.wanted, stop), stop):
         progress.end()
 
 
@@ -137,11 +146,15 @@ def _unique(identifier: Identifier, level: Level) -> list[tuple[str, str]]:
     return keys
 
 
-def _sub_operations(conversation: Conversation, wanted: Sequence[Outgoing]) -> Iterator[Result]:
+def _sub_operations(
+    conversation: Conversation, wanted: Sequence[Outgoing], stop: threading.Event
+) -> Iterator[Result]:
     association = conversation.association
     accepted = association.accepted
     granted = {role.sop_class for role in accepted.roles if role.scp} if accepted else set()
     for number, one in enumerate(wanted):
+        if stop.is_set():
+            return
         sop_class = one.held.sop_class_uid
         offered = [
             (context.context_id, context.transfer_syntax)
@@ -150,8 +163,11 @@ def _sub_operations(conversation: Conversation, wanted: Sequence[Outgoing]) -> I
         ]
         if not offered:
             yield Result(one, None, "no presentation context in which the asker is an SCP")
-        else:
+            continue
+        try:
             yield sending.store(association, number % 65535 + 1, offered, one)
+        except (CannotTranscode, DataSetError, ExchangeError) as error:
+            raise AssociationLost(f"an instance could not be read to its end: {error}") from error
 
 
 @dataclass(slots=True)
@@ -166,16 +182,19 @@ class _Progress:
     failed: list[str] = field(default_factory=list)
     reason: str = ""
 
-    def follow(self, results: Iterator[Result]) -> bool:
+    def follow(self, results: Iterator[Result], stop: threading.Event) -> bool:
         """Tell of each result; False once the asker has cancelled, and was told so.
 
-        Looked for before each sub-operation, the first one too.
+        Looked for before each sub-operation, the first one too; those that are under way by then
+        are waited for, and counted.
         """
         association = self.conversation.association
         number = self.message.command.message_id
         while self.remaining:
             if association.cancelled(number):
-                getattr(results, "close", lambda: None)()
+                stop.set()
+                for begun in results:
+                    self._count(begun)
                 self._send(status.CANCEL, remaining=self.remaining)
                 return False
             result = next(results, None)
@@ -213,7 +232,8 @@ class _Progress:
 
     def _send(self, code: int, *, remaining: int | None = None) -> None:
         context = self.message.context
-        listed = bool(self.failed) and code != status.PENDING
+        # Each final response but success names what failed, if only that nothing did (C.4.2.1.4).
+        listed = code not in {status.PENDING, status.SUCCESS}
         response = dimse.response(
             self.message.command,
             code,

@@ -9,7 +9,9 @@ from __future__ import annotations
 import queue
 import ssl
 import threading
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -88,7 +90,10 @@ def _coercion(one: Selected, receiver: str, now: datetime) -> Coercion | None:
 
 
 def address_of(entity: ApplicationEntity, *, calling: str, tls: ssl.SSLContext | None) -> Address:
-    """Where a registered entity listens; over TLS when it is bound to a certificate."""
+    """Where a registered entity listens; over TLS when it is bound to a certificate.
+
+    Never plain then: without `tls` there is no way to it.
+    """
     return Address(
         host=entity.address,
         port=entity.port or 0,
@@ -105,54 +110,93 @@ def send(
     *,
     originator: tuple[str, int] | None = None,
     parallel: int = 1,
+    stop: threading.Event | None = None,
     conduct: Conduct | None = None,
-) -> Iterator[Result]:
-    """Send all of `wanted`, over `parallel` associations, and tell of each when it is answered.
+) -> Generator[Result]:
+    """Send all of `wanted`, over up to `parallel` associations, and tell of each when answered.
 
-    `originator` is the AE title and Message ID of the C-MOVE-RQ that is served. An association that
-    breaks leaves the rest of its instances unanswered: each is told. Raises UpperLayerError when
-    the first association is not made. A caller that stops early ends the associations.
+    `originator` is the AE title and Message ID of the C-MOVE-RQ that is served. What an association
+    that breaks had in hand is unanswered; the rest is too when no other is left to send it. Once
+    `stop` is set nothing more is begun: what is under way is told, and then it ends. Raises
+    UpperLayerError when no association is made at all.
     """
-    if parallel <= 1 or len(wanted) < 2:
-        yield from _over_one(address, wanted, originator, conduct)
+    halt = stop or threading.Event()
+    told = 0
+    for batch, proposals in _batches(wanted):
+        waiting = deque(batch)
+        failure: UpperLayerError | None = None
+        # One alone after several: a receiver that is full may have turned all of them away.
+        for associations in dict.fromkeys((parallel, 1)):
+            if not waiting or halt.is_set():
+                break
+            with closing(
+                _shared(address, waiting, proposals, originator, associations, halt, conduct)
+            ) as results:
+                for result in results:
+                    if isinstance(result, Result):
+                        told += 1
+                        yield result
+                    else:
+                        failure = result
+        if halt.is_set():
+            return
+        if waiting:
+            if not told and failure is not None:
+                raise failure
+            told += len(waiting)
+            yield from (Result(one, None, str(failure)) for one in waiting)
+
+
+def _shared(
+    address: Address,
+    waiting: deque[Outgoing],
+    proposals: Sequence[Proposal],
+    originator: tuple[str, int] | None,
+    parallel: int,
+    halt: threading.Event,
+    conduct: Conduct | None,
+) -> Generator[Result | UpperLayerError]:
+    """Empty `waiting` over associations that take from it what comes next; and why one broke."""
+    associations = min(parallel, len(waiting))
+    if associations <= 1:
+        with closing(_over_one(address, waiting, proposals, originator, halt, conduct)) as results:
+            yield from results
         return
-    results: queue.Queue[Result | UpperLayerError | None] = queue.Queue()
-    stop = threading.Event()
+    told: queue.Queue[tuple[Result | UpperLayerError | None, threading.Event]] = queue.Queue()
 
-    def work(share: Sequence[Outgoing]) -> None:
+    def work() -> None:
+        heard = threading.Event()
         try:
-            for result in _over_one(address, share, originator, conduct):
-                results.put(result)
-                if stop.is_set():
-                    break
-        except UpperLayerError as error:
-            results.put(error)
+            for one in _over_one(address, waiting, proposals, originator, halt, conduct):
+                heard.clear()
+                told.put((one, heard))
+                # So that whoever is told can still halt before the next is begun.
+                heard.wait()
         finally:
-            results.put(None)
+            told.put((None, heard))
 
-    shares = [wanted[at::parallel] for at in range(min(parallel, len(wanted)))]
-    threads = [threading.Thread(target=work, args=(share,), name="sending") for share in shares]
+    threads = [threading.Thread(target=work, name="sending") for _ in range(associations)]
     for thread in threads:
         thread.start()
+    working = associations
     try:
-        working = len(threads)
-        told: set[int] = set()
-        failure: UpperLayerError | None = None
         while working:
-            match results.get():
-                case None:
-                    working -= 1
-                case Result() as result:
-                    told.add(id(result.outgoing))
-                    yield result
-                case error:
-                    failure = error
-        if failure is not None:
-            if not told:
-                raise failure
-            yield from (Result(one, None, str(failure)) for one in wanted if id(one) not in told)
+            one, heard = told.get()
+            if one is None:
+                working -= 1
+                continue
+            try:
+                yield one
+            finally:
+                heard.set()
+    except GeneratorExit:
+        halt.set()  # whoever asked has gone
+        while working:
+            one, heard = told.get()
+            heard.set()
+            working -= one is None
+        raise
     finally:
-        stop.set()
         for thread in threads:
             thread.join()
 
@@ -198,22 +242,37 @@ def _from(
 
 def _over_one(
     address: Address,
-    wanted: Sequence[Outgoing],
+    waiting: deque[Outgoing],
+    proposals: Sequence[Proposal],
     originator: tuple[str, int] | None,
+    halt: threading.Event,
     conduct: Conduct | None,
-) -> Iterator[Result]:
-    done = 0
-    try:
-        for batch, proposals in _batches(wanted):
+) -> Generator[Result | UpperLayerError]:
+    """Over one association, until nothing waits any more or it breaks, which is told last.
+
+    An instance that turns out to be unreadable half-way costs its association, and no other.
+    """
+    at: Outgoing | None = None
+    while waiting and not halt.is_set():
+        try:
             with requestor.connect(address, proposals, conduct=conduct) as association:
-                for one in batch:
-                    result = _stored(association, one, originator)
-                    done += 1
+                while not halt.is_set():
+                    try:
+                        at = waiting.popleft()
+                    except IndexError:
+                        break
+                    result = _stored(association, at, originator)
+                    at = None
                     yield result
-    except UpperLayerError as error:
-        if not done:
-            raise
-        yield from (Result(one, None, str(error)) for one in wanted[done:])
+        except (CannotTranscode, DataSetError, ExchangeError) as error:
+            if at is not None:
+                yield Result(at, None, str(error))
+                at = None
+        except UpperLayerError as error:
+            if at is not None:
+                yield Result(at, None, str(error))
+            yield error
+            return
 
 
 def _stored(association: Requested, one: Outgoing, originator: tuple[str, int] | None) -> Result:

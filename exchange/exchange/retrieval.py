@@ -10,7 +10,7 @@ from sqlalchemy import Select, func, select
 
 from exchange import query
 from exchange.access import Access, translated
-from exchange.errors import NotFound, TooBroad
+from exchange.errors import NotFound, TooBroad, Unavailable
 from exchange.policy import Action
 from exchange.query import Number, facts
 from exchange_storage.objects import ObjectStore
@@ -41,10 +41,13 @@ class Held:
     objects: ObjectStore
 
     def stream(self, start: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """Bytes of the object from `start`, in pieces. Raises Unavailable, also at a piece."""
+        """Bytes of the object from `start`, in pieces.
+
+        Raises Unavailable, also at a piece, and instead of an end that comes too early.
+        """
         with translated():
             pieces = self.objects.stream(self.key, start, length)
-        return _in_our_words(pieces)
+        return _in_our_words(pieces, self.size if not start and length is None else None)
 
     def read(self, start: int = 0, length: int | None = None) -> bytes:
         """The same bytes in one piece."""
@@ -212,9 +215,14 @@ def _held(access: Access, instance: Instance, study: str, series: str) -> Held:
     )
 
 
-def _in_our_words(pieces: Iterator[bytes]) -> Iterator[bytes]:
+def _in_our_words(pieces: Iterator[bytes], size: int | None) -> Iterator[bytes]:
+    left = size
     with translated():
-        yield from pieces
+        for piece in pieces:
+            left = left and left - len(piece)
+            yield piece
+    if left:
+        raise Unavailable("the object is not as long as what was received")
 
 
 def _primary(

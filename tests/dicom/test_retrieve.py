@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from caller import SUCCESS, Caller
+from caller import SUCCESS
 from images import ct, data_set
-from pydicom import Dataset, dcmread
+from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import (
     CTImageStorage,
@@ -25,158 +21,33 @@ from pydicom.uid import (
     MRImageStorage,
     RLELossless,
 )
-from pynetdicom import AE, build_role, evt
 from real_parts import free_port
 from region import ADMINISTRATOR, ID_CARD
+from retrieving import (
+    HEAD,
+    STUDY,
+    asked,
+    get,
+    known_at_two_hospitals,
+    listens,
+    move,
+    send,
+    workstation,
+)
 from serving import Served, serving
 
-from exchange import audit, consent, organizations
-from exchange.organizations import Entity
-from exchange_dicom import contexts, scu
+from exchange import audit, consent
+from exchange_dicom import scu
 from exchange_dicom.dimse import SubOperations
 from exchange_storage.search import Level
 
-CANCEL, UNKNOWN_DESTINATION, SOME_FAILED, NONE_DONE = 0xFE00, 0xA801, 0xB000, 0xA702
-STUDY, HEAD = "1.2.826.1", "1.2.826.1.1"
+UNKNOWN_DESTINATION, SOME_FAILED, NONE_DONE = 0xA801, 0xB000, 0xA702
 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     with serving(tmp_path) as made:
         yield made
-
-
-@dataclass
-class Workstation:
-    """A node of a hospital, by pynetdicom: receives what it is sent, and keeps who sent it."""
-
-    received: list[Dataset] = field(default_factory=list)
-    originators: list[tuple[str, int]] = field(default_factory=list)
-    answers: list[int] = field(default_factory=list)
-    port: int = 0
-
-    def store(self, event: Any) -> int:
-        self.originators.append(
-            (
-                str(event.request.MoveOriginatorApplicationEntityTitle or "").strip(),
-                int(event.request.MoveOriginatorMessageID or 0),
-            )
-        )
-        image = event.dataset
-        image.file_meta = event.file_meta
-        self.received.append(image)
-        return self.answers.pop(0) if self.answers else 0x0000
-
-
-@contextmanager
-def workstation(
-    title: str,
-    *syntaxes: str,
-    sop_classes: Sequence[str] = (CTImageStorage, MRImageStorage),
-) -> Iterator[Workstation]:
-    made = Workstation(port=free_port())
-    entity = AE(title)
-    for sop_class in sop_classes:
-        entity.add_supported_context(sop_class, list(syntaxes) or [ExplicitVRLittleEndian])
-    server = entity.start_server(
-        ("127.0.0.1", made.port), block=False, evt_handlers=[(evt.EVT_C_STORE, made.store)]
-    )
-    assert server is not None
-    try:
-        yield made
-    finally:
-        server.shutdown()
-
-
-def listens(served: Served, code: str, title: str, port: int) -> None:
-    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        organizations.add_entity(access, code, Entity(title=title, address="127.0.0.1", port=port))
-
-
-def send(served: Served, calling: str, *paths: Path) -> None:
-    """The hospital's PACS sends the files, byte for byte."""
-    for path in paths:
-        meta = dcmread(path, stop_before_pixels=True).file_meta
-        sop_class, syntax = str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
-        with Caller(served.port, (sop_class, (syntax,)), calling=calling) as pacs:
-            body = data_set(path.read_bytes())
-            answer = pacs.store(body, str(meta.MediaStorageSOPInstanceUID), sop_class)
-            assert answer.status == SUCCESS
-            pacs.release()
-
-
-def known_at_two_hospitals(served: Served, folder: Path, count: int = 3) -> list[Path]:
-    """One person is P1 at beicheng, which has images of her, and N7 at nanhu, by her ID card."""
-    theirs = [folder / f"{number}.dcm" for number in range(count)]
-    for number, path in enumerate(theirs):
-        ct(path, patient="P1", study=STUDY, series=HEAD, number=number + 1, card=ID_CARD)
-    own = folder / "own.dcm"
-    ct(own, patient="N7", study="1.2.826.2", card=ID_CARD)
-    send(served, "BEICHENG", *theirs)
-    send(served, "NANHU", own)
-    return theirs
-
-
-def asked(level: str, **keys: str) -> Dataset:
-    identifier = Dataset()
-    identifier.QueryRetrieveLevel = level
-    for keyword, value in keys.items():
-        with warnings.catch_warnings(action="ignore"):  # of a UID that is none
-            setattr(identifier, keyword, value)
-    return identifier
-
-
-@contextmanager
-def associated(served: Served, title: str, *models: str, **more: Any) -> Iterator[Any]:
-    entity = AE(title)
-    for model in models:
-        entity.add_requested_context(model)
-    for sop_class, syntax in more.pop("storage", ()):
-        entity.add_requested_context(sop_class, syntax)
-    association = entity.associate("127.0.0.1", served.port, ae_title="EXCHANGE", **more)
-    assert association.is_established
-    try:
-        yield association
-    finally:
-        association.release()
-
-
-def move(
-    served: Served,
-    title: str,
-    to: str,
-    identifier: Dataset,
-    model: str = contexts.PATIENT_ROOT_MOVE,
-) -> list[tuple[Dataset, Dataset | None]]:
-    with associated(served, title, model) as association:
-        return list(association.send_c_move(identifier, to, model))
-
-
-def get(
-    served: Served,
-    title: str,
-    identifier: Dataset,
-    *syntaxes: str,
-    sop_class: str = CTImageStorage,
-    role: bool = True,
-) -> tuple[list[tuple[Dataset, Dataset | None]], list[Dataset]]:
-    received: list[Dataset] = []
-
-    def keep(event: Any) -> int:
-        event.dataset.file_meta = event.file_meta
-        received.append(event.dataset)
-        return 0
-
-    with associated(
-        served,
-        title,
-        contexts.PATIENT_ROOT_GET,
-        storage=[(sop_class, one) for one in syntaxes or (ExplicitVRLittleEndian,)],
-        ext_neg=[build_role(sop_class, scp_role=True, scu_role=False)] if role else [],
-        evt_handlers=[(evt.EVT_C_STORE, keep)],
-    ) as association:
-        answers = list(association.send_c_get(identifier, contexts.PATIENT_ROOT_GET))
-    return answers, received
 
 
 # J3: under the asker's own number
@@ -334,25 +205,6 @@ def test_a_destination_that_does_not_answer_fails_all(served: Served, tmp_path: 
     assert final.NumberOfFailedSuboperations == 3
     assert listed is not None
     assert len(listed.FailedSOPInstanceUIDList) == 3
-
-
-def test_a_cancelled_retrieval_ends_before_the_next_image(served: Served, tmp_path: Path) -> None:
-    known_at_two_hospitals(served, tmp_path, 8)
-    with workstation("NANHU-WS") as ws:
-        listens(served, "nanhu", "NANHU-WS", ws.port)
-        with associated(served, "NANHU", contexts.PATIENT_ROOT_MOVE) as association:
-            answers = association.send_c_move(
-                asked("STUDY", PatientID="N7", StudyInstanceUID=STUDY),
-                "NANHU-WS",
-                contexts.PATIENT_ROOT_MOVE,
-                msg_id=7,
-            )
-            told = [next(answers)[0]]
-            association.send_c_cancel(7, query_model=contexts.PATIENT_ROOT_MOVE)
-            told += [status for status, _ in answers]
-    assert told[-1].Status in {CANCEL, SUCCESS}  # it may have come too late
-    if told[-1].Status == CANCEL:
-        assert told[-1].NumberOfRemainingSuboperations == 8 - len(ws.received)
 
 
 def test_without_the_scp_role_nothing_comes_by_c_get(served: Served, tmp_path: Path) -> None:

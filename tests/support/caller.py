@@ -22,6 +22,7 @@ from exchange_dicom.pdu import (
     ContextResult,
     PDUType,
     ProposedContext,
+    RoleSelection,
     UserInformation,
     p_data_header,
 )
@@ -59,6 +60,7 @@ class Caller:
         calling: str = "BEICHENG",
         called: str = "EXCHANGE",
         extended: Mapping[str, bytes] | None = None,
+        roles: Sequence[RoleSelection] = (),
     ) -> None:
         """Connect and ask for the association. Raises Hung when it is not accepted, OSError."""
         self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
@@ -73,7 +75,10 @@ class Caller:
                 for number, (abstract, syntaxes) in enumerate(proposed)
             ),
             user=UserInformation(
-                maximum_length=0, implementation_class_uid="1.2.3", extended=extended or {}
+                maximum_length=0,
+                implementation_class_uid="1.2.3",
+                extended=extended or {},
+                roles=tuple(roles),
             ),
         )
         try:

@@ -1,0 +1,316 @@
+"""C-MOVE and C-GET, one sub-operation at a time: contexts, associations, counts, cancels."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from caller import EXPLICIT, SUCCESS, Caller, Hung, calling, element, identifier, image, value
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
+from pydicom.filereader import read_dataset
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    MRImageStorage,
+    RLELossless,
+    generate_uid,
+)
+from pynetdicom import AllStoragePresentationContexts
+from real_parts import free_port
+from retrieving import (
+    STUDY,
+    asked,
+    known_at_two_hospitals,
+    listens,
+    move,
+    send,
+    workstation,
+)
+from serving import Served, serving
+from sqlalchemy import insert, select
+
+from exchange_dicom.contexts import PATIENT_ROOT_GET, PATIENT_ROOT_MOVE, STUDY_ROOT_MOVE
+from exchange_dicom.conversation import Limits
+from exchange_dicom.dimse import (
+    Command,
+    CommandField,
+    SubOperations,
+    cancel_request,
+    request,
+    response,
+)
+from exchange_dicom.pdu import COMMAND, LAST, Abort, RoleSelection
+from exchange_storage.records import Instance
+
+CANCEL, SOME_FAILED, NONE_DONE, PENDING = 0xFE00, 0xB000, 0xA702, 0xFF00
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with serving(tmp_path) as made:
+        yield made
+
+
+def of_one_patient(folder: Path) -> dict[str, Path]:
+    """A CT and the same MR in three transfer syntaxes, all of one patient and study."""
+    study, made = generate_uid(), {}
+    for name in ("CT_small", "MR_small", "MR_small_RLE", "MR_small_jp2klossless"):
+        one = dcmread(str(get_testdata_file(f"{name}.dcm")))
+        one.PatientID, one.StudyInstanceUID, one.SeriesInstanceUID = "P1", study, generate_uid()
+        one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        made[name] = folder / f"{name}.dcm"
+        one.save_as(made[name])
+    return made
+
+
+# Presentation contexts
+
+
+def test_one_association_has_a_context_for_everything_that_is_sent(
+    served: Served, tmp_path: Path
+) -> None:
+    files = of_one_patient(tmp_path)
+    send(served, "BEICHENG", *files.values())
+    with workstation("BEICHENG-WS", JPEG2000Lossless, ExplicitVRLittleEndian) as ws:
+        listens(served, "beicheng", "BEICHENG-WS", ws.port)
+        (*_, (final, _)) = move(served, "BEICHENG", "BEICHENG-WS", asked("PATIENT", PatientID="P1"))
+
+    assert (final.Status, final.NumberOfCompletedSuboperations) == (SUCCESS, 4)
+    assert len(set(ws.associations)) == 1
+    came = {one.SOPInstanceUID: one.file_meta.TransferSyntaxUID for one in ws.received}
+    assert [came[dcmread(path).SOPInstanceUID] for path in files.values()] == [
+        ExplicitVRLittleEndian,
+        ExplicitVRLittleEndian,
+        ExplicitVRLittleEndian,  # RLE is not taken: decompressed
+        JPEG2000Lossless,  # as it is kept
+    ]
+
+
+def test_what_the_destination_does_not_take_fails_alone_and_is_said(
+    served: Served, tmp_path: Path
+) -> None:
+    files = of_one_patient(tmp_path)
+    send(served, "BEICHENG", *files.values())
+    with workstation("BEICHENG-WS", RLELossless, sop_classes=[MRImageStorage]) as ws:
+        listens(served, "beicheng", "BEICHENG-WS", ws.port)
+        (*_, (final, listed)) = move(
+            served, "BEICHENG", "BEICHENG-WS", asked("PATIENT", PatientID="P1")
+        )
+
+    assert final.Status == SOME_FAILED
+    assert (final.NumberOfCompletedSuboperations, final.NumberOfFailedSuboperations) == (1, 3)
+    assert "NumberOfRemainingSuboperations" not in final
+    assert final.ErrorComment
+    assert [one.SOPInstanceUID for one in ws.received] == [
+        dcmread(files["MR_small_RLE"]).SOPInstanceUID
+    ]
+    assert listed is not None
+    assert "SpecificCharacterSet" not in listed
+    assert set(listed.FailedSOPInstanceUIDList) == {
+        dcmread(path).SOPInstanceUID for name, path in files.items() if name != "MR_small_RLE"
+    }
+
+
+def test_more_kinds_than_an_association_has_contexts_take_another(served: Served) -> None:
+    classes = [str(one.abstract_syntax) for one in AllStoragePresentationContexts[:70]]
+    with Caller(served.port, *((one, (EXPLICIT,)) for one in classes)) as pacs:
+        for number, one in enumerate(classes):
+            instance = f"1.4.{number}"
+            body = image(sop_class=one, instance=instance)
+            assert pacs.store(body, instance, one).status == SUCCESS
+        pacs.release()
+    with workstation("BEICHENG-WS", sop_classes=classes) as ws:
+        listens(served, "beicheng", "BEICHENG-WS", ws.port)
+        (*_, (final, _)) = move(served, "BEICHENG", "BEICHENG-WS", asked("PATIENT", PatientID="P1"))
+    assert (final.Status, final.NumberOfCompletedSuboperations) == (SUCCESS, 70)
+    assert len(set(ws.associations)) == 2
+
+
+# Parallel associations
+
+
+@pytest.mark.parametrize("allowed", [10, 1])
+def test_parallel_associations_share_the_work_also_where_some_are_rejected(
+    tmp_path: Path, allowed: int
+) -> None:
+    with serving(tmp_path, Limits(move_associations=3)) as served:
+        known_at_two_hospitals(served, tmp_path, 9)
+        everybody = threading.Barrier(3)
+        with workstation("NANHU-WS", associations=allowed) as ws:
+            if allowed > 1:  # each of the three has an image in hand at the same time
+                ws.meanwhile = lambda: (everybody.wait(20), None)[1]
+            listens(served, "nanhu", "NANHU-WS", ws.port)
+            answers = move(
+                served, "NANHU", "NANHU-WS", asked("STUDY", PatientID="N7", StudyInstanceUID=STUDY)
+            )
+    final, _ = answers[-1]
+    assert (final.Status, final.NumberOfCompletedSuboperations) == (SUCCESS, 9)
+    assert len({one.SOPInstanceUID for one in ws.received}) == len(ws.received) == 9
+    assert len(set(ws.associations)) == min(allowed, 3)
+    assert [one.NumberOfRemainingSuboperations for one, _ in answers[:-1]] == list(range(8, 0, -1))
+
+
+# Cancels
+
+
+def wanted(patient: str, *, destination: str = "", number: int = 7) -> tuple[bytes, bytes]:
+    """C-MOVE-RQ or C-GET-RQ for all of a patient, and its identifier."""
+    model = PATIENT_ROOT_MOVE if destination else PATIENT_ROOT_GET
+    command = request(
+        CommandField.C_MOVE_RQ if destination else CommandField.C_GET_RQ,
+        number,
+        model,
+        data_set_present=True,
+        move_destination=destination,
+    )
+    return command, identifier((0x00100020, "LO", patient), level="PATIENT")
+
+
+def final_of(asking: Caller) -> tuple[Command, list[str]]:
+    """The final response, and the UIDs it lists."""
+    while True:
+        command, body = asking.message()
+        if command.status != PENDING:
+            listed = read_dataset(io.BytesIO(body), is_implicit_VR=False, is_little_endian=True)
+            failed = listed.get("FailedSOPInstanceUIDList") or []
+            return command, [failed] if isinstance(failed, str) else list(failed)
+
+
+@pytest.mark.parametrize("associations", [1, 2])
+def test_a_move_that_is_called_off_ends_with_the_image_under_way(
+    tmp_path: Path, associations: int
+) -> None:
+    with serving(tmp_path, Limits(move_associations=associations)) as served:
+        known_at_two_hospitals(served, tmp_path, 12)
+        with (
+            workstation("NANHU-WS") as ws,
+            Caller(served.port, (PATIENT_ROOT_MOVE, (EXPLICIT,)), calling="NANHU") as asking,
+        ):
+            listens(served, "nanhu", "NANHU-WS", ws.port)
+            context, _ = asking.contexts[PATIENT_ROOT_MOVE]
+            called_off = threading.Barrier(associations)
+
+            def call_off() -> None:
+                if called_off.wait(20) == 0:
+                    asking.send(value(context, COMMAND | LAST, cancel_request(7)))
+                called_off.wait(20)
+
+            ws.meanwhile = call_off
+            command, body = wanted("N7", destination="NANHU-WS")
+            asking.send(value(context, COMMAND | LAST, command), value(context, LAST, body))
+            final, failed = final_of(asking)
+            asking.release()
+    done = len(ws.received)
+    assert final.status == CANCEL
+    assert done == associations
+    assert final.sub_operations == SubOperations(13 - done, completed=done)
+    assert failed == []
+
+
+def test_a_get_that_is_called_off_ends_with_the_image_under_way(
+    served: Served, tmp_path: Path
+) -> None:
+    known_at_two_hospitals(served, tmp_path, 5)
+    with Caller(
+        served.port,
+        (PATIENT_ROOT_GET, (EXPLICIT,)),
+        (CTImageStorage, (EXPLICIT,)),
+        calling="NANHU",
+        roles=[RoleSelection(CTImageStorage, scu=False, scp=True)],
+    ) as asking:
+        context, _ = asking.contexts[PATIENT_ROOT_GET]
+        images, _ = asking.contexts[CTImageStorage]
+        command, body = wanted("N7")
+        asking.send(value(context, COMMAND | LAST, command), value(context, LAST, body))
+        stored, _ = asking.message()
+        assert stored.command_field is CommandField.C_STORE_RQ
+        asking.send(
+            value(context, COMMAND | LAST, cancel_request(7)),
+            value(images, COMMAND | LAST, response(stored, SUCCESS)),
+        )
+        final, failed = final_of(asking)
+        asking.release()
+    assert final.status == CANCEL
+    assert final.sub_operations == SubOperations(5, completed=1)
+    assert failed == []
+
+
+def test_a_move_ends_with_its_asker(served: Served, tmp_path: Path) -> None:
+    known_at_two_hospitals(served, tmp_path, 12)
+    with workstation("NANHU-WS") as ws:
+        listens(served, "nanhu", "NANHU-WS", ws.port)
+        with Caller(served.port, (PATIENT_ROOT_MOVE, (EXPLICIT,)), calling="NANHU") as asking:
+            context, _ = asking.contexts[PATIENT_ROOT_MOVE]
+            ws.meanwhile = lambda: asking.send(Abort(0).encode())
+            command, body = wanted("N7", destination="NANHU-WS")
+            asking.send(value(context, COMMAND | LAST, command), value(context, LAST, body))
+            with suppress(Hung, OSError):
+                while True:
+                    asking.message()
+            ws.associations[0].join(20)
+    assert len(ws.received) == 1
+
+
+# What cannot be read, or counted
+
+
+def test_an_image_that_cannot_be_read_fails_alone(served: Served, tmp_path: Path) -> None:
+    paths = known_at_two_hospitals(served, tmp_path, 4)
+    gone, cut = (str(dcmread(path).SOPInstanceUID) for path in paths[1:3])
+    next((served.root / "objects").rglob(f"{gone}.*.dcm")).unlink()
+    damaged = next((served.root / "objects").rglob(f"{cut}.*.dcm"))
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    with workstation("NANHU-WS") as ws:
+        listens(served, "nanhu", "NANHU-WS", ws.port)
+        (*_, (final, listed)) = move(
+            served, "NANHU", "NANHU-WS", asked("STUDY", PatientID="N7", StudyInstanceUID=STUDY)
+        )
+    assert final.Status == SOME_FAILED
+    assert (final.NumberOfCompletedSuboperations, final.NumberOfFailedSuboperations) == (2, 2)
+    assert listed is not None
+    assert set(listed.FailedSOPInstanceUIDList) == {gone, cut}
+    assert len(ws.received) == 2
+
+
+def test_more_sub_operations_than_can_be_counted_are_told_as_the_most_that_can(
+    served: Served,
+) -> None:
+    count = 66_000
+    with calling(served.port) as pacs:
+        assert pacs.store(image(), "1.4.1").status == SUCCESS
+    with served.city.exchange.database.writing() as session:
+        kept = session.scalars(select(Instance)).one()
+        row = {
+            column.key: getattr(kept, column.key)
+            for column in Instance.__table__.columns
+            if column.key not in {"id", "sop_instance_uid"}
+        }
+        session.execute(
+            insert(Instance),
+            [row | {"sop_instance_uid": f"1.5.{number}"} for number in range(count - 1)],
+        )
+    listens(served, "beicheng", "BEICHENG-WS", free_port())  # where nobody listens
+    with Caller(served.port, (STUDY_ROOT_MOVE, (EXPLICIT,))) as asking:
+        context, _ = asking.contexts[STUDY_ROOT_MOVE]
+        command = request(
+            CommandField.C_MOVE_RQ,
+            1,
+            STUDY_ROOT_MOVE,
+            data_set_present=True,
+            move_destination="BEICHENG-WS",
+        )
+        study = element(0x0020000D, "UI", "1.2.1")
+        body = element(0x00080052, "CS", "STUDY") + study
+        asking.send(value(context, COMMAND | LAST, command), value(context, LAST, body))
+        final, failed = final_of(asking)
+        asking.release()
+    assert final.status == NONE_DONE
+    assert final.sub_operations == SubOperations(None, failed=65_535)
+    assert sum(len(uid) + 1 for uid in failed) <= 65_534
+    assert len(failed) > 5_000
