@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from pydicom.uid import UID
 
-from exchange import commitment, rejection
+from exchange import availability, commitment, rejection
 from exchange_dicom import contexts, identifier, performed, query, status, worklist
 from exchange_dicom.conversation import Limits
 from exchange_dicom.dimse import CommandField
@@ -50,9 +50,11 @@ def _overview() -> Iterator[str]:
         "certificate."
     )
     yield ""
+    roles = {uid: _roles(services) for uid, services in SERVICES.items()}
+    roles[contexts.INSTANCE_AVAILABILITY_NOTIFICATION] = "SCU (N-CREATE)"
     rows = [
-        [UID(uid).name, uid, _roles(services)]
-        for uid, services in sorted(SERVICES.items(), key=lambda one: (UID(one[0]).name, one[0]))
+        [UID(uid).name, uid, role]
+        for uid, role in sorted(roles.items(), key=lambda one: (UID(one[0]).name, one[0]))
     ]
     yield from _table(("SOP class", "UID", "Role"), rows)
     storage = len(contexts.STORAGE)
@@ -181,6 +183,16 @@ def _more() -> Iterator[str]:
     yield "### Modality Performed Procedure Step"
     yield ""
     yield from _table(("Required by N-CREATE",), [[one] for one in performed.REQUIRED])
+    yield ""
+    yield "### Instance Availability Notification"
+    yield ""
+    yield from _prose(
+        "Sent to the application entities of a hospital that are registered for it, when a study "
+        "of that hospital's has been quiet for a while, and again when more of it has come: all "
+        f"of its instances then, up to {availability.INSTANCES}, as ONLINE. Tried again for four "
+        "days. Referenced Performed Procedure Step Sequence has the step that told of the study, "
+        "if one alone did."
+    )
     yield ""
     yield "### Rejection notes"
     yield ""

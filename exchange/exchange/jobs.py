@@ -26,6 +26,8 @@ COMMIT = "commit"
 """Check a storage commitment (its number) and report it."""
 FORWARD = "forward"
 """Send a delivery (its number) to where its route leads."""
+NOTIFY = "notify"
+"""Tell a node (its number, a colon, the study's) what of a study can be fetched."""
 PRIORS = "priors"
 """Find what the performing hospital should have of an order's patient (the order's number)."""
 DESTROY = "destroy"
@@ -34,6 +36,10 @@ CHECKPOINT = "checkpoint"
 """Keep the signed head of the audit trail in the object store."""
 
 ATTEMPTS = 12
+ATTEMPTS_AT_OTHERS = 96
+"""Of what somebody else's node has to take: the last ones an hour apart, four days in all, so that
+a PACS that is down over a long weekend gets everything when it is up again."""
+AT_OTHERS = frozenset({COMMIT, FORWARD, NOTIFY})
 LEASE = timedelta(minutes=10)
 """How long a worker has for one job before another takes it over."""
 
@@ -141,6 +147,7 @@ def fail(database: Database, claimed: Claim, error: str) -> None:
     `error` is kept for operators; it must not hold patient data.
     """
     attempts = claimed.attempts + 1
+    most = ATTEMPTS_AT_OTHERS if claimed.kind in AT_OTHERS else ATTEMPTS
     pause = timedelta(seconds=min(2**attempts, 3600))
     with database.writing() as session:
         session.execute(
@@ -149,7 +156,7 @@ def fail(database: Database, claimed: Claim, error: str) -> None:
             .values(
                 attempts=attempts,
                 # Whoever asked meanwhile may have brought what the work was lacking.
-                dead=Job.asked == claimed.asked if attempts >= ATTEMPTS else False,
+                dead=Job.asked == claimed.asked if attempts >= most else False,
                 due=datetime.now(UTC) + pause,
                 leased_until=None,
                 last_error=error[:4000],

@@ -41,6 +41,8 @@ class Entity:
     certificate_fingerprint: str = ""
     receives_priors: bool = False
     """Whether what other hospitals have of a patient is sent here before a visit."""
+    told_of_availability: bool = False
+    """Whether it is told what of the hospital's own studies can be fetched."""
 
     @classmethod
     def parse(cls, text: str) -> Entity:
@@ -453,6 +455,7 @@ def _add(session: Session, organization: int, entity: Entity) -> None:
             port=entity.port,
             certificate_fingerprint=entity.certificate_fingerprint,
             receives_priors=entity.receives_priors,
+            told_of_availability=entity.told_of_availability,
         )
     )
 

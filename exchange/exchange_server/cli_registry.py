@@ -105,8 +105,20 @@ def add_entity(
     priors: Annotated[
         bool, typer.Option("--priors", help=say("接收既往检查", "Priors are sent here"))
     ] = False,
+    availability: Annotated[
+        bool,
+        typer.Option(
+            "--availability",
+            help=say(
+                "通知可调阅的实例（IAN）",
+                "It is told what can be fetched (Instance Availability Notification)",
+            ),
+        ),
+    ] = False,
 ) -> None:
-    entity = replace(organizations.Entity.parse(ae), receives_priors=priors)
+    entity = replace(
+        organizations.Entity.parse(ae), receives_priors=priors, told_of_availability=availability
+    )
     with terminal.acting() as access:
         organizations.add_entity(access, code, entity)
     terminal.done(f"已登记 {ae}", f"Registered {ae}")

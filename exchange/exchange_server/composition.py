@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from alembic.util import CommandError
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from exchange import audit, conflicts, identity, jobs, routing
+from exchange import audit, availability, conflicts, identity, jobs, routing
 from exchange.access import Exchange
 from exchange.errors import Invalid, Unavailable
 from exchange_server.keys import TokenKeys, audit_key, make_keys, page_key
@@ -193,6 +193,7 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
     """A worker that knows every kind of job."""
     from exchange_dicom import commitment
     from exchange_dicom.forward import deliver
+    from exchange_dicom.notification import notify
     from exchange_fhir.refresh import refresh
     from exchange_server.worker import WORKER, Worker
 
@@ -207,6 +208,8 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
             refresh(access, int(study), timezone=timezone)
         with exchange.on_behalf_of(WORKER) as access:
             routing.plan(access, int(study))
+        with exchange.on_behalf_of(WORKER) as access:
+            availability.plan(access, int(study))
 
     def checkpoint(exchange: Exchange, _: str) -> None:
         with exchange.on_behalf_of(WORKER) as access:
@@ -217,6 +220,9 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
 
     def commit(exchange: Exchange, number: str) -> None:
         commitment.report(exchange, WORKER, int(number), calling=settings.ae_title, tls=client_tls)
+
+    def tell(exchange: Exchange, subject: str) -> None:
+        notify(exchange, WORKER, subject, calling=settings.ae_title, tls=client_tls)
 
     def forward(exchange: Exchange, number: str) -> None:
         deliver(
@@ -242,6 +248,7 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
         jobs.CHECKPOINT: checkpoint,
         jobs.COMMIT: commit,
         jobs.FORWARD: forward,
+        jobs.NOTIFY: tell,
         jobs.PRIORS: priors,
         jobs.DESTROY: destroy,
     }

@@ -49,6 +49,8 @@ class ApplicationEntity(Record):
     """SHA-256 of the DER certificate that it must show; "" when its address is enough."""
     receives_priors: Mapped[bool] = mapped_column(default=False, server_default=false())
     """Whether what other hospitals have of a patient is sent here before a visit."""
+    told_of_availability: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether it is told what of the hospital's own studies can be fetched (PS3.4 annex R)."""
 
 
 class Agreement(Record):

@@ -1,0 +1,129 @@
+"""Availability: a hospital's nodes are told what of its studies can be fetched (PS3.4 annex R).
+
+Told are the nodes that are registered for it, of their own hospital's studies, when one is quiet
+and again when more of it has come. What another hospital has is found by asking, where it is
+decided who may know.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from exchange import jobs, organizations
+from exchange.access import Access
+from exchange.policy import Action
+from exchange_storage.records import (
+    ApplicationEntity,
+    Instance,
+    Patient,
+    PerformedStep,
+    Series,
+    Study,
+)
+
+INSTANCES = 50_000
+"""Instances of which one notification tells, at most: the first ones of the study."""
+
+Reference = tuple[str, str]
+"""SOP Class UID and SOP Instance UID."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notification:
+    """What a node is told of a study: the instances of each series."""
+
+    uid: str
+    """The same whenever the same is told again, so that a receiver knows it."""
+    entity: ApplicationEntity
+    study_instance_uid: str
+    series: Mapping[str, Sequence[Reference]]
+    step: str
+    """SOP Instance UID of the performed procedure step that made the study; "" if there is not
+    exactly one."""
+
+
+def plan(access: Access, study: int) -> int:
+    """Have the nodes told of a study that is quiet now, by its row number; returns how many.
+
+    Raises Refused.
+    """
+    access.require(Action.FORWARD)
+    told = [
+        entity
+        for entity in access.session.scalars(
+            select(ApplicationEntity)
+            .join(Patient, Patient.organization_id == ApplicationEntity.organization_id)
+            .join(Study, Study.patient_id == Patient.id)
+            .where(Study.id == study, ApplicationEntity.told_of_availability)
+        )
+        if organizations.can_be_called(entity)
+    ]
+    if not told:
+        return 0
+
+    def unit(session: Session) -> None:
+        for entity in told:
+            jobs.ask(session, jobs.NOTIFY, f"{entity.id}:{study}", access.now)
+
+    access.write(unit)
+    return len(told)
+
+
+def notification(access: Access, subject: str) -> Notification | None:
+    """What a job of the subject that `plan` gave it is to tell now; None if that is nothing.
+
+    Raises Refused.
+    """
+    access.require(Action.FORWARD)
+    entity_id, _, study_id = subject.partition(":")
+    entity = access.session.get(ApplicationEntity, int(entity_id))
+    found = access.session.execute(
+        select(Study, Patient)
+        .join(Patient, Patient.id == Study.patient_id)
+        .where(Study.id == int(study_id))
+    ).one_or_none()
+    if entity is None or found is None or not entity.told_of_availability:
+        return None
+    if found.Patient.organization_id != entity.organization_id:
+        return None
+    study = found.Study
+    kept = access.session.execute(
+        select(Series.series_instance_uid, Instance.sop_class_uid, Instance.sop_instance_uid)
+        .join(Series, Series.id == Instance.series_id)
+        .where(Series.study_id == study.id, Instance.is_primary)
+        .order_by(Series.id, Instance.id)
+        .limit(INSTANCES)
+    ).all()
+    if not kept:
+        return None
+    series: dict[str, list[Reference]] = {}
+    for uid, sop_class, instance in kept:
+        series.setdefault(uid, []).append((sop_class, instance))
+    steps = access.session.scalars(
+        select(PerformedStep.sop_instance_uid)
+        .where(
+            PerformedStep.organization_id == entity.organization_id,
+            PerformedStep.study_instance_uid == study.study_instance_uid,
+        )
+        .limit(2)
+    ).all()
+    access.note(
+        Action.FORWARD,
+        reason="availability",
+        patient=found.Patient.id,
+        study=study.study_instance_uid,
+        detail={"to": entity.title, "instances": len(kept)},
+    )
+    about = f"{entity.id} {study.study_instance_uid} {study.revision}"
+    return Notification(
+        uid=f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, about).int}",
+        entity=entity,
+        study_instance_uid=study.study_instance_uid,
+        series=series,
+        step=steps[0] if len(steps) == 1 else "",
+    )
