@@ -508,7 +508,9 @@ def _decode_value(vr: str, value: bytes) -> Value | None:
             )
             return tags if len(value) % 4 == 0 else None
         case "LO":
-            return value.decode("ascii", "replace").strip("\0 ")
+            # A comment ends up before people and in databases: escapes and NULs do not.
+            told = value.decode("ascii", "replace")
+            return "".join(c if c.isprintable() else " " for c in told).strip()
         case _:
             text = value.decode("latin-1").strip("\0 ")
             return text if text.isascii() and text.isprintable() else None

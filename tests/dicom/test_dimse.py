@@ -227,6 +227,12 @@ def test_a_comment_is_cut_to_what_an_lo_holds() -> None:
     assert answer.elements[Element.OFFENDING_ELEMENT] == (0x00080018,)
 
 
+def test_a_comment_that_would_move_the_readers_cursor_is_only_text() -> None:
+    said = response(store(), OUT_OF_RESOURCES, error_comment="no room at this node.")
+    said = said.replace(b"no room at", b"no\x1b[2Jm\0at")
+    assert Command.decode(said).error_comment == "no [2Jm at this node."
+
+
 def test_an_answer_cannot_say_what_its_message_has_no_element_for() -> None:
     with pytest.raises(ValueError, match="NUMBER_OF_COMPLETED"):
         response(store(), SUCCESS, sub_operations=SubOperations(None))
