@@ -1,0 +1,71 @@
+"""Whatever arrives is read or refused: a share of `tests/fuzz`, other inputs each day.
+
+A million inputs are for `python tests/fuzz/fuzz.py`, by hand.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fuzz import feed, watched
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from live import converse
+from targets import Target, Wire, targets
+
+INPUTS = 250
+"""Of each target."""
+
+CONVERSATIONS = 240
+
+MEMORY = 24 << 20
+"""Bytes that no input may take: the largest is 128 KB, a deflated one may say a thousandfold."""
+
+SEED = dt.datetime.now(dt.UTC).toordinal()
+
+
+@pytest.fixture(scope="module")
+def everything() -> Iterator[list[Target]]:
+    with Wire() as wire:
+        yield targets(wire)
+
+
+def test_damaged_bytes_are_read_or_refused_in_time_and_in_little_memory(
+    everything: list[Target],
+) -> None:
+    tracemalloc.start()
+    try:
+        with watched() as arm:
+            outcomes = [feed(target, SEED, range(INPUTS), arm) for target in everything]
+        assert tracemalloc.get_traced_memory()[1] < MEMORY
+    finally:
+        tracemalloc.stop()
+    assert [str(one) for outcome in outcomes for one in outcome.found] == [], f"seed {SEED}"
+    for outcome in outcomes:  # or it would not be the readers that are tested
+        assert outcome.read, outcome
+        assert outcome.refused, outcome
+
+
+@given(st.data(), st.binary(max_size=400))
+@settings(
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_noise_is_read_or_refused_by_everything_that_listens(
+    everything: list[Target], data: st.DataObject, noise: bytes
+) -> None:
+    target = data.draw(st.sampled_from(everything))
+    try:
+        target.read(noise)
+    except target.declared:
+        return
+
+
+def test_a_node_is_as_well_as_ever_after_hundreds_of_damaged_conversations(
+    tmp_path: Path,
+) -> None:
+    found = converse(tmp_path, CONVERSATIONS, SEED, lambda _: None)
+    assert [str(one) for one in found] == [], f"seed {SEED}"
