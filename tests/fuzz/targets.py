@@ -36,8 +36,8 @@ from exchange_dicom.association import Association
 from exchange_dicom.character_sets import determine
 from exchange_dicom.contexts import FIND_LEVELS
 from exchange_dicom.dimse import CommandField, MalformedCommand
-from exchange_dicom.find import Identifier
 from exchange_dicom.header import DataSetError
+from exchange_dicom.identifier import Identifier
 from exchange_dicom.negotiation import Accepted, Conduct, Peer, TransferSyntaxes, select_contexts
 from exchange_dicom.pdu import (
     COMMAND,
@@ -61,6 +61,7 @@ from exchange_dicom.pdu import (
 )
 from exchange_dicom.requestor import Requested
 from exchange_dicom.states import AssociationEnded, TimedOut
+from exchange_storage.search import Level
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
@@ -154,7 +155,15 @@ COMMANDS = (
     dimse.stored(dimse.Command.decode(store_request(1, CT, "1.4.1"))),
 )
 
-KEYS = identifier((0x00100010, "PN", "Wang*=王*"), (0x00100020, "LO", "P1"), (0x0020000D, "UI", ""))
+KEYS = tuple(
+    identifier(
+        (0x00080005, "CS", declared),
+        (0x00100010, "PN", "Wang*=王*"),
+        (0x00100020, "LO", "P1"),
+        (0x0020000D, "UI", ""),
+    )
+    for declared in ("ISO_IR 192", "GB18030", "\\ISO 2022 IR 58", "")
+)
 
 
 def pdu_body(pdu: bytes) -> bytes:
@@ -217,8 +226,11 @@ def read_elements(body: bytes, transfer_syntax_uid: str) -> None:
 
 
 def read_identifier(raw: bytes, transfer_syntax_uid: str) -> None:
-    """Read the identifier of a C-FIND or C-MOVE."""
+    """Read the identifier of a C-FIND or C-MOVE, and answer it in what its asker reads."""
     asked = Identifier.read(raw, transfer_syntax_uid)
+    explicit = transfer_syntax_uid == EXPLICIT
+    answer = asked.answer(ANSWER, Level.STUDY, "EXCHANGE", explicit=explicit)
+    list(data_set.elements(answer, transfer_syntax_uid))
     asked.level(FIND_LEVELS[STUDY_FIND], relational=False)
 
 
@@ -294,6 +306,12 @@ class Wire:
                 association.close()
 
 
+ANSWER = {
+    "PatientName": "Wang^XiaoDong=王^小东",
+    "PatientID": "P1",
+    "StudyInstanceUID": "1.2.1",
+    "ModalitiesInStudy": "CT",
+}
 PEER = Peer(IPv4Address("127.0.0.1"), 11112)
 IMAGE = image()
 
@@ -318,7 +336,7 @@ def conversation() -> bytes:
             value(1, LAST, IMAGE[500:]),
             value(3, COMMAND, COMMANDS[1][:40]),
             value(3, COMMAND | LAST, COMMANDS[1][40:]),
-            value(3, LAST, KEYS),
+            value(3, LAST, KEYS[0]),
             value(3, COMMAND | LAST, dimse.cancel_request(2)),
             value(5, COMMAND | LAST, dimse.request(CommandField.C_ECHO_RQ, 3, VERIFICATION)),
             RELEASE_RQ,
@@ -428,7 +446,7 @@ def targets(wire: Wire) -> list[Target]:
     made += [
         Target(
             f"{name} identifiers",
-            [KEYS] if uid == EXPLICIT else [as_implicit(KEYS)],
+            KEYS if uid == EXPLICIT else [as_implicit(one) for one in KEYS],
             partial(read_identifier, transfer_syntax_uid=uid),
             (Invalid,),
         )
