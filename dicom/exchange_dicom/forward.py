@@ -1,18 +1,25 @@
-"""Deliveries to other nodes: by C-STORE, or by STOW-RS (PS3.18 section 10.5)."""
+"""Deliveries to other nodes: by C-STORE, or by STOW-RS (PS3.18 section 10.5).
+
+A DICOMweb service that asks who calls gets what a file in the form of netrc says for its host: a
+login and password by HTTP Basic, or the password as a bearer token where the login is ``bearer``.
+"""
 
 from __future__ import annotations
 
+import netrc
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import urllib3
 
-from exchange import routing
+from exchange import deliveries
 from exchange.access import Exchange
+from exchange.deliveries import Parcel
 from exchange.errors import Unavailable
 from exchange.policy import Requester
-from exchange.routing import Parcel
 from exchange_dicom import multipart, sending
 from exchange_dicom.media_types import DICOM, MULTIPART
 from exchange_dicom.pdu import UpperLayerError
@@ -27,6 +34,45 @@ STOW = 20
 CONNECT_SECONDS, READ_SECONDS = 10.0, 300.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """How the exchange shows itself to DICOMweb services, and whom it believes."""
+
+    netrc: Path | None = None
+    """File with a login for each host; read at each delivery, so that a new one counts at once."""
+    ca: Path | None = None
+    """PEM certificates of a CA that is trusted beside those of the system."""
+
+    def headers(self, host: str) -> Mapping[str, str]:
+        """The header that says to `host` who calls; none where the file has no login for it.
+
+        Raises Unavailable when the file cannot be read.
+        """
+        if self.netrc is None:
+            return {}
+        try:
+            found = netrc.netrc(self.netrc).authenticators(host)
+        except (OSError, netrc.NetrcParseError) as error:
+            raise Unavailable(
+                f"the logins of DICOMweb services cannot be read: {type(error).__name__}"
+            ) from error
+        match found:
+            case None:
+                return {}
+            case ("bearer", _, password):
+                return {"Authorization": f"Bearer {password}"}
+            case (login, _, password):
+                return urllib3.make_headers(basic_auth=f"{login}:{password}")
+
+
+NOBODY = Credentials()
+"""Neither a login nor a CA of one's own."""
+
+
+class Unanswered(Unavailable):
+    """The destination did not answer at all."""
+
+
 def deliver(
     exchange: Exchange,
     requester: Requester,
@@ -35,6 +81,7 @@ def deliver(
     calling: str,
     timezone: ZoneInfo,
     tls: ssl.SSLContext | None = None,
+    credentials: Credentials = NOBODY,
 ) -> None:
     """Send what a delivery has not sent yet, on behalf of the worker `requester`.
 
@@ -42,7 +89,7 @@ def deliver(
     it took is noted, and the job tries the rest again.
     """
     with exchange.on_behalf_of(requester) as access:
-        parcel = routing.parcel(access, number, timezone=timezone)
+        parcel = deliveries.parcel(access, number, timezone=timezone)
     if parcel is None:
         return
     wanted = [
@@ -55,14 +102,25 @@ def deliver(
     failed = 0
     reason = ""
     taken: list[str] = []
-    for one, stored, why in _sent(parcel, wanted, calling, tls):
-        if stored:
-            taken.append(one.held.key)
-        else:
-            failed, reason = failed + 1, why
-        if len(taken) >= CHUNK:
-            _note(exchange, requester, number, taken, complete=False)
-            taken = []
+    sent = (
+        _sent(parcel, wanted, calling, tls)
+        if parcel.entity is not None
+        else _stowed(parcel.url, wanted, credentials)
+    )
+    try:
+        for one, stored, why in sent:
+            if stored:
+                taken.append(one.held.key)
+            else:
+                failed, reason = failed + 1, why
+            if len(taken) >= CHUNK:
+                _note(exchange, requester, number, taken, complete=False)
+                taken = []
+    except Unanswered:
+        _note(exchange, requester, number, taken, complete=False)
+        with exchange.on_behalf_of(requester) as access:
+            deliveries.unanswered(access, number)
+        raise
     _note(exchange, requester, number, taken, complete=not failed)
     if failed:
         raise Unavailable(f"{failed} instances were not taken: {reason}")
@@ -72,16 +130,13 @@ def _note(
     exchange: Exchange, requester: Requester, number: int, keys: Sequence[str], *, complete: bool
 ) -> None:
     with exchange.on_behalf_of(requester) as access:
-        routing.confirmed(access, number, keys, complete=complete)
+        deliveries.confirmed(access, number, keys, complete=complete)
 
 
 def _sent(
     parcel: Parcel, wanted: Sequence[Outgoing], calling: str, tls: ssl.SSLContext | None
 ) -> Iterator[tuple[Outgoing, bool, str]]:
-    if not wanted:
-        return
-    if parcel.entity is None:
-        yield from _stowed(parcel.url, wanted)
+    if parcel.entity is None or not wanted:
         return
     address = sending.address_of(parcel.entity, calling=calling, tls=tls)
     try:
@@ -89,11 +144,15 @@ def _sent(
             told = f"{result.status:04X}" if result.status is not None else result.reason
             yield result.outgoing, result.stored, told
     except UpperLayerError as error:
-        raise Unavailable(str(error)) from error
+        raise Unanswered(str(error)) from error
 
 
-def _stowed(url: str, wanted: Sequence[Outgoing]) -> Iterator[tuple[Outgoing, bool, str]]:
-    with urllib3.PoolManager(retries=False) as pool:
+def _stowed(
+    url: str, wanted: Sequence[Outgoing], credentials: Credentials
+) -> Iterator[tuple[Outgoing, bool, str]]:
+    known = credentials.headers(urllib3.util.parse_url(url).hostname or "")
+    ca = str(credentials.ca) if credentials.ca is not None else None
+    with urllib3.PoolManager(retries=False, ca_certs=ca) as pool:
         for at in range(0, len(wanted), STOW):
             some = wanted[at : at + STOW]
             boundary = multipart.new_boundary()
@@ -103,14 +162,16 @@ def _stowed(url: str, wanted: Sequence[Outgoing]) -> Iterator[tuple[Outgoing, bo
                     f"{url}/studies",
                     body=_body(some, boundary),
                     headers={
+                        **known,
                         "Content-Type": f'{MULTIPART}; type="{DICOM}"; boundary={boundary}',
+                        "Content-Length": str(_length(some, boundary)),
                         "Accept": "application/dicom+json",
                     },
                     timeout=urllib3.Timeout(CONNECT_SECONDS, READ_SECONDS),
                     redirect=False,
                 )
-            except urllib3.exceptions.HTTPError as error:
-                raise Unavailable(
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                raise Unanswered(
                     f"the DICOMweb service does not answer: {type(error).__name__}"
                 ) from error
             refused = _refused(answer) if answer.status in {200, 202, 409} else None
@@ -119,12 +180,26 @@ def _stowed(url: str, wanted: Sequence[Outgoing]) -> Iterator[tuple[Outgoing, bo
                 yield one, stored, f"HTTP {answer.status}"
 
 
+def _head(boundary: str) -> bytes:
+    return f"--{boundary}\r\nContent-Type: {DICOM}\r\n\r\n".encode()
+
+
+def _end(boundary: str) -> bytes:
+    return f"--{boundary}--\r\n".encode()
+
+
+def _length(wanted: Sequence[Outgoing], boundary: str) -> int:
+    """Bytes of the body: not every server takes one whose length it is not told."""
+    between = len(_head(boundary)) + len(b"\r\n")
+    return sum(one.held.size + between for one in wanted) + len(_end(boundary))
+
+
 def _body(wanted: Sequence[Outgoing], boundary: str) -> Iterator[bytes]:
     for one in wanted:
-        yield f"--{boundary}\r\nContent-Type: {DICOM}\r\n\r\n".encode()
+        yield _head(boundary)
         yield from one.held.stream()
         yield b"\r\n"
-    yield f"--{boundary}--\r\n".encode()
+    yield _end(boundary)
 
 
 def _refused(answer: urllib3.BaseHTTPResponse) -> set[str] | None:

@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
+from exchange import jobs, priors
 from exchange.access import Access
 from exchange.policy import Action
 from exchange_storage.records import Link, Patient, PatientIdentifier, Person
@@ -115,6 +116,8 @@ def link_by_card(access: Access, session: Session, patient: Patient) -> Person |
     session.execute(
         update(Patient).where(Patient.person_id == person.id).values(changed=access.now)
     )
+    for order in priors.awaiting(session, person.id):
+        jobs.ask(session, jobs.PRIORS, str(order), access.now)
     access.note(Action.LINK, patient=patient.id, detail={"person": person.id, "decision": "link"})
     return person
 

@@ -10,7 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Executable, and_, case, delete, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    SQLColumnExpression,
+    String,
+    and_,
+    case,
+    cast,
+    delete,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -102,6 +115,11 @@ def ask(session: Session, kind: str, subject: str, due: datetime) -> None:
     )
 
 
+def of(kind: str, number: SQLColumnExpression[int]) -> ColumnElement[bool]:
+    """Whether a job is of this kind and about the row with this number, in SQL."""
+    return and_(Job.kind == kind, Job.subject == cast(number, String))
+
+
 def claim(database: Database, kinds: Sequence[str], limit: int = 16) -> list[Claim]:
     """Take up to `limit` jobs that are due, the most overdue first, for `LEASE`."""
     now = datetime.now(UTC)
@@ -120,6 +138,16 @@ def claim(database: Database, kinds: Sequence[str], limit: int = 16) -> list[Cla
         for job in jobs:
             job.leased_until = now + LEASE
         return [Claim(job.id, job.kind, job.subject, job.asked, job.attempts) for job in jobs]
+
+
+def renew(database: Database, claimed: Sequence[int]) -> None:
+    """The jobs with these row numbers take longer than a lease: nobody else may take them yet."""
+    with database.writing() as session:
+        session.execute(
+            update(Job)
+            .where(Job.id.in_(claimed), Job.leased_until.is_not(None))
+            .values(leased_until=datetime.now(UTC) + LEASE)
+        )
 
 
 def finish(database: Database, claimed: Claim) -> None:

@@ -10,14 +10,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from exchange import refusals
 from exchange.access import Access, Exchange
 from exchange.errors import Invalid, NotFound
 from exchange.policy import SHARING, Action, Purpose, Requester, Role, shares
-from exchange_storage.records import Agreement, ApplicationEntity, Organization
+from exchange_storage.records import (
+    Agreement,
+    ApplicationEntity,
+    Delivered,
+    Delivery,
+    Organization,
+    Route,
+)
 
 _CREDIT_ALPHABET = "0123456789ABCDEFGHJKLMNPQRTUWXY"
 _CREDIT_WEIGHTS = (1, 3, 9, 27, 19, 26, 16, 17, 20, 29, 25, 13, 8, 24, 10, 30, 28)
@@ -148,8 +155,8 @@ def add_entity(access: Access, code: str, entity: Entity) -> None:
 def remove_entity(access: Access, code: str, entity: Entity) -> None:
     """Remove the hospital's application entity of this title and address.
 
-    It is nobody from its next association on; one that is open goes on to its end.
-    Raises Refused, NotFound.
+    It is nobody from its next association on; one that is open goes on to its end. Priors that were
+    on their way to it are not sent. Raises Refused, NotFound, Invalid while a route leads there.
     """
     about = {"code": code, "title": entity.title, "address": entity.address}
     access.require(Action.ADMINISTER, detail=about)
@@ -165,10 +172,27 @@ def remove_entity(access: Access, code: str, entity: Entity) -> None:
         if not found:
             raise NotFound("this hospital has no such application entity at this address")
         for one in found:
+            _nothing_goes_there(session, one)
             session.delete(one)
         access.note(Action.ADMINISTER, reason="application entity removed", detail=about)
 
     access.write(unit)
+
+
+def _nothing_goes_there(session: Session, entity: ApplicationEntity) -> None:
+    """No delivery of priors leads to the entity any more. Raises Invalid while a route does."""
+    routes = session.execute(
+        select(Organization.code, Route.name)
+        .join(Organization, Organization.id == Route.organization_id)
+        .where(Route.entity_id == entity.id)
+        .order_by(Organization.code, Route.name)
+    ).all()
+    if routes:
+        named = ", ".join(f"{name} of {code}" for code, name in routes)
+        raise Invalid(f"routes lead there: {named}; `exchange route remove` comes first")
+    priors = select(Delivery.id).where(Delivery.entity_id == entity.id)
+    session.execute(delete(Delivered).where(Delivered.delivery_id.in_(priors)))
+    session.execute(delete(Delivery).where(Delivery.entity_id == entity.id))
 
 
 def join_agreement(access: Access, code: str) -> None:

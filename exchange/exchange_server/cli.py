@@ -32,8 +32,9 @@ from exchange_server.cli_lifecycle import (
     retention_commands,
 )
 from exchange_server.cli_network import network_commands
-from exchange_server.cli_orders import order_commands, route_commands, show_ledger
+from exchange_server.cli_orders import order_commands, show_ledger
 from exchange_server.cli_registry import consent_commands, organization_commands, user_commands
+from exchange_server.cli_routes import route_commands
 from exchange_server.settings import Settings, host_port
 from exchange_server.words import say
 from exchange_storage.records import Organization

@@ -1,4 +1,4 @@
-"""The commands for orders, routes and the completeness ledger."""
+"""The commands for orders and the completeness ledger."""
 
 import json
 from dataclasses import asdict
@@ -8,13 +8,12 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from exchange import ledger, orders, routing
+from exchange import ledger, orders
 from exchange.errors import Invalid
 from exchange_server import settings, terminal
 from exchange_server.words import say
 
 order_commands = typer.Typer(no_args_is_help=True, help=say("检查申请与工作列表", "Imaging orders"))
-route_commands = typer.Typer(no_args_is_help=True, help=say("转发规则", "Routes to other nodes"))
 
 _Organization = Annotated[
     str, typer.Option("--organization", help=say("医院代码", "Code of the hospital"))
@@ -106,93 +105,6 @@ def cancel_order(organization: _Organization, step: _Step) -> None:
     with terminal.acting() as access:
         orders.cancel(access, step, organization=organization)
     terminal.done(f"已取消 {step}", f"{step} is canceled")
-
-
-@route_commands.command("add", help=say("添加转发规则", "Add a route"))
-def add_route(
-    name: Annotated[str, typer.Argument(help=say("规则名", "A name for it"))],
-    organization: _Organization,
-    to: Annotated[
-        str,
-        typer.Option(
-            metavar="[CODE:]TITLE",
-            help=say("目的节点", "The node, of another hospital by its code"),
-        ),
-    ] = "",
-    url: Annotated[str, typer.Option(help=say("DICOMweb 地址", "Or a DICOMweb service"))] = "",
-    modality: Annotated[str, typer.Option(help=say("设备类型", "Only of this modality"))] = "",
-    body_part: Annotated[str, typer.Option(help=say("部位", "Only of this body part"))] = "",
-    source: Annotated[str, typer.Option(help=say("来源 AE", "Only from this AE title"))] = "",
-    hours: Annotated[
-        str, typer.Option(metavar="HH:MM-HH:MM", help=say("时段", "Only at these hours"))
-    ] = "",
-) -> None:
-    rule = routing.Rule(
-        name=name,
-        modality=modality,
-        body_part=body_part,
-        source=source,
-        hours=hours,
-        destination=to,
-        url=url,
-    )
-    with terminal.acting() as access:
-        routing.add(access, organization, rule)
-    terminal.done(f"已添加规则 {name}", f"Studies are routed by {name} from now on")
-
-
-@route_commands.command("list", help=say("列出转发规则", "List the routes"))
-def list_routes() -> None:
-    with terminal.acting() as access:
-        found = routing.everything(access)
-    terminal.table(
-        [
-            say("医院", "Hospital"),
-            say("规则", "Route"),
-            say("目的", "To"),
-            say("条件", "Of"),
-            say("等待", "Waiting"),
-            say("已送达", "Delivered"),
-        ],
-        [
-            [
-                one.organization,
-                one.route.name,
-                one.destination,
-                " ".join(
-                    filter(
-                        None,
-                        (
-                            one.route.modality,
-                            one.route.body_part,
-                            one.route.source,
-                            one.route.hours,
-                        ),
-                    )
-                ),
-                str(one.waiting),
-                str(one.delivered),
-            ]
-            for one in found
-        ],
-    )
-
-
-@route_commands.command("remove", help=say("删除转发规则", "Remove a route"))
-def remove_route(
-    name: Annotated[str, typer.Argument(help=say("规则名", "Its name"))],
-    organization: _Organization,
-) -> None:
-    with terminal.acting() as access:
-        routing.remove(access, organization, name)
-    terminal.done(f"已删除规则 {name}", f"{name} is removed")
-
-
-@route_commands.command("retry", help=say("重试放弃的转发", "Try again what was given up"))
-def retry_routes() -> None:
-    with terminal.acting() as access:
-        count = routing.retry(access)
-    terminal.done(f"将重试 {count} 个转发", f"{count} deliveries will be tried again")
 
 
 def show_ledger(

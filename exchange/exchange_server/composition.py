@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from alembic.util import CommandError
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from exchange import audit, availability, conflicts, identity, jobs, routing
+from exchange import audit, availability, conflicts, identity, jobs, priors, routing
 from exchange.access import Exchange
 from exchange.errors import Invalid, Unavailable
 from exchange_server.keys import TokenKeys, audit_key, make_keys, page_key
@@ -192,7 +192,7 @@ def application(exchange: Exchange, settings: Settings) -> FastAPI:
 def worker(exchange: Exchange, settings: Settings) -> Worker:
     """A worker that knows every kind of job."""
     from exchange_dicom import commitment
-    from exchange_dicom.forward import deliver
+    from exchange_dicom.forward import Credentials, deliver
     from exchange_dicom.notification import notify
     from exchange_fhir.refresh import refresh
     from exchange_server.worker import WORKER, Worker
@@ -216,7 +216,8 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
             audit.checkpoint(access.session, access.objects)
 
     client_tls = _client_tls(settings)
-    choice = routing.Choice(studies=settings.priors_studies, days=settings.priors_days)
+    credentials = Credentials(netrc=settings.dicomweb_netrc, ca=settings.dicomweb_ca)
+    choice = priors.Choice(studies=settings.priors_studies, days=settings.priors_days)
 
     def commit(exchange: Exchange, number: str) -> None:
         commitment.report(exchange, WORKER, int(number), calling=settings.ae_title, tls=client_tls)
@@ -232,11 +233,12 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
             calling=settings.ae_title,
             timezone=timezone,
             tls=client_tls,
+            credentials=credentials,
         )
 
-    def priors(exchange: Exchange, order: str) -> None:
+    def fetch(exchange: Exchange, order: str) -> None:
         with exchange.on_behalf_of(WORKER) as access:
-            routing.fetch_priors(access, int(order), choice)
+            priors.fetch(access, int(order), choice)
 
     def destroy(exchange: Exchange, number: str) -> None:
         with exchange.on_behalf_of(WORKER) as access:
@@ -249,7 +251,7 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
         jobs.COMMIT: commit,
         jobs.FORWARD: forward,
         jobs.NOTIFY: tell,
-        jobs.PRIORS: priors,
+        jobs.PRIORS: fetch,
         jobs.DESTROY: destroy,
     }
     return Worker(exchange, handlers)

@@ -182,6 +182,14 @@ class Settings(BaseSettings):
         default=900, description="How long an access token is accepted"
     )
 
+    dicomweb_netrc: Path | None = Field(
+        default=None,
+        description="File in the form of netrc: the login at each DICOMweb service to which a "
+        "route leads; the login `bearer` means that its password is a token",
+    )
+    dicomweb_ca: Path | None = Field(
+        default=None, description="PEM certificates of the CA of such services"
+    )
     priors_studies: Annotated[int, Field(ge=0, le=100)] = Field(
         default=5, description="Studies of other hospitals that are sent before a visit, at most"
     )

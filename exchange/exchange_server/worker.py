@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from exchange import jobs
@@ -35,6 +35,13 @@ CLAIMED = 8
 
 CHECKPOINT_SECONDS = 60.0
 
+ASIDE: Mapping[str, int] = {jobs.FORWARD: 4, jobs.COMMIT: 2, jobs.NOTIFY: 1}
+"""Kinds that wait for somebody else, or take long, and on how many threads of their own they do:
+a study must not wait for its index because another hospital's node does not answer."""
+
+ASIDE_IDLE = 1.0
+"""Seconds between two looks for such jobs when there were none."""
+
 WORKER = Requester(
     name="worker", role=Role.EXCHANGE, organization=None, purpose=None, door="worker"
 )
@@ -47,20 +54,29 @@ class Worker:
         self._exchange = exchange
         self._handlers = handlers
         self._next_checkpoint = 0.0
+        self._taken: set[int] = set()
+        self._counting = threading.Lock()
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; what was taken is finished first."""
-        moving = threading.Thread(target=self._empty_spool, args=(stop,), name="spool")
-        moving.start()
-        while not stop.is_set():
-            try:
-                busy = self.run_once() > 0
-                pause = 0.0 if busy else IDLE
-            except Exception as error:  # the index does not answer, whatever its driver calls it
-                observe(WORKER_STALLED, also={"error": place(error)})
-                pause = STALLED
-            stop.wait(pause)
-        moving.join()
+        here = [kind for kind in self._handlers if kind not in ASIDE]
+        threads = [
+            threading.Thread(target=self._empty_spool, args=(stop,), name="spool"),
+            threading.Thread(target=self._renew_leases, args=(stop,), name="leases"),
+            *(
+                threading.Thread(
+                    target=self._work, args=(stop, [kind], 1, ASIDE_IDLE), name=f"{kind}-{number}"
+                )
+                for kind in ASIDE
+                if kind in self._handlers
+                for number in range(ASIDE[kind])
+            ),
+        ]
+        for thread in threads:
+            thread.start()
+        self._work(stop, here, CLAIMED, IDLE)
+        for thread in threads:
+            thread.join()
 
     def run_once(self) -> int:
         """Do the jobs that are due, up to `CLAIMED`; returns how many there were.
@@ -69,13 +85,31 @@ class Worker:
         when every job that was taken has had its turn: the others would wait for a whole lease.
         """
         self._ask_for_checkpoint()
-        claimed = jobs.claim(self._exchange.database, list(self._handlers), CLAIMED)
+        return self._do_some(list(self._handlers), CLAIMED)
+
+    def _work(self, stop: threading.Event, kinds: Sequence[str], some: int, idle: float) -> None:
+        while not stop.is_set():
+            try:
+                self._ask_for_checkpoint()
+                pause = 0.0 if self._do_some(kinds, some) else idle
+            except Exception as error:  # the index does not answer, whatever its driver calls it
+                observe(WORKER_STALLED, also={"error": place(error)})
+                pause = STALLED
+            stop.wait(pause)
+
+    def _do_some(self, kinds: Sequence[str], some: int) -> int:
+        claimed = jobs.claim(self._exchange.database, kinds, some)
+        with self._counting:
+            self._taken.update(job.id for job in claimed)
         unnoted: Exception | None = None
         for job in claimed:
             try:
                 self._do(job)
             except Exception as error:
                 unnoted = unnoted or error
+            finally:
+                with self._counting:
+                    self._taken.discard(job.id)
         if unnoted is not None:
             raise unnoted
         return len(claimed)
@@ -122,6 +156,17 @@ class Worker:
         with self._exchange.database.writing() as session:
             jobs.ask(session, jobs.CHECKPOINT, "trail", datetime.now(UTC))
         self._next_checkpoint = now + CHECKPOINT_SECONDS
+
+    def _renew_leases(self, stop: threading.Event) -> None:
+        """What takes long stays ours; what a process had that died is free after a lease."""
+        while not stop.wait(jobs.LEASE.total_seconds() / 4):
+            with self._counting:
+                taken = list(self._taken)
+            if taken:
+                try:
+                    jobs.renew(self._exchange.database, taken)
+                except Exception as error:
+                    observe(WORKER_STALLED, also={"error": place(error)})
 
     def _empty_spool(self, stop: threading.Event) -> None:
         # On a thread of its own: an upload of some gigabytes must not keep a study from its index.

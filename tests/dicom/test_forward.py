@@ -20,10 +20,11 @@ from region import ADMINISTRATOR, ID_CARD, WORKER
 from serving import Served, serving
 from sqlalchemy import select
 
-from exchange import consent, jobs, orders, organizations, routing
+from exchange import consent, jobs, orders, organizations, priors, routing
 from exchange.errors import ExchangeError, Invalid, NotFound
 from exchange.organizations import Entity
-from exchange.routing import Choice, Rule, relevance
+from exchange.priors import Choice, relevance
+from exchange.routing import Rule
 from exchange_dicom.forward import deliver
 from exchange_storage.records import Delivery, Study
 
@@ -244,14 +245,14 @@ def test_relevant_priors_of_other_hospitals_come_before_the_visit(
             ),
         )
     with served.city.exchange.on_behalf_of(WORKER) as access:
-        assert routing.fetch_priors(access, order.id, Choice()) == 1
+        assert priors.fetch(access, order.id, Choice()) == 1
     with storescp(tmp_path / "ws", port):
         assert delivered(served) == []
     images = [dcmread(path) for path in got(tmp_path / "ws")]
     assert [one.StudyInstanceUID for one in images] == [STUDY, STUDY]
     assert {one.PatientID for one in images} == {"N7"}
     with served.city.exchange.on_behalf_of(WORKER) as access:
-        assert routing.fetch_priors(access, order.id, Choice()) == 0  # it has them
+        assert priors.fetch(access, order.id, Choice()) == 0  # it has them
 
 
 @pytest.mark.parametrize(

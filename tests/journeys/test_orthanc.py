@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from images import ct
 from real_parts import LOOPBACK, Orthanc
 from region import ADMINISTRATOR, ID_CARD, WORKER
 from serving import Served, serving
+from sqlalchemy import select, update
 
-from exchange import jobs, organizations, retrieval
-from exchange.errors import NotFound
+from exchange import jobs, organizations, retrieval, routing
+from exchange.errors import NotFound, Unavailable
 from exchange.organizations import Entity
 from exchange_dicom import scu
 from exchange_dicom.commitment import report
+from exchange_dicom.forward import Credentials, deliver
+from exchange_storage.records import Job, Study
 from exchange_storage.search import Level
 
 STUDY = "1.2.826.1"
@@ -154,3 +159,62 @@ def test_our_own_commands_store_find_and_move_at_orthanc(
     counts = list(scu.move(node, Level.STUDY, [("StudyInstanceUID", "1.2.826.8")], "EXCHANGE"))
     assert (counts[-1].completed, counts[-1].failed) == (1, 0)
     assert has(served, "1.2.826.8") == 1
+
+
+def test_a_route_by_stow_rs_waits_for_a_login_and_then_brings_all(
+    served: Served, tmp_path: Path
+) -> None:
+    (tmp_path / "storage").mkdir()
+    cloud = Orthanc(
+        tmp_path, title="CLOUD", peer=("EXCHANGE", served.port), login=("exchange", "long secret")
+    )
+    logins = tmp_path / "netrc"
+    logins.touch()
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        routing.add(
+            access, "beicheng", routing.Rule(name="cloud", modality="ct", url=cloud.dicomweb)
+        )
+    from_beicheng(served, tmp_path, 3)
+    with served.city.exchange.database.reading() as session:
+        row = session.scalars(select(Study.id)).one()
+    with served.city.exchange.on_behalf_of(WORKER) as access:
+        assert routing.plan(access, row) == 1
+
+    def deliver_now() -> None:
+        (job,) = jobs.claim(served.city.exchange.database, [jobs.FORWARD])
+        try:
+            deliver(
+                served.city.exchange,
+                WORKER,
+                int(job.subject),
+                calling="EXCHANGE",
+                timezone=ZoneInfo("Asia/Shanghai"),
+                credentials=Credentials(netrc=logins),
+            )
+        finally:
+            jobs.postpone(served.city.exchange.database, job, 0)
+
+    with pytest.raises(Unavailable, match="does not answer"):
+        deliver_now()
+    made_due(served)
+    cloud.start()
+    try:
+        with pytest.raises(Unavailable, match="HTTP 401"):
+            deliver_now()
+        logins.write_text('machine 127.0.0.1 login exchange password "long secret"\n')
+        deliver_now()
+        (study,) = cloud.rest("GET", "/studies")
+        assert cloud.rest("GET", f"/studies/{study}/statistics")["CountInstances"] == 3
+        tags = cloud.rest("GET", f"/studies/{study}")
+        assert tags["PatientMainDicomTags"]["PatientID"] == "P1"  # the hospital's own images
+    finally:
+        cloud.stop()
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        (listed,) = routing.everything(access)
+    assert (listed.waiting, listed.delivered) == (0, 1)
+
+
+def made_due(served: Served) -> None:
+    """Time has passed: what was put off is due now."""
+    with served.city.exchange.database.writing() as session:
+        session.execute(update(Job).values(due=datetime.now(UTC)))

@@ -196,3 +196,36 @@ def test_a_worker_goes_on_when_the_index_was_away_and_ends_when_it_is_told(
         running.join(60)
     assert not running.is_alive()
     exchange.close()
+
+
+def test_work_that_waits_for_another_hospital_holds_up_nothing_else(exchange: Exchange) -> None:
+    done, answered, stop = threading.Event(), threading.Event(), threading.Event()
+
+    def waits(_: Exchange, __: str) -> None:
+        assert answered.wait(60)
+
+    one = Worker(exchange, {jobs.FORWARD: waits, jobs.REFRESH: lambda *_: done.set()})
+    ask(exchange, jobs.FORWARD, "1")
+    ask(exchange, jobs.FORWARD, "2")
+    running = threading.Thread(target=one.run, args=(stop,))
+    running.start()
+    try:
+        ask(exchange, jobs.REFRESH, "7")
+        assert done.wait(60)
+    finally:
+        stop.set()
+        answered.set()
+        running.join(60)
+    assert not running.is_alive()
+
+
+def test_work_that_takes_longer_than_a_lease_stays_with_who_does_it(exchange: Exchange) -> None:
+    ask(exchange, jobs.FORWARD, "1")
+    (job,) = jobs.claim(exchange.database, [jobs.FORWARD])
+    with exchange.database.writing() as session:
+        session.execute(update(Job).values(leased_until=datetime.now(UTC)))
+    jobs.renew(exchange.database, [job.id])
+    assert jobs.claim(exchange.database, [jobs.FORWARD]) == []
+    jobs.finish(exchange.database, job)
+    jobs.renew(exchange.database, [job.id])
+    assert waiting(exchange) == []

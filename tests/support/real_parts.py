@@ -271,12 +271,25 @@ def postgresql() -> Iterator[PostgreSQL]:
 class Orthanc(Part):
     """Orthanc with one peer, the exchange; its DICOM port and its REST port on loopback."""
 
-    def __init__(self, directory: Path, *, title: str, peer: tuple[str, int]) -> None:
-        """`peer` is AE title and port of the exchange."""
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        title: str,
+        peer: tuple[str, int],
+        login: tuple[str, str] | None = None,
+    ) -> None:
+        """`peer` is AE title and port of the exchange; with a `login` it asks who calls by HTTP."""
         super().__init__(directory)
         self.title = title
         self.dicom_port, self.http_port = free_ports(2)
         self._peer = peer
+        self._login = login
+
+    @property
+    def dicomweb(self) -> str:
+        """Where its DICOMweb service is."""
+        return f"http://{LOOPBACK}:{self.http_port}/dicom-web"
 
     def command(self) -> Sequence[str]:
         title, port = self._peer
@@ -288,7 +301,8 @@ class Orthanc(Part):
             "DicomPort": self.dicom_port,
             "HttpPort": self.http_port,
             "RemoteAccessAllowed": False,
-            "AuthenticationEnabled": False,
+            "AuthenticationEnabled": self._login is not None,
+            "RegisteredUsers": dict([self._login] if self._login is not None else []),
             "DicomCheckCalledAet": False,
             "DicomAlwaysAllowStore": True,
             "DicomAlwaysAllowFind": True,
@@ -302,7 +316,7 @@ class Orthanc(Part):
                     "AllowMove": True,
                 }
             },
-            "Plugins": [],
+            "Plugins": ["/usr/share/orthanc/plugins/libOrthancDicomWeb.so"],
         }
         file = self.directory / "orthanc.json"
         file.write_text(json.dumps(configuration))
@@ -320,7 +334,11 @@ class Orthanc(Part):
         """What its REST interface answers."""
         data = body if isinstance(body, bytes) or body is None else json.dumps(body)
         answer = urllib3.request(
-            method, f"http://{LOOPBACK}:{self.http_port}{path}", body=data, timeout=60.0
+            method,
+            f"http://{LOOPBACK}:{self.http_port}{path}",
+            body=data,
+            headers=urllib3.make_headers(basic_auth=":".join(self._login)) if self._login else {},
+            timeout=60.0,
         )
         assert answer.status == 200, answer.data
         return answer.json()
