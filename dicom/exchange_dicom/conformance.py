@@ -14,14 +14,28 @@ from collections.abc import Iterable, Iterator, Sequence
 from pydicom.uid import UID
 
 from exchange import availability, commitment, rejection
-from exchange_dicom import contexts, identifier, performed, query, status, worklist
+from exchange_dicom import (
+    contexts,
+    frame_coding,
+    identifier,
+    performed,
+    pixel_data,
+    query,
+    status,
+    web_frames,
+    worklist,
+)
 from exchange_dicom.conversation import Limits
 from exchange_dicom.dimse import CommandField
 from exchange_dicom.negotiation import Conduct
 from exchange_dicom.node import SERVICES
 from exchange_dicom.pdu import RejectReason
 from exchange_dicom.transcoding import NATIVE
-from exchange_dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from exchange_dicom.uids import (
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+)
 from exchange_storage.search import ATTRIBUTES, Level
 
 
@@ -29,7 +43,7 @@ def statement() -> str:
     """The whole statement, in Markdown."""
     return "\n".join(
         line
-        for part in (_overview, _storage, _services, _queries, _more, _network)
+        for part in (_overview, _storage, _services, _queries, _more, _network, _web)
         for line in part()
     )
 
@@ -242,6 +256,36 @@ def _network() -> Iterator[str]:
         "is set. A certificate can be bound to an application entity by its SHA-256."
     )
     yield ""
+
+
+def _web() -> Iterator[str]:
+    yield "## 7 DICOMweb"
+    yield ""
+    yield from _prose(
+        "Search, Store and Retrieve of the Studies Service (PS3.18 section 10). The query "
+        "parameter `accept` goes before the header field. Entity tags and `If-None-Match` on "
+        "metadata and frames. 410 for an instance that was rejected or deleted."
+    )
+    yield ""
+    yield "### Frames"
+    yield ""
+    yield from _prose(
+        "As they are stored where the asker accepts that, else uncompressed, or compressed to a "
+        "syntax that is marked; never with loss. With `transfer-syntax=*` they are as stored "
+        "under `application/octet-stream` too. One frame can be had without parts. A frame has "
+        f"at most {pixel_data.FRAME_LIMIT} bytes."
+    )
+    yield ""
+    rows = [
+        [name, uid, "" if place else "yes", "yes" if uid in _MADE else ""]
+        for name, uids in web_frames.TRANSFER_SYNTAXES.items()
+        for place, uid in enumerate(uids)
+    ]
+    yield from _table(("Media type", "Transfer syntax", "Default", "Made"), rows)
+    yield ""
+
+
+_MADE = {EXPLICIT_VR_LITTLE_ENDIAN, *frame_coding.ENCODED}
 
 
 def _roles(services: Iterable[CommandField]) -> str:

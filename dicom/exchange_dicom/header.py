@@ -257,20 +257,45 @@ def read(reader: BinaryIO, transfer_syntax_uid: str, wanted: Mapping[int, str]) 
     checked. Reads implicit and explicit VR as found, whatever was declared. Raises
     MalformedDataSet. The reader, which must be seekable, is left anywhere.
     """
-    deflated = transfer_syntax_uid in DEFLATED
-    window = _InflatedWindow(reader) if deflated else _Window(reader)
+    window, encoding = _begun(reader, transfer_syntax_uid)
+    taken = _Wanted(_ALWAYS.union(wanted), VALUE_LIMIT, {_OTHER_IDS_SEQUENCE: _OTHER_ID})
+    until = _PIXEL_DATA_GROUP if transfer_syntax_uid in DEFLATED else _NO_GROUP
+    found, _ = _elements(window, 0, window.end, encoding, taken, until=until)
+    return _header(found, wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Value bytes by tag of what precedes group 7FE0, which begins at `position`; their form."""
+
+    values: Mapping[int, bytes]
+    position: int
+    implicit: bool
+    order: str
+    """``<`` or ``>``: the order of the bytes of numbers."""
+
+
+def head(reader: BinaryIO, transfer_syntax_uid: str, tags: frozenset[int]) -> Head:
+    """The values of `tags`, at most `VALUE_LIMIT` bytes each, before the pixels.
+
+    Sequences are stepped over. Raises MalformedDataSet. The reader is left anywhere.
+    """
+    window, encoding = _begun(reader, transfer_syntax_uid)
+    taken = _Wanted(tags, VALUE_LIMIT, {})
+    found, position = _elements(window, 0, window.end, encoding, taken, until=_PIXEL_DATA_GROUP)
+    values = {tag: value for tag, (_, value) in found.values.items()}
+    return Head(values, position, encoding.implicit, encoding.order)
+
+
+def _begun(reader: BinaryIO, transfer_syntax_uid: str) -> tuple[_Window, _Encoding]:
+    window = _InflatedWindow(reader) if transfer_syntax_uid in DEFLATED else _Window(reader)
     implicit = transfer_syntax_uid in IMPLICIT_VR
     if len(window.buffer) >= 6:
         # The first length of an implicit data set would have to exceed 16 KB to look like a VR.
         implicit = not _capitals(window.buffer[4:6])
     if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN:
-        encoding = _IMPLICIT_BE if implicit else _EXPLICIT_BE
-    else:
-        encoding = _IMPLICIT_LE if implicit else _EXPLICIT_LE
-    taken = _Wanted(_ALWAYS.union(wanted), VALUE_LIMIT, {_OTHER_IDS_SEQUENCE: _OTHER_ID})
-    until = _PIXEL_DATA_GROUP if deflated else _NO_GROUP
-    found, _ = _elements(window, 0, window.end, encoding, taken, until=until)
-    return _header(found, wanted)
+        return window, _IMPLICIT_BE if implicit else _EXPLICIT_BE
+    return window, _IMPLICIT_LE if implicit else _EXPLICIT_LE
 
 
 def _capitals(vr: bytes) -> bool:

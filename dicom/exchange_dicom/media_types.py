@@ -16,6 +16,7 @@ DICOM = "application/dicom"
 DICOM_JSON = "application/dicom+json"
 JSON = "application/json"
 MULTIPART = "multipart/related"
+OCTET_STREAM = "application/octet-stream"
 
 _WORD = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # A lone asterisk is no media range, but Java's URLConnection sends it by default.

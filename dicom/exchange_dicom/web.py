@@ -18,7 +18,7 @@ from starlette.responses import Response
 from exchange.access import Exchange
 from exchange.errors import Unavailable
 from exchange.policy import Requester
-from exchange_dicom import media_types, web_retrieve, web_search, web_store
+from exchange_dicom import media_types, web_frames, web_retrieve, web_search, web_store
 from exchange_dicom.media_types import MediaType
 from exchange_dicom.resources import Root, uid
 from exchange_dicom.web_errors import Route, SilentSender, problem
@@ -37,7 +37,7 @@ PATIENCE = 60.0
 RECEPTIONS = 32
 """Requests whose instances are received at a time, in each process."""
 
-_LATER = {"frames", "rendered", "thumbnail", "bulkdata", "pixeldata"}
+_LATER = {"rendered", "thumbnail", "bulkdata", "pixeldata"}
 """Resources of PS3.18 10.4 that are known here, and not served."""
 
 
@@ -163,6 +163,22 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
     def describe_instance(request: Request, study: str, series: str, instance: str) -> Response:
         return describe(request, study, series, instance)
 
+    @router.get(_INSTANCE + "/frames/{listed}")
+    def retrieve_frames(
+        request: Request, study: str, series: str, instance: str, listed: str
+    ) -> Response:
+        return web_frames.frames(
+            exchange,
+            identify(request),
+            _root(request),
+            study,
+            series,
+            instance,
+            listed,
+            accept=_accept(request),
+            if_none_match=request.headers.get("if-none-match", ""),
+        )
+
     @router.get("/studies/{rest:path}", include_in_schema=False)
     def unserved(request: Request, rest: str) -> Response:
         identify(request)
@@ -174,6 +190,7 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
 
 
 _STUDIES = "dicomweb.studies"
+_INSTANCE = "/studies/{study}/series/{series}/instances/{instance}"
 _UNIQUE = {"study": "StudyInstanceUID", "series": "SeriesInstanceUID"}
 
 

@@ -16,7 +16,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from exchange.errors import ExchangeError, NotAuthenticated, Unavailable
+from exchange.errors import ExchangeError, Gone, NotAuthenticated, Unavailable
 from exchange_dicom import status
 from exchange_dicom.media_types import NotAcceptable, UnsupportedMediaType
 
@@ -61,6 +61,8 @@ class Route(APIRoute):
                 return problem(of(error).http, str(error), {"Retry-After": str(RETRY_AFTER)})
             except NotAuthenticated as error:
                 return problem(of(error).http, str(error), {"WWW-Authenticate": "Bearer"})
+            except Gone as error:
+                return problem(410, str(error))
             except ExchangeError as error:
                 return problem(of(error).http, str(error))
             except NotAcceptable as error:

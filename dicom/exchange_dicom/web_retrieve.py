@@ -14,33 +14,27 @@ over `VALUE_LIMIT`.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import chain
 
 import orjson
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from exchange import retrieval
 from exchange.access import Exchange
 from exchange.policy import Requester
 from exchange.retrieval import Held
-from exchange_dicom import data_set, media_types, multipart
-from exchange_dicom.character_sets import CharacterSet, determine
+from exchange_dicom import data_set, kept, media_types, multipart
 from exchange_dicom.data_set import PIXEL_DATA_GROUP, Element
-from exchange_dicom.header import DEFLATED, INFLATE_LIMIT, MalformedDataSet
+from exchange_dicom.header import INFLATE_LIMIT, MalformedDataSet
 from exchange_dicom.media_types import DICOM, DICOM_JSON, JSON, MULTIPART, MediaType, NotAcceptable
 from exchange_dicom.part10 import file_meta
 from exchange_dicom.resources import Root
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
+from exchange_dicom.web_answers import CACHING, entity_tag, streamed, unchanged
 
 REWRITE_LIMIT = 1 << 30
 """Bytes of the largest data set that is inflated to be written anew with Explicit VR."""
-
-PIECE = 1 << 20
-"""Bytes handed to the server at once."""
 
 VALUE_LIMIT = 1 << 20
 """Bytes of the longest value that is described."""
@@ -48,7 +42,7 @@ VALUE_LIMIT = 1 << 20
 _ANY = "*"
 _NEVER_SENT = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.2"})
 _REWRITTEN = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.1.99"})
-_METADATA_FORM = b"metadata 1"
+_METADATA_FORM = "metadata 1"
 """Changes when the same instances are described in another way."""
 
 
@@ -149,14 +143,11 @@ def metadata(
     answered = media_types.choose(accept, (DICOM_JSON, JSON))
     with exchange.on_behalf_of(requester) as access:
         held = retrieval.instances(access, study, series, instance, purpose="metadata").instances
-    digests = "".join(one.digest for one in held).encode()
-    tag = f'"{hashlib.sha256(_METADATA_FORM + digests).hexdigest()[:32]}"'
-    # Whether it may be seen is decided anew each time, so no cache may answer by itself.
-    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-    known = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
-    if tag in known or "*" in known:
-        return Response(status_code=304, headers=headers)
-    return _started(_array(held), headers | {"Content-Type": answered})
+    tag = entity_tag(_METADATA_FORM, *(one.digest for one in held))
+    if (same := unchanged(if_none_match, tag)) is not None:
+        return same
+    headers = {"ETag": tag, "Cache-Control": CACHING, "Content-Type": answered}
+    return streamed(_array(held), headers)
 
 
 def describe(held: Held) -> dict[str, object]:
@@ -164,7 +155,7 @@ def describe(held: Held) -> dict[str, object]:
 
     Where its data set is broken, what comes before that place.
     """
-    return data_set.to_json(_head(held), _character_set(held))
+    return data_set.to_json(_head(held), kept.character_set(held))
 
 
 def _wanted(accept: Sequence[MediaType], *, single: bool) -> _Wanted:
@@ -201,20 +192,11 @@ def _not_acceptable(held: Sequence[Held]) -> NotAcceptable:
     return NotAcceptable(f"kept in the transfer syntax {kept}; ask for it with transfer-syntax=*")
 
 
-def _stream(
-    pieces: Iterable[bytes | memoryview], media_type: str, length: int | None
-) -> StreamingResponse:
+def _stream(pieces: Iterable[bytes | memoryview], media_type: str, length: int | None) -> Response:
     headers = {"Content-Type": media_type}
     if length is not None:
         headers["Content-Length"] = str(length)
-    return _started(pieces, headers)
-
-
-def _started(pieces: Iterable[bytes | memoryview], headers: Mapping[str, str]) -> StreamingResponse:
-    """A streamed answer whose first piece is at hand: a missing object is told by the status."""
-    gathered = _gathered(pieces)
-    first = next(gathered, b"")
-    return StreamingResponse(chain([first], gathered), headers=headers)
+    return streamed(pieces, headers)
 
 
 def _length(sent: Sequence[_Sent], boundary: str | None = None) -> int | None:
@@ -239,50 +221,20 @@ def _body(sent: Iterable[_Sent], boundary: str) -> Iterator[bytes | memoryview]:
     yield multipart.tail(boundary)
 
 
-def _gathered(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    """The same bytes in pieces of about `PIECE`, each of which costs a change of threads."""
-    waiting: list[bytes | memoryview] = []
-    size = 0
-    for piece in pieces:
-        if size + len(piece) < PIECE:
-            waiting.append(piece)
-            size += len(piece)
-            continue
-        if waiting:
-            yield b"".join(waiting)
-            waiting, size = [], 0
-        view = memoryview(piece)
-        yield from (view[at : at + PIECE] for at in range(0, len(view), PIECE))
-    if waiting:
-        yield b"".join(waiting)
-
-
 def _rewritten(held: Held) -> Iterator[bytes | memoryview]:
     """The instance with Explicit VR Little Endian. Raises MalformedDataSet."""
     yield file_meta(held.sop_class_uid, held.sop_instance_uid, EXPLICIT_VR_LITTLE_ENDIAN)
-    read = _reader(held, REWRITE_LIMIT)
+    read = kept.reading(held, REWRITE_LIMIT)
     yield from data_set.explicit(data_set.walk(read, held.transfer_syntax_uid), read)
 
 
 def _can_be_rewritten(held: Held) -> bool:
     """Whether `_rewritten` will not raise MalformedDataSet. Raises Unavailable."""
     try:
-        data_set.check(_reader(held, REWRITE_LIMIT), held.transfer_syntax_uid)
+        data_set.check(kept.reading(held, REWRITE_LIMIT), held.transfer_syntax_uid)
     except MalformedDataSet:
         return False
     return True
-
-
-def _reader(held: Held, limit: int) -> data_set.Read:
-    """How the data set of a kept object is read; up to `limit` bytes where it is to be inflated."""
-    offset = _offset(held)
-    if held.transfer_syntax_uid in DEFLATED:
-        return data_set.Inflated(held.stream(offset), limit)
-    return partial(_part, held, offset)
-
-
-def _part(held: Held, offset: int, start: int, length: int) -> bytes:
-    return held.read(offset + start, length)
 
 
 def _array(held: Sequence[Held]) -> Iterator[bytes]:
@@ -291,13 +243,8 @@ def _array(held: Sequence[Held]) -> Iterator[bytes]:
     yield b"]"
 
 
-def _offset(held: Held) -> int:
-    """Where the data set of a kept object begins."""
-    return len(file_meta(held.sop_class_uid, held.sop_instance_uid, held.transfer_syntax_uid))
-
-
 def _head(held: Held) -> list[Element]:
-    read = _reader(held, INFLATE_LIMIT)
+    read = kept.reading(held, INFLATE_LIMIT)
     found: list[Element] = []
     try:
         for element in data_set.walk(read, held.transfer_syntax_uid, until=PIXEL_DATA_GROUP):
@@ -310,11 +257,3 @@ def _head(held: Held) -> list[Element]:
     except MalformedDataSet:
         pass  # what comes before that place is told
     return found
-
-
-def _character_set(held: Held) -> CharacterSet:
-    """How the index read the instance's text, so that both say the same."""
-    repair = held.character_set_repair
-    if repair is None:
-        return determine(held.character_set, ())
-    return CharacterSet(held.character_set, repair["used"], repair["reason"])

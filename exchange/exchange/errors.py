@@ -4,6 +4,7 @@
     ├── NotAuthenticated   nobody whom the exchange knows
     ├── Refused            known, but the policy says no; carries the reason
     ├── NotFound           nothing is held under that name
+    │   └── Gone           it was, and was taken out of use or deleted
     ├── Invalid            what was asked or sent does not make sense
     ├── TooBroad           the question would have too many answers
     ├── TooLarge           more than the exchange accepts in one piece
@@ -30,6 +31,10 @@ class Refused(ExchangeError):
 
 class NotFound(ExchangeError):
     """Nothing is held under that name."""
+
+
+class Gone(NotFound):
+    """Something was held under that name, and was taken out of use or deleted."""
 
 
 class Invalid(ExchangeError):

@@ -10,11 +10,19 @@ from sqlalchemy import Select, func, select
 
 from exchange import query
 from exchange.access import Access, translated
-from exchange.errors import NotFound, TooBroad, Unavailable
+from exchange.errors import Gone, NotFound, TooBroad, Unavailable
 from exchange.policy import Action
 from exchange.query import Number, facts
 from exchange_storage.objects import ObjectStore
-from exchange_storage.records import Instance, Organization, Patient, Series, Study
+from exchange_storage.records import (
+    Destroyed,
+    Instance,
+    Organization,
+    Patient,
+    Rejection,
+    Series,
+    Study,
+)
 from exchange_storage.search import Criterion, Level
 
 INSTANCES = 200_000
@@ -38,6 +46,8 @@ class Held:
     """Specific Character Set as the data set declares it."""
     character_set_repair: Mapping[str, str] | None
     """What the index read instead, and why, where the declaration was missing or wrong."""
+    rows: int | None
+    """Of its image, where it says so."""
     objects: ObjectStore
 
     def stream(self, start: int = 0, length: int | None = None) -> Iterator[bytes]:
@@ -72,11 +82,13 @@ def instances(
     sop_instance_uid: str | None = None,
     *,
     purpose: str = "images",
+    part: Mapping[str, str] | None = None,
 ) -> Retrieved:
     """The primary instances of a study, of one of its series, or one of them.
 
-    `purpose` says in the audit trail what is read of them: ``images``, ``metadata``. Raises
-    NotFound when the study is unknown or nothing of it matches, Refused with the policy's reason.
+    `purpose` says in the audit trail what is read of them: ``images``, ``metadata``, and `part`
+    which part. Raises NotFound when the study is unknown or nothing of it matches, Gone for an
+    instance of it that was rejected or deleted, Refused with the policy's reason.
     """
     access.require(Action.RETRIEVE, study=study_instance_uid)
     about = select(Patient, Organization, Study)
@@ -95,6 +107,8 @@ def instances(
         for instance, series in access.session.execute(wanted)
     )
     if not found:
+        if sop_instance_uid and _was_held(access, study_instance_uid, sop_instance_uid):
+            raise Gone("the instance was taken out of use, or deleted by rule")
         raise NotFound("no such instance in the study" if sop_instance_uid else "no such series")
     access.note(
         Action.RETRIEVE,
@@ -104,6 +118,7 @@ def instances(
             "instance": sop_instance_uid,
             "instances": len(found),
             "bytes": sum(held.size for held in found),
+            **(part or {}),
         },
         **subject,
     )
@@ -211,8 +226,23 @@ def _held(access: Access, instance: Instance, study: str, series: str) -> Held:
         digest=instance.digest,
         character_set=instance.character_set,
         character_set_repair=instance.character_set_repair,
+        rows=instance.rows,
         objects=access.objects,
     )
+
+
+def _was_held(access: Access, study: str, instance: str) -> bool:
+    """Whether the study had an instance of this UID that was rejected or deleted."""
+    rejected = select(Rejection.id).where(
+        Rejection.sop_instance_uid == instance,
+        Rejection.study_instance_uid == study,
+        Rejection.instance_id.is_not(None),
+        Rejection.withdrawn.is_(None),
+    )
+    deleted = select(Destroyed.id).where(
+        Destroyed.sop_instance_uid == instance, Destroyed.study_instance_uid == study
+    )
+    return any(access.session.scalars(one.limit(1)).first() for one in (rejected, deleted))
 
 
 def _in_our_words(pieces: Iterator[bytes], size: int | None) -> Iterator[bytes]:

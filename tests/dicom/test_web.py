@@ -7,227 +7,59 @@ import io
 import json
 import random
 import socket
-import threading
-import time
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pydicom
 import pytest
-import uvicorn
-from dicomweb_client.api import DICOMwebClient
-from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.charset import convert_encodings
 from pydicom.data import get_testdata_file
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.uid import (
-    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
-from region import ADMINISTRATOR, CT_IMAGE_STORAGE, WORKER, Region, region
+from region import ADMINISTRATOR, CT_IMAGE_STORAGE, WORKER
 from sample_city.character_sets import put_escapes
-from sqlalchemy import func, select
-from starlette.requests import Request
+from sqlalchemy import select
+from web_door import (
+    EXPLICIT,
+    IMAGE,
+    LIMITS,
+    SERIES,
+    STUDY,
+    Door,
+    body_of,
+    ct,
+    data_set,
+    file,
+    fill,
+    in_parts,
+    parts_of,
+)
 
 from exchange import consent, errors, ingest, retrieval
-from exchange.errors import ExchangeError, NotAuthenticated
-from exchange.policy import Requester
+from exchange.errors import ExchangeError
 from exchange_dicom import instance, multipart, part10, status, web_errors, web_search
-from exchange_dicom.web import RECEPTIONS, dicomweb
-from exchange_dicom.web_store import KEPT_FOR_REVIEW, Limits
+from exchange_dicom.web import RECEPTIONS
+from exchange_dicom.web_store import KEPT_FOR_REVIEW
 from exchange_storage.filesystem import FilesystemStore
 from exchange_storage.objects import StoreUnavailable
-from exchange_storage.records import AuditRecord, Instance
+from exchange_storage.records import AuditRecord
 from exchange_storage.search import Level
 
-STUDY = "1.2.840.99.1"
-SERIES = f"{STUDY}.1"
-IMAGE = f"{SERIES}.1"
-EXPLICIT = str(ExplicitVRLittleEndian)
-LIMITS = Limits(instance_bytes=1 << 20, body_bytes=4 << 20, parts=20)
 DICOM_JSON = "application/dicom+json"
-
-
-@dataclass(frozen=True, slots=True)
-class Door:
-    """A running web door of a region with two hospitals."""
-
-    city: Region
-    root: str
-    http: httpx2.Client
-
-    def client(self, who: str = "beicheng") -> DICOMwebClient:
-        client = DICOMwebClient(self.root, headers={"Authorization": f"Bearer {who}"})
-        client.host = self.root.split("/")[2]  # which it takes for the Host field, without a port
-        return client
-
-    def get(self, path: str, who: str = "dr.beicheng", **headers: str) -> httpx2.Response:
-        headers = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.http.get(
-            f"{self.root}/{path}", headers={"Authorization": f"Bearer {who}", **headers}
-        )
-
-    def found(self, path: str, who: str = "dr.beicheng") -> list[dict[str, Any]]:
-        response = self.get(path, who)
-        assert response.status_code == 200, response.text
-        return list(response.json())
-
-    def post(
-        self,
-        content: bytes | Iterator[bytes],
-        kind: str = 'multipart/related; type="application/dicom"; boundary=b',
-        *,
-        path: str = "studies",
-        who: str = "beicheng",
-        **headers: str,
-    ) -> httpx2.Response:
-        return self.http.post(
-            f"{self.root}/{path}",
-            content=content,
-            headers={"Authorization": f"Bearer {who}", "Content-Type": kind, **headers},
-        )
-
-    def send(self, *images: bytes, **how: Any) -> httpx2.Response:
-        return self.post(in_parts(*images), **how)
-
-    def instances(self) -> int:
-        with self.city.exchange.database.reading() as session:
-            return session.execute(select(func.count()).select_from(Instance)).scalar_one()
-
-
-@contextmanager
-def opened(city: Region) -> Iterator[Door]:
-    """The web door on a free port of the loopback, closed at the end whatever happens."""
-
-    def identify(request: Request) -> Requester:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        code = token.removeprefix("dr.")
-        if scheme != "Bearer" or code not in city.ids:
-            raise NotAuthenticated("sign in first")
-        known = city.clinician(code) if token.startswith("dr.") else city.system(code)
-        return replace(known, door="dicomweb")
-
-    app = FastAPI()
-    app.include_router(dicomweb(city.exchange, identify, limits=LIMITS), prefix="/dicom-web")
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
-    thread = threading.Thread(target=server.run, args=([listening],))
-    thread.start()
-    try:
-        while not server.started and thread.is_alive():
-            time.sleep(0.005)
-        port = listening.getsockname()[1]
-        with httpx2.Client(verify=False, timeout=60) as http:
-            yield Door(city, f"http://127.0.0.1:{port}/dicom-web", http)
-    finally:
-        server.should_exit = True
-        thread.join()
-        listening.close()
-
-
-@contextmanager
-def empty(place: Path) -> Iterator[Door]:
-    objects = FilesystemStore(place / "objects")
-    url = f"sqlite:///{place / 'index.sqlite'}"
-    with region(url, objects, hospitals=("beicheng", "nanhu")) as city, opened(city) as made:
-        yield made
-
-
-@pytest.fixture
-def door(tmp_path: Path) -> Iterator[Door]:
-    with empty(tmp_path) as made:
-        yield made
-
-
-def data_set(**told: Any) -> Dataset:
-    image = Dataset()
-    image.SpecificCharacterSet = "ISO_IR 192"
-    for keyword, value in {
-        "SOPClassUID": CT_IMAGE_STORAGE,
-        "SOPInstanceUID": IMAGE,
-        "StudyInstanceUID": STUDY,
-        "SeriesInstanceUID": SERIES,
-        "PatientID": "P1",
-        "PatientName": "Wang^XiaoDong=王^小东",
-        "PatientBirthDate": "19491231",
-        "PatientSex": "F",
-        "StudyDate": "20261101",
-        "StudyTime": "101500",
-        "Modality": "CT",
-        "InstanceNumber": "1",
-        "AccessionNumber": "A1",
-        "StudyDescription": "胸部CT平扫",
-        "Rows": 2,
-        "Columns": 2,
-        "BitsAllocated": 16,
-        "BitsStored": 16,
-        "HighBit": 15,
-        "PixelRepresentation": 1,
-        "SamplesPerPixel": 1,
-        "SmallestImagePixelValue": -1024,
-        "PixelSpacing": [0.5, 0.5],
-        "PixelData": b"\0\1\2\3\4\5\6\7",
-        **told,
-    }.items():
-        if value is not None:
-            setattr(image, keyword, value)
-    return image
-
-
-def file(image: Dataset, transfer_syntax_uid: str = EXPLICIT, **meta: str) -> bytes:
-    image.file_meta = FileMetaDataset()
-    image.file_meta.TransferSyntaxUID = UID(transfer_syntax_uid)
-    image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
-    image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
-    image.file_meta.SourceApplicationEntityTitle = "SOMEBODY"
-    for keyword, value in meta.items():
-        setattr(image.file_meta, keyword, value)
-    written = io.BytesIO()
-    image.save_as(
-        written,
-        implicit_vr=transfer_syntax_uid == ImplicitVRLittleEndian,
-        little_endian=transfer_syntax_uid != ExplicitVRBigEndian,
-        enforce_file_format=True,
-    )
-    return written.getvalue()
-
-
-def ct(number: int = 1, **told: Any) -> bytes:
-    return file(data_set(SOPInstanceUID=f"{SERIES}.{number}", InstanceNumber=str(number), **told))
-
-
-def in_parts(*images: bytes, boundary: str = "b") -> bytes:
-    kind = {"Content-Type": "application/dicom"}
-    written = b"".join(multipart.head(kind, boundary) + image for image in images)
-    return written + multipart.tail(boundary)
-
-
-def parts_of(response: httpx2.Response) -> list[tuple[Mapping[str, str], bytes]]:
-    boundary = response.headers["content-type"].partition("boundary=")[2]
-    read = multipart.parts([response.content], boundary)
-    return [(part.fields, b"".join(part.pieces)) for part in read]
 
 
 def values(found: list[dict[str, Any]], tag: str) -> list[Any]:
     return [one[tag]["Value"][0] for one in found]
-
-
-def body_of(image: bytes) -> bytes:
-    """The data set, without what a file has before it."""
-    reader = io.BytesIO(image)
-    part10.read_file_meta(reader)
-    return reader.read()
 
 
 # Storing
@@ -468,33 +300,6 @@ def test_a_clinician_stores_nothing(door: Door) -> None:
 # Searching
 
 
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    """An archive that is only read, see `fill`."""
-    with empty(tmp_path_factory.mktemp("archive")) as made:
-        fill(made)
-        yield made
-
-
-def fill(door: Door) -> None:
-    """Three studies: two of Beicheng's, one of them an MR of a man; one of Nanhu's."""
-    man = {
-        "StudyInstanceUID": "1.2.5",
-        "SeriesInstanceUID": "1.2.5.1",
-        "PatientID": "P2",
-        "PatientName": "Li^Na=李^娜",
-        "PatientBirthDate": "19700101",
-        "PatientSex": "M",
-        "StudyDate": "20261015",
-        "StudyTime": "0830",
-        "Modality": "MR",
-        "AccessionNumber": "B7",
-    }
-    assert door.send(ct(1), ct(2), ct(3, **man)).status_code == 200
-    other = {"StudyInstanceUID": "1.2.6", "SeriesInstanceUID": "1.2.6.1", "StudyDate": "20200101"}
-    assert door.send(ct(4, **other), who="nanhu").status_code == 200
-
-
 @pytest.mark.parametrize(
     ("question", "studies"),
     [
@@ -725,7 +530,7 @@ def test_what_is_not_there_is_not_found(archive: Door, path: str) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("what", ["frames/1", "rendered", "bulkdata/7FE00010", "thumbnail"])
+@pytest.mark.parametrize("what", ["rendered", "bulkdata/7FE00010", "thumbnail"])
 def test_resources_that_are_not_served_yet_say_so(archive: Door, what: str) -> None:
     path = f"studies/{STUDY}/series/{SERIES}/instances/{IMAGE}/{what}"
 

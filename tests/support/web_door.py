@@ -1,0 +1,217 @@
+"""The web door of a region with two hospitals, in the test's own process, and images for it."""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import uvicorn
+from dicomweb_client.api import DICOMwebClient
+from fastapi import FastAPI
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from region import CT_IMAGE_STORAGE, Region, region
+from sqlalchemy import func, select
+from starlette.requests import Request
+
+from exchange.errors import NotAuthenticated
+from exchange.policy import Requester
+from exchange_dicom import multipart, part10
+from exchange_dicom.web import dicomweb
+from exchange_dicom.web_store import Limits
+from exchange_storage.filesystem import FilesystemStore
+from exchange_storage.records import Instance
+
+STUDY = "1.2.840.99.1"
+SERIES = f"{STUDY}.1"
+IMAGE = f"{SERIES}.1"
+EXPLICIT = str(ExplicitVRLittleEndian)
+LIMITS = Limits(instance_bytes=1 << 20, body_bytes=4 << 20, parts=20)
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A running web door of a region with two hospitals."""
+
+    city: Region
+    root: str
+    http: httpx2.Client
+
+    def client(self, who: str = "beicheng") -> DICOMwebClient:
+        client = DICOMwebClient(self.root, headers={"Authorization": f"Bearer {who}"})
+        client.host = self.root.split("/")[2]  # which it takes for the Host field, without a port
+        return client
+
+    def get(self, path: str, who: str = "dr.beicheng", **headers: str) -> httpx2.Response:
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.http.get(
+            f"{self.root}/{path}", headers={"Authorization": f"Bearer {who}", **headers}
+        )
+
+    def found(self, path: str, who: str = "dr.beicheng") -> list[dict[str, Any]]:
+        response = self.get(path, who)
+        assert response.status_code == 200, response.text
+        return list(response.json())
+
+    def post(
+        self,
+        content: bytes | Iterator[bytes],
+        kind: str = 'multipart/related; type="application/dicom"; boundary=b',
+        *,
+        path: str = "studies",
+        who: str = "beicheng",
+        **headers: str,
+    ) -> httpx2.Response:
+        return self.http.post(
+            f"{self.root}/{path}",
+            content=content,
+            headers={"Authorization": f"Bearer {who}", "Content-Type": kind, **headers},
+        )
+
+    def send(self, *images: bytes, **how: Any) -> httpx2.Response:
+        return self.post(in_parts(*images), **how)
+
+    def instances(self) -> int:
+        with self.city.exchange.database.reading() as session:
+            return session.execute(select(func.count()).select_from(Instance)).scalar_one()
+
+
+@contextmanager
+def opened(city: Region) -> Iterator[Door]:
+    """The web door on a free port of the loopback, closed at the end whatever happens."""
+
+    def identify(request: Request) -> Requester:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        code = token.removeprefix("dr.")
+        if scheme != "Bearer" or code not in city.ids:
+            raise NotAuthenticated("sign in first")
+        known = city.clinician(code) if token.startswith("dr.") else city.system(code)
+        return replace(known, door="dicomweb")
+
+    app = FastAPI()
+    app.include_router(dicomweb(city.exchange, identify, limits=LIMITS), prefix="/dicom-web")
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.005)
+        port = listening.getsockname()[1]
+        with httpx2.Client(verify=False, timeout=60) as http:
+            yield Door(city, f"http://127.0.0.1:{port}/dicom-web", http)
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+@contextmanager
+def empty(place: Path) -> Iterator[Door]:
+    objects = FilesystemStore(place / "objects")
+    url = f"sqlite:///{place / 'index.sqlite'}"
+    with region(url, objects, hospitals=("beicheng", "nanhu")) as city, opened(city) as made:
+        yield made
+
+
+def data_set(**told: Any) -> Dataset:
+    image = Dataset()
+    image.SpecificCharacterSet = "ISO_IR 192"
+    for keyword, value in {
+        "SOPClassUID": CT_IMAGE_STORAGE,
+        "SOPInstanceUID": IMAGE,
+        "StudyInstanceUID": STUDY,
+        "SeriesInstanceUID": SERIES,
+        "PatientID": "P1",
+        "PatientName": "Wang^XiaoDong=王^小东",
+        "PatientBirthDate": "19491231",
+        "PatientSex": "F",
+        "StudyDate": "20261101",
+        "StudyTime": "101500",
+        "Modality": "CT",
+        "InstanceNumber": "1",
+        "AccessionNumber": "A1",
+        "StudyDescription": "胸部CT平扫",
+        "Rows": 2,
+        "Columns": 2,
+        "BitsAllocated": 16,
+        "BitsStored": 16,
+        "HighBit": 15,
+        "PixelRepresentation": 1,
+        "SamplesPerPixel": 1,
+        "SmallestImagePixelValue": -1024,
+        "PixelSpacing": [0.5, 0.5],
+        "PixelData": b"\0\1\2\3\4\5\6\7",
+        **told,
+    }.items():
+        if value is not None:
+            setattr(image, keyword, value)
+    return image
+
+
+def file(image: Dataset, transfer_syntax_uid: str = EXPLICIT, **meta: str) -> bytes:
+    image.file_meta = FileMetaDataset()
+    image.file_meta.TransferSyntaxUID = UID(transfer_syntax_uid)
+    image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
+    image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+    image.file_meta.SourceApplicationEntityTitle = "SOMEBODY"
+    for keyword, value in meta.items():
+        setattr(image.file_meta, keyword, value)
+    written = io.BytesIO()
+    image.save_as(
+        written,
+        implicit_vr=transfer_syntax_uid == ImplicitVRLittleEndian,
+        little_endian=transfer_syntax_uid != ExplicitVRBigEndian,
+        enforce_file_format=True,
+    )
+    return written.getvalue()
+
+
+def ct(number: int = 1, **told: Any) -> bytes:
+    return file(data_set(SOPInstanceUID=f"{SERIES}.{number}", InstanceNumber=str(number), **told))
+
+
+def in_parts(*images: bytes, boundary: str = "b") -> bytes:
+    kind = {"Content-Type": "application/dicom"}
+    written = b"".join(multipart.head(kind, boundary) + image for image in images)
+    return written + multipart.tail(boundary)
+
+
+def parts_of(response: httpx2.Response) -> list[tuple[Mapping[str, str], bytes]]:
+    boundary = response.headers["content-type"].partition("boundary=")[2]
+    read = multipart.parts([response.content], boundary)
+    return [(part.fields, b"".join(part.pieces)) for part in read]
+
+
+def body_of(image: bytes) -> bytes:
+    """The data set, without what a file has before it."""
+    reader = io.BytesIO(image)
+    part10.read_file_meta(reader)
+    return reader.read()
+
+
+def fill(door: Door) -> None:
+    """Three studies: two of Beicheng's, one of them an MR of a man; one of Nanhu's."""
+    man = {
+        "StudyInstanceUID": "1.2.5",
+        "SeriesInstanceUID": "1.2.5.1",
+        "PatientID": "P2",
+        "PatientName": "Li^Na=李^娜",
+        "PatientBirthDate": "19700101",
+        "PatientSex": "M",
+        "StudyDate": "20261015",
+        "StudyTime": "0830",
+        "Modality": "MR",
+        "AccessionNumber": "B7",
+    }
+    assert door.send(ct(1), ct(2), ct(3, **man)).status_code == 200
+    other = {"StudyInstanceUID": "1.2.6", "SeriesInstanceUID": "1.2.6.1", "StudyDate": "20200101"}
+    assert door.send(ct(4, **other), who="nanhu").status_code == 200
