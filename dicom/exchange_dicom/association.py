@@ -63,6 +63,7 @@ from exchange_dicom.states import (
     State,
     TimedOut,
 )
+from exchange_dicom.transport_security import words
 
 TOLERANCE = 1024
 """Bytes a peer may send beyond our maximum length: some count the PDU header, some the PDVs'."""
@@ -658,5 +659,10 @@ class Association:
 
     def _lost(self, error: OSError | None) -> NoReturn:
         self._state = State.STA13
-        cause = errno.errorcode.get(error.errno or 0, "unknown") if error else "closed by the peer"
+        if error is None or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            cause = "closed by the peer"
+        elif isinstance(error, ssl.SSLError):  # with TLS 1.3 the peer judges us after the handshake
+            cause = words(error)
+        else:
+            cause = errno.errorcode.get(error.errno or 0, "unknown")
         raise AssociationLost(f"connection lost: {cause}") from None

@@ -22,6 +22,7 @@ from exchange_dicom import (
     pixel_data,
     query,
     status,
+    transport_security,
     web_frames,
     worklist,
 )
@@ -231,7 +232,7 @@ def _network() -> Iterator[str]:
         ["Silence between messages, s", f"{conduct.network_timeout:.0f}"],
         ["One PDU, s", f"{conduct.pdu_timeout:.0f}"],
         ["Asynchronous operations", "not negotiated"],
-        ["User identity", "read, not used for authentication"],
+        ["User identity", "names are logged, not used for authentication"],
     ]
     yield from _table(("Parameter", "Default"), rows)
     yield ""
@@ -252,9 +253,14 @@ def _network() -> Iterator[str]:
     )
     yield ""
     yield from _prose(
-        "TLS 1.2 or later where a certificate is set, with a client's certificate where a CA "
-        "is set. A certificate can be bound to an application entity by its SHA-256."
+        "TLS where a certificate is set, by the BCP 195 profile (PS3.15 B.12): TLS 1.2 or 1.3, the "
+        "suites of TLS 1.3 and those below, no renegotiation; with a client's certificate where a "
+        "CA is set. An application entity can be registered with the SHA-256 of its certificate: "
+        "then it is known by that alone, called over TLS alone, and the certificate stands for no "
+        "other hospital."
     )
+    yield ""
+    yield from _table(("Cipher suite of TLS 1.2",), [[one] for one in transport_security.SUITES])
     yield ""
 
 

@@ -20,6 +20,7 @@ from exchange_dicom.association import Association
 from exchange_dicom.negotiation import Conduct, Peer
 from exchange_dicom.pdu import AssociateReject, AssociateRequest, RejectReason
 from exchange_dicom.states import AssociationEnded, AssociationLost
+from exchange_dicom.transport_security import words
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,9 @@ class Acceptor:
     `negotiate` first, and closes the association after it, whatever happens. From
     `maximum_associations` on, a peer is rejected as transient, local limit exceeded, once its
     request is read. With `share_port`, several processes can listen on one port (SO_REUSEPORT).
-    Sockets are bound by the constructor, which raises OSError if one cannot be.
+    `refused` is told who could not agree with us on TLS, and why; who only connects and closes, as
+    a probe does, has not tried. Sockets are bound by the constructor, which raises OSError if one
+    cannot be.
     """
 
     def __init__(
@@ -53,8 +56,10 @@ class Acceptor:
         maximum_associations: int = 200,
         backlog: int = 128,
         share_port: bool = False,
+        refused: Callable[[Peer, str], None] | None = None,
     ) -> None:
         self._handle = handle
+        self._refused = refused
         self._conduct = conduct or Conduct()
         self._tls = tls
         self._maximum = maximum_associations
@@ -162,8 +167,12 @@ class Acceptor:
             if self._tls is not None:
                 # For the handshake this is one deadline, not a timeout for each of its reads.
                 connection.settimeout(self._conduct.artim_timeout)
-                connection = self._tls.wrap_socket(connection, server_side=True)
-                peer = _peer(address, connection.getpeercert(binary_form=True))
+                secured = self._tls.wrap_socket(
+                    connection, server_side=True, do_handshake_on_connect=False
+                )
+                connection = secured
+                self._shake_hands(secured, peer)
+                peer = _peer(address, secured.getpeercert(binary_form=True))
             association = Association(connection, peer, self._conduct)
             with self._lock:
                 self._threads[threading.current_thread()] = association
@@ -178,7 +187,7 @@ class Acceptor:
         except AssociationEnded as error:
             log.warning("association from %s ended: %s: %s", peer, type(error).__name__, error)
         except OSError as error:
-            log.info("connection from %s: %s", peer, error.strerror or type(error).__name__)
+            log.info("connection from %s: %s", peer, words(error))
         except Exception:
             log.exception("association from %s: its handler failed", peer)
         finally:
@@ -187,6 +196,16 @@ class Acceptor:
             connection.close()
             with self._lock:
                 del self._threads[threading.current_thread()]
+
+    def _shake_hands(self, connection: ssl.SSLSocket, peer: Peer) -> None:
+        try:
+            connection.do_handshake()
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            raise
+        except ssl.SSLError as error:
+            if self._refused is not None:
+                self._refused(peer, f"TLS: {words(error)}")
+            raise
 
 
 def _listen(host: str, port: int, backlog: int, share_port: bool) -> socket.socket:

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import ssl
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from exchange import organizations
 from exchange.access import Exchange
@@ -34,7 +35,14 @@ from exchange_dicom.dimse import CommandField
 from exchange_dicom.listener import Acceptor
 from exchange_dicom.negotiation import Accepted, Conduct, Peer, TransferSyntaxes, select_contexts
 from exchange_dicom.pace import Pace
-from exchange_dicom.pdu import AssociateReject, AssociateRequest, RejectReason, RoleSelection
+from exchange_dicom.pdu import (
+    AssociateReject,
+    AssociateRequest,
+    RejectReason,
+    RoleSelection,
+    UserIdentity,
+    UserIdentityType,
+)
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +71,12 @@ SERVED_IN_QUERY, SERVED_IN_RETRIEVAL = 3, 1
 """Of the extended behaviours (PS3.4 C.5.1.1) the first ones: relational queries; for queries also
 combined date-time and fuzzy names. Times are matched as they were sent, whatever their zone."""
 
+NOBODY = "unknown"
+"""What the trail calls who has not come to say an AE title."""
+
+NAME_LENGTH = 64
+"""Characters of a user's name that are logged."""
+
 STORAGE: Mapping[CommandField, Service] = {CommandField.C_STORE_RQ: storage.store}
 
 
@@ -84,6 +98,10 @@ def node(
     def handle(association: Association) -> None:
         _Door(exchange, association, ae_title, bounds, client_tls, pace).serve()
 
+    def refused(peer: Peer, reason: str) -> None:
+        with suppress(Unavailable):
+            organizations.refused(exchange, NOBODY, str(peer.address), reason)
+
     return Acceptor(
         addresses,
         handle,
@@ -91,6 +109,7 @@ def node(
         tls=tls,
         maximum_associations=bounds.associations,
         share_port=share_port,
+        refused=refused,
     )
 
 
@@ -164,11 +183,7 @@ class _Door:
             return AssociateReject(RejectReason.LOCAL_LIMIT_EXCEEDED, transient=True)
         self._entered = hospital
         if request.user.identity is not None:
-            log.info(
-                "association of %s names a user (type %d)",
-                request.calling_ae,
-                request.user.identity.kind,
-            )
+            log.info("association of %s: %s", request.calling_ae, _user(request.user.identity))
         asked = {
             uid: wanted
             for uid, wanted in request.user.extended.items()
@@ -199,6 +214,18 @@ class _Door:
 
     def _pause(self) -> float:
         return self._pace.pause(self._entered or 0, self._own.rate)
+
+
+def _user(identity: UserIdentity) -> str:
+    """A user identity as the log may have it (PS3.7 D.3.3.7): who, and never by what they prove it.
+
+    A passcode, a ticket or a token opens doors; of all kinds only the first two name somebody.
+    """
+    if identity.kind not in {UserIdentityType.USERNAME, UserIdentityType.USERNAME_AND_PASSCODE}:
+        return f"a user identity of type {identity.kind}"
+    name = identity.primary.decode("utf-8", "replace")[:NAME_LENGTH]
+    shown = "".join(one if one.isprintable() else "?" for one in name)
+    return f"the user {shown!r} (type {identity.kind})"
 
 
 def _supported(abstract_syntax: str) -> TransferSyntaxes | None:

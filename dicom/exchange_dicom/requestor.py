@@ -52,6 +52,7 @@ from exchange_dicom.states import (
     ProtocolViolation,
     State,
 )
+from exchange_dicom.transport_security import words
 
 CONNECT_SECONDS = 10.0
 """How long the connection and the TLS handshake may take, each."""
@@ -265,8 +266,7 @@ def _open(address: Address) -> tuple[socket.socket, Peer]:
         connection.close()
         if isinstance(error, Unreachable):
             raise
-        reason = getattr(error, "verify_message", "") or error.strerror or "no TLS"
-        raise Unreachable(f"no TLS with {address}: {reason}") from error
+        raise Unreachable(f"no TLS with {address}: {words(error)}") from error
     return connection, Peer(ip_address(host.partition("%")[0]), port, certificate)
 
 

@@ -12,7 +12,7 @@ import ssl
 import threading
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -244,12 +244,18 @@ def get(
 
 
 def ask_commitment(
-    node: Node, references: Sequence[Reference], *, listen: int | None, seconds: float
+    node: Node,
+    references: Sequence[Reference],
+    *,
+    listen: int | None,
+    seconds: float,
+    listening_tls: ssl.SSLContext | None = None,
 ) -> Report:
     """Ask the node to answer for instances (SOP Class and Instance UIDs), and wait for its report.
 
-    The report is taken on the association of the request, or on an own one at the port `listen`.
-    Raises Invalid when the node refuses, Unavailable when no report comes within `seconds`.
+    The report is taken on the association of the request, or on an own one at the port `listen`,
+    over `listening_tls` if given. Raises Invalid when the node refuses, Unavailable when no report
+    comes within `seconds`.
     """
     transaction = f"2.25.{uuid.uuid4().int}"
     reports: queue.Queue[Report] = queue.Queue()
@@ -272,7 +278,7 @@ def ask_commitment(
             for message in association.messages():
                 take(association, message)
 
-    acceptor = Acceptor([("0.0.0.0", listen)], handle) if listen is not None else None  # noqa: S104
+    acceptor = _reports_at(listen, handle, listening_tls) if listen is not None else None
     thread = threading.Thread(target=acceptor.serve_forever) if acceptor is not None else None
     if thread is not None:
         thread.start()
@@ -317,6 +323,20 @@ def ask_commitment(
         if acceptor is not None and thread is not None:
             acceptor.stop(1.0)
             thread.join()
+
+
+def _reports_at(
+    port: int, handle: Callable[[Association], None], tls: ssl.SSLContext | None
+) -> Acceptor:
+    """At `port` of every address of this machine. Raises Unavailable."""
+    try:
+        return Acceptor([("0.0.0.0", port), ("::", port)], handle, tls=tls)  # noqa: S104
+    except OSError:
+        pass  # a machine without IPv6
+    try:
+        return Acceptor([("0.0.0.0", port)], handle, tls=tls)  # noqa: S104
+    except OSError as error:
+        raise Unavailable(f"cannot listen on port {port}: {error.strerror}") from error
 
 
 def _takes_reports(request: AssociateRequest, _: Peer) -> Accepted:

@@ -272,7 +272,8 @@ def caller(
     """Who calls under this AE title from this IP address: the hospital's system, or nobody.
 
     An entity that is registered with a certificate is recognized by that alone, wherever it calls
-    from; one without must call from its address. Who could be of two hospitals is nobody.
+    from; one without must call from its address. Who could be of two hospitals is nobody, and who
+    shows the certificate of one hospital is no other.
     Raises Unavailable.
     """
     refusals.settle(exchange)
@@ -284,9 +285,12 @@ def caller(
         known = access.session.scalars(
             select(ApplicationEntity).where(ApplicationEntity.title == title)
         ).all()
+        bound = _bound_to(access.session, certificate_fingerprint)
     # Out here, since a host name may be slow to resolve, and would keep a connection meanwhile.
     found = [one for one in known if _is(one, address, certificate_fingerprint)]
     match len({one.organization_id for one in found}):
+        case 1 if bound and found[0].organization_id not in bound:
+            reason = "the certificate is another hospital's"
         case 1:
             return replace(
                 unknown, organization=found[0].organization_id, purpose=Purpose.TREATMENT
@@ -354,6 +358,19 @@ def _nobody(title: str, address: str) -> Requester:
         purpose=None,
         address=str(normal(address)),
         door="dimse",
+    )
+
+
+def _bound_to(session: Session, certificate_fingerprint: str) -> set[int]:
+    """The row numbers of the hospitals whose systems are known by this certificate."""
+    if not certificate_fingerprint:
+        return set()
+    return set(
+        session.scalars(
+            select(ApplicationEntity.organization_id).where(
+                ApplicationEntity.certificate_fingerprint == certificate_fingerprint
+            )
+        )
     )
 
 
@@ -471,6 +488,8 @@ def _add(session: Session, organization: int, entity: Entity) -> None:
                 f"{entity.title} at {entity.address} could not be told from the one of another "
                 f"hospital at {other.address}"
             )
+    if _bound_to(session, entity.certificate_fingerprint) - {organization}:
+        raise Invalid("this certificate is that of another hospital's application entity")
     session.add(
         ApplicationEntity(
             organization_id=organization,

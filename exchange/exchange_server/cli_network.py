@@ -203,7 +203,15 @@ def commit(
     ]
     if not wanted:
         raise Invalid("there is no DICOM file")
-    told = scu.ask_commitment(target, wanted, listen=listen, seconds=wait)
+    told = scu.ask_commitment(
+        target,
+        wanted,
+        listen=listen,
+        seconds=wait,
+        listening_tls=(
+            _listening_tls(tls_ca, tls_certificate, tls_key) if listen is not None else None
+        ),
+    )
     for (_, instance), reason in told.failed:
         typer.echo(f"{instance}\t{reason:04X} {FAILURES.get(reason, '')}".rstrip())
     done, failed = len(told.committed), len(told.failed)
@@ -242,11 +250,29 @@ def _tls(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSL
         if certificate is not None or key is not None:
             raise Invalid("--tls-certificate wants --tls-ca: whom to trust")
         return None
+    from exchange_dicom import transport_security
+
     try:
-        context = ssl.create_default_context(cafile=ca)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if certificate is not None:
-            context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        raise Invalid(f"the certificates cannot be read: {type(error).__name__}") from error
-    return context
+        return transport_security.requestor(certificate, key, ca)
+    except OSError as error:
+        raise _unreadable(error) from error
+
+
+def _listening_tls(
+    ca: Path | None, certificate: Path | None, key: Path | None
+) -> ssl.SSLContext | None:
+    """For reports that come on an association of their own: over TLS where the request went so."""
+    if ca is None:
+        return None
+    if certificate is None:
+        raise Invalid("--listen over TLS wants --tls-certificate and --tls-key")
+    from exchange_dicom import transport_security
+
+    try:
+        return transport_security.acceptor(certificate, key, ca)
+    except OSError as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: OSError) -> Invalid:
+    return Invalid(f"the certificates cannot be read: {type(error).__name__}")

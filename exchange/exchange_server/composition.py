@@ -258,36 +258,32 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
 
 
 def _dimse_tls(settings: Settings) -> ssl.SSLContext | None:
-    """TLS as PS3.15 B.9 and BCP 195 want it: 1.2 or later, and the client's certificate too."""
+    """The node's end of TLS. Raises Invalid."""
+    from exchange_dicom import transport_security
+
     if settings.dimse_tls_certificate is None:
         return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(settings.dimse_tls_certificate, settings.dimse_tls_key)
-        if settings.dimse_tls_client_ca is not None:
-            context.load_verify_locations(settings.dimse_tls_client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except (OSError, ssl.SSLError) as error:
+        return transport_security.acceptor(
+            settings.dimse_tls_certificate, settings.dimse_tls_key, settings.dimse_tls_client_ca
+        )
+    except OSError as error:
         raise Invalid(
             f"the certificates of the node cannot be read: {type(error).__name__}"
         ) from error
-    return context
 
 
-def _client_tls(settings: Settings) -> ssl.SSLContext | None:
-    """How we call nodes that speak TLS: their certificate is the registered one, and ours shown."""
-    if settings.dimse_tls_certificate is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Whose certificate it is, its registered fingerprint says; a CA could vouch for others too.
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
+def _client_tls(settings: Settings) -> ssl.SSLContext:
+    """How we call nodes that speak TLS: their certificate is the registered one, and ours shown.
+
+    Whose certificate it is, its registered fingerprint says; a CA could vouch for others too.
+    Raises Invalid.
+    """
+    from exchange_dicom import transport_security
+
     try:
-        context.load_cert_chain(settings.dimse_tls_certificate, settings.dimse_tls_key)
-    except (OSError, ssl.SSLError) as error:
+        return transport_security.requestor(settings.dimse_tls_certificate, settings.dimse_tls_key)
+    except OSError as error:
         raise Invalid(
             f"the certificates of the node cannot be read: {type(error).__name__}"
         ) from error
-    return context

@@ -148,6 +148,7 @@ def get(
     *syntaxes: str,
     sop_class: str = CTImageStorage,
     role: bool = True,
+    **more: Any,
 ) -> tuple[list[tuple[Dataset, Dataset | None]], list[Dataset]]:
     received: list[Dataset] = []
 
@@ -163,6 +164,7 @@ def get(
         storage=[(sop_class, one) for one in syntaxes or (ExplicitVRLittleEndian,)],
         ext_neg=[build_role(sop_class, scp_role=True, scu_role=False)] if role else [],
         evt_handlers=[(evt.EVT_C_STORE, keep)],
+        **more,
     ) as association:
         answers = list(association.send_c_get(identifier, contexts.PATIENT_ROOT_GET))
     return answers, received

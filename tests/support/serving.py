@@ -18,6 +18,7 @@ from exchange_dicom.conversation import Limits
 from exchange_dicom.negotiation import Conduct
 from exchange_dicom.node import node
 from exchange_storage.filesystem import FilesystemStore
+from exchange_storage.objects import ObjectStore
 from exchange_storage.records import Instance
 
 
@@ -61,11 +62,14 @@ def serving(
     *,
     database_url: str | None = None,
     tls: ssl.SSLContext | None = None,
+    client_tls: ssl.SSLContext | None = None,
+    objects: ObjectStore | None = None,
 ) -> Iterator[Served]:
     """A region and its node, in this process, until the block ends."""
     root = tmp_path / "store"
+    tmp_path.mkdir(exist_ok=True)
     url = database_url or f"sqlite:///{tmp_path / 'index.sqlite'}"
-    with region(url, FilesystemStore(root)) as city:
+    with region(url, objects or FilesystemStore(root)) as city:
         acceptor = node(
             city.exchange,
             ae_title="EXCHANGE",
@@ -73,6 +77,7 @@ def serving(
             conduct=conduct,
             limits=limits,
             tls=tls,
+            client_tls=client_tls,
         )
         thread = threading.Thread(target=acceptor.serve_forever)
         thread.start()

@@ -1,0 +1,337 @@
+"""TLS by the BCP 195 profile of PS3.15 B.12: who is who, and who is refused, with foreign peers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from caller import SUCCESS
+from certificates import Authority, Certificate
+from images import ct
+from pynetdicom import AE
+from pynetdicom.pdu_primitives import UserIdentityNegotiation
+from real_parts import free_port
+from region import ADMINISTRATOR
+from retrieving import asked, get, move, send, workstation
+from serving import Served, serving
+
+from exchange import audit, organizations
+from exchange.errors import Invalid, Unavailable
+from exchange.organizations import Entity
+from exchange_dicom import scu, transport_security
+from exchange_dicom.contexts import VERIFICATION
+from exchange_storage.search import Level
+
+STUDY = "1.2.826.1"
+NONE_DONE = 0xA702
+TIMEOUT = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """A region whose node speaks TLS to who has a certificate of `authority`."""
+
+    served: Served
+    authority: Authority
+    node: Certificate
+    pacs: Certificate
+    """That of beicheng's PACS."""
+
+    def trail(self) -> list[str]:
+        """The last records of the audit trail."""
+        with self.served.city.exchange.database.reading() as session:
+            return [record.content for record in audit.latest(session, 50)]
+
+    def dcmtk(
+        self, tool: str, *arguments: str, shown: Certificate | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a tool of DCMTK as BEICHENG-TLS, with mutual authentication."""
+        own = shown or self.pacs
+        port = str(self.served.port)
+        flags = ["+tls", str(own.key), str(own.certificate), "+cf", str(self.authority.certificate)]
+        called = ["-aet", "BEICHENG-TLS", "-aec", "EXCHANGE"]
+        files = [one for one in arguments if one.endswith(".dcm")]
+        options = [one for one in arguments if one not in files]
+        return subprocess.run(
+            [tool, *flags, *called, *options, "127.0.0.1", port, *files],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            env=os.environ | {"TCP_NODELAY": "1"},
+            check=False,
+        )
+
+
+def bound(served: Served, code: str, title: str, certificate: Certificate, **more: int) -> None:
+    """An application entity that is known by its certificate, wherever it calls from."""
+    address = "127.0.0.1" if more else "192.0.2.1"
+    entity = Entity(
+        title=title,
+        address=address,
+        certificate_fingerprint=certificate.fingerprint,
+        **more,  # type: ignore[arg-type]
+    )
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        organizations.add_entity(access, code, entity)
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> Iterator[Secured]:
+    authority = Authority(tmp_path)
+    node, pacs = authority.issue("node"), authority.issue("pacs")
+    tls = transport_security.acceptor(node.certificate, node.key, authority.certificate)
+    client = transport_security.requestor(node.certificate, node.key)
+    with serving(tmp_path, tls=tls, client_tls=client) as served:
+        bound(served, "beicheng", "BEICHENG-TLS", pacs)
+        yield Secured(served, authority, node, pacs)
+
+
+def echo(secured: Secured, shown: Certificate | None, calling: str = "BEICHENG-TLS") -> None:
+    tls = transport_security.requestor(
+        shown.certificate if shown else None,
+        shown.key if shown else None,
+        secured.authority.certificate,
+    )
+    port = secured.served.port
+    scu.echo(scu.Node(host="localhost", port=port, called="EXCHANGE", calling=calling, tls=tls))
+
+
+# Foreign peers
+
+
+@pytest.mark.parametrize("profile", ["+py", "+px", "+pz"])
+def test_dcmtk_is_understood_in_each_of_its_bcp_195_profiles(
+    secured: Secured, profile: str
+) -> None:
+    done = secured.dcmtk("echoscu", profile)
+    assert done.returncode == 0, done.stderr
+
+
+def test_dcmtk_stores_and_finds_over_tls(secured: Secured, tmp_path: Path) -> None:
+    ct(tmp_path / "one.dcm", patient="P1", study=STUDY)
+    assert secured.dcmtk("storescu", str(tmp_path / "one.dcm")).returncode == 0
+    keys = ("-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={STUDY}")
+    found = secured.dcmtk("findscu", "-S", *keys, "-k", "PatientID")
+    assert "[P1]" in found.stdout + found.stderr
+
+
+def test_pynetdicom_gets_over_tls(secured: Secured, tmp_path: Path) -> None:
+    image = ct(tmp_path / "one.dcm", patient="P1", study=STUDY)
+    assert secured.dcmtk("storescu", str(tmp_path / "one.dcm")).returncode == 0
+    tls = ssl.create_default_context(cafile=str(secured.authority.certificate))
+    tls.load_cert_chain(secured.pacs.certificate, secured.pacs.key)
+    answers, received = get(
+        secured.served,
+        "BEICHENG-TLS",
+        asked("PATIENT", PatientID="P1"),
+        tls_args=(tls, "localhost"),
+    )
+    assert answers[-1][0].Status == SUCCESS
+    assert [one.SOPInstanceUID for one in received] == [image.SOPInstanceUID]
+
+
+@contextmanager
+def storescp(folder: Path, port: int, own: Certificate, ca: Path) -> Iterator[None]:
+    """DCMTK's storage SCP over TLS, which wants a certificate of whoever calls."""
+    folder.mkdir()
+    program = shutil.which("storescp")
+    assert program is not None
+    process = subprocess.Popen(
+        [program, "+tls", str(own.key), str(own.certificate), "+cf", str(ca), "-od", str(folder),
+         "-aet", "WS", str(port)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert process.poll() is None
+        yield
+    finally:
+        process.terminate()
+        process.communicate(timeout=TIMEOUT)
+
+
+def test_a_move_over_tls_goes_to_the_registered_certificate_and_to_no_other(
+    secured: Secured, tmp_path: Path
+) -> None:
+    ct(tmp_path / "one.dcm", patient="P1", study=STUDY)
+    assert secured.dcmtk("storescu", str(tmp_path / "one.dcm")).returncode == 0
+    own, port = secured.authority.issue("ws"), free_port()
+    bound(secured.served, "beicheng", "WS", own, port=port)
+    bound(secured.served, "beicheng", "OTHER", secured.authority.issue("other"), port=port)
+    tls = transport_security.requestor(
+        secured.pacs.certificate, secured.pacs.key, secured.authority.certificate
+    )
+    node = scu.Node(
+        host="localhost",
+        port=secured.served.port,
+        called="EXCHANGE",
+        calling="BEICHENG-TLS",
+        tls=tls,
+    )
+    keys = [("StudyInstanceUID", STUDY)]
+    with storescp(tmp_path / "ws", port, own, secured.authority.certificate):
+        (*_, counts) = scu.move(node, Level.STUDY, keys, "WS")
+        assert counts.completed == 1
+        with pytest.raises(Invalid, match="another certificate"):
+            list(scu.move(node, Level.STUDY, keys, "OTHER"))
+    assert len(list((tmp_path / "ws").iterdir())) == 1
+
+
+def test_a_node_with_a_certificate_is_never_called_in_plain(
+    tmp_path: Path,
+) -> None:
+    authority = Authority(tmp_path)
+    for number, client_tls in enumerate((None, transport_security.requestor())):
+        with (
+            serving(tmp_path / str(number), client_tls=client_tls) as served,
+            workstation("WS") as ws,
+        ):
+            ct(tmp_path / "one.dcm", patient="P1", study=STUDY)
+            send(served, "BEICHENG", tmp_path / "one.dcm")
+            bound(served, "beicheng", "WS", authority.issue(f"ws{number}"), port=ws.port)
+            ((final, _),) = move(served, "BEICHENG", "WS", asked("PATIENT", PatientID="P1"))
+            assert final.Status == NONE_DONE
+            assert "TLS" in final.ErrorComment
+            assert ws.received == []
+
+
+# Who is refused, and that it is known
+
+
+def test_a_hospital_is_who_its_certificate_says_wherever_it_calls_from(secured: Secured) -> None:
+    echo(secured, secured.pacs)
+    with pytest.raises(Unavailable, match="not recognized"):
+        echo(secured, secured.authority.issue("somebody"))
+    assert any("not the entity's address or certificate" in one for one in secured.trail())
+
+
+def test_a_certificate_stands_for_one_hospital(secured: Secured) -> None:
+    with pytest.raises(Unavailable, match="not recognized"):
+        echo(secured, secured.pacs, calling="NANHU")  # whose address that is
+    assert any("the certificate is another hospital's" in one for one in secured.trail())
+    with pytest.raises(Invalid, match="another hospital"):
+        bound(secured.served, "nanhu", "NANHU-TLS", secured.pacs)
+    bound(secured.served, "beicheng", "BEICHENG-2", secured.pacs)  # another of the same one's
+    echo(secured, secured.pacs, calling="BEICHENG-2")
+
+
+def hears(secured: Secured, tls: ssl.SSLContext | None) -> str:
+    """What a caller with its own idea of TLS gets told, until the node has done with it."""
+    with (
+        socket.create_connection(("127.0.0.1", secured.served.port), TIMEOUT) as plain,
+        plain.dup() as until_closed,
+    ):
+        told = "nothing"
+        try:
+            if tls is None:
+                plain.sendall(b"\1\0\0\0\0\xcd" + bytes(0xCD))
+            else:
+                with tls.wrap_socket(plain, server_hostname="localhost") as connection:
+                    connection.settimeout(TIMEOUT)
+                    connection.recv(1)  # with TLS 1.3 the verdict comes after the handshake
+        except OSError as error:
+            told = transport_security.words(error)
+        with suppress(ConnectionResetError):
+            while until_closed.recv(1000):
+                pass
+    return told
+
+
+@pytest.mark.parametrize(
+    ("who", "told", "recorded"),
+    [
+        ("without a certificate", "wants a certificate of ours", "shows no certificate"),
+        ("with one of another CA", "who issued our certificate", "certificate is not accepted"),
+        ("with one that has expired", "expired", "certificate has expired"),
+        ("with TLS 1.1", "no TLS version", "no TLS 1.2 or later"),
+        ("with a suite that is not of the profile", "no cipher suite", "no cipher suite of ours"),
+        ("without TLS", "nothing", "does not speak TLS"),
+    ],
+)
+def test_who_does_not_fit_the_profile_is_refused_told_and_recorded(
+    secured: Secured, tmp_path: Path, who: str, told: str, recorded: str
+) -> None:
+    tls = ssl.create_default_context(cafile=str(secured.authority.certificate))
+    match who:
+        case "with one of another CA":
+            stranger = Authority(tmp_path, "other-ca").issue("stranger")
+            tls.load_cert_chain(stranger.certificate, stranger.key)
+        case "with one that has expired":
+            old = secured.authority.issue("old", expired=True)
+            tls.load_cert_chain(old.certificate, old.key)
+        case "with TLS 1.1":
+            tls.set_ciphers("ALL:@SECLEVEL=0")
+            with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+                tls.minimum_version = tls.maximum_version = ssl.TLSVersion.TLSv1_1
+        case "with a suite that is not of the profile":
+            tls.maximum_version = ssl.TLSVersion.TLSv1_2
+            tls.set_ciphers("ECDHE-ECDSA-AES128-SHA256")
+    assert told in hears(secured, None if who == "without TLS" else tls)
+    assert any("TLS: " in one and recorded in one for one in secured.trail())
+
+
+def test_a_probe_of_the_tls_port_leaves_no_record(secured: Secured) -> None:
+    before = secured.trail()
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", secured.served.port), TIMEOUT) as probe:
+            probe.shutdown(socket.SHUT_WR)
+            while probe.recv(1000):
+                pass
+    assert secured.trail() == before
+
+
+@pytest.mark.parametrize("version", ["TLSv1.3", "TLSv1.2"])
+def test_the_newest_tls_that_both_have_is_spoken_with_an_authenticated_cipher(
+    secured: Secured, version: str
+) -> None:
+    tls = ssl.create_default_context(cafile=str(secured.authority.certificate))
+    tls.load_cert_chain(secured.pacs.certificate, secured.pacs.key)
+    if version == "TLSv1.2":
+        tls.maximum_version = ssl.TLSVersion.TLSv1_2
+    with (
+        socket.create_connection(("127.0.0.1", secured.served.port), TIMEOUT) as plain,
+        tls.wrap_socket(plain, server_hostname="localhost") as connection,
+    ):
+        assert connection.version() == version
+        cipher = connection.cipher()
+    assert cipher is not None
+    assert "GCM" in cipher[0] or "CHACHA20" in cipher[0]
+
+
+# User identity
+
+
+@pytest.mark.parametrize(("kind", "shown"), [(1, "dr.wang"), (2, "dr.wang"), (5, "type 5")])
+def test_a_user_that_is_named_is_logged_and_what_proves_them_is_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: int, shown: str
+) -> None:
+    identity = UserIdentityNegotiation()
+    identity.user_identity_type = kind
+    identity.positive_response_requested = True
+    identity.primary_field = b"dr.wang" if kind < 3 else b"secret.token"
+    if kind == 2:
+        identity.secondary_field = b"secret passcode"
+    entity = AE("BEICHENG")
+    entity.add_requested_context(VERIFICATION)
+    with serving(tmp_path) as served, caplog.at_level(logging.INFO, "exchange_dicom"):
+        association = entity.associate(
+            "127.0.0.1", served.port, ae_title="EXCHANGE", ext_neg=[identity]
+        )
+        assert association.is_established
+        assert association.send_c_echo().Status == SUCCESS
+        association.release()
+    (line,) = [one.getMessage() for one in caplog.records if "user" in one.getMessage()]
+    assert shown in line
+    assert "secret" not in "".join(one.getMessage() for one in caplog.records)
