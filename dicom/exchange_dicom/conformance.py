@@ -16,6 +16,7 @@ from pydicom.uid import UID
 from exchange import availability, commitment, rejection
 from exchange_dicom import (
     contexts,
+    data_set,
     frame_coding,
     identifier,
     performed,
@@ -24,6 +25,7 @@ from exchange_dicom import (
     status,
     transport_security,
     web_frames,
+    web_retrieve,
     worklist,
 )
 from exchange_dicom.conversation import Limits
@@ -270,7 +272,16 @@ def _web() -> Iterator[str]:
     yield from _prose(
         "Search, Store and Retrieve of the Studies Service (PS3.18 section 10). The query "
         "parameter `accept` goes before the header field. Entity tags and `If-None-Match` on "
-        "metadata and frames. 410 for an instance that was rejected or deleted."
+        "metadata, frames and bulk data. 410 for an instance that was rejected or deleted."
+    )
+    yield ""
+    yield "### Bulk data"
+    yield ""
+    yield from _prose(
+        f"Binary values of more than {data_set.BULK} bytes, any of more than "
+        f"{web_retrieve.VALUE_LIMIT}, and the pixels have a BulkDataURI in the metadata. They are "
+        "had bare or in a part, and in single ranges of bytes (206, 416); compressed pixels as "
+        "frames, a video as one stream."
     )
     yield ""
     yield "### Frames"

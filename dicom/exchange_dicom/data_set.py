@@ -47,6 +47,9 @@ PIECE = 1 << 20
 PIXEL_DATA_GROUP = 0x7FE00000
 """The first tag of the group in which the pixels are, in one form or another."""
 
+PIXELS = 0x7FE00008
+"""The first tag under which the pixels may be: Float Pixel Data."""
+
 _CHARACTER_SET = 0x00080005
 _PIXEL_REPRESENTATION = 0x00280103
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -76,6 +79,8 @@ class Element:
     items: tuple[tuple[Element, ...], ...] | None = None
     span: tuple[int, int] | None = None
     """First byte within the data set, and bytes, of a long value that `walk` did not read."""
+    fragments: memoryview | None = None
+    """The items of an encapsulated value, delimiter included."""
 
 
 Read = Callable[[int, int], bytes]
@@ -248,14 +253,21 @@ def numbers(vr: str, value: bytes) -> str:
     return "\\".join(str(one) for (one,) in number.iter_unpack(whole))
 
 
-def to_json(found: Sequence[Element], character_set: CharacterSet) -> dict[str, Any]:
+Bulk = Callable[[str], str]
+"""The URI of a value, by its path: tag, or tags and numbers of items from 1, with slashes between.
+"""
+
+
+def to_json(
+    found: Sequence[Element], character_set: CharacterSet, bulk: Bulk | None = None
+) -> dict[str, Any]:
     """The DICOM JSON model of a data set (PS3.18 F.2): keys ascending, text as Unicode.
 
-    Binary values longer than `BULK`, encapsulated ones, and those that were not read are left out.
-    Numbers that are not
-    finite become null, decimal strings numbers, unless they are none.
+    Binary values longer than `BULK`, encapsulated ones, and those that were not read are where
+    `bulk` says (PS3.18 F.2.2), or left out without it. Numbers that are not finite become null,
+    decimal strings numbers, unless they are none.
     """
-    written = _json(found, character_set)
+    written = _json(found, character_set, bulk, "")
     written["00080005"] = {"vr": "CS", "Value": ["ISO_IR 192"]}
     return dict(sorted(written.items()))
 
@@ -302,8 +314,9 @@ class _Scan:
                 yield Element(tag, vr)
                 return
             if length == _UNDEFINED and vr not in ("SQ", "UN"):
+                start = self.at
                 self._skip_fragments(form)
-                yield Element(tag, vr)
+                yield Element(tag, vr, fragments=self._data[start : self.at])
             elif vr == "SQ" or length == _UNDEFINED:
                 inside = _IMPLICIT if stated == "UN" else form
                 stop = None if length == _UNDEFINED else self._stop(tag, length, end)
@@ -315,7 +328,9 @@ class _Scan:
                 self.at = stop
                 if tag == _PIXEL_REPRESENTATION:
                     self.signed = any(value[:2])
-                yield Element(tag, vr, value=value if form.order == "<" else _swapped(value, vr))
+                yield Element(
+                    tag, vr, value=value if form.order == "<" else turned(value, word(vr))
+                )
         if depth and self.at != end:
             self._malformed("ends within an element")
 
@@ -431,11 +446,15 @@ def _form(data: bytes, transfer_syntax_uid: str) -> _Form:
     return _Form(implicit, ">" if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else "<")
 
 
-def _swapped(value: memoryview, vr: str) -> memoryview:
-    """A big endian value as little endian."""
-    size = {"AT": 2, "OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}.get(vr) or (
+def word(vr: str) -> int:
+    """Bytes of a VR's words, whose order is that of the transfer syntax (PS3.5 7.3)."""
+    return {"AT": 2, "OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}.get(vr) or (
         Struct("<" + _NUMBER[vr]).size if vr in _NUMBER else 1
     )
+
+
+def turned(value: memoryview, size: int) -> memoryview:
+    """A big endian value, in words of `size` bytes, as little endian."""
     if size == 1:
         return value
     swapped = bytearray(len(value) // size * size)
@@ -471,17 +490,24 @@ def _delimiter(tag: int, length: int) -> bytes:
     return _DELIMITER.pack(tag >> 16, tag & 0xFFFF, length)
 
 
-def _json(found: Sequence[Element], inherited: CharacterSet) -> dict[str, Any]:
+def _json(
+    found: Sequence[Element], inherited: CharacterSet, bulk: Bulk | None, above: str
+) -> dict[str, Any]:
     written: dict[str, Any] = {}
     for element in found:
         if element.tag & 0xFFFF == 0 or element.tag == _CHARACTER_SET:
             continue
         key = f"{element.tag:08X}"
         if element.items is not None:
-            items = [_json(item, _character_set(item, inherited)) for item in element.items]
+            items = [
+                _json(item, _character_set(item, inherited), bulk, f"{above}{key}/{number}/")
+                for number, item in enumerate(element.items, 1)
+            ]
             written[key] = {"vr": "SQ", "Value": items} if items else {"vr": "SQ"}
         elif element.value is not None and (told := _value(element, inherited)) is not None:
             written[key] = {"vr": element.vr} | told
+        elif bulk is not None:
+            written[key] = {"vr": element.vr, "BulkDataURI": bulk(above + key)}
     return dict(sorted(written.items()))
 
 

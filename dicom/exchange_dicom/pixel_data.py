@@ -38,6 +38,11 @@ REMEMBERED = 256
 WINDOW = 256 << 10
 """Bytes that are read at once where fragments are shorter than that."""
 
+VIDEO = frozenset(
+    f"1.2.840.10008.1.2.4.{last}{form}" for last in range(100, 109) for form in ("", ".1")
+)
+"""Transfer syntaxes whose fragments are one stream, whatever frames it shows (PS3.5 A.4.4 on)."""
+
 GE_PRIVATE = "1.2.840.113619.5.2"
 """Implicit VR Little Endian whose Pixel Data alone is big endian."""
 
@@ -64,8 +69,8 @@ _STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP", b"\xff\x
 class Pixels:
     """What an object says of its pixels, and where they lie within its data set."""
 
-    keyword: str
-    """Pixel Data, or its forms with numbers of floating point."""
+    tag: int
+    """Of Pixel Data, or its forms with numbers of floating point."""
     rows: int
     columns: int
     samples: int
@@ -89,9 +94,9 @@ class Pixels:
     """Behind each frame's last fragment; 0 where it is the delimiter that tells."""
 
     @property
-    def encapsulated(self) -> bool:
-        """Whether the frames are items of an encapsulated value (PS3.5 A.4)."""
-        return self.length is None
+    def keyword(self) -> str:
+        """The keyword of the tag."""
+        return _KEYWORDS[self.tag]
 
     @property
     def frame_bits(self) -> int:
@@ -166,7 +171,7 @@ def _looked_up(held: Held) -> Pixels:
     number = {name: int.from_bytes(found.values.get(name, b"")[:2], order) for name in _TAGS}
     allocated = {0x7FE00008: 32, 0x7FE00009: 64}.get(tag, number[_ALLOCATED])
     known = Pixels(
-        keyword=_KEYWORDS[tag],
+        tag=tag,
         rows=number[_ROWS],
         columns=number[_COLUMNS],
         samples=number[_SAMPLES] or 1,
@@ -183,7 +188,9 @@ def _looked_up(held: Held) -> Pixels:
     )
     if not (known.rows and known.columns and allocated and (allocated == 1 or allocated % 8 == 0)):
         raise MalformedDataSet("pixels without rows, columns or whole bytes", found.position)
-    return known if known.length is not None else _with_frames(read, known, tables, held.size)
+    if known.length is not None:
+        return known
+    return _with_frames(read, known, tables, held.size, whole=syntax in VIDEO)
 
 
 def _text(found: header.Head, tag: int) -> str:
@@ -236,14 +243,43 @@ def _value(
     return None
 
 
-def _with_frames(read: Read, known: Pixels, tables: tuple[bytes, bytes], size: int) -> Pixels:
-    """The same, with the place of each encapsulated frame."""
+def fragments(held: Held, known: Pixels) -> tuple[tuple[int, int], ...]:
+    """First byte in the data set, and bytes, of each fragment of a value whose stream is one.
+
+    Raises MalformedDataSet, TooLarge, Unavailable.
+    """
+    read = kept.reading(held, INFLATED_LIMIT)
+    at = known.starts[0]
+    found: list[tuple[int, int]] = []
+    while (item := _item(read(at, 8), at))[0] == _ITEM:
+        if len(found) == FRAMES:
+            raise TooLarge(f"an object may have at most {FRAMES} fragments")
+        found.append((at + 8, item[1]))
+        at += 8 + item[1]
+    if item[0] != _SEQUENCE_END:
+        raise MalformedDataSet("neither a fragment nor the end of an encapsulated value", at)
+    return tuple(found)
+
+
+def joined(value: memoryview) -> memoryview:
+    """What the fragments of an encapsulated value hold, which is in memory and of one frame."""
+    at, found = 0, []
+    while (item := _item(value[at : at + 8], at))[0] == _ITEM:
+        found.append(value[at + 8 : at + 8 + item[1]])
+        at += 8 + item[1]
+    return memoryview(b"".join(found[1:]))  # behind the offset table
+
+
+def _with_frames(
+    read: Read, known: Pixels, tables: tuple[bytes, bytes], size: int, *, whole: bool
+) -> Pixels:
+    """The same, with the place of each encapsulated frame; of one alone where they are `whole`."""
     tag, length = _item(read(known.at, 8), known.at)
     if tag != _ITEM or length > 4 * FRAMES:
         raise MalformedDataSet("an encapsulated value without its offset table", known.at)
     first = known.at + 8 + length
     extended = tables[0][: 8 * known.frames], tables[1][: 8 * known.frames]
-    if known.frames == 1:
+    if known.frames == 1 or whole:
         starts, ends = array("Q", [first]), array("Q", [0])
     elif len(extended[0]) == len(extended[1]) == 8 * known.frames:
         offsets = np.frombuffer(extended[0], "<u8")
@@ -298,7 +334,7 @@ def _walked(read: Read, at: int, frames: int) -> tuple[array[int], array[int]]:
     return array("Q", begins), array("Q", [*begins[1:], at])
 
 
-def _item(head: bytes, at: int) -> tuple[int, int]:
+def _item(head: bytes | memoryview, at: int) -> tuple[int, int]:
     if len(head) < 8:
         raise MalformedDataSet("ends within an encapsulated value", at)
     group, element, length = _ITEM_HEAD.unpack(head)

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from exchange.access import Exchange
 from exchange.errors import Unavailable
 from exchange.policy import Requester
-from exchange_dicom import media_types, web_frames, web_retrieve, web_search, web_store
+from exchange_dicom import media_types, web_bulk, web_frames, web_retrieve, web_search, web_store
 from exchange_dicom.media_types import MediaType
 from exchange_dicom.resources import Root, uid
 from exchange_dicom.web_errors import Route, SilentSender, problem
@@ -37,7 +37,7 @@ PATIENCE = 60.0
 RECEPTIONS = 32
 """Requests whose instances are received at a time, in each process."""
 
-_LATER = {"rendered", "thumbnail", "bulkdata", "pixeldata"}
+_LATER = {"rendered", "thumbnail", "bulkdata"}
 """Resources of PS3.18 10.4 that are known here, and not served."""
 
 
@@ -100,11 +100,28 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
         return web_retrieve.metadata(
             exchange,
             identify(request),
+            _root(request),
             study,
             series,
             instance,
             accept=_accept(request),
             if_none_match=request.headers.get("if-none-match", ""),
+        )
+
+    def bulk_data(request: Request, study: str, series: str, instance: str, path: str) -> Response:
+        return web_bulk.bulk_data(
+            exchange,
+            identify(request),
+            _root(request),
+            study,
+            series,
+            instance,
+            path,
+            accept=_accept(request),
+            if_none_match=request.headers.get("if-none-match", ""),
+            asked=web_bulk.Asked(
+                request.headers.get("range", ""), request.headers.get("if-range", "")
+            ),
         )
 
     @router.get("/studies", name=_STUDIES)
@@ -178,6 +195,16 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
             accept=_accept(request),
             if_none_match=request.headers.get("if-none-match", ""),
         )
+
+    @router.get(_INSTANCE + "/bulkdata/{path:path}")
+    def retrieve_bulk_data(
+        request: Request, study: str, series: str, instance: str, path: str
+    ) -> Response:
+        return bulk_data(request, study, series, instance, path)
+
+    @router.get(_INSTANCE + "/pixeldata")
+    def retrieve_pixel_data(request: Request, study: str, series: str, instance: str) -> Response:
+        return bulk_data(request, study, series, instance, web_bulk.PIXEL_DATA)
 
     @router.get("/studies/{rest:path}", include_in_schema=False)
     def unserved(request: Request, rest: str) -> Response:

@@ -47,6 +47,14 @@ class SilentSender(ClientDisconnect):
     """The rest of a body does not come: what was received whole of it is kept (408)."""
 
 
+class NotSatisfiable(Exception):
+    """No byte of the range that was asked for is there (416). `size` is what there is."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"there are {size} bytes")
+        self.size = size
+
+
 class Route(APIRoute):
     """A route of the web door, which answers for every error itself."""
 
@@ -69,6 +77,8 @@ class Route(APIRoute):
                 return problem(406, str(error))
             except UnsupportedMediaType as error:
                 return problem(415, str(error))
+            except NotSatisfiable as error:
+                return problem(416, str(error), {"Content-Range": f"bytes */{error.size}"})
             except SilentSender:
                 detail = "the rest of the request did not come; what was received whole is kept"
                 return problem(408, detail, {"Connection": "close"})

@@ -63,6 +63,11 @@ class Form:
         return f"{self.media_type}; transfer-syntax={self.transfer_syntax_uid}"
 
 
+def media_type(transfer_syntax_uid: str) -> str:
+    """The media type of a frame that is stored so."""
+    return _MEDIA_TYPE.get(transfer_syntax_uid, OCTET_STREAM)
+
+
 def numbers(text: str) -> tuple[int, ...]:
     """A list of frames, counted from 1, as it stands in a URL. Raises Invalid."""
     if not _LIST.fullmatch(text):
@@ -92,18 +97,36 @@ def frames(
         (held,) = retrieval.instances(
             access, study, series, instance, purpose="frames", part={"frames": listed[:256]}
         ).instances
+    return answered(root, held, asked, accept=accept, if_none_match=if_none_match)
+
+
+def answered(
+    root: Root,
+    held: Held,
+    asked: Sequence[int] | None,
+    *,
+    accept: Sequence[MediaType],
+    if_none_match: str,
+) -> Response:
+    """The same for an instance that the asker may have; all frames where none are listed."""
+    try:
+        known = pixel_data.pixels(held)
+    except MalformedDataSet as error:
+        raise _damaged() from error
+    if asked is None:
+        asked = range(1, known.frames + 1)
     form = negotiated(held.transfer_syntax_uid, accept, single=len(asked) == 1)
+    listed = ",".join(map(str, asked))
     tag = entity_tag(_FRAMES_FORM, held.digest, listed, form.content_type, str(form.in_parts))
     if (same := unchanged(if_none_match, tag)) is not None:
         return same
     try:
-        known = pixel_data.pixels(held)
         there = tuple(one for one in asked if one <= known.frames)
         if not there:
             raise NotFound(f"the instance has {known.frames} frames, counted from 1")
         answer = _answer(root, held, known, there, form)
     except MalformedDataSet as error:
-        raise NotAcceptable("the pixel data are damaged: retrieve the instance itself") from error
+        raise _damaged() from error
     except CannotTranscode as error:
         raise _not_acceptable(held.transfer_syntax_uid, str(error)) from error
     answer.headers["ETag"] = tag
@@ -136,7 +159,7 @@ def negotiated(kept: str, accept: Sequence[MediaType], *, single: bool) -> Form:
 
 def _chosen(kept: str, wanted: MediaType, syntax: str | None) -> tuple[str, str] | None:
     """Media type and transfer syntax of a form that is wanted, if there is one."""
-    own = (_MEDIA_TYPE.get(kept, OCTET_STREAM), kept)
+    own = (media_type(kept), kept)
     if kept in frame_coding.PLAIN or kept == frame_coding.DEFLATED_FRAMES:
         own = (OCTET_STREAM, EXPLICIT_VR_LITTLE_ENDIAN)
     if wanted.covers(own[0]) and syntax in (None, _ANY, own[1]):
@@ -153,8 +176,12 @@ def _chosen(kept: str, wanted: MediaType, syntax: str | None) -> tuple[str, str]
     return None
 
 
+def _damaged() -> NotAcceptable:
+    return NotAcceptable("the pixel data are damaged: retrieve the instance itself")
+
+
 def _not_acceptable(kept: str, why: str = "") -> NotAcceptable:
-    own = _MEDIA_TYPE.get(kept, OCTET_STREAM)
+    own = media_type(kept)
     told = f'kept in the transfer syntax {kept}: ask for {MULTIPART}; type="{own}"'
     return NotAcceptable(f"{why}; {told}" if why else told)
 

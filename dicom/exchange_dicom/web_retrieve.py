@@ -7,9 +7,9 @@ so with ``transfer-syntax=*``. Under that wildcard, and only there, instances th
 anew, since their data set is broken, go out in the syntax they have; without it they are left out,
 which is found out before the first byte of the answer leaves.
 
-Metadata holds every attribute before the Pixel Data, as the sender wrote it, save binary values
-over `data_set.BULK` bytes, for which there is no bulk data resource to point to, and any values
-over `VALUE_LIMIT`.
+Metadata holds every attribute up to the Pixel Data, as the sender wrote it. Binary values over
+`data_set.BULK` bytes, any values over `VALUE_LIMIT`, and the pixels are named by the URI of their
+bulk data.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from exchange.access import Exchange
 from exchange.policy import Requester
 from exchange.retrieval import Held
 from exchange_dicom import data_set, kept, media_types, multipart
-from exchange_dicom.data_set import PIXEL_DATA_GROUP, Element
+from exchange_dicom.data_set import PIXELS, Element
 from exchange_dicom.header import INFLATE_LIMIT, MalformedDataSet
 from exchange_dicom.media_types import DICOM, DICOM_JSON, JSON, MULTIPART, MediaType, NotAcceptable
 from exchange_dicom.part10 import file_meta
@@ -42,7 +42,7 @@ VALUE_LIMIT = 1 << 20
 _ANY = "*"
 _NEVER_SENT = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.2"})
 _REWRITTEN = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.1.99"})
-_METADATA_FORM = "metadata 1"
+_METADATA_FORM = "metadata 2"
 """Changes when the same instances are described in another way."""
 
 
@@ -129,6 +129,7 @@ def instances(
 def metadata(
     exchange: Exchange,
     requester: Requester,
+    root: Root,
     study: str,
     series: str | None,
     instance: str | None,
@@ -143,19 +144,19 @@ def metadata(
     answered = media_types.choose(accept, (DICOM_JSON, JSON))
     with exchange.on_behalf_of(requester) as access:
         held = retrieval.instances(access, study, series, instance, purpose="metadata").instances
-    tag = entity_tag(_METADATA_FORM, *(one.digest for one in held))
+    tag = entity_tag(_METADATA_FORM, root.url, *(one.digest for one in held))
     if (same := unchanged(if_none_match, tag)) is not None:
         return same
     headers = {"ETag": tag, "Cache-Control": CACHING, "Content-Type": answered}
-    return streamed(_array(held), headers)
+    return streamed(_array(held, root), headers)
 
 
-def describe(held: Held) -> dict[str, object]:
-    """The metadata of one instance, as DICOM JSON. Raises ObjectStoreError.
+def describe(held: Held, root: Root) -> dict[str, object]:
+    """The metadata of one instance, as DICOM JSON. Raises Unavailable.
 
     Where its data set is broken, what comes before that place.
     """
-    return data_set.to_json(_head(held), kept.character_set(held))
+    return data_set.to_json(_head(held), kept.character_set(held), bulk_data_of(root, held))
 
 
 def _wanted(accept: Sequence[MediaType], *, single: bool) -> _Wanted:
@@ -237,9 +238,15 @@ def _can_be_rewritten(held: Held) -> bool:
     return True
 
 
-def _array(held: Sequence[Held]) -> Iterator[bytes]:
+def bulk_data_of(root: Root, held: Held) -> data_set.Bulk:
+    """What names the bulk data of an instance by their paths."""
+    where = root.resource(held.study_instance_uid, held.series_instance_uid, held.sop_instance_uid)
+    return f"{where}/bulkdata/{{}}".format
+
+
+def _array(held: Sequence[Held], root: Root) -> Iterator[bytes]:
     for number, one in enumerate(held):
-        yield (b"," if number else b"[") + orjson.dumps(describe(one))
+        yield (b"," if number else b"[") + orjson.dumps(describe(one, root))
     yield b"]"
 
 
@@ -247,8 +254,10 @@ def _head(held: Held) -> list[Element]:
     read = kept.reading(held, INFLATE_LIMIT)
     found: list[Element] = []
     try:
-        for element in data_set.walk(read, held.transfer_syntax_uid, until=PIXEL_DATA_GROUP):
-            if element.tag >= PIXEL_DATA_GROUP:
+        for element in data_set.walk(read, held.transfer_syntax_uid, until=PIXELS):
+            if element.tag >= PIXELS:
+                if element.tag >> 16 == PIXELS >> 16:
+                    found.append(Element(element.tag, element.vr))
                 break
             if element.span is not None and element.span[1] <= VALUE_LIMIT:
                 found.append(replace(element, value=memoryview(read(*element.span))))
