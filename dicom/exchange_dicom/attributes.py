@@ -28,6 +28,19 @@ class Encode(Protocol):
     def __call__(self, text: str, *, name: bool = False) -> bytes: ...
 
 
+DERIVED = (
+    "NumberOfPatientRelatedStudies",
+    "NumberOfPatientRelatedSeries",
+    "NumberOfPatientRelatedInstances",
+    "ModalitiesInStudy",
+    "SOPClassesInStudy",
+    "NumberOfStudyRelatedSeries",
+    "NumberOfStudyRelatedInstances",
+    "NumberOfSeriesRelatedInstances",
+    "InstanceAvailability",
+)
+"""Attributes of no instance, made from what is held (PS3.4 C.3.4)."""
+
 ITEMS: Mapping[str, frozenset[str]] = {
     "OtherPatientIDsSequence": frozenset({"PatientID", "IssuerOfPatientID", "TypeOfPatientID"})
 }
@@ -62,8 +75,10 @@ def describe(found: Found, level: Level) -> dict[str, Value]:
                 told[keyword] = "" if value is None else value
     told["PatientID"] = found.number.value
     told["IssuerOfPatientID"] = found.number.issuer
+    told["OtherPatientIDs"] = ""
     told["OtherPatientIDsSequence"] = []
     if (found.number.value, found.number.issuer) != (found.patient.patient_id, found.owner.issuer):
+        told["OtherPatientIDs"] = found.patient.patient_id
         told["OtherPatientIDsSequence"] = [
             {
                 "PatientID": found.patient.patient_id,

@@ -15,6 +15,7 @@ from pydicom.uid import UID
 
 from exchange import availability, commitment, rejection
 from exchange_dicom import (
+    attributes,
     contexts,
     data_set,
     frame_coding,
@@ -147,10 +148,15 @@ def _queries() -> Iterator[str]:
     yield from _prose(
         "Extended negotiation (PS3.4 C.5.1.1): relational queries and retrieval, combined "
         "date-time matching and fuzzy matching of names are served when negotiated; time zone "
-        "adjustment is not. Person names match in any component group, in any case and width, "
+        "adjustment is not. Relational queries match keys below the level too, all of them in "
+        "one instance. Wildcards are served in text, not in numbers. A time in less detail "
+        "matches all of its span. An attribute without a value matches no value of its key. "
+        "Person names match in any component group, in any case and width, "
         f"and by pinyin. A question is refused with A700 when more than {Limits().matches} "
         "matches are possible and no selective key is given. Keys that are not matched are "
-        "announced by FF01. Answers are in the character set of the question where that has "
+        "announced by FF01. Derived and returned, at the level that they name: "
+        f"{', '.join(attributes.DERIVED)}; of these Modalities in Study and SOP Classes in Study "
+        "are matched. Answers are in the character set of the question where that has "
         "all their characters, else in GB18030 if it was a Chinese one and in ISO_IR 192 if "
         "not; Specific Character Set is left out where all is ASCII."
     )
@@ -190,6 +196,11 @@ def _more() -> Iterator[str]:
     yield from _table(("Failure reason", "Meaning"), rows)
     yield ""
     yield "### Modality Worklist"
+    yield ""
+    yield from _prose(
+        "Ranges of start date and start time are one span (PS3.4 Table K.6-1). Fuzzy matching of "
+        "the patient's name is served when negotiated (K.5.1)."
+    )
     yield ""
     yield from _table(
         ("Key of the scheduled procedure step",), [[one] for one in worklist.STEP_KEYS]

@@ -23,16 +23,22 @@ def find(conversation: Conversation, message: Message) -> None:
     if message.data is None:
         conversation.answer(message, status.DIMSE[Invalid].find, "the identifier is missing")
         return
-    extended = conversation.extended.get(model, b"").ljust(4, b"\0")
+    levels = FIND_LEVELS[model]
+    extended = conversation.extended.get(model, b"").ljust(3, b"\0")
     relational = extended[0] == 1
     explicit = message.context.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN
     try:
         raw = message.data.read(IDENTIFIER_LENGTH)
         identifier = Identifier.read(raw, message.context.transfer_syntax)
-        level = identifier.level(FIND_LEVELS[model], relational=relational)
+        level = identifier.level(levels, relational=relational)
         with conversation.exchange.on_behalf_of(conversation.requester) as access:
             asked = question(
-                access, level, identifier.keys, combined=extended[1] == 1, fuzzy=extended[2] == 1
+                access,
+                level,
+                identifier.keys,
+                combined=extended[1] == 1,
+                fuzzy=extended[2] == 1,
+                relational=relational,
             )
             answer = query.find(
                 access,
@@ -55,7 +61,7 @@ def find(conversation: Conversation, message: Message) -> None:
         if conversation.association.cancelled(message.command.message_id):
             conversation.answer(message, status.CANCEL)
             return
-        body = identifier.answer(told, level, conversation.ae_title, explicit=explicit)
+        body = identifier.answer(told, levels, level, conversation.ae_title, explicit=explicit)
         conversation.association.send(message.context.context_id, pending, body)
     conversation.answer(message, status.SUCCESS)
 

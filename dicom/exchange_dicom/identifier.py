@@ -28,8 +28,9 @@ UNIQUE: Mapping[Level, str] = {
     Level.PATIENT: "PatientID",
     Level.STUDY: "StudyInstanceUID",
     Level.SERIES: "SeriesInstanceUID",
+    Level.IMAGE: "SOPInstanceUID",
 }
-"""The unique keys above an instance (C.6.1.1, C.6.2.1)."""
+"""The unique key of each level (C.6.1.1, C.6.2.1)."""
 
 _NEVER_MATCHED = frozenset({"SpecificCharacterSet", "TimezoneOffsetFromUTC", "RetrieveAETitle"})
 """They say how the identifier is to be read (C.2.2.2), or are the answer's own."""
@@ -108,20 +109,30 @@ class Identifier:
             raise Invalid("QueryRetrieveLevel is not one of the information model")
         given = dict(self.keys)
         for above in levels:
-            key = UNIQUE.get(above, "")
+            key = UNIQUE[above]
             value = given.get(key, "")
             if above < level and not relational and (not value or set(value) & set("*?\\")):
                 raise Invalid(f"{key} must be given as a single value")
         return level
 
     def answer(
-        self, told: Mapping[str, attributes.Value], level: Level, ae_title: str, *, explicit: bool
+        self,
+        told: Mapping[str, attributes.Value],
+        levels: Sequence[Level],
+        level: Level,
+        ae_title: str,
+        *,
+        explicit: bool,
     ) -> bytes:
         """The identifier of one response: of what was wanted the keys that are supported.
 
-        Others are not returned, rather than returned as if they were empty (C.2.2.1.3).
+        Others are not returned, rather than returned as if they were empty (C.2.2.1.3). The unique
+        keys of the levels above are always there (C.4.1.3.1.1), wanted or not.
         """
         body = self.narrowed(told)
+        for above in levels:
+            if above < level:
+                body[UNIQUE[above]] = told[UNIQUE[above]]
         body["QueryRetrieveLevel"] = level.name
         body["RetrieveAETitle"] = ae_title
         return write(body, self.repertoire, explicit=explicit)

@@ -10,12 +10,15 @@ from datetime import UTC, datetime
 from exchange import organizations
 from exchange.access import Access
 from exchange.errors import Invalid
+from exchange.orders import Moments
+from exchange_dicom.attributes import tag_and_vr
 from exchange_storage.search import (
     ATTRIBUTES,
     Alike,
     AnyOf,
     Between,
     Criterion,
+    Holds,
     Identifier,
     Kind,
     Level,
@@ -33,8 +36,14 @@ MAX_VALUES = 1024
 MAX_LENGTH = 1024
 """Characters of one value."""
 
-OTHER_IDS = frozenset({"OtherPatientIDs", "OtherPatientIDsSequence.PatientID"})
+OTHER_NUMBER = "OtherPatientIDsSequence.PatientID"
+OTHER_ISSUER = "OtherPatientIDsSequence.IssuerOfPatientID"
+OTHER_IDS = frozenset({"OtherPatientIDs", OTHER_NUMBER})
 """Keys that match any other identifier of the patient, such as an ID card."""
+
+_TAMED = frozenset({"IS", "DS", "US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"})
+"""VRs of numbers, in which ``*`` and ``?`` are no wildcards (C.2.2.2.4)."""
+_PERSONS = frozenset({Kind.NAME, Kind.PERSON})
 
 _DATE = re.compile(r"\d{8}|\d{4}\.\d\d\.\d\d")
 _TIME = re.compile(r"\d{2}(:?\d{2}(:?\d{2}(\.\d{1,6})?)?)?")
@@ -55,75 +64,90 @@ def question(
     *,
     combined: bool = False,
     fuzzy: bool = False,
+    relational: bool = False,
 ) -> Question:
     """The criteria of `keys`: (keyword, value) pairs, "" or ``*`` for universal matching.
 
     With `combined` a date and the time beside it are one moment (C.2.2.2.5.4), with `fuzzy` names
-    match that sound alike (C.2.2.2.1.1): for whoever has negotiated it. A patient number means
-    the asker's own, unless an issuer is given (see `search.Number`). Keys below `level`, and
-    attributes that are not indexed, are listed as unsupported. Raises Invalid.
+    match that sound alike (C.2.2.2.1.1), with `relational` keys below `level` count too, of any
+    one instance (C.4.1.3.2.1): for whoever has negotiated it. A patient number means the asker's
+    own, unless an issuer is given (see `search.Number`). Other keys below `level`, and attributes
+    that are not indexed, are listed as unsupported. Raises Invalid.
     """
     asked = {keyword: value.strip() for keyword, value in keys}
     issuer = asked.pop("IssuerOfPatientID", "")
+    other_issuer = asked.pop(OTHER_ISSUER, "")
     criteria: list[Criterion] = []
+    below: list[Criterion] = []
     unsupported: list[str] = []
     if combined:
         criteria += _moments(asked, level)
     for keyword, value in asked.items():
-        if not value or set(value) == {"*"}:
+        attribute = ATTRIBUTES.get(keyword)
+        if not value.strip("*^= " if attribute and attribute.kind in _PERSONS else "*"):
             continue
         if len(value) > MAX_LENGTH * (64 if keyword.endswith("UID") else 1):
             raise Invalid(f"the value of {keyword} is too long")
         if keyword == "PatientID":
             criteria.append(_number(access, issuer, text(value)))
         elif keyword in OTHER_IDS:
-            criteria.append(Identifier(value))
+            in_item = keyword != "OtherPatientIDs"
+            criteria.append(_other_number(access, other_issuer if in_item else "", value))
         elif keyword == "ModalitiesInStudy" and level is Level.STUDY:
             wanted = [one for one in re.split(r"[\\,]", value) if one]
             criteria.append(ModalitiesInStudy(text(value) if len(wanted) == 1 else _values(wanted)))
-        elif fuzzy and keyword == "PatientName" and not set(value) & set("*?"):
-            criteria.append(Match(keyword, Alike(value)))
-        elif keyword in ATTRIBUTES and ATTRIBUTES[keyword].level <= level:
-            criteria.append(Match(keyword, matching(keyword, value)))
-        else:
+        elif keyword == "SOPClassesInStudy" and level is Level.STUDY:
+            criteria.append(Holds((Match("SOPClassUID", matching("SOPClassUID", value)),)))
+        elif attribute is None or not (relational or attribute.level <= level):
             unsupported.append(keyword)
+        else:
+            how = (
+                Alike(value)
+                if fuzzy and keyword == "PatientName" and not set(value) & set("*?")
+                else matching(keyword, value)
+            )
+            (criteria if attribute.level <= level else below).append(Match(keyword, how))
+    if below:
+        criteria.append(Holds(tuple(below), level))
     if issuer and "PatientID" not in asked:
         unsupported.append("IssuerOfPatientID")
+    if other_issuer and not asked.get(OTHER_NUMBER):
+        unsupported.append(OTHER_ISSUER)
     return Question(tuple(criteria), tuple(unsupported))
 
 
 def _moments(asked: dict[str, str], level: Level) -> list[Criterion]:
-    """The pairs of date and time of which one is a range, taken out of `asked` as one criterion."""
+    """The pairs of date and time that are ranges, taken out of `asked` as one criterion each."""
     found: list[Criterion] = []
     for keyword in [one for one in asked if one.endswith("Date")]:
         beside = f"{keyword.removesuffix('Date')}Time"
         attribute = ATTRIBUTES.get(keyword)
-        if (
-            attribute is None
-            or attribute.level > level
-            or beside not in ATTRIBUTES
-            or not asked[keyword]
-            or not asked.get(beside)
-            or "-" not in asked[keyword] + asked[beside]
-        ):
+        if attribute is None or attribute.level > level or beside not in ATTRIBUTES:
             continue
-        days = _ends(matching(keyword, asked.pop(keyword)))
-        times = _ends(matching(beside, asked.pop(beside)))
-        low, high = (
-            None if day is None else (day, at or "") for day, at in zip(days, times, strict=True)
-        )
-        found.append(Between(keyword, beside, low, high))
+        span = moments(asked[keyword], asked.get(beside, ""))
+        if span is not None:
+            del asked[keyword], asked[beside]
+            found.append(Between(keyword, beside, *span))
     return found
 
 
-def _ends(span: Matching) -> tuple[str | None, str | None]:
-    match span:
-        case Range(low, high):
+def moments(date: str, time: str) -> Moments | None:
+    """The span from one date and time to another, where both keys are ranges of the same form.
+
+    None where they are not: then each is matched for itself (C.2.2.2.5.4). Raises Invalid.
+    """
+    if "-" not in date or "-" not in time:
+        return None
+    days, times = matching("StudyDate", date), matching("StudyTime", time)
+    match days, times:
+        case Range(first, last), Range(begin, end):
+            if (first is None) is not (begin is None) or (last is None) is not (end is None):
+                return None
+            low = None if first is None or begin is None else (first, begin)
+            high = None if last is None or end is None else (last, end)
             return low, high
-        case Values((one,)):
-            return one, one
         case _:
-            return None, None
+            return None
 
 
 def matching(keyword: str, value: str) -> Matching:
@@ -136,7 +160,7 @@ def matching(keyword: str, value: str) -> Matching:
         case Kind.TIME:
             return _span(keyword, value, _TIME, ":")
         case Kind.TEXT | Kind.NUMBER | Kind.NAME | Kind.PERSON:
-            return text(value)
+            return Values((value,)) if tag_and_vr(keyword)[1] in _TAMED else text(value)
 
 
 def text(value: str) -> Values | Pattern:
@@ -163,8 +187,10 @@ def _span(keyword: str, value: str, form: re.Pattern[str], delimiter: str) -> Ma
                 raise Invalid(f"{keyword} is not a day of the calendar") from None
     if dash:
         return Range(low or None, high or None)
-    if delimiter == ":" and len(low) < 6:
-        return Range(low, low)  # a time in less detail means all of its span
+    if form is _TIME:
+        # Times match by their meaning (C.2.2.2.1.3): one in less detail means all of its span.
+        low = re.sub(r"\.?0*$", "", low) if "." in low else low
+        return Range(low, low)
     return Values((low,))
 
 
@@ -173,3 +199,19 @@ def _number(access: Access, issuer: str, matching: Values | Pattern) -> Criterio
         return Number(access.requester.organization, matching)
     organization = organizations.by_issuer(access.session, issuer)
     return AnyOf(()) if organization is None else Number(organization.id, matching)
+
+
+def _other_number(access: Access, issuer: str, value: str) -> Criterion:
+    """Another number of the patient's: an ID card, or the number of another hospital.
+
+    It is one that stands in Other Patient IDs Sequence, so it means no hospital's in particular
+    unless the `issuer` that stands beside it there is given.
+    """
+    organization = organizations.by_issuer(access.session, issuer) if issuer else None
+    if organization is not None:
+        return _number(access, issuer, text(value))
+    wild = bool(set(value) & set("*?"))
+    if issuer:
+        bare = issuer.removeprefix("urn:oid:")
+        return AnyOf(tuple(Identifier(value, one, wild) for one in (bare, f"urn:oid:{bare}")))
+    return AnyOf((Identifier(value, wild=wild), Match("PatientID", text(value))))

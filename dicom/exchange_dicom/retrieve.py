@@ -31,7 +31,6 @@ from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from exchange_storage.records import ApplicationEntity, Organization
 from exchange_storage.search import Level
 
-_UNIQUE_KEYS = {**UNIQUE, Level.IMAGE: "SOPInstanceUID"}
 _FAILED_LENGTH = 0xFFFE
 """Bytes of the longest Failed SOP Instance UID List: its VR has a 16-bit length."""
 
@@ -134,15 +133,15 @@ def _unique(identifier: Identifier, level: Level) -> list[tuple[str, str]]:
 
     To pass over what narrows a retrieval would send what nobody asked for.
     """
-    allowed = {_UNIQUE_KEYS[at] for at in Level if at <= level} | {"IssuerOfPatientID"}
+    allowed = {UNIQUE[at] for at in Level if at <= level} | {"IssuerOfPatientID"}
     keys = [(keyword, value) for keyword, value in identifier.keys if value.strip()]
     for keyword, _ in keys:
         if keyword not in allowed:
             raise Invalid(f"{keyword} is not a unique key of the level or above")
     given = dict(keys)
-    wanted = given.get(_UNIQUE_KEYS[level], "")
+    wanted = given.get(UNIQUE[level], "")
     if not wanted or set(wanted) & set("*?"):
-        raise Invalid(f"{_UNIQUE_KEYS[level]} must be given")
+        raise Invalid(f"{UNIQUE[level]} must be given")
     return keys
 
 

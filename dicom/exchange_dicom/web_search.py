@@ -83,7 +83,9 @@ RETURNED: Mapping[Level, tuple[str, ...]] = {
 }
 """Tables 10.6.3-3 to 10.6.3-5: what a match at each level tells unasked, where it is known."""
 
-_ON_REQUEST = frozenset({"OtherPatientIDsSequence", "SOPClassesInStudy", "SpecificCharacterSet"})
+_ON_REQUEST = frozenset(
+    {"OtherPatientIDs", "OtherPatientIDsSequence", "SOPClassesInStudy", "SpecificCharacterSet"}
+)
 _NAME = re.compile(r"[A-Za-z0-9]{1,64}(\.[A-Za-z0-9]{1,64}){0,7}")
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
 

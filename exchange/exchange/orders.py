@@ -222,16 +222,32 @@ ATTRIBUTES: Mapping[str, Any] = {
 }
 """What of an order can be matched, by DICOM keyword; beside the attributes of the patient."""
 
+_KINDS: Mapping[str, search.Kind] = {
+    "ScheduledProcedureStepStartTime": search.Kind.TIME,
+    "ReferringPhysicianName": search.Kind.PERSON,
+    "RequestingPhysician": search.Kind.PERSON,
+    "ScheduledPerformingPhysicianName": search.Kind.PERSON,
+}
+"""How they are matched; all else is text."""
+
+Moments = tuple[tuple[str, str] | None, tuple[str, str] | None]
+"""From a date and time to another, both included; None leaves an end open."""
+
 
 def worklist(
     access: Access,
     keys: Sequence[tuple[str, Matching]],
     patient: Sequence[Criterion] = (),
     *,
+    moment: Moments | None = None,
     limit: int,
     statuses: Sequence[Status] = (Status.SCHEDULED,),
 ) -> Sequence[Scheduled]:
-    """The asking hospital's own orders that match, the earliest first. Raises Refused, TooBroad."""
+    """The asking hospital's own orders that match, the earliest first.
+
+    `moment` is the span in which the step is to begin, as (date, time) ends, of which one may be
+    None. Raises Refused, TooBroad.
+    """
     access.require(Action.ORDER)
     conditions: list[ColumnElement[bool]] = [
         Order.organization_id == access.organization,
@@ -239,12 +255,14 @@ def worklist(
         search.where(patient),
     ]
     for keyword, matching in keys:
-        kind = search.Kind.TIME if keyword.endswith("Time") else search.Kind.TEXT
+        kind = _KINDS.get(keyword, search.Kind.TEXT)
         column = ATTRIBUTES[keyword]
         condition = search.compare(column, matching, kind)
         if keyword == "ScheduledStationAETitle":
             condition = condition | (column == "")  # one that is anybody's is everybody's
         conditions.append(condition)
+    if moment is not None:
+        conditions.append(search.between(Order.scheduled_date, Order.scheduled_time, *moment))
     rows = access.session.execute(
         select(Order, Patient, Organization)
         .select_from(Order)

@@ -228,9 +228,13 @@ class Owned:
 
 @dataclass(frozen=True, slots=True)
 class Holds:
-    """The study holds a primary instance for which, and for whose series, all criteria hold."""
+    """The study holds a primary instance for which, and for whose series, all criteria hold.
+
+    At another `level` the same of a patient, whose studies count too, or of a series.
+    """
 
     criteria: tuple[Criterion, ...]
+    level: Level = Level.STUDY
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,9 @@ def asked(value: str) -> tuple[str, ...]:
         for one in (folded, _without_tones(folded)) if _TONE.search(folded) else (folded,):
             last, *rest = one.split("^")
             groups.append(f"{last}^{''.join(rest[:2])}".rstrip("^"))
-    return tuple(dict.fromkeys(group for group in groups if group))
+    found = tuple(dict.fromkeys(group for group in groups if group))
+    # "*=王^小东" means 王小东 and not everybody: a group that matches all asks for nothing.
+    return tuple(group for group in found if group.strip("*^")) or found[:1]
 
 
 def alike(value: str) -> tuple[str, ...]:

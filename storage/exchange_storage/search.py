@@ -7,6 +7,7 @@ SQL of a form. Questions of one form share one statement, so that none is built 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -94,6 +95,7 @@ __all__ = [
     "Rows",
     "SamePerson",
     "Values",
+    "between",
     "compare",
     "condition",
     "form",
@@ -111,6 +113,13 @@ _ROW: Mapping[Level, InstrumentedAttribute[int]] = {
     Level.SERIES: Series.id,
     Level.IMAGE: Instance.id,
 }
+
+_BELOW: Mapping[Level, tuple[type[Patient | Study | Series], InstrumentedAttribute[Any]]] = {
+    Level.PATIENT: (Patient, Study.patient_id),
+    Level.STUDY: (Study, Series.study_id),
+    Level.SERIES: (Series, Instance.series_id),
+}
+"""Records that hold others, and how those point to them."""
 
 _LONGEST = 4096
 """Characters of the longest text that a column keeps."""
@@ -137,6 +146,18 @@ def compare(column: Any, matching: Matching, kind: Kind = Kind.TEXT) -> ColumnEl
     return _compare(column, compared, iter([bindparam(None, value) for value in values]))
 
 
+def between(
+    date: Any, time: Any, low: tuple[str, str] | None, high: tuple[str, str] | None
+) -> ColumnElement[bool]:
+    """Two columns as one moment within a span, see `criteria.Between`."""
+    binds: list[BindParameter[Any]] = [
+        bindparam(None, one)
+        for day, moment in filter(None, (low, high))
+        for one in (day, moment, len(moment))
+    ]
+    return _between(date, time, low is not None, high is not None, iter(binds))
+
+
 def condition(criteria: Form) -> ColumnElement[bool]:
     """The condition of a form, to be run with `parameters` of the values that `form` gave."""
     return _built(criteria, (bindparam(f"v{number}") for number in range(1 << 20)))
@@ -160,13 +181,13 @@ def _selective(criterion: Criterion) -> bool:
             return _bounded(matching)
         case Identifier(value, _, wild):
             return not wild or _stem(value) != ""
-        case ModalitiesInStudy() | Owned() | Holds() | Changed():
+        case ModalitiesInStudy() | Owned() | Changed():
             return False
         case Between() | SamePerson() | Rows():
             return True
         case AnyOf(criteria):
             return all(map(_selective, criteria))
-        case AllOf(criteria):
+        case AllOf(criteria) | Holds(criteria):
             return any(map(_selective, criteria))
 
 
@@ -219,8 +240,8 @@ def _form(criterion: Criterion, values: list[Any]) -> Form:
             return ("same person",)
         case Owned(organizations):
             return ("owned", _among(organizations, values))
-        case Holds(criteria):
-            return ("holds", form(criteria, values))
+        case Holds(criteria, level):
+            return ("holds", level, selective(criteria), form(criteria, values))
         case Rows(level, ids):
             return ("rows", level, _among(ids, values))
         case Changed(level, since, before):
@@ -308,8 +329,10 @@ def _lowered(text: str) -> str:
 
 
 def _groups(value: str, *, wild: bool = False) -> Iterator[str]:
-    """The component groups of a PN value as patterns, without trailing delimiters."""
-    for group in value.split("=")[:3]:
+    """The component groups of a PN value as patterns, without trailing delimiters; in full width
+    also as they are in half."""
+    narrow = unicodedata.normalize("NFKC", value)
+    for group in (*value.split("=")[:3], *(narrow.split("=")[:3] if narrow != value else ())):
         if asked := _lowered(group.strip().rstrip("^ ")):
             escaped = _escaped(asked)
             yield re.sub(r"\*+", "%", escaped).replace("?", "_") if wild else escaped
@@ -433,14 +456,8 @@ def _built(form: Any, binds: _Binds) -> ColumnElement[bool]:
             return and_(named, _written(next(binds))) if written else named
         case ("owned", compared):
             return _compare(Patient.organization_id, compared, binds)
-        case ("holds", criteria):
-            return exists(
-                select(literal(1))
-                .select_from(Series)
-                .join(Instance, Instance.series_id == Series.id)
-                .where(Series.study_id == Study.id, Instance.is_primary, _built(criteria, binds))
-                .correlate(Study)
-            )
+        case ("holds", level, few, criteria):
+            return _holding(level, _built(criteria, binds), few=few)
         case ("rows", level, compared):
             return _compare(_ROW[level], compared, binds)
         case ("changed", of_patient, since, before):
@@ -521,6 +538,23 @@ def _persons(known: ColumnElement[bool]) -> ColumnElement[bool]:
         .where(known)
     )
     return Patient.id.in_(union(select(_Alias.c.id).where(known), others))
+
+
+def _holding(level: Level, condition: ColumnElement[bool], *, few: bool) -> ColumnElement[bool]:
+    """The records of a level below which there is a primary instance with the condition.
+
+    Where `few` have it they are looked up first, else each record is looked into.
+    """
+    record, parent = _BELOW[level]
+    below = select(parent).select_from(Instance)
+    if level < Level.SERIES:
+        below = below.join(Series, Series.id == Instance.series_id)
+    if level < Level.STUDY:
+        below = below.join(Study, Study.id == Series.study_id)
+    below = below.where(Instance.is_primary, condition)
+    if few:
+        return record.id.in_(below.correlate(None))
+    return exists(below.where(parent == record.id).correlate(record))
 
 
 def _written(text: BindParameter[Any]) -> ColumnElement[bool]:

@@ -6,13 +6,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from caller import EXPLICIT, STUDY_FIND, SUCCESS, Caller, identifier
+from caller import (
+    EXPLICIT,
+    IMPLICIT,
+    STUDY_FIND,
+    SUCCESS,
+    VERIFICATION,
+    Caller,
+    identifier,
+    value,
+)
 from serving import Served, serving
+from sqlalchemy import insert, select
 
 from exchange_dicom import data_set
 from exchange_dicom.conversation import Limits
+from exchange_dicom.dimse import NO_DATA_SET, CommandField, Element, encode, request
+from exchange_dicom.pdu import COMMAND, LAST
+from exchange_storage.records import Instance, Series, Study
 
-PENDING, PENDING_UNSUPPORTED, OUT_OF_RESOURCES = 0xFF00, 0xFF01, 0xA700
+PENDING, PENDING_UNSUPPORTED, OUT_OF_RESOURCES, CANCEL = 0xFF00, 0xFF01, 0xA700, 0xFE00
 NAME, PATIENT_ID = 0x00100010, 0x00100020
 DATE, TIME, UID = 0x00080020, 0x00080030, 0x0020000D
 RELATIONAL, COMBINED, FUZZY = b"\1\0\0\0", b"\0\1\0\0", b"\0\0\1\0"
@@ -115,3 +128,56 @@ def test_a_key_that_is_not_supported_is_announced_with_each_match(served: Served
         pacs.release()
     assert [one.status for one, _ in answers] == [PENDING_UNSUPPORTED, SUCCESS]
     assert 0x00104000 not in told(answers[0][1])
+
+
+MANY = 3000
+"""Matches of 2.5 KB each: more than the buffers of a connection hold."""
+
+
+def test_a_question_is_called_off_in_the_midst_of_its_matches(served: Served) -> None:
+    with served.city.exchange.database.writing() as session:
+        for record, above in ((Study, None), (Series, "study_id"), (Instance, "series_id")):
+            row = dict(session.execute(select(record.__table__).limit(1)).mappings().one())
+            told = {key for key in row if key.endswith(("description", "_name"))}
+            uid = next(key for key in row if key.endswith("instance_uid"))
+            own = {"id", uid, "key"} & row.keys()
+            session.execute(
+                insert(record),
+                [
+                    row
+                    | dict.fromkeys(told, "胸" * 255)
+                    | {key: 1000 + n if key == "id" else f"1.9.{n}" for key in own}
+                    | ({above: 1000 + n} if above else {})
+                    for n in range(MANY)
+                ],
+            )
+        session.commit()
+    wanted = [(0x00081030, "LO", ""), (0x00080090, "PN", ""), (PATIENT_ID, "LO", "P1")]
+    with Caller(served.port, (STUDY_FIND, (EXPLICIT,)), (VERIFICATION, (IMPLICIT,))) as pacs:
+        context, _ = pacs.contexts[STUDY_FIND]
+        find = request(CommandField.C_FIND_RQ, 7, STUDY_FIND, data_set_present=True)
+        question = identifier((UID, "UI", ""), *wanted)
+        pacs.send(value(context, COMMAND | LAST, find), value(context, LAST, question))
+        assert pacs.message()[0].status == PENDING
+        cancel = encode(
+            {
+                Element.COMMAND_FIELD: CommandField.C_CANCEL_RQ,
+                Element.MESSAGE_ID_BEING_RESPONDED_TO: 7,
+                Element.COMMAND_DATA_SET_TYPE: NO_DATA_SET,
+            }
+        )
+        pacs.send(value(context, COMMAND | LAST, cancel))
+        statuses = [pacs.message()[0].status]
+        while statuses[-1] == PENDING:
+            statuses.append(pacs.message()[0].status)
+        assert statuses[-1] == CANCEL
+        assert len(statuses) < MANY
+        assert pacs.echo() == SUCCESS  # the association goes on
+        pacs.release()
+
+
+def test_a_question_without_an_identifier_is_refused_with_the_reason(served: Served) -> None:
+    with Caller(served.port, (STUDY_FIND, (EXPLICIT,))) as pacs:
+        answer = pacs.ask(STUDY_FIND, request(CommandField.C_FIND_RQ, 7, STUDY_FIND))
+        assert (answer.status, answer.error_comment) == (0xA900, "the identifier is missing")
+        pacs.release()

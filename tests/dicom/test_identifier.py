@@ -126,7 +126,11 @@ def test_the_unique_keys_above_are_single_values_unless_relational() -> None:
 def test_an_answer_holds_what_is_wanted_and_no_more() -> None:
     question = asked(element(0x00100010, "PN", ""), element(0x00104000, "LT", ""))
     body = question.answer(
-        {"PatientName": "Wang^XiaoDong", "PatientSex": "F"}, Level.STUDY, "EXCHANGE", explicit=True
+        {"PatientName": "Wang^XiaoDong", "PatientSex": "F"},
+        (Level.STUDY,),
+        Level.STUDY,
+        "EXCHANGE",
+        explicit=True,
     )
     told = read_dataset(io.BytesIO(body), False, True)
     assert {one.keyword: one.value for one in told} == {

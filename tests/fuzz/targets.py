@@ -229,9 +229,10 @@ def read_identifier(raw: bytes, transfer_syntax_uid: str) -> None:
     """Read the identifier of a C-FIND or C-MOVE, and answer it in what its asker reads."""
     asked = Identifier.read(raw, transfer_syntax_uid)
     explicit = transfer_syntax_uid == EXPLICIT
-    answer = asked.answer(ANSWER, Level.STUDY, "EXCHANGE", explicit=explicit)
+    levels = FIND_LEVELS[STUDY_FIND]
+    answer = asked.answer(ANSWER, levels, Level.STUDY, "EXCHANGE", explicit=explicit)
     list(data_set.elements(answer, transfer_syntax_uid))
-    asked.level(FIND_LEVELS[STUDY_FIND], relational=False)
+    asked.level(levels, relational=False)
 
 
 def read_parts(body: bytes, boundary: str) -> None:
