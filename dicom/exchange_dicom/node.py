@@ -67,9 +67,14 @@ SERVICES: Mapping[str, Mapping[CommandField, Service]] = {
 }
 """By abstract syntax and operation; any other abstract syntax is a storage SOP class."""
 
-SERVED_IN_QUERY, SERVED_IN_RETRIEVAL = 3, 1
-"""Of the extended behaviours (PS3.4 C.5.1.1) the first ones: relational queries; for queries also
-combined date-time and fuzzy names. Times are matched as they were sent, whatever their zone."""
+EXTENDED: Mapping[str, int] = {
+    **dict.fromkeys(FIND_LEVELS, 3),
+    **dict.fromkeys(FIND_OF, 1),
+    contexts.MODALITY_WORKLIST_FIND: 3,
+}
+"""How many of the extended behaviours are served, the first ones (PS3.4 C.5.1.1, K.5.1): relational
+queries, combined date-time, fuzzy names; of a worklist the first two are reserved and always 1.
+Times are matched as they were sent, whatever their zone."""
 
 NOBODY = "unknown"
 """What the trail calls who has not come to say an AE title."""
@@ -184,17 +189,10 @@ class _Door:
         self._entered = hospital
         if request.user.identity is not None:
             log.info("association of %s: %s", request.calling_ae, _user(request.user.identity))
-        asked = {
-            uid: wanted
-            for uid, wanted in request.user.extended.items()
-            if (uid in FIND_LEVELS or uid in FIND_OF) and wanted
-        }
         self._extended = {
-            uid: bytes(
-                one == 1 and at < (SERVED_IN_QUERY if uid in FIND_LEVELS else SERVED_IN_RETRIEVAL)
-                for at, one in enumerate(wanted)
-            )
-            for uid, wanted in asked.items()
+            uid: bytes(one == 1 and at < EXTENDED[uid] for at, one in enumerate(wanted))
+            for uid, wanted in request.user.extended.items()
+            if uid in EXTENDED and wanted
         }
         return Accepted(
             contexts=select_contexts(request.contexts, _supported),

@@ -17,9 +17,11 @@ from exchange_dicom.association import Message, TooLarge
 from exchange_dicom.conversation import Conversation
 from exchange_dicom.identifier import IDENTIFIER_LENGTH, Identifier, write
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
-from exchange_storage.search import Match, Matching, Number
+from exchange_storage.search import Alike, Match, Matching, Number
 
 STEP = "ScheduledProcedureStepSequence"
+START_DATE = f"{STEP}.ScheduledProcedureStepStartDate"
+START_TIME = f"{STEP}.ScheduledProcedureStepStartTime"
 
 STEP_KEYS = (
     "ScheduledStationAETitle",
@@ -80,10 +82,15 @@ def find(conversation: Conversation, message: Message) -> None:
     try:
         raw = message.data.read(IDENTIFIER_LENGTH)
         identifier = Identifier.read(raw, message.context.transfer_syntax)
-        asked = _asked(identifier, conversation.requester.organization)
+        extended = conversation.extended.get(message.context.abstract_syntax, b"").ljust(3, b"\0")
+        asked = _asked(identifier, conversation.requester.organization, fuzzy=extended[2] == 1)
         with conversation.exchange.on_behalf_of(conversation.requester) as access:
             found = orders.worklist(
-                access, asked.order, asked.patient, limit=conversation.limits.matches
+                access,
+                asked.order,
+                asked.patient,
+                moment=asked.moment,
+                limit=conversation.limits.matches,
             )
     except TooLarge:
         conversation.answer(message, status.DIMSE[Invalid].find, "the identifier is too long")
@@ -110,30 +117,36 @@ class _Asked:
 
     order: tuple[tuple[str, Matching], ...]
     patient: tuple[Match | Number, ...]
+    moment: orders.Moments | None
+    """When the step begins, where both its date and its time are ranges (Table K.6-1)."""
     unsupported: bool
     """Whether some key takes no part in matching."""
 
 
-def _asked(identifier: Identifier, organization: int | None) -> _Asked:
+def _asked(identifier: Identifier, organization: int | None, *, fuzzy: bool) -> _Asked:
     """Raises Invalid."""
+    given = dict(identifier.keys)
+    moment = query.moments(given.get(START_DATE, ""), given.get(START_TIME, ""))
     order: list[tuple[str, Matching]] = []
     patient: list[Match | Number] = []
     unsupported = False
     for name, value in identifier.keys:
         within, dot, keyword = name.rpartition(".")
-        if not value.strip("* "):
+        if not value.strip("* ") or (moment is not None and name in (START_DATE, START_TIME)):
             continue
         if dot and (within != STEP or keyword not in STEP_KEYS):
             unsupported = True
         elif keyword == "PatientID" and not dot:
             patient.append(Number(organization, query.text(value.strip())))
+        elif fuzzy and keyword == "PatientName" and not dot and not set(value) & set("*?"):
+            patient.append(Match(keyword, Alike(value.strip())))
         elif keyword in _PATIENT and not dot:
             patient.append(Match(keyword, query.matching(keyword, value.strip())))
         elif keyword in orders.ATTRIBUTES and keyword in (STEP_KEYS if dot else KEYS):
             order.append((keyword, _matching(keyword, value.strip())))
         elif keyword != "IssuerOfPatientID":
             unsupported = True
-    return _Asked(tuple(order), tuple(patient), unsupported)
+    return _Asked(tuple(order), tuple(patient), moment, unsupported)
 
 
 def _matching(keyword: str, value: str) -> Matching:

@@ -17,6 +17,7 @@ from caller import CT, SUCCESS, calling, image
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE
+from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 from region import ADMINISTRATOR
 from serving import Served, serving
 
@@ -87,20 +88,31 @@ def asked(step: dict[str, str] | None = None, **keys: str) -> Dataset:
 
 
 @contextmanager
-def associated(served: Served, title: str, *models: str) -> Iterator[Any]:
+def associated(served: Served, title: str, *models: str, extended: bytes = b"") -> Iterator[Any]:
     entity = AE(title)
+    negotiated: list[Any] = []
     for model in models:
         entity.add_requested_context(model)
-    association = entity.associate("127.0.0.1", served.port, ae_title="EXCHANGE")
+        if extended:
+            wanted = SOPClassExtendedNegotiation()
+            wanted.sop_class_uid, wanted.service_class_application_information = model, extended
+            negotiated.append(wanted)
+    association = entity.associate(
+        "127.0.0.1", served.port, ae_title="EXCHANGE", ext_neg=negotiated
+    )
     assert association.is_established
+    if extended:
+        assert association.acceptor.sop_class_extended == dict.fromkeys(models, b"\1\1\1\0")
     try:
         yield association
     finally:
         association.release()
 
 
-def worklist(served: Served, identifier: Dataset, title: str = "BEICHENG") -> list[Dataset]:
-    with associated(served, title, WORKLIST) as association:
+def worklist(
+    served: Served, identifier: Dataset, title: str = "BEICHENG", extended: bytes = b""
+) -> list[Dataset]:
+    with associated(served, title, WORKLIST, extended=extended) as association:
         answers = list(association.send_c_find(identifier, WORKLIST))
     assert answers[-1][0].Status == SUCCESS
     return [match for status, match in answers if status.Status in {0xFF00, 0xFF01}]
@@ -147,6 +159,75 @@ def test_a_worklist_is_narrowed_by_the_keys_of_annex_k(
 ) -> None:
     place(served)
     assert bool(worklist(served, asked(step, **keys))) is matches
+
+
+def test_date_and_time_of_a_worklist_are_one_moment_without_being_negotiated(
+    served: Served,
+) -> None:
+    begins = ["20300705 0900", "20300706 0900", "20300707 1700", "20300707 1900"]
+    for number, begin in enumerate(begins, 1):
+        day, _, at = begin.partition(" ")
+        place(served, accession_number=f"A{number}", scheduled_date=day, scheduled_time=at)
+
+    def found(days: str, times: str) -> list[str]:
+        step = {"ScheduledProcedureStepStartDate": days, "ScheduledProcedureStepStartTime": times}
+        return [str(one.AccessionNumber) for one in worklist(served, asked(step))]
+
+    # July 5, 10am until July 7, 6pm: the example of Table K.6-1
+    assert found("20300705-20300707", "1000-1800") == ["A2", "A3"]
+    assert found("20300706-", "1000-") == ["A3", "A4"]
+    assert found("20300707", "1000-1800") == ["A3"]
+    assert found("20300705-20300707", "09") == ["A1", "A2"]
+
+
+def test_a_worklist_finds_names_that_sound_alike_when_that_is_negotiated(served: Served) -> None:
+    place(served)
+    homophone = asked(PatientName="王晓东")
+    assert worklist(served, homophone) == []
+    assert len(worklist(served, homophone, extended=b"\1\1\1\1")) == 1
+    assert worklist(served, asked(PatientName="李*"), extended=b"\1\1\1\1") == []
+
+
+def test_the_names_of_staff_match_in_any_case_and_group(served: Served) -> None:
+    place(served, performing_physician_name="Zhao^Min=赵^敏", referring_physician_name="Li^Na")
+    for name in ("zhao^min", "赵^敏", "ZHAO*", "赵*"):
+        assert worklist(served, asked({"ScheduledPerformingPhysicianName": name}))
+    assert worklist(served, asked({"ScheduledPerformingPhysicianName": "Zhang*"})) == []
+    assert worklist(served, asked(ReferringPhysicianName="LI^NA"))
+
+
+@pytest.mark.parametrize(
+    ("declared", "answered"),
+    [("GB18030", "GB18030"), ("GBK", "GBK"), ("ISO_IR 100", "ISO_IR 192")],
+)
+def test_a_worklist_is_in_the_character_set_that_the_modality_asked_in(
+    served: Served, declared: str, answered: str
+) -> None:
+    place(served)
+    question = asked()
+    question.SpecificCharacterSet = declared
+    (entry,) = worklist(served, question)
+    assert entry.SpecificCharacterSet == answered
+    assert entry.PatientName == "Wang^XiaoDong=王^小东"
+    step = entry.ScheduledProcedureStepSequence[0]
+    assert step.ScheduledProcedureStepDescription == "胸部平扫"
+
+
+def test_a_step_is_returned_whole_or_as_far_as_its_item_asks(served: Served) -> None:
+    place(served)
+    narrow = Dataset()
+    narrow.ScheduledProcedureStepSequence = [Dataset()]
+    narrow.ScheduledProcedureStepSequence[0].Modality = "CT"
+    (entry,) = worklist(served, narrow)
+    assert [one.keyword for one in entry.ScheduledProcedureStepSequence[0]] == ["Modality"]
+    for items in ([], [Dataset()]):
+        whole = Dataset()
+        whole.ScheduledProcedureStepSequence = items
+        (entry,) = worklist(served, whole)
+        (step,) = entry.ScheduledProcedureStepSequence
+        assert {"Modality", "ScheduledStationAETitle", "ScheduledProcedureStepID"} <= {
+            one.keyword for one in step
+        }
 
 
 def test_what_is_for_no_station_is_for_every_station(served: Served) -> None:
