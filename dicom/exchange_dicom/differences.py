@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import pydicom
 from pydicom.datadict import keyword_for_tag
 
-from exchange_dicom import data_set, part10
-from exchange_dicom.data_set import PIXEL_DATA_GROUP, Element, explicit
+from exchange_dicom import character_sets, data_set, part10
+from exchange_dicom.data_set import PIXEL_DATA_GROUP, Element
 from exchange_dicom.header import DEFLATED, DataSetError
 
 LENGTH = 64
@@ -18,6 +23,11 @@ LENGTH = 64
 
 HEADER_LIMIT = 64 << 20
 """Bytes of a data set that are read for its attributes."""
+
+PIXEL_LIMIT = 256 << 20
+"""Bytes of the largest object whose pixels are decoded to be compared."""
+
+_CHARACTER_SET = 0x00080005
 
 
 Read = Callable[[str, int, int], bytes]
@@ -36,45 +46,131 @@ class Difference:
 def differences(read: Read, first: str, second: str) -> Iterator[Difference]:
     """The attributes in which the objects of two keys differ, in their order; pixels as one.
 
-    Pixels are the same when their bytes are: nothing is decoded. An object that cannot be read
-    differs as a whole.
+    An object that cannot be read differs as a whole.
     """
     one, other = (_attributes(read, key) for key in (first, second))
     for tag in sorted(one.keys() | other.keys()):
-        values = one.get(tag, b""), other.get(tag, b"")
-        if values[0] != values[1]:
+        values = one.get(tag, _ABSENT), other.get(tag, _ABSENT)
+        told = [value.text for value in values]
+        if told[0] != told[1] or (not any(told) and values[0] != values[1]):
             name = keyword_for_tag(tag) or f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
-            yield Difference(name, *(_shown(value) for value in values))
+            yield Difference(name, *(_shown(value.text or value.summary) for value in values))
 
 
-def _attributes(read: Read, key: str) -> dict[int, bytes]:
+def pixels(read: Read, first: str, second: str) -> str:
+    """How the pixels of two objects differ, in words: "" where they do not, or there are none."""
+    one, other = (_pixels(read, key) for key in (first, second))
+    if isinstance(one, str) or isinstance(other, str):
+        return next(told for told in (one, other) if isinstance(told, str))
+    if one is None or other is None:
+        return "" if one is other else "only one of them has pixels"
+    if one.shape != other.shape:
+        return f"{_size(one)} and {_size(other)}"
+    apart = np.abs(one.astype(np.float64) - other.astype(np.float64))
+    count = int(np.count_nonzero(apart))
+    if not count:
+        return ""
+    return f"{count} of {apart.size} values differ, by {apart.max():g} at most"
+
+
+def _pixels(read: Read, key: str) -> np.ndarray[Any, Any] | str | None:
+    raw = read(key, 0, PIXEL_LIMIT + 1)
+    if len(raw) > PIXEL_LIMIT:
+        return "too large to be compared"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is wrong with the data set: that is shown
+            found = pydicom.dcmread(io.BytesIO(raw), force=True)
+            return found.pixel_array if "PixelData" in found else None
+    except Exception as error:  # whatever a decoder calls it
+        return f"cannot be decoded ({type(error).__name__})"
+
+
+def _size(values: np.ndarray[Any, Any]) -> str:
+    return "×".join(str(side) for side in values.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """A value as people read it, and what tells it from others where that is nothing: its bytes."""
+
+    text: str
+    digest: str = ""
+    length: int = 0
+
+    @property
+    def summary(self) -> str:
+        return f"{self.length} bytes" if self.length else ""
+
+
+_ABSENT = _Value("")
+
+
+def _attributes(read: Read, key: str) -> dict[int, _Value]:
     raw = read(key, 0, HEADER_LIMIT)
-
     try:
         meta = part10.read_file_meta(io.BytesIO(raw))
         body = raw[meta.data_set_offset :]
         if meta.transfer_syntax_uid in DEFLATED:
-            return {0: hashlib.sha256(body).hexdigest().encode()}
-        found: dict[int, bytes] = {0x00020010: meta.transfer_syntax_uid.encode()}
-        for element, start, end in data_set.located(
-            body, meta.transfer_syntax_uid, PIXEL_DATA_GROUP
-        ):
+            return {0: _bytes(body)}
+        found = {0x00020010: _Value(meta.transfer_syntax_uid)}
+        elements: list[Element] = []
+        for element, start, _ in data_set.located(body, meta.transfer_syntax_uid, PIXEL_DATA_GROUP):
             if element.tag >= PIXEL_DATA_GROUP:
-                found[0x7FE00010] = hashlib.sha256(body[start:]).hexdigest().encode()
+                found[0x7FE00010] = _bytes(body[start:])
             else:
-                found[element.tag] = _value(element)
-            del end
+                elements.append(element)
+        return found | _values(elements)
     except DataSetError:
-        return {0: hashlib.sha256(raw).hexdigest().encode()}
-    return found
+        return {0: _bytes(raw)}
 
 
-def _value(element: Element) -> bytes:
-    if element.value is not None:
-        return bytes(element.value).rstrip(b" \0")
-    return b"".join(bytes(piece) for piece in explicit([element]))
+def _bytes(value: bytes, text: str = "") -> _Value:
+    return _Value(text, hashlib.sha256(value).hexdigest(), len(value))
 
 
-def _shown(value: bytes) -> str:
-    text = value.decode("utf-8", "replace")
-    return "".join(c if c.isprintable() else "." for c in text)[:LENGTH]
+def _values(elements: list[Element]) -> dict[int, _Value]:
+    declared = next((bytes(one.value or b"") for one in elements if one.tag == _CHARACTER_SET), b"")
+    texts = [bytes(one.value) for one in elements if one.value is not None and one.vr in _TEXT]
+    names = [bytes(one.value) for one in elements if one.value is not None and one.vr == "PN"]
+    chosen = character_sets.determine(declared.decode("ascii", "replace"), texts, names)
+    told = data_set.to_json(elements, chosen)
+    # In DICOM JSON every text is UTF-8; here it is to be seen how each was written.
+    told["00080005"] = {"Value": [declared.decode("ascii", "replace").strip()]}
+    return {
+        one.tag: _bytes(
+            b"".join(bytes(piece) for piece in data_set.explicit([one])),
+            _written(told.get(f"{one.tag:08X}", {})),
+        )
+        for one in elements
+    }
+
+
+_TEXT = frozenset({"LO", "LT", "SH", "ST", "UC", "UT"})
+
+
+def _written(element: dict[str, Any]) -> str:
+    if "InlineBinary" in element:
+        return str(element["InlineBinary"])
+    values = element.get("Value", ())
+    return "\\".join(_one(value) for value in values)
+
+
+def _one(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case {"Alphabetic": _} | {"Ideographic": _} | {"Phonetic": _}:
+            groups = [value.get(group, "") for group in ("Alphabetic", "Ideographic", "Phonetic")]
+            return "=".join(groups).rstrip("=")
+        case float() if value.is_integer():
+            return str(int(value))
+        case dict():
+            return json.dumps(value, ensure_ascii=False)
+        case _:
+            return str(value)
+
+
+def _shown(value: str) -> str:
+    text = "".join(c if c.isprintable() else "." for c in value)
+    return text if len(text) <= LENGTH else text[: LENGTH - 1] + "…"

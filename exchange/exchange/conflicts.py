@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
-from exchange import jobs
+from exchange import destruction, jobs, rejection
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound
+from exchange.ingest import Received, place_of
 from exchange.policy import Action
-from exchange_storage.objects import ObjectNotFound
 from exchange_storage.records import (
     Change,
     Conflict,
-    Destroyed,
     Instance,
-    LegalHold,
     Organization,
+    Patient,
     Series,
     Study,
 )
+from exchange_storage.search import ATTRIBUTES, Level
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,30 +75,43 @@ class Pair:
     reason: str
     conflicting: Instance
     primary: Instance | None
+    claimed: Mapping[str, str]
+    """What the conflicting one says of its patient and study, by DICOM keyword."""
+    known: Mapping[str, str]
+    """What the index has under its Study Instance UID instead; empty where it has no such study."""
 
 
 def pair(access: Access, number: int) -> Pair:
-    """The two instances that a conflict is about, to be compared. Raises Refused, NotFound."""
+    """The two sides of a conflict, to be compared. Raises Refused, NotFound."""
     access.require(Action.REVIEW, detail={"conflict": number})
     conflict, instance = _open(access.session, number)
+    study = str(conflict.claimed.get("StudyInstanceUID", ""))
     primary = access.session.scalars(
         select(Instance).where(
             Instance.sop_instance_uid == instance.sop_instance_uid, Instance.is_primary
         )
     ).one_or_none()
-    access.note(
-        Action.REVIEW,
-        reason="compared",
-        study=str(conflict.claimed.get("StudyInstanceUID", "")),
-        detail={"conflict": number},
-    )
-    return Pair(conflict.reason, instance, primary)
+    row = access.session.execute(
+        select(Study, Patient)
+        .join(Patient, Patient.id == Study.patient_id)
+        .where(Study.study_instance_uid == study)
+    ).one_or_none()
+    known = {
+        keyword: str(getattr(one, attribute.column.key) or "")
+        for keyword, attribute in ATTRIBUTES.items()
+        for level, one in zip((Level.STUDY, Level.PATIENT), row or (), strict=False)
+        if attribute.level is level
+    }
+    access.note(Action.REVIEW, reason="compared", study=study, detail={"conflict": number})
+    claimed = {keyword: str(conflict.claimed.get(keyword, "")) for keyword in known}
+    return Pair(conflict.reason, instance, primary, claimed, known)
 
 
 def promote(access: Access, number: int) -> None:
     """The conflicting instance is the right one: it is served, the other kept beside it.
 
-    Only where both are the same hospital's, of the same series. Raises Refused, NotFound, Invalid.
+    Only where both are the same hospital's, of the same series; and where there is no other, only
+    if it could be received as it is. Raises Refused, NotFound, Invalid.
     """
     access.require(Action.REVIEW, detail={"conflict": number})
 
@@ -111,33 +123,61 @@ def promote(access: Access, number: int) -> None:
             .join(Study, Study.id == Series.study_id)
             .where(Instance.sop_instance_uid == instance.sop_instance_uid, Instance.is_primary)
         ).one_or_none()
-        if row is None or row.Instance.organization_id != instance.organization_id:
-            raise Invalid("there is no instance of the same hospital whose place it could take")
-        claimed = conflict.claimed
-        if (claimed.get("StudyInstanceUID"), claimed.get("SeriesInstanceUID")) != (
-            row.Study.study_instance_uid,
-            row.Series.series_instance_uid,
-        ):
-            raise Invalid("it claims another study or series than the instance in its place")
-        row.Instance.is_primary = False
+        claimed = (
+            str(conflict.claimed.get("StudyInstanceUID", "")),
+            str(conflict.claimed.get("SeriesInstanceUID", "")),
+        )
+        if row is None:
+            action, (study, series) = "create", _place(access, session, conflict, instance)
+        elif row.Instance.organization_id != instance.organization_id:
+            raise Invalid("the instance in its place is another hospital's: keep or discard it")
+        elif claimed != (row.Study.study_instance_uid, row.Series.series_instance_uid):
+            raise Invalid(
+                "it claims another study or series than the instance in its place: keep or "
+                "discard it"
+            )
+        else:
+            action, study, series = "replace", row.Study.id, row.Series.id
+            row.Instance.is_primary = False
+            session.flush()
+        instance.series_id, instance.is_primary = series, True
         session.flush()
-        instance.series_id, instance.is_primary = row.Series.id, True
-        row.Study.changed, row.Study.revision = access.now, row.Study.revision + 1
-        session.flush()
+        session.execute(
+            update(Study)
+            .where(Study.id == study)
+            .values(changed=access.now, revision=Study.revision + 1)
+        )
         _settled(access, conflict, "promoted")
         session.execute(
             insert(Change).values(
                 recorded=access.now,
-                action="replace",
+                action=action,
                 instance_id=instance.id,
-                study_instance_uid=row.Study.study_instance_uid,
-                series_instance_uid=row.Series.series_instance_uid,
+                study_instance_uid=claimed[0],
+                series_instance_uid=claimed[1],
                 sop_instance_uid=instance.sop_instance_uid,
             )
         )
-        jobs.ask(session, jobs.REFRESH, str(row.Study.id), access.now)
+        jobs.ask(session, jobs.REFRESH, str(study), access.now)
 
     access.write(unit)
+
+
+def _place(
+    access: Access, session: Session, conflict: Conflict, instance: Instance
+) -> tuple[int, int]:
+    """Study and series for an instance whose place nobody has. Raises Invalid."""
+    if rejection.is_rejected(session, instance.organization_id, instance.sop_instance_uid):
+        raise Invalid("the hospital has rejected this instance; `exchange restore` comes first")
+    received = Received(
+        attributes={keyword: str(value) for keyword, value in conflict.claimed.items()},
+        identifiers=(),
+        transfer_syntax_uid=instance.transfer_syntax_uid,
+    )
+    place = place_of(access, session, instance.organization_id, received, access.now)
+    if isinstance(place, str):
+        raise Invalid(f"{place}: keep or discard it")
+    return place.study, place.series
 
 
 def keep(access: Access, number: int) -> None:
@@ -159,55 +199,12 @@ def discard(access: Access, number: int) -> None:
     def unit(session: Session) -> None:
         conflict, instance = _open(session, number)
         study = str(conflict.claimed.get("StudyInstanceUID", ""))
-        held = select(LegalHold.id).where(
-            LegalHold.study_instance_uid == study, LegalHold.lifted.is_(None)
-        )
-        if session.scalars(held).first() is not None:
-            raise Invalid("the study is under a legal hold: nothing of it is deleted")
+        destruction.require_no_hold(session, study)
         _settled(access, conflict, "discarded")
-        gone = Destroyed(
-            organization_id=instance.organization_id,
-            study_instance_uid=study[:64],
-            series_instance_uid=str(conflict.claimed.get("SeriesInstanceUID", ""))[:64],
-            sop_instance_uid=instance.sop_instance_uid,
-            key=instance.key,
-            digest=instance.digest,
-            reason="discarded",
-            decided=access.now,
-        )
-        session.add(gone)
-        session.delete(conflict)
         session.flush()
-        session.delete(instance)
-        session.flush()
-        jobs.ask(session, jobs.DESTROY, str(gone.id), access.now)
-
-    access.write(unit)
-
-
-def remove_object(access: Access, number: int) -> None:
-    """Remove the object of a `Destroyed` row (its number), unless another row needs it.
-
-    Raises Refused, Unavailable.
-    """
-    access.require(Action.DESTROY)
-    gone = access.session.get(Destroyed, number)
-    if gone is None or gone.removed is not None:
-        return
-    shared = access.session.scalar(
-        select(func.count()).select_from(Instance).where(Instance.key == gone.key)
-    )
-    if not shared:
-        with suppress(ObjectNotFound):  # it was removed before a crash
-            access.objects.delete(gone.key)
-
-    def unit(session: Session) -> None:
-        session.execute(update(Destroyed).where(Destroyed.id == number).values(removed=access.now))
-        access.note(
-            Action.DESTROY,
-            reason=gone.reason,
-            study=gone.study_instance_uid,
-            detail={"instance": gone.sop_instance_uid, "shared": bool(shared)},
+        series = str(conflict.claimed.get("SeriesInstanceUID", ""))[:64]
+        destruction.destroy(
+            session, study[:64], [(instance, series)], reason="discarded", at=access.now
         )
 
     access.write(unit)

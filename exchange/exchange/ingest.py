@@ -22,9 +22,9 @@ from typing import Any, cast
 from sqlalchemy import Table, bindparam, case, insert, select, update
 from sqlalchemy.orm import Session
 
-from exchange import identity, jobs, rejection
+from exchange import destruction, identity, jobs, rejection
 from exchange.access import Access
-from exchange.errors import Invalid, TooLarge
+from exchange.errors import Invalid, TooLarge, Unavailable
 from exchange.policy import Action
 from exchange.rejection import Note
 from exchange_storage import names
@@ -240,12 +240,14 @@ def _index(access: Access, session: Session, received: Received, row: dict[str, 
             )
             access.note(Action.STORE, reason=Outcome.HELD, study=study_uid, detail=detail)
             return again
+    if destruction.is_going(session, uid, row["key"], access.now):
+        raise Unavailable("the same object is being removed just now; send it again")
     place = (
         "another instance has this SOP Instance UID"
         if any(known.is_primary and known.digest != row["digest"] for known in held)
         else REJECTED_BEFORE
         if rejection.is_rejected(session, access.organization, uid)
-        else _place(access, session, received, now)
+        else place_of(access, session, access.organization, received, now)
     )
     if isinstance(place, str):
         return _conflict(access, session, received, row, place)
@@ -266,7 +268,7 @@ def _for_review(reason: str) -> Receipt:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
     """Where an instance belongs: row numbers."""
 
     patient: int
@@ -274,8 +276,11 @@ class _Place:
     series: int
 
 
-def _place(access: Access, session: Session, received: Received, now: datetime) -> _Place | str:
-    """Study, series and patient rows for the instance, made where missing; or why it has none.
+def place_of(
+    access: Access, session: Session, organization: int, received: Received, now: datetime
+) -> Place | str:
+    """Study, series and patient rows for the hospital's instance, made where missing; or why it has
+    none. In the transaction of `session`.
 
     Nothing is made where there is a reason: an instance may not bring itself into a study of
     another patient or hospital.
@@ -288,12 +293,12 @@ def _place(access: Access, session: Session, received: Received, now: datetime) 
     if series is not None and series.study_instance_uid != study_uid:
         return "the series belongs to another study"
     study = series or _STUDY.first(connection, {"uid": study_uid})
-    if study is not None and study.organization_id != access.organization:
+    if study is not None and study.organization_id != organization:
         return "the study belongs to another organization"
     if study is not None and study.patient_id != number:
         return "the study belongs to another patient"
     if study is None:
-        patient_row = _patient(access, session, access.organization, received, number, now)
+        patient_row = _patient(access, session, organization, received, number, now)
         study_row = _ADD_STUDY.number(
             connection,
             {
@@ -315,7 +320,7 @@ def _place(access: Access, session: Session, received: Received, now: datetime) 
         )
     else:
         series_row = series.series_row
-    return _Place(patient_row, study_row, series_row)
+    return Place(patient_row, study_row, series_row)
 
 
 def register_patient(

@@ -74,6 +74,8 @@ class Action(StrEnum):
     """Take an instance out of use."""
     DESTROY = "destroy"
     """Delete what a rule no longer keeps."""
+    VERIFY = "verify"
+    """Read again what is kept, and compare its digest."""
     REVIEW = "review"
     """Settle a conflict."""
 
@@ -133,6 +135,7 @@ _ROLES: dict[Action, frozenset[Role]] = {
     Action.FORWARD: frozenset({Role.EXCHANGE}),
     Action.REJECT: frozenset({Role.SYSTEM, Role.ADMINISTRATOR}),
     Action.DESTROY: frozenset({Role.EXCHANGE, Role.ADMINISTRATOR}),
+    Action.VERIFY: frozenset({Role.EXCHANGE, Role.ADMINISTRATOR}),
     Action.REVIEW: frozenset({Role.ADMINISTRATOR}),
 }
 

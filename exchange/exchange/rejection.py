@@ -1,7 +1,7 @@
 """Rejected instances: taken out of use by their hospital's own note (IHE RAD TF-3 4.66, IOCM).
 
-A rejected instance stays where it is and is no longer primary, so that nothing finds or serves it;
-what is sent again under its UID is kept and not served either. A rejection can be withdrawn.
+A rejected instance is no longer primary, so that nothing finds or serves it. What becomes of it,
+and of what is sent again under its UID, depends on why it was rejected: see `BEHAVIOURS`.
 """
 
 from __future__ import annotations
@@ -9,16 +9,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 
-from sqlalchemy import bindparam, insert, literal, select, update
+from sqlalchemy import ColumnElement, bindparam, insert, literal, select, update
 from sqlalchemy.orm import Session
 
-from exchange import audit, jobs, organizations
+from exchange import audit, destruction, jobs, organizations
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound
 from exchange.policy import Action
 from exchange_storage.prepared import Prepared
-from exchange_storage.records import Change, Instance, Rejection, Series, Study
+from exchange_storage.records import (
+    Change,
+    Instance,
+    Organization,
+    Rejection,
+    Series,
+    Study,
+)
 
 REFERENCES = 20_000
 """Instances that one note may reject."""
@@ -31,6 +39,29 @@ CODES: Mapping[str, str] = {
 }
 """Document titles of rejection notes (DCM, PS3.16 CID 7011)."""
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behaviour:
+    """What one kind of rejection means for the instances that a note names."""
+
+    deletes: bool = False
+    """Whether they are deleted, unless a legal hold keeps them; else they are kept and hidden."""
+    again: bool = False
+    """Whether what is sent under their UIDs afterwards is taken as new; else it is kept, hidden."""
+    explained: bool = False
+    """Whether it is withdrawn only with a reason, which is audited."""
+
+
+BEHAVIOURS: Mapping[str, Behaviour] = {
+    "113001": Behaviour(),
+    "113037": Behaviour(explained=True),
+    "113038": Behaviour(),
+    "113039": Behaviour(deletes=True, again=True),
+}
+"""By document title: poor images may turn out to be the only ones; unsafe ones (of another patient,
+of the wrong side) come back only with a reason; those of a wrong worklist entry are sent corrected
+under new UIDs; what no policy keeps is deleted."""
+
 _REJECTED = Prepared(
     select(literal(1))
     .select_from(Rejection)
@@ -38,9 +69,13 @@ _REJECTED = Prepared(
         Rejection.sop_instance_uid == bindparam("uid"),
         Rejection.organization_id == bindparam("organization"),
         Rejection.withdrawn.is_(None),
+        *(Rejection.code != code for code, one in BEHAVIOURS.items() if one.again),
     )
     .limit(1)
 )
+
+BATCH = 500
+"""Instances of one statement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +87,7 @@ class Note:
 
 
 def is_rejected(session: Session, organization: int, sop_instance_uid: str) -> bool:
-    """Whether the hospital has rejected its instance of this UID, come or not."""
+    """Whether the hospital has rejected its instance of this UID for good, come or not."""
     given = {"uid": sop_instance_uid, "organization": organization}
     return _REJECTED.first(session.connection(), given) is not None
 
@@ -67,39 +102,39 @@ def apply(access: Access, session: Session, note: Note, note_uid: str) -> int:
     if len(note.references) > REFERENCES:
         raise Invalid(f"a rejection note names at most {REFERENCES} instances")
     now = datetime.now(UTC)
-    hidden = 0
-    foreign = 0
-    for study_uid, uid in dict.fromkeys(note.references):
-        found = session.execute(
-            select(Instance.id, Instance.organization_id).where(
-                Instance.sop_instance_uid == uid, Instance.is_primary
-            )
-        ).one_or_none()
-        if found is not None and found.organization_id != access.organization:
-            foreign += 1
-            continue
-        known = select(Rejection.id).where(
-            Rejection.organization_id == access.organization,
-            Rejection.sop_instance_uid == uid,
-            Rejection.note_sop_instance_uid == note_uid,
-        )
-        if session.scalars(known).first() is None:
-            session.add(
-                Rejection(
-                    organization_id=access.organization,
-                    study_instance_uid=study_uid[:64],
-                    sop_instance_uid=uid,
-                    instance_id=found.id if found is not None else None,
-                    code=note.code,
-                    note_sop_instance_uid=note_uid,
-                    rejected=now,
+    hidden = foreign = 0
+    remaining = iter({uid: study for study, uid in note.references}.items())
+    while some := list(islice(remaining, BATCH)):
+        uids = [uid for uid, _ in some]
+        found = _primary(session, Instance.sop_instance_uid.in_(uids))
+        others = {one.uid for one in found if one.instance.organization_id != access.organization}
+        mine = [one for one in found if one.uid not in others]
+        rows = {one.uid: one.instance.id for one in mine}
+        known = set(
+            session.scalars(
+                select(Rejection.sop_instance_uid).where(
+                    Rejection.organization_id == access.organization,
+                    Rejection.sop_instance_uid.in_(uids),
+                    Rejection.note_sop_instance_uid == note_uid,
                 )
             )
-        if found is not None:
-            session.flush()
-            _serve(session, found.id, False, now, "reject")
-            hidden += 1
-    session.flush()
+        )
+        session.add_all(
+            Rejection(
+                organization_id=access.organization,
+                study_instance_uid=study_uid[:64],
+                sop_instance_uid=uid,
+                instance_id=rows.get(uid),
+                code=note.code,
+                note_sop_instance_uid=note_uid,
+                rejected=now,
+            )
+            for uid, study_uid in some
+            if uid not in others and uid not in known
+        )
+        session.flush()
+        _take_out(access, session, mine, note.code, now)
+        hidden, foreign = hidden + len(mine), foreign + len(others)
     access.note(
         Action.REJECT,
         reason=CODES[note.code],
@@ -116,101 +151,266 @@ def apply(access: Access, session: Session, note: Note, note_uid: str) -> int:
     return hidden
 
 
-def reject(access: Access, organization: str, code: str, uids: Sequence[str]) -> int:
-    """Reject a hospital's instances by command. Raises Refused, NotFound, Invalid."""
-    access.require(Action.ADMINISTER, detail={"code": organization})
+def reject(
+    access: Access,
+    organization: str,
+    code: str,
+    uids: Sequence[str] = (),
+    *,
+    study: str = "",
+    series: str = "",
+) -> int:
+    """Reject a hospital's instances by command, by their UIDs or all of a study or series.
+
+    All of them, or none. Raises Refused, NotFound, Invalid.
+    """
+    about = {"code": organization, "rejection": code}
+    access.require(Action.ADMINISTER, study=study, detail=about)
+    if code not in CODES:
+        known = ", ".join(f"{one} ({words})" for one, words in CODES.items())
+        raise Invalid(f"the code is one of {known}")
+    if sum(map(bool, (uids, study, series))) != 1:
+        raise Invalid("name either instances, or a study, or a series")
+    if len(uids) > REFERENCES:
+        raise Invalid(f"at most {REFERENCES} instances at a time")
 
     def unit(session: Session) -> int:
-        if code not in CODES:
-            raise Invalid(f"the code is one of {', '.join(CODES)}")
         owner = organizations.by_code(session, organization).id
-        hidden = 0
-        for uid in uids:
-            row = session.execute(
-                select(Instance.id, Study.study_instance_uid)
-                .join(Series, Series.id == Instance.series_id)
-                .join(Study, Study.id == Series.study_id)
-                .where(
-                    Instance.sop_instance_uid == uid,
-                    Instance.is_primary,
-                    Instance.organization_id == owner,
-                )
-            ).one_or_none()
-            if row is None:
-                raise NotFound("this hospital has no such instance in use")
-            session.add(
-                Rejection(
-                    organization_id=owner,
-                    study_instance_uid=row.study_instance_uid,
-                    sop_instance_uid=uid,
-                    instance_id=row.id,
-                    code=code,
-                    note_sop_instance_uid=f"command {access.now:%Y%m%d%H%M%S%f}"[:64],
-                    rejected=access.now,
-                )
+        condition = (
+            Study.study_instance_uid == study
+            if study
+            else Series.series_instance_uid == series
+            if series
+            else Instance.sop_instance_uid.in_(uids)
+        )
+        found = _primary(session, condition, Instance.organization_id == owner)
+        missing = set(uids) - {one.uid for one in found}
+        if missing or not found:
+            named = next(iter(sorted(missing)), study or series)
+            raise NotFound(f"this hospital has nothing in use under {named}; nothing was rejected")
+        session.add_all(
+            Rejection(
+                organization_id=owner,
+                study_instance_uid=one.study,
+                sop_instance_uid=one.uid,
+                instance_id=one.instance.id,
+                code=code,
+                note_sop_instance_uid=f"command {access.now:%Y%m%d%H%M%S%f}"[:64],
+                rejected=access.now,
             )
-            session.flush()
-            _serve(session, row.id, False, access.now, "reject")
-            access.note(Action.REJECT, reason=CODES[code], study=row.study_instance_uid)
-            hidden += 1
-        return hidden
+            for one in found
+        )
+        session.flush()
+        _take_out(access, session, found, code, access.now)
+        for uid in sorted({one.study for one in found}):
+            count = sum(one.study == uid for one in found)
+            access.note(
+                Action.REJECT, reason=CODES[code], study=uid, detail=about | {"instances": count}
+            )
+        return len(found)
 
     return access.write(unit)
 
 
-def restore(access: Access, organization: str, uid: str) -> None:
-    """Withdraw every rejection of an instance: it is served again. Raises Refused, NotFound.
+def restore(
+    access: Access,
+    organization: str,
+    uids: Sequence[str] = (),
+    *,
+    study: str = "",
+    reason: str = "",
+) -> int:
+    """Withdraw every rejection of these instances, or of all of a study: what is still kept is
+    served again; returns how many are.
 
-    Raises Invalid when another instance has taken its place meanwhile.
+    Raises Refused, NotFound, and Invalid when a reason is wanted, when all of it was deleted, or
+    when another instance has taken the place of one meanwhile.
     """
-    access.require(Action.ADMINISTER, detail={"code": organization})
+    about = {"code": organization, "why": reason[:256]}
+    access.require(Action.ADMINISTER, study=study, detail=about)
+    if bool(uids) == bool(study):
+        raise Invalid("name either instances or a study")
 
-    def unit(session: Session) -> None:
+    def unit(session: Session) -> int:
         owner = organizations.by_code(session, organization).id
         mine = (
             Rejection.organization_id == owner,
-            Rejection.sop_instance_uid == uid,
             Rejection.withdrawn.is_(None),
+            Rejection.study_instance_uid == study
+            if study
+            else Rejection.sop_instance_uid.in_(uids),
         )
         rejections = session.scalars(select(Rejection).where(*mine)).all()
-        if not rejections:
-            raise NotFound("this hospital has not rejected such an instance")
-        taken = select(Instance.id).where(Instance.sop_instance_uid == uid, Instance.is_primary)
-        if session.scalars(taken).first() is not None:
-            raise Invalid("another instance has this UID now: it would have to be rejected first")
+        missing = set(uids) - {one.sop_instance_uid for one in rejections}
+        if missing or not rejections:
+            raise NotFound(
+                "this hospital has not rejected such an instance; `exchange rejected` lists them"
+            )
+        if not reason.strip() and any(BEHAVIOURS[one.code].explained for one in rejections):
+            raise Invalid("what was rejected for patient safety comes back only with a --reason")
+        rows = sorted({one.instance_id for one in rejections if one.instance_id is not None})
+        if not rows and all(BEHAVIOURS[one.code].deletes for one in rejections):
+            raise Invalid("it was deleted; the hospital has to send it again")
         session.execute(update(Rejection).where(*mine).values(withdrawn=access.now))
-        row = next((one.instance_id for one in rejections if one.instance_id is not None), None)
-        if row is not None:
-            _serve(session, row, True, access.now, "restore")
-        access.note(
-            Action.REJECT, reason="withdrawn", study=rejections[0].study_instance_uid,
-            detail={"instance": uid},
-        )  # fmt: skip
+        served = 0
+        for start in range(0, len(rows), BATCH):
+            kept = session.scalars(
+                select(Instance).where(Instance.id.in_(rows[start : start + BATCH]))
+            ).all()
+            taken = select(Instance.id).where(
+                Instance.sop_instance_uid.in_([one.sop_instance_uid for one in kept]),
+                Instance.is_primary,
+            )
+            if session.scalars(taken).first() is not None:
+                raise Invalid(
+                    "another instance has this UID now: it would have to be rejected first"
+                )
+            found = _located(session, Instance.id.in_([one.id for one in kept]))
+            _serve(session, found, True, access.now, "restore")
+            served += len(found)
+        for uid in sorted({one.study_instance_uid for one in rejections}):
+            access.note(
+                Action.REJECT,
+                reason="withdrawn",
+                study=uid,
+                detail=about | {"instances": len(rejections), "served": served},
+            )
+        return served
 
-    access.write(unit)
+    return access.write(unit)
 
 
-def _serve(session: Session, instance: int, primary: bool, at: datetime, action: str) -> None:
-    """Have an instance be primary or not; the study, its documents and the change feed follow."""
-    session.execute(update(Instance).where(Instance.id == instance).values(is_primary=primary))
-    row = session.execute(
-        select(Study.id, Study.study_instance_uid, Series.series_instance_uid, Instance)
-        .select_from(Instance)
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A rejection as a list of them shows it."""
+
+    organization: str
+    code: str
+    study_instance_uid: str
+    sop_instance_uid: str
+    rejected: datetime
+    note: str
+    """SOP Instance UID of the rejection note; ``command …`` for an administrator's."""
+    kept: bool
+    """Whether its object is kept; else it was deleted, or never came."""
+
+
+def listed(
+    access: Access, *, organization: str | None = None, limit: int = 1000
+) -> Sequence[Listed]:
+    """The rejections in force, the newest first. Raises Refused, NotFound."""
+    access.require(Action.ADMINISTER, detail={"code": organization})
+    wanted = (
+        select(Rejection, Organization.code)
+        .join(Organization, Organization.id == Rejection.organization_id)
+        .where(Rejection.withdrawn.is_(None))
+        .order_by(Rejection.id.desc())
+        .limit(limit)
+    )
+    if organization is not None:
+        owner = organizations.by_code(access.session, organization)
+        wanted = wanted.where(Rejection.organization_id == owner.id)
+    access.note(Action.ADMINISTER, reason="rejections listed", detail={"code": organization})
+    return [
+        Listed(
+            organization=code,
+            code=one.code,
+            study_instance_uid=one.study_instance_uid,
+            sop_instance_uid=one.sop_instance_uid,
+            rejected=one.rejected,
+            note=one.note_sop_instance_uid,
+            kept=one.instance_id is not None,
+        )
+        for one, code in access.session.execute(wanted)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Located:
+    """An instance, and what it is part of."""
+
+    instance: Instance
+    series: str
+    study_row: int
+    study: str
+
+    @property
+    def uid(self) -> str:
+        return self.instance.sop_instance_uid
+
+
+def _located(session: Session, *conditions: ColumnElement[bool]) -> list[_Located]:
+    rows = session.execute(
+        select(Instance, Series.series_instance_uid, Study.id, Study.study_instance_uid)
         .join(Series, Series.id == Instance.series_id)
         .join(Study, Study.id == Series.study_id)
-        .where(Instance.id == instance)
-    ).one()
-    session.execute(
-        update(Study).where(Study.id == row.id).values(changed=at, revision=Study.revision + 1)
+        .where(*conditions)
     )
-    session.execute(
-        insert(Change).values(
-            recorded=at,
-            action=action,
-            instance_id=instance,
-            study_instance_uid=row.study_instance_uid,
-            series_instance_uid=row.series_instance_uid,
-            sop_instance_uid=row.Instance.sop_instance_uid,
+    return [_Located(*row) for row in rows]
+
+
+def _primary(session: Session, *conditions: ColumnElement[bool]) -> list[_Located]:
+    return _located(session, Instance.is_primary.is_(True), *conditions)
+
+
+def _take_out(
+    access: Access, session: Session, found: Sequence[_Located], code: str, at: datetime
+) -> None:
+    """Hide what was found, and delete it where its kind of rejection says so and no hold keeps it.
+
+    That nothing was deleted for a hold is recorded.
+    """
+    if not found:
+        return
+    _serve(session, found, False, at, "reject")
+    if not BEHAVIOURS[code].deletes:
+        return
+    for study in sorted({one.study for one in found}):
+        gone = [(one.instance, one.series) for one in found if one.study == study]
+        if destruction.is_held(session, study):
+            access.note(
+                Action.DESTROY,
+                outcome=audit.Outcome.REFUSED,
+                reason="the study is under a legal hold: hidden, not deleted",
+                study=study,
+                detail={"instances": len(gone)},
+            )
+            continue
+        destruction.destroy(session, study, gone, reason="rejected", at=at)
+        access.note(
+            Action.DESTROY, reason=CODES[code], study=study, detail={"instances": len(gone)}
         )
+
+
+def _serve(
+    session: Session, found: Sequence[_Located], primary: bool, at: datetime, action: str
+) -> None:
+    """Have instances be primary or not; studies, their documents and the change feed follow."""
+    if not found:
+        return
+    numbers = [one.instance.id for one in found]
+    for start in range(0, len(numbers), BATCH):
+        session.execute(
+            update(Instance)
+            .where(Instance.id.in_(numbers[start : start + BATCH]))
+            .values(is_primary=primary)
+        )
+    session.execute(
+        insert(Change),
+        [
+            {
+                "recorded": at,
+                "action": action,
+                "instance_id": one.instance.id,
+                "study_instance_uid": one.study,
+                "series_instance_uid": one.series,
+                "sop_instance_uid": one.uid,
+            }
+            for one in found
+        ],
     )
-    jobs.ask(session, jobs.REFRESH, str(row.id), at)
+    for study in sorted({one.study_row for one in found}):
+        session.execute(
+            update(Study).where(Study.id == study).values(changed=at, revision=Study.revision + 1)
+        )
+        jobs.ask(session, jobs.REFRESH, str(study), at)

@@ -1,27 +1,24 @@
 """How long studies are kept, by hospital and modality; and legal holds, which win over every rule.
 
 Without a rule nothing is deleted. A study has expired when there is a rule for each of its
-modalities and the longest of them is over, counted from the day on which it was received. Deleting
-is in two durable steps: the rows go, and say so in `Destroyed`; then the objects, by jobs.
+modalities and the longest of them is over, counted from the day on which it was received.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
-from exchange import jobs, organizations
+from exchange import destruction, jobs, organizations
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound
 from exchange.policy import Action
 from exchange_storage.records import (
-    Change,
-    Conflict,
-    Destroyed,
     Instance,
     LegalHold,
     Organization,
@@ -67,6 +64,7 @@ def set_rule(access: Access, organization: str, modality: str, days: int) -> Non
     access.require(Action.ADMINISTER, detail=about)
     if not 1 <= days <= DAYS:
         raise Invalid(f"a study is kept 1 to {DAYS} days")
+    modality = modality.strip().upper()
     if len(modality) > 16:
         raise Invalid("a modality has at most 16 characters")
 
@@ -90,6 +88,7 @@ def set_rule(access: Access, organization: str, modality: str, days: int) -> Non
 
 def remove_rule(access: Access, organization: str, modality: str) -> None:
     """Keep them for ever again. Raises Refused, NotFound."""
+    modality = modality.strip().upper()
     about = {"code": organization, "modality": modality}
     access.require(Action.ADMINISTER, detail=about)
 
@@ -101,7 +100,7 @@ def remove_rule(access: Access, organization: str, modality: str) -> None:
             .returning(RetentionRule.id)
         ).all()
         if not removed:
-            raise NotFound("this hospital has no rule for the modality")
+            raise NotFound("this hospital has no such rule; `exchange retention list` shows them")
         access.note(Action.ADMINISTER, reason="retention rule removed", detail=about)
 
     access.write(unit)
@@ -122,8 +121,10 @@ def rules(access: Access) -> Sequence[Rule]:
 def hold(access: Access, study_instance_uid: str, reason: str) -> None:
     """Place a legal hold on a study, kept already or still to come. Raises Refused, Invalid."""
     access.require(Action.ADMINISTER, study=study_instance_uid)
-    if not reason.strip() or len(reason) > 4096 or not 0 < len(study_instance_uid) <= 64:
-        raise Invalid("a hold needs a Study Instance UID and a reason")
+    if not re.fullmatch(r"[0-9.]{1,64}", study_instance_uid):
+        raise Invalid("a Study Instance UID has 1 to 64 digits and dots")
+    if not reason.strip() or len(reason) > 4096:
+        raise Invalid("a hold needs a reason of at most 4096 characters: --reason")
 
     def unit(session: Session) -> None:
         session.add(
@@ -151,7 +152,7 @@ def lift(access: Access, study_instance_uid: str) -> None:
             .returning(LegalHold.id)
         ).all()
         if not lifted:
-            raise NotFound("there is no hold on this study")
+            raise NotFound("there is no hold on this study; `exchange hold list` shows them")
         access.note(Action.ADMINISTER, reason="hold lifted", study=study_instance_uid)
 
     access.write(unit)
@@ -168,26 +169,35 @@ def holds(access: Access) -> Sequence[LegalHold]:
 
 def expired(access: Access, *, limit: int = 1000) -> Sequence[Expired]:
     """The studies that no rule keeps any more, the oldest first. Raises Refused."""
-    access.require(Action.ADMINISTER)
+    access.require(Action.DESTROY)
     session = access.session
     days: dict[int, dict[str, int]] = {}
     for rule in session.scalars(select(RetentionRule)):
         days.setdefault(rule.organization_id, {})[rule.modality] = rule.days
     found: list[Expired] = []
-    for owner, of_modality in days.items():
+    for owner, of_modality in sorted(days.items()):
         oldest = access.now - timedelta(days=min(of_modality.values()))
         candidates = session.execute(
             select(Study, Organization.code)
             .join(Patient, Patient.id == Study.patient_id)
             .join(Organization, Organization.id == Patient.organization_id)
-            .where(Patient.organization_id == owner, Study.received < oldest)
+            .where(
+                Patient.organization_id == owner,
+                Study.received < oldest,
+                # What is deleted leaves the row of its study.
+                exists(
+                    select(Instance.id)
+                    .join(Series, Series.id == Instance.series_id)
+                    .where(Series.study_id == Study.id)
+                ),
+            )
             .order_by(Study.received, Study.id)
         )
         for study, code in candidates:
             modalities = session.scalars(
                 select(Series.modality).distinct().where(Series.study_id == study.id)
             ).all()
-            kept = [of_modality.get(one, of_modality.get("")) for one in modalities]
+            kept = [of_modality.get(one.upper(), of_modality.get("")) for one in modalities]
             longest = [one for one in kept if one is not None]
             if not longest or len(longest) < len(kept):
                 continue
@@ -199,10 +209,9 @@ def expired(access: Access, *, limit: int = 1000) -> Sequence[Expired]:
                 .join(Series, Series.id == Instance.series_id)
                 .where(Series.study_id == study.id)
             )
-            if count:
-                uid = study.study_instance_uid
-                held = _held(session, uid)
-                found.append(Expired(study.id, uid, code, study.received, count, held))
+            uid = study.study_instance_uid
+            held = destruction.is_held(session, uid)
+            found.append(Expired(study.id, uid, code, study.received, count or 0, held))
             if len(found) >= limit:
                 return found
     return found
@@ -212,49 +221,31 @@ def destroy(access: Access, study: Expired) -> int:
     """Delete what is kept of an expired study; returns how many instances. Its row stays, so that
     its UID is not another patient's one day.
 
-    Raises Refused, and Invalid while it is under a legal hold.
+    What waits for review under the UID of one of its instances goes with it. Raises Refused, and
+    Invalid while it is under a legal hold.
     """
-    access.require(Action.ADMINISTER, study=study.study_instance_uid)
+    access.require(Action.DESTROY, study=study.study_instance_uid)
 
     def unit(session: Session) -> int:
-        if _held(session, study.study_instance_uid):
-            raise Invalid("the study is under a legal hold: nothing of it is deleted")
-        rows = session.execute(
-            select(Instance, Series.series_instance_uid)
-            .join(Series, Series.id == Instance.series_id)
-            .where(Series.study_id == study.row)
-        ).all()
-        for instance, series in rows:
-            gone = Destroyed(
-                organization_id=instance.organization_id,
-                study_instance_uid=study.study_instance_uid,
-                series_instance_uid=series,
-                sop_instance_uid=instance.sop_instance_uid,
-                key=instance.key,
-                digest=instance.digest,
-                reason="retention",
-                decided=access.now,
+        destruction.require_no_hold(session, study.study_instance_uid)
+        rows = [
+            (instance, series)
+            for instance, series in session.execute(
+                select(Instance, Series.series_instance_uid)
+                .join(Series, Series.id == Instance.series_id)
+                .where(Series.study_id == study.row)
             )
-            session.add(gone)
-            session.add(
-                Change(
-                    recorded=access.now,
-                    action="delete",
-                    instance_id=instance.id,
-                    study_instance_uid=study.study_instance_uid,
-                    series_instance_uid=series,
-                    sop_instance_uid=instance.sop_instance_uid,
-                )
-            )
-            session.execute(delete(Conflict).where(Conflict.instance_id == instance.id))
-            session.delete(instance)
-            session.flush()
-            jobs.ask(session, jobs.DESTROY, str(gone.id), access.now)
+        ]
+        rows += _beside(session, rows)
+        destruction.destroy(
+            session, study.study_instance_uid, rows, reason="retention", at=access.now
+        )
         session.execute(
             update(Study)
             .where(Study.id == study.row)
             .values(changed=access.now, revision=Study.revision + 1)
         )
+        jobs.ask(session, jobs.REFRESH, str(study.row), access.now)
         access.note(
             Action.DESTROY,
             reason="retention",
@@ -266,8 +257,20 @@ def destroy(access: Access, study: Expired) -> int:
     return access.write(unit)
 
 
-def _held(session: Session, study_instance_uid: str) -> bool:
-    found = select(LegalHold.id).where(
-        LegalHold.study_instance_uid == study_instance_uid, LegalHold.lifted.is_(None)
-    )
-    return session.scalars(found.limit(1)).first() is not None
+def _beside(session: Session, rows: Sequence[tuple[Instance, str]]) -> list[tuple[Instance, str]]:
+    """Conflicting instances of the same hospital under the same UIDs."""
+    series_of = {
+        (instance.organization_id, instance.sop_instance_uid): series for instance, series in rows
+    }
+    uids = sorted({uid for _, uid in series_of})
+    found: list[tuple[Instance, str]] = []
+    for start in range(0, len(uids), destruction.BATCH):
+        some = select(Instance).where(
+            Instance.sop_instance_uid.in_(uids[start : start + destruction.BATCH]),
+            Instance.series_id.is_(None),
+        )
+        for one in session.scalars(some):
+            series = series_of.get((one.organization_id, one.sop_instance_uid))
+            if series is not None:
+                found.append((one, series))
+    return found

@@ -59,23 +59,36 @@ def list_conflicts(limit: _Limit = 100) -> None:
     )
 
 
-@conflict_commands.command("show", help=say("比较两个实例", "What differs between the two"))
+@conflict_commands.command("show", help=say("比较冲突的双方", "What differs between the two"))
 def show_conflict(number: _Number) -> None:
-    from exchange_dicom.differences import differences
+    from exchange_dicom import differences
 
     with terminal.acting() as access:
         found = conflicts.pair(access, number)
-        rows = (
-            [
+        if found.primary is not None:
+            keys = found.primary.key, found.conflicting.key
+            rows = [
                 [one.attribute, one.first, one.second]
-                for one in differences(access.objects.get, found.primary.key, found.conflicting.key)
+                for one in differences.differences(access.objects.get, *keys)
             ]
-            if found.primary is not None
-            else []
-        )
+            apart = differences.pixels(access.objects.get, *keys)
+        else:
+            rows = [
+                [keyword, value, found.claimed[keyword]]
+                for keyword, value in found.known.items()
+                if value != found.claimed[keyword]
+            ]
+            apart = ""
     typer.echo(found.reason)
     terminal.table(
         [say("属性", "Attribute"), say("现用", "In use"), say("冲突", "Conflicting")], rows
+    )
+    if found.primary is not None:
+        same = say("相同", "the same")
+        typer.echo(f"{say('像素', 'Pixels')}: {apart or same}")
+    terminal.done(
+        f"下一步：exchange conflict promote|keep|discard {number}",
+        f"Next: exchange conflict promote|keep|discard {number}",
     )
 
 
@@ -136,27 +149,81 @@ def list_commitments(limit: _Limit = 50) -> None:
     )
 
 
+_Instances = Annotated[list[str] | None, typer.Argument(metavar="SOP_INSTANCE_UID…")]
+
+
 @lifecycle_commands.command(help=say("停用实例（IOCM）", "Take instances out of use (IOCM)"))
 def reject(
     organization: _Organization,
-    instances: Annotated[list[str], typer.Argument(metavar="SOP_INSTANCE_UID…")],
+    instances: _Instances = None,
+    study: Annotated[str, typer.Option(help=say("整个检查", "All of this study"))] = "",
+    series: Annotated[str, typer.Option(help=say("整个序列", "All of this series"))] = "",
     code: Annotated[
-        str, typer.Option(help=say("原因代码", "113001, 113037, 113038 or 113039"))
+        str,
+        typer.Option(
+            help=say(
+                "原因：113001 质量，113037 患者安全，113038 工作列表错误，113039 到期并删除",
+                "113001 quality, 113037 patient safety, 113038 wrong worklist entry, "
+                "113039 retention expired: deleted",
+            )
+        ),
     ] = "113001",
 ) -> None:
     with terminal.acting() as access:
-        count = rejection.reject(access, organization, code, instances)
+        count = rejection.reject(
+            access, organization, code, instances or (), study=study, series=series
+        )
     terminal.done(f"已停用 {count} 个实例", f"{count} instances are served no longer")
 
 
-@lifecycle_commands.command(help=say("恢复停用的实例", "Serve a rejected instance again"))
+@lifecycle_commands.command(help=say("恢复停用的实例", "Serve rejected instances again"))
 def restore(
     organization: _Organization,
-    instance: Annotated[str, typer.Argument(metavar="SOP_INSTANCE_UID")],
+    instances: _Instances = None,
+    study: Annotated[str, typer.Option(help=say("整个检查", "All of this study"))] = "",
+    reason: Annotated[
+        str,
+        typer.Option(help=say("理由（患者安全类必填）", "Why; a must after patient safety")),
+    ] = "",
 ) -> None:
     with terminal.acting() as access:
-        rejection.restore(access, organization, instance)
-    terminal.done("已恢复", "It is served again")
+        count = rejection.restore(access, organization, instances or (), study=study, reason=reason)
+    terminal.done(f"已恢复 {count} 个实例", f"{count} instances are served again")
+
+
+@lifecycle_commands.command("rejected", help=say("列出停用的实例", "List what was rejected"))
+def list_rejected(
+    organization: Annotated[
+        str | None, typer.Option(help=say("医院代码", "Code of one hospital"))
+    ] = None,
+    limit: _Limit = 1000,
+) -> None:
+    zone = ZoneInfo(settings.load().timezone)
+    with terminal.acting() as access:
+        found = rejection.listed(access, organization=organization, limit=limit)
+    terminal.table(
+        [
+            say("医院", "Hospital"),
+            say("原因", "Why"),
+            say("检查 UID", "Study Instance UID"),
+            "SOP Instance UID",
+            say("时间", "Since"),
+            say("由", "By"),
+            say("保存", "Kept"),
+        ],
+        [
+            [
+                one.organization,
+                one.code,
+                one.study_instance_uid,
+                one.sop_instance_uid,
+                one.rejected.astimezone(zone).isoformat(timespec="seconds"),
+                one.note,
+                say("是", "yes") if one.kept else say("否", "no"),
+            ]
+            for one in found
+        ],
+    )
 
 
 @lifecycle_commands.command(
@@ -167,7 +234,14 @@ def scrub_store(
         int, typer.Option(min=0, help=say("多少天内未核对", "Not verified for so many days"))
     ] = 90,
     limit: Annotated[int, typer.Option(min=1, help=say("最多对象数", "Objects at most"))] = 100_000,
+    listed: Annotated[
+        bool,
+        typer.Option("--list", help=say("只列出已知的损坏与巡检记录", "Only list what is known")),
+    ] = False,
 ) -> None:
+    if listed:
+        _list_scrubs()
+        return
     damaged = 0
     before = datetime.now(UTC) - timedelta(days=days)
     with (
@@ -185,6 +259,29 @@ def scrub_store(
         typer.echo(say(f"发现 {damaged} 处损坏", f"{damaged} objects are damaged"), err=True)
         raise typer.Exit(1)
     terminal.done("对象完好", "All that was read is whole")
+
+
+def _list_scrubs() -> None:
+    zone = ZoneInfo(settings.load().timezone)
+
+    def written(at: datetime | None) -> str:
+        return at.astimezone(zone).isoformat(timespec="seconds") if at is not None else ""
+
+    with terminal.acting() as access:
+        known, last = scrub.damages(access), scrub.walks(access)
+    terminal.table(
+        [say("对象", "Object"), say("损坏", "Damage"), say("发现", "Found")],
+        [[one.key, one.what, written(one.found)] for one in known],
+    )
+    for walk in last:
+        begun, finished = written(walk.begun), written(walk.finished)
+        terminal.done(
+            f"巡检：{begun} 开始，{finished or '进行中'}，已读 {walk.read}，损坏 {walk.damaged}",
+            f"Walk: begun {begun}, {finished or 'going on'}, {walk.read} read, "
+            f"{walk.damaged} damaged",
+        )
+    if known:
+        raise typer.Exit(1)
 
 
 _Modality = Annotated[
@@ -248,13 +345,19 @@ def run_retention(
             for one in found
         ],
     )
-    if delete:
-        count = 0
-        for study in found:
-            if not study.held:
-                with terminal.acting() as access:
-                    count += retention.destroy(access, study)
-        terminal.done(f"已删除 {count} 个实例", f"{count} instances are deleted")
+    free = [study for study in found if not study.held]
+    if not delete:
+        if free:
+            terminal.done(
+                f"{len(free)} 个检查可删除：exchange retention run --delete",
+                f"{len(free)} studies can go: exchange retention run --delete",
+            )
+        return
+    count = 0
+    for study in free:
+        with terminal.acting() as access:
+            count += retention.destroy(access, study)
+    terminal.done(f"已删除 {count} 个实例", f"{count} instances are deleted")
 
 
 @hold_commands.command("place", help=say("保全检查", "Nothing of the study is deleted"))
@@ -275,9 +378,23 @@ def lift_hold(study: _Study) -> None:
 
 @hold_commands.command("list", help=say("列出保全", "List the holds in force"))
 def list_holds() -> None:
+    zone = ZoneInfo(settings.load().timezone)
     with terminal.acting() as access:
         found = retention.holds(access)
     terminal.table(
-        [say("检查 UID", "Study Instance UID"), say("理由", "Reason"), say("由", "By")],
-        [[one.study_instance_uid, one.reason, one.placed_by] for one in found],
+        [
+            say("检查 UID", "Study Instance UID"),
+            say("理由", "Reason"),
+            say("由", "By"),
+            say("时间", "Since"),
+        ],
+        [
+            [
+                one.study_instance_uid,
+                one.reason,
+                one.placed_by,
+                one.placed.astimezone(zone).isoformat(timespec="seconds"),
+            ]
+            for one in found
+        ],
     )

@@ -6,6 +6,7 @@ Doors are imported by the process that opens them: no command waits for what it 
 from __future__ import annotations
 
 import ssl
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -13,7 +14,17 @@ from zoneinfo import ZoneInfo
 from alembic.util import CommandError
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from exchange import audit, availability, conflicts, identity, jobs, priors, routing
+from exchange import (
+    audit,
+    availability,
+    destruction,
+    identity,
+    jobs,
+    priors,
+    retention,
+    routing,
+    scrub,
+)
 from exchange.access import Exchange
 from exchange.errors import Invalid, Unavailable
 from exchange_server.keys import TokenKeys, audit_key, make_keys, page_key
@@ -30,6 +41,10 @@ if TYPE_CHECKING:
 
     from exchange_dicom.listener import Acceptor
     from exchange_server.worker import Worker
+
+
+SCRUBBING = timedelta(seconds=20)
+"""How long a worker reads again what is kept before it rests, twice as long."""
 
 
 def initialise(settings: Settings) -> Exchange:
@@ -195,6 +210,7 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
     from exchange_dicom.forward import Credentials, deliver
     from exchange_dicom.notification import notify
     from exchange_fhir.refresh import refresh
+    from exchange_server.observability import DAMAGE_FOUND, observe
     from exchange_server.worker import WORKER, Worker
 
     timezone = ZoneInfo(settings.timezone)
@@ -240,9 +256,25 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
         with exchange.on_behalf_of(WORKER) as access:
             priors.fetch(access, int(order), choice)
 
-    def destroy(exchange: Exchange, number: str) -> None:
+    def destroy(exchange: Exchange, study: str) -> None:
         with exchange.on_behalf_of(WORKER) as access:
-            conflicts.remove_object(access, int(number))
+            destruction.remove_objects(access, study)
+
+    def read_again(exchange: Exchange, _: str) -> None:
+        began = datetime.now(UTC)
+        with exchange.on_behalf_of(WORKER) as access:
+            walked = scrub.walk(access, days=settings.scrub_days, until=began + SCRUBBING)
+        if walked.damaged:
+            observe(DAMAGE_FOUND, walked.damaged)
+        raise jobs.Later(max(2 * SCRUBBING, walked.again - began).total_seconds())
+
+    def retain(exchange: Exchange, _: str) -> None:
+        with exchange.on_behalf_of(WORKER) as access:
+            found = retention.expired(access)
+        for study in found:
+            if not study.held:
+                with exchange.on_behalf_of(WORKER) as access:
+                    retention.destroy(access, study)
 
     handlers = {
         jobs.IDENTIFY: link,
@@ -254,6 +286,10 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
         jobs.PRIORS: fetch,
         jobs.DESTROY: destroy,
     }
+    if settings.scrub_days:
+        handlers[jobs.SCRUB] = read_again
+    if settings.retention_automatic:
+        handlers[jobs.RETAIN] = retain
     return Worker(exchange, handlers)
 
 

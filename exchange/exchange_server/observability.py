@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from exchange import jobs
+from exchange import jobs, scrub
 from exchange.access import Exchange
 from exchange.errors import ExchangeError
 from exchange.policy import Requester, Role
@@ -109,6 +109,16 @@ WORKER_STALLED = Observation(
     help="Times that a worker could not look for jobs",
     level=logging.ERROR,
 )
+DAMAGE_FOUND = Observation(
+    name="damage_found",
+    help="Objects that a scrub found damaged or missing; `exchange scrub --list` names them",
+    level=logging.ERROR,
+)
+DAMAGED = Observation(
+    name="damaged_objects",
+    help="Objects that are known to be damaged or missing",
+    kind=Kind.GAUGE,
+)
 JOBS = Observation(
     name="jobs",
     help="Jobs in the outbox: waiting, and given up",
@@ -134,6 +144,8 @@ OBSERVATIONS = (
     SPOOL_MOVED,
     SPOOL_STUCK,
     WORKER_STALLED,
+    DAMAGE_FOUND,
+    DAMAGED,
     JOBS,
     SPOOLED,
     PART_READY,
@@ -223,6 +235,10 @@ class _Gauges:
             for (kind, dead), count in jobs.backlog(access.session).items():
                 waiting.add_metric([kind, "given up" if dead else "waiting"], count)
         yield waiting
+        damaged = gauge(DAMAGED)
+        with suppress(ExchangeError), self.exchange.on_behalf_of(_OPERATOR) as access:
+            damaged.add_metric([], scrub.known_damages(access))
+        yield damaged
         if isinstance(self.exchange.objects, SpooledStore):
             spooled = gauge(SPOOLED)
             spooled.add_metric([], self.exchange.objects.waiting(COUNTED_AGO))

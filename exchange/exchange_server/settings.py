@@ -190,6 +190,17 @@ class Settings(BaseSettings):
     dicomweb_ca: Path | None = Field(
         default=None, description="PEM certificates of the CA of such services"
     )
+    scrub_days: Annotated[int, Field(ge=0, le=3650)] = Field(
+        default=90,
+        description="Days within which the worker reads every object again and compares its "
+        "digest; 0: never by itself",
+    )
+    retention_automatic: bool = Field(
+        default=False,
+        description="Whether the worker deletes what no retention rule keeps any more; else "
+        "`exchange retention run --delete` does",
+    )
+
     priors_studies: Annotated[int, Field(ge=0, le=100)] = Field(
         default=5, description="Studies of other hospitals that are sent before a visit, at most"
     )

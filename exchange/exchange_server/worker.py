@@ -35,7 +35,19 @@ CLAIMED = 8
 
 CHECKPOINT_SECONDS = 60.0
 
-ASIDE: Mapping[str, int] = {jobs.FORWARD: 4, jobs.COMMIT: 2, jobs.NOTIFY: 1}
+RECURRING: Mapping[str, tuple[str, float]] = {
+    jobs.CHECKPOINT: ("trail", CHECKPOINT_SECONDS),
+    jobs.SCRUB: ("objects", 3600.0),
+    jobs.RETAIN: ("expired", 3600.0),
+}
+"""What a worker asks for by itself: the subject, and seconds from one time to the next."""
+
+ASIDE: Mapping[tuple[str, ...], int] = {
+    (jobs.FORWARD,): 4,
+    (jobs.COMMIT,): 2,
+    (jobs.NOTIFY,): 1,
+    (jobs.SCRUB, jobs.RETAIN, jobs.DESTROY): 1,
+}
 """Kinds that wait for somebody else, or take long, and on how many threads of their own they do:
 a study must not wait for its index because another hospital's node does not answer."""
 
@@ -53,25 +65,25 @@ class Worker:
     def __init__(self, exchange: Exchange, handlers: Mapping[str, Handler]) -> None:
         self._exchange = exchange
         self._handlers = handlers
-        self._next_checkpoint = 0.0
+        self._next = dict.fromkeys(RECURRING, 0.0)
         self._taken: set[int] = set()
         self._counting = threading.Lock()
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; what was taken is finished first."""
-        here = [kind for kind in self._handlers if kind not in ASIDE]
+        aside = {kind for kinds in ASIDE for kind in kinds}
+        here = [kind for kind in self._handlers if kind not in aside]
         threads = [
             threading.Thread(target=self._empty_spool, args=(stop,), name="spool"),
             threading.Thread(target=self._renew_leases, args=(stop,), name="leases"),
-            *(
-                threading.Thread(
-                    target=self._work, args=(stop, [kind], 1, ASIDE_IDLE), name=f"{kind}-{number}"
-                )
-                for kind in ASIDE
-                if kind in self._handlers
-                for number in range(ASIDE[kind])
-            ),
         ]
+        for all_kinds, number in ASIDE.items():
+            kinds = [kind for kind in all_kinds if kind in self._handlers]
+            work = (stop, kinds, 1, ASIDE_IDLE)
+            threads += [
+                threading.Thread(target=self._work, args=work, name=kinds[0])
+                for _ in range(number if kinds else 0)
+            ]
         for thread in threads:
             thread.start()
         self._work(stop, here, CLAIMED, IDLE)
@@ -84,13 +96,13 @@ class Worker:
         A job that fails is noted and tried again later; only the outbox itself raises, and only
         when every job that was taken has had its turn: the others would wait for a whole lease.
         """
-        self._ask_for_checkpoint()
+        self._ask_for_recurring()
         return self._do_some(list(self._handlers), CLAIMED)
 
     def _work(self, stop: threading.Event, kinds: Sequence[str], some: int, idle: float) -> None:
         while not stop.is_set():
             try:
-                self._ask_for_checkpoint()
+                self._ask_for_recurring()
                 pause = 0.0 if self._do_some(kinds, some) else idle
             except Exception as error:  # the index does not answer, whatever its driver calls it
                 observe(WORKER_STALLED, also={"error": place(error)})
@@ -148,14 +160,14 @@ class Worker:
             jobs.finish(self._exchange.database, job)
             observe(JOB, time.perf_counter() - began, kind=job.kind, outcome="done")
 
-    def _ask_for_checkpoint(self) -> None:
-        """Each minute; where the trail has not grown, the same checkpoint is simply there."""
+    def _ask_for_recurring(self) -> None:
+        """When it is time; what waits already stays as it is, what was given up begins anew."""
         now = time.monotonic()
-        if jobs.CHECKPOINT not in self._handlers or now < self._next_checkpoint:
-            return
-        with self._exchange.database.writing() as session:
-            jobs.ask(session, jobs.CHECKPOINT, "trail", datetime.now(UTC))
-        self._next_checkpoint = now + CHECKPOINT_SECONDS
+        for kind, (subject, seconds) in RECURRING.items():
+            if kind in self._handlers and now >= self._next[kind]:
+                self._next[kind] = now + seconds
+                with self._exchange.database.writing() as session:
+                    jobs.ask(session, kind, subject, datetime.now(UTC))
 
     def _renew_leases(self, stop: threading.Event) -> None:
         """What takes long stays ours; what a process had that died is free after a lease."""

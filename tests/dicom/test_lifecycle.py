@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 from caller import CT, EXPLICIT, STUDY, STUDY_FIND, SUCCESS, Caller, element, identifier, image
-from pydicom import Dataset
+from images import ct, data_set
+from pydicom import Dataset, dcmread
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from region import ADMINISTRATOR, WORKER
 from serving import Served, serving
 from sqlalchemy import select
 
-from exchange import conflicts, jobs, rejection, retention, retrieval, scrub
+from exchange import conflicts, destruction, jobs, rejection, retention, retrieval, scrub
 from exchange.errors import Invalid, NotFound, Refused
-from exchange_dicom.differences import differences
+from exchange_dicom.differences import differences, pixels
 from exchange_dicom.rejection_note import KEY_OBJECT_SELECTION
 from exchange_storage.records import AuditRecord, Change, LegalHold
 
@@ -75,7 +76,20 @@ def changes(served: Served) -> list[str]:
         return list(session.scalars(select(Change.action).order_by(Change.sequence)))
 
 
-@pytest.mark.parametrize("code", ["113001", "113037", "113038", "113039"])
+def destroyed(served: Served) -> None:
+    """The worker removes the objects of what was deleted; it may do so twice."""
+    for job in jobs.claim(served.city.exchange.database, [jobs.DESTROY]):
+        for _ in range(2):
+            with served.city.exchange.on_behalf_of(WORKER) as access:
+                destruction.remove_objects(access, job.subject)
+        jobs.finish(served.city.exchange.database, job)
+
+
+def test_every_kind_of_rejection_has_its_behaviour() -> None:
+    assert set(rejection.BEHAVIOURS) == set(rejection.CODES)
+
+
+@pytest.mark.parametrize("code", ["113001", "113037", "113038"])
 def test_what_a_hospital_rejects_is_served_no_longer_and_can_be_restored(
     served: Served, code: str
 ) -> None:
@@ -91,9 +105,105 @@ def test_what_a_hospital_rejects_is_served_no_longer_and_can_be_restored(
     assert store(served, image(instance=ONE, pixels=element(0x7FE00010, "OW", b"other!")), ONE) == 0
     assert shown(served) == [OTHER]
     with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        rejection.restore(access, "beicheng", ONE)
+        (listed,) = rejection.listed(access, organization="beicheng")
+        assert (listed.code, listed.sop_instance_uid, listed.note) == (code, ONE, "1.9.1")
+        assert listed.kept
+    if code == "113037":
+        with (
+            served.city.exchange.on_behalf_of(ADMINISTRATOR) as access,
+            pytest.raises(Invalid, match="reason"),
+        ):
+            rejection.restore(access, "beicheng", [ONE])
+        assert shown(served) == [OTHER]
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        assert rejection.restore(access, "beicheng", [ONE], reason="looked at it again") == 1
     assert shown(served) == [ONE, OTHER]
     assert changes(served)[-1] == "restore"
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        assert rejection.listed(access) == []
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access, pytest.raises(NotFound):
+        rejection.restore(access, "beicheng", [ONE])
+
+
+def test_what_no_policy_keeps_any_more_is_deleted_and_may_come_again_as_new(
+    served: Served,
+) -> None:
+    for uid in (ONE, OTHER):
+        store(served, image(instance=uid), uid)
+    body = note("113039", ONE)
+    assert store(served, body, "1.9.1", kind=KEY_OBJECT_SELECTION) == SUCCESS
+    assert shown(served) == [OTHER]
+    assert changes(served)[-2:] == ["reject", "delete"]
+    assert len(served.kept(ONE)) == 1  # the object goes by a job, and until then may not come anew
+    assert store(served, image(instance=ONE), ONE) != SUCCESS
+    destroyed(served)
+    assert served.kept(ONE) == []
+    with (
+        served.city.exchange.on_behalf_of(ADMINISTRATOR) as access,
+        pytest.raises(Invalid, match="deleted"),
+    ):
+        rejection.restore(access, "beicheng", [ONE])
+
+    assert store(served, image(instance=ONE), ONE) == SUCCESS
+    assert shown(served) == [ONE, OTHER]
+
+
+def test_under_a_legal_hold_such_a_note_hides_and_deletes_nothing(served: Served) -> None:
+    store(served, image(instance=ONE), ONE)
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        retention.hold(access, STUDY, "court")
+    store(served, note("113039", ONE), "1.9.1", kind=KEY_OBJECT_SELECTION)
+    assert shown(served) == []
+    destroyed(served)
+    assert len(served.kept(ONE)) == 1
+    with served.city.exchange.database.reading() as session:
+        told = session.scalars(select(AuditRecord).where(AuditRecord.action == "destroy")).all()
+    assert [one.outcome for one in told] == ["refused"]
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        assert rejection.restore(access, "beicheng", study=STUDY) == 1
+    assert shown(served) == [ONE]
+
+
+def test_a_study_is_rejected_whole_or_not_at_all(served: Served) -> None:
+    for uid in (ONE, OTHER):
+        store(served, image(instance=uid), uid)
+
+    def rejects(*uids: str, **of: str) -> int:
+        with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+            return rejection.reject(access, "beicheng", "113038", uids, **of)
+
+    with pytest.raises(NotFound, match=r"1\.4\.9"):
+        rejects(ONE, "1.4.9")
+    for wrong in ({}, {"study": STUDY, "series": f"{STUDY}.1"}):
+        with pytest.raises(Invalid, match="either"):
+            rejects(**wrong)
+    assert shown(served) == [ONE, OTHER]
+    assert rejects(study=STUDY) == 2
+    assert shown(served) == []
+    with pytest.raises(NotFound):
+        rejects(study=STUDY)
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        assert rejection.restore(access, "beicheng", study=STUDY) == 2
+    assert shown(served) == [ONE, OTHER]
+
+
+def test_what_waited_behind_a_rejection_is_promoted_once_that_is_withdrawn(
+    served: Served,
+) -> None:
+    store(served, note("113001", ONE), "1.9.1", kind=KEY_OBJECT_SELECTION)
+    assert store(served, image(instance=ONE), ONE) == SUCCESS
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        (waiting,) = conflicts.waiting(access)
+    with (
+        served.city.exchange.on_behalf_of(ADMINISTRATOR) as access,
+        pytest.raises(Invalid, match="exchange restore"),
+    ):
+        conflicts.promote(access, waiting.number)
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        assert rejection.restore(access, "beicheng", [ONE]) == 0  # it never was in use
+        conflicts.promote(access, waiting.number)
+    assert shown(served) == [ONE]
+    assert changes(served)[-1] == "create"
 
 
 def test_a_note_that_comes_first_holds_for_what_comes_later(served: Served) -> None:
@@ -161,8 +271,59 @@ def test_the_reviewer_sees_what_differs(served: Served) -> None:
         pair = conflicts.pair(access, number)
         assert pair.primary is not None
         found = list(differences(access.objects.get, pair.primary.key, pair.conflicting.key))
+        apart = pixels(access.objects.get, pair.primary.key, pair.conflicting.key)
     assert [one.attribute for one in found] == ["SeriesNumber", "PixelData"]
     assert (found[0].first, found[0].second) == ("", "7")
+    assert (found[1].first, found[1].second) == ("4108 bytes", "14 bytes")
+    assert apart.startswith("cannot be decoded")  # there are no rows and columns
+
+
+def test_the_reviewer_reads_names_and_numbers_and_how_far_pixels_are_apart(
+    served: Served, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first.dcm", tmp_path / "second.dcm"
+    made = ct(first, patient="P1", study=STUDY, number=1)
+    other = dcmread(first)
+    other.PatientName, other.WindowCenter = "Li^Na=李^娜", 300
+    values = other.pixel_array.copy()
+    values[0, :3] += 5
+    other.PixelData = values.tobytes()
+    other.save_as(second)
+    for path in (first, second):
+        store(served, data_set(path.read_bytes()), str(made.SOPInstanceUID))
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        (waiting,) = conflicts.waiting(access)
+        pair = conflicts.pair(access, waiting.number)
+        assert pair.primary is not None
+        keys = pair.primary.key, pair.conflicting.key
+        found = {one.attribute: one for one in differences(access.objects.get, *keys)}
+        assert pixels(access.objects.get, *keys) == (
+            f"3 of {values.size} values differ, by 5 at most"
+        )
+        assert pixels(access.objects.get, keys[0], keys[0]) == ""
+    assert found["PatientName"].second == "Li^Na=李^娜"
+    assert found["WindowCenter"].second == "300"
+    assert list(found)[-1] == "PixelData"
+
+
+def test_an_instance_in_another_patients_study_is_shown_beside_that_patient(
+    served: Served,
+) -> None:
+    store(served, image(instance=ONE), ONE)
+    stray = image(instance=OTHER).replace(
+        element(0x00100020, "LO", "P1"), element(0x00100020, "LO", "P2")
+    )
+    assert store(served, stray, OTHER) == SUCCESS
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        (waiting,) = conflicts.waiting(access)
+        pair = conflicts.pair(access, waiting.number)
+        assert pair.primary is None
+        assert (pair.known["PatientID"], pair.claimed["PatientID"]) == ("P1", "P2")
+    with (
+        served.city.exchange.on_behalf_of(ADMINISTRATOR) as access,
+        pytest.raises(Invalid, match="another patient: keep or discard"),
+    ):
+        conflicts.promote(access, waiting.number)
 
 
 def test_the_right_version_takes_the_others_place(served: Served) -> None:
@@ -202,10 +363,7 @@ def test_what_is_discarded_goes_and_what_is_kept_stays(served: Served) -> None:
     with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
         conflicts.discard(access, number)
     assert len(served.kept(ONE)) == 2  # the object goes by a job
-    for job in jobs.claim(served.city.exchange.database, [jobs.DESTROY]):
-        for _ in range(2):  # it may run twice
-            with served.city.exchange.on_behalf_of(WORKER) as access:
-                conflicts.remove_object(access, int(job.subject))
+    destroyed(served)
     assert served.kept(ONE) == [image(instance=ONE)]
     assert shown(served) == [ONE]
 
@@ -280,9 +438,7 @@ def test_what_has_expired_goes_but_not_under_a_hold(served: Served) -> None:
         assert retention.destroy(access, study) == 1
     assert shown(served) == []
     assert changes(served)[-1] == "delete"
-    for job in jobs.claim(served.city.exchange.database, [jobs.DESTROY]):
-        with served.city.exchange.on_behalf_of(WORKER) as access:
-            conflicts.remove_object(access, int(job.subject))
+    destroyed(served)
     assert served.kept(ONE) == []
     assert expired(served, 31) == []
     assert store(served, image(instance=ONE), ONE) == SUCCESS  # it may come again

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -21,7 +22,7 @@ from exchange_server.worker import Worker
 from exchange_storage.database import Database
 from exchange_storage.filesystem import FilesystemStore
 from exchange_storage.objects import MemoryStore, Stored
-from exchange_storage.records import Job
+from exchange_storage.records import Job, Scrub
 from exchange_storage.spool import SpooledStore
 
 
@@ -229,3 +230,23 @@ def test_work_that_takes_longer_than_a_lease_stays_with_who_does_it(exchange: Ex
     jobs.finish(exchange.database, job)
     jobs.renew(exchange.database, [job.id])
     assert waiting(exchange) == []
+
+
+def test_a_worker_reads_again_what_is_kept_and_deletes_by_rule_only_where_that_is_set(
+    exchange: Exchange, tmp_path: Path
+) -> None:
+    def asked_for(**told: Any) -> set[str]:
+        one = worker(exchange, Settings(data=tmp_path, **told))
+        while one.run_once():
+            pass
+        return {job.kind for job in waiting(exchange)}
+
+    assert asked_for(scrub_days=0) == set()
+    assert asked_for() == {jobs.SCRUB}  # it rests, and goes on by itself
+    with exchange.database.reading() as session:
+        assert session.scalars(select(Scrub)).one().finished is not None
+    deleted = worker(exchange, Settings(data=tmp_path, retention_automatic=True))
+    with capture_logs() as logged:
+        while deleted.run_once():
+            pass
+    assert jobs.RETAIN in {one.get("kind") for one in logged}

@@ -5,10 +5,12 @@ from exchange_storage.records.clinical import ResourceVersion
 from exchange_storage.records.commitment import Commitment, CommitmentReference
 from exchange_storage.records.imaging import Conflict, Instance, Series, Study
 from exchange_storage.records.lifecycle import (
+    Damage,
     Destroyed,
     LegalHold,
     Rejection,
     RetentionRule,
+    Scrub,
 )
 from exchange_storage.records.order import ExpectedInstance, Order, PerformedStep, Tally
 from exchange_storage.records.people import (
@@ -38,6 +40,7 @@ __all__ = [
     "CommitmentReference",
     "Conflict",
     "Consent",
+    "Damage",
     "Delivered",
     "Delivery",
     "Destroyed",
@@ -59,6 +62,7 @@ __all__ = [
     "ResourceVersion",
     "RetentionRule",
     "Route",
+    "Scrub",
     "Series",
     "Study",
     "Tally",

@@ -82,3 +82,29 @@ class Destroyed(Record):
     decided: Mapped[datetime]
     removed: Mapped[datetime | None] = mapped_column(default=None)
     """When the object was gone."""
+
+
+class Scrub(Record):
+    """One walk through all that is kept, in the order in which it came, to read it again."""
+
+    __tablename__ = "scrub"
+
+    id: Mapped[Key] = mapped_column(init=False)
+    begun: Mapped[datetime]
+    position: Mapped[Identity] = mapped_column(default=0)
+    """Row number of the last instance that was looked at."""
+    read: Mapped[Identity] = mapped_column(default=0)
+    """Objects that were read."""
+    damaged: Mapped[Identity] = mapped_column(default=0)
+    finished: Mapped[datetime | None] = mapped_column(default=None)
+
+
+class Damage(Record):
+    """An object that is gone, or no longer what was received, as long as that is so."""
+
+    __tablename__ = "damage"
+
+    instance_id: Mapped[Identity] = mapped_column(primary_key=True)
+    key: Mapped[Text]
+    what: Mapped[Word]
+    found: Mapped[datetime]

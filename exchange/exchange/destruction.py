@@ -1,0 +1,178 @@
+"""Destruction: deleting an instance for good, in two durable steps that a crash cannot part.
+
+First its row goes, and `Destroyed` says what it was and why; then a job removes the object, unless
+another row needs it. Nothing of a study under a legal hold is deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import islice
+
+from sqlalchemy import bindparam, delete, insert, literal, or_, select, update
+from sqlalchemy.orm import Session
+
+from exchange import jobs
+from exchange.access import Access
+from exchange.errors import Invalid
+from exchange.policy import Action
+from exchange_storage.objects import ObjectNotFound
+from exchange_storage.prepared import Prepared
+from exchange_storage.records import (
+    Change,
+    Conflict,
+    Damage,
+    Delivered,
+    Destroyed,
+    Instance,
+    LegalHold,
+    Rejection,
+)
+from exchange_storage.records.record import Moment
+
+BATCH = 500
+"""Rows of one statement, objects of one commit."""
+
+
+def is_held(session: Session, study_instance_uid: str) -> bool:
+    """Whether the study is under a legal hold."""
+    found = select(LegalHold.id).where(
+        LegalHold.study_instance_uid == study_instance_uid, LegalHold.lifted.is_(None)
+    )
+    return session.scalars(found.limit(1)).first() is not None
+
+
+def require_no_hold(session: Session, study_instance_uid: str) -> None:
+    """Raises Invalid while the study is under a legal hold."""
+    if is_held(session, study_instance_uid):
+        raise Invalid(
+            "the study is under a legal hold: nothing of it is deleted; `exchange hold list`"
+        )
+
+
+def destroy(
+    session: Session,
+    study_instance_uid: str,
+    instances: Sequence[tuple[Instance, str]],
+    *,
+    reason: str,
+    at: datetime,
+) -> None:
+    """Delete instances of one study, each with its Series Instance UID, in the transaction of
+    `session`; and have their objects removed.
+
+    What refers to a row by its number goes too: SQLite gives the number to another one day.
+    """
+    remaining = iter(instances)
+    while some := list(islice(remaining, BATCH)):
+        numbers = [instance.id for instance, _ in some]
+        about = [
+            {
+                "study_instance_uid": study_instance_uid,
+                "series_instance_uid": series,
+                "sop_instance_uid": instance.sop_instance_uid,
+            }
+            for instance, series in some
+        ]
+        session.execute(
+            insert(Destroyed),
+            [
+                told
+                | {
+                    "organization_id": instance.organization_id,
+                    "key": instance.key,
+                    "digest": instance.digest,
+                    "reason": reason,
+                    "decided": at,
+                }
+                for told, (instance, _) in zip(about, some, strict=True)
+            ],
+        )
+        session.execute(
+            insert(Change),
+            [
+                told | {"recorded": at, "action": "delete", "instance_id": instance.id}
+                for told, (instance, _) in zip(about, some, strict=True)
+            ],
+        )
+        for record in (Conflict, Delivered, Damage):
+            session.execute(delete(record).where(record.instance_id.in_(numbers)))
+        session.execute(
+            update(Rejection).where(Rejection.instance_id.in_(numbers)).values(instance_id=None)
+        )
+        session.execute(delete(Instance).where(Instance.id.in_(numbers)))
+    if instances:
+        jobs.ask(session, jobs.DESTROY, study_instance_uid, at)
+
+
+_GOING = Prepared(
+    select(literal(1))
+    .select_from(Destroyed)
+    .where(
+        Destroyed.sop_instance_uid == bindparam("uid"),
+        Destroyed.key == bindparam("key"),
+        or_(Destroyed.removed.is_(None), Destroyed.removed >= bindparam("since", type_=Moment())),
+    )
+    .limit(1)
+)
+
+
+def is_going(session: Session, sop_instance_uid: str, key: str, since: datetime) -> bool:
+    """Whether the object of this key is to be removed, or was after `since`.
+
+    Who keeps the same bytes anew meanwhile may find them gone, and has to begin again.
+    """
+    given = {"uid": sop_instance_uid, "key": key, "since": since}
+    return _GOING.first(session.connection(), given) is not None
+
+
+def remove_objects(access: Access, study_instance_uid: str) -> None:
+    """Remove the objects that `Destroyed` names of a study, unless another row needs one.
+
+    Safe to repeat. Raises Refused, Unavailable.
+    """
+    access.require(Action.DESTROY, study=study_instance_uid)
+    last = 0
+    while True:
+        waiting = access.session.scalars(
+            select(Destroyed)
+            .where(
+                Destroyed.study_instance_uid == study_instance_uid,
+                Destroyed.removed.is_(None),
+                Destroyed.id > last,
+            )
+            .order_by(Destroyed.id)
+            .limit(BATCH)
+        ).all()
+        if not waiting:
+            return
+        last = waiting[-1].id
+        _remove(access, study_instance_uid, waiting)
+
+
+def _remove(access: Access, study_instance_uid: str, waiting: Sequence[Destroyed]) -> None:
+    needed = set(
+        access.session.scalars(
+            select(Instance.key).where(Instance.key.in_([one.key for one in waiting]))
+        )
+    )
+    for one in waiting:
+        if one.key not in needed:
+            with suppress(ObjectNotFound):  # it was removed before a crash
+                access.objects.delete(one.key)
+    numbers = [one.id for one in waiting]
+
+    def unit(session: Session) -> None:
+        session.execute(
+            update(Destroyed).where(Destroyed.id.in_(numbers)).values(removed=datetime.now(UTC))
+        )
+        access.note(
+            Action.DESTROY,
+            reason="objects removed",
+            study=study_instance_uid,
+            detail={"instances": len(waiting), "shared": len(needed)},
+        )
+
+    access.write(unit)

@@ -1,0 +1,150 @@
+"""What is deleted leaves nothing behind that could be taken for something else."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from region import ADMINISTRATOR, WORKER, Region
+from sqlalchemy import select, update
+
+from exchange import conflicts, destruction, jobs, rejection, retention, scrub
+from exchange.errors import Unavailable
+from exchange_storage.objects import MemoryStore
+from exchange_storage.records import (
+    AuditRecord,
+    Conflict,
+    Delivered,
+    Delivery,
+    Destroyed,
+    Instance,
+    Rejection,
+    Scrub,
+)
+
+
+def destroyed(city: Region, study: str = "1.2.1") -> None:
+    """A rule of one day, a month later."""
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        retention.set_rule(access, "beicheng", "ct", 1)
+    with city.exchange.on_behalf_of(WORKER) as access:
+        access.now += timedelta(days=30)
+        found = {one.study_instance_uid: one for one in retention.expired(access)}
+    with city.exchange.on_behalf_of(WORKER) as access:
+        retention.destroy(access, found[study])
+
+
+def removed(city: Region) -> None:
+    for job in jobs.claim(city.exchange.database, [jobs.DESTROY]):
+        with city.exchange.on_behalf_of(WORKER) as access:
+            destruction.remove_objects(access, job.subject)
+        jobs.finish(city.exchange.database, job)
+
+
+def objects(city: Region) -> list[str]:
+    return [one.key for one in city.exchange.objects.list("studies/")]
+
+
+def test_nothing_refers_any_more_to_the_number_of_a_row_that_is_gone(city: Region) -> None:
+    city.send("beicheng")
+    city.send("beicheng", body=b"other bytes")  # waits for review
+    with city.exchange.database.writing() as session:
+        row = session.scalars(select(Instance.id).where(Instance.is_primary)).one()
+        delivery = Delivery(study_instance_uid="1.2.1", asked=datetime.now(UTC))
+        session.add(delivery)
+        session.flush()
+        session.add(Delivered(delivery_id=delivery.id, instance_id=row))
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        rejection.reject(access, "beicheng", "113001", ["1.4.1"])
+
+    destroyed(city)
+
+    with city.exchange.database.reading() as session:
+        for record in (Instance, Delivered, Conflict):
+            assert session.scalars(select(record)).all() == []
+        assert session.scalars(select(Rejection.instance_id)).all() == [None]
+        assert len(session.scalars(select(Destroyed)).all()) == 2
+    removed(city)
+    assert objects(city) == []
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        assert conflicts.waiting(access) == []
+        assert rejection.restore(access, "beicheng", ["1.4.1"]) == 0
+    city.send("beicheng", instance="1.4.2", body=b"new")  # may get the number of the old row
+    with city.exchange.database.reading() as session:
+        assert session.scalars(select(Delivered)).all() == []
+
+
+def test_the_same_bytes_are_not_taken_while_the_old_ones_are_being_removed(city: Region) -> None:
+    city.send("beicheng")
+    destroyed(city)
+    with pytest.raises(Unavailable, match="send it again"):
+        city.send("beicheng")
+    removed(city)
+    city.send("beicheng")
+    assert len(objects(city)) == 1
+    with city.exchange.on_behalf_of(WORKER) as access:
+        destruction.remove_objects(access, "1.2.1")
+    assert len(objects(city)) == 1
+
+
+# The walk of the worker
+
+
+def damage(city: Region, key: str) -> None:
+    store = city.exchange.objects
+    assert isinstance(store, MemoryStore)
+    store.delete(key)
+
+
+def walked(city: Region, days: int = 90) -> scrub.Walked:
+    with city.exchange.on_behalf_of(WORKER) as access:
+        return scrub.walk(access, days=days, until=datetime.now(UTC) + timedelta(seconds=60))
+
+
+def test_a_walk_reads_all_that_has_settled_and_the_next_one_begins_a_day_later(
+    city: Region,
+) -> None:
+    for number in range(3):
+        city.send("beicheng", instance=f"1.4.{number}", body=bytes([number]))
+    assert walked(city).damaged == 0
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        (first,) = scrub.walks(access)
+        assert (first.read, first.finished is not None) == (0, True)  # they came just now
+    assert walked(city).again > datetime.now(UTC) + timedelta(hours=23)
+
+    yesterday = datetime.now(UTC) - timedelta(days=2)
+    with city.exchange.database.writing() as session:
+        session.execute(update(Scrub).values(begun=yesterday))
+        session.execute(update(Instance).values(received=yesterday))
+        lost = session.scalars(select(Instance.key).order_by(Instance.id)).all()[1]
+    damage(city, lost)
+    assert walked(city).damaged == 1
+
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        latest, _ = scrub.walks(access)
+        assert (latest.read, latest.damaged) == (3, 1)
+        assert [(one.key, one.what) for one in scrub.damages(access)] == [(lost, "missing")]
+        assert scrub.known_damages(access) == 1
+    with city.exchange.database.reading() as session:
+        told = session.scalars(select(AuditRecord).where(AuditRecord.outcome == "failed")).all()
+        assert [one.action for one in told] == ["verify"]
+        assert len(session.scalars(select(Instance).where(Instance.verified.is_(None))).all()) == 1
+
+
+def test_what_is_found_whole_again_is_on_no_list(city: Region) -> None:
+    city.send("beicheng")
+    (key,) = objects(city)
+    whole = city.exchange.objects.get(key)
+    damage(city, key)
+    soon = datetime.now(UTC) + timedelta(days=1)
+
+    def found() -> list[str]:
+        with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+            told = list(scrub.scrub(access, before=soon, limit=10))
+        return [one.what for one in told if isinstance(one, scrub.Damage)]
+
+    assert found() == ["missing"]
+    city.exchange.objects.put(key, [whole])
+    assert found() == []
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        assert scrub.damages(access) == []
