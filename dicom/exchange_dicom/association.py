@@ -8,7 +8,6 @@ by piece, as views into one buffer of about the size of a PDU, whatever the size
 from __future__ import annotations
 
 import contextlib
-import errno
 import select
 import socket
 import ssl
@@ -664,5 +663,5 @@ class Association:
         elif isinstance(error, ssl.SSLError):  # with TLS 1.3 the peer judges us after the handshake
             cause = words(error)
         else:
-            cause = errno.errorcode.get(error.errno or 0, "unknown")
+            cause = error.strerror or type(error).__name__
         raise AssociationLost(f"connection lost: {cause}") from None

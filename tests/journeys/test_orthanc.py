@@ -1,95 +1,176 @@
-"""Orthanc as a hospital's PACS: store, find, move, get and storage commitment, both directions."""
+"""Orthanc as a hospital's PACS: store, find, move, get and commit, both directions, also over TLS.
+
+Orthanc is the foreign peer in both roles; where it is asked, `exchange`'s own commands ask. As
+Debian has it, it is no SCU of C-GET.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from certificates import Authority, Certificate
 from images import ct
-from real_parts import LOOPBACK, Orthanc
+from pydicom import dcmread
+from real_parts import LOOPBACK, Orthanc, free_port
 from region import ADMINISTRATOR, ID_CARD, WORKER
 from serving import Served, serving
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from exchange import jobs, organizations, retrieval, routing
-from exchange.errors import NotFound, Unavailable
+from exchange.errors import NotFound
 from exchange.organizations import Entity
-from exchange_dicom import scu
+from exchange.routing import Rule
+from exchange_dicom import transport_security
 from exchange_dicom.commitment import report
-from exchange_dicom.forward import Credentials, deliver
-from exchange_storage.records import Job, Study
-from exchange_storage.search import Level
+from exchange_dicom.forward import deliver
+from exchange_server.cli import main
+from exchange_storage.records import Study
 
 STUDY = "1.2.826.1"
 PATIENCE = 60
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(tmp_path) as made:
-        yield made
+@dataclass(frozen=True, slots=True)
+class Security:
+    """The certificates of the region, where TLS is spoken."""
+
+    authority: Authority
+    node: Certificate
+    orthanc: Certificate
+    command: Certificate
+    """That of who gives the commands."""
 
 
-@pytest.fixture
-def orthanc(served: Served, tmp_path: Path) -> Iterator[Orthanc]:
-    """The PACS of nanhu, registered with the port at which it listens."""
-    home = tmp_path / "orthanc"
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """A region with its node, and Orthanc as nanhu's PACS NANHU-PACS."""
+
+    served: Served
+    orthanc: Orthanc
+    security: Security | None
+    said: pytest.CaptureFixture[str]
+
+    def exchange(self, *arguments: str, status: int = 0) -> str:
+        """Give a command of the exchange's DICOM client; returns all that it says."""
+        tls: tuple[str, ...] = ()
+        if (security := self.security) is not None:
+            tls = (
+                *("--tls-ca", str(security.authority.certificate)),
+                *("--tls-certificate", str(security.command.certificate)),
+                *("--tls-key", str(security.command.key)),
+            )
+        with pytest.raises(SystemExit) as ended:
+            main((*arguments, *tls))
+        said = "".join(self.said.readouterr())
+        assert int(ended.value.code or 0) == status, said
+        return said
+
+    def at_orthanc(self, command: str, *arguments: str, status: int = 0) -> str:
+        """The same, of Orthanc."""
+        address = f"{LOOPBACK}:{self.orthanc.dicom_port}"
+        titles = ("--called", "NANHU-PACS", "--calling", "EXCHANGE")
+        return self.exchange(command, address, *arguments, *titles, status=status)
+
+    def from_beicheng(self, folder: Path, count: int = 2) -> None:
+        """Beicheng's PACS sends a study of the same person."""
+        own = folder / "beicheng"
+        for number in range(count):
+            ct(own / f"{number}.dcm", patient="P1", study=STUDY, card=ID_CARD, number=number + 1)
+        address = f"{LOOPBACK}:{self.served.port}"
+        self.exchange("send", address, str(own), "--called", "EXCHANGE", "--calling", "BEICHENG")
+
+    def uploaded(self, folder: Path, **told: Any) -> str:
+        """A CT slice in Orthanc; returns its Orthanc number."""
+        path = folder / "own.dcm"
+        ct(path, **({"patient": "N7", "study": "1.2.826.2", "card": ID_CARD} | told))
+        return str(self.orthanc.rest("POST", "/instances", path.read_bytes())["ID"])
+
+    def stored(self, number: str) -> None:
+        """Orthanc sends an instance."""
+        self.orthanc.rest("POST", "/modalities/exchange/store", [number])
+
+    def has(self, study: str) -> int:
+        """How many instances of a study the exchange has for nanhu."""
+        city = self.served.city
+        try:
+            with city.exchange.on_behalf_of(city.system("nanhu")) as access:
+                return len(retrieval.instances(access, study).instances)
+        except NotFound:
+            return 0
+
+    def client_tls(self) -> Any:
+        """How the node calls others."""
+        if self.security is None:
+            return None
+        return transport_security.requestor(self.security.node.certificate, self.security.node.key)
+
+
+def certified(folder: Path) -> Security:
+    """Certificates for everybody."""
+    authority = Authority(folder)
+    return Security(authority, *(authority.issue(name) for name in ("node", "orthanc", "command")))
+
+
+@pytest.fixture(params=["plain", "tls"])
+def both(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[Neighbours]:
+    monkeypatch.setenv("EXCHANGE_LANGUAGE", "en")
+    security = None
+    tls = client_tls = orthanc_tls = None
+    fingerprint = ""
+    if request.param == "tls":
+        security = certified(tmp_path)
+        own, ca = security.node, security.authority.certificate
+        tls = transport_security.acceptor(own.certificate, own.key, ca)
+        client_tls = transport_security.requestor(own.certificate, own.key)
+        orthanc_tls = (security.orthanc.certificate, security.orthanc.key, ca)
+        fingerprint = security.orthanc.fingerprint
+    home = tmp_path / "orthanc-home"
     (home / "storage").mkdir(parents=True)
-    made = Orthanc(home, title="NANHU-PACS", peer=("EXCHANGE", served.port))
-    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        entity = Entity(title="NANHU-PACS", address=LOOPBACK, port=made.dicom_port)
-        organizations.add_entity(access, "nanhu", entity)
-    made.start()
-    try:
-        yield made
-    finally:
-        made.stop()
-
-
-def uploaded(orthanc: Orthanc, folder: Path, **told: Any) -> str:
-    """A CT slice in Orthanc; returns its Orthanc number."""
-    path = folder / "own.dcm"
-    ct(path, **({"patient": "N7", "study": "1.2.826.2", "card": ID_CARD} | told))
-    return str(orthanc.rest("POST", "/instances", path.read_bytes())["ID"])
-
-
-def from_beicheng(served: Served, folder: Path, count: int = 2) -> None:
-    """Beicheng's PACS sends a study of the same person, by our own SCU."""
-    for number in range(count):
-        ct(folder / f"b{number}.dcm", patient="P1", study=STUDY, card=ID_CARD, number=number + 1)
-    node = scu.Node(host=LOOPBACK, port=served.port, called="EXCHANGE", calling="BEICHENG")
-    files = [one for one in scu.files(sorted(folder.glob("b*.dcm"))) if isinstance(one, scu.File)]
-    assert [one.answer for one in scu.send(node, files) if not one.stored] == []
-
-
-def has(served: Served, study: str) -> int:
-    try:
-        with served.city.exchange.on_behalf_of(served.city.system("nanhu")) as access:
-            return len(retrieval.instances(access, study).instances)
-    except NotFound:
-        return 0
+    with serving(tmp_path, tls=tls, client_tls=client_tls) as served:
+        peer = ("EXCHANGE", served.port)
+        orthanc = Orthanc(home, title="NANHU-PACS", peer=peer, tls=orthanc_tls)
+        with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+            entity = Entity(
+                title="NANHU-PACS",
+                address=LOOPBACK,
+                port=orthanc.dicom_port,
+                certificate_fingerprint=fingerprint,
+            )
+            organizations.add_entity(access, "nanhu", entity)
+        orthanc.start()
+        try:
+            yield Neighbours(served, orthanc, security, capsys)
+        finally:
+            orthanc.stop()
 
 
 def test_orthanc_sends_and_finds_another_hospitals_study_by_its_own_number(
-    served: Served, orthanc: Orthanc, tmp_path: Path
+    both: Neighbours, tmp_path: Path
 ) -> None:
-    orthanc.rest("POST", "/modalities/exchange/store", [uploaded(orthanc, tmp_path)])
-    from_beicheng(served, tmp_path)
-    assert has(served, "1.2.826.2") == 1
+    both.orthanc.rest("POST", "/modalities/exchange/echo", {})
+    both.stored(both.uploaded(tmp_path))
+    both.from_beicheng(tmp_path)
+    assert both.has("1.2.826.2") == 1
 
-    query = orthanc.rest(
+    query = both.orthanc.rest(
         "POST",
         "/modalities/exchange/query",
         {"Level": "Study", "Query": {"PatientID": "N7", "StudyInstanceUID": "", "PatientName": ""}},
     )["ID"]
     answers = [
-        orthanc.rest("GET", f"/queries/{query}/answers/{one}/content?simplify")
-        for one in orthanc.rest("GET", f"/queries/{query}/answers")
+        both.orthanc.rest("GET", f"/queries/{query}/answers/{one}/content?simplify")
+        for one in both.orthanc.rest("GET", f"/queries/{query}/answers")
     ]
 
     assert {one["StudyInstanceUID"] for one in answers} == {STUDY, "1.2.826.2"}
@@ -98,11 +179,11 @@ def test_orthanc_sends_and_finds_another_hospitals_study_by_its_own_number(
 
 
 def test_orthanc_has_another_hospitals_images_moved_to_itself_under_its_own_number(
-    served: Served, orthanc: Orthanc, tmp_path: Path
+    both: Neighbours, tmp_path: Path
 ) -> None:
-    orthanc.rest("POST", "/modalities/exchange/store", [uploaded(orthanc, tmp_path)])
-    from_beicheng(served, tmp_path)
-    orthanc.rest(
+    both.stored(both.uploaded(tmp_path))
+    both.from_beicheng(tmp_path)
+    both.orthanc.rest(
         "POST",
         "/modalities/exchange/move",
         {
@@ -111,110 +192,102 @@ def test_orthanc_has_another_hospitals_images_moved_to_itself_under_its_own_numb
             "TargetAet": "NANHU-PACS",
         },
     )
-    studies = [orthanc.rest("GET", f"/studies/{one}") for one in orthanc.rest("GET", "/studies")]
+    studies = [
+        both.orthanc.rest("GET", f"/studies/{one}") for one in both.orthanc.rest("GET", "/studies")
+    ]
     (moved,) = [one for one in studies if one["MainDicomTags"]["StudyInstanceUID"] == STUDY]
     assert moved["PatientMainDicomTags"]["PatientID"] == "N7"
-    assert len(orthanc.rest("GET", f"/studies/{moved['ID']}/instances")) == 2
+    assert len(both.orthanc.rest("GET", f"/studies/{moved['ID']}/instances")) == 2
 
 
-def test_orthanc_is_answered_for_what_it_has_sent(
-    served: Served, orthanc: Orthanc, tmp_path: Path
-) -> None:
-    number = uploaded(orthanc, tmp_path)
-    orthanc.rest("POST", "/modalities/exchange/store", [number])
-    tags = orthanc.rest("GET", f"/instances/{number}/simplified-tags")
-    asked = orthanc.rest(
-        "POST",
-        "/modalities/exchange/storage-commitment",
-        {
-            "DicomInstances": [
-                {"SOPClassUID": tags["SOPClassUID"], "SOPInstanceUID": tags["SOPInstanceUID"]}
-            ]
-        },
-    )["ID"]
-    for job in jobs.claim(served.city.exchange.database, [jobs.COMMIT]):
-        report(served.city.exchange, WORKER, int(job.subject), calling="EXCHANGE")
-    deadline = time.monotonic() + PATIENCE
-    told = {"Status": "Pending"}
-    while told["Status"] == "Pending" and time.monotonic() < deadline:
-        told = orthanc.rest("GET", f"/storage-commitment/{asked}")
-    assert told["Status"] == "Success", told
+def test_orthanc_is_answered_for_what_it_has_sent(both: Neighbours, tmp_path: Path) -> None:
+    number = both.uploaded(tmp_path)
+    both.stored(number)
+    tags = both.orthanc.rest("GET", f"/instances/{number}/simplified-tags")
+    kept = {"SOPClassUID": tags["SOPClassUID"], "SOPInstanceUID": tags["SOPInstanceUID"]}
+    lost = kept | {"SOPInstanceUID": "9.9.9"}
+
+    def asked(*instances: dict[str, str]) -> dict[str, Any]:
+        number = both.orthanc.rest(
+            "POST", "/modalities/exchange/storage-commitment", {"DicomInstances": instances}
+        )["ID"]
+        exchange = both.served.city.exchange
+        for job in jobs.claim(exchange.database, [jobs.COMMIT]):
+            report(exchange, WORKER, int(job.subject), calling="EXCHANGE", tls=both.client_tls())
+            jobs.finish(exchange.database, job)
+        deadline = time.monotonic() + PATIENCE
+        told: dict[str, Any] = {"Status": "Pending"}
+        while told["Status"] == "Pending" and time.monotonic() < deadline:
+            told = both.orthanc.rest("GET", f"/storage-commitment/{number}")
+        return told
+
+    assert asked(kept)["Status"] == "Success"
+    told = asked(kept, lost)
+    assert told["Status"] == "Failure"
+    assert [one["SOPInstanceUID"] for one in told["Success"]] == [kept["SOPInstanceUID"]]
+    assert [(one["SOPInstanceUID"], one["FailureReason"]) for one in told["Failures"]] == [
+        ("9.9.9", 0x0112)
+    ]
 
 
-def test_our_own_commands_store_find_and_move_at_orthanc(
-    served: Served, orthanc: Orthanc, tmp_path: Path
-) -> None:
-    node = scu.Node(host=LOOPBACK, port=orthanc.dicom_port, called="NANHU-PACS", calling="EXCHANGE")
-    scu.echo(node)
-    ct(tmp_path / "new.dcm", patient="N8", study="1.2.826.8")
-    files = [one for one in scu.files([tmp_path / "new.dcm"]) if isinstance(one, scu.File)]
-    assert [one.stored for one in scu.send(node, files)] == [True]
-    (match,) = scu.find(node, Level.STUDY, [("PatientID", "N8")])
-    assert match.StudyInstanceUID == "1.2.826.8"
-    (tmp_path / "got").mkdir()
-    counts = list(scu.get(node, Level.STUDY, [("StudyInstanceUID", "1.2.826.8")], tmp_path / "got"))
-    assert counts[-1].completed == 1
-    assert len(list((tmp_path / "got").iterdir())) == 1
-    # Orthanc sends what it is asked to send to us as a hospital's PACS does.
-    counts = list(scu.move(node, Level.STUDY, [("StudyInstanceUID", "1.2.826.8")], "EXCHANGE"))
-    assert (counts[-1].completed, counts[-1].failed) == (1, 0)
-    assert has(served, "1.2.826.8") == 1
-
-
-def test_a_route_by_stow_rs_waits_for_a_login_and_then_brings_all(
-    served: Served, tmp_path: Path
-) -> None:
-    (tmp_path / "storage").mkdir()
-    cloud = Orthanc(
-        tmp_path, title="CLOUD", peer=("EXCHANGE", served.port), login=("exchange", "long secret")
-    )
-    logins = tmp_path / "netrc"
-    logins.touch()
-    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        routing.add(
-            access, "beicheng", routing.Rule(name="cloud", modality="ct", url=cloud.dicomweb)
-        )
-    from_beicheng(served, tmp_path, 3)
-    with served.city.exchange.database.reading() as session:
-        row = session.scalars(select(Study.id)).one()
-    with served.city.exchange.on_behalf_of(WORKER) as access:
+def test_a_route_leads_to_orthanc(both: Neighbours, tmp_path: Path) -> None:
+    exchange = both.served.city.exchange
+    with exchange.on_behalf_of(ADMINISTRATOR) as access:
+        routing.add(access, "beicheng", Rule(name="on", destination="nanhu:NANHU-PACS"))
+    both.stored(both.uploaded(tmp_path))  # so that nanhu has a number for her
+    both.from_beicheng(tmp_path)
+    with exchange.database.reading() as session:
+        row = session.scalars(select(Study.id).where(Study.study_instance_uid == STUDY)).one()
+    with exchange.on_behalf_of(WORKER) as access:
         assert routing.plan(access, row) == 1
-
-    def deliver_now() -> None:
-        (job,) = jobs.claim(served.city.exchange.database, [jobs.FORWARD])
-        try:
-            deliver(
-                served.city.exchange,
-                WORKER,
-                int(job.subject),
-                calling="EXCHANGE",
-                timezone=ZoneInfo("Asia/Shanghai"),
-                credentials=Credentials(netrc=logins),
-            )
-        finally:
-            jobs.postpone(served.city.exchange.database, job, 0)
-
-    with pytest.raises(Unavailable, match="does not answer"):
-        deliver_now()
-    made_due(served)
-    cloud.start()
-    try:
-        with pytest.raises(Unavailable, match="HTTP 401"):
-            deliver_now()
-        logins.write_text('machine 127.0.0.1 login exchange password "long secret"\n')
-        deliver_now()
-        (study,) = cloud.rest("GET", "/studies")
-        assert cloud.rest("GET", f"/studies/{study}/statistics")["CountInstances"] == 3
-        tags = cloud.rest("GET", f"/studies/{study}")
-        assert tags["PatientMainDicomTags"]["PatientID"] == "P1"  # the hospital's own images
-    finally:
-        cloud.stop()
-    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        (listed,) = routing.everything(access)
-    assert (listed.waiting, listed.delivered) == (0, 1)
+    for job in jobs.claim(exchange.database, [jobs.FORWARD]):
+        deliver(
+            exchange,
+            WORKER,
+            int(job.subject),
+            calling="EXCHANGE",
+            timezone=ZoneInfo("Asia/Shanghai"),
+            tls=both.client_tls(),
+        )
+    assert len(both.orthanc.rest("GET", "/instances")) == 3
 
 
-def made_due(served: Served) -> None:
-    """Time has passed: what was put off is due now."""
-    with served.city.exchange.database.writing() as session:
-        session.execute(update(Job).values(due=datetime.now(UTC)))
+def test_our_own_commands_ask_everything_of_orthanc(both: Neighbours, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    image = ct(new / "one.dcm", patient="N8", study="1.2.826.8")
+    study = ("--key", "StudyInstanceUID=1.2.826.8")
+    assert "answers" in both.at_orthanc("echo")
+    assert "1 sent, 0 failed" in both.at_orthanc("send", str(new))
+    assert "1.2.826.8" in both.at_orthanc("query", "--key", "PatientID=N8")
+    (tmp_path / "got").mkdir()
+    assert "1 done, 0 failed" in both.at_orthanc("get", str(tmp_path / "got"), *study)
+    (got,) = (tmp_path / "got").iterdir()
+    assert dcmread(got).SOPInstanceUID == image.SOPInstanceUID
+    # Orthanc sends what it is asked to send to us as a hospital's PACS does.
+    assert "1 done, 0 failed" in both.at_orthanc("move", "--to", "EXCHANGE", *study)
+    assert both.has("1.2.826.8") == 1
+
+    listen = free_port()
+    both.orthanc.rest("PUT", "/modalities/us", both.orthanc.modality("EXCHANGE", listen))
+    both.orthanc.rest("DELETE", "/modalities/exchange")
+    report_here = ("--listen", str(listen), "--wait", "60")
+    assert "1 committed, 0 failed" in both.at_orthanc("commit", str(new), *report_here)
+    ct(new / "never-sent.dcm", patient="N8", study="1.2.826.8", instance="9.9.9")
+    told = both.at_orthanc("commit", str(new), *report_here, status=1)
+    assert "9.9.9\t0112 no such object instance" in told
+    assert "1 committed, 1 failed" in told
+
+
+def test_what_goes_wrong_at_orthanc_is_told_in_words(both: Neighbours, tmp_path: Path) -> None:
+    nobody = f"{LOOPBACK}:{free_port()}"
+    told = both.exchange("echo", nobody, "--called", "X", "--calling", "Y", status=1)
+    assert "does not answer: Connection refused" in told
+    nowhere = ("--to", "NOBODY", "--key", "StudyInstanceUID=1.2.826.8")
+    assert "C000 Failure: Unable to Process" in both.at_orthanc("move", *nowhere, status=1)
+    (tmp_path / "notes.txt").write_text("no image")
+    told = both.at_orthanc("send", str(tmp_path / "notes.txt"), status=1)
+    assert "notes.txt\tis not a DICOM file" in told
+    # Who expects TLS of the other, or does not, hears something too.
+    wrong = replace(both, security=None if both.security else certified(tmp_path))
+    told = wrong.at_orthanc("echo", status=1)
+    assert ("Connection reset" if both.security else "no TLS with NANHU-PACS@") in told, told

@@ -278,9 +278,14 @@ class Orthanc(Part):
         title: str,
         peer: tuple[str, int],
         login: tuple[str, str] | None = None,
+        tls: tuple[Path, Path, Path] | None = None,
     ) -> None:
-        """`peer` is AE title and port of the exchange; with a `login` it asks who calls by HTTP."""
+        """`peer` is AE title and port of the exchange; with a `login` it asks who calls by HTTP.
+
+        With `tls`, certificate, key and CA, it speaks DICOM over TLS only.
+        """
         super().__init__(directory)
+        self._tls = tls
         self.title = title
         self.dicom_port, self.http_port = free_ports(2)
         self._peer = peer
@@ -307,20 +312,31 @@ class Orthanc(Part):
             "DicomAlwaysAllowStore": True,
             "DicomAlwaysAllowFind": True,
             "DefaultEncoding": "Utf8",
-            "DicomModalities": {
-                "exchange": {
-                    "AET": title,
-                    "Host": LOOPBACK,
-                    "Port": port,
-                    "AllowStorageCommitment": True,
-                    "AllowMove": True,
-                }
-            },
+            "DicomModalities": {"exchange": self.modality(title, port)},
             "Plugins": ["/usr/share/orthanc/plugins/libOrthancDicomWeb.so"],
         }
+        if self._tls is not None:
+            certificate, key, ca = self._tls
+            configuration |= {
+                "DicomTlsEnabled": True,
+                "DicomTlsCertificate": str(certificate),
+                "DicomTlsPrivateKey": str(key),
+                "DicomTlsTrustedCertificates": str(ca),
+            }
         file = self.directory / "orthanc.json"
         file.write_text(json.dumps(configuration))
         return [shutil.which("Orthanc") or "/usr/sbin/Orthanc", str(file)]
+
+    def modality(self, title: str, port: int) -> dict[str, object]:
+        """What Orthanc has to know of another node."""
+        return {
+            "AET": title,
+            "Host": LOOPBACK,
+            "Port": port,
+            "AllowStorageCommitment": True,
+            "AllowMove": True,
+            "UseDicomTls": self._tls is not None,
+        }
 
     def environment(self) -> dict[str, str]:
         return os.environ | {"TCP_NODELAY": "1"}
@@ -341,4 +357,4 @@ class Orthanc(Part):
             timeout=60.0,
         )
         assert answer.status == 200, answer.data
-        return answer.json()
+        return answer.json() if answer.data else None
