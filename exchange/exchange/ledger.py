@@ -1,29 +1,35 @@
 """The completeness ledger: what each hospital should have sent, against what came and is safe.
 
 Expected is what performed procedure steps have announced, instance by instance; what was scheduled
-and not begun; and what the hospital counts itself as sent. A day is the hospitals' local day.
+and not begun; and what the hospital counts itself as sent. A day is the hospitals' local day. What
+was deleted by rule has come all the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
+from enum import StrEnum
+from itertools import chain, islice
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from exchange.access import Access
-from exchange.errors import Invalid
+from exchange.errors import Invalid, NotFound
 from exchange.policy import Action, Role
 from exchange_storage.records import (
     Change,
+    Destroyed,
     ExpectedInstance,
     Instance,
     Order,
     Organization,
+    Patient,
     PerformedStep,
+    Study,
     Tally,
 )
 
@@ -41,7 +47,8 @@ class Line:
     scheduled: int
     """Orders of the day."""
     not_begun: int
-    """Orders of the day for which no step was begun, and that were not cancelled."""
+    """Orders of the day for which no step was begun, of whose study nothing came, and that were not
+    cancelled."""
     expected: int
     """Instances that performed steps of the day have announced."""
     received: int
@@ -52,22 +59,49 @@ class Line:
     """Instances that came on the day, announced or not."""
     counted: int | None
     """Instances that the hospital itself counts as sent; None when it did not say."""
+    arrived_studies: int
+    """Studies of which something came on the day."""
+    counted_studies: int | None
+    """Studies that the hospital itself counts as sent; None when it did not say."""
 
     @property
     def complete(self) -> bool:
         """Whether nothing is known to be missing."""
-        short = self.counted is not None and self.counted > self.arrived
-        return not self.not_begun and self.received == self.expected and not short
+        return not self.not_begun and self.received == self.expected and not self.short
+
+    @property
+    def short(self) -> bool:
+        """Whether less came than the hospital counts."""
+        return self.arrived < (self.counted or 0) or self.arrived_studies < (
+            self.counted_studies or 0
+        )
 
 
-@dataclass(frozen=True, slots=True)
+class Missing(StrEnum):
+    """What is missing of something."""
+
+    BEGINNING = "not begun"
+    """It was ordered, and nothing is known of it."""
+    INSTANCE = "not received"
+    """A step has announced it."""
+    VERIFICATION = "not committed"
+    """It came, and was not yet read back from where it will stay."""
+    COUNT = "fewer than counted"
+    """Less came than the hospital counts as sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """An instance that was announced and has not come."""
+    """Something that should be there and is not: what is not known of it is ""."""
 
-    study_instance_uid: str
-    series_instance_uid: str
-    sop_instance_uid: str
-    station_ae_title: str
+    missing: Missing
+    accession_number: str = ""
+    study_instance_uid: str = ""
+    series_instance_uid: str = ""
+    sop_instance_uid: str = ""
+    station_ae_title: str = ""
+    counts: str = ""
+    """What came and what was counted, in numbers."""
 
 
 def lines(
@@ -80,7 +114,7 @@ def lines(
 ) -> Sequence[Line]:
     """The ledger from `first` to `last`, of one hospital or, for an administrator, of all.
 
-    Raises Refused, and Invalid for more than `DAYS` days.
+    Raises Refused, NotFound, and Invalid for more than `DAYS` days.
     """
     access.require(Action.PERFORM, detail={"code": organization})
     if not 0 <= (last - first).days < DAYS:
@@ -93,33 +127,82 @@ def lines(
 
 
 def gaps(
-    access: Access, day: date, *, organization: str | None = None, limit: int = 1000
+    access: Access,
+    day: date,
+    *,
+    timezone: ZoneInfo,
+    organization: str | None = None,
+    limit: int = 1000,
 ) -> Sequence[tuple[str, Gap]]:
-    """What was announced on the day and has not come, as (hospital's code, gap).
+    """What should have come on the day, and has not or is not safe yet, as (hospital's code, gap).
 
-    Raises Refused.
+    Raises Refused, Invalid.
     """
     access.require(Action.PERFORM, detail={"code": organization})
     found: list[tuple[str, Gap]] = []
     for one in _hospitals(access, organization):
-        rows = access.session.execute(
-            select(
-                PerformedStep.study_instance_uid,
-                ExpectedInstance.series_instance_uid,
-                ExpectedInstance.sop_instance_uid,
-                PerformedStep.station_ae_title,
-            )
-            .join(PerformedStep, PerformedStep.id == ExpectedInstance.performed_step_id)
-            .outerjoin(Instance, _came())
-            .where(*_performed(one.id, f"{day:%Y%m%d}"), Instance.id.is_(None))
-            .order_by(PerformedStep.id, ExpectedInstance.sop_instance_uid)
-            .limit(limit - len(found))
+        told = chain(
+            _without_beginning(access.session, one, f"{day:%Y%m%d}"),
+            _without_instance(access.session, one, f"{day:%Y%m%d}"),
+            _short_of_counts(_line(access.session, one, day, timezone)),
         )
-        found += [(one.code, Gap(*row)) for row in rows]
+        found += [(one.code, gap) for gap in islice(told, limit - len(found))]
         if len(found) >= limit:
             break
     access.note(Action.PERFORM, reason="ledger: gaps", detail={"day": f"{day}"})
     return found
+
+
+def _without_beginning(session: Session, hospital: Organization, day: str) -> Iterator[Gap]:
+    rows = session.scalars(
+        select(Order)
+        .where(Order.organization_id == hospital.id, Order.scheduled_date == day, _not_begun())
+        .order_by(Order.scheduled_time, Order.id)
+    )
+    for order in rows:
+        yield Gap(
+            missing=Missing.BEGINNING,
+            accession_number=order.accession_number,
+            study_instance_uid=order.study_instance_uid,
+            station_ae_title=order.station_ae_title,
+        )
+
+
+def _without_instance(session: Session, hospital: Organization, day: str) -> Iterator[Gap]:
+    announced = (
+        PerformedStep.id,
+        PerformedStep.study_instance_uid,
+        PerformedStep.station_ae_title,
+        ExpectedInstance.series_instance_uid,
+        ExpectedInstance.sop_instance_uid,
+    )
+    rows = session.execute(
+        select(*announced, func.count(Instance.id))
+        .select_from(ExpectedInstance)
+        .join(PerformedStep, PerformedStep.id == ExpectedInstance.performed_step_id)
+        .outerjoin(Instance, _came())
+        .where(*_performed(hospital.id, day), ~_destroyed())
+        .group_by(*announced)
+        .having(or_(func.count(Instance.id) == 0, func.max(Instance.verified).is_(None)))
+        .order_by(PerformedStep.id, ExpectedInstance.sop_instance_uid)
+    )
+    for _, study, station, series, instance, come in rows:
+        yield Gap(
+            missing=Missing.VERIFICATION if come else Missing.INSTANCE,
+            study_instance_uid=study,
+            series_instance_uid=series,
+            sop_instance_uid=instance,
+            station_ae_title=station,
+        )
+
+
+def _short_of_counts(line: Line) -> Iterator[Gap]:
+    for arrived, counted, of in (
+        (line.arrived_studies, line.counted_studies, "studies"),
+        (line.arrived, line.counted, "instances"),
+    ):
+        if counted is not None and arrived < counted:
+            yield Gap(missing=Missing.COUNT, counts=f"{of}: {arrived} of {counted}")
 
 
 def tell(
@@ -133,14 +216,18 @@ def tell(
 ) -> None:
     """A hospital's own count of what `source` has sent on a day; told again, it is replaced.
 
-    Raises Refused, Invalid.
+    Raises Refused, NotFound, Invalid.
     """
     access.require(Action.PERFORM, detail={"code": organization})
     if not source.strip() or len(source) > 64:
         raise Invalid("a source has 1 to 64 characters")
     if any(count is not None and not 0 <= count < 2**31 for count in (studies, instances)):
         raise Invalid("a count is a number from 0 on")
-    (hospital,) = _hospitals(access, organization)
+    hospital, *others = _hospitals(access, organization)
+    if others:
+        raise Invalid("whose count is it? name one organization")
+    if studies is None and instances is None:
+        raise Invalid("a count of studies, of instances, or of both")
 
     def unit(session: Session) -> None:
         session.merge(
@@ -168,7 +255,7 @@ def _hospitals(access: Access, code: str | None) -> Sequence[Organization]:
         wanted = wanted.where(Organization.code == code)
     found = access.session.scalars(wanted).all()
     if code is not None and not found:
-        raise Invalid("no organization of yours has this code")
+        raise NotFound("no organization of yours has this code; `exchange organization list`")
     return found
 
 
@@ -187,51 +274,95 @@ def _came() -> ColumnElement[bool]:
     )
 
 
+def _destroyed() -> ColumnElement[bool]:
+    """Whether an announced instance came, and was deleted since."""
+    return exists(
+        select(Destroyed.id).where(
+            Destroyed.sop_instance_uid == ExpectedInstance.sop_instance_uid,
+            Destroyed.organization_id == PerformedStep.organization_id,
+        )
+    )
+
+
+def _not_begun() -> ColumnElement[bool]:
+    """Whether nobody has said that an order was begun, and nothing of its study came.
+
+    A modality that speaks no MPPS leaves its orders as they were scheduled.
+    """
+    return and_(
+        Order.status == "SCHEDULED",
+        ~exists(
+            select(Study.id)
+            .join(Patient, Patient.id == Study.patient_id)
+            .where(
+                Patient.organization_id == Order.organization_id,
+                or_(
+                    Study.study_instance_uid == Order.study_instance_uid,
+                    Study.accession_number == Order.accession_number,
+                ),
+            )
+            .correlate(Order)
+        ),
+    )
+
+
 def _line(session: Session, hospital: Organization, day: date, timezone: ZoneInfo) -> Line:
     written = f"{day:%Y%m%d}"
-    statuses = dict(
-        session.execute(
-            select(Order.status, func.count())
-            .where(Order.organization_id == hospital.id, Order.scheduled_date == written)
-            .group_by(Order.status)
-        ).all()
-    )
+    scheduled, not_begun = session.execute(
+        select(func.count().filter(Order.status != "CANCELED"), func.count().filter(_not_begun()))
+        .select_from(Order)
+        .where(Order.organization_id == hospital.id, Order.scheduled_date == written)
+    ).one()
+    announced = ExpectedInstance.sop_instance_uid.distinct()
     expected, received, committed = session.execute(
         select(
-            func.count(ExpectedInstance.sop_instance_uid.distinct()),
-            func.count(Instance.sop_instance_uid.distinct()),
-            func.count(Instance.sop_instance_uid.distinct()).filter(Instance.verified.is_not(None)),
+            func.count(announced),
+            func.count(announced).filter(or_(Instance.id.is_not(None), _destroyed())),
+            func.count(announced).filter(or_(Instance.verified.is_not(None), _destroyed())),
         )
         .select_from(ExpectedInstance)
         .join(PerformedStep, PerformedStep.id == ExpectedInstance.performed_step_id)
         .outerjoin(Instance, _came())
         .where(*_performed(hospital.id, written))
     ).one()
-    since = datetime.combine(day, time(), timezone)
-    arrived = session.scalar(
-        select(func.count())
-        .select_from(Change)
-        .join(Instance, Instance.id == Change.instance_id)
-        .where(
-            Change.recorded >= since,
+    arrived, studies = session.execute(
+        select(func.count(), func.count(Change.study_instance_uid.distinct())).where(
+            Change.recorded >= datetime.combine(day, time(), timezone),
             Change.recorded < datetime.combine(day + timedelta(days=1), time(), timezone),
             Change.action.in_(("create", "conflict")),
-            Instance.organization_id == hospital.id,
+            or_(
+                exists(
+                    select(Instance.id).where(
+                        Instance.id == Change.instance_id,
+                        # SQLite gives the number of a row that is gone to another one.
+                        Instance.sop_instance_uid == Change.sop_instance_uid,
+                        Instance.organization_id == hospital.id,
+                    )
+                ),
+                exists(
+                    select(Destroyed.id).where(
+                        Destroyed.sop_instance_uid == Change.sop_instance_uid,
+                        Destroyed.organization_id == hospital.id,
+                    )
+                ),
+            ),
         )
-    )
-    counted = session.scalar(
-        select(func.sum(Tally.instances)).where(
+    ).one()
+    counted, counted_studies = session.execute(
+        select(func.sum(Tally.instances), func.sum(Tally.studies)).where(
             Tally.organization_id == hospital.id, Tally.day == written
         )
-    )
+    ).one()
     return Line(
         organization=hospital.code,
         day=written,
-        scheduled=sum(statuses.values()) - statuses.get("CANCELED", 0),
-        not_begun=statuses.get("SCHEDULED", 0),
+        scheduled=scheduled,
+        not_begun=not_begun,
         expected=expected,
         received=received,
         committed=committed,
-        arrived=arrived or 0,
+        arrived=arrived,
         counted=int(counted) if counted is not None else None,
+        arrived_studies=studies,
+        counted_studies=int(counted_studies) if counted_studies is not None else None,
     )

@@ -32,7 +32,7 @@ from exchange_server.cli_lifecycle import (
     retention_commands,
 )
 from exchange_server.cli_network import network_commands
-from exchange_server.cli_orders import order_commands, show_ledger
+from exchange_server.cli_orders import ledger_commands, order_commands
 from exchange_server.cli_registry import consent_commands, organization_commands, user_commands
 from exchange_server.cli_routes import route_commands
 from exchange_server.settings import Settings, host_port
@@ -59,9 +59,7 @@ app.add_typer(commitment_commands, name="commitment")
 app.add_typer(lifecycle_commands)
 app.add_typer(retention_commands, name="retention")
 app.add_typer(hold_commands, name="hold")
-app.command(
-    "ledger", help=say("完整性台账：应收、已收、已承诺", "What should have come, and came")
-)(show_ledger)
+app.add_typer(ledger_commands, name="ledger")
 
 
 def _group(name: str, in_chinese: str, in_english: str) -> typer.Typer:

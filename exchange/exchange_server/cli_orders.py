@@ -14,6 +14,10 @@ from exchange_server import settings, terminal
 from exchange_server.words import say
 
 order_commands = typer.Typer(no_args_is_help=True, help=say("检查申请与工作列表", "Imaging orders"))
+ledger_commands = typer.Typer(
+    invoke_without_command=True,
+    help=say("完整性台账：应收、已收、已承诺", "What should have come, and came"),
+)
 
 _Organization = Annotated[
     str, typer.Option("--organization", help=say("医院代码", "Code of the hospital"))
@@ -107,7 +111,9 @@ def cancel_order(organization: _Organization, step: _Step) -> None:
     terminal.done(f"已取消 {step}", f"{step} is canceled")
 
 
+@ledger_commands.callback()
 def show_ledger(
+    context: typer.Context,
     organization: Annotated[
         str | None, typer.Option(help=say("医院代码", "Code of one hospital"))
     ] = None,
@@ -116,11 +122,13 @@ def show_ledger(
     ] = None,
     days: Annotated[int, typer.Option(min=1, max=366, help=say("天数", "How many days"))] = 1,
     gaps: Annotated[
-        bool, typer.Option("--gaps", help=say("列出缺失的影像", "List what is missing"))
+        bool, typer.Option("--gaps", help=say("列出缺口", "List what is missing"))
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON")] = False,
 ) -> None:
-    """`exchange ledger`."""
+    """`exchange ledger` by itself."""
+    if context.invoked_subcommand is not None:
+        return
     zone = ZoneInfo(settings.load().timezone)
     last = _day(day) if day else datetime.now(zone).date()
     first = last - timedelta(days=days - 1)
@@ -128,10 +136,13 @@ def show_ledger(
         told = ledger.lines(access, first, last, timezone=zone, organization=organization)
         missing = (
             [
-                (code, gap)
+                (f"{first + timedelta(days=number):%Y%m%d}", code, gap)
                 for number in range(days)
                 for code, gap in ledger.gaps(
-                    access, first + timedelta(days=number), organization=organization
+                    access,
+                    first + timedelta(days=number),
+                    timezone=zone,
+                    organization=organization,
                 )
             ]
             if gaps
@@ -139,7 +150,7 @@ def show_ledger(
         )
     if as_json:
         lines = [asdict(one) | {"complete": one.complete} for one in told]
-        listed = [{"organization": code} | asdict(gap) for code, gap in missing]
+        listed = [{"day": on, "organization": code} | asdict(gap) for on, code, gap in missing]
         typer.echo(json.dumps({"lines": lines, "gaps": listed}, ensure_ascii=False))
         return
     terminal.table(
@@ -153,6 +164,8 @@ def show_ledger(
             say("已承诺", "Committed"),
             say("到达", "Arrived"),
             say("院方计数", "Counted"),
+            say("到达检查", "Studies"),
+            say("院方检查数", "Counted"),
             say("完整", "Complete"),
         ],
         [
@@ -160,7 +173,7 @@ def show_ledger(
                 one.organization,
                 one.day,
                 *(
-                    str(count)
+                    "" if count is None else str(count)
                     for count in (
                         one.scheduled,
                         one.not_begun,
@@ -168,9 +181,11 @@ def show_ledger(
                         one.received,
                         one.committed,
                         one.arrived,
+                        one.counted,
+                        one.arrived_studies,
+                        one.counted_studies,
                     )
                 ),
-                "" if one.counted is None else str(one.counted),
                 say("是", "yes") if one.complete else say("否", "no"),
             ]
             for one in told
@@ -179,16 +194,65 @@ def show_ledger(
     if gaps:
         terminal.table(
             [
+                say("日期", "Day"),
                 say("医院", "Hospital"),
+                say("缺口", "Missing"),
+                say("检查号", "Accession"),
                 say("设备", "Station"),
                 say("检查 UID", "Study Instance UID"),
                 "SOP Instance UID",
+                say("数量", "Counts"),
             ],
             [
-                [code, gap.station_ae_title, gap.study_instance_uid, gap.sop_instance_uid]
-                for code, gap in missing
+                [
+                    on,
+                    code,
+                    _MISSING[gap.missing],
+                    gap.accession_number,
+                    gap.station_ae_title,
+                    gap.study_instance_uid,
+                    gap.sop_instance_uid,
+                    gap.counts,
+                ]
+                for on, code, gap in missing
             ],
         )
+    elif not all(one.complete for one in told):
+        terminal.done("缺口明细：exchange ledger --gaps", "What is missing: exchange ledger --gaps")
+
+
+_MISSING = {
+    ledger.Missing.BEGINNING: say("未开始", "not begun"),
+    ledger.Missing.INSTANCE: say("未收到", "not received"),
+    ledger.Missing.VERIFICATION: say("未核对", "not committed"),
+    ledger.Missing.COUNT: say("少于院方计数", "fewer than counted"),
+}
+
+
+@ledger_commands.command(
+    help=say("登记院方自己的发送计数", "A hospital's own count of what it has sent on a day")
+)
+def tell(
+    organization: _Organization,
+    day: Annotated[str, typer.Option("--date", metavar="YYYYMMDD", help=say("日期", "The day"))],
+    source: Annotated[
+        str, typer.Option(help=say("计数来源，如 PACS", "Who counts: its PACS, its RIS"))
+    ] = "PACS",
+    studies: Annotated[int | None, typer.Option(help=say("检查数", "Studies"))] = None,
+    instances: Annotated[int | None, typer.Option(help=say("实例数", "Instances"))] = None,
+) -> None:
+    with terminal.acting() as access:
+        ledger.tell(
+            access,
+            _day(day),
+            source,
+            studies=studies,
+            instances=instances,
+            organization=organization,
+        )
+    terminal.done(
+        "已登记；exchange ledger 显示对比", "Noted; exchange ledger shows it beside what came"
+    )
 
 
 def _day(text: str) -> date:

@@ -348,11 +348,14 @@ def test_a_step_moves_its_order_and_its_announced_images_are_expected(served: Se
     with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
         day = datetime.now(ZONE).date()
         line, *_ = ledger.lines(access, day, day, timezone=ZONE, organization="beicheng")
-        missing = ledger.gaps(access, day)
+        missing = ledger.gaps(access, day, timezone=ZONE)
     assert (line.scheduled, line.not_begun) == (1, 0)
     assert (line.expected, line.received, line.committed, line.arrived) == (2, 1, 0, 1)
     assert not line.complete
-    assert [(code, gap.sop_instance_uid) for code, gap in missing] == [("beicheng", "1.4.2")]
+    assert [(code, gap.missing, gap.sop_instance_uid) for code, gap in missing] == [
+        ("beicheng", ledger.Missing.VERIFICATION, "1.4.1"),
+        ("beicheng", ledger.Missing.INSTANCE, "1.4.2"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -396,7 +399,7 @@ def test_a_hospitals_own_count_shows_what_did_not_come(served: Served) -> None:
         assert (line.organization, line.counted, line.complete) == ("beicheng", 3, False)
         with pytest.raises(Invalid):
             ledger.lines(access, date(2020, 1, 1), day, timezone=ZONE)
-        with pytest.raises(Invalid):
+        with pytest.raises(NotFound):
             ledger.lines(access, day, day, timezone=ZONE, organization="nanhu")
     with (
         served.city.exchange.on_behalf_of(served.city.clinician("beicheng")) as access,
