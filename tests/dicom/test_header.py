@@ -91,7 +91,8 @@ def written(data_set: Dataset, transfer_syntax_uid: str) -> bytes:
 def comparable(attributes: Mapping[str, str]) -> dict[str, str]:
     """Attributes without spaces and trailing delimiters, which two readers may keep or not."""
     bare = {
-        keyword: re.sub(r"[ \0]|[\^=]+(?=\\|$)", "", text) for keyword, text in attributes.items()
+        keyword: re.sub(r"[\^=]+(?=\\|$)", "", re.sub(r"[ \0]", "", text))
+        for keyword, text in attributes.items()
     }
     return {keyword: text for keyword, text in bare.items() if text.strip("\\")}
 
