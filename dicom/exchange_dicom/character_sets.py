@@ -80,6 +80,9 @@ _ALIASES = {
     "GB-18030": "GB18030",
 }
 
+_NEVER_FIRST = frozenset(f"ISO 2022 IR {number}" for number in ("58", "87", "149", "159"))
+"""Multi-byte sets have to be announced (Table C.12-4), so none can be the first value."""
+
 _ASCII_OR_LATIN_1 = frozenset({"ISO_IR 6", "ISO 2022 IR 6", "ISO_IR 100", "ISO 2022 IR 100"})
 _ASCII = frozenset({"ISO_IR 6", "ISO 2022 IR 6"})
 
@@ -134,7 +137,7 @@ def determine(declared: str, texts: Sequence[bytes], names: Sequence[bytes] = ()
     chosen = (
         _repaired(stated, terms, _unescaped(texts, names), escapes)
         or _extension(stated, terms, escapes)
-        or stated
+        or _contradicted(stated, terms, escapes)
     )
     if not _loses(chosen, texts, names):
         return chosen
@@ -173,7 +176,8 @@ def _terms(declared: str) -> tuple[tuple[str, ...], str | None]:
     known = [term for term in terms if term is not None]
     if len(known) < len(terms):
         return tuple(known) or ("ISO_IR 6",), UNKNOWN
-    return tuple(known), None if all(map(_same, known, stated)) else MISSPELT
+    placed = known[0] not in _NEVER_FIRST
+    return tuple(known), None if placed and all(map(_same, known, stated)) else MISSPELT
 
 
 def _same(term: str, stated: str) -> bool:
@@ -254,6 +258,13 @@ def _extension(
     added = (f"ISO 2022 IR {number}" for number in sorted(missing, key=int))
     extended = (first, *terms[1:], *added)
     return CharacterSet(stated.declared, "\\".join(extended), UNDECLARED_ESCAPES)
+
+
+def _contradicted(stated: CharacterSet, terms: tuple[str, ...], escapes: set[str]) -> CharacterSet:
+    """The declared set; escape sequences in one that has none are passed over, and told of."""
+    if terms[0] in STAND_ALONE and escapes and stated.reason is None:
+        return CharacterSet(stated.declared, stated.used, UNDECLARED_ESCAPES)
+    return stated
 
 
 def _unescaped(texts: Sequence[bytes], names: Sequence[bytes]) -> bytes:

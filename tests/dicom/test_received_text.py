@@ -1,0 +1,217 @@
+"""Text as hospitals send it: kept byte for byte, found in any script, read in any character set.
+
+PS3.3 C.12.1.1.2 and PS3.5 6.1.2: rightly declared, wrongly declared, not declared at all; in by
+C-STORE and out by C-FIND, over sockets.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from asking import ask
+from caller import CT, EXPLICIT, STUDY_FIND, SUCCESS, calling, element, identifier
+from pydicom import Dataset, dcmread
+from pydicom.data import get_charset_files
+from serving import Served, serving
+
+from exchange_dicom.part10 import read_file_meta
+from exchange_storage.records import Instance
+
+NAME, DESCRIPTION, INSTITUTION = "Wang^XiaoDong=王^小东", "胸部平扫 Chest", "北城医院"
+GB = b"\x1b$)A"
+CANNOT_UNDERSTAND = 0xC000
+
+
+def ir_58(text: str) -> bytes:
+    """GB 2312 under code extensions, announced again behind every delimiter (PS3.5 K.2)."""
+    written, fresh = b"", True
+    for character in text:
+        if character.isascii():
+            written += character.encode()
+            fresh = fresh or character in "^=\\"
+        else:
+            written += GB * fresh + character.encode("gb2312")
+            fresh = False
+    return written
+
+
+def once(text: str) -> bytes:
+    """The same announced only once, as some modalities do."""
+    return ir_58(text).replace(GB, b"\0").replace(b"\0", GB, 1).replace(b"\0", b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a hospital's modality writes, and what it declares."""
+
+    declared: str
+    encode: Callable[[str], bytes]
+
+    def data_set(self, number: int) -> bytes:
+        """A CT slice of study 1.7.`number`."""
+        told: list[tuple[int, str, str | bytes]] = [
+            (0x00080005, "CS", self.declared),
+            (0x00080016, "UI", CT),
+            (0x00080018, "UI", f"1.4.7.{number}"),
+            (0x00080020, "DA", "20261101"),
+            (0x00080060, "CS", "CT"),
+            (0x00080080, "LO", self.encode(INSTITUTION)),
+            (0x00081030, "LO", self.encode(DESCRIPTION)),
+            (0x00100010, "PN", self.encode(NAME)),
+            (0x00100020, "LO", f"T{number}"),
+            (0x0020000D, "UI", f"1.7.{number}"),
+            (0x0020000E, "UI", f"1.7.{number}.1"),
+            (0x7FE00010, "OW", bytes(64)),
+        ]
+        return b"".join(element(tag, vr, content) for tag, vr, content in told if content)
+
+
+def codec(name: str) -> Callable[[str], bytes]:
+    return lambda text: text.encode(name)
+
+
+RIGHTLY = {
+    "GB18030": Sent("GB18030", codec("gb18030")),
+    "GBK": Sent("GBK", codec("gbk")),
+    "UTF-8": Sent("ISO_IR 192", codec("utf-8")),
+    "IR 58": Sent("\\ISO 2022 IR 58", ir_58),
+    "IR 58 beside Latin-1": Sent("ISO 2022 IR 100\\ISO 2022 IR 58", ir_58),
+}
+WRONGLY = {
+    f"{name}, declared as {declared or 'nothing'}": Sent(declared, encode)
+    for name, encode, declarations in (
+        ("GB18030", codec("gb18030"), ("", "ISO_IR 6", "ISO_IR 100", "ISO_IR 192", "KOI8",
+                                       "\\ISO 2022 IR 58", "gb18030", "GB2312", "ISO_IR 58")),
+        ("UTF-8", codec("utf-8"), ("", "ISO_IR 6", "ISO_IR 100", "GB18030", "GBK", "UTF-8",
+                                   "\\ISO 2022 IR 58")),
+        ("IR 58", ir_58, ("", "ISO_IR 6", "ISO_IR 100", "ISO 2022 IR 58", "GB18030", "GBK")),
+        ("IR 58 announced once", once, ("\\ISO 2022 IR 58", "ISO 2022 IR 100\\ISO 2022 IR 58", "")),
+    )
+    for declared in declarations
+}  # fmt: skip
+ALL = {**RIGHTLY, **WRONGLY}
+NUMBERS = {name: number for number, name in enumerate(ALL, 1)}
+
+
+@pytest.fixture(scope="module")
+def received(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A node that has received an image of every kind in `ALL`."""
+    with serving(tmp_path_factory.mktemp("text")) as made:
+        with calling(made.port, (CT, (EXPLICIT,))) as pacs:
+            for name, sent in ALL.items():
+                answer = pacs.store(sent.data_set(NUMBERS[name]), f"1.4.7.{NUMBERS[name]}")
+                assert answer.status == SUCCESS, (name, answer.error_comment)
+        yield made
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_chinese_is_kept_as_sent_and_found_in_hanzi_and_pinyin(received: Served, kind: str) -> None:
+    number = NUMBERS[kind]
+    assert received.kept(f"1.4.7.{number}") == [ALL[kind].data_set(number)]
+    for keys in (
+        {"PatientName": "王小东"},
+        {"PatientName": "wang^xiaodong"},
+        {"PatientName": "wáng^xiǎodōng"},
+        {"PatientName": "王*"},
+        {"StudyDescription": "胸部*"},
+        {"StudyDescription": DESCRIPTION},
+    ):
+        answers = ask(received.port, "STUDY", {"StudyInstanceUID": f"1.7.{number}"} | keys)
+        assert answers.studies == [f"1.7.{number}"], keys
+    series = {
+        "StudyInstanceUID": f"1.7.{number}", "SeriesInstanceUID": "", "InstitutionName": "北城*",
+    }  # fmt: skip
+    assert len(ask(received.port, "SERIES", series).matches) == 1
+
+
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("asker", ["GB18030", "GBK", "ISO_IR 192", "ISO_IR 100", ""])
+def test_chinese_is_read_back_rightly_in_the_asker_s_own_character_set(
+    received: Served, kind: str, asker: str
+) -> None:
+    keys = {"StudyInstanceUID": f"1.7.{NUMBERS[kind]}", "PatientName": "", "StudyDescription": ""}
+    (match,) = ask(received.port, "STUDY", keys, character_set=asker).matches
+    assert match.SpecificCharacterSet == (asker if "GB" in asker else "ISO_IR 192")
+    assert (match.PatientName, match.StudyDescription) == (NAME, DESCRIPTION)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_an_asker_with_code_extensions_gets_them(received: Served, kind: str) -> None:
+    keys = [
+        (0x0020000D, "UI", f"1.7.{NUMBERS[kind]}"),
+        (0x00100010, "PN", ""),
+        (0x00081030, "LO", ""),
+    ]
+    declared = "ISO 2022 IR 6\\ISO 2022 IR 58"
+    with calling(received.port, (STUDY_FIND, (EXPLICIT,))) as pacs:
+        (_, body), _ = pacs.find(identifier((0x00080005, "CS", declared), *keys))
+    # Not by pydicom, which does not read ISO 2022 IR 58: by what PS3.5 K.2 shows.
+    assert element(0x00100010, "PN", ir_58(NAME)) in body
+    assert element(0x00081030, "LO", ir_58(DESCRIPTION)) in body
+    assert element(0x00080005, "CS", "\\ISO 2022 IR 58") in body
+
+
+def test_the_index_says_what_was_repaired_and_only_that(received: Served) -> None:
+    with received.city.exchange.database.reading() as session:
+        repairs = {
+            one.sop_instance_uid: one.character_set_repair for one in session.query(Instance)
+        }
+    repaired = {name for name in ALL if repairs[f"1.4.7.{NUMBERS[name]}"] is not None}
+    assert repaired == set(WRONGLY) - {"GB18030, declared as gb18030"}  # which is clear enough
+
+
+# The character sets that pydicom brings
+
+
+FILES = sorted(path for path in map(Path, get_charset_files()) if path.suffix == ".dcm")
+WITHOUT_UIDS = {"chrSQEncoding.dcm", "chrSQEncoding1.dcm"}
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with serving(tmp_path) as made:
+        yield made
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+def test_a_file_of_any_character_set_is_found_by_every_group_of_its_name_and_read_by_all(
+    served: Served, path: Path
+) -> None:
+    told = dcmread(path)
+    reader = io.BytesIO(path.read_bytes())
+    meta = read_file_meta(reader)
+    sent = reader.read()
+    sop_class, instance = str(told.get("SOPClassUID", CT)), str(told.get("SOPInstanceUID", "1.2"))
+    with calling(served.port, (sop_class, (meta.transfer_syntax_uid,))) as pacs:
+        answer = pacs.store(sent, instance, sop_class)
+    if path.name in WITHOUT_UIDS:
+        assert answer.status == CANNOT_UNDERSTAND
+        return
+    assert answer.status == SUCCESS
+    assert served.kept(instance) == [sent]
+
+    name, study = str(told.PatientName), str(told.StudyInstanceUID)
+    own = "\\".join(terms(told))
+    for asked in (name, *name.split("=")):
+        keys = {"StudyInstanceUID": "", "PatientName": asked}
+        assert ask(served.port, "STUDY", keys).studies == [study], asked
+    assert (
+        ask(served.port, "STUDY", {"StudyInstanceUID": "", "PatientName": "Nobody"}).studies == []
+    )
+    for asker in (own, "ISO_IR 192", "GB18030", "ISO_IR 100", ""):
+        keys = {"StudyInstanceUID": study, "PatientName": name if asker == own else ""}
+        (match,) = ask(served.port, "STUDY", keys, character_set=asker).matches
+        assert match.PatientName == name, asker
+        if asker == own:
+            assert terms(match) == terms(told)
+
+
+def terms(data_set: Dataset) -> list[str]:
+    """The values of Specific Character Set; the first may be named or left empty (C.12.1.1.2)."""
+    value = data_set.SpecificCharacterSet
+    values = [value] if isinstance(value, str) else list(value)
+    return ["" if one == "ISO 2022 IR 6" else one for one in values]
