@@ -23,9 +23,11 @@ from exchange_dicom import (
     performed,
     pixel_data,
     query,
+    rendering,
     status,
     transport_security,
     web_frames,
+    web_rendered,
     web_retrieve,
     worklist,
 )
@@ -283,7 +285,7 @@ def _web() -> Iterator[str]:
     yield from _prose(
         "Search, Store and Retrieve of the Studies Service (PS3.18 section 10). The query "
         "parameter `accept` goes before the header field. Entity tags and `If-None-Match` on "
-        "metadata, frames and bulk data. 410 for an instance that was rejected or deleted."
+        "metadata, frames, bulk data and pictures. 410 for what was rejected or deleted."
     )
     yield ""
     yield "### Bulk data"
@@ -310,6 +312,27 @@ def _web() -> Iterator[str]:
         for place, uid in enumerate(uids)
     ]
     yield from _table(("Media type", "Transfer syntax", "Default", "Made"), rows)
+    yield ""
+    yield "### Rendered resources and thumbnails"
+    yield ""
+    yield from _prose(
+        f"At every level, as {', '.join(web_rendered.MEDIA_TYPES)}, bare or in parts. An instance "
+        "is its first frame, or all of them as image/gif; a series or study is a part for each "
+        "image, or the middle one bare; a thumbnail is the middle image. `window` (with "
+        f"{', '.join(rendering.Function)}), `viewport` and `quality` are used, other parameters "
+        "announced by Warning 299. Modality LUT, VOI LUT or window (those of the frame first), "
+        "MONOCHROME1 and 2, PALETTE COLOR, RGB and YBR, overlays and pixel aspect are applied; "
+        "presentation states and ICC profiles are not."
+    )
+    yield ""
+    rows = [
+        ["Pixels of a frame or picture", str(rendering.PIXEL_LIMIT)],
+        ["Pixels of an animation", str(rendering.GIF_PIXELS)],
+        ["Pictures of an answer", str(web_rendered.PICTURES)],
+        ["Side of a viewport, pixels", str(web_rendered.VIEWPORT)],
+        ["Bytes of the header", str(rendering.HEAD_LIMIT)],
+    ]
+    yield from _table(("Limit", "At most"), rows)
     yield ""
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from exchange.retrieval import Held
 from exchange_dicom import data_set
 from exchange_dicom.character_sets import CharacterSet, determine
-from exchange_dicom.header import DEFLATED
+from exchange_dicom.header import DEFLATED, EXPLICIT_VR_BIG_ENDIAN
 from exchange_dicom.part10 import file_meta
 
 
@@ -26,6 +26,11 @@ def reading(held: Held, inflated_limit: int) -> data_set.Read:
     if held.transfer_syntax_uid in DEFLATED:
         return data_set.Inflated(held.stream(start), inflated_limit)
     return partial(_part, held, start)
+
+
+def little_endian(held: Held) -> bool:
+    """Whether the numbers of the data set are little endian."""
+    return held.transfer_syntax_uid != EXPLICIT_VR_BIG_ENDIAN
 
 
 def _part(held: Held, offset: int, start: int, length: int) -> bytes:

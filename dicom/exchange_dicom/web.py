@@ -18,10 +18,19 @@ from starlette.responses import Response
 from exchange.access import Exchange
 from exchange.errors import Unavailable
 from exchange.policy import Requester
-from exchange_dicom import media_types, web_bulk, web_frames, web_retrieve, web_search, web_store
+from exchange_dicom import (
+    media_types,
+    web_bulk,
+    web_frames,
+    web_rendered,
+    web_retrieve,
+    web_search,
+    web_store,
+)
 from exchange_dicom.media_types import MediaType
 from exchange_dicom.resources import Root, uid
 from exchange_dicom.web_errors import Route, SilentSender, problem
+from exchange_dicom.web_rendered import Subject
 from exchange_dicom.web_store import Limits
 from exchange_storage.search import Level
 
@@ -37,7 +46,7 @@ PATIENCE = 60.0
 RECEPTIONS = 32
 """Requests whose instances are received at a time, in each process."""
 
-_LATER = {"rendered", "thumbnail", "bulkdata"}
+_LATER = {"bulkdata"}
 """Resources of PS3.18 10.4 that are known here, and not served."""
 
 
@@ -124,6 +133,26 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
             ),
         )
 
+    def render(
+        request: Request,
+        study: str,
+        series: str | None = None,
+        instance: str | None = None,
+        frames: str | None = None,
+        *,
+        thumbnail: bool = False,
+    ) -> Response:
+        return web_rendered.rendered(
+            exchange,
+            identify(request),
+            _root(request),
+            Subject(study, series, instance, frames),
+            request.query_params,
+            accept=_accept(request),
+            if_none_match=request.headers.get("if-none-match", ""),
+            thumbnail=thumbnail,
+        )
+
     @router.get("/studies", name=_STUDIES)
     def search_studies(request: Request) -> Response:
         return search(request, Level.STUDY)
@@ -205,6 +234,42 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
     @router.get(_INSTANCE + "/pixeldata")
     def retrieve_pixel_data(request: Request, study: str, series: str, instance: str) -> Response:
         return bulk_data(request, study, series, instance, web_bulk.PIXEL_DATA)
+
+    @router.get("/studies/{study}/rendered")
+    def render_study(request: Request, study: str) -> Response:
+        return render(request, study)
+
+    @router.get("/studies/{study}/series/{series}/rendered")
+    def render_series(request: Request, study: str, series: str) -> Response:
+        return render(request, study, series)
+
+    @router.get(_INSTANCE + "/rendered")
+    def render_instance(request: Request, study: str, series: str, instance: str) -> Response:
+        return render(request, study, series, instance)
+
+    @router.get(_INSTANCE + "/frames/{listed}/rendered")
+    def render_frames(
+        request: Request, study: str, series: str, instance: str, listed: str
+    ) -> Response:
+        return render(request, study, series, instance, listed)
+
+    @router.get("/studies/{study}/thumbnail")
+    def thumbnail_of_study(request: Request, study: str) -> Response:
+        return render(request, study, thumbnail=True)
+
+    @router.get("/studies/{study}/series/{series}/thumbnail")
+    def thumbnail_of_series(request: Request, study: str, series: str) -> Response:
+        return render(request, study, series, thumbnail=True)
+
+    @router.get(_INSTANCE + "/thumbnail")
+    def thumbnail_of_instance(request: Request, study: str, series: str, instance: str) -> Response:
+        return render(request, study, series, instance, thumbnail=True)
+
+    @router.get(_INSTANCE + "/frames/{listed}/thumbnail")
+    def thumbnail_of_frames(
+        request: Request, study: str, series: str, instance: str, listed: str
+    ) -> Response:
+        return render(request, study, series, instance, listed, thumbnail=True)
 
     @router.get("/studies/{rest:path}", include_in_schema=False)
     def unserved(request: Request, rest: str) -> Response:

@@ -29,17 +29,15 @@ from pydicom.uid import (
 )
 from region import ADMINISTRATOR
 from sqlalchemy import select
-from web_door import EXPLICIT, IMAGE, SERIES, STUDY, Door, data_set, empty, file, parts_of
+from web_door import EXPLICIT, IMAGE, SERIES, STUDY, Door, data_set, empty, file, kept, parts_of
 
 from exchange import consent, rejection
 from exchange.errors import NotFound, TooLarge
-from exchange.retrieval import Held
 from exchange_dicom import part10, pixel_data
 from exchange_dicom.frame_coding import ENCODED
 from exchange_dicom.header import MalformedDataSet
 from exchange_dicom.web_frames import TRANSFER_SYNTAXES
 from exchange_storage.filesystem import FilesystemStore
-from exchange_storage.objects import MemoryStore
 from exchange_storage.records import AuditRecord
 
 ONE = f"studies/{STUDY}/series/{SERIES}/instances/{IMAGE}"
@@ -473,27 +471,6 @@ def test_frames_pass_the_gate_and_are_in_the_audit_trail(door: Door) -> None:
 
 
 # Damaged objects
-
-
-def kept(content: bytes, syntax: str) -> Held:
-    """An object in a store, as the index would name it."""
-    objects = MemoryStore()
-    whole = part10.file_meta("1.2", "1.3", syntax) + content
-    objects.put("a", whole)
-    return Held(
-        study_instance_uid="1",
-        series_instance_uid="1.1",
-        sop_instance_uid="1.3",
-        sop_class_uid="1.2",
-        transfer_syntax_uid=syntax,
-        key="a",
-        size=len(whole),
-        digest=str(random.random()),
-        character_set="",
-        character_set_repair=None,
-        rows=None,
-        objects=objects,
-    )
 
 
 WHOLE = {

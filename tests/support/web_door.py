@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import socket
 import threading
 import time
@@ -24,10 +25,12 @@ from starlette.requests import Request
 
 from exchange.errors import NotAuthenticated
 from exchange.policy import Requester
+from exchange.retrieval import Held
 from exchange_dicom import multipart, part10
 from exchange_dicom.web import dicomweb
 from exchange_dicom.web_store import Limits
 from exchange_storage.filesystem import FilesystemStore
+from exchange_storage.objects import MemoryStore
 from exchange_storage.records import Instance
 
 STUDY = "1.2.840.99.1"
@@ -215,3 +218,24 @@ def fill(door: Door) -> None:
     assert door.send(ct(1), ct(2), ct(3, **man)).status_code == 200
     other = {"StudyInstanceUID": "1.2.6", "SeriesInstanceUID": "1.2.6.1", "StudyDate": "20200101"}
     assert door.send(ct(4, **other), who="nanhu").status_code == 200
+
+
+def kept(content: bytes, syntax: str) -> Held:
+    """An object in a store, as the index would name it."""
+    objects = MemoryStore()
+    whole = part10.file_meta("1.2", "1.3", syntax) + content
+    objects.put("a", whole)
+    return Held(
+        study_instance_uid="1",
+        series_instance_uid="1.1",
+        sop_instance_uid="1.3",
+        sop_class_uid="1.2",
+        transfer_syntax_uid=syntax,
+        key="a",
+        size=len(whole),
+        digest=str(random.random()),
+        character_set="",
+        character_set_repair=None,
+        rows=None,
+        objects=objects,
+    )

@@ -1,0 +1,319 @@
+"""Rendered resources and thumbnails (PS3.18 10.4.1.1.3, 10.4.1.1.4; query parameters of 8.3.5).
+
+An instance is rendered as its first frame, or as an animation of all of them; frames as they are
+listed; a series or study as a picture of each of its images, in parts, or as the one that stands
+for them. Thumbnails are always one picture, of the middle image, and kept for those who ask again.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from starlette.responses import Response
+
+from exchange import retrieval
+from exchange.access import Exchange
+from exchange.errors import Invalid, NotFound, TooLarge
+from exchange.policy import Requester
+from exchange.retrieval import Held
+from exchange_dicom import media_types, multipart, rendering, web_frames
+from exchange_dicom.header import MalformedDataSet
+from exchange_dicom.media_types import MULTIPART, MediaType, NotAcceptable
+from exchange_dicom.rendering import (
+    FUNCTIONS,
+    CannotRender,
+    Function,
+    Presentation,
+    Rendering,
+    Viewport,
+    Window,
+)
+from exchange_dicom.resources import Root
+from exchange_dicom.transcoding import CannotTranscode
+from exchange_dicom.web_answers import CACHING, entity_tag, streamed, unchanged
+
+MEDIA_TYPES = ("image/jpeg", "image/png", "image/gif")
+"""What pictures are made as, first the default (Table 8.7.4-1)."""
+
+THUMBNAIL = Viewport(128, 128)
+"""Where a thumbnail asks for no other size."""
+
+PICTURES = 2000
+"""Pictures of one answer."""
+
+VIEWPORT = 16384
+"""Pixels of the longest side of a viewport."""
+
+REMEMBERED = 2000
+"""Thumbnails that one process remembers, of at most `REMEMBERED_BYTES` each."""
+
+REMEMBERED_BYTES = 32 << 10
+
+_UNUSED = {"annotation", "iccprofile", "charset"}
+_USED = {"accept", "window", "viewport", "quality"}
+_RENDERED_FORM = "rendered 1"
+"""Changes when the same pictures are made in another way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is rendered: a study, a series of it, an instance in that, or listed frames of it."""
+
+    study: str
+    series: str | None = None
+    instance: str | None = None
+    frames: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """One of the pictures that were asked for; no frame means the one that stands for all."""
+
+    held: Held
+    frame: int | None
+
+
+def presentation(query: Mapping[str, str]) -> Presentation:
+    """What the query parameters ask for. Raises Invalid."""
+    return Presentation(
+        _window(query["window"]) if query.get("window") else None,
+        _viewport(query["viewport"]) if query.get("viewport") else None,
+        _quality(query["quality"]) if query.get("quality") else Presentation().quality,
+    )
+
+
+def rendered(
+    exchange: Exchange,
+    requester: Requester,
+    root: Root,
+    subject: Subject,
+    query: Mapping[str, str],
+    *,
+    accept: Sequence[MediaType],
+    if_none_match: str,
+    thumbnail: bool = False,
+) -> Response:
+    """The pictures of a resource, or its thumbnail.
+
+    Raises NotFound, Gone, Refused, Invalid, TooLarge, NotAcceptable.
+    """
+    wanted = presentation(query)
+    if thumbnail and wanted.viewport is None:
+        wanted = Presentation(wanted.window, THUMBNAIL, wanted.quality)
+    listed = None if subject.frames is None else web_frames.numbers(subject.frames)
+    purpose = "thumbnail" if thumbnail else "rendered"
+    with exchange.on_behalf_of(requester) as access:
+        held = retrieval.instances(
+            access,
+            subject.study,
+            subject.series,
+            subject.instance,
+            purpose=purpose,
+            part={"frames": subject.frames[:256]} if subject.frames else None,
+        ).instances
+    several = subject.instance is None or len(listed or ()) > 1
+    media_type, in_parts = _form(accept, several and not thumbnail)
+    # A part, or an animation, for each; else the one that stands for them.
+    each = in_parts or media_type == "image/gif"
+    if several and listed and not each and not thumbnail:
+        raise NotAcceptable(f'several frames are had as {MULTIPART}; type="{media_type}"')
+    tag = entity_tag(
+        _RENDERED_FORM,
+        repr((wanted, thumbnail, listed, media_type, in_parts)),
+        *(one.digest for one in held),
+    )
+    if (same := unchanged(if_none_match, tag)) is not None:
+        return same
+    headers = {"ETag": tag, "Cache-Control": CACHING, "Content-Type": media_type}
+    if thumbnail:
+        content = _thumbnails.get(tag)
+        if content is None:
+            content = _single(_standing_for(held, listed), wanted, media_type)
+            _thumbnails.put(tag, content)
+        answer = Response(content, headers=headers)
+    elif in_parts:
+        boundary = multipart.new_boundary()
+        headers["Content-Type"] = f'{MULTIPART}; type="{media_type}"; boundary={boundary}'
+        body = _parts(_all(held, listed, each=False), wanted, media_type, boundary)
+        answer = streamed(body, headers)
+    elif each:
+        answer = Response(_animation(_all(held, listed, each=True), wanted), headers=headers)
+    else:
+        one = _standing_for(held, listed) if several else _all(held, listed, each=False)[0]
+        answer = Response(_single(one, wanted, media_type), headers=headers)
+    if ignored := sorted(query.keys() - _USED):
+        known = [name if name in _UNUSED else "one that is not known" for name in ignored]
+        answer.headers.append(*root.warning(f"parameters not used: {', '.join(known)}"))
+    return answer
+
+
+def _form(accept: Sequence[MediaType], several: bool) -> tuple[str, bool]:
+    """Media type of a picture, and whether they are wanted in parts. Raises NotAcceptable."""
+    for one in accept:
+        anything = one.type == "*"
+        if one.covers(MULTIPART) and (several or not anything):
+            inner = media_types.parse(one.parameters.get("type", "*/*"))
+            for name in MEDIA_TYPES:
+                if inner and inner[0].covers(name):
+                    return name, True
+        for name in MEDIA_TYPES:
+            if one.covers(name):
+                return name, False
+    raise NotAcceptable(f"pictures can be had as {' or '.join(MEDIA_TYPES)}")
+
+
+def _images(held: Sequence[Held]) -> list[Held]:
+    """The instances that are images. Raises NotFound where none is."""
+    found = [one for one in held if one.rows]
+    if not found:
+        raise NotFound("there is no image to be shown")
+    return found
+
+
+def _standing_for(held: Sequence[Held], listed: Sequence[int] | None) -> _Picture:
+    """The middle image of the series that has the most."""
+    series = [
+        list(images) for _, images in groupby(_images(held), lambda one: one.series_instance_uid)
+    ]
+    longest = max(series, key=len)
+    return _Picture(longest[len(longest) // 2], listed[0] if listed else None)
+
+
+def _all(held: Sequence[Held], listed: Sequence[int] | None, *, each: bool) -> list[_Picture]:
+    """A picture for each listed frame, else for each image; for `each` of its frames if it is one.
+
+    Raises NotFound, TooLarge.
+    """
+    images = _images(held)
+    if listed is None:
+        if each and len(images) == 1:
+            frames = rendering.Rendering(images[0]).pixels.frames
+            listed = range(1, frames + 1)
+        else:
+            listed = (1,)
+    if len(images) * len(listed) > PICTURES:
+        raise TooLarge(f"an answer may have at most {PICTURES} pictures: ask for fewer at once")
+    return [_Picture(one, frame) for one in images for frame in listed]
+
+
+def _single(one: _Picture, wanted: Presentation, media_type: str) -> bytes:
+    try:
+        made = Rendering(one.held)
+        frame = made.representative if one.frame is None else one.frame
+        picture = made.picture(frame, wanted)
+        return rendering.encoded([picture], media_type, wanted.quality, made.duration)
+    except (CannotRender, CannotTranscode) as error:
+        raise NotAcceptable(str(error)) from error
+    except MalformedDataSet as error:
+        raise NotAcceptable("the image is damaged: retrieve the instance itself") from error
+
+
+def _animation(pictures: Sequence[_Picture], wanted: Presentation) -> bytes:
+    """Raises NotFound, NotAcceptable, TooLarge."""
+    try:
+        first = Rendering(pictures[0].held)
+        shown = (
+            (first if one.held is pictures[0].held else Rendering(one.held)).picture(
+                one.frame or 1, wanted
+            )
+            for one in pictures
+        )
+        return rendering.encoded(shown, "image/gif", wanted.quality, first.duration)
+    except (CannotRender, CannotTranscode) as error:
+        raise NotAcceptable(str(error)) from error
+    except MalformedDataSet as error:
+        raise NotAcceptable("the image is damaged: retrieve the instance itself") from error
+
+
+def _parts(
+    pictures: Sequence[_Picture], wanted: Presentation, media_type: str, boundary: str
+) -> Iterator[bytes]:
+    """A part for each picture that can be made; what cannot is left out, if it is not the only."""
+    made = 0
+    refused: Exception | None = None
+    for one in pictures:
+        try:
+            content = _single(one, wanted, media_type)
+        except (NotAcceptable, NotFound, TooLarge) as error:
+            refused = error
+            continue
+        made += 1
+        fields = {"Content-Type": media_type, "Content-Length": str(len(content))}
+        yield multipart.head(fields, boundary)
+        yield content
+    if not made and refused is not None:
+        raise refused
+    yield multipart.tail(boundary)
+
+
+def _numbers(text: str, name: str) -> list[float | None]:
+    try:
+        found = [float(one) if one.strip() else None for one in text.split(",")]
+    except ValueError:
+        raise Invalid(f"{name} has numbers with commas between them") from None
+    if not all(one is None or math.isfinite(one) for one in found):
+        raise Invalid(f"{name} has finite numbers")
+    return found
+
+
+def _window(text: str) -> Window:
+    numbers, name = text, Function.LINEAR.value
+    if text.count(",") == 2:
+        numbers, _, name = text.rpartition(",")
+        name = name.strip().lower().replace("_", "-")
+    match _numbers(numbers, "window"):
+        case [float(center), float(width)] if name in FUNCTIONS:
+            function = FUNCTIONS[name]
+            if width >= 1 or (width > 0 and function is not Function.LINEAR):
+                return Window(center, width, function)
+    raise Invalid(f"window is center,width,function: {', '.join(Function)}; the width at least 1")
+
+
+def _viewport(text: str) -> Viewport:
+    asked = _numbers(text, "viewport")
+    if len(asked) in (2, 6) and asked[0] and asked[1]:
+        left, top, wide, high = asked[2:] or [None] * 4
+        left, top = left or 0, top or 0
+        fits = 1 <= asked[0] <= VIEWPORT and 1 <= asked[1] <= VIEWPORT
+        if fits and left >= 0 and top >= 0 and wide != 0 and high != 0:
+            return Viewport(int(asked[0]), int(asked[1]), left, top, wide, high)
+    raise Invalid(
+        "viewport is width,height or width,height,left,top,width,height of the region, "
+        f"sides at most {VIEWPORT}"
+    )
+
+
+def _quality(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:4]) <= 100:
+        raise Invalid("quality is a number from 1 to 100")
+    return int(text)
+
+
+class _Thumbnails:
+    """The thumbnails that were asked for last, by their entity tag."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, tag: str) -> bytes | None:
+        with self._lock:
+            if (known := self._known.get(tag)) is not None:
+                self._known.move_to_end(tag)
+            return known
+
+    def put(self, tag: str, content: bytes) -> None:
+        if len(content) > REMEMBERED_BYTES:
+            return
+        with self._lock:
+            self._known[tag] = content
+            while len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+
+
+_thumbnails = _Thumbnails()

@@ -1,0 +1,548 @@
+"""Pictures by DICOMweb, compared with the standard's formulas and with what others make of them."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset
+from pydicom.pixels.processing import (
+    apply_color_lut,
+    apply_modality_lut,
+    apply_voi_lut,
+)
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+)
+from region import ADMINISTRATOR
+from web_door import IMAGE, SERIES, STUDY, Door, body_of, data_set, empty, file, kept, parts_of
+
+from exchange import consent
+from exchange.errors import NotFound, TooLarge
+from exchange_dicom.header import MalformedDataSet
+from exchange_dicom.rendering import PIXEL_LIMIT, CannotRender, Presentation, Rendering
+from exchange_dicom.transcoding import CannotTranscode
+
+ONE = f"studies/{STUDY}/series/{SERIES}/instances/{IMAGE}"
+RAMP = np.linspace(-1000, 3000, 64 * 48).astype("<i2").reshape(48, 64)
+
+Picture = NDArray[Any]
+
+
+def image_of(values: Picture = RAMP, **told: Any) -> Dataset:
+    """A grey image of these values."""
+    made = data_set(
+        Rows=values.shape[-2],
+        Columns=values.shape[-1],
+        PhotometricInterpretation="MONOCHROME2",
+        PixelData=values.tobytes(),
+        BitsAllocated=8 * values.dtype.itemsize,
+        BitsStored=8 * values.dtype.itemsize,
+        HighBit=8 * values.dtype.itemsize - 1,
+        PixelRepresentation=int(values.dtype.kind == "i"),
+        SmallestImagePixelValue=None,
+        PixelSpacing=[1, 1],
+    )
+    made["PixelData"].VR = "OW"
+    for keyword, value in told.items():
+        setattr(made, keyword, value)
+    return made
+
+
+def sent(door: Door, *images: Dataset, syntax: str = str(ExplicitVRLittleEndian)) -> None:
+    answer = door.send(*(file(one, syntax) for one in images))
+    assert answer.status_code == 200, answer.text
+
+
+def shown(door: Door, path: str = f"{ONE}/rendered", media_type: str = "image/png") -> Picture:
+    """The bytes of a picture."""
+    answer = door.get(path, Accept=media_type)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == media_type
+    return np.asarray(Image.open(io.BytesIO(answer.content)))
+
+
+def alike(made: Picture, expected: Picture, within: int = 1) -> bool:
+    """Whether two pictures are the same, but for how they round."""
+    return made.shape == expected.shape and bool(
+        np.max(np.abs(made.astype(int) - expected.astype(int))) <= within
+    )
+
+
+def windowed(values: Picture, center: float, width: float, function: str = "linear") -> Picture:
+    """What PS3.3 C.11.2.1.2 and C.11.2.1.3 say, value by value, on a display of 0 to 255."""
+
+    def grey(x: float) -> float:
+        if function == "sigmoid":
+            return 255 / (1 + math.exp(min(700, -4 * (x - center) / width)))
+        c, w = (center - 0.5, width - 1) if function == "linear" else (center, width)
+        if x <= c - w / 2:
+            return 0
+        return 255 if x > c + w / 2 else ((x - c) / w + 0.5) * 255
+
+    return np.array([[round(grey(float(x))) for x in row] for row in values])
+
+
+# Grey values
+
+
+@pytest.mark.parametrize("function", ["linear", "linear-exact", "sigmoid"])
+@pytest.mark.parametrize(("center", "width"), [(40, 400), (1000, 1), (-500.5, 2500.5)])
+def test_a_window_shows_what_the_standard_says(
+    door: Door, function: str, center: float, width: float
+) -> None:
+    sent(door, image_of(RescaleSlope="0.5", RescaleIntercept="-24"))
+
+    made = shown(door, f"{ONE}/rendered?window={center},{width},{function}")
+
+    assert alike(made, windowed(RAMP * 0.5 - 24, center, width, function))
+
+
+@pytest.mark.parametrize("name", ["LINEAR", "LINEAR_EXACT", "SIGMOID", None])
+def test_the_window_is_the_image_s_own_unless_another_is_asked_for(
+    door: Door, name: str | None
+) -> None:
+    own: dict[str, Any] = {"WindowCenter": [300, 50], "WindowWidth": [900, 350]}
+    image = image_of(**own, RescaleSlope="1", RescaleIntercept="-1024")
+    if name:
+        image.VOILUTFunction = name
+    sent(door, image)
+
+    function = (name or "LINEAR").lower().replace("_", "-")
+
+    assert alike(shown(door), windowed(RAMP - 1024.0, 300, 900, function))
+    assert alike(shown(door, f"{ONE}/rendered?window=0,10"), windowed(RAMP - 1024.0, 0, 10))
+
+
+@pytest.mark.parametrize(
+    "syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]
+)
+def test_monochrome_1_is_shown_inverted_and_padding_does_not_count(door: Door, syntax: str) -> None:
+    values = RAMP.copy()
+    values[:10] = -2000
+    image = image_of(values, PhotometricInterpretation="MONOCHROME1", PixelPaddingValue=-2000)
+    if syntax == ExplicitVRBigEndian:
+        image.PixelData = values.astype(">i2").tobytes()
+    sent(door, image, syntax=str(syntax))
+
+    low, high = int(values[10:].min()), int(values.max())
+
+    expected = 255 - windowed(values, (low + high) / 2, high - low, "linear-exact")
+    assert alike(shown(door), expected)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_lookup_tables_are_applied(door: Door, syntax: str) -> None:
+    modality, voi = Dataset(), Dataset()
+    image = image_of(RAMP, ModalityLUTSequence=[modality], VOILUTSequence=[voi])
+    modality.LUTDescriptor, modality.ModalityLUTType = [1000, -500, 16], "US"
+    modality.LUTData = [3 * entry for entry in range(1000)]
+    voi.LUTDescriptor = [2000, 500, 12]
+    voi.LUTData = [4095 - entry for entry in range(2000)]
+    for table in (modality, voi):
+        table["LUTDescriptor"].VR, table["LUTData"].VR = "SS", "US"
+    sent(door, image, syntax=str(syntax))
+
+    def through(value: int) -> int:
+        entry = 3 * min(max(value + 500, 0), 999)
+        return round((4095 - min(max(entry - 500, 0), 1999)) / 4095 * 255)
+
+    assert alike(shown(door), np.array([[through(int(x)) for x in row] for row in RAMP]))
+
+
+def test_each_frame_has_its_own_window(door: Door) -> None:
+    values = np.stack([RAMP, RAMP + 500, RAMP + 1000])
+    image = image_of(values, NumberOfFrames=3)
+    shared, rescale = Dataset(), Dataset()
+    rescale.RescaleSlope, rescale.RescaleIntercept, rescale.RescaleType = "2", "-10", "US"
+    shared.PixelValueTransformationSequence = [rescale]
+    image.SharedFunctionalGroupsSequence = [shared]
+    image.PerFrameFunctionalGroupsSequence = [Dataset() for _ in values]
+    for number, group in enumerate(image.PerFrameFunctionalGroupsSequence):
+        voi = Dataset()
+        voi.WindowCenter, voi.WindowWidth = str(1000 * number), "1500"
+        group.FrameVOILUTSequence = [voi]
+    sent(door, image)
+
+    for number in range(3):
+        made = shown(door, f"{ONE}/frames/{number + 1}/rendered")
+        assert alike(made, windowed(values[number] * 2.0 - 10, 1000 * number, 1500))
+    assert alike(shown(door), windowed(values[0] * 2.0 - 10, 0, 1500))
+
+
+# As others show it
+
+
+SAMPLES = [
+    "CT_small.dcm", "MR_small.dcm", "MR_small_RLE.dcm", "MR_small_bigendian.dcm",
+    "MR_small_implicit.dcm", "693_J2KI.dcm", "JPEG2000.dcm", "JPGExtended.dcm",
+    "JPEGLSNearLossless_16.dcm", "examples_overlay.dcm", "examples_palette.dcm",
+    "examples_rgb_color.dcm", "examples_ybr_color.dcm", "examples_jpeg2k.dcm",
+    "SC_rgb_rle_16bit.dcm", "SC_rgb_small_odd.dcm", "SC_ybr_full_422_uncompressed.dcm",
+    "SC_rgb_jpeg_dcmtk.dcm", "image_dfl.dcm", "liver_1frame.dcm", "rtdose.dcm",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """Images by many makers."""
+    with empty(tmp_path_factory.mktemp("samples")) as door:
+        for number, name in enumerate(SAMPLES, 1):
+            image = pydicom.dcmread(str(get_testdata_file(name)))
+            image.StudyInstanceUID = f"1.2.3.{number}"
+            image.SeriesInstanceUID = f"1.2.3.{number}.1"
+            uid = UID(f"1.2.3.{number}.1.1")
+            image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = uid
+            written = io.BytesIO()
+            with warnings.catch_warnings(action="ignore"):
+                image.save_as(written, enforce_file_format=True)
+            assert door.send(written.getvalue()).status_code == 200
+        yield door
+
+
+def expected_of(name: str) -> Picture:
+    """The first frame as pydicom shows it."""
+    image = pydicom.dcmread(str(get_testdata_file(name)))
+    frame = pixel_array(image, index=0)
+    if image.PhotometricInterpretation == "PALETTE COLOR":
+        return np.asarray(apply_color_lut(frame, image)) >> 8
+    if image.SamplesPerPixel == 3:
+        return np.asarray(frame) >> int(image.BitsAllocated - 8)
+    values = apply_voi_lut(apply_modality_lut(frame, image), image).astype(float)
+    if "WindowCenter" in image:
+        whole = np.array([0, 2**image.BitsStored - 1.0])
+        if image.PixelRepresentation:
+            whole -= 2 ** (image.BitsStored - 1)
+        low, high = apply_modality_lut(whole, image)
+    else:
+        low, high = values.min(), max(values.max(), values.min() + 1)
+    grey = np.clip((values - low) / (high - low) * 255, 0, 255).round()
+    if (0x6000, 0x3000) in image:
+        grey[image.overlay_array(0x6000) == 1] = 255
+    return np.asarray(grey)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_an_image_is_shown_as_another_reader_shows_it(samples: Door, name: str) -> None:
+    number = SAMPLES.index(name) + 1
+    path = f"studies/1.2.3.{number}/series/1.2.3.{number}.1/instances/1.2.3.{number}.1.1/rendered"
+    answer = samples.get(path, Accept="image/png")
+    assert answer.status_code == 200, answer.text
+    made = np.asarray(Image.open(io.BytesIO(answer.content)))
+
+    with warnings.catch_warnings(action="ignore"):
+        expected = expected_of(name)
+
+    if name == "liver_1frame.dcm":
+        assert set(np.unique(made)) == {0, 255}
+    assert alike(made, expected, 2)
+    lossy = samples.get(path, Accept="image/jpeg")
+    again = np.asarray(Image.open(io.BytesIO(lossy.content)))
+    assert again.shape == made.shape
+    if made.shape[0] > 20:
+        assert np.mean(np.abs(again.astype(int) - made.astype(int))) < 6
+
+
+def test_overlays_are_drawn_where_they_lie(door: Door) -> None:
+    image = image_of(np.zeros((8, 8), "<u2"), WindowCenter="100", WindowWidth="200")
+    block = np.array([[1, 0], [1, 1], [0, 1]], np.uint8)
+    image.add_new(0x60020010, "US", 3)
+    image.add_new(0x60020011, "US", 2)
+    image.add_new(0x60020040, "CS", "G")
+    image.add_new(0x60020050, "SS", [0, 7])
+    image.add_new(0x60020100, "US", 1)
+    image.add_new(0x60020102, "US", 0)
+    image.add_new(0x60023000, "OW", np.packbits(block, bitorder="little").tobytes() + b"\0")
+    sent(door, image)
+
+    expected = np.zeros((8, 8), int)
+    expected[0:2, 6:8] = block[1:] * 255  # its first row lies above the image
+
+    assert alike(shown(door), expected, 0)
+
+
+# Sizes
+
+
+def test_a_picture_is_fitted_into_the_viewport(door: Door) -> None:
+    sent(door, image_of())
+
+    assert shown(door, f"{ONE}/rendered?viewport=32,32").shape == (24, 32)
+    assert shown(door, f"{ONE}/rendered?viewport=512,96").shape == (96, 128)
+    region = shown(door, f"{ONE}/rendered?viewport=20,10&window=0,4000,linear")
+    assert region.shape == (10, 13)
+
+
+def test_a_region_is_shown_alone_and_flipped_where_its_sides_are_negative(door: Door) -> None:
+    sent(door, image_of())
+    whole = shown(door, f"{ONE}/rendered?window=1000,4000")
+
+    part = shown(door, f"{ONE}/rendered?window=1000,4000&viewport=20,10,8,4,20,10")
+    flipped = shown(door, f"{ONE}/rendered?window=1000,4000&viewport=20,10,8,4,-20,-10")
+    rest = shown(door, f"{ONE}/rendered?window=1000,4000&viewport=56,40,8,8,,")
+
+    assert np.array_equal(part, whole[4:14, 8:28])
+    assert np.array_equal(flipped, part[::-1, ::-1])
+    assert np.array_equal(rest, whole[8:, 8:])
+    outside = door.get(f"{ONE}/rendered?viewport=20,10,64,0,20,10")
+    assert outside.status_code == 406
+
+
+@pytest.mark.parametrize(
+    ("told", "shape"),
+    [
+        ({"PixelSpacing": [2, 1]}, (96, 64)),
+        ({"PixelSpacing": [1, 2]}, (48, 128)),
+        ({"PixelSpacing": None, "PixelAspectRatio": [3, 1]}, (144, 64)),
+        ({"PixelSpacing": [0, 1]}, (48, 64)),
+    ],
+)
+def test_pixels_that_are_not_square_are_shown_as_they_were_taken(
+    door: Door, told: dict[str, Any], shape: tuple[int, int]
+) -> None:
+    sent(door, image_of(**told))
+
+    assert shown(door).shape == shape
+
+
+def test_the_quality_of_a_jpeg_is_what_was_asked(door: Door) -> None:
+    sent(door, image_of(np.random.default_rng(1).integers(0, 4000, (64, 64)).astype("<u2")))
+
+    sizes = [len(door.get(f"{ONE}/rendered?quality={quality}").content) for quality in (5, 50, 100)]
+
+    assert sizes[0] < sizes[1] < sizes[2]
+
+
+# Several pictures
+
+
+def slices(count: int = 5) -> list[Dataset]:
+    return [
+        image_of(
+            np.full((16, 16), 100 * number, "<u2"),
+            SOPInstanceUID=f"{SERIES}.{number}",
+            InstanceNumber=str(number),
+            WindowCenter="300",
+            WindowWidth="600",
+        )
+        for number in range(1, count + 1)
+    ]
+
+
+def test_a_cine_is_shown_as_its_first_frame_or_as_an_animation(door: Door) -> None:
+    values = np.stack([np.full((16, 16), 60 * number, "<u2") for number in range(4)])
+    sent(
+        door,
+        image_of(values, NumberOfFrames=4, WindowCenter="90", WindowWidth="180", FrameTime="40"),
+    )
+
+    animation = Image.open(io.BytesIO(door.get(f"{ONE}/rendered", Accept="image/gif").content))
+
+    assert getattr(animation, "n_frames", 1) == 4
+    assert animation.info["duration"] == 40
+    tones = []
+    for number in range(4):
+        animation.seek(number)
+        tones.append(int(np.asarray(animation.convert("L")).mean()))
+    assert tones[0] == 0
+    assert tones == sorted(tones)
+    assert int(shown(door).mean()) == 0
+    parts = parts_of(
+        door.get(f"{ONE}/frames/4,2/rendered", Accept='multipart/related; type="image/png"')
+    )
+    assert [fields["content-type"] for fields, _ in parts] == ["image/png"] * 2
+    assert [int(np.asarray(Image.open(io.BytesIO(one))).mean()) for _, one in parts] == [
+        int(shown(door, f"{ONE}/frames/{number}/rendered").mean()) for number in (4, 2)
+    ]
+    assert door.get(f"{ONE}/frames/1,2/rendered", Accept="image/jpeg").status_code == 406
+    assert door.get(f"{ONE}/frames/5/rendered").status_code == 404
+    assert door.get(f"{ONE}/frames/0/rendered").status_code == 400
+
+
+@pytest.mark.parametrize("above", [f"studies/{STUDY}", f"studies/{STUDY}/series/{SERIES}"])
+def test_a_series_is_shown_picture_by_picture_or_by_the_one_in_its_middle(
+    door: Door, above: str
+) -> None:
+    report = data_set(
+        SOPInstanceUID="1.9", SeriesInstanceUID=f"{STUDY}.2", Rows=None, PixelData=None
+    )
+    sent(door, *slices(), report)
+
+    parts = parts_of(door.get(f"{above}/rendered"))
+    tones = [int(np.asarray(Image.open(io.BytesIO(one))).mean()) for _, one in parts]
+    assert len(tones) == 5
+    assert tones == sorted(tones)
+    assert int(shown(door, f"{above}/rendered").mean()) in range(tones[2] - 1, tones[2] + 2)
+    animation = Image.open(io.BytesIO(door.get(f"{above}/rendered", Accept="image/gif").content))
+    assert getattr(animation, "n_frames", 1) == 5
+    thumbnail = shown(door, f"{above}/thumbnail")
+    assert thumbnail.shape == (128, 128)
+    assert int(thumbnail.mean()) in range(tones[2] - 1, tones[2] + 2)
+
+
+def test_a_thumbnail_is_small_and_of_the_frame_that_stands_for_all(door: Door) -> None:
+    values = np.stack([np.full((150, 200), 60 * number, "<u2") for number in range(5)])
+    sent(door, image_of(values, NumberOfFrames=5, WindowCenter="120", WindowWidth="240"))
+
+    middle = shown(door, f"{ONE}/thumbnail")
+    assert middle.shape == (96, 128)
+    assert int(middle.mean()) in range(125, 131)
+    again = door.get(f"{ONE}/thumbnail?viewport=32,32", Accept="image/jpeg")
+    assert again.content == door.get(f"{ONE}/thumbnail?viewport=32,32", Accept="image/*").content
+    assert np.asarray(Image.open(io.BytesIO(again.content))).shape == (24, 32)
+    assert shown(door, f"{ONE}/frames/1/thumbnail").mean() == 0
+
+
+def test_a_foreign_client_renders(door: Door) -> None:
+    sent(door, *slices())
+    client = door.client("dr.nanhu")
+
+    picture = client.retrieve_instance_rendered(STUDY, SERIES, IMAGE, media_types=("image/png",))
+    assert Image.open(io.BytesIO(picture)).size == (16, 16)
+    picture = client.retrieve_instance_frames_rendered(
+        STUDY, SERIES, IMAGE, [1], media_types=("image/jpeg",), params={"quality": 50}
+    )
+    assert Image.open(io.BytesIO(picture)).format == "JPEG"
+    picture = client.retrieve_series_rendered(STUDY, SERIES, media_types=("image/jpeg",))
+    assert Image.open(io.BytesIO(picture)).format == "JPEG"
+
+
+# Answers
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "window=1", "window=1,0.5", "window=1,0,sigmoid", "window=1,2,cubic", "window=nan,3",
+        "window=1,inf", "window=a,b", "window=,5", "viewport=0,5", "viewport=5", "viewport=1,2,3",
+        "viewport=99999,5", "viewport=5,5,-1,0,5,5", "viewport=5,5,0,0,0,5", "quality=0",
+        "quality=101", "quality=high", "quality=1e1",
+    ],
+)  # fmt: skip
+def test_what_cannot_be_asked_is_refused_in_words(samples: Door, query: str) -> None:
+    path = "studies/1.2.3.1/series/1.2.3.1.1/instances/1.2.3.1.1.1"
+
+    answer = samples.get(f"{path}/rendered?{query}")
+
+    assert (answer.status_code, answer.json()["title"]) == (400, "Bad Request")
+
+
+def test_parameters_that_take_no_part_are_announced(samples: Door) -> None:
+    path = "studies/1.2.3.1/series/1.2.3.1.1/instances/1.2.3.1.1.1/rendered"
+
+    answer = samples.get(f"{path}?annotation=patient&colour=blue&quality=50")
+
+    assert answer.status_code == 200
+    assert "parameters not used: annotation, one that is not known" in answer.headers["Warning"]
+    assert "Warning" not in samples.get(f"{path}?window=1,2&accept=image/png").headers
+    assert samples.get(path, Accept="image/webp").status_code == 406
+
+
+def test_what_is_no_image_is_not_shown(door: Door) -> None:
+    sent(door, data_set(Rows=None, PixelData=None))
+
+    assert door.get(f"{ONE}/rendered").status_code == 404
+    assert door.get(f"studies/{STUDY}/thumbnail").status_code == 404
+
+
+def test_what_cannot_be_decoded_is_not_acceptable(door: Door) -> None:
+    image = image_of()
+    image.PixelData = pydicom.encaps.encapsulate([b"\xff\x4f\xff\x51" + bytes(100)])
+    image["PixelData"].is_undefined_length = True
+    sent(door, image, syntax=str(JPEG2000Lossless))
+
+    answer = door.get(f"{ONE}/rendered")
+
+    assert (answer.status_code, "decoded" in answer.json()["detail"]) == (406, True)
+
+
+def everything() -> bytes:
+    """An image with all that a picture is made of."""
+    modality, voi, shared, group = Dataset(), Dataset(), Dataset(), Dataset()
+    image = image_of(
+        np.stack([RAMP[:8, :8]] * 2),
+        NumberOfFrames=2,
+        RescaleSlope="2",
+        RescaleIntercept="-10",
+        PixelPaddingValue=-5,
+        WindowCenter=["40", "50"],
+        WindowWidth=["400", "350"],
+        SharedFunctionalGroupsSequence=[shared],
+        PerFrameFunctionalGroupsSequence=[group, group],
+    )
+    for table in (modality, voi):
+        table.LUTDescriptor, table.LUTData = [4, 0, 8], [1, 2, 3, 4]
+        table["LUTDescriptor"].VR, table["LUTData"].VR = "SS", "US"
+    group.FrameVOILUTSequence = [voi]
+    image.add_new(0x60000010, "US", 8)
+    image.add_new(0x60000011, "US", 8)
+    image.add_new(0x60000050, "SS", [1, 1])
+    image.add_new(0x60003000, "OW", bytes(8))
+    return body_of(file(image))
+
+
+EVERYTHING = everything()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_a_damaged_image_is_shown_or_said_to_be_damaged(data: st.DataObject) -> None:
+    content = bytearray(EVERYTHING)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(content) - 129))
+        content[at] = data.draw(st.integers(0, 255))
+
+    with suppress(CannotRender, CannotTranscode, MalformedDataSet, NotFound, TooLarge):
+        picture = Rendering(kept(bytes(content), str(ExplicitVRLittleEndian))).picture(
+            2, Presentation()
+        )
+        assert picture.width * picture.height <= PIXEL_LIMIT
+
+
+@pytest.mark.parametrize("limit", ["PIXEL_LIMIT", "HEAD_LIMIT", "GIF_PIXELS"])
+def test_pictures_have_limits(door: Door, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent(door, image_of())
+    monkeypatch.setattr(f"exchange_dicom.rendering.{limit}", 100)
+
+    assert door.get(f"{ONE}/rendered", Accept="image/gif").status_code == 413
+
+
+def test_pictures_have_an_entity_tag_of_all_that_was_asked(door: Door) -> None:
+    sent(door, image_of())
+    path = f"{ONE}/rendered?window=1000,2000"
+    tag = door.get(path).headers["ETag"]
+
+    assert door.get(path, If_None_Match=tag).status_code == 304
+    assert door.get(path, If_None_Match=tag, Accept="image/png").status_code == 200
+    assert door.get(f"{ONE}/rendered?window=1000,2001", If_None_Match=tag).status_code == 200
+
+
+@pytest.mark.parametrize("resource", ["rendered", "thumbnail", "frames/1/rendered"])
+def test_pictures_pass_the_gate_however_often_they_were_shown(door: Door, resource: str) -> None:
+    sent(door, image_of())
+    assert door.get(f"{ONE}/{resource}", "dr.nanhu").status_code == 200
+    with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        consent.opt_out(access, "beicheng", "P1")
+
+    refused = door.get(f"{ONE}/{resource}", "dr.nanhu")
+
+    assert refused.status_code == 403
+    assert door.get(f"{ONE}/{resource}").status_code == 200
+    assert door.get(f"{ONE}/{resource}", "stranger").status_code == 401
