@@ -212,6 +212,12 @@ class Association:
         """Whether messages can still be exchanged."""
         return self._state is State.STA6
 
+    @property
+    def ended(self) -> bool:
+        """Whether the association is over, from before the peer can know: all that is left to do is
+        to close the connection."""
+        return self._state in (State.STA8, State.STA13)
+
     def negotiate(self, decide: Decide) -> bool:
         """Read the A-ASSOCIATE-RQ, have `decide` answer it, send the answer (PS3.8 7.1).
 

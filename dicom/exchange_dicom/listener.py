@@ -7,12 +7,14 @@ about is known to the `handle` it is given.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import selectors
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from time import monotonic
 
@@ -34,16 +36,48 @@ LAST_BREATH = 1.0
 """Seconds that a handler has to discard what was staged, once its connection was broken."""
 
 
+@dataclass(slots=True)
+class _Connection:
+    """A connection being served; `association` is None until a TLS handshake has been done."""
+
+    socket: socket.socket
+    refused: bool
+    """It came when there were too many, and will be told so."""
+    broken: bool = False
+    association: Association | None = None
+
+    @property
+    def silent(self) -> bool:
+        """Whether it keeps the place of an association, and is none: nobody relies on it."""
+        established = self.association is not None and self.association.request is not None
+        return not (self.refused or self.broken or established)
+
+    @property
+    def ended(self) -> bool:
+        """Whether its association is over, and its thread about to be."""
+        return self.association is not None and self.association.ended
+
+    def break_off(self) -> None:
+        """From another thread: its own thread sees it closed."""
+        self.broken = True
+        if self.association is not None:
+            self.association.kill()
+        else:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
+
+
 class Acceptor:
     """Listens on `addresses`: hosts (IPv4, IPv6 or a name) and ports, 0 for any free one.
 
     Each accepted connection gets a thread that runs `handle(association)`, which is to call
     `negotiate` first, and closes the association after it, whatever happens. From
-    `maximum_associations` on, a peer is rejected as transient, local limit exceeded, once its
-    request is read. With `share_port`, several processes can listen on one port (SO_REUSEPORT).
-    `refused` is told who could not agree with us on TLS, and why; who only connects and closes, as
-    a probe does, has not tried. Sockets are bound by the constructor, which raises OSError if one
-    cannot be.
+    `maximum_associations` on, the connection that has been silent for longest makes way for a new
+    one; where each has its association, the peer is rejected as transient, local limit exceeded,
+    once its request is read. With `share_port`, several processes can listen on one port
+    (SO_REUSEPORT). `refused` is told who could not agree with us on TLS, and why; who only connects
+    and closes, as a probe does, has not tried. Sockets are bound by the constructor, which raises
+    OSError if one cannot be.
     """
 
     def __init__(
@@ -54,7 +88,7 @@ class Acceptor:
         conduct: Conduct | None = None,
         tls: ssl.SSLContext | None = None,
         maximum_associations: int = 200,
-        backlog: int = 128,
+        backlog: int = 1024,
         share_port: bool = False,
         refused: Callable[[Peer, str], None] | None = None,
     ) -> None:
@@ -64,7 +98,7 @@ class Acceptor:
         self._tls = tls
         self._maximum = maximum_associations
         self._lock = threading.Lock()
-        self._threads: dict[threading.Thread, Association | None] = {}
+        self._threads: dict[threading.Thread, _Connection] = {}
         self._stopping = False
         self._waker, self._wake = socket.socketpair()
         self._listeners: list[socket.socket] = []
@@ -108,16 +142,17 @@ class Acceptor:
             running = dict(self._threads)
         self._waker.close()
         deadline = monotonic() + grace_seconds
-        for association in running.values():
-            if association is not None:
-                association.finish()
+        for one in running.values():
+            if one.association is not None:
+                one.association.finish()
+            else:
+                one.break_off()
         for thread in running:
             thread.join(max(0.0, deadline - monotonic()))
         with self._lock:
             left = dict(self._threads)
-        for association in left.values():
-            if association is not None:
-                association.kill()
+        for one in left.values():
+            one.break_off()
         for thread in left:
             thread.join(LAST_BREATH)
         if left:
@@ -137,13 +172,13 @@ class Acceptor:
             threading.Event().wait(BREATH)
             return
         with self._lock:
-            excess = len(self._threads) - self._maximum
-            if self._stopping or excess >= REFUSALS:
+            if self._stopping or len(self._threads) >= self._maximum + REFUSALS:
                 connection.close()
                 return
+            served = _Connection(connection, refused=not self._has_room())
             thread = threading.Thread(
                 target=self._serve,
-                args=(connection, address, _reject if excess >= 0 else self._handle),
+                args=(served, address, _reject if served.refused else self._handle),
                 name=f"association {address[0]}:{address[1]}",
                 daemon=True,
             )
@@ -153,11 +188,24 @@ class Acceptor:
                 log.error("cannot start a thread for another association")
                 connection.close()
                 return
-            self._threads[thread] = None
+            self._threads[thread] = served
+
+    def _has_room(self) -> bool:
+        """Whether there is a place for another association, or one is made: who trickles its
+        request, or sends none, cannot keep out those who call in earnest. The eldest is the
+        likeliest of them."""
+        if len(self._threads) < self._maximum:
+            return True
+        if sum(not one.ended for one in self._threads.values()) < self._maximum:
+            return True
+        eldest = next((one for one in self._threads.values() if one.silent), None)
+        if eldest is not None:
+            eldest.break_off()
+        return eldest is not None
 
     def _serve(
         self,
-        connection: socket.socket,
+        served: _Connection,
         address: tuple[str, int],
         handle: Callable[[Association], None],
     ) -> None:
@@ -165,17 +213,18 @@ class Acceptor:
         association: Association | None = None
         try:
             if self._tls is not None:
+                served.socket.getpeername()  # wrap_socket would lose sight of one that was reset
+                with self._lock:
+                    served.socket = secured = self._tls.wrap_socket(
+                        served.socket, server_side=True, do_handshake_on_connect=False
+                    )
                 # For the handshake this is one deadline, not a timeout for each of its reads.
-                connection.settimeout(self._conduct.artim_timeout)
-                secured = self._tls.wrap_socket(
-                    connection, server_side=True, do_handshake_on_connect=False
-                )
-                connection = secured
+                secured.settimeout(self._conduct.artim_timeout)
                 self._shake_hands(secured, peer)
                 peer = _peer(address, secured.getpeercert(binary_form=True))
-            association = Association(connection, peer, self._conduct)
+            association = Association(served.socket, peer, self._conduct)
             with self._lock:
-                self._threads[threading.current_thread()] = association
+                served.association = association
                 stopping = self._stopping
             if stopping:
                 association.finish()
@@ -187,13 +236,18 @@ class Acceptor:
         except AssociationEnded as error:
             log.warning("association from %s ended: %s: %s", peer, type(error).__name__, error)
         except OSError as error:
-            log.info("connection from %s: %s", peer, words(error))
+            # Who hangs up before the TLS handshake is a port probe too.
+            hung_up = isinstance(error, ssl.SSLEOFError | ConnectionError) or (
+                error.errno == errno.ENOTCONN
+            )
+            level = logging.DEBUG if hung_up else logging.INFO
+            log.log(level, "connection from %s: %s", peer, words(error))
         except Exception:
             log.exception("association from %s: its handler failed", peer)
         finally:
             if association is not None:
                 association.close()
-            connection.close()
+            served.socket.close()
             with self._lock:
                 del self._threads[threading.current_thread()]
 

@@ -147,7 +147,7 @@ class _Door:
                 self._converse(self._requester)
         finally:
             if self._entered is not None:
-                self._pace.leave(self._entered)
+                self._pace.leave(self._entered, self._association)
 
     def _converse(self, requester: Requester) -> None:
         conversation = Conversation(
@@ -184,7 +184,7 @@ class _Door:
             return AssociateReject(RejectReason.TEMPORARY_CONGESTION, transient=True)
         if self._requester is None or (hospital := self._requester.organization) is None:
             return AssociateReject(RejectReason.CALLING_AE_TITLE_NOT_RECOGNIZED)
-        if not self._pace.enter(hospital, self._own.associations):
+        if not self._pace.enter(hospital, self._own.associations, self._association):
             return AssociateReject(RejectReason.LOCAL_LIMIT_EXCEEDED, transient=True)
         self._entered = hospital
         if request.user.identity is not None:

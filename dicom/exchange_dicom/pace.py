@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
+
+from exchange_dicom.association import Association
 
 BURST = 2.0
 """Seconds' worth of instances that may come at once, after a rest."""
@@ -21,21 +22,22 @@ class Pace:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._associations: Counter[int] = Counter()
+        self._associations: dict[int, set[Association]] = {}
         self._due: dict[int, float] = {}
 
-    def enter(self, organization: int, limit: int | None) -> bool:
+    def enter(self, organization: int, limit: int | None, association: Association) -> bool:
         """Count another association of the hospital, unless it has `limit` of them already."""
         with self._lock:
-            if limit is not None and self._associations[organization] >= limit:
+            others = self._associations.setdefault(organization, set())
+            if limit is not None and sum(not one.ended for one in others) >= limit:
                 return False
-            self._associations[organization] += 1
+            others.add(association)
             return True
 
-    def leave(self, organization: int) -> None:
-        """An association has ended."""
+    def leave(self, organization: int, association: Association) -> None:
+        """An association has ended, and its connection is closed too."""
         with self._lock:
-            self._associations[organization] -= 1
+            self._associations[organization].discard(association)
 
     def pause(self, organization: int, rate: int | None) -> float:
         """Seconds to wait before the next instance is answered, at `rate` instances a second."""
