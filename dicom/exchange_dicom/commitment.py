@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from exchange import commitment
 from exchange.access import Exchange
 from exchange.commitment import Reference, Report
-from exchange.errors import ExchangeError, Unavailable
+from exchange.errors import ExchangeError, Invalid, Unavailable
 from exchange.jobs import Later
 from exchange.policy import Requester
 from exchange_dicom import attributes, data_set, dimse, requestor, sending, status
@@ -22,6 +23,7 @@ from exchange_dicom.contexts import (
     STORAGE_COMMITMENT_INSTANCE,
     STORAGE_COMMITMENT_PUSH,
     UNCOMPRESSED,
+    stored,
 )
 from exchange_dicom.conversation import Conversation
 from exchange_dicom.data_set import Element
@@ -57,7 +59,7 @@ def request(conversation: Conversation, message: Message) -> None:
         conversation.answer(message, status.NO_SUCH_ACTION)
         return
     if message.data is None:
-        conversation.answer(message, status.MISSING_ATTRIBUTE)
+        conversation.answer(message, status.INVALID_ARGUMENT, "there is no data set")
         return
     try:
         raw = message.data.read(REQUEST_LENGTH)
@@ -68,22 +70,36 @@ def request(conversation: Conversation, message: Message) -> None:
     except MalformedDataSet:
         conversation.answer(message, status.INVALID_ARGUMENT, "this is not a data set")
         return
-    if not transaction or not references:
-        conversation.answer(message, status.MISSING_ATTRIBUTE)
-        return
     try:
         with conversation.exchange.on_behalf_of(conversation.requester) as access:
             number = commitment.ask(
-                access, transaction, references, address=conversation.requester.address
+                access,
+                transaction,
+                references,
+                address=conversation.requester.address,
+                unsupported={one for one, _ in references if stored(one) is None},
             )
+    except Invalid as error:
+        conversation.answer(message, status.INVALID_ARGUMENT, str(error))
+        return
     except ExchangeError as error:
         conversation.answer(message, status.N_SERVICE[type(error)], str(error))
         return
-    if number is None:
-        conversation.answer(message, status.DUPLICATE_TRANSACTION_UID)
-        return
     conversation.answer(message, status.SUCCESS)
-    _tell_at_once(conversation, message, number)
+    conversation.to_report.append((message.context, number))
+    _tell_at_once(conversation)
+
+
+def confirmed(conversation: Conversation, message: Message) -> None:
+    """The response to an N-EVENT-REPORT on the asker's own association."""
+    number, conversation.reporting = conversation.reporting, None
+    if number is not None and message.command.status == status.SUCCESS:
+        with (
+            suppress(ExchangeError),
+            conversation.exchange.on_behalf_of(conversation.requester) as access,
+        ):
+            commitment.reported(access, number)
+    _tell_at_once(conversation)
 
 
 def report(
@@ -165,8 +181,22 @@ def read_event(
     return _text(found.get(_TRANSACTION_UID)), committed, reasons
 
 
-def _tell_at_once(conversation: Conversation, message: Message, number: int) -> None:
-    """Report on this association, to an asker that has no port to be called at."""
+def _tell_at_once(conversation: Conversation) -> None:
+    """Report on this association, to an asker that has no port to be called at.
+
+    One report at a time (PS3.7 D.3.3.3); its response is taken when it comes, since the asker may
+    well have sent its next request by then.
+    """
+    while conversation.to_report and conversation.reporting is None:
+        context, number = conversation.to_report.popleft()
+        told = _ready(conversation, number)
+        if told is not None:
+            conversation.reporting = number
+            _report(conversation.association, context, _REPORT_ID, told)
+
+
+def _ready(conversation: Conversation, number: int) -> Report | None:
+    """The report on a transaction; None where the worker goes on with it."""
     exchange = conversation.exchange
     try:
         with exchange.on_behalf_of(conversation.requester) as access:
@@ -183,22 +213,23 @@ def _tell_at_once(conversation: Conversation, message: Message, number: int) -> 
                 ),
             )
             if listening:
-                return
+                return None
         with exchange.on_behalf_of(conversation.requester) as access:
             done = commitment.check(access, number, seconds=SAME_ASSOCIATION_SECONDS)
         if not done:
-            return
+            return None
         with exchange.on_behalf_of(conversation.requester) as access:
-            told = commitment.report(access, number)
+            return commitment.report(access, number)
     except (ExchangeError, Later):
-        return  # the worker goes on with it
-    answer = _tell(conversation.association, message.context, _REPORT_ID, told)
-    if answer == status.SUCCESS:
-        with exchange.on_behalf_of(conversation.requester) as access:
-            commitment.reported(access, number)
+        return None
 
 
 def _tell(association: Association, context: Context, message_id: int, told: Report) -> int:
+    _report(association, context, message_id, told)
+    return association.next_response(message_id).command.status
+
+
+def _report(association: Association, context: Context, message_id: int, told: Report) -> None:
     explicit = context.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN
     kind, body = event(told, explicit=explicit)
     command = dimse.request(
@@ -210,7 +241,6 @@ def _tell(association: Association, context: Context, message_id: int, told: Rep
         event_type=kind,
     )
     association.send(context.context_id, command, body)
-    return association.next_response(message_id).command.status
 
 
 _REPORT_ID = 1

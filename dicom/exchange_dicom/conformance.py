@@ -189,9 +189,10 @@ def _more() -> Iterator[str]:
     yield ""
     yield from _prose(
         f"At most {commitment.REFERENCES} instances. An instance is committed when it was read "
-        "back from the object store with its digest. The report comes on an association of "
-        "the node's own, or on that of the request where the asker is registered without a "
-        "port."
+        "back from the object store with its digest. A transaction that is asked again before it "
+        "was reported is the same one; another one under its UID fails as a whole. The report "
+        "comes on an association of the node's own, or on that of the request where the asker "
+        "is registered without a port."
     )
     yield ""
     rows = [[f"{code:04X}", words] for code, words in commitment.FAILURES.items()]
@@ -340,8 +341,8 @@ _MADE = {EXPLICIT_VR_LITTLE_ENDIAN, *frame_coding.ENCODED}
 
 
 def _roles(services: Iterable[CommandField]) -> str:
-    names = ", ".join(sorted(one.name.removesuffix("_RQ").replace("_", "-") for one in services))
-    return f"SCP ({names})"
+    names = sorted(one.name.rpartition("_")[0].replace("_", "-") for one in services)
+    return f"SCP ({', '.join(names)})"
 
 
 def _prose(text: str) -> Iterator[str]:

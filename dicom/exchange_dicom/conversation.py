@@ -6,13 +6,15 @@ A service is a function for one message. `node` tabulates which one serves which
 from __future__ import annotations
 
 import ssl
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from exchange.access import Exchange
 from exchange.policy import Requester
 from exchange_dicom import dimse
 from exchange_dicom.association import Association, Message
+from exchange_dicom.negotiation import Context
 
 MATCHES = 5000
 """A C-FIND with more matches than this is refused as too broad."""
@@ -45,6 +47,10 @@ class Conversation:
     """Seconds to wait before an instance is answered, by the hospital's rate."""
     client_tls: ssl.SSLContext | None = None
     """How we speak to nodes that are bound to a certificate."""
+    to_report: deque[tuple[Context, int]] = field(default_factory=deque)
+    """Commitments that are still to be reported on this association, by row number."""
+    reporting: int | None = None
+    """The one whose report has not been answered yet."""
 
     def answer(self, message: Message, code: int, comment: str = "") -> None:
         """Send the response to `message`, without a data set."""

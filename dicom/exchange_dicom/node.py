@@ -54,7 +54,10 @@ SERVICES: Mapping[str, Mapping[CommandField, Service]] = {
         CommandField.N_SET_RQ: performed.change,
     },
     contexts.PERFORMED_PROCEDURE_STEP_RETRIEVE: {CommandField.N_GET_RQ: performed.read},
-    contexts.STORAGE_COMMITMENT_PUSH: {CommandField.N_ACTION_RQ: commitment.request},
+    contexts.STORAGE_COMMITMENT_PUSH: {
+        CommandField.N_ACTION_RQ: commitment.request,
+        CommandField.N_EVENT_REPORT_RSP: commitment.confirmed,
+    },
     **{model: {CommandField.C_FIND_RQ: find.find} for model in FIND_LEVELS},
     **{
         model: {CommandField.C_MOVE_RQ: retrieve.move}

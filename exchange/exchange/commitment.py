@@ -6,7 +6,7 @@ it will stay, and was read back from there and had its digest. Whoever was told 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from exchange import jobs
 from exchange.access import Access
-from exchange.errors import Invalid, NotFound
+from exchange.errors import Invalid, NotFound, TooLarge
 from exchange.policy import Action
 from exchange_storage.objects import ObjectNotFound
 from exchange_storage.records import (
@@ -30,12 +30,16 @@ from exchange_storage.records import (
 REFERENCES = 20_000
 """Instances of one transaction, at most."""
 
+REPETITIONS = 100
+"""Times that one Transaction UID may be used wrongly."""
+
 SPOOL_SECONDS = 5.0
 """How long to wait before looking again for what is still on its way to the object store."""
 
 PROCESSING_FAILURE = 0x0110
 NO_SUCH_OBJECT_INSTANCE = 0x0112
 CLASS_INSTANCE_CONFLICT = 0x0119
+SOP_CLASS_NOT_SUPPORTED = 0x0122
 DUPLICATE_TRANSACTION_UID = 0x0131
 """Failure Reason (0008,1197), PS3.3 C.14.1.1."""
 
@@ -57,38 +61,61 @@ class Report:
 
 
 def ask(
-    access: Access, transaction_uid: str, references: Sequence[Reference], *, address: str = ""
-) -> int | None:
+    access: Access,
+    transaction_uid: str,
+    references: Sequence[Reference],
+    *,
+    address: str = "",
+    unsupported: Collection[str] = (),
+) -> int:
     """Ask for a commitment of the asking hospital's own instances; durable when this returns.
 
-    The report goes to the asker at `address`, or waits to be fetched where that is "". Returns the
-    transaction's row number, or None where its UID was used before. Raises Refused, and Invalid for
-    no references or more than `REFERENCES`.
+    The report goes to the asker at `address`, or waits to be fetched where that is "". Instances of
+    the SOP classes `unsupported` fail. Asked again before it was answered for, a transaction is the
+    same one; else the UID was used already, and all fails for that reason (PS3.3 C.14.1.1). Returns
+    the transaction's row number. Raises Refused, Invalid, and TooLarge for more than `REFERENCES`.
     """
     access.require(Action.COMMIT, detail={"transaction": transaction_uid})
     if not transaction_uid or len(transaction_uid) > 64:
         raise Invalid("a Transaction UID has 1 to 64 characters")
-    if not 0 < len(references) <= REFERENCES:
-        raise Invalid(f"a commitment has 1 to {REFERENCES} instances")
+    if not references:
+        raise Invalid("a commitment is of instances")
+    if len(references) > REFERENCES:
+        raise TooLarge(f"a commitment has at most {REFERENCES} instances")
     if any(not uid or len(uid) > 64 for pair in references for uid in pair):
         raise Invalid("a referenced UID has 1 to 64 characters")
 
-    def unit(session: Session) -> int | None:
-        used = select(Commitment.id).where(
-            Commitment.organization_id == access.organization,
-            Commitment.transaction_uid == transaction_uid,
-        )
-        if session.scalars(used).first() is not None:
-            return None
+    def unit(session: Session) -> int:
+        before = session.scalars(
+            select(Commitment)
+            .where(
+                Commitment.organization_id == access.organization,
+                Commitment.transaction_uid == transaction_uid,
+            )
+            .order_by(Commitment.repetition.desc())
+        ).all()
+        for one in before:
+            if one.reported is None and not one.repetition and _same(session, one, references):
+                return one.id
+        if len(before) > REPETITIONS:
+            raise TooLarge("this Transaction UID was used too often")
         asked = Commitment(
             organization_id=access.organization,
             transaction_uid=transaction_uid,
             requester=access.requester.name,
             address=address,
             requested=access.now,
+            checked=access.now if before else None,
+            repetition=before[0].repetition + 1 if before else 0,
         )
         session.add(asked)
         session.flush()
+
+        def fails(sop_class: str) -> int | None:
+            if before:
+                return DUPLICATE_TRANSACTION_UID
+            return SOP_CLASS_NOT_SUPPORTED if sop_class in unsupported else None
+
         session.execute(
             CommitmentReference.__table__.insert(),  # type: ignore[attr-defined]
             [
@@ -97,7 +124,7 @@ def ask(
                     "position": position,
                     "sop_class_uid": sop_class,
                     "sop_instance_uid": instance,
-                    "failure_reason": None,
+                    "failure_reason": fails(sop_class),
                 }
                 for position, (sop_class, instance) in enumerate(references, 1)
             ],
@@ -105,7 +132,7 @@ def ask(
         jobs.ask(session, jobs.COMMIT, str(asked.id), access.now)
         access.note(
             Action.COMMIT,
-            reason="asked",
+            reason="asked again" if before else "asked",
             detail={"transaction": transaction_uid, "instances": len(references)},
         )
         return asked.id
@@ -130,19 +157,21 @@ def check(access: Access, number: int, *, seconds: float = 60.0) -> bool:
     verdicts: dict[int, int | None] = {}
     verified: list[int] = []
     waiting = False
-    for position, sop_class, kept in _references(access, commitment):
+    for position, sop_class, reason, kept in _references(access, commitment):
         if monotonic() > until:
             break
-        if not kept:
+        if reason is not None:
+            verdicts[position] = reason
+        elif not kept:
             verdicts[position] = NO_SUCH_OBJECT_INSTANCE
         elif all(one.sop_class_uid != sop_class for one in kept):
             verdicts[position] = CLASS_INSTANCE_CONFLICT
         else:
-            found = _judge(access, commitment.requested, kept, verified)
-            if found is None:
+            verdict = _judge(access, commitment.requested, kept, verified)
+            if verdict is None:
                 waiting = True
             else:
-                verdicts[position] = found or None
+                verdicts[position] = verdict or None
     complete = not waiting and len(verdicts) == _count(access, number)
 
     def unit(session: Session) -> None:
@@ -284,8 +313,9 @@ def latest(access: Access, limit: int = 50) -> Sequence[Listed]:
 
 def _references(
     access: Access, commitment: Commitment
-) -> Sequence[tuple[int, str, list[Instance]]]:
-    """Position, SOP class, and what the asking hospital has sent under the instance's UID.
+) -> Sequence[tuple[int, str, int | None, list[Instance]]]:
+    """Position, SOP class, why it failed at once if it did, and what the asking hospital has sent
+    under the instance's UID.
 
     Kept for review counts as kept: the bytes are there, and that is what is asked.
     """
@@ -299,14 +329,25 @@ def _references(
         .where(CommitmentReference.commitment_id == commitment.id)
         .order_by(CommitmentReference.position, Instance.id.desc())
     )
-    found: dict[int, tuple[int, str, list[Instance]]] = {}
-    for reference, instance in rows:
+    found: dict[int, tuple[int, str, int | None, list[Instance]]] = {}
+    for one, instance in rows:
+        fresh: list[Instance] = []
         place = found.setdefault(
-            reference.position, (reference.position, reference.sop_class_uid, [])
+            one.position, (one.position, one.sop_class_uid, one.failure_reason, fresh)
         )
         if instance is not None:
-            place[2].append(instance)
+            place[3].append(instance)
     return list(found.values())
+
+
+def _same(session: Session, commitment: Commitment, references: Sequence[Reference]) -> bool:
+    """Whether a transaction is of these instances."""
+    rows = session.execute(
+        select(CommitmentReference.sop_class_uid, CommitmentReference.sop_instance_uid)
+        .where(CommitmentReference.commitment_id == commitment.id)
+        .order_by(CommitmentReference.position)
+    )
+    return [tuple(row) for row in rows] == list(references)
 
 
 def _count(access: Access, number: int) -> int:
@@ -338,7 +379,7 @@ FAILURES: Mapping[int, str] = {
     PROCESSING_FAILURE: "processing failure",
     NO_SUCH_OBJECT_INSTANCE: "no such object instance",
     0x0213: "resource limitation",
-    0x0122: "referenced SOP class not supported",
+    SOP_CLASS_NOT_SUPPORTED: "referenced SOP class not supported",
     CLASS_INSTANCE_CONFLICT: "class and instance conflict",
     DUPLICATE_TRANSACTION_UID: "duplicate transaction UID",
 }

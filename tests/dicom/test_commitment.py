@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from caller import CT, SUCCESS, calling, image
+from caller import CT, EXPLICIT, SUCCESS, VERIFICATION, Caller, calling, element, image, value
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE, build_role, evt
@@ -20,14 +20,20 @@ from serving import Served, serving
 from exchange import commitment, jobs, organizations
 from exchange.errors import Unavailable
 from exchange.organizations import Entity
-from exchange_dicom import scu
+from exchange_dicom import dimse, scu
 from exchange_dicom.commitment import report
 from exchange_dicom.contexts import STORAGE_COMMITMENT_INSTANCE as WELL_KNOWN
 from exchange_dicom.contexts import STORAGE_COMMITMENT_PUSH as PUSH
+from exchange_dicom.dimse import CommandField
+from exchange_dicom.pdu import COMMAND, LAST
+from exchange_storage.filesystem import FilesystemStore
+from exchange_storage.objects import MemoryStore
+from exchange_storage.spool import SpooledStore
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 ALL, SOME_FAILED = 1, 2
-NO_SUCH_INSTANCE, CLASS_CONFLICT, DUPLICATE = 0x0112, 0x0119, 0x0131
+NO_SUCH_INSTANCE, NOT_SUPPORTED, CLASS_CONFLICT, DUPLICATE = 0x0112, 0x0122, 0x0119, 0x0131
+INVALID_ARGUMENT, RESOURCE_LIMITATION = 0x0115, 0x0213
 
 
 @pytest.fixture
@@ -44,7 +50,7 @@ def kept(served: Served, *instances: str) -> None:
 
 def wanted(*references: tuple[str, str], transaction: str | None = None) -> Dataset:
     asked = Dataset()
-    asked.TransactionUID = transaction or generate_uid()
+    asked.TransactionUID = generate_uid() if transaction is None else transaction
     asked.ReferencedSOPSequence = []
     for sop_class, instance in references:
         item = Dataset()
@@ -175,14 +181,24 @@ def test_every_reference_is_in_one_of_the_two_lists(served: Served) -> None:
     damaged.write_bytes(damaged.read_bytes()[:-2] + b"!!")
     sender = Sender()
 
-    sender.ask(served, wanted((CT, "1.4.1"), (CT, "1.4.2"), (MR, "1.4.1"), (CT, "9.9.9")))
+    sender.ask(
+        served,
+        wanted(
+            *((CT, "1.4.1"), (CT, "1.4.2"), (MR, "1.4.1"), (CT, "9.9.9"), (VERIFICATION, "1.4.1"))
+        ),
+    )
 
     ((kind, told),) = sender.reports
     assert kind == SOME_FAILED
     assert references(told, "ReferencedSOPSequence") == ["1.4.1"]
     assert [
         (item.ReferencedSOPInstanceUID, item.FailureReason) for item in told.FailedSOPSequence
-    ] == [("1.4.2", 0x0110), ("1.4.1", CLASS_CONFLICT), ("9.9.9", NO_SUCH_INSTANCE)]
+    ] == [
+        ("1.4.2", 0x0110),
+        ("1.4.1", CLASS_CONFLICT),
+        ("9.9.9", NO_SUCH_INSTANCE),
+        ("1.4.1", NOT_SUPPORTED),
+    ]
 
 
 def test_another_hospitals_images_are_not_answered_for(served: Served) -> None:
@@ -218,8 +234,9 @@ def test_a_report_that_nobody_takes_is_brought_again(served: Served) -> None:
     [
         (wanted((CT, "1.4.1")), {"action": 2}, 0x0123),
         (wanted((CT, "1.4.1")), {"instance": "1.2.3"}, 0x0112),
-        (wanted(), {}, 0x0120),
-        (wanted((CT, "")), {}, 0x0106),
+        (wanted(), {}, INVALID_ARGUMENT),
+        (wanted((CT, "")), {}, INVALID_ARGUMENT),
+        (wanted((CT, "1.4.1"), transaction=""), {}, INVALID_ARGUMENT),
     ],
 )
 def test_a_request_that_asks_for_nothing_that_can_be_done_is_refused(
@@ -231,13 +248,127 @@ def test_a_request_that_asks_for_nothing_that_can_be_done_is_refused(
     assert worked(served) == []
 
 
-def test_a_transaction_uid_serves_once(served: Served) -> None:
+def test_another_request_under_a_uid_that_was_used_fails_as_a_whole(served: Served) -> None:
+    kept(served, "1.4.1", "1.4.2")
+    for sender in (Sender(), Sender("NANHU")):  # each hospital has UIDs of its own
+        asked = wanted((CT, "1.4.1"), transaction="1.2.3.4")
+        assert sender.ask(served, asked) == SUCCESS
+        sender.came.clear()
+        asked = wanted((CT, "1.4.1"), (CT, "1.4.2"), transaction="1.2.3.4")
+        assert sender.ask(served, asked) == SUCCESS
+        _, (kind, told) = sender.reports
+        assert kind == SOME_FAILED
+        assert told.TransactionUID == "1.2.3.4"
+        assert "ReferencedSOPSequence" not in told
+        assert [item.FailureReason for item in told.FailedSOPSequence] == [DUPLICATE, DUPLICATE]
+
+
+def test_a_request_that_is_repeated_since_its_answer_was_lost_is_the_same_one(
+    served: Served,
+) -> None:
     kept(served, "1.4.1")
+    sender, port = Sender(), free_port()
+    registered(served, "BEICHENG", port)
+    asked = wanted((CT, "1.4.1"))
+    assert sender.ask(served, asked) == sender.ask(served, asked) == SUCCESS
+    with sender.listening(port):
+        assert worked(served) == []
+    assert [kind for kind, _ in sender.reports] == [ALL]
+
+
+def test_more_instances_than_one_transaction_may_have_are_refused(served: Served) -> None:
     sender = Sender()
-    asked = wanted((CT, "1.4.1"), transaction="1.2.3.4")
-    assert sender.ask(served, asked) == SUCCESS
-    assert sender.ask(served, asked) == DUPLICATE
-    assert Sender("NANHU").ask(served, asked) == SUCCESS  # each hospital has UIDs of its own
+    sender.came.set()
+    many = wanted(*((CT, f"1.4.{number}") for number in range(commitment.REFERENCES + 1)))
+    assert sender.ask(served, many) == RESOURCE_LIMITATION
+
+
+def test_what_lies_in_the_spool_is_not_committed_before_it_is_in_the_store(
+    tmp_path: Path,
+) -> None:
+    store = SpooledStore(FilesystemStore(tmp_path / "spool"), MemoryStore())
+    with serving(tmp_path, objects=store) as served:
+        kept(served, "1.4.1")
+        sender, port = Sender(), free_port()
+        registered(served, "BEICHENG", port)
+        assert sender.ask(served, wanted((CT, "1.4.1"))) == SUCCESS
+        with sender.listening(port):
+            (later,) = worked(served)
+            assert isinstance(later, jobs.Later)
+            assert sender.reports == []
+            store.drain()
+            report(served.city.exchange, WORKER, 1, calling="EXCHANGE")
+    assert [kind for kind, _ in sender.reports] == [ALL]
+
+
+# On the association of the request
+
+
+def bare(served: Served) -> Caller:
+    return Caller(served.port, (PUSH, (EXPLICIT,)), (VERIFICATION, (EXPLICIT,)))
+
+
+def action(pacs: Caller, transaction: str) -> bytes:
+    """An N-ACTION-RQ for 1.4.1, as it goes over the wire."""
+    context, _ = pacs.contexts[PUSH]
+    command = dimse.request(
+        CommandField.N_ACTION_RQ, 1, PUSH, WELL_KNOWN, data_set_present=True, action_type=1
+    )
+    item = element(0x00081150, "UI", CT) + element(0x00081155, "UI", "1.4.1")
+    item = b"\xfe\xff\x00\xe0" + len(item).to_bytes(4, "little") + item
+    body = element(0x00081195, "UI", transaction) + element(0x00081199, "SQ", item)
+    return value(context, COMMAND | LAST, command) + value(context, LAST, body)
+
+
+def reported(served: Served) -> list[bool]:
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        return [one.reported is not None for one in commitment.latest(access)]
+
+
+def test_the_asker_may_go_on_before_it_has_answered_the_report(served: Served) -> None:
+    kept(served, "1.4.1")
+    with bare(served) as pacs:
+        context, _ = pacs.contexts[PUSH]
+        echo, _ = pacs.contexts[VERIFICATION]
+        pacs.send(
+            action(pacs, "1.2.3.4"),
+            value(echo, COMMAND | LAST, dimse.request(CommandField.C_ECHO_RQ, 2, VERIFICATION)),
+            action(pacs, "1.2.3.5"),
+        )
+        came = [pacs.message()[0] for _ in range(4)]
+        assert [one.command_field for one in came] == [
+            CommandField.N_ACTION_RSP,
+            CommandField.N_EVENT_REPORT_RQ,
+            CommandField.C_ECHO_RSP,
+            CommandField.N_ACTION_RSP,  # its report waits until the first one is answered
+        ]
+        assert reported(served) == [False, False]
+        pacs.send(value(context, COMMAND | LAST, dimse.response(came[1], SUCCESS)))
+        second, _ = pacs.message()
+        assert second.command_field is CommandField.N_EVENT_REPORT_RQ
+        pacs.send(value(context, COMMAND | LAST, dimse.response(second, 0x0110)))
+        pacs.release()
+    assert reported(served) == [False, True]
+
+
+def test_who_leaves_without_hearing_the_report_hears_it_when_it_asks_again(
+    served: Served,
+) -> None:
+    kept(served, "1.4.1")
+    with bare(served) as pacs:
+        pacs.send(action(pacs, "1.2.3.4"))
+        assert pacs.message()[0].status == SUCCESS
+        pacs.message()
+        pacs.release()
+    assert reported(served) == [False]
+    with bare(served) as pacs:
+        context, _ = pacs.contexts[PUSH]
+        pacs.send(action(pacs, "1.2.3.4"))
+        assert pacs.message()[0].status == SUCCESS
+        told, _ = pacs.message()
+        pacs.send(value(context, COMMAND | LAST, dimse.response(told, SUCCESS)))
+        pacs.release()
+    assert reported(served) == [True]
 
 
 def test_our_own_command_asks_and_takes_the_report_either_way(served: Served) -> None:

@@ -12,6 +12,7 @@ import pytest
 from images import ct, data_set, files, read
 from pydicom import dcmread
 from pydicom.uid import generate_uid
+from real_parts import free_port
 from running import DICOM_AS_STORED, DICOM_JSON, RunningExchange, fhir, parts
 from sample_city import City, Hospital, Person, Record
 from sqlalchemy import create_engine, text
@@ -171,6 +172,44 @@ def test_j3_a_pacs_asks_with_its_own_patient_number_and_reads_it_back(
         return sorted((one["StudyInstanceUID"], one["PatientID"]) for one in answers)
 
     eventually(ask, [(uid, mine.patient_id) for uid in timeline])
+
+
+@pytest.mark.parametrize("tool", ["movescu", "getscu"])
+def test_j3_a_pacs_fetches_all_of_the_person_to_itself_under_its_own_number(
+    region: RunningExchange, sent: City, city_folder: Path, tmp_path: Path, tool: str
+) -> None:
+    _, mine, timeline = known_at_two(sent)
+    hospital = sent.hospital(mine.hospital)
+    theirs = [one for one in sent.studies if one.study_instance_uid in timeline]
+    originals = {
+        str(original.SOPInstanceUID): (one.hospital, original)
+        for one in theirs
+        for original in map(read, files(city_folder / one.folder))
+    }
+    destination: tuple[str, ...] = ()
+    if tool == "movescu":
+        workstation, port = f"{hospital.ae_title[:12]}-WS", free_port()
+        region.run(
+            "organization", "add-ae", mine.hospital.lower(), f"{workstation}@127.0.0.1:{port}"
+        )
+        destination = ("-aem", workstation, "+P", str(port))
+
+    done = region.retrieved(
+        tool, hospital.ae_title, tmp_path, *destination, f"PatientID={mine.patient_id}"
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    got = {str(image.SOPInstanceUID): image for image in map(dcmread, tmp_path.iterdir())}
+    assert got.keys() == originals.keys()
+    for uid, image in got.items():
+        owner, original = originals[uid]
+        assert image.PatientID == mine.patient_id
+        if owner != mine.hospital:
+            assert image.IssuerOfPatientID == hospital.issuer_oid
+            assert image.OtherPatientIDsSequence[-1].PatientID == original.PatientID
+            (coerced,) = image.OriginalAttributesSequence
+            assert coerced.ReasonForTheAttributeModification == "COERCE"
+        assert image.get("SeriesDescription") == original.get("SeriesDescription")
 
 
 def test_j4_what_a_patient_does_not_want_shared_is_refused_alike_in_every_protocol(

@@ -202,6 +202,17 @@ class RunningExchange:
         assert done.returncode == 0, done.stderr
         return _answers(done.stdout + done.stderr)
 
+    def retrieved(
+        self, tool: str, calling: str, folder: Path, *more: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Fetch what the key after the options `more` names, with DCMTK's movescu or getscu."""
+        *options, key = more
+        return _dcmtk(
+            [tool, "-v", "-P", "-aet", calling, "-aec", "EXCHANGE", "-od", str(folder), *options,
+             "-k", "QueryRetrieveLevel=PATIENT", "-k", key],
+            [*self._peer],
+        )  # fmt: skip
+
     @property
     def _peer(self) -> tuple[str, str]:
         return "127.0.0.1", str(self.dimse_port)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from exchange_storage.records.record import UID, Identity, Key, Record, Word
@@ -14,7 +14,7 @@ class Commitment(Record):
     """One transaction of the Push Model: asked, checked, reported."""
 
     __tablename__ = "commitment"
-    __table_args__ = (UniqueConstraint("organization_id", "transaction_uid"),)
+    __table_args__ = (UniqueConstraint("organization_id", "transaction_uid", "repetition"),)
 
     id: Mapped[Key] = mapped_column(init=False)
     organization_id: Mapped[Identity] = mapped_column(ForeignKey("organization.id"))
@@ -28,6 +28,8 @@ class Commitment(Record):
     """When every reference had its verdict."""
     reported: Mapped[datetime | None] = mapped_column(default=None)
     """When the requester confirmed the report."""
+    repetition: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    """0; 1, 2, 3 … for another request under a UID that was used already, which is refused."""
 
 
 class CommitmentReference(Record):
