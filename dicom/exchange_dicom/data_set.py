@@ -79,6 +79,8 @@ class Element:
     items: tuple[tuple[Element, ...], ...] | None = None
     span: tuple[int, int] | None = None
     """First byte within the data set, and bytes, of a long value that `walk` did not read."""
+    turned: int = 1
+    """Bytes of the words of that long value that are still big endian; 1 where none are."""
     fragments: memoryview | None = None
     """The items of an encapsulated value, delimiter included."""
 
@@ -150,7 +152,8 @@ def walk(read: Read, transfer_syntax_uid: str, *, until: int | None = None) -> I
             scan.at = done
             if (long := scan.long(form, 0 if whole else window)) is not None:
                 tag, vr, length = long
-                yield Element(tag, vr, span=(base + scan.at, length))
+                size = word(vr) if form.order == ">" else 1
+                yield Element(tag, vr, span=(base + scan.at, length), turned=size)
                 done = scan.at + length
             elif whole or (not done and window == WINDOW_LIMIT):
                 raise MalformedDataSet(error.what, base + error.offset) from None
@@ -204,7 +207,7 @@ def explicit(found: Iterable[Element], read: Read | None = None) -> Iterator[byt
         if element.value is not None:
             yield element.value
         elif element.span is not None and read is not None:
-            yield from _copied(read, *element.span)
+            yield from _copied(read, *element.span, element.turned)
 
 
 def implicit(found: Iterable[Element], read: Read | None = None) -> Iterator[bytes | memoryview]:
@@ -225,7 +228,7 @@ def implicit(found: Iterable[Element], read: Read | None = None) -> Iterator[byt
         if element.value is not None:
             yield element.value
         elif element.span is not None and read is not None:
-            yield from _copied(read, *element.span)
+            yield from _copied(read, *element.span, element.turned)
 
 
 def _length(element: Element) -> int:
@@ -237,12 +240,15 @@ def _length(element: Element) -> int:
     raise MalformedDataSet("an encapsulated value in a native data set", 0)
 
 
-def _copied(read: Read, start: int, length: int) -> Iterator[bytes]:
+def _copied(read: Read, start: int, length: int, size: int) -> Iterator[bytes | memoryview]:
+    """A long value in pieces, which are whole words."""
     while length:
         piece = read(start, min(length, PIECE))
         if not piece:
             raise MalformedDataSet("ends within a value", start)
-        yield piece
+        straight = turned(memoryview(piece), size)
+        yield straight
+        yield piece[len(straight) :]  # less than a word, at the end
         start, length = start + len(piece), length - len(piece)
 
 

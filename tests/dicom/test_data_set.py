@@ -6,9 +6,11 @@ import contextlib
 import io
 import warnings
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 import pydicom.data
 import pytest
@@ -16,6 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
@@ -222,3 +225,25 @@ def test_a_deflated_image_is_never_cut_in_silence() -> None:
     monster = zlib.compress(bytes(header.INFLATE_LIMIT + 1), wbits=-15)
     with pytest.raises(MalformedDataSet, match="more than"):
         list(data_set.elements(monster, str(DeflatedExplicitVRLittleEndian)))
+
+
+@pytest.mark.parametrize("size", [9, 300_001])
+@pytest.mark.parametrize("write", [data_set.explicit, data_set.implicit])
+def test_big_endian_pixels_are_little_endian_in_what_is_written_anew(
+    size: int, write: Callable[..., Iterator[bytes]]
+) -> None:
+    values = np.arange(size, dtype=">u2")
+    image = Dataset()
+    image.BitsAllocated = 16
+    image.PixelData = values.tobytes()
+    image["PixelData"].VR = "OW"
+    written = io.BytesIO()
+    image.save_as(written, implicit_vr=False, little_endian=False)
+    content = written.getvalue()
+
+    def read(start: int, length: int) -> bytes:
+        return content[start : start + length]
+
+    anew = b"".join(write(data_set.walk(read, str(ExplicitVRBigEndian)), read))
+
+    assert anew.endswith(values.astype("<u2").tobytes())

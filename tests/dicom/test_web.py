@@ -530,7 +530,7 @@ def test_what_is_not_there_is_not_found(archive: Door, path: str) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("what", ["rendered", "bulkdata", "thumbnail"])
+@pytest.mark.parametrize("what", ["bulkdata"])
 def test_resources_that_are_not_served_yet_say_so(archive: Door, what: str) -> None:
     path = f"studies/{STUDY}/series/{SERIES}/instances/{IMAGE}/{what}"
 
