@@ -215,6 +215,10 @@ def _more() -> Iterator[str]:
     yield ""
     yield from _table(("Required by N-CREATE",), [[one] for one in performed.REQUIRED])
     yield ""
+    yield from _prose("Passed over in an N-SET, which is answered with 0107 then:")
+    yield ""
+    yield from _table(("Not changed by N-SET",), [[one] for one in performed.NOT_CHANGED])
+    yield ""
     yield "### Instance Availability Notification"
     yield ""
     yield from _prose(

@@ -12,7 +12,7 @@ from pydicom.filewriter import write_dataset
 
 from exchange import performed
 from exchange.errors import ExchangeError
-from exchange.performed import Ended, Status, Told
+from exchange.performed import Ended, Incomplete, Status, Told
 from exchange_dicom import data_set, dimse, status
 from exchange_dicom.association import Message, TooLarge
 from exchange_dicom.character_sets import determine
@@ -37,7 +37,27 @@ REQUIRED = {
 }
 """What an N-CREATE must have a value for (type 1 in PS3.4 Table F.7.2-1), as tags."""
 
-_STATUS, _SERIES = "00400252", "00400340"
+NOT_CHANGED = {
+    "ScheduledStepAttributesSequence": "00400270",
+    "PatientName": "00100010",
+    "PatientID": "00100020",
+    "IssuerOfPatientID": "00100021",
+    "PatientBirthDate": "00100030",
+    "PatientSex": "00100040",
+    "ReferencedPatientSequence": "00081120",
+    "AdmissionID": "00380010",
+    "PerformedProcedureStepID": "00400253",
+    "PerformedStationAETitle": "00400241",
+    "PerformedStationName": "00400242",
+    "PerformedLocation": "00400243",
+    "PerformedProcedureStepStartDate": "00400244",
+    "PerformedProcedureStepStartTime": "00400245",
+    "Modality": "00080060",
+    "StudyID": "00200010",
+}
+"""What an N-SET may not touch ("not allowed" in PS3.4 Table F.7.2-1), as tags; passed over."""
+
+_STATUS, _SERIES, _SCHEDULED, _STUDY = "00400252", performed.SERIES, "00400270", "0020000D"
 _UID = re.compile(r"[0-9.]{1,64}")
 Json = Mapping[str, Any]
 
@@ -51,10 +71,11 @@ def create(conversation: Conversation, message: Message) -> None:
     told = _told(conversation, message)
     if told is None:
         return
-    for keyword, tag in REQUIRED.items():
-        if not told.get(tag, {}).get("Value"):
-            conversation.answer(message, status.MISSING_ATTRIBUTE, f"{keyword} is missing")
-            return
+    lacking = _lacking(told)
+    if lacking is not None:
+        code, keyword = lacking
+        conversation.answer(message, code, f"{keyword} is missing")
+        return
     try:
         with conversation.exchange.on_behalf_of(conversation.requester) as access:
             made = performed.begin(access, uid, _step(told), told)
@@ -69,16 +90,18 @@ def change(conversation: Conversation, message: Message) -> None:
     told = _told(conversation, message)
     if told is None:
         return
-    if _text(told, _STATUS) == Status.COMPLETED and not _items(told, _SERIES):
-        conversation.answer(message, status.MISSING_ATTRIBUTE, "PerformedSeriesSequence is missing")
-        return
+    passed_over = [keyword for keyword, tag in NOT_CHANGED.items() if told.pop(tag, None)]
     try:
         with conversation.exchange.on_behalf_of(conversation.requester) as access:
             performed.change(access, message.command.sop_instance, _step(told), told)
     except (ExchangeError, ValueError) as error:
         _refuse(conversation, message, error)
         return
-    conversation.answer(message, status.SUCCESS)
+    if passed_over:
+        comment = f"not changed: {passed_over[0]}"
+        conversation.answer(message, status.ATTRIBUTE_LIST_ERROR, comment)
+    else:
+        conversation.answer(message, status.SUCCESS)
 
 
 def read(conversation: Conversation, message: Message) -> None:
@@ -102,6 +125,22 @@ def read(conversation: Conversation, message: Message) -> None:
     conversation.association.send(message.context.context_id, response, written.getvalue())
 
 
+def _lacking(told: Json) -> tuple[int, str] | None:
+    """The status of the first attribute that an N-CREATE lacks, or has no value for; its keyword.
+
+    Those of type 2 are not insisted on: many modalities leave out what they do not know.
+    """
+    scheduled = _items(told, _SCHEDULED)
+    required = [(keyword, told.get(tag)) for keyword, tag in REQUIRED.items()]
+    required += [("StudyInstanceUID", item.get(_STUDY)) for item in scheduled]
+    for keyword, found in required:
+        if found is None:
+            return status.MISSING_ATTRIBUTE, keyword
+        if not found.get("Value"):
+            return status.MISSING_ATTRIBUTE_VALUE, keyword
+    return None
+
+
 def _told(conversation: Conversation, message: Message) -> dict[str, Any] | None:
     """The data set as DICOM JSON; None when the request has been answered."""
     if message.data is None:
@@ -123,10 +162,10 @@ def _told(conversation: Conversation, message: Message) -> dict[str, Any] | None
 
 def _step(told: Json) -> Told:
     """Raises ValueError for a status that is none."""
-    scheduled = next(iter(_items(told, "00400270")), {})
+    scheduled = next(iter(_items(told, _SCHEDULED)), {})
     return Told(
         status=Status(_text(told, _STATUS) or Status.IN_PROGRESS),
-        study_instance_uid=_text(scheduled, "0020000D"),
+        study_instance_uid=_text(scheduled, _STUDY),
         accession_number=_text(scheduled, "00080050"),
         scheduled_procedure_step_id=_text(scheduled, "00400009"),
         station_ae_title=_text(told, "00400241"),
@@ -155,7 +194,9 @@ def _text(told: Json, tag: str) -> str:
 def _refuse(
     conversation: Conversation, message: Message, error: ExchangeError | ValueError
 ) -> None:
-    if isinstance(error, Ended):
+    if isinstance(error, Incomplete):
+        conversation.answer(message, status.MISSING_ATTRIBUTE, str(error))
+    elif isinstance(error, Ended):
         response = dimse.response(
             message.command,
             status.PROCESSING_FAILURE,

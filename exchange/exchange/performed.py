@@ -42,8 +42,16 @@ _ORDER: Mapping[Status, orders.Status] = {
 }
 
 
+SERIES = "00400340"
+"""Performed Series Sequence, as DICOM JSON names it."""
+
+
 class Ended(Invalid):
     """The step has ended and may no longer be updated."""
+
+
+class Incomplete(Invalid):
+    """The step cannot be completed: no series of it is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +122,8 @@ def begin(
 def change(access: Access, sop_instance_uid: str, told: Told, content: Mapping[str, Any]) -> None:
     """More is known of a step: `content` replaces attribute by attribute; what is "" stays.
 
-    Raises Refused, NotFound, TooLarge, Ended, and Invalid for a completed step without a series.
+    Raises Refused, NotFound, TooLarge, Ended, and Incomplete for a completed step of which neither
+    this nor what came before told a series.
     """
     access.require(Action.PERFORM)
     _check(told)
@@ -126,6 +135,9 @@ def change(access: Access, sop_instance_uid: str, told: Told, content: Mapping[s
         if told.status not in TRANSITIONS[Status(step.status)]:
             raise Ended("the performed procedure step has ended: it may no longer be updated")
         step.content = step.content | dict(content)
+        series = step.content.get(SERIES, {}).get("Value")
+        if told.status is Status.COMPLETED and not series:
+            raise Incomplete("PerformedSeriesSequence is missing")
         step.status = told.status
         step.ended = told.ended[:255] or step.ended
         step.changed = access.now

@@ -36,7 +36,8 @@ from exchange_dicom.contexts import (
 
 ZONE = ZoneInfo("Asia/Shanghai")
 TODAY = f"{datetime.now(ZONE):%Y%m%d}"
-DUPLICATE, MISSING, INVALID_VALUE, PROCESSING_FAILURE = 0x0111, 0x0120, 0x0106, 0x0110
+DUPLICATE, MISSING, MISSING_VALUE, INVALID_VALUE = 0x0111, 0x0120, 0x0121, 0x0106
+PROCESSING_FAILURE, NOT_ALL_CHANGED = 0x0110, 0x0107
 
 
 @pytest.fixture
@@ -363,15 +364,26 @@ def test_a_step_moves_its_order_and_its_announced_images_are_expected(served: Se
     [
         ({"PerformedProcedureStepStatus": "COMPLETED"}, INVALID_VALUE),
         ({"PerformedProcedureStepStatus": "PAUSED"}, INVALID_VALUE),
-        ({"PerformedProcedureStepID": ""}, MISSING),
-        ({"Modality": ""}, MISSING),
+        ({"PerformedProcedureStepID": ""}, MISSING_VALUE),
+        ({"Modality": ""}, MISSING_VALUE),
+        ({"Modality": None}, MISSING),
+        ({"study": ""}, MISSING_VALUE),
+        ({"study": None}, MISSING),
     ],
 )
 def test_a_step_that_does_not_begin_properly_is_not_made(
-    served: Served, told: dict[str, str], status: int
+    served: Served, told: dict[str, str | None], status: int
 ) -> None:
+    step = begun("1.2.1")
+    for keyword, value in told.items():
+        of = step if keyword != "study" else step.ScheduledStepAttributesSequence[0]
+        named = keyword if keyword != "study" else "StudyInstanceUID"
+        if value is None:
+            delattr(of, named)
+        else:
+            setattr(of, named, value)
     with associated(served, "BEICHENG", MPPS) as association:
-        answer, _ = association.send_n_create(begun("1.2.1", **told), MPPS, "1.9.1")
+        answer, _ = association.send_n_create(step, MPPS, "1.9.1")
         assert answer.Status == status
         answer, _ = association.send_n_set(ended("DISCONTINUED"), MPPS, "1.9.1")
         assert answer.Status == 0x0112
@@ -387,6 +399,24 @@ def test_what_has_ended_is_not_changed_and_a_uid_is_used_once(served: Served) ->
         assert answer.Status == SUCCESS
         answer, _ = association.send_n_set(ended("COMPLETED", "1.4.1"), MPPS, "1.9.1")
         assert (answer.Status, answer.ErrorID) == (PROCESSING_FAILURE, 0xA710)
+
+
+def test_a_step_is_told_bit_by_bit_and_what_it_began_with_stays(served: Served) -> None:
+    with associated(served, "BEICHENG", MPPS, MPPS_RETRIEVE) as association:
+        assert association.send_n_create(begun("1.2.1"), MPPS, "1.9.1")[0].Status == SUCCESS
+        more = ended("IN PROGRESS", "1.4.1")
+        more.PatientID, more.Modality = "P9", "MR"
+        answer, _ = association.send_n_set(more, MPPS, "1.9.1")
+        assert answer.Status == NOT_ALL_CHANGED
+        assert "PatientID" in answer.ErrorComment
+        end = Dataset()  # its series are known by now
+        end.PerformedProcedureStepStatus = "COMPLETED"
+        assert association.send_n_set(end, MPPS, "1.9.1")[0].Status == SUCCESS
+        _, told = association.send_n_get([], MPPS_RETRIEVE, "1.9.1")
+    assert (told.Modality, told.get("PatientID")) == ("CT", None)
+    assert told.PerformedSeriesSequence[0].ReferencedImageSequence[0].ReferencedSOPInstanceUID == (
+        "1.4.1"
+    )
 
 
 def test_a_hospitals_own_count_shows_what_did_not_come(served: Served) -> None:
