@@ -126,7 +126,8 @@ def _attributes(read: Read, key: str) -> dict[int, _Value]:
 
 
 def _bytes(value: bytes, text: str = "") -> _Value:
-    return _Value(text, hashlib.sha256(value).hexdigest(), len(value))
+    # An empty value and none at all say the same.
+    return _Value(text, hashlib.sha256(value).hexdigest(), len(value)) if value else _ABSENT
 
 
 def _values(elements: list[Element]) -> dict[int, _Value]:
@@ -138,12 +139,14 @@ def _values(elements: list[Element]) -> dict[int, _Value]:
     # In DICOM JSON every text is UTF-8; here it is to be seen how each was written.
     told["00080005"] = {"Value": [declared.decode("ascii", "replace").strip()]}
     return {
-        one.tag: _bytes(
-            b"".join(bytes(piece) for piece in data_set.explicit([one])),
-            _written(told.get(f"{one.tag:08X}", {})),
-        )
-        for one in elements
+        one.tag: _bytes(_raw(one), _written(told.get(f"{one.tag:08X}", {}))) for one in elements
     }
+
+
+def _raw(element: Element) -> bytes:
+    if element.value is not None:
+        return bytes(element.value)
+    return b"".join(bytes(piece) for piece in data_set.explicit([element]))
 
 
 _TEXT = frozenset({"LO", "LT", "SH", "ST", "UC", "UT"})

@@ -276,7 +276,7 @@ def _list_scrubs() -> None:
     for walk in last:
         begun, finished = written(walk.begun), written(walk.finished)
         terminal.done(
-            f"巡检：{begun} 开始，{finished or '进行中'}，已读 {walk.read}，损坏 {walk.damaged}",
+            f"巡检：{begun} 至 {finished or '今（进行中）'}，已读 {walk.read}，损坏 {walk.damaged}",
             f"Walk: begun {begun}, {finished or 'going on'}, {walk.read} read, "
             f"{walk.damaged} damaged",
         )

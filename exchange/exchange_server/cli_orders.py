@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from exchange import ledger, orders
+from exchange import identity, ledger, orders
 from exchange.errors import Invalid
 from exchange_server import settings, terminal
 from exchange_server.words import say
@@ -38,8 +38,19 @@ def add_order(
         str, typer.Option("--time", metavar="HHMMSS", help=say("时间", "Scheduled time"))
     ] = "",
     name: Annotated[str, typer.Option(help=say("患者姓名（PN）", "Patient's name, as PN"))] = "",
-    birth_date: Annotated[str, typer.Option(metavar="YYYYMMDD")] = "",
-    sex: Annotated[str, typer.Option(metavar="M|F|O")] = "",
+    birth_date: Annotated[
+        str, typer.Option(metavar="YYYYMMDD", help=say("出生日期", "Birth date"))
+    ] = "",
+    sex: Annotated[str, typer.Option(metavar="M|F|O", help=say("性别", "Sex"))] = "",
+    id_card: Annotated[
+        str,
+        typer.Option(
+            help=say(
+                "身份证号：据此取得他院既往检查",
+                "Resident ID card, by which other hospitals' priors come",
+            )
+        ),
+    ] = "",
     body_part: Annotated[str, typer.Option(help=say("部位", "Body part examined"))] = "",
     description: Annotated[str, typer.Option(help=say("检查项目", "What is to be done"))] = "",
     station: Annotated[
@@ -47,6 +58,8 @@ def add_order(
     ] = "",
     priority: Annotated[str, typer.Option(help=say("优先级", "STAT, HIGH, ROUTINE …"))] = "ROUTINE",
 ) -> None:
+    if id_card and identity.resident_id(id_card) is None:
+        raise Invalid("not a resident ID card number: 18 digits with a birth date and check digit")
     with terminal.acting() as access:
         placed = orders.place(
             access,
@@ -55,6 +68,7 @@ def add_order(
                 patient_name=name,
                 patient_birth_date=birth_date,
                 patient_sex=sex,
+                identifiers=((identity.RESIDENT_ID, id_card),) if id_card else (),
                 accession_number=accession,
                 modality=modality,
                 body_part_examined=body_part,

@@ -285,6 +285,8 @@ def test_the_reviewer_reads_names_and_numbers_and_how_far_pixels_are_apart(
     made = ct(first, patient="P1", study=STUDY, number=1)
     other = dcmread(first)
     other.PatientName, other.WindowCenter = "Li^Na=李^娜", 300
+    other.ReferringPhysicianName = "张^医生"
+    other.StudyDescription = ""  # no difference: there is none in the first
     values = other.pixel_array.copy()
     values[0, :3] += 5
     other.PixelData = values.tobytes()
@@ -303,6 +305,9 @@ def test_the_reviewer_reads_names_and_numbers_and_how_far_pixels_are_apart(
         assert pixels(access.objects.get, keys[0], keys[0]) == ""
     assert found["PatientName"].second == "Li^Na=李^娜"
     assert found["WindowCenter"].second == "300"
+    told = found["ReferringPhysicianName"]
+    assert (told.first, told.second) == ("", "张^医生")
+    assert "StudyDescription" not in found
     assert list(found)[-1] == "PixelData"
 
 
