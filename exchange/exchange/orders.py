@@ -162,7 +162,7 @@ def cancel(access: Access, step: str, *, organization: str | None = None) -> Non
         owner = _organization(access, session, organization)
         order = by_step(session, owner, step)
         if order is None:
-            raise NotFound("this hospital has no such order")
+            raise NotFound("this hospital has no such order; `exchange order list` shows them")
         move(access, session, order, Status.CANCELED)
 
     access.write(unit)
@@ -307,9 +307,9 @@ def _organization(access: Access, session: Session, code: str | None) -> int:
         return access.organization
     found = session.scalars(select(Organization).where(Organization.code == code)).one_or_none()
     if found is None:
-        raise NotFound("no organization has this code")
+        raise NotFound("no organization has this code; `exchange organization list` shows them")
     if access.requester.role is not Role.ADMINISTRATOR and found.id != access.organization:
-        raise NotFound("no organization has this code")
+        raise NotFound("no organization has this code; `exchange organization list` shows them")
     return found.id
 
 

@@ -36,7 +36,7 @@ from exchange_server.cli_orders import ledger_commands, order_commands
 from exchange_server.cli_registry import consent_commands, organization_commands, user_commands
 from exchange_server.cli_routes import route_commands
 from exchange_server.settings import Settings, host_port
-from exchange_server.words import say
+from exchange_server.words import say, told
 from exchange_storage.records import Organization
 
 app = typer.Typer(
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments)
     except ExchangeError as error:
-        typer.echo(f"{say('错误：', 'Error: ')}{error}", err=True)
+        typer.echo(f"{say('错误：', 'Error: ')}{told(str(error))}", err=True)
         raise SystemExit(1) from None
 
 

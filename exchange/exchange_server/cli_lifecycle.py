@@ -8,7 +8,7 @@ import typer
 
 from exchange import commitment, conflicts, rejection, retention, scrub
 from exchange_server import settings, terminal
-from exchange_server.words import say
+from exchange_server.words import say, told
 
 conflict_commands = typer.Typer(
     no_args_is_help=True, help=say("待审核的冲突实例", "Instances kept for review")
@@ -49,7 +49,7 @@ def list_conflicts(limit: _Limit = 100) -> None:
                 str(one.number),
                 one.raised.astimezone(zone).isoformat(timespec="seconds"),
                 one.sender,
-                one.reason,
+                told(one.reason),
                 one.sop_instance_uid,
                 one.study_instance_uid,
                 one.key,
@@ -79,7 +79,7 @@ def show_conflict(number: _Number) -> None:
                 if value != found.claimed[keyword]
             ]
             apart = ""
-    typer.echo(found.reason)
+    typer.echo(told(found.reason))
     terminal.table(
         [say("属性", "Attribute"), say("现用", "In use"), say("冲突", "Conflicting")], rows
     )
@@ -252,7 +252,7 @@ def scrub_store(
         for one in scrub.scrub(access, before=before, limit=limit):
             if isinstance(one, scrub.Damage):
                 damaged += 1
-                terminal.line(progress, one.key, one.what)
+                terminal.line(progress, one.key, told(one.what))
             else:
                 progress.update(task, completed=one)
     if damaged:
@@ -271,7 +271,7 @@ def _list_scrubs() -> None:
         known, last = scrub.damages(access), scrub.walks(access)
     terminal.table(
         [say("对象", "Object"), say("损坏", "Damage"), say("发现", "Found")],
-        [[one.key, one.what, written(one.found)] for one in known],
+        [[one.key, told(one.what), written(one.found)] for one in known],
     )
     for walk in last:
         begun, finished = written(walk.begun), written(walk.finished)

@@ -7,7 +7,7 @@ import typer
 
 from exchange import deliveries, routing
 from exchange_server import settings, terminal
-from exchange_server.words import say
+from exchange_server.words import say, told
 
 route_commands = typer.Typer(no_args_is_help=True, help=say("转发规则", "Routes to other nodes"))
 
@@ -147,7 +147,7 @@ def list_waiting(
                 say("已放弃", "given up")
                 if one.due is None
                 else one.due.astimezone(zone).isoformat(timespec="seconds"),
-                one.last_error,
+                told(one.last_error),
             ]
             for one in found
         ],

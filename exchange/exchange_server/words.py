@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from exchange_server.chinese import translated
+
 
 def chinese() -> bool:
     """Whether to speak Chinese; EXCHANGE_LANGUAGE decides, then the locale (POSIX 8.2)."""
@@ -16,3 +18,8 @@ def chinese() -> bool:
 def say(in_chinese: str, in_english: str) -> str:
     """The one of the two that the reader understands."""
     return in_chinese if chinese() else in_english
+
+
+def told(message: str) -> str:
+    """What the exchange answers, in the language of the reader."""
+    return translated(message) if chinese() else message

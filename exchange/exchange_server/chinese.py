@@ -1,0 +1,271 @@
+"""Chinese for what the exchange answers an operator: the texts of errors, by their English.
+
+The floors below speak English only, as their doors do. ``{}`` stands for what differs from one
+message to the next; a test finds every message of a command that is not here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+
+TEXTS: Mapping[str, str] = {
+    # The gate and the store
+    "this can only be done on behalf of an organization": "只能以医院的名义进行",
+    "the object store is full; nothing was kept": "对象存储已满，未保存任何内容",
+    "the object store does not answer; try again later": "对象存储没有应答，请稍后重试",
+    "an object is missing from the store; the operators must look": (
+        "存储中缺少一个对象，请运维人员检查：exchange check"
+    ),
+    "the object store failed; the operators' log has details": "对象存储出错，详见运维日志",
+    "a value holds what the index cannot keep or compare": "某个值含有索引无法保存或比较的字符",
+    "the index does not answer; try again later": "索引数据库没有应答，请稍后重试",
+    "the commit was interrupted; try again": "提交被中断，请重试",
+    "the head of the audit trail is missing: nothing can be recorded": (
+        "审计链的链头缺失，无法记录任何操作"
+    ),
+    # Hospitals, users, patients
+    "a code has 1 to 32 lower-case letters, digits and hyphens": (
+        "代码为 1 至 32 个小写字母、数字或连字符"
+    ),
+    "an organization needs a name": "医院需要名称：--name",
+    "not a unified social credit code: 18 characters with a check digit": (
+        "不是有效的统一社会信用代码（18 位，含校验位）"
+    ),
+    "the issuer of patient numbers must be an OID of at most 64 characters": (
+        "患者号发行者须为 OID，至多 64 个字符"
+    ),
+    "the code, credit code or issuer is that of {}": "代码、信用代码或发行者已属于 {}",
+    "no organization has this code; `exchange organization list` shows them": (
+        "没有此代码的医院；用 `exchange organization list` 查看"
+    ),
+    "no organization of yours has this code; `exchange organization list`": (
+        "没有此代码的医院；用 `exchange organization list` 查看"
+    ),
+    "an application entity is written TITLE@address[:port][#certificate SHA-256]": (
+        "应用实体写作 TITLE@地址[:端口][#证书SHA-256]"
+    ),
+    "an AE title has 1 to 16 printable characters without a backslash": (
+        "AE Title 为 1 至 16 个可打印字符，不含反斜杠"
+    ),
+    "a certificate fingerprint is a SHA-256 of 64 hex digits": (
+        "证书指纹是 64 位十六进制的 SHA-256"
+    ),
+    "this certificate is that of another hospital's application entity": (
+        "此证书已属于另一家医院的应用实体"
+    ),
+    "an address is an IP address, a network such as 10.1.0.0/16, or a host name": (
+        "地址为 IP 地址、网段（如 10.1.0.0/16）或主机名"
+    ),
+    "{} at that address is registered already": "该地址的 {} 已登记",
+    "{} at {} could not be told from the one of another hospital at {}": (
+        "{}（{}）与另一家医院位于 {} 的同名实体无法区分"
+    ),
+    "this hospital has no such application entity at this address": (
+        "该医院在此地址没有这个应用实体；用 `exchange organization list` 查看"
+    ),
+    "routes lead there: {}; `exchange route remove` comes first": (
+        "有转发规则指向它：{}；请先 `exchange route remove`"
+    ),
+    "this hospital is in the sharing agreement already": "该医院已加入共享协议",
+    "this hospital is not in the sharing agreement": "该医院未加入共享协议",
+    "a limit is a number from 1 on": "限制须为不小于 1 的数",
+    "a user name has 1 to 64 printable characters": "用户名为 1 至 64 个可打印字符",
+    "nobody signs in as the exchange itself": "不能以平台自身的角色登录",
+    "a {} belongs to an organization": "角色 {} 须属于一家医院：--organization",
+    "the user name or the password is wrong": "用户名或密码错误",
+    "a password has {} to {} characters": "密码须为 {} 至 {} 个字符",
+    "this user name is taken": "用户名已被使用",
+    "no user has this name": "没有此用户",
+    "no active user has this name": "没有此名的在用用户",
+    "a patient is named by a number of the hospital": "请以该医院的患者号指明患者",
+    "this hospital has no patient with this number": "该医院没有此患者号",
+    # Orders and the ledger
+    "an order that is {} cannot become {}": "状态为 {} 的申请不能变为 {}",
+    "more than {} entries: add a selective key": "超过 {} 条，请增加查询条件",
+    "accession number and step id have at most 16 characters (SH)": (
+        "检查号和步骤号至多 16 个字符（SH）"
+    ),
+    "scheduled_date is written YYYYMMDD": "检查日期写作 YYYYMMDD",
+    "scheduled_time is written HHMMSS": "时间写作 HHMMSS",
+    "study_instance_uid is not a UID": "检查 UID 不是有效的 UID",
+    "priority is one of {}": "优先级须为其中之一：{}",
+    "this hospital has no such order; `exchange order list` shows them": (
+        "该医院没有此申请；用 `exchange order list` 查看"
+    ),
+    "{} is too long": "{} 过长",
+    "an order needs {}": "申请缺少 {}",
+    "the accession number is that of another patient's order": "该检查号属于另一位患者的申请",
+    "the order is {} and cannot be changed": "申请状态为 {}，不能修改",
+    "not a resident ID card number: 18 digits with a birth date and check digit": (
+        "不是有效的居民身份证号（18 位，含出生日期和校验位）"
+    ),
+    "a ledger spans 1 to {} days": "台账一次可查 1 至 {} 天",
+    "a source has 1 to 64 characters": "计数来源为 1 至 64 个字符",
+    "a count is a number from 0 on": "计数须为不小于 0 的数",
+    "whose count is it? name one organization": "请指明一家医院：--organization",
+    "a count of studies, of instances, or of both": "请给出检查数、实例数或两者",
+    "a day is written YYYYMMDD": "日期写作 YYYYMMDD",
+    # Routes
+    "a route has a name of 1 to 64 characters": "规则名为 1 至 64 个字符",
+    "hours are written HH:MM-HH:MM, and end at another time than they begin": (
+        "时段写作 HH:MM-HH:MM，起止不能相同"
+    ),
+    "a route leads to an application entity or to a DICOMweb service": (
+        "请给出目的节点 --to 或 DICOMweb 地址 --url，二者之一"
+    ),
+    "the base of a DICOMweb service is an http or https URL without a login": (
+        "DICOMweb 地址须为 http 或 https URL，不含用户名密码（见 EXCHANGE_DICOMWEB_NETRC）"
+    ),
+    "a condition has at most {} values and 255 characters": "一个条件至多 {} 个值、255 个字符",
+    "the hospital has no application entity of this title that listens at one address; "
+    "`exchange organization add-ae CODE TITLE@ADDRESS:PORT` registers one": (
+        "该医院没有以此名称在固定地址监听的应用实体；"
+        "请用 `exchange organization add-ae 代码 TITLE@地址:端口` 登记"
+    ),
+    "this hospital has a route of this name already": "该医院已有同名规则",
+    "this hospital has no route of this name; `exchange route list`": (
+        "该医院没有此规则；用 `exchange route list` 查看"
+    ),
+    "no delivery of this number has failed; `exchange route waiting`": (
+        "没有此编号的失败转发；用 `exchange route waiting` 查看"
+    ),
+    "Unanswered: {}": "无应答：{}",
+    "Unavailable: {}": "{}",
+    "{} does not answer: {}": "{} 没有应答：{}",
+    "{} instances were not taken: {}": "{} 个实例未被接受：{}",
+    "the logins of DICOMweb services cannot be read: {}": "DICOMweb 登录文件无法读取：{}",
+    # Conflicts, rejection, retention, scrub
+    "another instance has this SOP Instance UID": "此 SOP Instance UID 已属于另一个实例",
+    "the hospital has rejected this instance": "该医院已停用此实例",
+    "the series belongs to another study": "该序列属于另一个检查",
+    "the study belongs to another organization": "该检查属于另一家医院",
+    "the study belongs to another patient": "该检查属于另一位患者",
+    "{}: keep or discard it": "{}；请选择 keep 或 discard",
+    "no conflict of this number waits; `exchange conflict list` shows them": (
+        "没有此编号的待审核冲突；用 `exchange conflict list` 查看"
+    ),
+    "the hospital has rejected this instance; `exchange restore` comes first": (
+        "该医院已停用此实例；请先 `exchange restore`"
+    ),
+    "the instance in its place is another hospital's: keep or discard it": (
+        "现用实例属于另一家医院；请选择 keep 或 discard"
+    ),
+    "it claims another study or series than the instance in its place: keep or discard it": (
+        "它声称的检查或序列与现用实例不同；请选择 keep 或 discard"
+    ),
+    "the study is under a legal hold: nothing of it is deleted; `exchange hold list`": (
+        "该检查处于法律保全，不得删除；用 `exchange hold list` 查看"
+    ),
+    "not a code of a rejection note": "不是停用说明的原因代码",
+    "a rejection note names at most {} instances": "一份停用说明至多 {} 个实例",
+    "the code is one of {}": "原因代码须为其中之一：{}",
+    "name either instances, or a study, or a series": "请指明实例、检查或序列，三者之一",
+    "at most {} instances at a time": "一次至多 {} 个实例",
+    "name either instances or a study": "请指明实例或检查，二者之一",
+    "this hospital has nothing in use under {}; nothing was rejected": (
+        "该医院没有在用的 {}；未停用任何实例"
+    ),
+    "this hospital has not rejected such an instance; `exchange rejected` lists them": (
+        "该医院没有停用过这样的实例；用 `exchange rejected` 查看"
+    ),
+    "what was rejected for patient safety comes back only with a --reason": (
+        "因患者安全停用的实例，恢复时须说明理由：--reason"
+    ),
+    "it was deleted; the hospital has to send it again": "已删除，须由医院重新发送",
+    "another instance has this UID now: it would have to be rejected first": (
+        "另一个实例已使用此 UID，须先将其停用"
+    ),
+    "a study is kept 1 to {} days": "保存天数为 1 至 {} 天",
+    "a modality has at most 16 characters": "设备类型至多 16 个字符",
+    "a Study Instance UID has 1 to 64 digits and dots": "检查 UID 由 1 至 64 个数字和点组成",
+    "a hold needs a reason of at most 4096 characters: --reason": (
+        "保全须说明理由（至多 4096 个字符）：--reason"
+    ),
+    "this hospital has no such rule; `exchange retention list` shows them": (
+        "该医院没有此规则；用 `exchange retention list` 查看"
+    ),
+    "there is no hold on this study; `exchange hold list` shows them": (
+        "该检查没有保全；用 `exchange hold list` 查看"
+    ),
+    "missing": "缺失",
+    "not the bytes that were received": "内容与接收时不同",
+    # Commands and settings
+    "--organization and --patient go together": "--organization 与 --patient 须同时给出",
+    "no job that was given up has this number; `exchange job list` shows them": (
+        "没有此编号的已放弃任务；用 `exchange job list` 查看"
+    ),
+    "{} is set up already; `exchange user add` makes users": (
+        "{} 已建立；用 `exchange user add` 添加用户"
+    ),
+    "another `exchange serve` runs on this data directory": (
+        "此数据目录上已有另一个 `exchange serve` 在运行"
+    ),
+    "cannot write to {}: {}": "无法写入 {}：{}",
+    "the index does not answer ({})": "索引数据库没有应答（{}）",
+    "the index is of a newer release than this program": "索引的版本比本程序新",
+    "EXCHANGE_DATABASE_URL is not a URL of SQLite or PostgreSQL": (
+        "EXCHANGE_DATABASE_URL 不是 SQLite 或 PostgreSQL 的 URL"
+    ),
+    "the object store cannot be opened: {}": "无法打开对象存储：{}",
+    "cannot listen on port {} of {}: {}": "无法监听端口 {}（{}）：{}",
+    "cannot listen on port {}: {}": "无法监听端口 {}：{}",
+    "cannot listen on {}: {}": "无法监听 {}：{}",
+    "the certificates of the node cannot be read: {}": "无法读取节点证书：{}",
+    "the settings of the S3 store are not valid: {}": "S3 存储的设置无效：{}",
+    "the audit key is not an Ed25519 key": "审计密钥不是 Ed25519 密钥",
+    "there are no keys in {}; run `exchange init`": "{} 中没有密钥；请运行 `exchange init`",
+    "the audit key cannot be read: {}": "无法读取审计密钥：{}",
+    "{} cannot be read; run `exchange init`": "无法读取 {}；请运行 `exchange init`",
+    "there is no key to sign tokens with; run `exchange init`": (
+        "没有签发令牌的密钥；请运行 `exchange init`"
+    ),
+    "a token key cannot be read: {}": "无法读取令牌密钥：{}",
+    "the supervisor has ended meanwhile": "主管进程已结束",
+    "EXCHANGE_CONFIG names {}, which is not a file": "EXCHANGE_CONFIG 指向的 {} 不是文件",
+    "the settings cannot be read: {}": "无法读取设置：{}",
+    # The DICOM client
+    "the certificates cannot be read: {}": "无法读取证书：{}",
+    "there is no DICOM file": "没有 DICOM 文件",
+    "the level is patient, study, series or image": "层级为 patient、study、series 或 image",
+    "--tls-certificate wants --tls-ca: whom to trust": (
+        "使用 --tls-certificate 时须用 --tls-ca 指明信任的 CA"
+    ),
+    "--listen over TLS wants --tls-certificate and --tls-key": (
+        "经 TLS 接收报告时须给出 --tls-certificate 和 --tls-key"
+    ),
+    "the node released the association in the middle of the retrieval": (
+        "对方节点在取回过程中释放了连接"
+    ),
+    "the node does not offer {}": "对方节点不提供 {}",
+    "a node is written host:port, an IPv6 address as [::1]:port": (
+        "节点写作 主机:端口，IPv6 写作 [::1]:端口"
+    ),
+    "the node answered {}": "对方节点应答 {}",
+    "no report has come; the node may bring it later": "尚未收到报告，对方可能稍后送达",
+    "the node rejected the association: {}": "对方节点拒绝了连接：{}",
+    "{} is not a keyword of PS3.6": "{} 不是 PS3.6 的关键字",
+    "this is not a value of {}": "这不是 {} 的有效值",
+}
+
+
+@cache
+def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
+    """The texts with something in them, those with most words of their own first."""
+    varying = sorted((one for one in TEXTS if "{}" in one), key=len, reverse=True)
+    return tuple(
+        (re.compile("(.+?)".join(map(re.escape, one.split("{}"))), re.DOTALL), TEXTS[one])
+        for one in varying
+    )
+
+
+def translated(text: str) -> str:
+    """A message in Chinese, and what it quotes; as it is where that is not known."""
+    if text in TEXTS:
+        return TEXTS[text]
+    for pattern, chinese in _patterns():
+        found = pattern.fullmatch(text)
+        if found is not None:
+            return chinese.format(*map(translated, found.groups()))
+    return text

@@ -1,0 +1,96 @@
+"""An operator is spoken to in Chinese, in what refuses too, and told the next step."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from exchange.errors import ExchangeError
+from exchange_server.chinese import TEXTS, translated
+
+ROOT = Path(__file__).parents[2]
+VERBS = (
+    "access",
+    "audit",
+    "conflicts",
+    "consent",
+    "deliveries",
+    "destruction",
+    "ledger",
+    "orders",
+    "organizations",
+    "rejection",
+    "retention",
+    "routing",
+    "trail",
+    "users",
+)
+"""Rooms of the exchange floor whose verbs are commands."""
+COMMANDS = sorted((ROOT / "exchange/exchange_server").glob("cli*.py"))
+OTHERS = [
+    ROOT / "exchange/exchange_server" / f"{name}.py"
+    for name in ("composition", "keys", "roles", "settings")
+]
+MODULES = [
+    *(ROOT / "exchange/exchange" / f"{verb}.py" for verb in VERBS),
+    *COMMANDS,
+    *OTHERS,
+    ROOT / "dicom/exchange_dicom/scu.py",
+]
+ERRORS = {error.__name__ for error in ExchangeError.__subclasses__()}
+
+
+def messages(module: Path) -> set[str]:
+    """What the module raises, with ``{}`` for what differs; what it only passes on is left out."""
+    found = set()
+    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+        match node:
+            case ast.Call(func=ast.Name(id=name), args=[ast.Constant(value=str(text)), *_]):
+                if name in ERRORS:
+                    found.add(text)
+            case ast.Call(func=ast.Name(id=name), args=[ast.JoinedStr(values=parts), *_]):
+                if name in ERRORS:
+                    found.add(
+                        "".join(
+                            str(part.value) if isinstance(part, ast.Constant) else "{}"
+                            for part in parts
+                        )
+                    )
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.stem)
+def test_every_message_of_a_command_has_its_chinese(module: Path) -> None:
+    assert sorted(messages(module) - TEXTS.keys()) == []
+
+
+def test_a_translation_says_as_much_as_the_english() -> None:
+    for english, chinese in TEXTS.items():
+        assert english.count("{}") == chinese.count("{}"), english
+        assert [word for word in chinese.split("`")[1::2] if word.startswith("exchange")] == [
+            word.replace("CODE", "代码").replace("ADDRESS", "地址").replace("PORT", "端口")
+            for word in english.split("`")[1::2]
+            if word.startswith("exchange")
+        ] or "`" not in english, english
+
+
+@pytest.mark.parametrize(
+    ("english", "chinese"),
+    [
+        ("no user has this name", "没有此用户"),
+        ("a study is kept 1 to 36500 days", "保存天数为 1 至 36500 天"),
+        (
+            "the study belongs to another patient: keep or discard it",
+            "该检查属于另一位患者；请选择 keep 或 discard",
+        ),
+        (
+            "Unanswered: WS@10.1.0.5:104 does not answer: Connection refused",
+            "无应答：WS@10.1.0.5:104 没有应答：Connection refused",
+        ),
+        ("something that nobody translated", "something that nobody translated"),
+    ],
+)
+def test_what_a_message_quotes_is_translated_too(english: str, chinese: str) -> None:
+    assert translated(english) == chinese
