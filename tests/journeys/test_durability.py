@@ -28,9 +28,11 @@ from real_parts import PostgreSQL, S3Address
 from roles import Role, drained, remote, small_exchange
 from running import DICOM_AS_STORED, RunningExchange, parts
 
-KILLS = 20
-WHOLE = {8, 16}
-"""The rounds in which everything runs, and everything is killed; in the others only the node."""
+KILLS = {1: 20, 2: 8}
+"""Rounds, by the number of node processes on the port."""
+
+WHOLE = 8
+"""Every so many rounds everything runs, and everything is killed; in the others only the node."""
 
 SENDERS = 3
 SERIES_LENGTH = 20
@@ -117,13 +119,42 @@ class Modality:
         self.stored.add(number)
 
 
+class Nodes:
+    """The node processes of an exchange, all on one port."""
+
+    def __init__(self, exchange: RunningExchange, count: int) -> None:
+        self._nodes = [Role(exchange, "node") for _ in range(count)]
+
+    def start(self) -> None:
+        for node in self._nodes:
+            node.start()
+
+    def lose_one(self) -> None:
+        """One of several is killed, and started again while the others receive."""
+        if len(self._nodes) > 1:
+            self._nodes[0].kill()
+            self._nodes[0].start()
+
+    def kill(self) -> None:
+        for node in self._nodes:
+            node.kill()
+
+
+@pytest.fixture(params=[1, 2], ids=["one node", "two nodes"])
+def nodes(request: pytest.FixtureRequest) -> int:
+    """How many processes listen on the port."""
+    return int(request.param)
+
+
 @pytest.fixture(params=["sqlite+filesystem", "postgresql+s3"])
-def exchange(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningExchange]:
-    settings = {"EXCHANGE_TOKEN_LIFETIME": "3600"}
+def exchange(
+    request: pytest.FixtureRequest, tmp_path: Path, nodes: int
+) -> Iterator[RunningExchange]:
+    settings = {"EXCHANGE_TOKEN_LIFETIME": "3600", "EXCHANGE_NODE_PROCESSES": str(nodes)}
     if request.param == "postgresql+s3":
         database: PostgreSQL = request.getfixturevalue("postgresql_server")
         s3: S3Address = request.getfixturevalue("s3_server")
-        settings |= remote(s3, "durability")
+        settings |= remote(s3, f"durability-{nodes}")
         settings["EXCHANGE_DATABASE_URL"] = database.create_database()
     made = small_exchange(tmp_path, settings)
     try:
@@ -132,26 +163,32 @@ def exchange(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Running
         made.kill()
 
 
-def test_j7_no_kill_loses_what_was_answered_with_success(exchange: RunningExchange) -> None:
+def test_j7_no_kill_loses_what_was_answered_with_success(
+    exchange: RunningExchange, nodes: int
+) -> None:
     seed = random.SystemRandom().randrange(1, 10**9)
     chance = random.Random(seed)
     print(f"seed {seed}")  # noqa: T201 - shown where it fails
-    node = Role(exchange, "node")
+    processes = Nodes(exchange, nodes)
+    kills = KILLS[nodes]
     with Modality(exchange.dimse_port, seed) as modality:
-        for number in range(1, KILLS + 1):
+        for number in range(1, kills + 1):
             spot = chance.sample(sorted(modality.stored), min(20, len(modality.stored)))
-            running = exchange if number in WHOLE else node
+            running = processes if number % WHOLE else exchange
             running.start()
             try:
                 modality.on()
                 time.sleep(chance.uniform(0, 0.6))
                 are_found(exchange, [modality.image(one)[0] for one in spot])
                 time.sleep(chance.uniform(0, 0.6))
+                if running is processes:
+                    processes.lose_one()
+                    time.sleep(chance.uniform(0, 0.6))
             finally:
                 modality.off()
                 running.kill()
-    assert len(modality.stored) > 5 * KILLS
-    assert modality.broken_off > KILLS
+    assert len(modality.stored) > 5 * kills
+    assert modality.broken_off > kills
 
     exchange.start()
     served: dict[str, str] = {}
