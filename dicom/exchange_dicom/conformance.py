@@ -293,6 +293,16 @@ def _web() -> Iterator[str]:
         "metadata, frames, bulk data and pictures. 410 for what was rejected or deleted."
     )
     yield ""
+    yield "### Instances"
+    yield ""
+    yield from _prose(
+        "As they are kept under `transfer-syntax=*`, else in Explicit VR Little Endian, to which "
+        "all uncompressed syntaxes are rewritten and those with a decoder are decompressed; what "
+        "remains is left out (206). In parts, one bare, or as application/zip with a file for "
+        "each instance, as kept. WADO-URI (section 9) at `/wado`: application/dicom and pictures; "
+        "anonymize and presentation states are refused."
+    )
+    yield ""
     yield "### Bulk data"
     yield ""
     yield from _prose(

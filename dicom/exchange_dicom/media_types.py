@@ -17,6 +17,7 @@ DICOM_JSON = "application/dicom+json"
 JSON = "application/json"
 MULTIPART = "multipart/related"
 OCTET_STREAM = "application/octet-stream"
+ZIP = "application/zip"
 
 _WORD = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # A lone asterisk is no media range, but Java's URLConnection sends it by default.

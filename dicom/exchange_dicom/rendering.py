@@ -84,8 +84,8 @@ class Window:
 class Viewport:
     """The box into which a picture is fitted, and the region of the image that it shows.
 
-    All in pixels (PS3.18 8.3.5.1.3). A region of None reaches to the edge; one of negative width or
-    height is flipped.
+    All in pixels (PS3.18 8.3.5.1.3), or the region in parts of the image's sides (9.4.1.2.5). A
+    region of None reaches to the edge; one of negative width or height is flipped.
     """
 
     width: int
@@ -94,6 +94,8 @@ class Viewport:
     top: float = 0
     region_width: float | None = None
     region_height: float | None = None
+    relative: bool = False
+    enlarging: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,13 +366,16 @@ def _fitted(picture: Image.Image, aspect: float, viewport: Viewport | None) -> I
             return picture
         taller, wider = max(1, aspect), max(1, 1 / aspect)
         return _resized(picture, (0, 0, width, height), (width * wider, height * taller))
-    left, top = viewport.left, viewport.top
-    wide = width - left if viewport.region_width is None else viewport.region_width
-    high = height - top if viewport.region_height is None else viewport.region_height
+    across, down = picture.size if viewport.relative else (1, 1)
+    left, top = viewport.left * across, viewport.top * down
+    wide = width - left if viewport.region_width is None else viewport.region_width * across
+    high = height - top if viewport.region_height is None else viewport.region_height * down
     right, bottom = min(width, left + abs(wide)), min(height, top + abs(high))
     if right - left < 1 or bottom - top < 1:
         raise CannotRender("the region lies outside the image")
     scale = min(viewport.width / (right - left), viewport.height / ((bottom - top) * aspect))
+    if not viewport.enlarging:
+        scale = min(1, scale)
     size = ((right - left) * scale, (bottom - top) * aspect * scale)
     fitted = _resized(picture, (left, top, right, bottom), size)
     if wide < 0:

@@ -58,7 +58,7 @@ def choose(transfer_syntax_uid: str, offered: Sequence[str]) -> str:
     """
     if transfer_syntax_uid in offered:
         return transfer_syntax_uid
-    if transfer_syntax_uid in NATIVE or _decodes(transfer_syntax_uid):
+    if transfer_syntax_uid in NATIVE or decodes(transfer_syntax_uid):
         for native in _WRITERS:
             if native in offered:
                 return native
@@ -179,7 +179,8 @@ def _decompressed(held: Held) -> Pieces:
 
 
 @cache
-def _decodes(transfer_syntax_uid: str) -> bool:
+def decodes(transfer_syntax_uid: str) -> bool:
+    """Whether there is a decoder for pixels that are compressed so."""
     from pydicom.pixels.decoders.base import get_decoder
 
     try:
@@ -195,4 +196,5 @@ __all__ = [
     "MalformedDataSet",
     "choose",
     "data_set_of",
+    "decodes",
 ]

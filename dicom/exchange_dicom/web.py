@@ -1,4 +1,5 @@
-"""DICOMweb, as PS3.18 defines it: Retrieve, Store and Search Transactions (sections 10.4 to 10.6).
+"""DICOMweb, as PS3.18 defines it: Retrieve, Store and Search Transactions (sections 10.4 to 10.6),
+and the URI service (section 9).
 
 A request is answered when the gate has closed behind it. Endpoints are plain functions, which run
 in the threads that all doors share; only the pulling of a request's body goes through the event
@@ -26,6 +27,7 @@ from exchange_dicom import (
     web_retrieve,
     web_search,
     web_store,
+    web_uri,
 )
 from exchange_dicom.media_types import MediaType
 from exchange_dicom.resources import Root, uid
@@ -147,10 +149,11 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
             identify(request),
             _root(request),
             Subject(study, series, instance, frames),
-            request.query_params,
+            web_rendered.presentation(request.query_params),
             accept=_accept(request),
             if_none_match=request.headers.get("if-none-match", ""),
             thumbnail=thumbnail,
+            unused=web_rendered.unused(request.query_params),
         )
 
     @router.get("/studies", name=_STUDIES)
@@ -270,6 +273,17 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
         request: Request, study: str, series: str, instance: str, listed: str
     ) -> Response:
         return render(request, study, series, instance, listed, thumbnail=True)
+
+    @router.get("/wado")
+    def retrieve_by_uri(request: Request) -> Response:
+        return web_uri.retrieve(
+            exchange,
+            identify(request),
+            _root(request),
+            request.query_params,
+            accept=",".join(request.headers.getlist("accept")),
+            if_none_match=request.headers.get("if-none-match", ""),
+        )
 
     @router.get("/studies/{rest:path}", include_in_schema=False)
     def unserved(request: Request, rest: str) -> Response:

@@ -20,7 +20,7 @@ from exchange.policy import Requester
 from exchange.retrieval import Held
 from exchange_dicom import data_set, kept, media_types, multipart, pixel_data, web_frames
 from exchange_dicom.data_set import PIXELS, Element
-from exchange_dicom.header import DEFLATED, EXPLICIT_VR_BIG_ENDIAN, MalformedDataSet
+from exchange_dicom.header import DEFLATED, MalformedDataSet
 from exchange_dicom.media_types import MULTIPART, OCTET_STREAM, MediaType, NotAcceptable
 from exchange_dicom.pixel_data import INFLATED_LIMIT, VIDEO
 from exchange_dicom.resources import Root
@@ -223,13 +223,12 @@ def _found(held: Held, path: str) -> _Value:
     if element.span is None:
         raise NotFound("the instance has no such bulk data")
     start, length = element.span
-    word = data_set.word(element.vr) if held.transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else 1
-    if word == 1:
+    if element.turned == 1:
         return _Value(OCTET_STREAM, (element.span,))
     if length > SWAPPED_LIMIT:
         raise TooLarge(f"a big endian value may have at most {SWAPPED_LIMIT} bytes")
     whole = memoryview(_whole(held, start, length))
-    return _Value(OCTET_STREAM, content=data_set.turned(whole, word))
+    return _Value(OCTET_STREAM, content=data_set.turned(whole, element.turned))
 
 
 def _whole(held: Held, start: int, length: int) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -54,8 +54,8 @@ REMEMBERED = 2000
 
 REMEMBERED_BYTES = 32 << 10
 
-_UNUSED = {"annotation", "iccprofile", "charset"}
 _USED = {"accept", "window", "viewport", "quality"}
+_KNOWN = {"annotation", "iccprofile", "charset"}
 _RENDERED_FORM = "rendered 1"
 """Changes when the same pictures are made in another way."""
 
@@ -87,22 +87,33 @@ def presentation(query: Mapping[str, str]) -> Presentation:
     )
 
 
+def unused(query: Iterable[str]) -> list[str]:
+    """The query parameters that take no part, by their names where the standard has them."""
+    return named_or_not(query, _USED, _KNOWN)
+
+
+def named_or_not(query: Iterable[str], used: Set[str], known: Set[str]) -> list[str]:
+    """What of `query` is not used, without repeating what nobody knows."""
+    ignored = sorted(set(query) - used)
+    return list(dict.fromkeys(one if one in known else "one that is not known" for one in ignored))
+
+
 def rendered(
     exchange: Exchange,
     requester: Requester,
     root: Root,
     subject: Subject,
-    query: Mapping[str, str],
+    wanted: Presentation,
     *,
     accept: Sequence[MediaType],
     if_none_match: str,
     thumbnail: bool = False,
+    unused: Sequence[str] = (),
 ) -> Response:
-    """The pictures of a resource, or its thumbnail.
+    """The pictures of a resource, or its thumbnail; `unused` parameters are announced.
 
     Raises NotFound, Gone, Refused, Invalid, TooLarge, NotAcceptable.
     """
-    wanted = presentation(query)
     if thumbnail and wanted.viewport is None:
         wanted = Presentation(wanted.window, THUMBNAIL, wanted.quality)
     listed = None if subject.frames is None else web_frames.numbers(subject.frames)
@@ -146,9 +157,8 @@ def rendered(
     else:
         one = _standing_for(held, listed) if several else _all(held, listed, each=False)[0]
         answer = Response(_single(one, wanted, media_type), headers=headers)
-    if ignored := sorted(query.keys() - _USED):
-        known = [name if name in _UNUSED else "one that is not known" for name in ignored]
-        answer.headers.append(*root.warning(f"parameters not used: {', '.join(known)}"))
+    if unused:
+        answer.headers.append(*root.warning(f"parameters not used: {', '.join(unused)}"))
     return answer
 
 

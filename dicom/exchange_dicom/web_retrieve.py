@@ -1,11 +1,12 @@
 """The Retrieve transaction of DICOMweb, WADO-RS (PS3.18 section 10.4): instances and metadata.
 
-Instances go out as they are kept. Explicit VR Little Endian is the default, and the only syntax
-without compression that may be used (8.7.3): instances kept with Implicit VR, or deflated, are
-written anew with Explicit VR. Compressed pixels are not decompressed, so whoever can read them says
-so with ``transfer-syntax=*``. Under that wildcard, and only there, instances that cannot be written
-anew, since their data set is broken, go out in the syntax they have; without it they are left out,
-which is found out before the first byte of the answer leaves.
+Explicit VR Little Endian is the default, and the only syntax without compression that may be used
+(8.7.3): instances kept in another such syntax are written anew, and compressed pixels decompressed.
+Who can read those says so with ``transfer-syntax=*``, and gets them as they are kept. Under that
+wildcard, and only there, instances that cannot be written anew, since their data set is broken, go
+out in the syntax they have; without it they are left out, which is found out before the first byte
+of the answer leaves. That a decoder fails is found out when its turn comes: of one instance that is
+in time, an answer with several breaks off.
 
 Metadata holds every attribute up to the Pixel Data, as the sender wrote it. Binary values over
 `data_set.BULK` bytes, any values over `VALUE_LIMIT`, and the pixels are named by the URI of their
@@ -24,12 +25,22 @@ from exchange import retrieval
 from exchange.access import Exchange
 from exchange.policy import Requester
 from exchange.retrieval import Held
-from exchange_dicom import data_set, kept, media_types, multipart
+from exchange_dicom import data_set, kept, media_types, multipart, transcoding
+from exchange_dicom.archive import archive
 from exchange_dicom.data_set import PIXELS, Element
-from exchange_dicom.header import INFLATE_LIMIT, MalformedDataSet
-from exchange_dicom.media_types import DICOM, DICOM_JSON, JSON, MULTIPART, MediaType, NotAcceptable
+from exchange_dicom.header import EXPLICIT_VR_BIG_ENDIAN, INFLATE_LIMIT, MalformedDataSet
+from exchange_dicom.media_types import (
+    DICOM,
+    DICOM_JSON,
+    JSON,
+    MULTIPART,
+    ZIP,
+    MediaType,
+    NotAcceptable,
+)
 from exchange_dicom.part10 import file_meta
 from exchange_dicom.resources import Root
+from exchange_dicom.transcoding import CannotTranscode
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from exchange_dicom.web_answers import CACHING, entity_tag, streamed, unchanged
 
@@ -40,8 +51,8 @@ VALUE_LIMIT = 1 << 20
 """Bytes of the longest value that is described."""
 
 _ANY = "*"
-_NEVER_SENT = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.2"})
-_REWRITTEN = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.1.99"})
+_NEVER_SENT = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN})
+_REWRITTEN = _NEVER_SENT | {"1.2.840.10008.1.2.1.99"}
 _METADATA_FORM = "metadata 2"
 """Changes when the same instances are described in another way."""
 
@@ -50,8 +61,14 @@ _METADATA_FORM = "metadata 2"
 class _Wanted:
     """How instances are wanted: in a multipart body or one bare, and in which syntaxes."""
 
-    in_parts: bool
+    how: str
+    """The media type of the answer."""
     transfer_syntaxes: frozenset[str]
+
+    @property
+    def whatever(self) -> bool:
+        """Whether any transfer syntax will do."""
+        return _ANY in self.transfer_syntaxes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +83,10 @@ class _Sent:
         return self.held.transfer_syntax_uid == self.transfer_syntax_uid
 
     @property
+    def path(self) -> str:
+        return f"{self.held.series_instance_uid}/{self.held.sop_instance_uid}"
+
+    @property
     def media_type(self) -> str:
         return f"{DICOM}; transfer-syntax={self.transfer_syntax_uid}"
 
@@ -78,7 +99,9 @@ class _Sent:
     def pieces(self) -> Iterator[bytes | memoryview]:
         if self.as_kept:
             return self.held.stream()
-        return _rewritten(self.held)
+        if self.held.transfer_syntax_uid in _REWRITTEN:
+            return _rewritten(self.held)
+        return _decompressed(self.held)
 
 
 def instances(
@@ -105,25 +128,36 @@ def instances(
         ]
         if not sent:
             raise _not_acceptable(held)
-    if _ANY not in wanted.transfer_syntaxes:
+    if not wanted.whatever:
         sent = [one for one in sent if one.as_kept or _can_be_rewritten(one.held)]
         if not sent:
             raise _not_acceptable(held)
-    elif not wanted.in_parts:
+    elif wanted.how == DICOM:
         sent = [one.or_as_kept() for one in sent]
-    if not wanted.in_parts:
-        return _stream(sent[0].pieces(), sent[0].media_type, _length(sent))
-    boundary = multipart.new_boundary()
-    kind = f'{MULTIPART}; type="{DICOM}"; boundary={boundary}'
-    # Under the wildcard each part says its own syntax, so each is decided when its turn comes.
-    final = map(_Sent.or_as_kept, sent) if _ANY in wanted.transfer_syntaxes else iter(sent)
-    response = _stream(_body(final, boundary), kind, _length(sent, boundary))
+    try:
+        response = _answer(sent, wanted, study)
+    except CannotTranscode as error:
+        raise _not_acceptable(held) from error
     if left_out := len(held) - len(sent):
         response.status_code = 206
         response.headers.append(
             *root.warning(f"{left_out} instances are left out: ask with transfer-syntax=*")
         )
     return response
+
+
+def _answer(sent: Sequence[_Sent], wanted: _Wanted, study: str) -> Response:
+    if wanted.how == DICOM:
+        return _stream(sent[0].pieces(), sent[0].media_type, _length(sent))
+    # Under the wildcard each part says its own syntax, so each is decided when its turn comes.
+    final = map(_Sent.or_as_kept, sent) if wanted.whatever else iter(sent)
+    if wanted.how == ZIP:
+        files = ((f"{one.path}.dcm", one.pieces()) for one in final)
+        named = f'attachment; filename="{study}.zip"'
+        return streamed(archive(files), {"Content-Type": ZIP, "Content-Disposition": named})
+    boundary = multipart.new_boundary()
+    kind = f'{MULTIPART}; type="{DICOM}"; boundary={boundary}'
+    return _stream(_body(final, boundary), kind, _length(sent, boundary))
 
 
 def metadata(
@@ -161,7 +195,7 @@ def describe(held: Held, root: Root) -> dict[str, object]:
 
 def _wanted(accept: Sequence[MediaType], *, single: bool) -> _Wanted:
     """Raises NotAcceptable."""
-    named: list[tuple[bool, frozenset[str]]] = []
+    named: list[tuple[str, frozenset[str]]] = []
     for one in accept:
         inner = media_types.parse(one.parameters.get("type", DICOM))
         # Some clients say the syntax within the type that they quote.
@@ -169,13 +203,15 @@ def _wanted(accept: Sequence[MediaType], *, single: bool) -> _Wanted:
         default = _ANY if "*" in (one.type, one.subtype) else EXPLICIT_VR_LITTLE_ENDIAN
         syntaxes = frozenset({parameters.get("transfer-syntax", default)})
         if one.covers(MULTIPART) and inner and inner[0].covers(DICOM):
-            named.append((True, syntaxes))
+            named.append((MULTIPART, syntaxes))
         elif single and one.covers(DICOM):
-            named.append((False, syntaxes))
+            named.append((DICOM, syntaxes))
+        elif one.name == ZIP:  # for people, who want what there is
+            named.append((ZIP, frozenset({parameters.get("transfer-syntax", _ANY)})))
     if not named:
-        raise NotAcceptable(f'instances can be had as {MULTIPART}; type="{DICOM}"')
-    in_parts = named[0][0]
-    return _Wanted(in_parts, frozenset().union(*(s for kind, s in named if kind is in_parts)))
+        raise NotAcceptable(f'instances can be had as {MULTIPART}; type="{DICOM}", or as {ZIP}')
+    how = named[0][0]
+    return _Wanted(how, frozenset().union(*(syntaxes for kind, syntaxes in named if kind == how)))
 
 
 def _syntax(held: Held, wanted: frozenset[str]) -> str | None:
@@ -185,7 +221,11 @@ def _syntax(held: Held, wanted: frozenset[str]) -> str | None:
         return kept
     if kept in _REWRITTEN and wanted & {_ANY, EXPLICIT_VR_LITTLE_ENDIAN}:
         return EXPLICIT_VR_LITTLE_ENDIAN
-    return kept if _ANY in wanted else None
+    if _ANY in wanted:
+        return kept
+    if EXPLICIT_VR_LITTLE_ENDIAN in wanted and transcoding.decodes(kept):
+        return EXPLICIT_VR_LITTLE_ENDIAN
+    return None
 
 
 def _not_acceptable(held: Sequence[Held]) -> NotAcceptable:
@@ -229,8 +269,19 @@ def _rewritten(held: Held) -> Iterator[bytes | memoryview]:
     yield from data_set.explicit(data_set.walk(read, held.transfer_syntax_uid), read)
 
 
+def _decompressed(held: Held) -> Iterator[bytes | memoryview]:
+    """The same of compressed pixels. Raises CannotTranscode before its first piece."""
+    pieces = transcoding.data_set_of(held, EXPLICIT_VR_LITTLE_ENDIAN)
+    first = next(pieces)
+    yield file_meta(held.sop_class_uid, held.sop_instance_uid, EXPLICIT_VR_LITTLE_ENDIAN)
+    yield first
+    yield from pieces
+
+
 def _can_be_rewritten(held: Held) -> bool:
     """Whether `_rewritten` will not raise MalformedDataSet. Raises Unavailable."""
+    if held.transfer_syntax_uid not in _REWRITTEN:
+        return True  # which only decoding tells
     try:
         data_set.check(kept.reading(held, REWRITE_LIMIT), held.transfer_syntax_uid)
     except MalformedDataSet:

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,11 +21,13 @@ from hypothesis import strategies as st
 from pydicom.charset import convert_encodings
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
 )
 from region import ADMINISTRATOR, CT_IMAGE_STORAGE, WORKER
 from sample_city.character_sets import put_escapes
@@ -580,28 +583,64 @@ def test_images_with_implicit_vr_or_deflated_are_sent_with_explicit_vr(
     assert door.get(path, Accept=implicit).status_code == 406
 
 
-def test_compressed_images_go_to_those_who_can_read_them(door: Door) -> None:
+def test_compressed_images_go_as_they_are_to_those_who_can_read_them(door: Door) -> None:
     compressed = Path(str(get_testdata_file("JPEG2000.dcm"))).read_bytes()
     assert door.send(compressed).status_code == 200
-    path = f"studies/{pydicom.dcmread(io.BytesIO(compressed)).StudyInstanceUID}"
+    original = pydicom.dcmread(io.BytesIO(compressed))
+    path = f"studies/{original.StudyInstanceUID}"
 
     in_parts_only = 'multipart/related; type="application/dicom"'
-    refused = door.get(path, Accept=in_parts_only)
-    assert refused.status_code == 406
-    assert "1.2.840.10008.1.2.4" in refused.json()["detail"]
     for accept in (f"{in_parts_only}; transfer-syntax=*", "*/*", "multipart/related; q=0.1, */*"):
         (sent,) = parts_of(door.get(path, Accept=accept))
         assert body_of(sent[1]) == body_of(compressed)
+    (plain,) = parts_of(door.get(path, Accept=in_parts_only))
+    assert plain[0]["content-type"] == f"application/dicom; transfer-syntax={EXPLICIT}"
+    image = pydicom.dcmread(io.BytesIO(plain[1]))
+    assert image.file_meta.TransferSyntaxUID == EXPLICIT
+    assert image.PixelData == original.pixel_array.tobytes()
+    assert image.SOPInstanceUID == original.SOPInstanceUID
+
+
+def undecodable(number: int, syntax: str) -> bytes:
+    """An image whose pixels nobody here can decompress."""
+    image = data_set(SOPInstanceUID=f"{SERIES}.{number}", PixelData=encapsulate([bytes(64)]))
+    image["PixelData"].VR = "OB"
+    image["PixelData"].is_undefined_length = True
+    return file(image, syntax)
 
 
 def test_of_a_mixed_study_the_acceptable_images_are_sent_and_the_rest_is_told(door: Door) -> None:
-    door.send(ct(1), file(data_set(SOPInstanceUID=f"{SERIES}.2"), str(ExplicitVRBigEndian)))
+    door.send(ct(1), undecodable(2, "1.2.840.10008.1.2.4.102"))
 
     partial = door.get(f"studies/{STUDY}", Accept='multipart/related; type="application/dicom"')
 
     assert partial.status_code == 206
     assert len(parts_of(partial)) == 1
     assert "1 instances are left out" in partial.headers["Warning"]
+
+
+def test_an_image_that_its_decoder_refuses_is_not_acceptable(door: Door) -> None:
+    door.send(undecodable(1, str(JPEG2000Lossless)))
+    path = f"studies/{STUDY}/series/{SERIES}/instances/{SERIES}.1"
+
+    for accept in ("application/dicom", 'multipart/related; type="application/dicom"'):
+        refused = door.get(path, Accept=accept)
+        assert refused.status_code == 406
+        assert str(JPEG2000Lossless) in refused.json()["detail"]
+    assert door.get(path).status_code == 200
+
+
+def test_big_endian_images_are_sent_little_endian(door: Door) -> None:
+    pixels = np.arange(50_000, dtype=">u2")
+    big = data_set(Rows=200, Columns=250, PixelData=pixels.tobytes())
+    big["PixelData"].VR = "OW"
+    door.send(file(big, str(ExplicitVRBigEndian)))
+
+    (sent,) = parts_of(door.get(f"studies/{STUDY}"))
+
+    image = pydicom.dcmread(io.BytesIO(sent[1]))
+    assert image.file_meta.TransferSyntaxUID == EXPLICIT
+    assert image.PixelData == pixels.astype("<u2").tobytes()
 
 
 def test_the_query_parameter_accept_goes_before_the_header(archive: Door) -> None:
