@@ -1,185 +1,38 @@
 """Objects in a file system: written aside, synced, then linked under their key (POSIX.1-2017).
 
-Life of an object: `staging/<store>/<name>` is written and its digest computed; `fdatasync`; a hard
-link `objects/<key>`, which unlike a rename never replaces what is there; `fsync` of the directory
-that now names it; the staging name is removed. A crash at any point leaves the object under its
-key, whole, or not at all; what remains in staging is cleared when a store is next opened there.
+Life of an object: it is staged and its digest computed (see `staging`); `fdatasync`; a hard link
+`objects/<key>`, which unlike a rename never replaces what is there; `fsync` of the directory that
+now names it. A crash at any point leaves the object under its key, whole, or not at all; what
+remains in staging is cleared when a store is next opened there.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
-import hashlib
 import os
-import secrets
-import shutil
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
 
 from exchange_storage.objects import (
     CHUNK,
-    Bytes,
     InvalidKey,
     ObjectDiffers,
     ObjectNotFound,
     ObjectStore,
-    ObjectStoreError,
-    Staged,
     Stored,
-    StoreFull,
     StoreUnavailable,
     checked_key,
     digest_of,
     span,
 )
+from exchange_storage.staging import Descriptor, StagedFile, StagingArea, answer_to
 
 OPEN_DIRECTORIES = 256
 """Directories kept open for writing: about the series that arrive at one time."""
-
-# EFBIG: the process may not write files that large (RLIMIT_FSIZE), or the file system has no more.
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
-
-def answer_to(error: OSError) -> ObjectStoreError:
-    """What a store says when the operating system says `error`; without paths or file names."""
-    reason = error.strerror or type(error).__name__
-    return StoreFull(reason) if error.errno in _NO_ROOM else StoreUnavailable(reason)
-
-
-class _Descriptor:
-    """An open file, closed when the last to use it lets go: threads share open directories."""
-
-    __slots__ = ("number",)
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def close(self) -> None:
-        number, self.number = self.number, -1
-        if number >= 0:
-            os.close(number)
-
-    __del__ = close
-
-
-class StagingArea:
-    """A directory of files on their way in, shared by processes; each opener has its own folder.
-
-    The folder's `lock` is held (flock) as long as its process lives, however it dies, so an
-    opener can tell what others left behind from what they are writing. `staging/lock` is held while
-    folders are made and cleared, so that none is cleared between its making and its locking.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        """Make `directory` and an own folder in it; clear the folders of the dead.
-
-        Raises StoreFull, StoreUnavailable.
-        """
-        self.path = directory / f"{os.getpid()}-{secrets.token_hex(4)}"
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            gate = _locked(directory / "lock")
-            for folder in [entry for entry in directory.iterdir() if entry.is_dir()]:
-                try:
-                    abandoned = _locked(folder / "lock", wait=False)
-                except (BlockingIOError, FileNotFoundError):
-                    continue  # its owner lives, or has just removed it
-                shutil.rmtree(folder, ignore_errors=True)
-                abandoned.close()
-            self.path.mkdir(mode=0o750)
-            self._lock = _locked(self.path / "lock")
-            self._folder = _Descriptor(os.open(self.path, os.O_RDONLY | os.O_DIRECTORY))
-            gate.close()
-        except OSError as error:
-            raise answer_to(error) from error
-
-    @property
-    def folder(self) -> int:
-        """The descriptor of the own folder."""
-        return self._folder.number
-
-    def close(self) -> None:
-        """Remove the own folder with all that was neither kept nor discarded."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        self._folder.close()
-        self._lock.close()
-
-
-def _locked(path: Path, *, wait: bool = True) -> _Descriptor:
-    """`path`, made where missing and locked until closed. Raises BlockingIOError unless `wait`."""
-    # Opened for writing because NFS grants an exclusive flock to nobody else.
-    lock = _Descriptor(os.open(path, os.O_RDWR | os.O_CREAT, 0o640))
-    fcntl.flock(lock.number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    return lock
-
-
-class StagedFile(Staged):
-    """An object being written to a staging area; the store that began it does the keeping."""
-
-    def __init__(self, area: StagingArea, keep: Callable[[StagedFile, str], Stored]) -> None:
-        self.name = secrets.token_hex(8)
-        self._area = area
-        self._keep = keep
-        self._size = 0
-        self._digest = hashlib.sha256()
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
-        try:
-            self._file = _Descriptor(os.open(self.name, flags, 0o640, dir_fd=area.folder))
-        except OSError as error:
-            raise answer_to(error) from error
-
-    @property
-    def number(self) -> int:
-        """The descriptor of the open file. Raises ValueError once it was kept or discarded."""
-        if self._file.number < 0:
-            raise ValueError("this staged object was kept or discarded")
-        return self._file.number
-
-    @property
-    def size(self) -> int:
-        return self._size
-
-    @property
-    def digest(self) -> str:
-        return self._digest.hexdigest()
-
-    def write(self, piece: Bytes) -> None:
-        number = self.number
-        rest = memoryview(piece).cast("B")
-        self._digest.update(rest)
-        self._size += len(rest)
-        try:
-            while rest:
-                rest = rest[os.write(number, rest) :]
-        except OSError as error:
-            self.discard()
-            raise answer_to(error) from error
-
-    def reader(self) -> BinaryIO:
-        # By way of the descriptor: the position is the reader's own, and a spent file says so.
-        return Path(f"/proc/self/fd/{self.number}").open("rb")
-
-    def keep(self, key: str) -> Stored:
-        try:
-            stored = self._keep(self, checked_key(key))
-        except (StoreFull, StoreUnavailable):
-            # After a failed sync the kernel forgets which pages were lost: never sync it again.
-            self.discard()
-            raise
-        self.discard()
-        return stored
-
-    def discard(self) -> None:
-        if self._file.number >= 0:
-            self._file.close()
-            with suppress(OSError):  # a later opener clears what cannot be removed now
-                os.unlink(self.name, dir_fd=self._area.folder)
 
 
 class FilesystemStore(ObjectStore):
@@ -193,11 +46,11 @@ class FilesystemStore(ObjectStore):
         """
         self._objects = root / "objects"
         self._durable = durable
-        self._directories: dict[str, _Descriptor] = {}
+        self._directories: dict[str, Descriptor] = {}
         self._opening = threading.Lock()
         with _answering():
             self._make(self._objects)
-            self._top = _Descriptor(os.open(self._objects, os.O_RDONLY | os.O_DIRECTORY))
+            self._top = Descriptor(os.open(self._objects, os.O_RDONLY | os.O_DIRECTORY))
         self._staging = StagingArea(root / "staging")
 
     def stage(self) -> StagedFile:
@@ -247,7 +100,7 @@ class FilesystemStore(ObjectStore):
         with _answering(key):
             # Not from the cache: what is opened here need not be durable to be emptied.
             flags = os.O_RDONLY | os.O_DIRECTORY
-            directory = _Descriptor(os.open(f"{self._objects}/{folder}", flags))
+            directory = Descriptor(os.open(f"{self._objects}/{folder}", flags))
             os.unlink(name, dir_fd=directory.number)
             self._sync(directory)
         while folder:  # a folder that another process fills again just now is not empty, and stays
@@ -277,7 +130,9 @@ class FilesystemStore(ObjectStore):
         folder, _, name = key.rpartition("/")
         try:
             if self._durable:
-                os.fdatasync(staged.number)
+                staged.sync()
+            else:
+                staged.flush()
             for _ in range(100):
                 try:
                     directory = self._directory(folder)
@@ -293,14 +148,13 @@ class FilesystemStore(ObjectStore):
             raise answer_to(error) from error
         raise StoreUnavailable("the directory of the object cannot be made to stay")
 
-    def _link(self, staged: StagedFile, directory: _Descriptor, name: str) -> os.stat_result:
+    def _link(self, staged: StagedFile, directory: Descriptor, name: str) -> os.stat_result:
         """Name the staged file, or find the same bytes under that name already."""
-        area = self._staging.folder
         try:
-            os.link(staged.name, name, src_dir_fd=area, dst_dir_fd=directory.number)
+            staged.link(directory, name)
             return os.fstat(staged.number)
         except FileExistsError:
-            there = _Descriptor(os.open(name, os.O_RDONLY, dir_fd=directory.number))
+            there = Descriptor(os.open(name, os.O_RDONLY, dir_fd=directory.number))
         found = os.fstat(there.number)
         if not stat.S_ISREG(found.st_mode):
             raise InvalidKey("the key is a folder of other objects")
@@ -309,7 +163,7 @@ class FilesystemStore(ObjectStore):
             raise ObjectDiffers(name)
         return found
 
-    def _directory(self, folder: str) -> _Descriptor:
+    def _directory(self, folder: str) -> Descriptor:
         """The open directory of `folder`, made where missing and durable as far as to the root.
 
         Its parent is synced also when the directory was there already, since another process may
@@ -327,7 +181,7 @@ class FilesystemStore(ObjectStore):
         with suppress(FileExistsError):
             os.mkdir(name, 0o750, dir_fd=parent.number)
         flags = os.O_RDONLY | os.O_DIRECTORY
-        directory = _Descriptor(os.open(name, flags, dir_fd=parent.number))
+        directory = Descriptor(os.open(name, flags, dir_fd=parent.number))
         self._sync(parent)
         with self._opening:
             if len(self._directories) >= OPEN_DIRECTORIES:
@@ -346,16 +200,16 @@ class FilesystemStore(ObjectStore):
         if not directory.exists():
             self._make(directory.parent)
             directory.mkdir(mode=0o750, exist_ok=True)
-            self._sync(_Descriptor(os.open(directory.parent, os.O_RDONLY)))
+            self._sync(Descriptor(os.open(directory.parent, os.O_RDONLY)))
 
-    def _sync(self, directory: _Descriptor) -> None:
+    def _sync(self, directory: Descriptor) -> None:
         if self._durable:
             os.fsync(directory.number)
 
-    def _open(self, key: str) -> tuple[_Descriptor, int]:
+    def _open(self, key: str) -> tuple[Descriptor, int]:
         """The open object and its size in bytes. Raises ObjectNotFound, StoreUnavailable."""
         with _answering(key):
-            file = _Descriptor(os.open(f"{self._objects}/{checked_key(key)}", os.O_RDONLY))
+            file = Descriptor(os.open(f"{self._objects}/{checked_key(key)}", os.O_RDONLY))
             found = os.fstat(file.number)
         if not stat.S_ISREG(found.st_mode):
             raise ObjectNotFound(key)
@@ -395,7 +249,7 @@ def _stored(key: str, found: os.stat_result) -> Stored:
     return Stored(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
 
 
-def _pieces(file: _Descriptor, start: int, end: int) -> Iterator[bytes]:
+def _pieces(file: Descriptor, start: int, end: int) -> Iterator[bytes]:
     """The bytes of `file` from `start` to `end`. Raises StoreUnavailable; closes the file."""
     try:
         while start < end:

@@ -20,7 +20,6 @@ import urllib3
 from minio.datatypes import Object
 from minio.error import MinioException, S3Error
 
-from exchange_storage.filesystem import StagedFile, StagingArea
 from exchange_storage.objects import (
     CHUNK,
     ObjectDiffers,
@@ -34,6 +33,7 @@ from exchange_storage.objects import (
     checked_key,
     span,
 )
+from exchange_storage.staging import StagedFile, StagingArea
 
 PART_SIZE = 16 << 20
 """Bytes sent in one request; an upload keeps about two parts in memory. S3 wants 5 MiB or more."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-from exchange_storage.filesystem import FilesystemStore, StagedFile
+from exchange_storage.filesystem import FilesystemStore
 from exchange_storage.objects import (
     ObjectDiffers,
     ObjectNotFound,
@@ -29,6 +29,7 @@ from exchange_storage.objects import (
     StoreFull,
     StoreUnavailable,
 )
+from exchange_storage.staging import StagedFile
 
 _T = TypeVar("_T")
 
