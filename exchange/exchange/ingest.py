@@ -12,7 +12,7 @@ names, never a row without its object. Every reception is one of four cases, see
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -80,6 +80,17 @@ _STUDY = Prepared(
     .join(Patient, Patient.id == Study.patient_id)
     .where(Study.study_instance_uid == bindparam("uid"))
 )
+_PATIENT = Prepared(
+    select(
+        Patient.id.label("patient_row"),
+        *(a.column for a in ATTRIBUTES.values() if a.level is Level.PATIENT),
+    ).where(
+        Patient.organization_id == bindparam("organization"),
+        Patient.patient_id == bindparam("number"),
+        # As the partial index says it, so that it is used.
+        Patient.patient_id != "",
+    )
+)
 _IDENTIFIERS = Prepared(
     select(PatientIdentifier.system, PatientIdentifier.value).where(
         PatientIdentifier.patient_id == bindparam("patient")
@@ -98,6 +109,9 @@ def _insert(record: type[Record], *keys: str) -> Prepared:
 _ADD_INSTANCE = _insert(Instance, "id")
 _ADD_SERIES = _insert(Series, "id")
 _ADD_STUDY = _insert(Study, "id")
+_ADD_PATIENT = _insert(Patient, "id")
+_ADD_NAME = _insert(PatientName)
+_ADD_IDENTIFIER = _insert(PatientIdentifier)
 _ADD_CHANGE = _insert(Change)
 _TOUCH_STUDY = Prepared(
     update(Study)
@@ -343,30 +357,32 @@ def _patient(
     now: datetime,
 ) -> int:
     """The patient record with the hospital's `number`: found and completed, or made."""
-    known = (
-        session.execute(
-            select(Patient).where(
-                Patient.organization_id == organization,
-                Patient.patient_id == number,
-            )
-        ).scalar_one_or_none()
-        if number
-        else None
+    connection = session.connection()
+    given = {"organization": organization, "number": number}
+    known = _PATIENT.first(connection, given) if number else None
+    if known is not None:
+        if _tells_more(session, known, received):
+            record = session.get_one(Patient, known.patient_row)
+            _complete(access, session, record, received, now)
+        row: int = known.patient_row
+        return row
+    told = _columns(Level.PATIENT, received.attributes)
+    row = _ADD_PATIENT.number(
+        connection,
+        {
+            "organization_id": organization,
+            "created": now,
+            "changed": now,
+            "person_id": None,
+            **told,
+        },
     )
-    if known is None:
-        known = Patient(
-            organization_id=organization,
-            created=now,
-            changed=now,
-            **_columns(Level.PATIENT, received.attributes),
-        )
-        session.add(known)
-        session.flush()
-        _name_keys(session, known)
-        _complete(access, session, known, received, now, new=True)
-    else:
-        _complete(access, session, known, received, now)
-    return known.id
+    if keys := _name_keys(told["name"]):
+        _ADD_NAME.run_many(connection, [_name_row(row, *key) for key in sorted(keys)])
+    if identifiers := _identifiers(received):
+        _add_identifiers(session, row, sorted(identifiers)[:MAX_IDENTIFIERS])
+        _identify(access, session, session.get_one(Patient, row), now)
+    return row
 
 
 def _tells_more(session: Session, known: Any, received: Received) -> bool:
@@ -378,38 +394,39 @@ def _tells_more(session: Session, known: Any, received: Received) -> bool:
 
 
 def _complete(
-    access: Access,
-    session: Session,
-    patient: Patient,
-    received: Received,
-    now: datetime,
-    *,
-    new: bool = False,
+    access: Access, session: Session, patient: Patient, received: Received, now: datetime
 ) -> None:
     """Add what the record lacks. What is known of a patient is completed, never replaced."""
     told = _columns(Level.PATIENT, received.attributes)
     missing = {k: v for k, v in told.items() if v and not getattr(patient, k)}
     for column, value in missing.items():
         setattr(patient, column, value)
-    if missing:
-        _name_keys(session, patient)
+    if "name" in missing:
+        rows = select(PatientName.kind, PatientName.key).where(PatientName.patient_id == patient.id)
+        present = {(kind, key) for kind, key in session.execute(rows)}
+        fresh = [_name_row(patient.id, *key) for key in sorted(_name_keys(patient.name) - present)]
+        if fresh:
+            _ADD_NAME.run_many(session.connection(), fresh)
     identifiers = _new_identifiers(session, patient.id, received)
     if identifiers:
-        session.execute(
-            insert(PatientIdentifier),
-            [{"patient_id": patient.id, "system": s, "value": v} for s, v in identifiers],
-        )
-    if new or missing or identifiers:
+        _add_identifiers(session, patient.id, identifiers)
+    if missing or identifiers:
         patient.changed = now
         session.flush()
-        identity.link_by_card(access, session, patient)
-        jobs.ask(session, jobs.IDENTIFY, str(patient.id), now)
+        _identify(access, session, patient, now)
 
 
-def _name_keys(session: Session, patient: Patient) -> None:
-    found = names.keys(patient.name)
-    wanted = {
-        (kind, key[:255])
+def _identify(access: Access, session: Session, patient: Patient, now: datetime) -> None:
+    """Say to whom the record belongs, as far as it can be told now; the worker looks again."""
+    identity.link_by_card(access, session, patient)
+    jobs.ask(session, jobs.IDENTIFY, str(patient.id), now)
+
+
+def _name_keys(name: str) -> set[tuple[str, str]]:
+    """The search keys of a name, as (kind, key)."""
+    found = names.keys(name)
+    return {
+        (kind.value, key[:255])
         for kind, group in (
             (NameKind.FULL, found.full),
             (NameKind.FAMILY, found.family),
@@ -417,20 +434,29 @@ def _name_keys(session: Session, patient: Patient) -> None:
         )
         for key in group
     }
-    rows = select(PatientName.kind, PatientName.key).where(PatientName.patient_id == patient.id)
-    present = {(NameKind(kind), key) for kind, key in session.execute(rows)}
-    if fresh := wanted - present:
-        session.execute(
-            insert(PatientName),
-            [{"patient_id": patient.id, "kind": kind, "key": key} for kind, key in sorted(fresh)],
-        )
+
+
+def _name_row(patient: int, kind: str, key: str) -> dict[str, Any]:
+    return {"patient_id": patient, "kind": kind, "key": key}
+
+
+def _add_identifiers(
+    session: Session, patient: int, identifiers: Sequence[tuple[str, str]]
+) -> None:
+    rows = [{"patient_id": patient, "system": s, "value": v} for s, v in identifiers]
+    _ADD_IDENTIFIER.run_many(session.connection(), rows)
+
+
+def _identifiers(received: Received) -> set[tuple[str, str]]:
+    """The other numbers of the patient, as (system, value)."""
+    return {
+        (_clip(system), _clip(value)) for system, value in received.identifiers if value.strip()
+    }
 
 
 def _new_identifiers(session: Session, patient: int, received: Received) -> list[tuple[str, str]]:
     """The identifiers (system, value) that the patient does not have yet, as many as fit."""
-    wanted = {
-        (_clip(system), _clip(value)) for system, value in received.identifiers if value.strip()
-    }
+    wanted = _identifiers(received)
     if not wanted:
         return []
     present = set(map(tuple, _IDENTIFIERS.all(session.connection(), {"patient": patient})))
@@ -485,15 +511,27 @@ def _announce(
 
 def _columns(level: Level, attributes: Mapping[str, str]) -> dict[str, Any]:
     """The columns of the level's record, from the attributes that the instance came with."""
+    told = attributes.get
     return {
-        attribute.column.key: (
-            _number(attributes.get(keyword, ""))
-            if attribute.kind is Kind.NUMBER
-            else _clip(attributes.get(keyword, ""), 4096 if keyword == "PatientAddress" else 255)
+        column: _number(told(keyword, "")) if number else _clip(told(keyword, ""), length)
+        for column, keyword, number, length in _COLUMNS[level]
+    }
+
+
+_COLUMNS: Mapping[Level, tuple[tuple[str, str, bool, int], ...]] = {
+    level: tuple(
+        (
+            attribute.column.key,
+            keyword,
+            attribute.kind is Kind.NUMBER,
+            4096 if keyword == "PatientAddress" else 255,
         )
         for keyword, attribute in ATTRIBUTES.items()
         if attribute.level is level
-    }
+    )
+    for level in Level
+}
+"""Of the record of each level: column, keyword, whether it is a number, characters kept."""
 
 
 def _clip(text: str, length: int = 255) -> str:

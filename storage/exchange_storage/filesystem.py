@@ -129,13 +129,10 @@ class FilesystemStore(ObjectStore):
     def _keep(self, staged: StagedFile, key: str) -> Stored:
         folder, _, name = key.rpartition("/")
         try:
-            if self._durable:
-                staged.sync()
-            else:
-                staged.flush()
             for _ in range(100):
                 try:
                     directory = self._directory(folder)
+                    (staged.sync if self._durable else staged.flush)(directory.number)
                     found = self._link(staged, directory, name)
                 except FileNotFoundError:  # the folder was emptied and removed meanwhile
                     self._forget(folder)

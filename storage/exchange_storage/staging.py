@@ -45,8 +45,8 @@ DIRECT = 1 << 16
 ALIGNED = 4096
 """What direct I/O asks of the place and length of each write."""
 
-# EBADF aside: what open(2) answers where there are no files without a name.
-_NAMES_ONLY = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL})
+_NAMES_ONLY = frozenset({errno.EOPNOTSUPP, errno.EISDIR})
+"""What open(2) answers where there are no files without a name."""
 
 # EFBIG: the process may not write files that large (RLIMIT_FSIZE), or the file system has no more.
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -127,16 +127,16 @@ class StagingArea:
         if len(self._spare) < SPARE_BLOCKS:
             self._spare.append(block)
 
-    def open(self) -> tuple[Descriptor, str]:
+    def open(self, beside: int | None = None) -> tuple[Descriptor, str]:
         """A new file, and its name in the folder: "" where the file system needs none.
 
-        Raises OSError.
+        Then it lies in the directory `beside`, where that is known already: with its neighbours,
+        and not all new files in one group of the disk. Raises OSError.
         """
         if self._nameless:
+            at = self.folder if beside is None else beside
             try:
-                return Descriptor(
-                    os.open(".", os.O_RDWR | os.O_TMPFILE, 0o640, dir_fd=self.folder)
-                ), ""
+                return Descriptor(os.open(".", os.O_RDWR | os.O_TMPFILE, 0o640, dir_fd=at)), ""
             except OSError as error:
                 if error.errno not in _NAMES_ONLY:
                     raise
@@ -217,13 +217,16 @@ class StagedFile(Staged):
         self._check()
         return cast(BinaryIO, _Reader(self))
 
-    def sync(self) -> None:
-        """Bring all that was written to the disk. Raises OSError."""
-        self.flush()
+    def sync(self, beside: int | None = None) -> None:
+        """Bring all that was written to the disk; see `flush`. Raises OSError."""
+        self.flush(beside)
         os.fdatasync(self.number)
 
-    def flush(self) -> None:
-        """Bring what is still in memory to the file. Raises OSError."""
+    def flush(self, beside: int | None = None) -> None:
+        """Bring what is still in memory to the file, which is made in the directory `beside` if
+        there is none yet. Raises OSError."""
+        if self._file.number < 0:
+            self._open(beside)
         block, filled, number = self._block, self._filled, self.number
         if block is None or self._flushed == self._size:
             return
@@ -270,8 +273,9 @@ class StagedFile(Staged):
         if self._spent:
             raise ValueError("this staged object was kept or discarded")
 
-    def _open(self) -> None:
-        self._file, self._name = self._area.open()
+    def _open(self, beside: int | None = None) -> None:
+        self._check()
+        self._file, self._name = self._area.open(beside)
         if self._area.direct and self._size > DIRECT:
             self._direct = True
             try:

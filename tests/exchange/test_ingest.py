@@ -43,11 +43,11 @@ def kept(city: Region) -> list[str]:
 def test_an_instance_is_kept_indexed_audited_announced_and_followed_up(city: Region) -> None:
     before = rows(city, AuditRecord)
 
-    assert city.send("beicheng").outcome is Outcome.KEPT
+    assert city.send("beicheng", card=ID_CARD).outcome is Outcome.KEPT
 
     assert len(kept(city)) == 1
     assert [rows(city, record) for record in (Patient, Study, Series, Instance)] == [1, 1, 1, 1]
-    assert rows(city, AuditRecord) == before + 1
+    assert rows(city, AuditRecord) == before + 2  # received, and linked to a person
     assert rows(city, Change) == 1
     with city.exchange.database.reading() as session:
         assert set(session.scalars(select(Job.kind))) == {jobs.IDENTIFY, jobs.REFRESH}
