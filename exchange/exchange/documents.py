@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import delete, select, tuple_
+from sqlalchemy import bindparam, delete, insert, select, tuple_
 from sqlalchemy.orm import Session
 
 from exchange.access import Access
 from exchange.errors import Refused
 from exchange.policy import Role
+from exchange_storage.prepared import Prepared
 from exchange_storage.records import ResourceVersion
+
+_SAME = (
+    ResourceVersion.resource_type == bindparam("of_type"),
+    ResourceVersion.resource_id == bindparam("of_id"),
+)
+_HELD = Prepared(select(ResourceVersion.version).where(*_SAME, ResourceVersion.is_current))
+_REMOVE = Prepared(delete(ResourceVersion).where(*_SAME))
+_ADD = Prepared(
+    insert(ResourceVersion),
+    ["resource_type", "resource_id", "version", "is_current", "content", "recorded"],
+)
 
 
 def keep(
@@ -24,30 +36,24 @@ def keep(
         raise Refused("only the exchange itself keeps derived documents")
 
     def unit(session: Session) -> None:
-        same = (
-            ResourceVersion.resource_type == resource_type,
-            ResourceVersion.resource_id == resource_id,
-        )
-        held = session.scalars(
-            select(ResourceVersion).where(*same, ResourceVersion.is_current)
-        ).one_or_none()
-        if held is not None and held.version >= version:
-            if held.version == version:
-                held.content = content
+        connection = session.connection()
+        same = {"of_type": resource_type, "of_id": resource_id}
+        held = _HELD.first(connection, same)
+        if held is not None and held.version > version:
             return
         # Nothing derived is lost: it can be derived again, and its history is the instances'.
-        session.execute(delete(ResourceVersion).where(*same))
-        session.add(
-            ResourceVersion(
-                resource_type=resource_type,
-                resource_id=resource_id,
-                version=version,
-                is_current=True,
-                content=content,
-                recorded=access.now,
-            )
+        _REMOVE.run(connection, same)
+        _ADD.run(
+            connection,
+            {
+                "resource_type": resource_type,
+                "resource_id": resource_id,
+                "version": version,
+                "is_current": True,
+                "content": content,
+                "recorded": access.now,
+            },
         )
-        session.flush()
 
     access.write(unit)
 

@@ -16,6 +16,7 @@ from sqlalchemy import (
     SQLColumnExpression,
     String,
     and_,
+    bindparam,
     case,
     cast,
     delete,
@@ -99,6 +100,16 @@ _ASK = Prepared(
 )
 
 
+_REMOVE = Prepared(
+    delete(Job).where(Job.id == bindparam("number"), Job.asked == bindparam("as_asked"))
+)
+_FREE = Prepared(
+    update(Job)
+    .where(Job.id == bindparam("number"))
+    .values(leased_until=None, attempts=0, due=bindparam("again"))
+)
+
+
 def ask(session: Session, kind: str, subject: str, due: datetime) -> None:
     """Ask for work, in the transaction of `session`.
 
@@ -154,13 +165,16 @@ def renew(database: Database, claimed: Sequence[int]) -> None:
         )
 
 
-def finish(database: Database, claimed: Claim) -> None:
-    """The work is done: remove the job, or free it if somebody asked again meanwhile."""
-    mine = Job.id == claimed.id
+def finish(database: Database, done: Sequence[Claim]) -> None:
+    """The work is done: remove the jobs, or free those that somebody asked for again meanwhile."""
+    if not done:
+        return
     with database.writing() as session:
-        session.execute(delete(Job).where(mine, Job.asked == claimed.asked))
+        connection = session.connection()
         again = datetime.now(UTC) + timedelta(seconds=1)
-        session.execute(update(Job).where(mine).values(leased_until=None, attempts=0, due=again))
+        for one in done:
+            _REMOVE.run(connection, {"number": one.id, "as_asked": one.asked})
+            _FREE.run(connection, {"number": one.id, "again": again})
 
 
 def postpone(database: Database, claimed: Claim, seconds: float) -> None:

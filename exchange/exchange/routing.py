@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 
-from sqlalchemy import delete, exists, func, select
+from sqlalchemy import bindparam, delete, exists, func, select
 from sqlalchemy.orm import Session
 
 from exchange import jobs, organizations, priors
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound
 from exchange.policy import Action
+from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     ApplicationEntity,
     Delivered,
@@ -33,6 +34,19 @@ from exchange_storage.records import (
 
 VALUES = 32
 """Values of one condition."""
+
+_PLANNED = Prepared(
+    select(
+        Study.study_instance_uid,
+        Patient.organization_id,
+        Patient.person_id,
+        exists(
+            select(Route.id).where(Route.organization_id == Patient.organization_id, Route.active)
+        ).label("has_routes"),
+    )
+    .join(Patient, Patient.id == Study.patient_id)
+    .where(Study.id == bindparam("study"))
+)
 
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 _URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
@@ -176,19 +190,16 @@ def plan(access: Access, study: int) -> int:
     Raises Refused.
     """
     access.require(Action.FORWARD)
-    row = access.session.execute(
-        select(Study.study_instance_uid, Patient)
-        .join(Patient, Patient.id == Study.patient_id)
-        .where(Study.id == study)
-    ).one_or_none()
+    row = _PLANNED.first(access.session.connection(), {"study": study})
     if row is None:
         return 0
-    uid, patient = row
-    routes = access.session.scalars(
-        select(Route).where(Route.organization_id == patient.organization_id, Route.active)
-    ).all()
+    routes: Sequence[Route] = ()
+    if row.has_routes:
+        routes = access.session.scalars(
+            select(Route).where(Route.organization_id == row.organization_id, Route.active)
+        ).all()
     met = [route for route in routes if _meets(access.session, study, route)]
-    awaited = priors.awaiting(access.session, patient.person_id)
+    awaited = priors.awaiting(access.session, row.person_id)
     if not met and not awaited:
         return 0
 
@@ -198,11 +209,14 @@ def plan(access: Access, study: int) -> int:
         for route in met:
             delivery = session.scalars(
                 select(Delivery).where(
-                    Delivery.route_id == route.id, Delivery.study_instance_uid == uid
+                    Delivery.route_id == route.id,
+                    Delivery.study_instance_uid == row.study_instance_uid,
                 )
             ).one_or_none()
             if delivery is None:
-                delivery = Delivery(study_instance_uid=uid, asked=access.now, route_id=route.id)
+                delivery = Delivery(
+                    study_instance_uid=row.study_instance_uid, asked=access.now, route_id=route.id
+                )
                 session.add(delivery)
             delivery.delivered = None
             session.flush()

@@ -114,14 +114,18 @@ class Worker:
         with self._counting:
             self._taken.update(job.id for job in claimed)
         unnoted: Exception | None = None
-        for job in claimed:
-            try:
-                self._do(job)
-            except Exception as error:
-                unnoted = unnoted or error
-            finally:
-                with self._counting:
-                    self._taken.discard(job.id)
+        done: list[jobs.Claim] = []
+        try:
+            for job in claimed:
+                try:
+                    if self._do(job):
+                        done.append(job)
+                except Exception as error:
+                    unnoted = unnoted or error
+            jobs.finish(self._exchange.database, done)
+        finally:
+            with self._counting:
+                self._taken.difference_update(job.id for job in claimed)
         if unnoted is not None:
             raise unnoted
         return len(claimed)
@@ -144,7 +148,8 @@ class Worker:
         if drained.stopped_by is not None:
             observe(SPOOL_STUCK, reason=type(drained.stopped_by).__name__)
 
-    def _do(self, job: jobs.Claim) -> None:
+    def _do(self, job: jobs.Claim) -> bool:
+        """Whether it is done; what failed or goes on later is noted."""
         began = time.perf_counter()
         try:
             self._handlers[job.kind](self._exchange, job.subject)
@@ -157,8 +162,9 @@ class Worker:
             observe(JOB_FAILED, kind=job.kind, also=told)
             jobs.fail(self._exchange.database, job, place(error))
         else:
-            jobs.finish(self._exchange.database, job)
             observe(JOB, time.perf_counter() - began, kind=job.kind, outcome="done")
+            return True
+        return False
 
     def _ask_for_recurring(self) -> None:
         """When it is time; what waits already stays as it is, what was given up begins anew."""

@@ -135,7 +135,7 @@ def worked(served: Served) -> list[Exception]:
             raised.append(error)
             jobs.fail(database, job, type(error).__name__)
         else:
-            jobs.finish(database, job)
+            jobs.finish(database, [job])
     return raised
 
 

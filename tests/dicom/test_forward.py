@@ -109,7 +109,7 @@ def delivered(served: Served) -> list[Exception]:
             with exchange.database.writing() as session:
                 jobs.ask(session, jobs.FORWARD, job.subject, datetime.now(UTC))
         else:
-            jobs.finish(exchange.database, job)
+            jobs.finish(exchange.database, [job])
     return raised
 
 

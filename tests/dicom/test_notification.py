@@ -102,7 +102,7 @@ def worked(served: Served) -> list[str]:
             failed.append(str(error))
             jobs.fail(exchange.database, claimed, str(error))
         else:
-            jobs.finish(exchange.database, claimed)
+            jobs.finish(exchange.database, [claimed])
     return failed
 
 

@@ -51,7 +51,7 @@ def test_a_job_is_done_once(database: Database) -> None:
     (claimed,) = jobs.claim(database, KINDS)
     assert (claimed.kind, claimed.subject, claimed.attempts) == (jobs.REFRESH, "1", 0)
     assert jobs.claim(database, KINDS) == []  # while one has it nobody else does
-    jobs.finish(database, claimed)
+    jobs.finish(database, [claimed])
 
     assert jobs.claim(database, KINDS) == []
     with database.reading() as session:
@@ -85,12 +85,12 @@ def test_what_is_asked_for_while_it_is_being_done_is_done_again(database: Databa
     ask(database)
     (first,) = jobs.claim(database, KINDS)
     ask(database)
-    jobs.finish(database, first)
+    jobs.finish(database, [first])
 
     assert jobs.claim(database, KINDS) == []  # a moment later, lest one study keep a worker busy
     all_due(database)
     (again,) = jobs.claim(database, KINDS)
-    jobs.finish(database, again)
+    jobs.finish(database, [again])
 
     with database.reading() as session:
         assert session.scalars(select(Job)).all() == []
@@ -103,7 +103,7 @@ def test_a_job_of_a_worker_that_died_is_taken_over(database: Database) -> None:
         session.execute(update(Job).values(leased_until=datetime.now(UTC)))
 
     (taken_over,) = jobs.claim(database, KINDS)
-    jobs.finish(database, taken_over)
+    jobs.finish(database, [taken_over])
 
     assert jobs.claim(database, KINDS) == []
 
@@ -180,7 +180,7 @@ def test_finishing_and_failing_what_another_has_finished_harms_nothing(
     ask(database)
     (claimed,) = jobs.claim(database, KINDS)
     for _ in range(2):
-        jobs.finish(database, claimed)
+        jobs.finish(database, [claimed])
     jobs.fail(database, claimed, "too late")
 
     with database.reading() as session:
@@ -216,7 +216,7 @@ def test_work_asked_for_and_done_at_once_is_never_lost(database: Database) -> No
         while not stop.is_set():
             for claimed in jobs.claim(database, KINDS):
                 seen.append(claimed.asked)
-                jobs.finish(database, claimed)
+                jobs.finish(database, [claimed])
             all_due(database)
 
     worker = threading.Thread(target=work)
@@ -229,7 +229,7 @@ def test_work_asked_for_and_done_at_once_is_never_lost(database: Database) -> No
         worker.join()
 
     for claimed in jobs.claim(database, KINDS):
-        jobs.finish(database, claimed)
+        jobs.finish(database, [claimed])
         seen.append(claimed.asked)
     with database.reading() as session:
         assert session.scalars(select(Job)).all() == []

@@ -214,7 +214,7 @@ def fetched(city: Region) -> int:
     for job in claimed(city, jobs.PRIORS):
         with city.exchange.on_behalf_of(WORKER) as access:
             made += priors.fetch(access, int(job.subject), Choice())
-        jobs.finish(city.exchange.database, job)
+        jobs.finish(city.exchange.database, [job])
     return made
 
 
@@ -255,7 +255,7 @@ def test_a_prior_that_has_grown_is_sent_on(city: Region) -> None:
         assert parcel is not None
         keys = [held.key for one in parcel.selected for held in one.instances]
         deliveries.confirmed(access, int(job.subject), keys, complete=True)
-    jobs.finish(city.exchange.database, job)
+    jobs.finish(city.exchange.database, [job])
     planned(city)
     assert fetched(city) == 0
     city.send("beicheng", instance="1.4.2", body=b"more", card=ID_CARD)

@@ -88,19 +88,20 @@ def test_a_job_that_fails_is_tried_again_and_tells_no_patient_data(exchange: Exc
 def test_a_job_that_cannot_be_noted_does_not_hold_up_those_taken_with_it(
     exchange: Exchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish = jobs.finish
+    def forgetful(_: Database, __: jobs.Claim, ___: str) -> None:
+        raise Unavailable("the index does not answer; try again later")
 
-    def forgetful(database: Database, claimed: jobs.Claim) -> None:
-        if claimed.subject == "7":
-            raise Unavailable("the index does not answer; try again later")
-        finish(database, claimed)
+    def draw(_: Exchange, subject: str) -> None:
+        done.append(subject)
+        if subject == "7":
+            raise ValueError("no picture")
 
-    monkeypatch.setattr(jobs, "finish", forgetful)
+    monkeypatch.setattr(jobs, "fail", forgetful)
     done: list[str] = []
     for subject in ("7", "8", "9"):
         ask(exchange, "thumbnail", subject)
     with pytest.raises(Unavailable):
-        Worker(exchange, {"thumbnail": lambda _, subject: done.append(subject)}).run_once()
+        Worker(exchange, {"thumbnail": draw}).run_once()
     assert sorted(done) == ["7", "8", "9"]
     assert [job.subject for job in waiting(exchange)] == ["7"]
 
@@ -227,7 +228,7 @@ def test_work_that_takes_longer_than_a_lease_stays_with_who_does_it(exchange: Ex
         session.execute(update(Job).values(leased_until=datetime.now(UTC)))
     jobs.renew(exchange.database, [job.id])
     assert jobs.claim(exchange.database, [jobs.FORWARD]) == []
-    jobs.finish(exchange.database, job)
+    jobs.finish(exchange.database, [job])
     jobs.renew(exchange.database, [job.id])
     assert waiting(exchange) == []
 

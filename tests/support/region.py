@@ -136,7 +136,7 @@ class Region:
         for claimed in jobs.claim(self.exchange.database, [jobs.IDENTIFY], limit=1000):
             with self.exchange.on_behalf_of(WORKER) as access:
                 identity.identify(access, int(claimed.subject))
-            jobs.finish(self.exchange.database, claimed)
+            jobs.finish(self.exchange.database, [claimed])
 
 
 @contextmanager
