@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +47,44 @@ _POSTGRESQL = {
 }
 
 
+class _Turn:
+    """Whose turn it is to write to a SQLite file, among the threads of all processes.
+
+    SQLite waits for another writer by sleeping 1, 2, 5, 10 … ms, where a commit takes half of one.
+    This is a courtesy only: what keeps writers apart is SQLite's own lock.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._threads = threading.Lock()
+        self._file = os.open(f"{path}-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Hold the turn; after `BUSY_SECONDS` go on without, and let SQLite say what is wrong."""
+        deadline = time.monotonic() + BUSY_SECONDS
+        mine = self._threads.acquire(timeout=BUSY_SECONDS)
+        try:
+            pause = 0.0001
+            while mine and not self._take() and time.monotonic() < deadline:
+                time.sleep(pause)
+                pause = min(2 * pause, 0.001)
+            yield
+        finally:
+            if mine:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+                self._threads.release()
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def _take(self) -> bool:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
 class Database:
     """One index database, for many threads. `url` is SQLAlchemy's (``sqlite:///…``, or PostgreSQL).
 
@@ -53,7 +95,12 @@ class Database:
     def __init__(self, url: str, *, connections: int = 32) -> None:
         parsed = make_url(url)
         self.dialect = parsed.get_backend_name()
-        options: dict[str, Any] = {"pool_size": connections, "max_overflow": 0}
+        # The connection that was used last, since what it has read is still in its cache.
+        options: dict[str, Any] = {
+            "pool_size": connections,
+            "max_overflow": 0,
+            "pool_use_lifo": True,
+        }
         options["hide_parameters"] = True  # an error is logged: it must not show patient data
         if self.dialect == "sqlite":
             options["connect_args"] = {"timeout": BUSY_SECONDS, "check_same_thread": False}
@@ -73,6 +120,9 @@ class Database:
             )
             self._writer = self.engine.execution_options(isolation_level="READ COMMITTED")
         self._writer = self._writer.execution_options(exchange_writes=True)
+        self._turn: _Turn | None = None
+        if self.dialect == "sqlite" and parsed.database not in {None, "", ":memory:"}:
+            self._turn = _Turn(str(parsed.database))
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -89,7 +139,8 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[Session]:
         """A session whose transaction is committed at the end, or rolled back by an exception."""
-        with self._writer.connect() as connection, connection.begin():
+        turn = self._turn.taken() if self._turn else nullcontext()
+        with turn, self._writer.connect() as connection, connection.begin():
             session = _Writing(connection)
             try:
                 yield session
@@ -118,6 +169,8 @@ class Database:
     def close(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
+        if self._turn is not None:
+            self._turn.close()
 
 
 class _Reading(Session):

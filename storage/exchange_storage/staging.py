@@ -131,13 +131,16 @@ class StagingArea:
         """A new file, and its name in the folder: "" where the file system needs none.
 
         Then it lies in the directory `beside`, where that is known already: with its neighbours,
-        and not all new files in one group of the disk. Raises OSError.
+        and not all new files in one group of the disk. Raises OSError, FileNotFoundError where that
+        directory was removed.
         """
         if self._nameless:
             at = self.folder if beside is None else beside
             try:
                 return Descriptor(os.open(".", os.O_RDWR | os.O_TMPFILE, 0o640, dir_fd=at)), ""
             except OSError as error:
+                if os.fstat(at).st_nlink == 0:  # ext4 says EPERM of a directory that was removed
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
                 if error.errno not in _NAMES_ONLY:
                     raise
                 self._nameless = False
@@ -178,6 +181,8 @@ class StagedFile(Staged):
         """Bytes of the object before the block that is being filled."""
         self._flushed = -1
         """The size of the object when all of it was in the file."""
+        self._synced = -1
+        """The same of what is on the disk."""
         self._file = Descriptor(-1)
         self._name = ""
         self._direct = False
@@ -220,7 +225,9 @@ class StagedFile(Staged):
     def sync(self, beside: int | None = None) -> None:
         """Bring all that was written to the disk; see `flush`. Raises OSError."""
         self.flush(beside)
-        os.fdatasync(self.number)
+        if self._synced != self._size:
+            os.fdatasync(self.number)
+            self._synced = self._size
 
     def flush(self, beside: int | None = None) -> None:
         """Bring what is still in memory to the file, which is made in the directory `beside` if
