@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -121,6 +122,9 @@ _BELOW: Mapping[Level, tuple[type[Patient | Study | Series], InstrumentedAttribu
 }
 """Records that hold others, and how those point to them."""
 
+FEW_DAYS = timedelta(days=7)
+"""Within so many days it is quicker to look at each study than for everybody of a name."""
+
 _LONGEST = 4096
 """Characters of the longest text that a column keeps."""
 
@@ -210,7 +214,30 @@ def _stem(pattern: str) -> str:
 
 def form(criteria: Sequence[Criterion], values: list[Any]) -> Form:
     """The form of all of `criteria` together; their values are added to `values`."""
-    return ("all", tuple([_form(criterion, values) for criterion in criteria]))
+    parts: tuple[Any, ...] = tuple([_form(criterion, values) for criterion in criteria])
+    if any(_few_days(criterion) for criterion in criteria):
+        # A surname is that of thousands, whose studies are of all days: the day's come first.
+        parts = tuple([("named", *one[1:]) if _wide(one) else one for one in parts])
+    return ("all", parts)
+
+
+def _wide(form: Any) -> bool:
+    """Whether it is of a name that is not given whole."""
+    return form[0] == "name" and any(found[0] != "among" for found in form[2])
+
+
+def _few_days(criterion: Criterion) -> bool:
+    match criterion:
+        case Match("StudyDate", Values()):
+            return True
+        case Match("StudyDate", Range(str(low), str(high))):
+            try:
+                days = (datetime.strptime(one, "%Y%m%d").replace(tzinfo=UTC) for one in (high, low))
+                return next(days) - next(days) <= FEW_DAYS
+            except ValueError:
+                return False
+        case _:
+            return False
 
 
 def _form(criterion: Criterion, values: list[Any]) -> Form:
@@ -449,10 +476,15 @@ def _built(form: Any, binds: _Binds) -> ColumnElement[bool]:
                 )
             one = or_(false(), *each)
             return Patient.id.in_(select(PatientIdentifier.patient_id).where(one))
-        case ("name", of_kind, found, written):
+        case ("name" | "named" as name, of_kind, found, written):
             kind = PatientName.kind == next(binds) if of_kind else true()
             keys = or_(false(), *[_compare(PatientName.key, one, binds) for one in found])
-            named = Patient.id.in_(select(PatientName.patient_id).where(kind, keys))
+            rows = select(PatientName.patient_id).where(kind, keys)
+            named = (
+                Patient.id.in_(rows)
+                if name == "name"
+                else exists(rows.where(PatientName.patient_id == Patient.id).correlate(Patient))
+            )
             return and_(named, _written(next(binds))) if written else named
         case ("owned", compared):
             return _compare(Patient.organization_id, compared, binds)

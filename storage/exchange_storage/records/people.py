@@ -106,6 +106,8 @@ class Patient(Record):
             sqlite_where=text("patient_id <> ''"),
             postgresql_where=text("patient_id <> ''"),
         ),
+        # The asker's own number for a person is read from it, for every match.
+        Index(None, "person_id", "organization_id", "patient_id"),
     )
 
     id: Mapped[Key] = mapped_column(init=False)
@@ -124,9 +126,7 @@ class Patient(Record):
     mothers_birth_name: Mapped[Word]
     created: Mapped[datetime]
     changed: Mapped[datetime] = mapped_column(index=True)
-    person_id: Mapped[Identity | None] = mapped_column(
-        ForeignKey("person.id"), index=True, default=None
-    )
+    person_id: Mapped[Identity | None] = mapped_column(ForeignKey("person.id"), default=None)
     """The person whose record this is, once that is known."""
 
 
