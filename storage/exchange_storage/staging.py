@@ -67,6 +67,7 @@ class Descriptor:
         self.number = number
 
     def close(self) -> None:
+        """Close it; harmless when repeated."""
         number, self.number = self.number, -1
         if number >= 0:
             os.close(number)

@@ -82,7 +82,7 @@ def destroyed(served: Served) -> None:
         for _ in range(2):
             with served.city.exchange.on_behalf_of(WORKER) as access:
                 destruction.remove_objects(access, job.subject)
-        jobs.finish(served.city.exchange.database, job)
+        jobs.finish(served.city.exchange.database, [job])
 
 
 def test_every_kind_of_rejection_has_its_behaviour() -> None:

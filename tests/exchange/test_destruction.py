@@ -38,7 +38,7 @@ def removed(city: Region) -> None:
     for job in jobs.claim(city.exchange.database, [jobs.DESTROY]):
         with city.exchange.on_behalf_of(WORKER) as access:
             destruction.remove_objects(access, job.subject)
-        jobs.finish(city.exchange.database, job)
+        jobs.finish(city.exchange.database, [job])
 
 
 def objects(city: Region) -> list[str]:

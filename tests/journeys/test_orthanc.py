@@ -214,7 +214,7 @@ def test_orthanc_is_answered_for_what_it_has_sent(both: Neighbours, tmp_path: Pa
         exchange = both.served.city.exchange
         for job in jobs.claim(exchange.database, [jobs.COMMIT]):
             report(exchange, WORKER, int(job.subject), calling="EXCHANGE", tls=both.client_tls())
-            jobs.finish(exchange.database, job)
+            jobs.finish(exchange.database, [job])
         deadline = time.monotonic() + PATIENCE
         told: dict[str, Any] = {"Status": "Pending"}
         while told["Status"] == "Pending" and time.monotonic() < deadline:
