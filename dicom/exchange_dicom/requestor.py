@@ -257,11 +257,12 @@ def _open(address: Address) -> tuple[socket.socket, Peer]:
         raise Unreachable(f"{address} does not answer: {reason}") from error
     certificate: bytes | None = None
     try:
+        # Before the handshake: behind one that is refused there may be no peer any more.
+        host, port = connection.getpeername()[:2]
         if address.tls is not None:
             connection = address.tls.wrap_socket(connection, server_hostname=address.host)
             certificate = connection.getpeercert(binary_form=True)
             _check(address, certificate)
-        host, port = connection.getpeername()[:2]
     except (OSError, Unreachable) as error:
         connection.close()
         if isinstance(error, Unreachable):

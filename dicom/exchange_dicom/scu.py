@@ -7,13 +7,10 @@ or converted, and each transfer syntax gets a presentation context of its own.
 from __future__ import annotations
 
 import io
-import queue
 import ssl
-import threading
-import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -33,20 +30,12 @@ from pynetdicom.status import (
 )
 
 from exchange.errors import Invalid, Unavailable
-from exchange_dicom import attributes, contexts, dimse, part10, requestor, status
-from exchange_dicom.association import Association, Message
-from exchange_dicom.commitment import read_event
+from exchange_dicom import contexts, dimse, part10, requestor, status
+from exchange_dicom.association import Message
+from exchange_dicom.contexts import UNCOMPRESSED
 from exchange_dicom.dimse import Command, CommandField, SubOperations
-from exchange_dicom.listener import Acceptor
-from exchange_dicom.negotiation import (
-    Accepted,
-    Conduct,
-    Context,
-    Peer,
-    TransferSyntaxes,
-    select_contexts,
-)
-from exchange_dicom.pdu import CONTEXTS, AssociateRequest, RoleSelection, UpperLayerError
+from exchange_dicom.negotiation import Conduct, Context
+from exchange_dicom.pdu import CONTEXTS, RoleSelection, UpperLayerError
 from exchange_dicom.requestor import Address, Proposal, Requested
 from exchange_dicom.states import AssociationEnded, AssociationRejected
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
@@ -59,21 +48,6 @@ IDENTIFIER_LENGTH = 1 << 20
 
 PIECE = 1 << 18
 """Bytes read from a file at once."""
-
-REPORT_LENGTH = 8 << 20
-"""Bytes of the longest report on a commitment that is read."""
-
-Reference = tuple[str, str]
-"""SOP Class UID and SOP Instance UID."""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a node answers for, and what it does not, with its failure reasons."""
-
-    committed: tuple[Reference, ...]
-    failed: tuple[tuple[Reference, int], ...]
-
 
 RETURN_KEYS = {
     Level.PATIENT: ("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
@@ -126,6 +100,17 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a retrieval has come; at its end also what failed, and what the node said of it."""
+
+    counts: SubOperations
+    failed: tuple[str, ...] = ()
+    """SOP Instance UIDs, as far as the node lists them."""
+    answer: str = ""
+    """The final status in words, unless it is success."""
+
+
+@dataclass(frozen=True, slots=True)
 class Sent:
     """What the other node answered to one file."""
 
@@ -145,9 +130,9 @@ def files(paths: Iterable[Path]) -> Iterator[File | Path]:
 
 def echo(node: Node) -> None:
     """Verify that the node answers (C-ECHO). Raises Unavailable."""
-    with _associated(node, [Proposal(contexts.VERIFICATION, _UNCOMPRESSED)]) as association:
+    with associated(node, [Proposal(contexts.VERIFICATION, UNCOMPRESSED)]) as association:
         number = association.next_message_id()
-        context = _context(association, contexts.VERIFICATION)
+        context = context_of(association, contexts.VERIFICATION)
         association.send(
             context.context_id,
             dimse.request(CommandField.C_ECHO_RQ, number, contexts.VERIFICATION),
@@ -166,7 +151,7 @@ def send(node: Node, wanted: Sequence[File]) -> Iterator[Sent]:
         kinds = dict.fromkeys((one.sop_class, one.transfer_syntax) for one in batch)
         answered = 0
         try:
-            with _associated(
+            with associated(
                 node, [Proposal(sop_class, (syntax,)) for sop_class, syntax in kinds]
             ) as association:
                 for file in batch:
@@ -186,49 +171,45 @@ def find(node: Node, level: Level, keys: Sequence[tuple[str, str]]) -> Iterator[
     """
     asked = _identifier(level, (*((one, "") for one in RETURN_KEYS[level]), *keys))
     model = contexts.PATIENT_ROOT_FIND if level is Level.PATIENT else contexts.STUDY_ROOT_FIND
-    with _associated(node, [Proposal(model, _UNCOMPRESSED)]) as association:
+    with associated(node, [Proposal(model, UNCOMPRESSED)]) as association:
         for message in _asked(association, model, CommandField.C_FIND_RQ, asked):
             if message.command.status in PENDING:
                 if message.data is not None:
                     yield _data_set(message)
             elif message.command.status != status.SUCCESS:
-                raise Invalid(_words(message.command, QR_FIND_SERVICE_CLASS_STATUS))
+                raise Invalid(words(message.command, QR_FIND_SERVICE_CLASS_STATUS))
 
 
 def move(
     node: Node, level: Level, keys: Sequence[tuple[str, str]], destination: str
-) -> Iterator[SubOperations]:
-    """Have the node send what `keys` name to the AE `destination`: the counts as they change.
+) -> Iterator[Progress]:
+    """Have the node send what `keys` name to the AE `destination`: how far that has come.
 
-    The last ones are the final ones. Raises Invalid for what the node refuses, or could not send at
-    all; Unavailable.
+    The last one is the end. Raises Invalid for what the node refuses, or could not send at all;
+    Unavailable.
     """
     model = contexts.PATIENT_ROOT_MOVE if level is Level.PATIENT else contexts.STUDY_ROOT_MOVE
-    with _associated(node, [Proposal(model, _UNCOMPRESSED)]) as association:
+    with associated(node, [Proposal(model, UNCOMPRESSED)]) as association:
         for message in _asked(
             association, model, CommandField.C_MOVE_RQ, _identifier(level, keys), destination
         ):
-            yield _counts(message.command, QR_MOVE_SERVICE_CLASS_STATUS)
+            yield _progress(message, QR_MOVE_SERVICE_CLASS_STATUS)
 
 
 def get(
     node: Node, level: Level, keys: Sequence[tuple[str, str]], folder: Path
-) -> Iterator[SubOperations]:
+) -> Iterator[Progress]:
     """Fetch what `keys` name into Part 10 files below `folder`, named for their instances.
 
-    As `move`; what has arrived stays, whatever comes after it. The SOP classes are found out by a
-    C-FIND first, since each wants a context of its own.
+    As `move`; what has arrived stays, whatever comes after it.
     """
     model = contexts.PATIENT_ROOT_GET if level is Level.PATIENT else contexts.STUDY_ROOT_GET
     wanted = _identifier(level, keys)
-    classes = tuple(sorted(contexts.STORAGE - contexts.RETIRED))[: CONTEXTS - 1]
-    proposals = [
-        Proposal(model, _UNCOMPRESSED),
-        *(Proposal(one, (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)) for one in classes),
-    ]
+    classes = _classes(node, keys)
+    proposals = [Proposal(model, UNCOMPRESSED), *(Proposal(one, UNCOMPRESSED) for one in classes)]
     roles = [RoleSelection(one, scu=False, scp=True) for one in classes]
-    with _associated(node, proposals, roles) as association:
-        context = _context(association, model)
+    with associated(node, proposals, roles) as association:
+        context = context_of(association, model)
         number = association.next_message_id()
         command = dimse.request(CommandField.C_GET_RQ, number, model, data_set_present=True)
         explicit = context.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN
@@ -237,126 +218,44 @@ def get(
             if message.command.command_field is CommandField.C_STORE_RQ:
                 _keep(association, message, folder)
             else:
-                yield _counts(message.command, QR_GET_SERVICE_CLASS_STATUS)
+                yield _progress(message, QR_GET_SERVICE_CLASS_STATUS)
                 if message.command.status not in PENDING:
                     return
         raise Unavailable("the node released the association in the middle of the retrieval")
 
 
-def ask_commitment(
-    node: Node,
-    references: Sequence[Reference],
-    *,
-    listen: int | None,
-    seconds: float,
-    listening_tls: ssl.SSLContext | None = None,
-) -> Report:
-    """Ask the node to answer for instances (SOP Class and Instance UIDs), and wait for its report.
+def _classes(node: Node, keys: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """The SOP classes to propose for what comes: what the node says is in the studies, and others.
 
-    The report is taken on the association of the request, or on an own one at the port `listen`,
-    over `listening_tls` if given. Raises Invalid when the node refuses, Unavailable when no report
-    comes within `seconds`.
+    There are more storage SOP classes than an association has contexts, so the node is asked first;
+    one that does not know SOP Classes in Study is offered those that are met with.
     """
-    transaction = f"2.25.{uuid.uuid4().int}"
-    reports: queue.Queue[Report] = queue.Queue()
+    asked = [(keyword, value) for keyword, value in keys if keyword in _OF_A_STUDY]
+    told: dict[str, None] = {}
+    with suppress(Invalid, Unavailable):
+        for match in find(node, Level.STUDY, [*asked, ("SOPClassesInStudy", "")]):
+            found = match.get("SOPClassesInStudy") or []
+            told |= dict.fromkeys([found] if isinstance(found, str) else map(str, found))
+    others = sorted(contexts.STORAGE - contexts.RETIRED, key=lambda uid: (uid in _RARE, uid))
+    return tuple(dict.fromkeys((*told, *others)))[: CONTEXTS - 1]
 
-    def take(association: Association, message: Message) -> bool:
-        """Answer a report; whether it was one, and of our transaction."""
-        command = message.command
-        if command.command_field is not CommandField.N_EVENT_REPORT_RQ or message.data is None:
-            return False
-        told, committed, failed = read_event(
-            message.data.read(REPORT_LENGTH), message.context.transfer_syntax
+
+_OF_A_STUDY = frozenset({"PatientID", "IssuerOfPatientID", "StudyInstanceUID"})
+
+_RARE = frozenset(
+    uid
+    for uid in contexts.STORAGE
+    if uid.removeprefix("1.2.840.10008.5.1.4.").startswith(
+        (
+            *("1.1.200.", "1.1.201.", "34.", "38.", "39.", "43.", "44.", "45."),  # protocols
+            *("1.1.501.", "1.1.601."),  # security screening, eddy currents
+            *("1.1.481.1", "1.1.481.2"),  # second-generation radiotherapy
+            *("1.1.78.", "1.1.79.", "1.1.80.", "1.1.81.", "1.1.82."),  # measurements of eyes
+            *("1.1.9.5", "1.1.9.6", "1.1.9.7", "1.1.9.8", "1.1.90.", "1.1.91."),
         )
-        association.send(message.context.context_id, dimse.response(command, status.SUCCESS))
-        if told == transaction:
-            reports.put(Report(tuple(committed), tuple(failed)))
-        return told == transaction
-
-    def handle(association: Association) -> None:
-        if association.negotiate(_takes_reports):
-            for message in association.messages():
-                take(association, message)
-
-    acceptor = _reports_at(listen, handle, listening_tls) if listen is not None else None
-    thread = threading.Thread(target=acceptor.serve_forever) if acceptor is not None else None
-    if thread is not None:
-        thread.start()
-    try:
-        body: dict[str, attributes.Value] = {
-            "TransactionUID": transaction,
-            "ReferencedSOPSequence": [
-                {"ReferencedSOPClassUID": sop_class, "ReferencedSOPInstanceUID": instance}
-                for sop_class, instance in references
-            ],
-        }
-        with _associated(
-            node,
-            [Proposal(contexts.STORAGE_COMMITMENT_PUSH, _UNCOMPRESSED)],
-            conduct=Conduct(network_timeout=seconds),
-        ) as association:
-            context = _context(association, contexts.STORAGE_COMMITMENT_PUSH)
-            number = association.next_message_id()
-            command = dimse.request(
-                CommandField.N_ACTION_RQ,
-                number,
-                contexts.STORAGE_COMMITMENT_PUSH,
-                contexts.STORAGE_COMMITMENT_INSTANCE,
-                data_set_present=True,
-                action_type=1,
-            )
-            explicit = context.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN
-            association.send(
-                context.context_id, command, attributes.encode(body, explicit=explicit)
-            )
-            answer = association.next_response(number).command
-            if answer.status != status.SUCCESS:
-                raise Invalid(_words(answer, {}))
-            if acceptor is None:
-                while (message := association.next_message()) is not None:
-                    if take(association, message):
-                        break
-        return reports.get(timeout=seconds if acceptor is not None else 0.1)
-    except queue.Empty:
-        raise Unavailable("no report has come; the node may bring it later") from None
-    finally:
-        if acceptor is not None and thread is not None:
-            acceptor.stop(1.0)
-            thread.join()
-
-
-def _reports_at(
-    port: int, handle: Callable[[Association], None], tls: ssl.SSLContext | None
-) -> Acceptor:
-    """At `port` of every address of this machine. Raises Unavailable."""
-    try:
-        return Acceptor([("0.0.0.0", port), ("::", port)], handle, tls=tls)  # noqa: S104
-    except OSError:
-        pass  # a machine without IPv6
-    try:
-        return Acceptor([("0.0.0.0", port)], handle, tls=tls)  # noqa: S104
-    except OSError as error:
-        raise Unavailable(f"cannot listen on port {port}: {error.strerror}") from error
-
-
-def _takes_reports(request: AssociateRequest, _: Peer) -> Accepted:
-    """Reports come from an SCP that calls (PS3.4 J.3.3): the roles are as it proposes them."""
-
-    def served(abstract_syntax: str) -> TransferSyntaxes | None:
-        known = abstract_syntax == contexts.STORAGE_COMMITMENT_PUSH
-        return TransferSyntaxes(_UNCOMPRESSED) if known else None
-
-    return Accepted(
-        contexts=select_contexts(request.contexts, served),
-        roles=tuple(
-            role
-            for role in request.user.roles
-            if role.sop_class == contexts.STORAGE_COMMITMENT_PUSH
-        ),
     )
-
-
-_UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+)
+"""SOP classes that are offered last."""
 
 
 class _Lost(Unavailable):
@@ -393,29 +292,34 @@ def _batches(wanted: Sequence[File]) -> Iterator[list[File]]:
 
 
 @contextmanager
-def _associated(
+def associated(
     node: Node,
     proposals: Sequence[Proposal],
     roles: Sequence[RoleSelection] = (),
     conduct: Conduct | None = None,
 ) -> Iterator[Requested]:
+    """An association with the node, for the block. Raises Invalid, Unavailable in words."""
     address = Address(
         host=node.host, port=node.port, called=node.called, calling=node.calling, tls=node.tls
     )
+    # A node that does not like our way of speaking TLS, or not speaking it, often just leaves.
+    hint = "; it may not accept our certificate" if node.tls else "; it may want TLS"
     try:
         with requestor.connect(address, proposals, roles=roles, conduct=conduct) as association:
+            hint = ""
             yield association
     except ValueError as error:
         raise Invalid(str(error)) from error
     except AssociationRejected as error:
         raise Unavailable(f"the node rejected the association: {error}") from error
     except AssociationEnded as error:
-        raise _Lost(f"the association was lost: {error}") from error
+        raise _Lost(f"the association was lost: {error}{hint}") from error
     except UpperLayerError as error:
         raise Unavailable(str(error)) from error
 
 
-def _context(association: Requested, abstract_syntax: str) -> Context:
+def context_of(association: Requested, abstract_syntax: str) -> Context:
+    """The accepted context of an abstract syntax. Raises Unavailable when there is none."""
     context = association.context_for(abstract_syntax)
     if context is None:
         raise Unavailable(f"the node does not offer {UID(abstract_syntax).name}")
@@ -453,7 +357,7 @@ def _asked(
     destination: str = "",
 ) -> Iterator[Message]:
     """The responses to one question, up to the final one."""
-    context = _context(association, model)
+    context = context_of(association, model)
     number = association.next_message_id()
     command = dimse.request(
         field, number, model, data_set_present=True, move_destination=destination
@@ -474,12 +378,17 @@ def _data_set(message: Message) -> Dataset:
     return read_dataset(io.BytesIO(raw), is_implicit_VR=implicit, is_little_endian=True)
 
 
-def _counts(answer: Command, table: dict[int, tuple[str, str]]) -> SubOperations:
+def _progress(message: Message, table: dict[int, tuple[str, str]]) -> Progress:
+    """Raises Invalid where nothing was or will be done."""
+    answer = message.command
     counts = answer.sub_operations
-    done = answer.status in PENDING | {status.SUCCESS, status.SUB_OPERATIONS_FAILED}
-    if not done and not (counts.completed or counts.warning):
-        raise Invalid(_words(answer, table))
-    return counts
+    if answer.status in PENDING | {status.SUCCESS}:
+        return Progress(counts)
+    if answer.status != status.SUB_OPERATIONS_FAILED and not (counts.completed or counts.warning):
+        raise Invalid(words(answer, table))
+    failed = _data_set(message).get("FailedSOPInstanceUIDList") or []
+    listed = (failed,) if isinstance(failed, str) else tuple(map(str, failed))
+    return Progress(counts, listed, words(answer, table))
 
 
 def _store(association: Requested, file: File) -> Sent:
@@ -504,7 +413,7 @@ def _store(association: Requested, file: File) -> Sent:
         association.send(context.context_id, command, _pieces(opened))
     answer = association.next_response(number).command
     stored = answer.status == status.SUCCESS or answer.status in status.STORED_WITH_WARNING
-    return Sent(file, stored, _words(answer, STORAGE_SERVICE_CLASS_STATUS))
+    return Sent(file, stored, words(answer, STORAGE_SERVICE_CLASS_STATUS))
 
 
 def _pieces(file: BinaryIO) -> Iterator[bytes]:
@@ -532,7 +441,8 @@ def _keep(association: Requested, message: Message, folder: Path) -> None:
     association.send(message.context.context_id, dimse.response(command, code))
 
 
-def _words(answer: Command, table: dict[int, tuple[str, str]]) -> str:
+def words(answer: Command, table: dict[int, tuple[str, str]]) -> str:
+    """The status of a response, what it means, and what the other node said of it."""
     category, description = table.get(answer.status, ("Failure", ""))
     parts = (f"{answer.status:04X} {category}", description, answer.error_comment)
     return ": ".join(part for part in parts if part)

@@ -20,7 +20,7 @@ from exchange_server.words import say
 from exchange_storage.search import Level
 
 if TYPE_CHECKING:
-    from exchange_dicom.dimse import SubOperations
+    from exchange_dicom.scu import Progress
 
 network_commands = typer.Typer()
 
@@ -194,7 +194,7 @@ def commit(
     tls_key: _Key = None,
 ) -> None:
     from exchange.commitment import FAILURES
-    from exchange_dicom import scu
+    from exchange_dicom import scu, scu_commitment
 
     tls = _tls(tls_ca, tls_certificate, tls_key)
     target = scu.Node.parse(address, called=called, calling=calling, tls=tls)
@@ -203,7 +203,7 @@ def commit(
     ]
     if not wanted:
         raise Invalid("there is no DICOM file")
-    told = scu.ask_commitment(
+    told = scu_commitment.ask_commitment(
         target,
         wanted,
         listen=listen,
@@ -220,17 +220,24 @@ def commit(
         raise typer.Exit(1)
 
 
-def _follow(counts: "Iterable[SubOperations]") -> None:
+def _follow(progress: "Iterable[Progress]") -> None:
     last = None
-    with terminal.progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as progress:
-        task = progress.add_task("", total=None)
-        for last in counts:
-            done = last.completed + last.failed + last.warning
-            progress.update(task, completed=done, total=done + (last.remaining or 0))
-    done = last.completed + last.warning if last else 0
-    failed = last.failed if last else 0
+    with terminal.progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task("", total=None)
+        for last in progress:
+            counts = last.counts
+            done = counts.completed + counts.failed + counts.warning
+            bar.update(task, completed=done, total=done + (counts.remaining or 0))
+    if last is None:
+        return
+    for instance in last.failed:
+        typer.echo(f"{instance}\t{last.answer}")
+    if last.answer and not last.failed:
+        typer.echo(last.answer)
+    counts = last.counts
+    done, failed = counts.completed + counts.warning, counts.failed
     terminal.done(f"已完成 {done} 个，失败 {failed} 个", f"{done} done, {failed} failed")
-    if failed:
+    if failed or counts.remaining:
         raise typer.Exit(1)
 
 

@@ -20,7 +20,7 @@ from serving import Served, serving
 from exchange import commitment, jobs, organizations
 from exchange.errors import Unavailable
 from exchange.organizations import Entity
-from exchange_dicom import dimse, scu
+from exchange_dicom import dimse, scu, scu_commitment
 from exchange_dicom.commitment import report
 from exchange_dicom.contexts import STORAGE_COMMITMENT_INSTANCE as WELL_KNOWN
 from exchange_dicom.contexts import STORAGE_COMMITMENT_PUSH as PUSH
@@ -376,8 +376,8 @@ def test_our_own_command_asks_and_takes_the_report_either_way(served: Served) ->
     wanted_ones = [(CT, "1.4.1"), (CT, "9.9.9")]
     node = scu.Node(host="127.0.0.1", port=served.port, called="EXCHANGE", calling="BEICHENG")
 
-    told = scu.ask_commitment(node, wanted_ones, listen=None, seconds=30)
-    assert told == scu.Report(((CT, "1.4.1"),), (((CT, "9.9.9"), NO_SUCH_INSTANCE),))
+    told = scu_commitment.ask_commitment(node, wanted_ones, listen=None, seconds=30)
+    assert told == scu_commitment.Report(((CT, "1.4.1"),), (((CT, "9.9.9"), NO_SUCH_INSTANCE),))
 
     port = free_port()
     registered(served, "BEICHENG", port)
@@ -391,7 +391,7 @@ def test_our_own_command_asks_and_takes_the_report_either_way(served: Served) ->
     worker = threading.Thread(target=work)
     worker.start()
     try:
-        assert scu.ask_commitment(node, wanted_ones, listen=port, seconds=30) == told
+        assert scu_commitment.ask_commitment(node, wanted_ones, listen=port, seconds=30) == told
     finally:
         stop.set()
         worker.join()

@@ -95,9 +95,9 @@ def test_the_owner_gets_its_images_back_byte_for_byte(served: Served, tmp_path: 
     pacs = scu.Node(host="127.0.0.1", port=served.port, called="EXCHANGE", calling="BEICHENG")
     keys = [("StudyInstanceUID", STUDY)]
 
-    counts = list(scu.get(pacs, Level.STUDY, keys, tmp_path / "got"))
+    told = list(scu.get(pacs, Level.STUDY, keys, tmp_path / "got"))
 
-    assert counts[-1] == SubOperations(None, completed=1)
+    assert told[-1] == scu.Progress(SubOperations(None, completed=1))
     (got,) = (tmp_path / "got").iterdir()
     assert data_set(got.read_bytes()) == data_set(paths[0].read_bytes())
 

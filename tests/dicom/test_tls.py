@@ -182,8 +182,8 @@ def test_a_move_over_tls_goes_to_the_registered_certificate_and_to_no_other(
     )
     keys = [("StudyInstanceUID", STUDY)]
     with storescp(tmp_path / "ws", port, own, secured.authority.certificate):
-        (*_, counts) = scu.move(node, Level.STUDY, keys, "WS")
-        assert counts.completed == 1
+        (*_, end) = scu.move(node, Level.STUDY, keys, "WS")
+        assert end.counts.completed == 1
         with pytest.raises(Invalid, match="another certificate"):
             list(scu.move(node, Level.STUDY, keys, "OTHER"))
     assert len(list((tmp_path / "ws").iterdir())) == 1

@@ -60,9 +60,10 @@ def workstation(
     *syntaxes: str,
     sop_classes: Sequence[str] = (CTImageStorage, MRImageStorage),
     associations: int = 10,
+    port: int | None = None,
 ) -> Iterator[Workstation]:
     """A node that takes the classes in the syntaxes, over so many associations at a time."""
-    made = Workstation(port=free_port())
+    made = Workstation(port=port or free_port())
     entity = AE(title)
     entity.maximum_associations = associations
     for sop_class in sop_classes:
