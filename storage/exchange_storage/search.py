@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
+    Select,
     and_,
     bindparam,
     cast,
@@ -278,9 +279,17 @@ def _form(criterion: Criterion, values: list[Any]) -> Form:
             identifiers = [one for one in criteria if isinstance(one, Identifier)]
             others = [one for one in criteria if not isinstance(one, Identifier)]
             together = [_identifiers_form(identifiers, values)] if identifiers else []
-            return ("any", tuple(together + [_form(one, values) for one in others]))
+            return ("any", tuple(together + [_alternative(one, values) for one in others]))
         case AllOf(criteria):
             return form(criteria, values)
+
+
+def _alternative(criterion: Criterion, values: list[Any]) -> Form:
+    match criterion:
+        case Match("PatientID", matching) | Number(None, matching):
+            return ("numbered", _comparison(matching, Kind.TEXT, values))
+        case _:
+            return _form(criterion, values)
 
 
 def _comparison(matching: Matching, kind: Kind, values: list[Any]) -> Form:
@@ -444,7 +453,7 @@ def _built(form: Any, binds: _Binds) -> ColumnElement[bool]:
         case ("all", parts):
             return and_(true(), *[_built(part, binds) for part in parts])
         case ("any", parts):
-            return or_(false(), *[_built(part, binds) for part in parts])
+            return _any(parts, binds)
         case ("match", keyword, compared):
             return _compare(ATTRIBUTES[keyword].column, compared, binds)
         case ("between", date, time, has_low, has_high):
@@ -467,15 +476,8 @@ def _built(form: Any, binds: _Binds) -> ColumnElement[bool]:
             return _persons(known)
         case ("same person",):
             return _persons(_Alias.c.id == next(binds))
-        case ("identified", found):
-            each = []
-            for of_system, compared in found:
-                value = _compare(PatientIdentifier.value, compared, binds)
-                each.append(
-                    and_(value, PatientIdentifier.system == next(binds)) if of_system else value
-                )
-            one = or_(false(), *each)
-            return Patient.id.in_(select(PatientIdentifier.patient_id).where(one))
+        case ("identified", _):
+            return Patient.id.in_(_patients(form, binds))
         case ("name" | "named" as name, of_kind, found, written):
             kind = PatientName.kind == next(binds) if of_kind else true()
             keys = or_(false(), *[_compare(PatientName.key, one, binds) for one in found])
@@ -501,6 +503,37 @@ def _built(form: Any, binds: _Binds) -> ColumnElement[bool]:
         case ("never",):
             return false()
     raise TypeError("not a form of criteria")
+
+
+def _any(parts: Sequence[Any], binds: _Binds) -> ColumnElement[bool]:
+    """At least one of the parts; those that are looked up by an index in one sub-select, since
+    PostgreSQL would look into every patient for an OR of two."""
+    looked_up: list[Select[Any]] = []
+    found: list[ColumnElement[bool]] = []
+    for part in parts:
+        if part[0] in ("identified", "numbered"):
+            looked_up.append(_patients(part, binds))
+        else:
+            found.append(_built(part, binds))
+    if looked_up:
+        found.append(Patient.id.in_(union(*looked_up) if len(looked_up) > 1 else looked_up[0]))
+    return or_(false(), *found)
+
+
+def _patients(form: Any, binds: _Binds) -> Select[Any]:
+    """The rows of the patients who have an identifier, or a number in their own hospital."""
+    match form:
+        case ("numbered", compared):
+            return select(_Alias.c.id).where(_compare(_Alias.c.patient_id, compared, binds))
+        case ("identified", found):
+            each = []
+            for of_system, compared in found:
+                value = _compare(PatientIdentifier.value, compared, binds)
+                each.append(
+                    and_(value, PatientIdentifier.system == next(binds)) if of_system else value
+                )
+            return select(PatientIdentifier.patient_id).where(or_(false(), *each))
+    raise TypeError("not a form of what a patient is known by")
 
 
 def _compare(column: Any, form: Any, binds: _Binds) -> ColumnElement[bool]:

@@ -23,10 +23,15 @@ SR = "1.2.840.10008.5.1.4.1.1.88.11"
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
     """Studies of three hospitals, four of them BEICHENG's; nobody changes them."""
-    with serving(tmp_path_factory.mktemp("matching")) as made:
+    url = None
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgresql_server").create_schema()
+    with serving(tmp_path_factory.mktemp("matching"), database_url=url) as made:
         send = made.city.send
         chest: dict[str, Any] = {
             "AccessionNumber": "A1", "StudyDescription": "胸部平扫 Chest", "StudyID": "S-1",
