@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from region import ADMINISTRATOR, ID_CARD, Region, region
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
 from exchange import consent, query
 from exchange.errors import Invalid, NotFound, Refused, TooBroad
 from exchange.query import Answer, Number
 from exchange.summaries import Summary
 from exchange_storage import search
-from exchange_storage.records import AuditRecord
+from exchange_storage.records import AuditRecord, Patient
 from exchange_storage.search import (
     AnyOf,
     Criterion,
@@ -376,3 +377,44 @@ def test_pages_put_together_are_the_whole_answer_whoever_has_opted_out(
     assert sorted(whole, key=int) == [str(n) for n in range(12) if n not in withdrawn]
     assert whole == studies(ask(many, "dongshan"))
     assert all(len(answer.found) == size for answer in answers[:-1])
+
+
+def steps(city: Region, question: Sequence[Criterion]) -> int:
+    """What a question costs SQLite, in hundreds of its machine's instructions."""
+    counted = 0
+
+    def count() -> int:
+        nonlocal counted
+        counted += 1
+        return 0
+
+    with city.exchange.on_behalf_of(city.system("beicheng")) as access:
+        driver = access.session.connection().connection.driver_connection
+        assert driver is not None
+        driver.set_progress_handler(count, 100)
+        try:
+            assert query.find(access, Level.STUDY, question, limit=10).found
+        finally:
+            driver.set_progress_handler(None, 0)
+    return counted
+
+
+def test_a_question_costs_no_more_at_a_hospital_of_many_patients(tmp_path: Path) -> None:
+    with region(f"sqlite:///{tmp_path / 'index.sqlite'}") as city:
+        city.send("beicheng", patient="P1", study="1.2.1", instance="1.4.1")  # of no person
+        city.send("beicheng", patient="P2", study="1.2.2", instance="1.4.2", card=ID_CARD)
+        city.send("nanhu", patient="N7", study="1.2.3", instance="1.4.3", card=ID_CARD)
+        city.identify()
+        questions: list[list[Criterion]] = [
+            [Match("StudyDate", Values(("20261101",)))],
+            [search.Number(city.ids["beicheng"], Values(("P1",)))],
+            [search.Number(city.ids["beicheng"], Values(("P2",)))],
+        ]
+        before = [steps(city, question) for question in questions]
+        with city.exchange.database.writing() as session:
+            row = dict(session.execute(select(Patient.__table__).limit(1)).mappings().one())
+            crowd = [row | {"id": 1000 + n, "patient_id": f"A{n}"} for n in range(5000)]
+            session.execute(insert(Patient), crowd)
+            session.commit()
+        after = [steps(city, question) for question in questions]
+        assert all(many <= few + 2 for few, many in zip(before, after, strict=True))
