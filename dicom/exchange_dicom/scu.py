@@ -1,7 +1,7 @@
 """The service class user: echo, store, find, move and get, towards another node (PS3.4 A, B, C).
 
-For commands that a person gives. Instances are sent as they lie in their files: nothing is decoded
-or converted, and each transfer syntax gets a presentation context of its own.
+For commands that a person gives. Instances are sent as they lie in their files where the other node
+takes that, in a presentation context of its own, else without loss in what it takes.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
 
 from pydicom import Dataset, dcmread
 from pydicom.datadict import tag_for_keyword
@@ -30,14 +30,16 @@ from pynetdicom.status import (
 )
 
 from exchange.errors import Invalid, Unavailable
-from exchange_dicom import contexts, dimse, part10, requestor, status
+from exchange_dicom import contexts, dimse, part10, requestor, status, transcoding
 from exchange_dicom.association import Message
 from exchange_dicom.contexts import UNCOMPRESSED
 from exchange_dicom.dimse import Command, CommandField, SubOperations
+from exchange_dicom.header import DataSetError
 from exchange_dicom.negotiation import Conduct, Context
 from exchange_dicom.pdu import CONTEXTS, RoleSelection, UpperLayerError
 from exchange_dicom.requestor import Address, Proposal, Requested
 from exchange_dicom.states import AssociationEnded, AssociationRejected
+from exchange_dicom.transcoding import CannotTranscode
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from exchange_storage.search import Level
 
@@ -94,9 +96,18 @@ class File:
     path: Path
     sop_class: str
     instance: str
-    transfer_syntax: str
+    transfer_syntax_uid: str
     size: int
     """Bytes."""
+
+    def stream(self) -> Iterator[bytes]:
+        """The file in pieces. Raises OSError, at a piece."""
+        with self.path.open("rb") as opened:
+            yield from iter(lambda: opened.read(PIECE), b"")
+
+    def read(self) -> bytes:
+        """The file in one piece. Raises OSError."""
+        return self.path.read_bytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +158,10 @@ def send(node: Node, wanted: Sequence[File]) -> Iterator[Sent]:
 
     Raises Unavailable when the node cannot be reached or rejects us.
     """
-    for batch in _batches(wanted):
-        kinds = dict.fromkeys((one.sop_class, one.transfer_syntax) for one in batch)
+    for batch, proposals in _batches(wanted):
         answered = 0
         try:
-            with associated(
-                node, [Proposal(sop_class, (syntax,)) for sop_class, syntax in kinds]
-            ) as association:
+            with associated(node, proposals) as association:
                 for file in batch:
                     sent = _store(association, file)
                     answered += 1
@@ -277,18 +285,24 @@ def _file(path: Path) -> File | None:
         return None
 
 
-def _batches(wanted: Sequence[File]) -> Iterator[list[File]]:
+def _batches(wanted: Sequence[File]) -> Iterator[tuple[list[File], list[Proposal]]]:
+    """What fits into the contexts of one association each, and those contexts."""
     batch: list[File] = []
-    kinds: set[tuple[str, str]] = set()
+    proposals: dict[Proposal, None] = {}
     for one in wanted:
-        kind = (one.sop_class, one.transfer_syntax)
-        if kind not in kinds and len(kinds) == CONTEXTS:
-            yield batch
-            batch, kinds = [], set()
+        needed = dict.fromkeys(
+            (
+                Proposal(one.sop_class, (one.transfer_syntax_uid,)),
+                Proposal(one.sop_class, UNCOMPRESSED),  # the default one among them (PS3.5 10.1)
+            )
+        )
+        if len(proposals | needed) > CONTEXTS:
+            yield batch, list(proposals)
+            batch, proposals = [], {}
         batch.append(one)
-        kinds.add(kind)
+        proposals |= needed
     if batch:
-        yield batch
+        yield batch, list(proposals)
 
 
 @contextmanager
@@ -392,10 +406,20 @@ def _progress(message: Message, table: dict[int, tuple[str, str]]) -> Progress:
 
 
 def _store(association: Requested, file: File) -> Sent:
-    context = association.context_for(file.sop_class, file.transfer_syntax)
-    if context is None:
-        syntax = UID(file.transfer_syntax).name
-        return Sent(file, False, f"{UID(file.sop_class).name} in {syntax} is not accepted")
+    accepted = {
+        context.transfer_syntax: context.context_id
+        for context in association.contexts.values()
+        if context.abstract_syntax == file.sop_class
+    }
+    try:
+        syntax = transcoding.choose(file.transfer_syntax_uid, list(accepted))
+        pieces = transcoding.data_set_of(file, syntax)
+        first = next(pieces, b"")
+    except CannotTranscode as error:
+        own = f"{UID(file.sop_class).name} in {UID(file.transfer_syntax_uid).name}"
+        return Sent(file, False, f"{own} is not accepted" if accepted == {} else f"{own}: {error}")
+    except (OSError, DataSetError) as error:
+        return Sent(file, False, f"cannot be read: {getattr(error, 'strerror', '') or error}")
     number = association.next_message_id()
     command = dimse.request(
         CommandField.C_STORE_RQ,
@@ -405,19 +429,12 @@ def _store(association: Requested, file: File) -> Sent:
         data_set_present=True,
     )
     try:
-        opened = file.path.open("rb")
-    except OSError as error:
-        return Sent(file, False, f"cannot be read: {error.strerror}")
-    with opened:
-        opened.seek(part10.read_file_meta(opened).data_set_offset)
-        association.send(context.context_id, command, _pieces(opened))
+        association.send(accepted[syntax], command, chain((first,), pieces))
+    except (OSError, DataSetError) as error:  # half-way: the association has ended with it
+        raise _Lost(f"{file.path} cannot be read to its end") from error
     answer = association.next_response(number).command
     stored = answer.status == status.SUCCESS or answer.status in status.STORED_WITH_WARNING
     return Sent(file, stored, words(answer, STORAGE_SERVICE_CLASS_STATUS))
-
-
-def _pieces(file: BinaryIO) -> Iterator[bytes]:
-    return iter(lambda: file.read(PIECE), b"")
 
 
 def _keep(association: Requested, message: Message, folder: Path) -> None:

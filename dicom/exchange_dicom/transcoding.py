@@ -12,11 +12,11 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from typing import Protocol
 
 from pydicom import dcmread
 from pydicom.uid import UID
 
-from exchange.retrieval import Held
 from exchange_dicom import data_set, part10
 from exchange_dicom.coercion import Coercion, coerced
 from exchange_dicom.data_set import Inflated, Read
@@ -47,6 +47,20 @@ _WRITERS = {
 Pieces = Iterator[bytes | memoryview]
 
 
+class Lying(Protocol):
+    """An instance as it lies in a Part 10 file, ours or another."""
+
+    @property
+    def transfer_syntax_uid(self) -> str:
+        """The syntax of its data set."""
+
+    def stream(self) -> Iterator[bytes]:
+        """The file in pieces, of which the first holds all of the Part 10 header."""
+
+    def read(self) -> bytes:
+        """The file in one piece."""
+
+
 class CannotTranscode(Exception):
     """The instance cannot be had in any of the transfer syntaxes that were offered."""
 
@@ -65,7 +79,7 @@ def choose(transfer_syntax_uid: str, offered: Sequence[str]) -> str:
     raise CannotTranscode("no transfer syntax that the receiver takes can be made without loss")
 
 
-def data_set_of(held: Held, transfer_syntax_uid: str, coercion: Coercion | None = None) -> Pieces:
+def data_set_of(held: Lying, transfer_syntax_uid: str, coercion: Coercion | None = None) -> Pieces:
     """The data set of a kept instance, in pieces, in a syntax that `choose` has named.
 
     With `coercion` its patient's number is coerced. Raises CannotTranscode, DataSetError or
@@ -97,7 +111,7 @@ def _finished(plain: Pieces, written: str, wanted: str, coercion: Coercion | Non
     return _WRITERS[wanted](data_set.walk(read := _reading(pieces), written), read)
 
 
-def _stripped(held: Held) -> Pieces:
+def _stripped(held: Lying) -> Pieces:
     """The kept bytes behind the Part 10 header."""
     pieces = iter(held.stream())
     first = next(pieces, b"")
@@ -106,7 +120,7 @@ def _stripped(held: Held) -> Pieces:
     yield from pieces
 
 
-def _written(held: Held, transfer_syntax_uid: str) -> Pieces:
+def _written(held: Lying, transfer_syntax_uid: str) -> Pieces:
     """A native data set written anew."""
     kept = held.transfer_syntax_uid
     if kept in DEFLATED:
@@ -158,7 +172,7 @@ def _deflated(pieces: Pieces) -> Pieces:
     yield out + b"\0" * ((size + len(out)) % 2)
 
 
-def _decompressed(held: Held) -> Pieces:
+def _decompressed(held: Lying) -> Pieces:
     try:
         with warnings.catch_warnings(action="ignore"):  # of a sender's odd values, which stay
             found = dcmread(io.BytesIO(held.read()), force=True)

@@ -14,7 +14,7 @@ from certificates import Authority
 from images import ct
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 from real_parts import LOOPBACK, Part, free_port
 from retrieving import workstation
 
@@ -124,6 +124,28 @@ def test_everything_can_be_asked_of_dcmtks_archive(asked: Asked, tmp_path: Path)
     (tmp_path / "got").mkdir()
     assert "2 done, 0 failed" in asked("get", str(tmp_path / "got"), *KEY)
     assert {dcmread(path).SOPInstanceUID for path in (tmp_path / "got").iterdir()} == sent
+
+
+def test_files_go_as_they_are_or_without_loss_in_what_the_other_node_takes(
+    exchange: Command, tmp_path: Path
+) -> None:
+    names = ("MR_small_RLE", "MR_small_implicit", "MR_small_bigendian", "MR_small_jp2klossless")
+    paths = [str(get_testdata_file(f"{name}.dcm")) for name in names]
+    with workstation("WS", ImplicitVRLittleEndian, RLELossless) as ws:
+        node = (f"{LOOPBACK}:{ws.port}", *paths, "--called", "WS", "--calling", "BEICHENG")
+        assert "4 sent, 0 failed" in exchange("send", *node)
+    assert [one.file_meta.TransferSyntaxUID for one in ws.received] == [
+        RLELossless,
+        *[ImplicitVRLittleEndian] * 3,
+    ]
+    for path, image in zip(paths, ws.received, strict=True):
+        assert (image.pixel_array == dcmread(path).pixel_array).all()
+
+    with workstation("WS", RLELossless) as ws:
+        node = (f"{LOOPBACK}:{ws.port}", *paths[:2], "--called", "WS", "--calling", "BEICHENG")
+        told = exchange("send", *node, status=1)
+    assert "1 sent, 1 failed" in told
+    assert "no transfer syntax that the receiver takes can be made without loss" in told
 
 
 def test_a_move_that_fails_in_part_names_what_did_not_go_and_why(
