@@ -111,7 +111,7 @@ def deliver(
         for one, stored, why in sent:
             if stored:
                 taken.append(one.held.key)
-            else:
+            elif one.held.digest not in parcel.notes or why != sending.NOT_TAKEN:
                 failed, reason = failed + 1, why
             if len(taken) >= CHUNK:
                 _note(exchange, requester, number, taken, complete=False)

@@ -33,6 +33,9 @@ from exchange_storage.records import ApplicationEntity
 SYSTEM = "Imaging Exchange"
 """Who coerced, in Original Attributes Sequence."""
 
+NOT_TAKEN = "the receiver does not take this SOP class"
+"""Why an instance was not sent at all."""
+
 _UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 
 
@@ -282,7 +285,7 @@ def _stored(association: Requested, one: Outgoing, originator: tuple[str, int] |
         if context.abstract_syntax == one.held.sop_class_uid
     ]
     if not offered:
-        return Result(one, None, "the receiver does not take this SOP class")
+        return Result(one, None, NOT_TAKEN)
     return store(association, association.next_message_id(), offered, one, originator)
 
 

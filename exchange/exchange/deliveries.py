@@ -8,6 +8,7 @@ that hospital may see, as it knows the patient.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -17,7 +18,7 @@ from sqlalchemy.orm import Session, aliased
 
 from exchange import jobs, retrieval, routing
 from exchange.access import Access
-from exchange.errors import NotFound
+from exchange.errors import NotFound, Refused
 from exchange.policy import Action, Purpose, Requester, Role
 from exchange_storage import search
 from exchange_storage.records import (
@@ -56,6 +57,8 @@ class Parcel:
     selected: tuple[retrieval.Selected, ...]
     sent: frozenset[str]
     """Digests of what was confirmed before."""
+    notes: frozenset[str]
+    """Digests of rejection notes: not every destination has a use for them."""
 
 
 def parcel(access: Access, number: int, *, timezone: ZoneInfo) -> Parcel | None:
@@ -101,6 +104,10 @@ def parcel(access: Access, number: int, *, timezone: ZoneInfo) -> Parcel | None:
         selected = retrieval.select_instances(
             theirs, Level.STUDY, [wanted], limit=MATCHES, purpose="images, forwarded"
         )
+        notes: tuple[retrieval.Selected, ...] = ()
+        if delivery.instances:  # who has got images hears that they were rejected
+            with suppress(Refused):
+                notes = retrieval.rejection_notes(theirs, delivery.study_instance_uid)
     sent = session.scalars(
         select(Instance.digest)
         .join(Delivered, Delivered.instance_id == Instance.id)
@@ -120,8 +127,9 @@ def parcel(access: Access, number: int, *, timezone: ZoneInfo) -> Parcel | None:
         entity,
         route.url if route is not None else "",
         receiver.issuer if receiver is not None else "",
-        selected,
+        (*selected, *notes),
         frozenset(sent),
+        frozenset(held.digest for one in notes for held in one.instances),
     )
 
 

@@ -249,7 +249,7 @@ def _index(access: Access, session: Session, received: Received, row: dict[str, 
         if (known.digest, known.organization_id) == (row["digest"], access.organization):
             again = (
                 Receipt(Outcome.HELD)
-                if known.is_primary
+                if known.is_primary or rejection.is_note(session, access.organization, uid)
                 else _for_review(known.reason or REJECTED_BEFORE)
             )
             access.note(Action.STORE, reason=Outcome.HELD, study=study_uid, detail=detail)

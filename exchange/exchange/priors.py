@@ -54,8 +54,8 @@ def fetch(access: Access, order: int, choice: Choice) -> int:
     """Have the relevant priors of an order's patient, from other hospitals, sent to the performing
     hospital's node; returns how many are on their way now.
 
-    The node is the first that the hospital registered for priors (`receives_priors`). A prior that
-    has grown since it was sent is sent on. Raises Refused.
+    The node is the first that the hospital registered for priors (`receives_priors`).
+    Raises Refused.
     """
     access.require(Action.FORWARD)
     session = access.session
@@ -77,21 +77,16 @@ def fetch(access: Access, order: int, choice: Choice) -> int:
 
     def unit(session: Session) -> int:
         made = 0
-        for uid, instances in wanted:
-            delivery = session.scalars(
-                select(Delivery).where(
-                    Delivery.study_instance_uid == uid,
-                    Delivery.entity_id == node.id,
-                )
-            ).first()
-            if delivery is None:
-                delivery = Delivery(
-                    study_instance_uid=uid, asked=access.now, order_id=order, entity_id=node.id
-                )
-                session.add(delivery)
-            elif delivery.delivered is None or delivery.instances >= instances:
-                continue
-            delivery.delivered = None
+        for uid in wanted:
+            known = select(Delivery.id).where(
+                Delivery.study_instance_uid == uid, Delivery.entity_id == node.id
+            )
+            if session.scalars(known).first() is not None:
+                continue  # what is added to it later follows by itself
+            delivery = Delivery(
+                study_instance_uid=uid, asked=access.now, order_id=order, entity_id=node.id
+            )
+            session.add(delivery)
             session.flush()
             jobs.ask(session, jobs.FORWARD, str(delivery.id), access.now)
             made += 1
@@ -119,10 +114,8 @@ def _node(session: Session, organization: Organization) -> ApplicationEntity | N
     return next((one for one in nodes if organizations.can_be_called(one)), None)
 
 
-def _wanted(
-    access: Access, order: Order, organization: Organization, choice: Choice
-) -> list[tuple[str, int]]:
-    """The studies worth having, the most relevant first, and how many instances each has.
+def _wanted(access: Access, order: Order, organization: Organization, choice: Choice) -> list[str]:
+    """The studies worth having, by UID, the most relevant first.
 
     Found as the performing hospital finds them: what it may not see is not there.
     """
@@ -157,7 +150,6 @@ def _wanted(
                 ),
                 one.study.study_date,
                 one.study.study_instance_uid,
-                one.summary.instances,
             )
             for one in found
             if one.study is not None
@@ -166,7 +158,7 @@ def _wanted(
         ),
         reverse=True,
     )
-    return [(uid, count) for score, _, uid, count in scored if score > 0][: choice.studies]
+    return [uid for score, _, uid in scored if score > 0][: choice.studies]
 
 
 def relevance(

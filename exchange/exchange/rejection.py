@@ -92,9 +92,19 @@ def is_rejected(session: Session, organization: int, sop_instance_uid: str) -> b
     return _REJECTED.first(session.connection(), given) is not None
 
 
+def is_note(session: Session, organization: int, sop_instance_uid: str) -> bool:
+    """Whether this is a rejection note of the hospital's that was followed."""
+    found = select(Rejection.id).where(
+        Rejection.organization_id == organization,
+        Rejection.note_sop_instance_uid == sop_instance_uid,
+    )
+    return session.scalars(found.limit(1)).first() is not None
+
+
 def apply(access: Access, session: Session, note: Note, note_uid: str) -> int:
     """Reject what `note` names, in the transaction that keeps the note; returns how many it hid.
 
+    The note itself is not served either: it goes to where the images have gone (`deliveries`).
     Another hospital's instances are not touched, and that it was tried is recorded. Raises Invalid.
     """
     if note.code not in CODES:
@@ -135,6 +145,12 @@ def apply(access: Access, session: Session, note: Note, note_uid: str) -> int:
         session.flush()
         _take_out(access, session, mine, note.code, now)
         hidden, foreign = hidden + len(mine), foreign + len(others)
+    note_itself = _primary(
+        session,
+        Instance.sop_instance_uid == note_uid,
+        Instance.organization_id == access.organization,
+    )
+    _serve(session, note_itself, False, now, "reject")
     access.note(
         Action.REJECT,
         reason=CODES[note.code],

@@ -207,6 +207,53 @@ def select_instances(
     return tuple(selected)
 
 
+def rejection_notes(access: Access, study_instance_uid: str) -> tuple[Selected, ...]:
+    """The rejection notes in force for images of a study, for who has got such images before.
+
+    Nothing else serves them. Raises Refused, NotFound.
+    """
+    wanted = select(Study).where(Study.study_instance_uid == study_instance_uid)
+    study = access.session.scalars(wanted).one_or_none()
+    if study is None:
+        raise NotFound("no such study")
+    about = query.patient(access, study.patient_id)
+    rows = access.session.execute(
+        select(Instance, Series.series_instance_uid, Study.study_instance_uid)
+        .join(Series, Series.id == Instance.series_id)
+        .join(Study, Study.id == Series.study_id)
+        .where(
+            Instance.organization_id == about.owner.id,
+            Study.patient_id == about.patient.id,
+            Instance.sop_instance_uid.in_(
+                select(Rejection.note_sop_instance_uid).where(
+                    Rejection.organization_id == about.owner.id,
+                    Rejection.study_instance_uid == study_instance_uid,
+                    Rejection.withdrawn.is_(None),
+                )
+            ),
+        )
+        .order_by(Instance.id)
+    ).all()
+    if not rows:
+        return ()
+    access.note(
+        Action.RETRIEVE,
+        patient=about.patient.id,
+        study=study_instance_uid,
+        detail={"what": "rejection notes", "instances": len(rows)},
+    )
+    held = tuple(_held(access, instance, uid, series) for instance, series, uid in rows)
+    return (
+        Selected(
+            owner=about.owner,
+            patient=about.patient,
+            study=study,
+            number=about.number,
+            instances=held,
+        ),
+    )
+
+
 def _batches(rows: list[int], size: int = 500) -> Iterator[list[int]]:
     """`rows` in pieces that every database takes as parameters of one statement."""
     remaining = iter(rows)

@@ -43,6 +43,11 @@ _PLANNED = Prepared(
         exists(
             select(Route.id).where(Route.organization_id == Patient.organization_id, Route.active)
         ).label("has_routes"),
+        exists(
+            select(Delivery.id).where(
+                Delivery.study_instance_uid == Study.study_instance_uid, Delivery.instances > 0
+            )
+        ).label("has_begun"),
     )
     .join(Patient, Patient.id == Study.patient_id)
     .where(Study.id == bindparam("study"))
@@ -200,12 +205,17 @@ def plan(access: Access, study: int) -> int:
         ).all()
     met = [route for route in routes if _meets(access.session, study, route)]
     awaited = priors.awaiting(access.session, row.person_id)
-    if not met and not awaited:
+    if not met and not awaited and not row.has_begun:
         return 0
 
     def unit(session: Session) -> int:
         for order in awaited:
             jobs.ask(session, jobs.PRIORS, str(order), access.now)
+        # Who has got some of it gets the rest, and hears what was rejected since.
+        begun = select(Delivery).where(
+            Delivery.study_instance_uid == row.study_instance_uid, Delivery.instances > 0
+        )
+        due = list(session.scalars(begun))
         for route in met:
             delivery = session.scalars(
                 select(Delivery).where(
@@ -218,10 +228,14 @@ def plan(access: Access, study: int) -> int:
                     study_instance_uid=row.study_instance_uid, asked=access.now, route_id=route.id
                 )
                 session.add(delivery)
+            if delivery not in due:
+                due.append(delivery)
+        for delivery in due:
             delivery.delivered = None
-            session.flush()
+        session.flush()
+        for delivery in due:
             jobs.ask(session, jobs.FORWARD, str(delivery.id), access.now)
-        return len(met)
+        return len(due)
 
     return access.write(unit)
 

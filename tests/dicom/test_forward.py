@@ -12,20 +12,21 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from caller import SUCCESS, Caller
-from images import ct, data_set
+from caller import EXPLICIT, SUCCESS, Caller
+from images import ct, data_set, rejection_note
 from pydicom import dcmread
 from real_parts import LOOPBACK, free_port
 from region import ADMINISTRATOR, ID_CARD, WORKER
 from serving import Served, serving
 from sqlalchemy import select
 
-from exchange import consent, jobs, orders, organizations, priors, routing
+from exchange import consent, jobs, orders, organizations, priors, retrieval, routing
 from exchange.errors import ExchangeError, Invalid, NotFound
 from exchange.organizations import Entity
 from exchange.priors import Choice, relevance
 from exchange.routing import Rule
 from exchange_dicom.forward import deliver
+from exchange_dicom.rejection_note import KEY_OBJECT_SELECTION
 from exchange_storage.records import Delivery, Study
 
 ZONE = ZoneInfo("Asia/Shanghai")
@@ -216,6 +217,33 @@ def test_a_route_that_leads_nowhere_is_not_made(served: Served) -> None:
     ):
         with pytest.raises(Invalid):
             routed(served, "beicheng", **wrong)
+
+
+def test_who_has_got_images_hears_that_they_were_rejected(served: Served, tmp_path: Path) -> None:
+    port = free_port()
+    listens(served, "nanhu", "WS", port)
+    routed(served, "beicheng", destination="nanhu:WS")
+    send(served, "NANHU", tmp_path, 1, patient="N7", study="1.2.826.2", card=ID_CARD)
+    send(served, "BEICHENG", tmp_path, 2, card=ID_CARD)
+    with storescp(tmp_path / "ws", port):
+        assert worked(served) == []
+        images = [dcmread(path) for path in got(tmp_path / "ws")]
+        for path in got(tmp_path / "ws"):
+            path.unlink()
+        body = rejection_note("113037", *(one.SOPInstanceUID for one in images), study=STUDY)
+        with Caller(served.port, (KEY_OBJECT_SELECTION, (EXPLICIT,)), calling="BEICHENG") as pacs:
+            assert pacs.store(body, "1.9.1", KEY_OBJECT_SELECTION).status == SUCCESS
+            assert pacs.store(body, "1.9.1", KEY_OBJECT_SELECTION).status == SUCCESS
+            pacs.release()
+        assert worked(served) == []
+        (note,) = [dcmread(path) for path in got(tmp_path / "ws")]
+    assert note.ConceptNameCodeSequence[0].CodeValue == "113037"
+    assert note.PatientID == "N7"
+    with (
+        served.city.exchange.on_behalf_of(served.city.system("beicheng")) as access,
+        pytest.raises(NotFound),
+    ):
+        retrieval.instances(access, STUDY)  # neither images nor note
 
 
 # Priors

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 from caller import CT, EXPLICIT, STUDY, STUDY_FIND, SUCCESS, Caller, element, identifier, image
-from images import ct, data_set
-from pydicom import Dataset, dcmread
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
+from images import ct, data_set, rejection_note
+from pydicom import dcmread
 from region import ADMINISTRATOR, WORKER
 from serving import Served, serving
 from sqlalchemy import select
@@ -39,26 +37,7 @@ def store(served: Served, body: bytes, uid: str, title: str = "BEICHENG", kind: 
 
 
 def note(code: str, *instances: str, uid: str = "1.9.1", study: str = STUDY) -> bytes:
-    """A rejection note as a PACS writes it."""
-    title, reference, series = Dataset(), [], Dataset()
-    title.CodeValue, title.CodingSchemeDesignator, title.CodeMeaning = code, "DCM", "Rejected"
-    for one in instances:
-        item = Dataset()
-        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = CT, one
-        reference.append(item)
-    series.ReferencedSOPSequence, series.SeriesInstanceUID = reference, f"{study}.1"
-    evidence = Dataset()
-    evidence.StudyInstanceUID, evidence.ReferencedSeriesSequence = study, [series]
-    document = Dataset()
-    document.SOPClassUID, document.SOPInstanceUID = KEY_OBJECT_SELECTION, uid
-    document.StudyInstanceUID, document.SeriesInstanceUID = study, "1.9"
-    document.PatientID, document.Modality = "P1", "KO"
-    document.ConceptNameCodeSequence = [title]
-    document.CurrentRequestedProcedureEvidenceSequence = [evidence]
-    written = DicomBytesIO()
-    written.is_little_endian, written.is_implicit_VR = True, False
-    write_dataset(written, document)
-    return bytes(written.getvalue())
+    return rejection_note(code, *instances, uid=uid, study=study)
 
 
 def shown(served: Served, code: str = "beicheng") -> list[str]:
@@ -100,7 +79,7 @@ def test_what_a_hospital_rejects_is_served_no_longer_and_can_be_restored(
     assert store(served, note(code, ONE), "1.9.1", kind=KEY_OBJECT_SELECTION) == SUCCESS
 
     assert shown(served) == [OTHER]
-    assert changes(served)[-1] == "reject"
+    assert changes(served)[-2:] == ["reject", "reject"]  # the image, and the note itself
     assert store(served, image(instance=ONE), ONE) == SUCCESS  # again, and still
     assert store(served, image(instance=ONE, pixels=element(0x7FE00010, "OW", b"other!")), ONE) == 0
     assert shown(served) == [OTHER]
@@ -133,7 +112,7 @@ def test_what_no_policy_keeps_any_more_is_deleted_and_may_come_again_as_new(
     body = note("113039", ONE)
     assert store(served, body, "1.9.1", kind=KEY_OBJECT_SELECTION) == SUCCESS
     assert shown(served) == [OTHER]
-    assert changes(served)[-2:] == ["reject", "delete"]
+    assert changes(served)[-4:] == ["create", "reject", "delete", "reject"]  # and the note itself
     assert len(served.kept(ONE)) == 1  # the object goes by a job, and until then may not come anew
     assert store(served, image(instance=ONE), ONE) != SUCCESS
     destroyed(served)

@@ -256,8 +256,13 @@ def test_a_prior_that_has_grown_is_sent_on(city: Region) -> None:
         keys = [held.key for one in parcel.selected for held in one.instances]
         deliveries.confirmed(access, int(job.subject), keys, complete=True)
     jobs.finish(city.exchange.database, [job])
-    planned(city)
-    assert fetched(city) == 0
     city.send("beicheng", instance="1.4.2", body=b"more", card=ID_CARD)
-    planned(city)
-    assert fetched(city) == 1
+    assert planned(city) == 1
+    (again,) = claimed(city)
+    assert again.subject == job.subject
+    with city.exchange.on_behalf_of(WORKER) as access:
+        parcel = deliveries.parcel(access, int(again.subject), timezone=SHANGHAI)
+        assert parcel is not None
+        held = [held for one in parcel.selected for held in one.instances]
+    assert len([one for one in held if one.digest not in parcel.sent]) == 1
+    assert fetched(city) == 0

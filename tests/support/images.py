@@ -6,7 +6,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydicom import Dataset, FileMetaDataset, dcmread
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    KeyObjectSelectionDocumentStorage,
+    generate_uid,
+)
 
 RESIDENT_ID_ISSUER = "2.16.156.10011.1.3"
 
@@ -103,3 +110,26 @@ def read(path: Path) -> Dataset:
 def files(folder: Path) -> Sequence[Path]:
     """The DICOM files below `folder`."""
     return sorted(folder.rglob("*.dcm"))
+
+
+def rejection_note(code: str, *instances: str, uid: str = "1.9.1", study: str) -> bytes:
+    """A rejection note as a PACS writes it."""
+    title, reference, series = Dataset(), [], Dataset()
+    title.CodeValue, title.CodingSchemeDesignator, title.CodeMeaning = code, "DCM", "Rejected"
+    for one in instances:
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = CTImageStorage, one
+        reference.append(item)
+    series.ReferencedSOPSequence, series.SeriesInstanceUID = reference, f"{study}.1"
+    evidence = Dataset()
+    evidence.StudyInstanceUID, evidence.ReferencedSeriesSequence = study, [series]
+    document = Dataset()
+    document.SOPClassUID, document.SOPInstanceUID = KeyObjectSelectionDocumentStorage, uid
+    document.StudyInstanceUID, document.SeriesInstanceUID = study, "1.9"
+    document.PatientID, document.Modality = "P1", "KO"
+    document.ConceptNameCodeSequence = [title]
+    document.CurrentRequestedProcedureEvidenceSequence = [evidence]
+    written = DicomBytesIO()
+    written.is_little_endian, written.is_implicit_VR = True, False
+    write_dataset(written, document)
+    return bytes(written.getvalue())

@@ -42,6 +42,7 @@ class Delivery(Record):
         UniqueConstraint("route_id", "study_instance_uid"),
         UniqueConstraint("order_id", "study_instance_uid"),
         Index(None, "delivered"),
+        Index(None, "study_instance_uid"),
     )
 
     id: Mapped[Key] = mapped_column(init=False)
