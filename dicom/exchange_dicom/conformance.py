@@ -70,7 +70,10 @@ def _overview() -> Iterator[str]:
         "certificate."
     )
     yield ""
-    roles = {uid: _roles(services) for uid, services in SERVICES.items()}
+    roles = {
+        uid: _roles(services) + (", SCU" if uid in _ASKED_OF_OTHERS else "")
+        for uid, services in SERVICES.items()
+    }
     roles[contexts.INSTANCE_AVAILABILITY_NOTIFICATION] = "SCU (N-CREATE)"
     rows = [
         [UID(uid).name, uid, role]
@@ -80,9 +83,19 @@ def _overview() -> Iterator[str]:
     storage = len(contexts.STORAGE)
     yield ""
     yield from _prose(
-        f"and {storage} storage SOP classes (section 2) as SCP, and as SCU by C-MOVE and routes."
+        f"and {storage} storage SOP classes (section 2) as SCP, and as SCU by C-MOVE and routes. "
+        "The other roles of an SCU are those of the commands `exchange echo`, `send`, `query`, "
+        "`move`, `get` and `commit`, which offer the default transfer syntax with each class."
     )
     yield ""
+
+
+_ASKED_OF_OTHERS = {
+    contexts.VERIFICATION,
+    contexts.STORAGE_COMMITMENT_PUSH,
+    *contexts.FIND_LEVELS,
+    *contexts.RETRIEVE_LEVELS,
+}
 
 
 def _storage() -> Iterator[str]:

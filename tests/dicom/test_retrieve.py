@@ -21,12 +21,14 @@ from pydicom.uid import (
     MRImageStorage,
     RLELossless,
 )
+from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 from real_parts import free_port
 from region import ADMINISTRATOR, ID_CARD
 from retrieving import (
     HEAD,
     STUDY,
     asked,
+    associated,
     get,
     known_at_two_hospitals,
     listens,
@@ -37,7 +39,7 @@ from retrieving import (
 from serving import Served, serving
 
 from exchange import audit, consent
-from exchange_dicom import scu
+from exchange_dicom import contexts, scu
 from exchange_dicom.dimse import SubOperations
 from exchange_storage.search import Level
 
@@ -235,6 +237,66 @@ def test_a_retrieval_that_does_not_name_what_it_wants_is_refused(
         ((answer, _),) = move(served, "NANHU", "NANHU-WS", asked(level, **keys))
         assert answer.Status == 0xA900
     assert ws.received == []
+
+
+# Which images
+
+
+def test_several_can_be_named_at_the_level_that_is_asked_for(
+    served: Served, tmp_path: Path
+) -> None:
+    paths = known_at_two_hospitals(served, tmp_path)
+    uids = [str(dcmread(path).SOPInstanceUID) for path in paths]
+    studies = asked("STUDY", PatientID="N7", StudyInstanceUID=f"{STUDY}\\1.2.826.2")
+    images = asked(
+        "IMAGE",
+        PatientID="N7",
+        StudyInstanceUID=STUDY,
+        SeriesInstanceUID=HEAD,
+        SOPInstanceUID=f"{uids[0]}\\{uids[2]}",
+    )
+    several = asked(
+        "SERIES",
+        PatientID="N7",
+        StudyInstanceUID=f"{STUDY}\\1.2.826.2",  # above the level there is one
+        SeriesInstanceUID=HEAD,
+    )
+    answers, received = get(served, "NANHU", studies)
+    assert (answers[-1][0].Status, len(received)) == (SUCCESS, 4)
+    answers, received = get(served, "NANHU", images)
+    assert answers[-1][0].Status == SUCCESS
+    assert [one.SOPInstanceUID for one in received] == [uids[0], uids[2]]
+    answers, received = get(served, "NANHU", several)
+    assert (answers[-1][0].Status, received) == (0xA900, [])
+
+
+@pytest.mark.parametrize("negotiated", [True, False])
+def test_an_image_is_had_by_its_uid_alone_where_relational_retrieval_was_negotiated(
+    served: Served, tmp_path: Path, negotiated: bool
+) -> None:
+    path, *_ = known_at_two_hospitals(served, tmp_path)
+    uid = str(dcmread(path).SOPInstanceUID)
+    relational = SOPClassExtendedNegotiation()
+    relational.sop_class_uid = contexts.STUDY_ROOT_MOVE
+    relational.service_class_application_information = b"\1\1"
+    with workstation("NANHU-WS") as ws:
+        listens(served, "nanhu", "NANHU-WS", ws.port)
+        with associated(
+            served,
+            "NANHU",
+            contexts.STUDY_ROOT_MOVE,
+            ext_neg=[relational] if negotiated else [],
+        ) as association:
+            granted = association.acceptor.sop_class_extended
+            wanted = asked("IMAGE", SOPInstanceUID=uid)
+            (*_, (final, _)) = association.send_c_move(wanted, "NANHU-WS", contexts.STUDY_ROOT_MOVE)
+    if negotiated:  # and nothing else that was asked for
+        assert granted == {contexts.STUDY_ROOT_MOVE: b"\1\0"}
+        assert final.Status == SUCCESS
+        assert [one.SOPInstanceUID for one in ws.received] == [uid]
+        assert ws.received[0].PatientID == "N7"
+    else:
+        assert (final.Status, ws.received) == (0xA900, [])
 
 
 # Transfer syntaxes

@@ -310,6 +310,17 @@ def test_the_newest_tls_that_both_have_is_spoken_with_an_authenticated_cipher(
     assert "GCM" in cipher[0] or "CHACHA20" in cipher[0]
 
 
+def test_nobody_renegotiates(secured: Secured) -> None:
+    done = subprocess.run(
+        ["openssl", "s_client", "-connect", f"127.0.0.1:{secured.served.port}", "-tls1_2",
+         "-CAfile", str(secured.authority.certificate), "-cert", str(secured.pacs.certificate),
+         "-key", str(secured.pacs.key)],
+        input="R\n", capture_output=True, text=True, timeout=TIMEOUT, check=False,
+    )  # fmt: skip
+    assert "RENEGOTIATING" in done.stdout + done.stderr
+    assert "no renegotiation" in done.stderr
+
+
 # User identity
 
 
