@@ -56,15 +56,17 @@ def coerced(
     at the first piece when the head of the data set cannot be read.
     """
     rest = iter(pieces)
-    head = bytearray()
+    gathered = bytearray()
+    head = b""
     wanted = 0
     complete = False
     while not complete:
         piece = next(rest, None)
         complete = piece is None
-        head += piece or b""
-        if len(head) < wanted and not complete:
+        gathered += piece or b""
+        if len(gathered) < wanted and not complete:
             continue
+        head = bytes(gathered)  # what is found in it are views, that outlive the next piece
         try:
             found = list(located(head, transfer_syntax_uid, _BEHIND))
         except MalformedDataSet:

@@ -217,7 +217,8 @@ def store(
     """
     held = one.held
     try:
-        syntax = transcoding.choose(held.transfer_syntax_uid, [uid for _, uid in offered])
+        syntaxes = [uid for _, uid in offered]
+        syntax = transcoding.choose(held.transfer_syntax_uid, syntaxes, one.coercion)
         pieces = transcoding.data_set_of(held, syntax, one.coercion)
         first = next(pieces, b"")  # what cannot be made fails here, before anything is sent
     except (CannotTranscode, DataSetError, ExchangeError) as error:

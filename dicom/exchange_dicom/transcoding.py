@@ -65,12 +65,15 @@ class CannotTranscode(Exception):
     """The instance cannot be had in any of the transfer syntaxes that were offered."""
 
 
-def choose(transfer_syntax_uid: str, offered: Sequence[str]) -> str:
+def choose(
+    transfer_syntax_uid: str, offered: Sequence[str], coercion: Coercion | None = None
+) -> str:
     """The one of the offered syntaxes in which an instance goes out: its own, else a native one.
 
-    Raises CannotTranscode.
+    With `coercion` big endian ones are written anew. Raises CannotTranscode.
     """
-    if transfer_syntax_uid in offered:
+    as_it_is = coercion is None or transfer_syntax_uid != EXPLICIT_VR_BIG_ENDIAN
+    if transfer_syntax_uid in offered and as_it_is:
         return transfer_syntax_uid
     if transfer_syntax_uid in NATIVE or decodes(transfer_syntax_uid):
         for native in _WRITERS:

@@ -13,13 +13,16 @@ from images import ct, data_set
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import (
+    UID,
     CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     MRImageStorage,
     RLELossless,
+    SecondaryCaptureImageStorage,
 )
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 from real_parts import free_port
@@ -335,6 +338,43 @@ def test_images_come_as_they_are_or_without_loss_in_what_the_asker_takes(
     for element in sent:
         if element.tag.element and element.keyword != "PixelData":
             assert image[element.tag].value == element.value
+
+
+@pytest.mark.parametrize(
+    ("file", "sop_class", "taken"),
+    [
+        ("CT_small.dcm", CTImageStorage, [ExplicitVRLittleEndian]),
+        ("CT_small.dcm", CTImageStorage, [ImplicitVRLittleEndian]),
+        ("MR_small_implicit.dcm", MRImageStorage, [ImplicitVRLittleEndian]),
+        ("MR_small_implicit.dcm", MRImageStorage, [ExplicitVRLittleEndian]),
+        ("MR_small_bigendian.dcm", MRImageStorage, [ExplicitVRBigEndian, ExplicitVRLittleEndian]),
+        ("MR_small_RLE.dcm", MRImageStorage, [RLELossless]),
+        ("MR_small_RLE.dcm", MRImageStorage, [ImplicitVRLittleEndian]),
+        ("MR_small_jp2klossless.dcm", MRImageStorage, [JPEG2000Lossless]),
+        ("image_dfl.dcm", SecondaryCaptureImageStorage, [DeflatedExplicitVRLittleEndian]),
+        ("image_dfl.dcm", SecondaryCaptureImageStorage, [ExplicitVRLittleEndian]),
+    ],
+)
+def test_another_hospitals_images_get_the_askers_number_in_whatever_they_are_written(
+    served: Served, tmp_path: Path, file: str, sop_class: str, taken: list[str]
+) -> None:
+    known_at_two_hospitals(served, tmp_path, 1)
+    sent = dcmread(str(get_testdata_file(file)))
+    sent.PatientID = "P1"
+    sent.SOPInstanceUID = sent.file_meta.MediaStorageSOPInstanceUID = UID("1.2.826.77")
+    sent.save_as(tmp_path / "odd.dcm")
+    send(served, "BEICHENG", tmp_path / "odd.dcm")
+
+    answers, received = get(
+        served, "NANHU", asked("PATIENT", PatientID="N7"), *taken, sop_class=sop_class
+    )
+
+    assert answers[-1][0].Status in {SUCCESS, SOME_FAILED}  # not every asker takes the CTs
+    (image,) = [one for one in received if one.SOPInstanceUID == "1.2.826.77"]
+    assert (image.PatientID, image.IssuerOfPatientID) == ("N7", "2.25.102")
+    assert image.OtherPatientIDsSequence[-1].PatientID == "P1"
+    assert image.OriginalAttributesSequence[-1].ModifiedAttributesSequence[0].PatientID == "P1"
+    assert (image.pixel_array == sent.pixel_array).all()
 
 
 def test_what_cannot_be_sent_without_loss_fails_alone(served: Served, tmp_path: Path) -> None:
