@@ -14,8 +14,14 @@ from typing import Any
 
 import pytest
 from asking import PATIENT_ROOT, STUDY_ROOT, Answers, ask
+from caller import EXPLICIT, IMPLICIT, Caller, element
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from region import ID_CARD
 from serving import Served, serving
+
+from exchange_dicom.attributes import tag_and_vr
+from exchange_storage.search import ATTRIBUTES
 
 SUCCESS, PENDING, PENDING_UNSUPPORTED, MISMATCH = 0x0000, 0xFF00, 0xFF01, 0xA900
 RELATIONAL, COMBINED, FUZZY = b"\1\0\0", b"\0\1\0", b"\0\0\1"
@@ -526,8 +532,10 @@ def test_optional_keys_match(served: Served, keys: dict[str, Any], found: list[s
 
 def test_padding_and_the_spaces_around_values_and_titles_do_not_count(served: Served) -> None:
     keys = {"StudyInstanceUID": f"{CHEST}\0", "AccessionNumber": " A1 ", "StudyID": "S-1 "}
-    answers = ask(served.port, "STUDY", keys, calling=" BEICHENG ")
-    assert answers.studies == [CHEST]
+    for calling in ("BEICHENG", " BEICHENG "):
+        for syntax in (EXPLICIT, IMPLICIT):
+            answers = ask(served.port, "STUDY", keys, calling=calling, transfer_syntax=syntax)
+            assert answers.studies == [CHEST]
 
 
 # 20 Time zones (C.2.2.2; PS3.3 C.12.1.1.8)
@@ -585,3 +593,41 @@ def test_dcmtk_finds_hanzi_in_the_character_set_that_it_asked_in(
         assert told.count("Pending") >= 2
         for answer in answers.iterdir():
             assert "王^小东".encode(encoding) in answer.read_bytes()
+
+
+# What nobody asks
+
+
+VALUES = st.one_of(
+    st.sampled_from(["", "*", "?", "-", "\\", "=", "^", "王小东", "20261101-", "10-", "1.2.1"]),
+    st.text(st.sampled_from("*?-\\^=%_'\"\0 王é1a.:\x1b"), max_size=12),
+    st.text(max_size=20),
+)
+KEYS = st.dictionaries(
+    st.sampled_from([*ATTRIBUTES, "ModalitiesInStudy", "SOPClassesInStudy", "OtherPatientIDs"]),
+    VALUES,
+    max_size=6,
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    keys=KEYS,
+    level=st.sampled_from(["PATIENT", "STUDY", "SERIES", "IMAGE"]),
+    declared=st.sampled_from(["", "ISO_IR 100", "ISO_IR 192", "GB18030", "\\ISO 2022 IR 58"]),
+    extended=st.sampled_from([b"", b"\1\1\1"]),
+)
+def test_whatever_is_asked_is_answered_in_the_terms_of_the_protocol(
+    served: Served, keys: dict[str, str], level: str, declared: str, extended: bytes
+) -> None:
+    told = [(0x00080005, "CS", declared.encode()), (0x00080052, "CS", level.encode())]
+    for keyword, text in keys.items():
+        tag, vr = tag_and_vr(keyword)
+        told.append((tag, vr, text.encode("utf-8", "replace")[:200]))
+    question = b"".join(element(*one) for one in sorted(told))
+    negotiated = {PATIENT_ROOT: extended} if extended else None
+    with Caller(served.port, (PATIENT_ROOT, (EXPLICIT,)), extended=negotiated) as pacs:
+        final, body = pacs.find(question, PATIENT_ROOT)[-1]
+        assert (final.status, body) in {(SUCCESS, b""), (MISMATCH, b"")}
+        assert bool(final.error_comment) is (final.status == MISMATCH)
+        pacs.release()

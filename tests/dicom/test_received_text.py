@@ -10,6 +10,7 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from struct import pack
 
 import pytest
 from asking import ask
@@ -53,21 +54,33 @@ class Sent:
 
     def data_set(self, number: int) -> bytes:
         """A CT slice of study 1.7.`number`."""
-        told: list[tuple[int, str, str | bytes]] = [
-            (0x00080005, "CS", self.declared),
-            (0x00080016, "UI", CT),
-            (0x00080018, "UI", f"1.4.7.{number}"),
-            (0x00080020, "DA", "20261101"),
-            (0x00080060, "CS", "CT"),
+        return sliced(
+            f"1.7.{number}",
+            f"1.4.7.{number}",
+            self.declared,
             (0x00080080, "LO", self.encode(INSTITUTION)),
             (0x00081030, "LO", self.encode(DESCRIPTION)),
             (0x00100010, "PN", self.encode(NAME)),
-            (0x00100020, "LO", f"T{number}"),
-            (0x0020000D, "UI", f"1.7.{number}"),
-            (0x0020000E, "UI", f"1.7.{number}.1"),
-            (0x7FE00010, "OW", bytes(64)),
-        ]
-        return b"".join(element(tag, vr, content) for tag, vr, content in told if content)
+        )
+
+
+def sliced(
+    study: str, instance: str, declared: str, *more: tuple[int, str, bytes], raw: bytes = b""
+) -> bytes:
+    """A CT slice with what is told, and with `raw` between its patient and its study."""
+    told: list[tuple[int, str, str | bytes]] = [
+        (0x00080005, "CS", declared),
+        (0x00080016, "UI", CT),
+        (0x00080018, "UI", instance),
+        (0x00080020, "DA", "20261101"),
+        (0x00080060, "CS", "CT"),
+        (0x00100020, "LO", f"T{study}"),
+        *more,
+    ]
+    behind = ((0x0020000D, "UI", study), (0x0020000E, "UI", f"{study.strip()}.1"))
+    pixels = element(0x7FE00010, "OW", bytes(64))
+    head = b"".join(element(*one) for one in sorted(told) if one[2])
+    return head + raw + b"".join(element(*one) for one in behind) + pixels
 
 
 def codec(name: str) -> Callable[[str], bytes]:
@@ -162,6 +175,76 @@ def test_the_index_says_what_was_repaired_and_only_that(received: Served) -> Non
         }
     repaired = {name for name in ALL if repairs[f"1.4.7.{NUMBERS[name]}"] is not None}
     assert repaired == set(WRONGLY) - {"GB18030, declared as gb18030"}  # which is clear enough
+
+
+# Questions as they are asked
+
+
+def questioned(served: Served, declared: str, *keys: tuple[int, str, bytes]) -> list[bytes]:
+    """The answers to a Study Root question whose text is in whatever bytes."""
+    told = [*keys, (0x00080005, "CS", declared.encode()), (0x00080052, "CS", b"STUDY")]
+    question = b"".join(element(*one) for one in sorted(told) if one[2])
+    with calling(served.port, (STUDY_FIND, (EXPLICIT,))) as pacs:
+        *matches, (final, _) = pacs.find(question)
+    assert final.status == SUCCESS
+    return [body for _, body in matches]
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoding", "answered"),
+    [
+        ("", "gb18030", "gb18030"),
+        ("ISO_IR 6", "gb18030", "gb18030"),
+        ("ISO_IR 100", "gb18030", "gb18030"),
+        ("ISO_IR 192", "gb18030", "gb18030"),
+        ("ISO_IR 100", "utf-8", "utf-8"),
+        ("", "utf-8", "utf-8"),
+        ("GBK", "utf-8", "utf-8"),
+    ],
+)
+def test_a_question_in_another_set_than_it_declares_is_understood_and_answered_in_that(
+    received: Served, declared: str, encoding: str, answered: str
+) -> None:
+    study = (0x0020000D, "UI", b"1.7.1")
+    name = (0x00100010, "PN", "王^小东".encode(encoding))
+    (body,) = questioned(received, declared, study, name)
+    assert element(0x00100010, "PN", NAME.encode(answered)) in body
+
+
+def test_bytes_of_hanzi_that_look_like_delimiters_delimit_nothing(received: Served) -> None:
+    names = {"1": "王^誠乗", "2": "運^僞"}  # in GBK some of their second bytes are backslash and ^
+    assert all(b"\\" in name.encode("gbk") for name in names.values())
+    for number, name in names.items():
+        uid = f"1.8.{number}"
+        called = (0x00100010, "PN", name.encode("gbk"))
+        sent = sliced(uid, f"1.4.8.{number}", "GBK", called)
+        with calling(received.port, (CT, (EXPLICIT,))) as pacs:
+            assert pacs.store(sent, f"1.4.8.{number}").status == SUCCESS
+        (body,) = questioned(received, "GBK", called, (0x0020000D, "UI", uid.encode()))
+        assert element(*called) in body
+        keys = {"PatientName": name, "StudyInstanceUID": ""}
+        assert ask(received.port, "STUDY", keys).studies == [uid]
+
+
+# Bytes that no standard has, and that are kept all the same (PS3.5 6.2, 7.1)
+
+
+def test_padding_odd_lengths_and_private_elements_are_no_reason_to_refuse(
+    received: Served,
+) -> None:
+    odd = pack("<HH2sH", 0x0010, 0x4000, b"LT", 3) + b"odd"
+    private = (
+        element(0x00110001, "LO", "no creator")
+        + element(0x00111001, "UN", bytes(5) + b"!")
+        + element(0x00130010, "LO", "A CREATOR")
+        + element(0x00131001, "FD", bytes(8))
+    )
+    sent = sliced("1.8.3 ", "1.4.8.3", "", raw=odd + private)
+    with calling(received.port, (CT, (EXPLICIT,))) as pacs:
+        assert pacs.store(sent, "1.4.8.3").status == SUCCESS
+    assert received.kept("1.4.8.3") == [sent]
+    for asked in ("1.8.3", "1.8.3\0", "1.8.3 "):
+        assert len(questioned(received, "", (0x0020000D, "UI", asked.encode()))) == 1
 
 
 # The character sets that pydicom brings

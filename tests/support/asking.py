@@ -69,10 +69,11 @@ def ask(
     extended: bytes = b"",
     calling: str = "BEICHENG",
     character_set: str = "ISO_IR 192",
+    transfer_syntax: str | None = None,
 ) -> Answers:
     """Ask one question in an association of its own; `extended` is asserted to be granted."""
     entity = AE(calling)
-    entity.add_requested_context(model)
+    entity.add_requested_context(model, transfer_syntax)
     negotiated = SOPClassExtendedNegotiation()
     negotiated.sop_class_uid = model
     negotiated.service_class_application_information = extended
