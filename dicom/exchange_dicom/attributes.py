@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Protocol
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
@@ -116,20 +116,32 @@ def tag_and_vr(keyword: str) -> tuple[int, str]:
     return tag, dictionary_VR(tag)[:2]
 
 
+@lru_cache(1024)
+def _ordered(keywords: tuple[str, ...]) -> tuple[tuple[int, str, str], ...]:
+    """Tag, VR and keyword in the order of a data set: the same for every match of a question."""
+    return tuple(sorted((*tag_and_vr(keyword), keyword) for keyword in keywords))
+
+
 def encode(attributes: Attributes, *, explicit: bool, encoding: Encode | None = None) -> bytes:
     """A data set in little endian, its text by `encoding`, as Specific Character Set must say.
 
     Without it the text is in UTF-8, with ``?`` for half of a surrogate pair. Raises
     UnicodeEncodeError where `encoding` does.
     """
-    ordered = sorted((*tag_and_vr(keyword), value) for keyword, value in attributes.items())
-    return b"".join(_element(tag, vr, value, explicit, encoding) for tag, vr, value in ordered)
+    return b"".join(
+        [
+            _element(tag, vr, attributes[keyword], explicit, encoding)
+            for tag, vr, keyword in _ordered(tuple(attributes))
+        ]
+    )
 
 
 def to_json(attributes: Attributes) -> dict[str, dict[str, Any]]:
     """The DICOM JSON model (PS3.18 Annex F): keys ascending, empty attributes without Value."""
-    ordered = sorted((*tag_and_vr(keyword), value) for keyword, value in attributes.items())
-    return {f"{tag:08X}": _json(vr, value) for tag, vr, value in ordered}
+    return {
+        f"{tag:08X}": _json(vr, attributes[keyword])
+        for tag, vr, keyword in _ordered(tuple(attributes))
+    }
 
 
 def _element(tag: int, vr: str, value: Value, explicit: bool, encoding: Encode | None) -> bytes:
