@@ -1,386 +1,364 @@
-"""The DICOM conformance statement, in the order of PS3.2 annex N, printed from the tables.
+"""The DICOM conformance statement, in the form of PS3.2 annex A, printed from the tables.
 
     python -m exchange_dicom.conformance > dicom/CONFORMANCE.md
 
-A test compares what is printed with what is kept, so that the statement cannot fall behind.
+A test compares what is printed with what is kept, so that the statement cannot fall behind. What
+each application entity does stands in `conformance_dimse` and `conformance_web`.
 """
 
 from __future__ import annotations
 
 import sys
-import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
-from pydicom.uid import UID
-
-from exchange import availability, commitment, rejection
-from exchange_dicom import (
-    attributes,
-    contexts,
-    data_set,
-    frame_coding,
-    identifier,
-    performed,
-    pixel_data,
-    query,
-    rendering,
-    status,
-    transport_security,
-    web_frames,
-    web_rendered,
-    web_retrieve,
-    worklist,
-)
+from exchange import commitment, rejection
+from exchange_dicom import character_sets, contexts, identifier, query, transport_security
+from exchange_dicom.conformance_dimse import application_entity, used_and_provided
+from exchange_dicom.conformance_web import origin_server
 from exchange_dicom.conversation import Limits
-from exchange_dicom.dimse import CommandField
+from exchange_dicom.markdown import contents, heading, prose, table
 from exchange_dicom.negotiation import Conduct
-from exchange_dicom.node import SERVICES
-from exchange_dicom.pdu import RejectReason
-from exchange_dicom.transcoding import NATIVE
-from exchange_dicom.uids import (
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLEMENTATION_CLASS_UID,
-    IMPLEMENTATION_VERSION_NAME,
-)
-from exchange_storage.search import ATTRIBUTES, Level
+from exchange_dicom.sending import SYSTEM
 
 
 def statement() -> str:
     """The whole statement, in Markdown."""
-    return "\n".join(
+    behind = [
         line
-        for part in (_overview, _storage, _services, _queries, _more, _network, _web)
+        for part in (
+            _introduction,
+            _networking,
+            application_entity,
+            origin_server,
+            _network,
+            _media,
+            _character_sets,
+            _security,
+            _annexes,
+        )
         for line in part()
+    ]
+    lines = [
+        *_cover(),
+        *_overview(),
+        *heading("2", "Table of contents"),
+        *contents(behind, depth=3),
+        *behind,
+    ]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _cover() -> Iterator[str]:
+    yield "# DICOM conformance statement"
+    yield ""
+    yield from prose(
+        "Product: the imaging exchange, an archive of a region's hospitals. In the form of PS3.2 "
+        "annex A; printed by `python -m exchange_dicom.conformance`, and compared with the tables "
+        "of the program by a test. The release is that of the program with which it came."
     )
 
 
 def _overview() -> Iterator[str]:
-    yield "# DICOM conformance statement"
-    yield ""
-    yield from _prose(
-        "Printed by `python -m exchange_dicom.conformance`; a test compares it with the tables."
+    yield from heading("1", "Conformance statement overview")
+    yield from prose(
+        "The exchange receives, keeps, finds and returns instances, each hospital under its own "
+        "patient numbers. It serves DIMSE and DICOMweb; what one of them brought in, the other "
+        "finds. It sends on by rule, fetches priors before a visit, answers for what it keeps, "
+        "offers worklists and takes performed procedure steps. It writes no media."
     )
+    yield "Table 1-1: network services"
     yield ""
-    yield "## 1 Overview"
-    yield ""
-    yield from _prose(
-        "The node is the archive of a region's hospitals: it receives, keeps, finds and "
-        "returns instances, each hospital under its own patient numbers. An association "
-        "belongs to one hospital, known by its calling AE title and its address or "
-        "certificate."
+    yield from table(
+        ("SOP class", "UID", "User of service (SCU)", "Provider of service (SCP)"),
+        used_and_provided(),
     )
-    yield ""
-    roles = {
-        uid: _roles(services) + (", SCU" if uid in _ASKED_OF_OTHERS else "")
-        for uid, services in SERVICES.items()
-    }
-    roles[contexts.INSTANCE_AVAILABILITY_NOTIFICATION] = "SCU (N-CREATE)"
-    rows = [
-        [UID(uid).name, uid, role]
-        for uid, role in sorted(roles.items(), key=lambda one: (UID(one[0]).name, one[0]))
-    ]
-    yield from _table(("SOP class", "UID", "Role"), rows)
-    storage = len(contexts.STORAGE)
-    yield ""
-    yield from _prose(
-        f"and {storage} storage SOP classes (section 2) as SCP, and as SCU by C-MOVE and routes. "
-        "The other roles of an SCU are those of the commands `exchange echo`, `send`, `query`, "
-        "`move`, `get` and `commit`, which offer the default transfer syntax with each class."
+    yield from prose(
+        f"and {len(contexts.STORAGE)} storage SOP classes (section 4.2.1.4.3), both as SCU and as "
+        "SCP. The commands `exchange echo`, `send`, `query`, `move`, `get` and `commit` are SCUs "
+        "for operators; they offer the default transfer syntax with each class."
     )
+    yield "Table 1-2: DICOMweb services"
     yield ""
+    yield from table(
+        ("Service", "User agent", "Origin server"),
+        [
+            ["Studies: Store (STOW-RS)", "Yes, by routes", "Yes"],
+            ["Studies: Search (QIDO-RS)", "No", "Yes"],
+            ["Studies: Retrieve (WADO-RS)", "No", "Yes"],
+            ["URI service (WADO-URI)", "No", "Yes"],
+            ["Worklist (UPS-RS), Non-Patient Instance, Storage Commitment", "No", "No"],
+        ],
+    )
+    yield "Table 1-3: media services"
+    yield ""
+    yield from table(("Media storage application profile", "Role"), [["none", "none"]])
 
 
-_ASKED_OF_OTHERS = {
-    contexts.VERIFICATION,
-    contexts.STORAGE_COMMITMENT_PUSH,
-    *contexts.FIND_LEVELS,
-    *contexts.RETRIEVE_LEVELS,
-}
+def _introduction() -> Iterator[str]:
+    yield from heading("3", "Introduction")
+    yield from heading("3.1", "Audience")
+    yield from prose(
+        "Administrators of PACS and modalities who connect to an exchange, and the engineers of "
+        "their vendors. They know the terms of the standard."
+    )
+    yield from heading("3.2", "Remarks")
+    yield from prose(
+        "That two statements agree does not ensure that the products work together: that is to be "
+        "tested. What stands here as a number is the default; section 4.4 names what can be set."
+    )
+    yield from heading("3.3", "Definitions, terms and abbreviations")
+    yield from prose(
+        "Those of the standard. A hospital is an organization that is registered with the "
+        "exchange; its application entities call from registered addresses or with registered "
+        "certificates. Primary is the instance that is served under its SOP Instance UID; another "
+        "one under the same UID is in conflict, kept, and waits for review. A study is quiet when "
+        "nothing of it has come for a second."
+    )
+    yield from heading("3.4", "References")
+    yield from prose(
+        "DICOM PS3 (NEMA), its current edition; IHE Radiology Technical Framework: Scheduled "
+        "Workflow, and Imaging Object Change Management (RAD-66)."
+    )
 
 
-def _storage() -> Iterator[str]:
-    yield "## 2 Storage"
-    yield ""
-    yield from _prose(
-        "Level 2 (full): every attribute is kept as it was sent, private ones included. 0000 "
-        "means durable, indexed and audited. SOP classes that the registry does not know are "
-        "taken for private ones. The transfer syntax that is proposed first is accepted."
-    )
-    yield ""
-    rows = [
-        [UID(uid).name, uid]
-        for uid in sorted(contexts.STORAGE, key=lambda uid: (UID(uid).name, uid))
-    ]
-    yield from _table(("SOP class", "UID"), rows)
-    yield ""
-    yield "### Transfer syntaxes"
-    yield ""
-    yield from _prose(
-        "Sent as kept where the receiver takes that; those marked are also written without "
-        "loss as Explicit or Implicit VR Little Endian. Compressed pixels are decompressed "
-        "where a decoder is there; nothing is ever compressed."
-    )
-    yield ""
-    rows = [
-        [contexts.NEWER.get(uid) or UID(uid).name, uid, "yes" if uid in NATIVE else ""]
-        for uid in contexts.TRANSFER_SYNTAXES
-    ]
-    yield from _table(("Transfer syntax", "UID", "Rewritten"), rows)
-    yield ""
-    yield "### Statuses of C-STORE, C-FIND and C-MOVE or C-GET"
-    yield ""
-    rows = [
-        [name.__name__, *(f"{code:04X}" for code in (one.store, one.find, one.retrieve))]
-        for name, one in status.DIMSE.items()
-    ]
-    yield from _table(("Cause", "C-STORE", "C-FIND", "C-MOVE, C-GET"), rows)
-    yield ""
-    yield from _prose(f"A900 also where command and data set name different instances. {_bytes()}")
-    yield ""
+_FLOW = """
+    PACS, modality ── C-STORE, N-ACTION, MPPS ─▶ ┌──────────┐ ── C-STORE (C-MOVE, routes) ─▶ nodes
+    workstation    ── C-ECHO, C-FIND, MWL ─────▶ │          │ ── C-STORE (priors) ─────────▶
+                   ── C-MOVE, C-GET ───────────▶ │ EXCHANGE │ ── N-EVENT-REPORT ───────────▶
+                   ◀─ answers, C-STORE of C-GET  │          │ ── N-CREATE (IAN) ───────────▶
+    browser, EHR   ── STOW, QIDO, WADO ────────▶ └──────────┘ ── STOW-RS (routes) ────▶ DICOMweb
+"""
 
 
-def _bytes() -> str:
-    return f"An instance has at most {Limits().instance_bytes} bytes unless set otherwise."
-
-
-def _services() -> Iterator[str]:
-    yield "## 3 Coercion"
+def _networking() -> Iterator[str]:
+    yield from heading("4", "Networking")
+    yield from heading("4.1", "Implementation model")
+    yield from heading("4.1.1", "Application data flow")
+    yield from _FLOW.strip("\n").splitlines()
     yield ""
-    yield from _prose(
-        "Instances are not coerced on the way in. On the way out to another hospital (C-MOVE, "
-        "C-GET, routes) Patient ID (0010,0020) and Issuer of Patient ID (0010,0021) become "
-        "that hospital's; the owner's stand in Other Patient IDs Sequence (0010,1002), what "
-        "was replaced in Original Attributes Sequence (0400,0561), reason COERCE. Institution "
-        "Name (0008,0080) is added where the instance has none and its character set can "
-        "write it."
+    yield from heading("4.1.2", "Functional definition of application entities")
+    yield from table(
+        ("Application entity", "Function"),
+        [
+            [
+                "EXCHANGE",
+                "One AE title for all services of DIMSE, in any number of processes; accepts "
+                "associations of registered application entities, and initiates some to them",
+            ],
+            ["DICOMweb", "Origin server at `/dicom-web`, for users and systems with a token"],
+        ],
     )
-    yield ""
-
-
-def _queries() -> Iterator[str]:
-    yield "## 4 Query and retrieval"
-    yield ""
-    yield from _prose(
-        "Extended negotiation (PS3.4 C.5.1.1): relational queries and retrieval, combined "
-        "date-time matching and fuzzy matching of names are served when negotiated; time zone "
-        "adjustment is not. Relational queries match keys below the level too, all of them in "
-        "one instance. Wildcards are served in text, not in numbers. A time in less detail "
-        "matches all of its span. An attribute without a value matches no value of its key. "
-        "Person names match in any component group, in any case and width, "
-        f"and by pinyin. A question is refused with A700 when more than {Limits().matches} "
-        "matches are possible and no selective key is given. Keys that are not matched are "
-        "announced by FF01. Derived and returned, at the level that they name: "
-        f"{', '.join(attributes.DERIVED)}; of these Modalities in Study and SOP Classes in Study "
-        "are matched. Answers are in the character set of the question where that has "
-        "all their characters, else in GB18030 if it was a Chinese one and in ISO_IR 192 if "
-        "not; Specific Character Set is left out where all is ASCII."
+    yield from heading("4.1.3", "Sequencing of real-world activities")
+    yield from table(
+        ("When", "Then"),
+        [
+            ["an instance was received", "0000 once it is durable, indexed and audited"],
+            ["a study is quiet", "it is sent on by the routes of its hospital; IAN is sent"],
+            [
+                "an order is placed, its patient becomes known, or another study comes",
+                "the relevant priors of other hospitals are sent to the performing hospital",
+            ],
+            ["a worklist entry is performed", "MPPS moves it on; what was announced is expected"],
+            ["a commitment is asked for", "every object is read back; then it is reported"],
+            ["a rejection note comes", "see section 8.3; it is sent to where the images went"],
+        ],
     )
-    yield ""
-    for level in Level:
-        yield f"### Keys at the level {level.name}"
-        yield ""
-        rows = [
-            [keyword, attribute.kind.value, "yes" if attribute.selective else ""]
-            for keyword, attribute in ATTRIBUTES.items()
-            if attribute.level is level
-        ]
-        yield from _table(("Attribute", "Matched as", "Selective"), rows)
-        yield ""
-    yield from _prose(
-        f"A key has at most {query.MAX_VALUES} values of {query.MAX_LENGTH} characters, an "
-        f"identifier {identifier.IDENTIFIER_LENGTH} bytes. Other Patient IDs match any other "
-        "number of the patient. C-MOVE sends to application entities of the asking hospital "
-        "that are registered with a port."
-    )
-    yield ""
-
-
-def _more() -> Iterator[str]:
-    yield "## 5 Workflow"
-    yield ""
-    yield "### Storage Commitment Push Model"
-    yield ""
-    yield from _prose(
-        f"At most {commitment.REFERENCES} instances. An instance is committed when it was read "
-        "back from the object store with its digest. A transaction that is asked again before it "
-        "was reported is the same one; another one under its UID fails as a whole. The report "
-        "comes on an association of the node's own, or on that of the request where the asker "
-        "is registered without a port."
-    )
-    yield ""
-    rows = [[f"{code:04X}", words] for code, words in commitment.FAILURES.items()]
-    yield from _table(("Failure reason", "Meaning"), rows)
-    yield ""
-    yield "### Modality Worklist"
-    yield ""
-    yield from _prose(
-        "Ranges of start date and start time are one span (PS3.4 Table K.6-1). Fuzzy matching of "
-        "the patient's name is served when negotiated (K.5.1)."
-    )
-    yield ""
-    yield from _table(
-        ("Key of the scheduled procedure step",), [[one] for one in worklist.STEP_KEYS]
-    )
-    yield ""
-    yield from _table(("Other key",), [[one] for one in worklist.KEYS])
-    yield ""
-    yield "### Modality Performed Procedure Step"
-    yield ""
-    yield from _table(("Required by N-CREATE",), [[one] for one in performed.REQUIRED])
-    yield ""
-    yield from _prose("Passed over in an N-SET, which is answered with 0107 then:")
-    yield ""
-    yield from _table(("Not changed by N-SET",), [[one] for one in performed.NOT_CHANGED])
-    yield ""
-    yield "### Instance Availability Notification"
-    yield ""
-    yield from _prose(
-        "Sent to the application entities of a hospital that are registered for it, when a study "
-        "of that hospital's has been quiet for a while, and again when more of it has come: all "
-        f"of its instances then, up to {availability.INSTANCES}, as ONLINE. Tried again for four "
-        "days. Referenced Performed Procedure Step Sequence has the step that told of the study, "
-        "if one alone did."
-    )
-    yield ""
-    yield "### Rejection notes"
-    yield ""
-    yield from _prose(
-        "Key Object Selection documents of these titles hide the instances of their own hospital."
-    )
-    yield ""
-    yield from _table(("Code (DCM)", "Meaning"), rejection.CODES.items())
-    yield ""
+    yield from heading("4.2", "Application entity specifications")
 
 
 def _network() -> Iterator[str]:
-    conduct = Conduct()
-    yield "## 6 Network"
-    yield ""
+    conduct, limits = Conduct(), Limits()
+    yield from heading("4.3", "Network interfaces")
+    yield from heading("4.3.1", "Physical network interface")
+    yield from prose("TCP/IP over whatever the operating system offers (PS3.8).")
+    yield from heading("4.3.2", "Additional protocols")
+    yield from prose(
+        "DNS, where application entities are registered by host name; NTP of the operating system; "
+        "HTTP/1.1. No DICOM application configuration management (PS3.15 annex H)."
+    )
+    yield from heading("4.3.3", "IPv4 and IPv6 support")
+    yield from prose("Both, for what is accepted and what is initiated.")
+    yield from heading("4.4", "Configuration")
+    yield from heading("4.4.1", "AE title/presentation address mapping")
+    yield from prose(
+        "The own AE title, its addresses and ports are settings. Remote application entities are "
+        "registered for their hospital (`exchange organization add-ae`): AE title, address, "
+        "network or host name, port where they listen, and SHA-256 of their certificate. Nobody "
+        "else is heard."
+    )
+    yield from heading("4.4.2", "Parameters")
+    yield from table(
+        ("Parameter", "Setting", "Default"),
+        [
+            ["AE title", "`EXCHANGE_AE_TITLE`", "EXCHANGE"],
+            ["Port", "`EXCHANGE_DIMSE_PORT`", "11112"],
+            ["Port of TLS beside it", "`EXCHANGE_DIMSE_TLS_PORT`", "none"],
+            [
+                "Longest PDU received, bytes",
+                "`EXCHANGE_DIMSE_MAXIMUM_LENGTH`",
+                str(conduct.maximum_length),
+            ],
+            [
+                "Associations at a time, one process",
+                "`EXCHANGE_DIMSE_ASSOCIATIONS`",
+                str(limits.associations),
+            ],
+            [
+                "Associations and instances a second of one hospital",
+                "`exchange organization limit`",
+                "none",
+            ],
+            [
+                "Associations of one C-MOVE with its destination",
+                "`EXCHANGE_DIMSE_MOVE_ASSOCIATIONS`",
+                str(limits.move_associations),
+            ],
+            [
+                "Wait for a request (ARTIM), s",
+                "`EXCHANGE_DIMSE_ARTIM_TIMEOUT`",
+                f"{conduct.artim_timeout:.0f}",
+            ],
+            [
+                "Silence between messages, s",
+                "`EXCHANGE_DIMSE_NETWORK_TIMEOUT`",
+                f"{conduct.network_timeout:.0f}",
+            ],
+            ["One PDU, s", "`EXCHANGE_DIMSE_PDU_TIMEOUT`", f"{conduct.pdu_timeout:.0f}"],
+            ["Largest instance, bytes", "`EXCHANGE_INSTANCE_LIMIT`", str(limits.instance_bytes)],
+            [
+                "Matches without a selective key",
+                "`EXCHANGE_DIMSE_MATCHES`",
+                str(limits.matches),
+            ],
+            ["Values of one key", "none", str(query.MAX_VALUES)],
+            ["Characters of one value", "none", str(query.MAX_LENGTH)],
+            ["Bytes of an identifier", "none", str(identifier.IDENTIFIER_LENGTH)],
+            ["Instances of one commitment", "none", str(commitment.REFERENCES)],
+            ["Instances of one rejection note", "none", str(rejection.REFERENCES)],
+        ],
+    )
+
+
+def _media() -> Iterator[str]:
+    yield from heading("5", "Media interchange")
+    yield from prose("None: no file-set is created, read or updated.")
+
+
+def _character_sets() -> Iterator[str]:
+    yield from heading("6", "Support of character sets")
+    yield from prose(
+        "Instances are kept as they were sent, in whatever character set. For the index, text is "
+        "read in the sets of this table, with code extensions (PS3.5 section 6.1.2.5) where they "
+        "are defined. Where the declaration is missing, misspelt or contradicted by the bytes, "
+        "UTF-8, GB18030 and undeclared escape sequences are recognized, and the repair is noted. "
+        "Answers to C-FIND are in the character set of the question where that has all their "
+        "characters, else in GB18030 if it was a Chinese one and in ISO_IR 192 if not. DICOMweb "
+        "answers in UTF-8."
+    )
+    rows = [[term, "", "none"] for term in character_sets.STAND_ALONE]
+    escapes: dict[str, list[str]] = {}
+    for bytes_, (element, number) in character_sets.ESCAPES.items():
+        escapes.setdefault(number, []).append(f"ESC {bytes_.decode('ascii')} ({element})")
+    for number in character_sets.RIGHT_HALVES:
+        alone = f"ISO_IR {number}" if number not in _EXTENSIONS_ONLY else ""
+        rows.append([alone, f"ISO 2022 IR {number}", ", ".join(escapes.get(number, ["none"]))])
+    yield from table(("Without code extensions", "With", "Escape sequences"), rows)
+
+
+_EXTENSIONS_ONLY = frozenset({"58", "87", "149", "159"})
+
+
+def _security() -> Iterator[str]:
+    yield from heading("7", "Security")
+    yield from heading("7.1", "Security profiles")
+    yield from table(
+        ("Profile (PS3.15)", "Support"),
+        [
+            ["BCP 195 RFC 8996 TLS Secure Transport Connection (B.12)", "yes, where set"],
+            ["Basic TLS, AES TLS, older BCP 195 profiles (B.1 to B.10)", "no"],
+            ["Audit trail message format (A.5)", "no; see section 7.3"],
+            ["Basic application level confidentiality (E.1)", "no"],
+            ["Digital signatures (C)", "kept as they are; not made, not verified"],
+        ],
+    )
+    yield from prose(
+        "TLS 1.2 or 1.3, the suites of TLS 1.3 and those below, no renegotiation, no compression; "
+        "with a client's certificate where a CA is set. An application entity can be registered "
+        "with the SHA-256 of its certificate: then it is known by that alone, called over TLS "
+        "alone, and the certificate stands for no other hospital."
+    )
+    yield from table(("Cipher suite of TLS 1.2",), [[one] for one in transport_security.SUITES])
+    yield from heading("7.2", "Association level security")
+    yield from prose(
+        "An association is accepted for a registered calling AE title from its registered address, "
+        "network or host, or with its registered certificate; everything in it is asked on behalf "
+        "of that hospital. User identities (PS3.7 D.3.3.7) are logged by name, answered where that "
+        "is asked, and not used for authentication. DICOMweb takes bearer tokens of OAuth 2.0."
+    )
+    yield from heading("7.3", "Application level security")
+    yield from prose(
+        "Every answer is decided by policy (sharing agreement of both hospitals, consent of the "
+        "patient, purpose of use) and has its record in an audit trail, which is chained and "
+        "signed: that a record was altered, removed or added shows. What is withheld does not "
+        "appear in answers or their counts. Refused associations and TLS handshakes are recorded. "
+        "Logs hold no patient data."
+    )
+
+
+def _annexes() -> Iterator[str]:
+    yield from heading("8", "Annexes")
+    yield from heading("8.1", "IOD contents and coercion")
+    yield from prose(
+        "No instances are made, and none is coerced on the way in. On the way out to another "
+        "hospital (C-MOVE, C-GET, routes, priors) these attributes are:"
+    )
+    yield from table(
+        ("Attribute", "Tag", "What is done"),
+        [
+            ["Patient ID", "(0010,0020)", "the receiving hospital's number, where it has one"],
+            ["Issuer of Patient ID", "(0010,0021)", "OID of who issued that number"],
+            ["Issuer of Patient ID Qualifiers Sequence", "(0010,0024)", "removed"],
+            ["Other Patient IDs Sequence", "(0010,1002)", "an item with the owner's number added"],
+            [
+                "Original Attributes Sequence",
+                "(0400,0561)",
+                f"an item with what was replaced; reason COERCE, system {SYSTEM}",
+            ],
+            [
+                "Institution Name",
+                "(0008,0080)",
+                "the owner's name, where there is none and the character set can write it",
+            ],
+        ],
+    )
+    yield from heading("8.2", "Data dictionary of private attributes")
+    yield from prose("None are made. Those of others are kept, sent and never matched.")
+    yield from heading("8.3", "Coded terminology and templates")
+    yield from prose(
+        "Key Object Selection documents with one of these titles (PS3.16 CID 7011) are rejection "
+        "notes. They concern instances of their own hospital, those to come too; they are hidden "
+        "with them, and sent to where the instances went by a route or as priors."
+    )
     rows = [
-        ["Implementation Class UID", IMPLEMENTATION_CLASS_UID],
-        ["Implementation Version Name", IMPLEMENTATION_VERSION_NAME],
-        ["Longest PDU received", str(conduct.maximum_length)],
-        ["Associations at a time, one process", str(Limits().associations)],
-        ["Wait for a request (ARTIM), s", f"{conduct.artim_timeout:.0f}"],
-        ["Silence between messages, s", f"{conduct.network_timeout:.0f}"],
-        ["One PDU, s", f"{conduct.pdu_timeout:.0f}"],
-        ["Asynchronous operations", "not negotiated"],
-        ["User identity", "names are logged, not used for authentication"],
+        [
+            code,
+            words,
+            "deleted, unless under a legal hold"
+            if rejection.BEHAVIOURS[code].deletes
+            else "hidden and kept; comes back with a reason"
+            if rejection.BEHAVIOURS[code].explained
+            else "hidden and kept; can come back",
+            "taken as new" if rejection.BEHAVIOURS[code].again else "kept, hidden, for review",
+        ]
+        for code, words in rejection.CODES.items()
     ]
-    yield from _table(("Parameter", "Default"), rows)
-    yield ""
-    yield (
-        "Rejections: "
-        + ", ".join(
-            reason.name.lower().replace("_", " ")
-            for reason in (
-                RejectReason.CALLED_AE_TITLE_NOT_RECOGNIZED,
-                RejectReason.CALLING_AE_TITLE_NOT_RECOGNIZED,
-                RejectReason.APPLICATION_CONTEXT_NAME_NOT_SUPPORTED,
-                RejectReason.PROTOCOL_VERSION_NOT_SUPPORTED,
-                RejectReason.LOCAL_LIMIT_EXCEEDED,
-                RejectReason.TEMPORARY_CONGESTION,
-            )
-        )
-        + "."
-    )
-    yield ""
-    yield from _prose(
-        "TLS where a certificate is set, by the BCP 195 profile (PS3.15 B.12): TLS 1.2 or 1.3, the "
-        "suites of TLS 1.3 and those below, no renegotiation; with a client's certificate where a "
-        "CA is set. An application entity can be registered with the SHA-256 of its certificate: "
-        "then it is known by that alone, called over TLS alone, and the certificate stands for no "
-        "other hospital."
-    )
-    yield ""
-    yield from _table(("Cipher suite of TLS 1.2",), [[one] for one in transport_security.SUITES])
-    yield ""
-
-
-def _web() -> Iterator[str]:
-    yield "## 7 DICOMweb"
-    yield ""
-    yield from _prose(
-        "Search, Store and Retrieve of the Studies Service (PS3.18 section 10). The query "
-        "parameter `accept` goes before the header field. Entity tags and `If-None-Match` on "
-        "metadata, frames, bulk data and pictures. 410 for what was rejected or deleted."
-    )
-    yield ""
-    yield "### Instances"
-    yield ""
-    yield from _prose(
-        "As they are kept under `transfer-syntax=*`, else in Explicit VR Little Endian, to which "
-        "all uncompressed syntaxes are rewritten and those with a decoder are decompressed; what "
-        "remains is left out (206). In parts, one bare, or as application/zip with a file for "
-        "each instance, as kept. WADO-URI (section 9) at `/wado`: application/dicom and pictures; "
-        "anonymize and presentation states are refused."
-    )
-    yield ""
-    yield "### Bulk data"
-    yield ""
-    yield from _prose(
-        f"Binary values of more than {data_set.BULK} bytes, any of more than "
-        f"{web_retrieve.VALUE_LIMIT}, and the pixels have a BulkDataURI in the metadata. They are "
-        "had bare or in a part, and in single ranges of bytes (206, 416); compressed pixels as "
-        "frames, a video as one stream."
-    )
-    yield ""
-    yield "### Frames"
-    yield ""
-    yield from _prose(
-        "As they are stored where the asker accepts that, else uncompressed, or compressed to a "
-        "syntax that is marked; never with loss. With `transfer-syntax=*` they are as stored "
-        "under `application/octet-stream` too. One frame can be had without parts. A frame has "
-        f"at most {pixel_data.FRAME_LIMIT} bytes."
-    )
-    yield ""
-    rows = [
-        [name, uid, "" if place else "yes", "yes" if uid in _MADE else ""]
-        for name, uids in web_frames.TRANSFER_SYNTAXES.items()
-        for place, uid in enumerate(uids)
-    ]
-    yield from _table(("Media type", "Transfer syntax", "Default", "Made"), rows)
-    yield ""
-    yield "### Rendered resources and thumbnails"
-    yield ""
-    yield from _prose(
-        f"At every level, as {', '.join(web_rendered.MEDIA_TYPES)}, bare or in parts. An instance "
-        "is its first frame, or all of them as image/gif; a series or study is a part for each "
-        "image, or the middle one bare; a thumbnail is the middle image. `window` (with "
-        f"{', '.join(rendering.Function)}), `viewport` and `quality` are used, other parameters "
-        "announced by Warning 299. Modality LUT, VOI LUT or window (those of the frame first), "
-        "MONOCHROME1 and 2, PALETTE COLOR, RGB and YBR, overlays and pixel aspect are applied; "
-        "presentation states and ICC profiles are not."
-    )
-    yield ""
-    rows = [
-        ["Pixels of a frame or picture", str(rendering.PIXEL_LIMIT)],
-        ["Pixels of an animation", str(rendering.GIF_PIXELS)],
-        ["Pictures of an answer", str(web_rendered.PICTURES)],
-        ["Side of a viewport, pixels", str(web_rendered.VIEWPORT)],
-        ["Bytes of the header", str(rendering.HEAD_LIMIT)],
-    ]
-    yield from _table(("Limit", "At most"), rows)
-    yield ""
-
-
-_MADE = {EXPLICIT_VR_LITTLE_ENDIAN, *frame_coding.ENCODED}
-
-
-def _roles(services: Iterable[CommandField]) -> str:
-    names = sorted(one.name.rpartition("_")[0].replace("_", "-") for one in services)
-    return f"SCP ({', '.join(names)})"
-
-
-def _prose(text: str) -> Iterator[str]:
-    yield from textwrap.wrap(text, 96)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield from _prose(f"|{'---|' * len(head)}")
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
+    yield from table(("Code (DCM)", "Meaning", "Instances", "The same UID afterwards"), rows)
+    yield from heading("8.4", "Grayscale image consistency")
+    yield from prose("Does not apply: nothing is displayed by the node.")
+    yield from heading("8.5", "Standard extended, specialized and private SOP classes")
+    yield from prose("None are defined; those of others are stored as they come.")
+    yield from heading("8.6", "Private transfer syntaxes")
+    yield from prose("None.")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ SYSTEM = "Imaging Exchange"
 NOT_TAKEN = "the receiver does not take this SOP class"
 """Why an instance was not sent at all."""
 
-_UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+"""In which everything is proposed a second time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +299,7 @@ def _batches(wanted: Sequence[Outgoing]) -> Iterator[tuple[list[Outgoing], list[
         sop_class, kept = one.held.sop_class_uid, one.held.transfer_syntax_uid
         needed = {
             (sop_class, kept): Proposal(sop_class, (kept,)),
-            (sop_class, ""): Proposal(sop_class, _UNCOMPRESSED),
+            (sop_class, ""): Proposal(sop_class, UNCOMPRESSED),
         }
         if len(proposals.keys() | needed.keys()) > CONTEXTS:
             yield batch, list(proposals.values())

@@ -1,0 +1,113 @@
+"""The DICOMweb part of the conformance statement (PS3.2 annex A, PS3.18), from the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from exchange_dicom import (
+    data_set,
+    frame_coding,
+    media_types,
+    pixel_data,
+    rendering,
+    status,
+    web_frames,
+    web_rendered,
+    web_retrieve,
+    web_search,
+    web_store,
+)
+from exchange_dicom.conformance_dimse import cause
+from exchange_dicom.markdown import heading, prose, table
+from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
+
+
+def origin_server() -> Iterator[str]:
+    """Section 4.2.2: the Studies Service and the URI Service of PS3.18."""
+    yield from heading("4.2.2", "DICOMweb")
+    yield from prose(
+        "Search, Store and Retrieve of the Studies Service (PS3.18 section 10). The query "
+        "parameter `accept` goes before the header field. Entity tags and `If-None-Match` on "
+        "metadata, frames, bulk data and pictures. 410 for what was rejected or deleted."
+    )
+    yield from heading("4.2.2.1", "Transactions and statuses")
+    yield from table(
+        ("Transaction", "Resources", "Media types"),
+        [
+            ["Store", "studies, a study", "multipart/related with application/dicom"],
+            [
+                "Search",
+                "studies, series, instances, below each other too",
+                f"{media_types.DICOM_JSON}; {web_search.LIMIT} matches, at most "
+                f"{web_search.MAX_LIMIT}",
+            ],
+            [
+                "Retrieve",
+                "study, series, instance, metadata, frames, bulk data, rendered, thumbnail",
+                "see below",
+            ],
+            ["URI service", "instance", "application/dicom and pictures"],
+        ],
+    )
+    yield from table(
+        ("Cause", "HTTP status", "Failure Reason of one instance in Store"),
+        [
+            [cause(error), str(one.http), f"{one.failure_reason:04X}"]
+            for error, one in status.WEB.items()
+        ],
+    )
+    yield from prose(
+        "Store answers 200, 202 where some failed or have a warning, 409 where all failed. Warning "
+        f"Reason {web_store.KEPT_FOR_REVIEW:04X} says that an instance is kept, and not served "
+        "before somebody has reviewed it. Search matches as C-FIND does (section 4.2.1.4.4); what "
+        "takes no part in matching, and that more matches remain, is told by Warning 299."
+    )
+    yield from heading("4.2.2.2", "Instances")
+    yield from prose(
+        "As they are kept under `transfer-syntax=*`, else in Explicit VR Little Endian, to which "
+        "all uncompressed syntaxes are rewritten and those with a decoder are decompressed; what "
+        "remains is left out (206). In parts, one bare, or as application/zip with a file for "
+        "each instance, as kept. WADO-URI (section 9) at `/wado`: application/dicom and pictures; "
+        "anonymize and presentation states are refused."
+    )
+    yield from heading("4.2.2.3", "Bulk data")
+    yield from prose(
+        f"Binary values of more than {data_set.BULK} bytes, any of more than "
+        f"{web_retrieve.VALUE_LIMIT}, and the pixels have a BulkDataURI in the metadata. They are "
+        "had bare or in a part, and in single ranges of bytes (206, 416); compressed pixels as "
+        "frames, a video as one stream."
+    )
+    yield from heading("4.2.2.4", "Frames")
+    yield from prose(
+        "As they are stored where the asker accepts that, else uncompressed, or compressed to a "
+        "syntax that is marked; never with loss. With `transfer-syntax=*` they are as stored "
+        "under `application/octet-stream` too. One frame can be had without parts. A frame has "
+        f"at most {pixel_data.FRAME_LIMIT} bytes."
+    )
+    rows = [
+        [name, uid, "" if place else "yes", "yes" if uid in _MADE else ""]
+        for name, uids in web_frames.TRANSFER_SYNTAXES.items()
+        for place, uid in enumerate(uids)
+    ]
+    yield from table(("Media type", "Transfer syntax", "Default", "Made"), rows)
+    yield from heading("4.2.2.5", "Rendered resources and thumbnails")
+    yield from prose(
+        f"At every level, as {', '.join(web_rendered.MEDIA_TYPES)}, bare or in parts. An instance "
+        "is its first frame, or all of them as image/gif; a series or study is a part for each "
+        "image, or the middle one bare; a thumbnail is the middle image. `window` (with "
+        f"{', '.join(rendering.Function)}), `viewport` and `quality` are used, other parameters "
+        "announced by Warning 299. Modality LUT, VOI LUT or window (those of the frame first), "
+        "MONOCHROME1 and 2, PALETTE COLOR, RGB and YBR, overlays and pixel aspect are applied; "
+        "presentation states and ICC profiles are not."
+    )
+    rows = [
+        ["Pixels of a frame or picture", str(rendering.PIXEL_LIMIT)],
+        ["Pixels of an animation", str(rendering.GIF_PIXELS)],
+        ["Pictures of an answer", str(web_rendered.PICTURES)],
+        ["Side of a viewport, pixels", str(web_rendered.VIEWPORT)],
+        ["Bytes of the header", str(rendering.HEAD_LIMIT)],
+    ]
+    yield from table(("Limit", "At most"), rows)
+
+
+_MADE = {EXPLICIT_VR_LITTLE_ENDIAN, *frame_coding.ENCODED}
