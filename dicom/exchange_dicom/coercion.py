@@ -53,7 +53,8 @@ def coerced(
 
     PatientID and Issuer of Patient ID become the receiving hospital's; the owner's stand in Other
     Patient IDs Sequence, what was replaced in Original Attributes Sequence. Raises MalformedDataSet
-    at the first piece when the head of the data set cannot be read.
+    at the first piece when the head of the data set cannot be read, or its character set does not
+    have what the number is written with.
     """
     rest = iter(pieces)
     gathered = bytearray()
@@ -116,10 +117,11 @@ def _elements(present: dict[int, Element], coercion: Coercion) -> Iterator[Eleme
     ]
     if (qualifiers := present.get(_ISSUER_QUALIFIERS)) is not None:
         old.append(qualifiers)
-    yield _text(_PATIENT_ID, "LO", coercion.patient_id)
+    encoding = _encoding(present)
+    yield _text(_PATIENT_ID, "LO", coercion.patient_id, encoding)
     yield _text(_ISSUER, "LO", coercion.issuer)
     owner = (
-        _text(_PATIENT_ID, "LO", coercion.owner_patient_id),
+        _text(_PATIENT_ID, "LO", coercion.owner_patient_id, encoding),
         _text(_ISSUER, "LO", coercion.owner_issuer),
         _text(0x00100022, "CS", "TEXT"),
     )
@@ -149,16 +151,23 @@ def _elements(present: dict[int, Element], coercion: Coercion) -> Iterator[Eleme
 
 def _named(present: dict[int, Element], institution: str) -> Element | None:
     """Institution Name in the instance's own character set; None where that cannot write it."""
+    try:
+        return _text(_INSTITUTION, "LO", institution[:64], _encoding(present))
+    except MalformedDataSet:
+        return None
+
+
+def _encoding(present: dict[int, Element]) -> str:
+    """How text is written that is new: by the whole character sets, else in ASCII."""
     declared = present.get(_CHARACTER_SET)
     text = bytes(declared.value or b"").decode("ascii", "replace") if declared else ""
-    encoding = _ENCODINGS.get(text.strip(" \0"), "ascii")
+    return _ENCODINGS.get(text.strip(" \0"), "ascii")
+
+
+def _text(tag: int, vr: str, text: str, encoding: str = "ascii") -> Element:
+    """Raises MalformedDataSet rather than write another number than was meant."""
     try:
-        value = institution[:64].encode(encoding)
+        value = text.encode(encoding)
     except UnicodeEncodeError:
-        return None
-    return Element(_INSTITUTION, "LO", value=memoryview(value + b" " * (len(value) % 2)))
-
-
-def _text(tag: int, vr: str, text: str) -> Element:
-    value = text.encode("ascii", "replace")
+        raise MalformedDataSet("the character set does not have this text", 0) from None
     return Element(tag, vr, value=memoryview(value + b" " * (len(value) % 2)))
