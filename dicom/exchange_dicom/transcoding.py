@@ -39,6 +39,8 @@ NATIVE = frozenset(
 )
 """Transfer syntaxes whose pixels are not compressed by themselves."""
 
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
 _WRITERS = {
     EXPLICIT_VR_LITTLE_ENDIAN: data_set.explicit,
     IMPLICIT_VR_LITTLE_ENDIAN: data_set.implicit,
@@ -176,23 +178,37 @@ def _deflated(pieces: Pieces) -> Pieces:
 
 
 def _decompressed(held: Lying) -> Pieces:
+    whole = _without_compression(held.read())
+    if whole is None:
+        # A report in a syntax of images: its data set is in Explicit VR all the same.
+        yield from _stripped(held)
+        return
+    start = part10.read_file_meta(io.BytesIO(whole)).data_set_offset
+    yield memoryview(whole)[start:]
+
+
+def _without_compression(file: bytes) -> bytes | None:
+    """A Part 10 file with its pixels decompressed; None where it has none."""
     try:
         with warnings.catch_warnings(action="ignore"):  # of a sender's odd values, which stay
-            found = dcmread(io.BytesIO(held.read()), force=True)
+            found = dcmread(io.BytesIO(file), force=True)
+            if not any(keyword in found for keyword in _PIXELS):
+                return None
             frames = int(found.get("NumberOfFrames", 1) or 1)
             pixels = int(found.Rows) * int(found.Columns) * int(found.SamplesPerPixel) * frames
             if pixels * int(found.BitsAllocated) // 8 > DECOMPRESSED_LIMIT:
                 raise CannotTranscode("the decompressed pixels would be too large")
             found.decompress(as_rgb=False, generate_instance_uid=False)
+            if found.PhotometricInterpretation == "YBR_FULL_422":
+                # The decoder has given each pixel its colours: they are halved no longer.
+                found.PhotometricInterpretation = "YBR_FULL"
             written = io.BytesIO()
             found.save_as(written, enforce_file_format=False)
     except CannotTranscode:
         raise
     except Exception as error:  # a decoder may raise anything about bytes that it cannot read
         raise CannotTranscode(f"cannot be decompressed: {type(error).__name__}") from error
-    whole = written.getvalue()
-    start = part10.read_file_meta(io.BytesIO(whole)).data_set_offset
-    yield memoryview(whole)[start:]
+    return written.getvalue()
 
 
 @cache
