@@ -1,6 +1,7 @@
 """How long a C-FIND takes, among many studies: over a socket, of a node in a process of its own.
 
     python tests/benchmarks/find.py --studies 2000 20000 1000000 --databases sqlite postgresql
+    python tests/benchmarks/find.py --studies 20000 --storing 4
 
 The index is seeded (see `seed.py`), the exchange started as a user would, and one association asks
 one question after another. For each kind of question: the median and the 95th percentile of the
@@ -28,6 +29,7 @@ from region import Region  # noqa: E402
 from running import RunningExchange  # noqa: E402
 from seed import PREFIX, accession, seed  # noqa: E402
 from sqlalchemy import select  # noqa: E402
+from storing import associations  # noqa: E402
 
 from exchange_storage.records import Patient  # noqa: E402
 
@@ -133,7 +135,7 @@ def exchange_with(studies: int, kind: str, home: Path) -> Iterator[RunningExchan
             for code in ("beicheng", "nanhu", "dongshan"):
                 city.register(code)
             began = time.monotonic()
-            patients = seed(opened.database, studies)
+            patients = seed(opened.database, studies) if studies else 0
             took = time.monotonic() - began
         print(f"\n{kind}: {studies} studies of {patients} patient records, seeded in {took:.0f} s")
         exchange.start()
@@ -146,12 +148,14 @@ if __name__ == "__main__":
     parser.add_argument("--studies", type=int, nargs="+", default=[2000, 20_000])
     parser.add_argument("--databases", nargs="+", default=["sqlite", "postgresql"])
     parser.add_argument("--repeat", type=int, default=300)
+    parser.add_argument("--storing", type=int, default=0, help="associations that store meanwhile")
     given = parser.parse_args()
     for database in given.databases:
         for count in given.studies:
             with (
                 tempfile.TemporaryDirectory(prefix="exchange-find-") as place,
                 exchange_with(count, database, Path(place) / "home") as running,
+                associations(running.dimse_port, given.storing),
             ):
                 for line in measure(running, count, given.repeat):
                     print(line, flush=True)
