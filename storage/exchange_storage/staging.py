@@ -32,11 +32,15 @@ from exchange_storage.objects import (
     checked_key,
 )
 
-BLOCK = 1 << 18
-"""Bytes gathered before they are written. An object on its way in holds two blocks at most."""
+FIRST = 544 << 10
+"""Bytes of an object gathered before the first are written: a slice of 512² pixels is written while
+it is indexed."""
 
-SPARE_BLOCKS = 64
-"""Blocks that an area keeps for the next objects: memory that was touched once is touched for
+NEXT = 256 << 10
+"""Bytes gathered after that; an object on its way in holds two blocks at most."""
+
+SPARE_BLOCKS = 32
+"""Blocks of each kind kept for the next objects: memory that was touched once is touched for
 good."""
 
 DIRECT = 1 << 16
@@ -109,24 +113,25 @@ class StagingArea:
         self.direct = True
         """Whether the file system has done direct I/O so far."""
         self._nameless = True
-        self._spare: list[memoryview] = []
+        self._spare: dict[int, list[memoryview]] = {FIRST: [], NEXT: []}
 
     @property
     def folder(self) -> int:
         """The descriptor of the own folder."""
         return self._folder.number
 
-    def take_block(self) -> memoryview:
-        """`BLOCK` bytes of memory, aligned; what is in them is of no meaning."""
+    def take_block(self, size: int) -> memoryview:
+        """`FIRST` or `NEXT` bytes of memory, aligned; what is in them is of no meaning."""
         try:
-            return self._spare.pop()
+            return self._spare[size].pop()
         except IndexError:
-            return memoryview(mmap.mmap(-1, BLOCK))
+            return memoryview(mmap.mmap(-1, size))
 
     def give_back(self, block: memoryview) -> None:
         """`block` may be taken by the next."""
-        if len(self._spare) < SPARE_BLOCKS:
-            self._spare.append(block)
+        spare = self._spare[len(block)]
+        if len(spare) < SPARE_BLOCKS:
+            spare.append(block)
 
     def open(self, beside: int | None = None) -> tuple[Descriptor, str]:
         """A new file, and its name in the folder: "" where the file system needs none.
@@ -211,9 +216,9 @@ class StagedFile(Staged):
         self._size += len(rest)
         block, filled = self._block, self._filled
         while rest:
-            if block is None or filled == BLOCK:
+            if block is None or filled == len(block):
                 block, filled = self._next_block(), 0
-            some = rest[: BLOCK - filled]
+            some = rest[: len(block) - filled]
             block[filled : filled + len(some)] = some
             filled += len(some)
             rest = rest[len(some) :]
@@ -294,16 +299,16 @@ class StagedFile(Staged):
     def _next_block(self) -> memoryview:
         """A block to fill, when there is none or it is full. Raises StoreFull, StoreUnavailable."""
         if self._block is None:
-            self._first = self._block = self._area.take_block()
+            self._first = self._block = self._area.take_block(FIRST)
             return self._block
         try:
             self._put(self._block)
         except OSError as error:
             self.discard()
             raise answer_to(error) from error
-        self._base += BLOCK
+        self._base += len(self._block)
         if self._block is self._first:
-            self._block = self._area.take_block()
+            self._block = self._area.take_block(NEXT)
         return self._block
 
     def _put(self, block: memoryview) -> None:
@@ -371,9 +376,9 @@ class _Reader(io.RawIOBase):
         staged, at = self._staged, self._position
         staged._check()
         first, block = staged._first, staged._block
-        in_first = staged._filled if block is first else BLOCK
         if first is None or block is None:
             return b""
+        in_first = staged._filled if block is first else len(first)
         if at < in_first:
             piece: Bytes = first[at : min(in_first, at + most)]
         elif at >= (beyond := staged._base):
