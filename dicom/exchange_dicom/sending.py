@@ -25,7 +25,7 @@ from exchange_dicom.header import DataSetError
 from exchange_dicom.negotiation import Conduct
 from exchange_dicom.pdu import CONTEXTS, UpperLayerError
 from exchange_dicom.requestor import Address, Proposal, Requested
-from exchange_dicom.states import AssociationEnded
+from exchange_dicom.states import AssociationEnded, AssociationRejected
 from exchange_dicom.transcoding import CannotTranscode
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from exchange_storage.records import ApplicationEntity
@@ -38,6 +38,10 @@ NOT_TAKEN = "the receiver does not take this SOP class"
 
 UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 """In which everything is proposed a second time."""
+
+
+TRANSIENT_ATTEMPTS, TRANSIENT_SECONDS = 3, 1.0
+"""How often, and after which pause, a receiver is asked again that is full for now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +133,9 @@ def send(
     for batch, proposals in _batches(wanted):
         waiting = deque(batch)
         failure: UpperLayerError | None = None
-        # One alone after several: a receiver that is full may have turned all of them away.
-        for associations in dict.fromkeys((parallel, 1)):
-            if not waiting or halt.is_set():
-                break
+        associations, again = parallel, 0
+        while waiting and not halt.is_set():
+            failure = None
             with closing(
                 _shared(address, waiting, proposals, originator, associations, halt, conduct)
             ) as results:
@@ -142,6 +145,14 @@ def send(
                         yield result
                     else:
                         failure = result
+            # One alone after several, since a receiver that is full may have turned all of them
+            # away; and again after a while where it says that it is so for now.
+            for_now = isinstance(failure, AssociationRejected) and failure.told.transient
+            if (associations == 1 and not for_now) or again == TRANSIENT_ATTEMPTS:
+                break
+            if waiting and for_now:
+                halt.wait(TRANSIENT_SECONDS)
+            associations, again = 1, again + 1
         if halt.is_set():
             return
         if waiting:
