@@ -41,6 +41,9 @@ DERIVED = (
 )
 """Attributes of no instance, made from what is held (PS3.4 C.3.4)."""
 
+SUMMARIZED = frozenset(DERIVED) - {"InstanceAvailability"}
+"""Those of them for which the instances below a match have to be looked at."""
+
 ITEMS: Mapping[str, frozenset[str]] = {
     "OtherPatientIDsSequence": frozenset({"PatientID", "IssuerOfPatientID", "TypeOfPatientID"})
 }

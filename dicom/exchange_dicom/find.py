@@ -45,6 +45,7 @@ def find(conversation: Conversation, message: Message) -> None:
                 level,
                 asked.criteria,
                 limit=conversation.limits.matches,
+                summarize=not attributes.SUMMARIZED.isdisjoint(identifier.wanted),
                 too_broad=f"more than {conversation.limits.matches} matches: add a selective key",
                 asked=raw,
             )

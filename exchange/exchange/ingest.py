@@ -226,7 +226,8 @@ def receive(
     try:
         return access.write(unit, after=kept.result)
     finally:
-        wait((kept,))  # what is staged is nobody else's before it may be discarded
+        if not kept.done():
+            wait((kept,))  # what is staged is nobody else's before it may be discarded
 
 
 def object_key(uids: Mapping[str, str], digest: str) -> str:
