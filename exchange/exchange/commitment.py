@@ -14,7 +14,7 @@ from time import monotonic
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from exchange import jobs
+from exchange import jobs, organizations
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound, TooLarge
 from exchange.policy import Action
@@ -247,7 +247,8 @@ def receivers(access: Access, told: Report) -> Sequence[ApplicationEntity]:
             ApplicationEntity.port.is_not(None),
         )
     ).all()
-    return sorted(listening, key=lambda one: (one.address != told.address, one.id))
+    called = [one for one in listening if organizations.can_be_called(one)]
+    return sorted(called, key=lambda one: (one.address != told.address, one.id))
 
 
 def reported(access: Access, number: int) -> None:

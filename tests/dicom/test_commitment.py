@@ -175,6 +175,26 @@ def test_an_asker_without_a_port_is_told_where_it_asked(served: Served) -> None:
     assert len(sender.reports) == 1
 
 
+def test_an_asker_that_is_known_by_its_network_cannot_be_called_and_is_told_where_it_asked(
+    served: Served,
+) -> None:
+    kept(served, "1.4.1")
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        organizations.remove_entity(
+            access, "beicheng", Entity(title="BEICHENG", address="127.0.0.1")
+        )
+        network = Entity(title="BEICHENG", address="127.0.0.0/8", port=free_port())
+        organizations.add_entity(access, "beicheng", network)
+    with bare(served) as pacs:
+        context, _ = pacs.contexts[PUSH]
+        pacs.send(action(pacs, "1.2.3.4"))
+        assert pacs.message()[0].status == SUCCESS
+        told, _ = pacs.message()
+        pacs.send(value(context, COMMAND | LAST, dimse.response(told, SUCCESS)))
+        pacs.release()
+    assert reported(served) == [True]
+
+
 def test_every_reference_is_in_one_of_the_two_lists(served: Served) -> None:
     kept(served, "1.4.1", "1.4.2")
     damaged = next((served.root / "objects").rglob("1.4.2.*.dcm"))
