@@ -18,6 +18,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.encoders.base import get_encoder
 from pydicom.uid import UID
 
+from exchange_dicom import codestream
 from exchange_dicom.pixel_data import FRAME_LIMIT, GE_PRIVATE, Pixels
 from exchange_dicom.transcoding import NATIVE, CannotTranscode
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
@@ -78,6 +79,8 @@ def decoded(pixels: Pixels, transfer_syntax_uid: str, stored: bytes, *, rgb: boo
     plain = transfer_syntax_uid in PLAIN
     if transfer_syntax_uid == DEFLATED_FRAMES:
         plain, stored = True, _inflated(stored)
+    if not plain and (why := codestream.objection(stored, pixels.rows, pixels.columns)):
+        raise CannotTranscode(why)
     options = _options(pixels, stored if plain else None)
     try:
         with warnings.catch_warnings(action="ignore"):  # of a sender's odd values, which stay

@@ -15,9 +15,10 @@ from functools import cache
 from typing import Protocol
 
 from pydicom import dcmread
+from pydicom.encaps import generate_frames
 from pydicom.uid import UID
 
-from exchange_dicom import data_set, part10
+from exchange_dicom import codestream, data_set, part10
 from exchange_dicom.coercion import Coercion, coerced
 from exchange_dicom.data_set import Inflated, Read
 from exchange_dicom.header import (
@@ -198,6 +199,9 @@ def _without_compression(file: bytes) -> bytes | None:
             pixels = int(found.Rows) * int(found.Columns) * int(found.SamplesPerPixel) * frames
             if pixels * int(found.BitsAllocated) // 8 > DECOMPRESSED_LIMIT:
                 raise CannotTranscode("the decompressed pixels would be too large")
+            for frame in generate_frames(found.PixelData, number_of_frames=frames):
+                if why := codestream.objection(frame, int(found.Rows), int(found.Columns)):
+                    raise CannotTranscode(why)
             found.decompress(as_rgb=False, generate_instance_uid=False)
             if found.PhotometricInterpretation == "YBR_FULL_422":
                 # The decoder has given each pixel its colours: they are halved no longer.

@@ -14,10 +14,12 @@ import pytest
 from fuzz import feed, watched
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kept import kept_targets
 from live import converse
-from targets import Target, Wire, targets
+from target import Target
+from targets import Wire, targets
 
-INPUTS = 250
+INPUTS = 150
 """Of each target."""
 
 CONVERSATIONS = 240
@@ -31,7 +33,7 @@ SEED = dt.datetime.now(dt.UTC).toordinal()
 @pytest.fixture(scope="module")
 def everything() -> Iterator[list[Target]]:
     with Wire() as wire:
-        yield targets(wire)
+        yield [*targets(wire), *kept_targets()]
 
 
 def test_damaged_bytes_are_read_or_refused_in_time_and_in_little_memory(

@@ -1,14 +1,14 @@
-"""A million damaged inputs for everything that reads bytes from a network, and what came of them.
+"""A million damaged inputs for everything that reads what senders sent, and what came of them.
 
     python tests/fuzz/fuzz.py --inputs 1000000 --seed 1
     python tests/fuzz/fuzz.py --inputs 0 --live 20000    # against a node in a process of its own
     python tests/fuzz/fuzz.py --seed 1 --again files 47  # one input once more, traceback and all
 
-Every target of `targets` gets its share. An input is made from the seed, the target and its number
-alone. Found is: an exception that the target does not declare, more than `CPU_SECONDS` for one
-input, or more than `ROOM` bytes of memory beyond what the process had after warming up. Against a
-live node also: an echo that is not answered, a handler that failed, a thread or a file left open.
-Ends with status 1 if anything was found.
+Every target of `targets` and `kept` gets its share. An input is made from the seed, the target and
+its number alone. Found is: an exception that the target does not declare, more than `CPU_SECONDS`
+for one input, or more than `ROOM` bytes of memory beyond what the process had after warming up.
+Against a live node also: an echo that is not answered, a handler that failed, a thread or a file
+left open. Ends with status 1 if anything was found.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "support")]
 
 from accidents import changed  # noqa: E402
-from findings import Finding  # noqa: E402
-from targets import Target, Wire, targets  # noqa: E402
+from kept import kept_targets  # noqa: E402
+from target import Finding, Target  # noqa: E402
+from targets import Wire, targets  # noqa: E402
 
 CPU_SECONDS = 5.0
 """Of one input; the slowest honest ones take a few hundredths."""
@@ -66,7 +67,7 @@ class Outcome:
 
     def __str__(self) -> str:
         why = ", ".join(f"{name} {count}" for name, count in self.refused.most_common())
-        return f"{self.target:24} {self.inputs:8} inputs, {self.read} read, {why or 'none refused'}"
+        return f"{self.target:32} {self.inputs:8} inputs, {self.read} read, {why or 'none refused'}"
 
 
 def made(target: Target, seed: int, number: int) -> bytes:
@@ -120,7 +121,7 @@ def run(inputs: int, seed: int, told: Callable[[str], None]) -> list[Finding]:
     """Share `inputs` out among all targets."""
     found: list[Finding] = []
     with watched() as arm, Wire() as wire:
-        all_targets = targets(wire)
+        all_targets = [*targets(wire), *kept_targets()]
         share = -(-inputs // len(all_targets))
         for target in all_targets:
             feed(target, seed, range(-WARM, 0), arm)
@@ -145,7 +146,7 @@ def run(inputs: int, seed: int, told: Callable[[str], None]) -> list[Finding]:
 def again(name: str, number: int, seed: int) -> None:
     """One input once more, its exception not caught."""
     with Wire() as wire:
-        (target,) = [one for one in targets(wire) if one.name == name]
+        (target,) = [one for one in (*targets(wire), *kept_targets()) if one.name == name]
         data = made(target, seed, number)
         print(len(data), data[:400].hex(" "))
         target.read(data)

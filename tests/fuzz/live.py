@@ -14,11 +14,11 @@ from pathlib import Path
 
 from accidents import changed
 from caller import CT, EXPLICIT, IMPLICIT, STUDY_FIND, SUCCESS, VERIFICATION, Caller, image, value
-from findings import Finding
 from pydicom import Dataset
 from pynetdicom.dsutils import encode
 from real_parts import LOOPBACK
 from roles import Role, small_exchange
+from target import Finding
 
 from exchange_dicom import contexts, dimse
 from exchange_dicom.dimse import CommandField

@@ -10,8 +10,7 @@ import io
 import socket
 import struct
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from ipaddress import IPv4Address
 from typing import Self
@@ -29,6 +28,7 @@ from caller import (
     store_request,
     value,
 )
+from target import Target
 
 from exchange.errors import Invalid, TooLarge
 from exchange_dicom import data_set, dimse, header, instance, multipart, part10
@@ -76,16 +76,6 @@ CONDUCT = Conduct(artim_timeout=10, network_timeout=10, pdu_timeout=10)
 
 class Dawdled(Exception):
     """An association waited for a peer that had said all, and closed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """`read` is given bytes made from `sound`, and may raise what is `declared`."""
-
-    name: str
-    sound: Sequence[bytes]
-    read: Callable[[bytes], object]
-    declared: tuple[type[Exception], ...]
 
 
 USER = UserInformation(

@@ -1,0 +1,123 @@
+"""A damaged image keeps nobody busy, and fills no memory, when somebody wants to see it."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+
+import corpus
+import pytest
+from kept import held
+from pydicom import dcmread
+from pydicom.encaps import generate_frames
+
+from exchange_dicom import codestream, frame_coding, pixel_data, transcoding
+from exchange_dicom.part10 import read_file_meta
+from exchange_dicom.transcoding import CannotTranscode
+from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
+
+JPEG_LS, JPEG_2000 = "MR_small_jpeg_ls_lossless.dcm", "MR_small_jp2klossless.dcm"
+JPEG = "SC_rgb_jpeg_dcmtk.dcm"
+WHAT_IT_IS_ABOUT = "JPEG2000-embedded-sequence-delimiter.dcm"
+"""Its width has been overwritten by pydicom's authors."""
+
+JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
+SIZED_JP2 = b"\0\0\0\x14ftypjp2 \0\0\0\0jp2 "
+
+
+def frames() -> Iterator[tuple[str, bytes, int, int]]:
+    """Every compressed frame of the corpus, and its rows and columns."""
+    for file in corpus.files():
+        with warnings.catch_warnings(action="ignore"):
+            told = dcmread(io.BytesIO(file.content()), force=True)
+        syntax = told.file_meta.get("TransferSyntaxUID") if "file_meta" in vars(told) else None
+        if syntax is None or not syntax.is_encapsulated or "PixelData" not in told:
+            continue
+        count = int(told.get("NumberOfFrames", 1) or 1)
+        for frame in generate_frames(told.PixelData, number_of_frames=count):
+            yield file.path.name, frame, told.Rows, told.Columns
+
+
+def test_no_sound_frame_is_objected_to() -> None:
+    objected = {
+        name: why
+        for name, frame, rows, columns in frames()
+        if (why := codestream.objection(frame, rows, columns))
+    }
+    assert objected.keys() == {WHAT_IT_IS_ABOUT}
+
+
+def sound(name: str) -> tuple[bytes, str]:
+    """The data set of a file of the corpus, and its transfer syntax."""
+    (file,) = [one for one in corpus.files() if one.path.name == name]
+    reader = io.BytesIO(file.content())
+    syntax = read_file_meta(reader).transfer_syntax_uid
+    return reader.read(), syntax
+
+
+def lines(body: bytes, marker: bytes, count: int) -> bytes:
+    """The data set with another number of lines in the frame header behind `marker`."""
+    at = body.index(marker) + len(marker) + 3
+    return body[:at] + count.to_bytes(2, "big") + body[at + 2 :]
+
+
+def wrapped(body: bytes, boxes: bytes) -> bytes:
+    """The data set with `boxes` put before its JPEG 2000 codestream, over what follows."""
+    at = body.index(b"\xff\x4f\xff\x51")
+    return body[:at] + boxes + body[at + len(boxes) :]
+
+
+@pytest.mark.parametrize(
+    ("name", "marker", "count"),
+    [
+        (JPEG_LS, b"\xff\xf7", 65535),
+        (JPEG_LS, b"\xff\xf7", 0),
+        (JPEG, b"\xff\xc0", 65535),
+        (JPEG, b"\xff\xc0", 0),
+    ],
+)
+def test_a_frame_that_claims_to_be_larger_than_its_image_is_not_decoded(
+    name: str, marker: bytes, count: int
+) -> None:
+    body, syntax = sound(name)
+    refused(lines(body, marker, count), syntax)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("box", [bytes(8), b"\0\0\0\1jp2h", b"\0\0\0\x07xxxx"])
+def test_a_frame_whose_boxes_have_no_end_is_not_followed(box: bytes) -> None:
+    body, syntax = sound(JPEG_2000)
+    refused(wrapped(body, JP2 + SIZED_JP2 + box), syntax)
+
+
+def refused(body: bytes, syntax: str) -> None:
+    """Neither the instance nor its frame is had uncompressed; both as they are."""
+    kept = held(body, syntax)
+    with pytest.raises(CannotTranscode, match="codestream"):
+        list(transcoding.data_set_of(kept, EXPLICIT_VR_LITTLE_ENDIAN))
+    known = pixel_data.pixels(kept)
+    frame = pixel_data.stored_frame(kept, known, 1)
+    with pytest.raises(CannotTranscode, match="codestream"):
+        frame_coding.decoded(known, syntax, frame)
+    assert b"".join(transcoding.data_set_of(kept, syntax)) == body
+
+
+@pytest.mark.parametrize(
+    ("frame", "why"),
+    [
+        (b"", ""),
+        (b"RLE or whatever", ""),
+        (b"\xff\xd8\xff\xd9", "does not say"),
+        (b"\xff\xd8\xff\xc0\0\x0b\x08\0", "does not say"),
+        (b"\xff\xd8\xff\xc0\0\x0b\x08\0\x10\0\x10\1", ""),
+        (b"\xff\xd8\xff\xff\xff\xe0\0\x02\xff\xc0\0\x0b\x08\0\x11\0\x10\1", "larger"),
+        (b"\xff\xd8\xff\xf8\0\x04\4\0\xff\xf7\0\x0b\x08\0\x10\0\x10\1", "does not say"),
+        (b"\xff\x4f\xff\x51\0\x29", "does not say"),
+        (JP2, "does not say"),
+    ],
+)
+def test_a_frame_is_judged_by_its_headers(frame: bytes, why: str) -> None:
+    objection = codestream.objection(frame, 16, 16)
+    assert why in objection
+    assert bool(why) == bool(objection)
