@@ -7,6 +7,8 @@ data end early. pydicom 3.0.2 stays for ever at a JP2 box whose length is 0.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from struct import Struct
 
 _JP2 = b"\0\0\0\x0cjP  "
@@ -39,6 +41,22 @@ def objection(frame: bytes, rows: int, columns: int) -> str:
     if size[0] > rows or size[1] > columns:
         return "the codestream is larger than the image"
     return ""
+
+
+class Panicked(Exception):
+    """A coder written in Rust gave up in the middle."""
+
+
+@contextmanager
+def coding() -> Iterator[None]:
+    """Within it a panic of a coder is `Panicked`; of itself it is no Exception, and would end the
+    thread of whoever wanted to see the image."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ == "PanicException":
+            raise Panicked from None
+        raise
 
 
 def _of_jpeg(frame: bytes) -> tuple[int, int] | None:

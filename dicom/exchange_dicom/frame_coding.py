@@ -83,7 +83,8 @@ def decoded(pixels: Pixels, transfer_syntax_uid: str, stored: bytes, *, rgb: boo
         raise CannotTranscode(why)
     options = _options(pixels, stored if plain else None)
     try:
-        with warnings.catch_warnings(action="ignore"):  # of a sender's odd values, which stay
+        # Warnings are of a sender's odd values, which stay.
+        with warnings.catch_warnings(action="ignore"), codestream.coding():
             found, _ = get_decoder(UID(_syntax(transfer_syntax_uid, plain))).as_array(
                 stored if plain else encapsulate([stored], has_bot=False),
                 index=0,
@@ -101,7 +102,7 @@ def encoded(pixels: Pixels, frame: Frame, transfer_syntax_uid: str) -> bytes:
     if pixels.photometric in _AS_DECODED:
         options["photometric_interpretation"] = _AS_DECODED[pixels.photometric]
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"), codestream.coding():
             made = get_encoder(UID(transfer_syntax_uid)).encode(
                 np.ascontiguousarray(frame), **options
             )

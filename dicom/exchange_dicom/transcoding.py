@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Protocol
 
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.encaps import generate_frames
 from pydicom.uid import UID
 
@@ -191,7 +191,8 @@ def _decompressed(held: Lying) -> Pieces:
 def _without_compression(file: bytes) -> bytes | None:
     """A Part 10 file with its pixels decompressed; None where it has none."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # of a sender's odd values, which stay
+        # Warnings are of a sender's odd values, which stay.
+        with warnings.catch_warnings(action="ignore"), codestream.coding():
             found = dcmread(io.BytesIO(file), force=True)
             if not any(keyword in found for keyword in _PIXELS):
                 return None
@@ -199,7 +200,11 @@ def _without_compression(file: bytes) -> bytes | None:
             pixels = int(found.Rows) * int(found.Columns) * int(found.SamplesPerPixel) * frames
             if pixels * int(found.BitsAllocated) // 8 > DECOMPRESSED_LIMIT:
                 raise CannotTranscode("the decompressed pixels would be too large")
-            for frame in generate_frames(found.PixelData, number_of_frames=frames):
+            for frame in generate_frames(
+                found.PixelData,
+                number_of_frames=frames,
+                extended_offsets=_offsets(found),
+            ):
                 if why := codestream.objection(frame, int(found.Rows), int(found.Columns)):
                     raise CannotTranscode(why)
             found.decompress(as_rgb=False, generate_instance_uid=False)
@@ -213,6 +218,13 @@ def _without_compression(file: bytes) -> bytes | None:
     except Exception as error:  # a decoder may raise anything about bytes that it cannot read
         raise CannotTranscode(f"cannot be decompressed: {type(error).__name__}") from error
     return written.getvalue()
+
+
+def _offsets(found: Dataset) -> tuple[bytes, bytes] | None:
+    """The extended offset table (PS3.3 C.7.6.3.1.8), if there is one."""
+    if "ExtendedOffsetTable" not in found or "ExtendedOffsetTableLengths" not in found:
+        return None
+    return found.ExtendedOffsetTable, found.ExtendedOffsetTableLengths
 
 
 @cache

@@ -103,6 +103,18 @@ def refused(body: bytes, syntax: str) -> None:
     assert b"".join(transcoding.data_set_of(kept, syntax)) == body
 
 
+def test_a_decoder_that_panics_has_only_not_decoded() -> None:
+    """What pylibjpeg-rle raises at a run beyond the end is not an Exception."""
+    body, syntax = sound("SC_rgb_rle_16bit.dcm")
+    delimiter = 8
+    damaged = body[: -delimiter - 4] + b"\x81" * 4 + body[-delimiter:]
+    with pytest.raises(CannotTranscode, match="Panicked"):
+        list(transcoding.data_set_of(held(damaged, syntax), EXPLICIT_VR_LITTLE_ENDIAN))
+    known = pixel_data.pixels(kept := held(damaged, syntax))
+    with pytest.raises(CannotTranscode, match="Panicked"):
+        frame_coding.decoded(known, syntax, pixel_data.stored_frame(kept, known, 1))
+
+
 @pytest.mark.parametrize(
     ("frame", "why"),
     [

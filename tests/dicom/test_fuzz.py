@@ -6,6 +6,8 @@ A million inputs are for `python tests/fuzz/fuzz.py`, by hand.
 from __future__ import annotations
 
 import datetime as dt
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +16,17 @@ import pytest
 from fuzz import feed, watched
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kept import kept_targets
 from live import converse
 from target import Target
 from targets import Wire, targets
 
-INPUTS = 150
+INPUTS = 250
 """Of each target."""
+
+IMAGES = 2000
+"""That are sent or shown, in all transfer syntaxes together."""
+
+FUZZ = str(Path(__file__).parents[1] / "fuzz" / "fuzz.py")
 
 CONVERSATIONS = 240
 
@@ -33,7 +39,7 @@ SEED = dt.datetime.now(dt.UTC).toordinal()
 @pytest.fixture(scope="module")
 def everything() -> Iterator[list[Target]]:
     with Wire() as wire:
-        yield [*targets(wire), *kept_targets()]
+        yield targets(wire)
 
 
 def test_damaged_bytes_are_read_or_refused_in_time_and_in_little_memory(
@@ -50,6 +56,14 @@ def test_damaged_bytes_are_read_or_refused_in_time_and_in_little_memory(
     for outcome in outcomes:  # or it would not be the readers that are tested
         assert outcome.read, outcome
         assert outcome.refused, outcome
+
+
+@pytest.mark.parametrize("what", ["sent", "shown"])
+def test_damaged_images_are_sent_and_shown_or_not(what: str) -> None:
+    """In a process of its own, since decoders are not written in Python."""
+    command = [sys.executable, FUZZ, "--only", what, "--inputs", str(IMAGES), "--seed", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
 @given(st.data(), st.binary(max_size=400))

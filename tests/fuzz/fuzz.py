@@ -117,11 +117,12 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def run(inputs: int, seed: int, told: Callable[[str], None]) -> list[Finding]:
-    """Share `inputs` out among all targets."""
+def run(inputs: int, seed: int, told: Callable[[str], None], only: str = "") -> list[Finding]:
+    """Share `inputs` out among all targets whose names begin with `only`."""
     found: list[Finding] = []
     with watched() as arm, Wire() as wire:
-        all_targets = [*targets(wire), *kept_targets()]
+        every = (*targets(wire), *kept_targets())
+        all_targets = [one for one in every if one.name.startswith(only)]
         share = -(-inputs // len(all_targets))
         for target in all_targets:
             feed(target, seed, range(-WARM, 0), arm)
@@ -157,6 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--inputs", type=int, default=1_000_000, help="for all targets together")
     parser.add_argument("--live", type=int, default=0, help="conversations with a live node")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", default="", help="how the names of the targets begin")
     parser.add_argument("--again", nargs=2, metavar=("TARGET", "NUMBER"))
     given = parser.parse_args(arguments)
     if given.again:
@@ -167,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(line, flush=True)
 
     told(f"seed {given.seed}, process {os.getpid()}")
-    found = run(given.inputs, given.seed, told) if given.inputs else []
+    found = run(given.inputs, given.seed, told, given.only) if given.inputs else []
     if given.live:
         from live import converse  # what starts a node is not needed for the rest
 
