@@ -58,8 +58,9 @@ ATTEMPTS_AT_OTHERS = 96
 """Of what somebody else's node has to take: the last ones an hour apart, four days in all, so that
 a PACS that is down over a long weekend gets everything when it is up again."""
 AT_OTHERS = frozenset({COMMIT, FORWARD, NOTIFY})
-LEASE = timedelta(minutes=10)
-"""How long a worker has for one job before another takes it over."""
+LEASE = timedelta(minutes=1)
+"""How long a worker has for one job before another takes it over: short, since what a worker had
+that was killed waits for so long; a living one renews it."""
 
 
 class Later(Exception):
