@@ -32,6 +32,7 @@ from exchange.errors import Invalid, NotFound, TooBroad
 from exchange.policy import Action, Reach
 from exchange.summaries import NOTHING, Summary, summaries
 from exchange_storage import search
+from exchange_storage.forms import Form
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     Instance,
@@ -42,7 +43,7 @@ from exchange_storage.records import (
     Study,
 )
 from exchange_storage.rows import Columns
-from exchange_storage.search import Criterion, Form, Level
+from exchange_storage.search import Criterion, Level
 
 ASKED_LENGTH = 4096
 """Bytes of the longest question that the audit trail keeps as it came."""
