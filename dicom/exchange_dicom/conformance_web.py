@@ -10,10 +10,10 @@ from exchange_dicom import (
     media_types,
     pixel_data,
     rendering,
+    series_metadata,
     status,
     web_frames,
     web_rendered,
-    web_retrieve,
     web_search,
     web_store,
 )
@@ -73,8 +73,8 @@ def origin_server() -> Iterator[str]:
     yield from heading("4.2.2.3", "Bulk data")
     yield from prose(
         f"Binary values of more than {data_set.BULK} bytes, any of more than "
-        f"{web_retrieve.VALUE_LIMIT}, and the pixels have a BulkDataURI in the metadata. They are "
-        "had bare or in a part, and in single ranges of bytes (206, 416); compressed pixels as "
+        f"{series_metadata.VALUE_LIMIT}, and the pixels have a BulkDataURI in the metadata. They "
+        "are had bare or in a part, and in single ranges of bytes (206, 416); compressed pixels as "
         "frames, a video as one stream."
     )
     yield from heading("4.2.2.4", "Frames")

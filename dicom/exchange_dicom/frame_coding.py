@@ -6,8 +6,11 @@ made is decoded again: pixels that a sender compressed with loss come out just a
 
 from __future__ import annotations
 
+import threading
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -35,6 +38,11 @@ PLAIN = NATIVE | {UNCOMPRESSED_FRAMES, GE_PRIVATE}
 ENCODED = ("1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90")
 """RLE, JPEG-LS and JPEG 2000, all lossless: what frames can be compressed to."""
 
+LARGE = 16 << 20
+"""Bytes of a frame from which on few are decoded at a time, so that memory stays bounded."""
+
+_few = threading.BoundedSemaphore(2)
+
 _AS_DECODED = {
     "YBR_RCT": "RGB",
     "YBR_ICT": "RGB",
@@ -55,6 +63,14 @@ def decodes(transfer_syntax_uid: str) -> bool:
         return bool(get_decoder(UID(transfer_syntax_uid)).is_available)
     except NotImplementedError:
         return False
+
+
+@contextmanager
+def in_turn(pixels: Pixels) -> Iterator[None]:
+    """Where a frame is decoded and used: large ones wait for each other."""
+    size = pixels.rows * pixels.columns * pixels.samples * pixels.allocated // 8
+    with _few if size > LARGE else nullcontext():
+        yield
 
 
 def native(pixels: Pixels, transfer_syntax_uid: str, stored: bytes) -> bytes:

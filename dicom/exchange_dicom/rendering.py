@@ -144,6 +144,10 @@ class Rendering:
 
     def picture(self, number: int, wanted: Presentation) -> Image.Image:
         """A frame, counted from 1, as a picture in grey or RGB. Also raises CannotTranscode."""
+        with frame_coding.in_turn(self.pixels):
+            return self._picture(number, wanted)
+
+    def _picture(self, number: int, wanted: Presentation) -> Image.Image:
         stored = pixel_data.stored_frame(self._held, self.pixels, number)
         syntax = self._held.transfer_syntax_uid
         frame = frame_coding.decoded(self.pixels, syntax, stored, rgb=True)

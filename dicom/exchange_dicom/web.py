@@ -23,6 +23,7 @@ from exchange_dicom import (
     media_types,
     web_bulk,
     web_frames,
+    web_metadata,
     web_rendered,
     web_retrieve,
     web_search,
@@ -108,7 +109,7 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
     def describe(
         request: Request, study: str, series: str | None = None, instance: str | None = None
     ) -> Response:
-        return web_retrieve.metadata(
+        return web_metadata.metadata(
             exchange,
             identify(request),
             _root(request),
@@ -117,6 +118,7 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
             instance,
             accept=_accept(request),
             if_none_match=request.headers.get("if-none-match", ""),
+            compressed=_takes_gzip(request.headers.get("accept-encoding", "")),
         )
 
     def bulk_data(request: Request, study: str, series: str, instance: str, path: str) -> Response:
@@ -307,6 +309,15 @@ def _root(request: Request) -> Root:
 def _accept(request: Request) -> tuple[MediaType, ...]:
     fields = request.headers.getlist("accept")
     return media_types.acceptable(request.query_params.get("accept"), ",".join(fields))
+
+
+def _takes_gzip(accept_encoding: str) -> bool:
+    """Whether gzip is accepted by name (RFC 9110 12.5.3)."""
+    for one in accept_encoding.lower().split(","):
+        name, _, weight = one.partition(";")
+        if name.strip() == "gzip":
+            return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
 
 
 def _body(request: Request) -> Iterator[bytes]:

@@ -216,7 +216,8 @@ def _frame(held: Held, known: Pixels, number: int, form: Form) -> bytes:
     stored, kept = pixel_data.stored_frame(held, known, number), held.transfer_syntax_uid
     if form.transfer_syntax_uid == kept and kept not in frame_coding.PLAIN:
         return stored
-    if form.transfer_syntax_uid == EXPLICIT_VR_LITTLE_ENDIAN:
-        return frame_coding.native(known, kept, stored)
-    frame = frame_coding.decoded(known, kept, stored)
-    return frame_coding.encoded(known, frame, form.transfer_syntax_uid)
+    with frame_coding.in_turn(known):
+        if form.transfer_syntax_uid == EXPLICIT_VR_LITTLE_ENDIAN:
+            return frame_coding.native(known, kept, stored)
+        frame = frame_coding.decoded(known, kept, stored)
+        return frame_coding.encoded(known, frame, form.transfer_syntax_uid)

@@ -1,4 +1,4 @@
-"""The Retrieve transaction of DICOMweb, WADO-RS (PS3.18 section 10.4): instances and metadata.
+"""The Retrieve transaction of DICOMweb, WADO-RS (PS3.18 section 10.4): instances.
 
 Explicit VR Little Endian is the default, and the only syntax without compression that may be used
 (8.7.3): instances kept in another such syntax are written anew, and compressed pixels decompressed.
@@ -7,10 +7,6 @@ wildcard, and only there, instances that cannot be written anew, since their dat
 out in the syntax they have; without it they are left out, which is found out before the first byte
 of the answer leaves. That a decoder fails is found out when its turn comes: of one instance that is
 in time, an answer with several breaks off.
-
-Metadata holds every attribute up to the Pixel Data, as the sender wrote it. Binary values over
-`data_set.BULK` bytes, any values over `VALUE_LIMIT`, and the pixels are named by the URI of their
-bulk data.
 """
 
 from __future__ import annotations
@@ -18,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import orjson
 from starlette.responses import Response
 
 from exchange import retrieval
@@ -27,12 +22,9 @@ from exchange.policy import Requester
 from exchange.retrieval import Held
 from exchange_dicom import data_set, kept, media_types, multipart, transcoding
 from exchange_dicom.archive import archive
-from exchange_dicom.data_set import PIXELS, Element
-from exchange_dicom.header import EXPLICIT_VR_BIG_ENDIAN, INFLATE_LIMIT, MalformedDataSet
+from exchange_dicom.header import EXPLICIT_VR_BIG_ENDIAN, MalformedDataSet
 from exchange_dicom.media_types import (
     DICOM,
-    DICOM_JSON,
-    JSON,
     MULTIPART,
     ZIP,
     MediaType,
@@ -42,19 +34,14 @@ from exchange_dicom.part10 import file_meta
 from exchange_dicom.resources import Root
 from exchange_dicom.transcoding import CannotTranscode
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
-from exchange_dicom.web_answers import CACHING, entity_tag, streamed, unchanged
+from exchange_dicom.web_answers import streamed
 
 REWRITE_LIMIT = 1 << 30
 """Bytes of the largest data set that is inflated to be written anew with Explicit VR."""
 
-VALUE_LIMIT = 1 << 20
-"""Bytes of the longest value that is described."""
-
 _ANY = "*"
 _NEVER_SENT = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN})
 _REWRITTEN = _NEVER_SENT | {"1.2.840.10008.1.2.1.99"}
-_METADATA_FORM = "metadata 2"
-"""Changes when the same instances are described in another way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,39 +147,6 @@ def _answer(sent: Sequence[_Sent], wanted: _Wanted, study: str) -> Response:
     return _stream(_body(final, boundary), kind, _length(sent, boundary))
 
 
-def metadata(
-    exchange: Exchange,
-    requester: Requester,
-    root: Root,
-    study: str,
-    series: str | None,
-    instance: str | None,
-    *,
-    accept: Sequence[MediaType],
-    if_none_match: str,
-) -> Response:
-    """The attributes of instances as DICOM JSON; 304 where the asker has them already.
-
-    Raises NotFound, Refused, NotAcceptable.
-    """
-    answered = media_types.choose(accept, (DICOM_JSON, JSON))
-    with exchange.on_behalf_of(requester) as access:
-        held = retrieval.instances(access, study, series, instance, purpose="metadata").instances
-    tag = entity_tag(_METADATA_FORM, root.url, *(one.digest for one in held))
-    if (same := unchanged(if_none_match, tag)) is not None:
-        return same
-    headers = {"ETag": tag, "Cache-Control": CACHING, "Content-Type": answered}
-    return streamed(_array(held, root), headers)
-
-
-def describe(held: Held, root: Root) -> dict[str, object]:
-    """The metadata of one instance, as DICOM JSON. Raises Unavailable.
-
-    Where its data set is broken, what comes before that place.
-    """
-    return data_set.to_json(_head(held), kept.character_set(held), bulk_data_of(root, held))
-
-
 def _wanted(accept: Sequence[MediaType], *, single: bool) -> _Wanted:
     """Raises NotAcceptable."""
     named: list[tuple[str, frozenset[str]]] = []
@@ -287,33 +241,3 @@ def _can_be_rewritten(held: Held) -> bool:
     except MalformedDataSet:
         return False
     return True
-
-
-def bulk_data_of(root: Root, held: Held) -> data_set.Bulk:
-    """What names the bulk data of an instance by their paths."""
-    where = root.resource(held.study_instance_uid, held.series_instance_uid, held.sop_instance_uid)
-    return f"{where}/bulkdata/{{}}".format
-
-
-def _array(held: Sequence[Held], root: Root) -> Iterator[bytes]:
-    for number, one in enumerate(held):
-        yield (b"," if number else b"[") + orjson.dumps(describe(one, root))
-    yield b"]"
-
-
-def _head(held: Held) -> list[Element]:
-    read = kept.reading(held, INFLATE_LIMIT)
-    found: list[Element] = []
-    try:
-        for element in data_set.walk(read, held.transfer_syntax_uid, until=PIXELS):
-            if element.tag >= PIXELS:
-                if element.tag >> 16 == PIXELS >> 16:
-                    found.append(Element(element.tag, element.vr))
-                break
-            if element.span is not None and element.span[1] <= VALUE_LIMIT:
-                found.append(replace(element, value=memoryview(read(*element.span))))
-            else:
-                found.append(element)
-    except MalformedDataSet:
-        pass  # what comes before that place is told
-    return found

@@ -14,7 +14,7 @@ from itertools import islice
 from sqlalchemy import bindparam, delete, insert, literal, or_, select, update
 from sqlalchemy.orm import Session
 
-from exchange import jobs
+from exchange import derived, jobs
 from exchange.access import Access
 from exchange.errors import Invalid
 from exchange.policy import Action
@@ -134,6 +134,7 @@ def remove_objects(access: Access, study_instance_uid: str) -> None:
     Safe to repeat. Raises Refused, Unavailable.
     """
     access.require(Action.DESTROY, study=study_instance_uid)
+    derived.forget(access.objects, study_instance_uid)
     last = 0
     while True:
         waiting = access.session.scalars(

@@ -10,8 +10,8 @@ from sqlalchemy import Select, func, select
 
 from exchange import query
 from exchange.access import Access, translated
-from exchange.errors import Gone, NotFound, TooBroad, Unavailable
-from exchange.policy import Action
+from exchange.errors import Gone, NotFound, Refused, TooBroad, Unavailable
+from exchange.policy import Action, Role
 from exchange.query import Number, facts
 from exchange_storage.objects import ObjectStore
 from exchange_storage.records import (
@@ -123,6 +123,21 @@ def instances(
         **subject,
     )
     return Retrieved(row.Organization, row.Patient, row.Study, found)
+
+
+def of_study(access: Access, study: int) -> tuple[Held, ...]:
+    """The primary instances of the study with this row number, in the order of `instances`.
+
+    For the exchange itself, which derives from them what others ask for: nobody has read them.
+    Raises Refused for anybody else.
+    """
+    if access.requester.role is not Role.EXCHANGE:
+        raise Refused("only the exchange itself derives documents")
+    row = access.session.get(Study, study)
+    if row is None:
+        return ()
+    found = access.session.execute(_primary(study, None, None))
+    return tuple(_held(access, one, row.study_instance_uid, series) for one, series in found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

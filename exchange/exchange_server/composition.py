@@ -22,6 +22,7 @@ from exchange import (
     jobs,
     priors,
     retention,
+    retrieval,
     routing,
     scrub,
 )
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from exchange_dicom.listener import Acceptor
     from exchange_server.worker import Worker
 
+
+DICOMWEB = "/dicom-web"
+"""Where the DICOMweb door is."""
 
 SCRUBBING = timedelta(seconds=20)
 """How long a worker reads again what is kept before it rests, twice as long."""
@@ -186,7 +190,7 @@ def application(exchange: Exchange, settings: Settings) -> FastAPI:
     doors = (
         Door(
             name="dicomweb",
-            prefix="/dicom-web",
+            prefix=DICOMWEB,
             routes=partial(dicomweb, limits=Limits(instance_bytes=settings.instance_limit)),
             takes_instances=True,
         ),
@@ -206,14 +210,16 @@ def application(exchange: Exchange, settings: Settings) -> FastAPI:
 
 def worker(exchange: Exchange, settings: Settings) -> Worker:
     """A worker that knows every kind of job."""
-    from exchange_dicom import commitment
+    from exchange_dicom import commitment, series_metadata
     from exchange_dicom.forward import Credentials, deliver
     from exchange_dicom.notification import notify
+    from exchange_dicom.resources import Root
     from exchange_fhir.refresh import refresh
     from exchange_server.observability import DAMAGE_FOUND, observe
     from exchange_server.worker import WORKER, Worker
 
     timezone = ZoneInfo(settings.timezone)
+    root = Root(f"{settings.http_url}{DICOMWEB}")
 
     def link(exchange: Exchange, patient: str) -> None:
         with exchange.on_behalf_of(WORKER) as access:
@@ -226,6 +232,9 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
             routing.plan(access, int(study))
         with exchange.on_behalf_of(WORKER) as access:
             availability.plan(access, int(study))
+        with exchange.on_behalf_of(WORKER) as access:
+            held = retrieval.of_study(access, int(study))
+        series_metadata.derive(held, root)
 
     def checkpoint(exchange: Exchange, _: str) -> None:
         with exchange.on_behalf_of(WORKER) as access:

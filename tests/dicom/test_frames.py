@@ -433,7 +433,7 @@ def test_an_image_that_was_rejected_is_gone(door: Door) -> None:
         assert door.get(f"{ONE}{resource}").status_code == 410
     assert door.get(f"studies/{STUDY}/series/{SERIES}/instances/1.2.3").status_code == 404
     with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        rejection.restore(access, "beicheng", IMAGE)
+        rejection.restore(access, "beicheng", [IMAGE])
     assert door.get(f"{ONE}/frames/1").status_code == 200
 
 

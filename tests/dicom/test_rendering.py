@@ -6,6 +6,7 @@ import io
 import math
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -522,6 +523,20 @@ def test_pictures_have_limits(door: Door, limit: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr(f"exchange_dicom.rendering.{limit}", 100)
 
     assert door.get(f"{ONE}/rendered", Accept="image/gif").status_code == 413
+
+
+def test_large_frames_wait_for_each_other_and_all_are_shown(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent(door, image_of())
+    monkeypatch.setattr("exchange_dicom.frame_coding.LARGE", 0)
+
+    def asked(number: int) -> int:
+        frame = door.get(f"{ONE}/frames/1", Accept="image/jls")
+        return max(frame.status_code, door.get(f"{ONE}/rendered?window={number},9").status_code)
+
+    with ThreadPoolExecutor(6) as askers:
+        assert set(askers.map(asked, range(12))) == {200}
 
 
 def test_pictures_have_an_entity_tag_of_all_that_was_asked(door: Door) -> None:

@@ -1,0 +1,128 @@
+"""What is told of instances as DICOM JSON (PS3.18 annex F), and the documents of series.
+
+Every attribute up to the Pixel Data, as the sender wrote it. Binary values over `data_set.BULK`
+bytes, any values over `VALUE_LIMIT`, and the pixels are named by the URI of their bulk data.
+
+What is told of a series is kept as a document, compressed: when the worker derives what a study
+needs, or when it is first asked for. Documents are made for one address of the web door, which
+their URIs have; the worker makes them for the one that is set.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+
+import orjson
+
+from exchange import derived
+from exchange.retrieval import Held
+from exchange_dicom import data_set, kept
+from exchange_dicom.data_set import PIXELS, Element
+from exchange_dicom.header import INFLATE_LIMIT, MalformedDataSet
+from exchange_dicom.resources import Root
+
+VALUE_LIMIT = 1 << 20
+"""Bytes of the longest value that is described."""
+
+DOCUMENT_LIMIT = 64 << 20
+"""Bytes of JSON of the longest document of a series that is kept."""
+
+FORM = "metadata 2"
+"""Changes when the same instances are described in another way."""
+
+
+def derive(held: Sequence[Held], root: Root) -> int:
+    """Keep the documents of the series that these instances are, as the door at `root` gives them.
+
+    Returns how many were made. Raises Unavailable.
+    """
+    made = 0
+    for series in _by_series(held):
+        if derived.find(series, form(root)) is None:
+            made += 1
+            for _ in _series(series, root):
+                pass  # which is kept at its end
+    return made
+
+
+def describe(held: Held, root: Root) -> dict[str, object]:
+    """The metadata of one instance, as DICOM JSON. Raises Unavailable.
+
+    Where its data set is broken, what comes before that place.
+    """
+    return data_set.to_json(_head(held), kept.character_set(held), bulk_data_of(root, held))
+
+
+def bulk_data_of(root: Root, held: Held) -> data_set.Bulk:
+    """What names the bulk data of an instance by their paths."""
+    where = root.resource(held.study_instance_uid, held.series_instance_uid, held.sop_instance_uid)
+    return f"{where}/bulkdata/{{}}".format
+
+
+def array(held: Sequence[Held], root: Root) -> Iterator[bytes]:
+    """The JSON of instances of any number of series, from their documents where there are any.
+
+    Raises Unavailable.
+    """
+    before = b"["
+    for series in _by_series(held):
+        document = derived.find(series, form(root))
+        if document is not None:
+            yield before + gzip.decompress(document)[1:-1]
+        else:
+            yield before
+            yield from _series(series, root)
+        before = b","
+    yield b"]"
+
+
+def _series(held: Sequence[Held], root: Root) -> Iterator[bytes]:
+    """The JSON of one series' instances, with commas between; kept once it is there to its end."""
+    packing = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
+    packed = [packing.compress(b"[")]
+    size = 0
+    for number, one in enumerate(held):
+        piece = b"," * bool(number) + told(one, root)
+        size += len(piece)
+        if size <= DOCUMENT_LIMIT:
+            packed.append(packing.compress(piece))
+        yield piece
+    if size <= DOCUMENT_LIMIT:
+        derived.keep(held, form(root), b"".join([*packed, packing.compress(b"]"), packing.flush()]))
+
+
+def told(held: Held, root: Root) -> bytes:
+    """The JSON of one instance. Raises Unavailable."""
+    return orjson.dumps(describe(held, root))
+
+
+def form(root: Root) -> str:
+    """What a document depends on besides its instances."""
+    return f"{FORM} {root.url}"
+
+
+def _by_series(held: Sequence[Held]) -> Iterator[Sequence[Held]]:
+    for _, series in groupby(held, lambda one: one.series_instance_uid):
+        yield tuple(series)
+
+
+def _head(held: Held) -> list[Element]:
+    read = kept.reading(held, INFLATE_LIMIT)
+    found: list[Element] = []
+    try:
+        for element in data_set.walk(read, held.transfer_syntax_uid, until=PIXELS):
+            if element.tag >= PIXELS:
+                if element.tag >> 16 == PIXELS >> 16:
+                    found.append(Element(element.tag, element.vr))
+                break
+            if element.span is not None and element.span[1] <= VALUE_LIMIT:
+                found.append(replace(element, value=memoryview(read(*element.span))))
+            else:
+                found.append(element)
+    except MalformedDataSet:
+        pass  # what comes before that place is told
+    return found

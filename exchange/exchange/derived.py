@@ -1,0 +1,88 @@
+"""What is derived from the instances of a series, kept in the object store as it is served.
+
+A document is named by what it was made from: the digests of the instances in their order, and the
+form in which it tells of them. So one that is out of date is not found, whatever has changed: an
+instance more, one that was rejected, a conflict that was settled. It lies under
+``derived/<Study>/<Series>/<form>.<digest>``; of a few forms the last is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
+
+from exchange.access import translated
+from exchange.retrieval import Held
+from exchange_storage.objects import ObjectNotFound, ObjectStore, ObjectStoreError
+
+PREFIX = "derived"
+
+FORMS = 4
+"""Forms in which a series is kept at a time: a form can be what an asker made up, as an address."""
+
+
+def find(held: Sequence[Held], form: str) -> bytes | None:
+    """The document of this form that was made of these instances of one series, if it is kept.
+
+    It is for the caller to have been permitted the instances. Raises Unavailable.
+    """
+    objects = held[0].objects
+    with translated():
+        try:
+            return objects.get(_key(held, form))
+        except ObjectNotFound:
+            return None
+
+
+def keep(held: Sequence[Held], form: str, content: bytes) -> bool:
+    """Keep a document in place of earlier ones of its form; whether that was possible.
+
+    It is made again when it is not: a store that is full, or does not answer, loses nothing.
+    """
+    objects = held[0].objects
+    key = _key(held, form)
+    try:
+        objects.put(key, content)
+        others = [one for one in objects.list(_above(held)) if one.key != key]
+        same = [one for one in others if one.key.startswith(_above(held) + _named(form))]
+        rest = sorted((one for one in others if one not in same), key=lambda one: one.kept)
+        for stored in same + rest[: max(0, len(rest) - FORMS + 1)]:
+            _delete(objects, stored.key)
+    except ObjectStoreError:
+        return False
+    return True
+
+
+def forget(objects: ObjectStore, study_instance_uid: str) -> None:
+    """Remove all that is derived from a study of which something is deleted.
+
+    Raises Unavailable.
+    """
+    with translated():
+        for stored in list(objects.list(f"{PREFIX}/{_segment(study_instance_uid)}/")):
+            _delete(objects, stored.key)
+
+
+def _delete(objects: ObjectStore, key: str) -> None:
+    with suppress(ObjectNotFound):  # somebody else was quicker
+        objects.delete(key)
+
+
+def _key(held: Sequence[Held], form: str) -> str:
+    made_from = hashlib.sha256("".join(one.digest for one in held).encode())
+    return _above(held) + _named(form) + made_from.hexdigest()
+
+
+def _above(held: Sequence[Held]) -> str:
+    study, series = held[0].study_instance_uid, held[0].series_instance_uid
+    return f"{PREFIX}/{_segment(study)}/{_segment(series)}/"
+
+
+def _named(form: str) -> str:
+    return hashlib.sha256(form.encode()).hexdigest()[:16] + "."
+
+
+def _segment(uid: str) -> str:
+    """A UID as part of a key: it may begin with a dot, which a key's part must not."""
+    return uid if uid[0] != "." else f"_{uid}"
