@@ -10,6 +10,7 @@ from exchange.policy import Action, Role
 from exchange_server import terminal
 from exchange_server.settings import host_port
 from exchange_server.words import say
+from exchange_storage.records import ApplicationEntity
 
 organization_commands = typer.Typer(no_args_is_help=True, help=say("医院", "Hospitals"))
 user_commands = typer.Typer(no_args_is_help=True, help=say("用户", "Users"))
@@ -71,8 +72,7 @@ def list_organizations() -> None:
         sharing = organizations.agreements(access.session, access.now)
         callers: dict[int, list[str]] = {}
         for entity in organizations.entities(access.session):
-            address = host_port(entity.address, entity.port) if entity.port else entity.address
-            callers.setdefault(entity.organization_id, []).append(f"{entity.title}@{address}")
+            callers.setdefault(entity.organization_id, []).append(_shown(entity))
     terminal.table(
         [
             say("代码", "Code"),
@@ -93,6 +93,25 @@ def list_organizations() -> None:
             ]
             for one in everyone
         ],
+    )
+
+
+def _shown(entity: ApplicationEntity) -> str:
+    """As it is written, with the first digits of its certificate, and what it is sent."""
+    address = host_port(entity.address, entity.port) if entity.port else entity.address
+    certificate = entity.certificate_fingerprint
+    sent = [
+        name
+        for name, wanted in (
+            ("priors", entity.receives_priors),
+            ("availability", entity.told_of_availability),
+        )
+        if wanted
+    ]
+    return (
+        f"{entity.title}@{address}"
+        + (f"#{certificate[:8]}…" if certificate else "")
+        + (f"({','.join(sent)})" if sent else "")
     )
 
 

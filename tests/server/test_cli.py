@@ -134,6 +134,9 @@ def test_systems_of_a_hospital_come_and_go(city: Run) -> None:
     status, _, err = city("organization", "remove-ae", "north", "CT1@10.1.0.0/16")
     assert (status, "no such application entity" in err) == (1, True)
     assert "TITLE@address" in city("organization", "remove-ae", "north", "CT1")[2]
+    told = ("--priors", "--availability")
+    assert city("organization", "add-ae", "north", f"WS@10.1.0.6:104#{'ab' * 32}", *told)[0] == 0
+    assert listed() == "PACS@127.0.0.1:104 WS@10.1.0.6:104#abababab…(priors,availability)"
 
 
 def test_a_hospital_leaves_the_agreement_and_joins_again(city: Run) -> None:
