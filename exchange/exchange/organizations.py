@@ -152,6 +152,35 @@ def add_entity(access: Access, code: str, entity: Entity) -> None:
     access.write(unit)
 
 
+def replace_entity(access: Access, code: str, entity: Entity) -> None:
+    """The hospital's application entity of this title and address has another port or certificate
+    from now on, or is sent other things; routes to it stay. Raises Refused, NotFound, Invalid.
+    """
+    about = {"code": code, "title": entity.title, "address": entity.address}
+    access.require(Action.ADMINISTER, detail=about)
+    checked = _checked(entity)
+
+    def unit(session: Session) -> None:
+        organization = by_code(session, code).id
+        found = session.scalars(
+            select(ApplicationEntity).where(
+                ApplicationEntity.organization_id == organization,
+                ApplicationEntity.title == checked.title,
+                ApplicationEntity.address == checked.address,
+            )
+        ).one_or_none()
+        if found is None:
+            raise NotFound("this hospital has no such application entity at this address")
+        _check_free(session, organization, checked, instead=found.id)
+        found.port = checked.port
+        found.certificate_fingerprint = checked.certificate_fingerprint
+        found.receives_priors = checked.receives_priors
+        found.told_of_availability = checked.told_of_availability
+        access.note(Action.ADMINISTER, reason="application entity replaced", detail=about)
+
+    access.write(unit)
+
+
 def remove_entity(access: Access, code: str, entity: Entity) -> None:
     """Remove the hospital's application entity of this title and address.
 
@@ -479,17 +508,7 @@ def _checked(entity: Entity) -> Entity:
 
 
 def _add(session: Session, organization: int, entity: Entity) -> None:
-    same_title = select(ApplicationEntity).where(ApplicationEntity.title == entity.title)
-    for other in session.scalars(same_title):
-        if other.address == entity.address:
-            raise Invalid(f"{entity.title} at that address is registered already")
-        if other.organization_id != organization and _confusable(other, entity):
-            raise Invalid(
-                f"{entity.title} at {entity.address} could not be told from the one of another "
-                f"hospital at {other.address}"
-            )
-    if _bound_to(session, entity.certificate_fingerprint) - {organization}:
-        raise Invalid("this certificate is that of another hospital's application entity")
+    _check_free(session, organization, entity)
     session.add(
         ApplicationEntity(
             organization_id=organization,
@@ -501,6 +520,25 @@ def _add(session: Session, organization: int, entity: Entity) -> None:
             told_of_availability=entity.told_of_availability,
         )
     )
+
+
+def _check_free(
+    session: Session, organization: int, entity: Entity, instead: int | None = None
+) -> None:
+    """Raises Invalid where the entity is registered, but for row `instead`, or is not its own."""
+    same_title = select(ApplicationEntity).where(
+        ApplicationEntity.title == entity.title, ApplicationEntity.id != (instead or 0)
+    )
+    for other in session.scalars(same_title):
+        if other.address == entity.address:
+            raise Invalid(f"{entity.title} at that address is registered already")
+        if other.organization_id != organization and _confusable(other, entity):
+            raise Invalid(
+                f"{entity.title} at {entity.address} could not be told from the one of another "
+                f"hospital at {other.address}"
+            )
+    if _bound_to(session, entity.certificate_fingerprint) - {organization}:
+        raise Invalid("this certificate is that of another hospital's application entity")
 
 
 def _confusable(one: ApplicationEntity, other: Entity) -> bool:

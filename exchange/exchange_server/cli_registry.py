@@ -134,12 +134,25 @@ def add_entity(
             ),
         ),
     ] = False,
+    instead: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help=say(
+                "替换同名同地址者的端口与证书",
+                "Replaces port and certificate of the one of this title and address",
+            ),
+        ),
+    ] = False,
 ) -> None:
     entity = replace(
         organizations.Entity.parse(ae), receives_priors=priors, told_of_availability=availability
     )
     with terminal.acting() as access:
-        organizations.add_entity(access, code, entity)
+        if instead:
+            organizations.replace_entity(access, code, entity)
+        else:
+            organizations.add_entity(access, code, entity)
     terminal.done(f"已登记 {ae}", f"Registered {ae}")
 
 

@@ -344,6 +344,9 @@ def test_a_hospital_that_ends_its_agreement_neither_shows_nor_sees_until_it_join
         lambda access: organizations.remove_entity(
             access, "nanhu", Entity(title="NANHU", address="127.0.0.1")
         ),
+        lambda access: organizations.replace_entity(
+            access, "nanhu", Entity(title="NANHU", address="127.0.0.1", port=104)
+        ),
         lambda access: organizations.end_agreement(access, "nanhu"),
         lambda access: organizations.join_agreement(access, "nanhu"),
     ],

@@ -137,6 +137,11 @@ def test_systems_of_a_hospital_come_and_go(city: Run) -> None:
     told = ("--priors", "--availability")
     assert city("organization", "add-ae", "north", f"WS@10.1.0.6:104#{'ab' * 32}", *told)[0] == 0
     assert listed() == "PACS@127.0.0.1:104 WS@10.1.0.6:104#abababab…(priors,availability)"
+    renewed = f"WS@10.1.0.6:105#{'cd' * 32}"
+    assert "registered already" in city("organization", "add-ae", "north", renewed)[2]
+    assert city("organization", "add-ae", "north", renewed, "--replace", "--priors")[0] == 0
+    assert listed() == "PACS@127.0.0.1:104 WS@10.1.0.6:105#cdcdcdcd…(priors)"
+    assert city("organization", "add-ae", "north", "WS@10.9.9.9:1", "--replace")[0] == 1
 
 
 def test_a_hospital_leaves_the_agreement_and_joins_again(city: Run) -> None:
