@@ -201,6 +201,23 @@ def test_a_frame_is_compressed_without_loss_where_a_syntax_is_named(
             None,
         ),
         ("JPEG2000.dcm", f"image/jp2; transfer-syntax={JPEG2000Lossless}", "image/jp2"),
+        # As viewers ask.
+        (
+            "JPEG2000.dcm",
+            "multipart/related; type=application/octet-stream; transfer-syntax=*",
+            "image/jp2",
+        ),
+        (
+            "JPEG2000.dcm",
+            'multipart/related; type="image/jls"; q=0.1, '
+            'multipart/related; type="application/octet-stream"',
+            "application/octet-stream",
+        ),
+        (
+            "JPEG2000.dcm",
+            "multipart/related; type=image/jphc; transfer-syntax=*, */*;q=0.1",
+            "image/jp2",
+        ),
     ],
 )
 def test_the_form_that_is_wanted_most_is_sent_or_none(
