@@ -38,7 +38,8 @@ def origin_server() -> Iterator[str]:
             [
                 "Search",
                 "studies, series, instances, below each other too",
-                f"{media_types.DICOM_JSON}; {web_search.LIMIT} matches, at most "
+                f"{media_types.DICOM_JSON}, {media_types.JSON}, multipart/related with "
+                f"{media_types.DICOM_XML}; {web_search.LIMIT} matches, at most "
                 f"{web_search.MAX_LIMIT}",
             ],
             [
@@ -59,8 +60,12 @@ def origin_server() -> Iterator[str]:
     yield from prose(
         "Store answers 200, 202 where some failed or have a warning, 409 where all failed. Warning "
         f"Reason {web_store.KEPT_FOR_REVIEW:04X} says that an instance is kept, and not served "
-        "before somebody has reviewed it. Search matches as C-FIND does (section 4.2.1.4.4); what "
-        "takes no part in matching, and that more matches remain, is told by Warning 299."
+        "before somebody has reviewed it. Search matches as C-FIND does (section 4.2.1.4.4), "
+        "Patient's Name by its sound with `fuzzymatching=true`, and answers 204 for no match. What "
+        "takes no part in matching (`emptyvaluematching` and `multiplevaluematching` too), and "
+        "that more matches remain, is told by Warning 299. Paths match in Other Patient IDs "
+        "Sequence; Request Attributes Sequence is neither matched nor returned. Studies are in "
+        "the order of their dates, the newest first, all else in that of reception."
     )
     yield from heading("4.2.2.2", "Instances")
     yield from prose(

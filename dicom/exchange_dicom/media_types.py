@@ -14,6 +14,7 @@ from exchange.errors import Invalid
 
 DICOM = "application/dicom"
 DICOM_JSON = "application/dicom+json"
+DICOM_XML = "application/dicom+xml"
 JSON = "application/json"
 MULTIPART = "multipart/related"
 OCTET_STREAM = "application/octet-stream"

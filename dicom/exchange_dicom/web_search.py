@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
 from starlette.responses import Response
 
@@ -19,11 +18,10 @@ from exchange import query
 from exchange.access import Exchange
 from exchange.errors import Invalid
 from exchange.policy import Requester
-from exchange_dicom import attributes, media_types
-from exchange_dicom.media_types import DICOM_JSON, JSON
+from exchange_dicom import attributes, media_types, web_models
 from exchange_dicom.query import question
 from exchange_dicom.resources import Root
-from exchange_storage.search import ATTRIBUTES, Level
+from exchange_storage.search import ATTRIBUTES, Kind, Level
 
 LIMIT = 100
 """Matches in one answer where the asker sets no limit."""
@@ -103,6 +101,8 @@ class _Asked:
     limit: int
     offset: int
     fuzzy: bool
+    unserved: tuple[str, ...]
+    """Kinds of matching that were asked for, and are not done."""
 
 
 def search(
@@ -116,15 +116,14 @@ def search(
     accept: Sequence[media_types.MediaType],
     asked: str,
 ) -> Response:
-    """The matches at `level` among what the URL names by UID: 200 with an array, even an empty one.
+    """The matches at `level` among what the URL names by UID; 204 where there are none.
 
-    PS3.18 allows 204 for no match as well, but a client that always reads JSON is met more often.
     `asked` is the question for the audit trail. Raises Invalid, NotAcceptable, Refused.
     """
-    answered = media_types.choose(accept, (DICOM_JSON, JSON))
+    answered = web_models.choose(accept, parted=True)
     wanted = _read(within, parameters)
     with exchange.on_behalf_of(requester) as access:
-        asking = question(access, level, wanted.keys.items())
+        asking = question(access, level, wanted.keys.items(), fuzzy=wanted.fuzzy)
         answer = query.find(
             access,
             level,
@@ -135,7 +134,7 @@ def search(
         )
     fields = _fields(level, within) | wanted.fields | set(wanted.keys)
     body = [_match(root, one, level, None if wanted.everything else fields) for one in answer.found]
-    response = Response(orjson.dumps(body), media_type=answered)
+    response = web_models.many(answered, body) if body else Response(status_code=204)
     for text in _warnings(level, wanted, asking.unsupported, answer.more):
         response.headers.append(*root.warning(text))
     return response
@@ -147,14 +146,16 @@ def _read(within: Mapping[str, str], parameters: Iterable[tuple[str, str]]) -> _
     unknown: list[str] = []
     numbers = {"limit": LIMIT, "offset": 0}
     fuzzy = everything = False
+    unserved: list[str] = []
     for name, value in parameters:
         match name:
             case "limit" | "offset":
                 numbers[name] = _number(name, value)
             case "fuzzymatching":
-                if value not in ("true", "false"):
-                    raise Invalid("fuzzymatching is true or false")
-                fuzzy = value == "true"
+                fuzzy = _flag(name, value)
+            case "emptyvaluematching" | "multiplevaluematching":
+                if _flag(name, value):
+                    unserved.append(name)
             case "includefield":
                 for field in value.split(","):
                     keyword = _keyword(field)
@@ -175,8 +176,14 @@ def _read(within: Mapping[str, str], parameters: Iterable[tuple[str, str]]) -> _
                     keys[keyword] = value
     return _Asked(
         keys, frozenset(fields), everything, tuple(unknown), numbers["limit"],
-        numbers["offset"], fuzzy,
+        numbers["offset"], fuzzy, tuple(unserved),
     )  # fmt: skip
+
+
+def _flag(name: str, value: str) -> bool:
+    if value not in ("true", "false"):
+        raise Invalid(f"{name} is true or false")
+    return value == "true"
 
 
 def _number(name: str, value: str) -> int:
@@ -236,17 +243,28 @@ def _returnable(level: Level) -> set[str]:
 def _warnings(
     level: Level, wanted: _Asked, unsupported: Sequence[str], more: bool
 ) -> Iterator[str]:
-    if wanted.fuzzy:
-        yield (
-            "The fuzzymatching parameter is not supported. "
-            "Only literal matching has been performed."
-        )
+    for name in wanted.unserved:  # in the words of 8.3.4.5 and 8.3.4.6
+        kind = f"{name.removesuffix('valuematching').capitalize()} Value Matching"
+        yield f"The {name} parameter is not supported. {kind} has not been performed."
+    if wanted.fuzzy and (literal := sorted(filter(_is_literal, wanted.keys.items()))):
+        names = _some([keyword for keyword, _ in literal])
+        yield f"Only literal matching has been performed of {names}"
     if ignored := sorted({*wanted.unknown, *unsupported}):
         yield f"Not supported for matching or returning, and ignored: {_some(ignored)}"
     if absent := sorted(wanted.fields - _returnable(level)):
         yield f"Not kept in the index, and left out: {_some(absent)}"
     if more:
         yield "There are additional results that can be requested"
+
+
+def _is_literal(key: tuple[str, str]) -> bool:
+    """Whether it is a name that fuzzy matching leaves as it is (see `query.question`)."""
+    keyword, value = key
+    attribute = ATTRIBUTES.get(keyword)
+    if attribute is None or not value.strip("*^= "):
+        return False
+    wild = bool(set(value) & set("*?"))
+    return attribute.kind is Kind.PERSON or (attribute.kind is Kind.NAME and wild)
 
 
 def _some(names: Sequence[str]) -> str:

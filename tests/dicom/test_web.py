@@ -50,7 +50,7 @@ from web_door import (
 
 from exchange import consent, errors, ingest, retrieval
 from exchange.errors import ExchangeError
-from exchange_dicom import instance, multipart, part10, status, web_errors, web_search
+from exchange_dicom import instance, multipart, native_model, part10, status, web_errors, web_search
 from exchange_dicom.web import RECEPTIONS
 from exchange_dicom.web_store import KEPT_FOR_REVIEW
 from exchange_storage.filesystem import FilesystemStore
@@ -391,7 +391,20 @@ def test_fields_are_added_on_request(archive: Door) -> None:
 @pytest.mark.parametrize(
     ("question", "told"),
     [
-        ("fuzzymatching=true", "Only literal matching has been performed"),
+        (
+            "emptyvaluematching=true",
+            "The emptyvaluematching parameter is not supported. "
+            "Empty Value Matching has not been performed.",
+        ),
+        (
+            "multiplevaluematching=true",
+            "The multiplevaluematching parameter is not supported. "
+            "Multiple Value Matching has not been performed.",
+        ),
+        ("fuzzymatching=true&PatientName=Wang*", "literal matching has been performed of Patient"),
+        ("fuzzymatching=true&ReferringPhysicianName=Li", "of ReferringPhysicianName"),
+        ("RequestAttributesSequence.RequestedProcedureID=R1", "ignored: RequestAttributesSeq"),
+        ("StudyDate=20261101&limit=5000&KVP=1", "ignored: KVP"),
         ("KVP=120", "ignored: KVP"),
         ("NoSuchThing=1", "ignored: NoSuchThing"),
         ("Modality=CT", "ignored: Modality"),
@@ -413,6 +426,7 @@ def test_what_takes_no_part_is_announced_never_silently_ignored(
 
 def test_a_plain_question_is_answered_without_warnings(archive: Door) -> None:
     assert "Warning" not in archive.get("studies?PatientID=P1&limit=3&fuzzymatching=false").headers
+    assert "Warning" not in archive.get("studies?PatientName=Wang&fuzzymatching=true").headers
 
 
 @pytest.mark.parametrize(
@@ -422,6 +436,7 @@ def test_a_plain_question_is_answered_without_warnings(archive: Door) -> None:
         "limit=many",
         "offset=99999999999999999999",
         "fuzzymatching=perhaps",
+        "emptyvaluematching=1",
         "StudyDate=yesterday",
         "StudyDate=20261001&00080020=20261002",
         "Patient%0D%0AName=x",
@@ -467,7 +482,8 @@ def test_a_foreign_client_finds_the_same(archive: Door) -> None:
         ("application/json", 200, "application/json"),
         ("text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", 200, DICOM_JSON),  # Java's own
         ("application/dicom+json;q=0.2, application/json", 200, "application/json"),
-        ('multipart/related; type="application/dicom+xml"', 406, "application/problem+json"),
+        ("application/dicom+xml", 406, "application/problem+json"),  # of many only in parts
+        ('multipart/related; type="application/dicom"', 406, "application/problem+json"),
         ("text/html", 406, "application/problem+json"),
         ("no media type", 400, "application/problem+json"),
     ],
@@ -478,6 +494,53 @@ def test_search_answers_in_json_or_says_that_it_cannot(
     answer = archive.get("studies", Accept=accept)
 
     assert (answer.status_code, answer.headers["content-type"]) == (http, kind)
+
+
+def test_search_answers_in_xml_what_it_answers_in_json(archive: Door) -> None:
+    told = archive.found("studies?includefield=all")
+
+    answer = archive.get(
+        "studies?includefield=all", Accept='multipart/related; type="application/dicom+xml"'
+    )
+
+    kind = answer.headers["content-type"]
+    assert kind.startswith('multipart/related; type="application/dicom+xml"; boundary=')
+    parts = parts_of(answer)
+    assert {fields["content-type"] for fields, _ in parts} == {"application/dicom+xml"}
+    assert "王" in parts[0][1].decode()
+    assert [in_json(native_model.from_xml(document)) for _, document in parts] == told
+
+
+def in_json(model: dict[str, Any]) -> dict[str, Any]:
+    """IS and DS, which may be text in JSON, as the numbers that we write."""
+    for element in model.values():
+        if element["vr"] == "IS":
+            element["Value"] = [int(one) for one in element.get("Value", [])]
+        if not element.get("Value", True):
+            del element["Value"]
+    return model
+
+
+def test_what_is_accepted_may_be_said_in_the_url_in_xml_too(archive: Door) -> None:
+    asked = "accept=multipart/related%3B%20type%3D%22application/dicom%2Bxml%22"
+
+    answer = archive.get(f"studies?{asked}", Accept="application/json")
+
+    assert answer.headers["content-type"].startswith("multipart/related")
+
+
+def test_names_that_sound_alike_are_found_when_that_is_asked_for(archive: Door) -> None:
+    assert archive.found("studies?PatientName=Wan^XiaoDong") == []
+    found = archive.found("studies?PatientName=Wan^XiaoDong&fuzzymatching=true")
+    assert STUDY in values(found, "0020000D")
+
+
+def test_when_nothing_matches_the_answer_is_204(archive: Door) -> None:
+    answer = archive.get("studies?PatientID=nobody&KVP=1")
+
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert "ignored: KVP" in answer.headers["Warning"]
+    assert archive.client().search_for_studies(search_filters={"PatientID": "nobody"}) == []
 
 
 def test_the_question_is_in_the_audit_trail_and_whose_it_was(archive: Door) -> None:

@@ -61,8 +61,8 @@ class Door:
 
     def found(self, path: str, who: str = "dr.beicheng") -> list[dict[str, Any]]:
         response = self.get(path, who)
-        assert response.status_code == 200, response.text
-        return list(response.json())
+        assert response.status_code in (200, 204), response.text
+        return list(response.json()) if response.content else []
 
     def post(
         self,
