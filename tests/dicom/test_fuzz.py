@@ -23,7 +23,7 @@ from targets import Wire, targets
 INPUTS = 250
 """Of each target."""
 
-IMAGES = 2000
+IMAGES = 700
 """That are sent or shown, in all transfer syntaxes together."""
 
 FUZZ = str(Path(__file__).parents[1] / "fuzz" / "fuzz.py")

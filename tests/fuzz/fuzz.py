@@ -6,7 +6,7 @@
 
 Every target of `targets` and `kept` gets its share. An input is made from the seed, the target and
 its number alone. Found is: an exception that the target does not declare, more than `CPU_SECONDS`
-for one input, or more than `ROOM` bytes of memory beyond what the process had after warming up.
+for one input, or more bytes of memory than the target has room for, after warming up.
 Against a live node also: an echo that is not answered, a handler that failed, a thread or a file
 left open. Ends with status 1 if anything was found.
 """
@@ -38,11 +38,8 @@ from targets import Wire, targets  # noqa: E402
 CPU_SECONDS = 5.0
 """Of one input; the slowest honest ones take a few hundredths."""
 
-ROOM = 96 << 20
-"""Bytes by which the most memory that the process ever had may grow while it is fuzzed."""
-
 WARM = 500
-"""Inputs of each target before memory is looked at."""
+"""Inputs of each target before memory is looked at, at most."""
 
 REPORTED = 20
 """Findings of one target, at most: then it is broken, and told so."""
@@ -125,18 +122,17 @@ def run(inputs: int, seed: int, told: Callable[[str], None], only: str = "") -> 
         all_targets = [one for one in every if one.name.startswith(only)]
         share = -(-inputs // len(all_targets))
         for target in all_targets:
-            feed(target, seed, range(-WARM, 0), arm)
+            feed(target, seed, range(-min(WARM, share), 0), arm)
         before = peak()
         for target in all_targets:
             faulthandler.dump_traceback_later(SILENCE + share / 20, exit=True)
             began = time.process_time()
             outcome = feed(target, seed, range(share), arm)
             each = (time.process_time() - began) / max(1, outcome.inputs)
-            grown = peak() - before
+            grown, before = peak() - before, peak()
             told(f"{outcome}; {each * 1e6:.0f} us each, memory +{grown >> 20} MB")
-            if grown > ROOM:
+            if grown > target.room:
                 outcome.found.append(Finding(target.name, -1, f"memory grew by {grown >> 20} MB"))
-                before = peak()
             for one in outcome.found:
                 told(f"  FOUND {one}")
             found += outcome.found

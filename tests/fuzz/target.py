@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+ROOM = 96 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -14,6 +16,8 @@ class Target:
     sound: Sequence[bytes]
     read: Callable[[bytes], object]
     declared: tuple[type[Exception], ...]
+    room: int = ROOM
+    """Bytes by which the most memory that the process ever had may grow meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
