@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -213,7 +214,7 @@ def test_j3_a_pacs_fetches_all_of_the_person_to_itself_under_its_own_number(
 
 
 def test_j4_what_a_patient_does_not_want_shared_is_refused_alike_in_every_protocol(
-    region: RunningExchange, sent: City
+    region: RunningExchange, sent: City, tmp_path: Path
 ) -> None:
     _, mine, timeline = known_at_two(sent)
     elsewhere = next(
@@ -224,6 +225,11 @@ def test_j4_what_a_patient_does_not_want_shared_is_refused_alike_in_every_protoc
     uid = elsewhere.study_instance_uid
     title = sent.hospital(mine.hospital).ae_title
     owner = sent.hospital(elsewhere.hospital)
+
+    def fetched() -> bool:
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        region.retrieved("getscu", title, folder, f"StudyInstanceUID={uid}", level="STUDY")
+        return any(folder.iterdir())
 
     with region.web(f"dr.{mine.hospital.lower()}") as client:
 
@@ -239,6 +245,7 @@ def test_j4_what_a_patient_does_not_want_shared_is_refused_alike_in_every_protoc
                 "FHIR read": client.get(f"/fhir/ImagingStudy/{uid}").status_code,
                 "FHIR search": len(fhir(client, "ImagingStudy", _id=uid)),
                 "C-FIND": len(region.findscu(title, "STUDY", f"StudyInstanceUID={uid}")),
+                "C-GET": fetched(),
             }
 
         shared: dict[str, object] = {
@@ -248,6 +255,7 @@ def test_j4_what_a_patient_does_not_want_shared_is_refused_alike_in_every_protoc
             "FHIR read": 200,
             "FHIR search": 1,
             "C-FIND": 1,
+            "C-GET": True,
         }
         eventually(doors, shared)
         # Said at the asker's own hospital, it holds for the records at the other ones as well.
@@ -261,6 +269,7 @@ def test_j4_what_a_patient_does_not_want_shared_is_refused_alike_in_every_protoc
                 "FHIR read": 403,
                 "FHIR search": 0,
                 "C-FIND": 0,
+                "C-GET": False,
             }
             reason = client.get(f"/fhir/ImagingStudy/{uid}").json()["issue"][0]["diagnostics"]
             assert "consented to sharing" in reason

@@ -203,13 +203,15 @@ class RunningExchange:
         return _answers(done.stdout + done.stderr)
 
     def retrieved(
-        self, tool: str, calling: str, folder: Path, *more: str
+        self, tool: str, calling: str, folder: Path, *more: str, level: str = "PATIENT"
     ) -> subprocess.CompletedProcess[str]:
         """Fetch what the key after the options `more` names, with DCMTK's movescu or getscu."""
+        folder.mkdir(exist_ok=True)
+        model = "-P" if level == "PATIENT" else "-S"
         *options, key = more
         return _dcmtk(
-            [tool, "-v", "-P", "-aet", calling, "-aec", "EXCHANGE", "-od", str(folder), *options,
-             "-k", "QueryRetrieveLevel=PATIENT", "-k", key],
+            [tool, "-v", model, "-aet", calling, "-aec", "EXCHANGE", "-od", str(folder), *options,
+             "-k", f"QueryRetrieveLevel={level}", "-k", key],
             [*self._peer],
         )  # fmt: skip
 
