@@ -15,7 +15,7 @@ from exchange.audit import Outcome
 from exchange.policy import Action
 from exchange_storage.database import Database
 from exchange_storage.objects import ObjectNotFound
-from exchange_storage.records import AuditRecord, Instance
+from exchange_storage.records import AuditRecord, Destroyed, Instance
 
 OBJECTS = "studies/"
 """Where the objects of instances lie."""
@@ -104,6 +104,11 @@ def _without_row(session: Session, key: str) -> Finding | None:
     )
     if session.execute(row).first() is not None:
         return None
+    going = select(Destroyed.id).where(
+        Destroyed.sop_instance_uid == named["uid"], Destroyed.key == key
+    )
+    if session.execute(going.limit(1)).first() is not None:
+        return Finding(key, "was deleted and is still to be removed", harmless=True)
     acknowledged = select(AuditRecord.sequence).where(
         AuditRecord.study_instance_uid == named["study"],
         AuditRecord.action == Action.STORE,

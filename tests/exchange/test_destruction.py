@@ -8,7 +8,7 @@ import pytest
 from region import ADMINISTRATOR, WORKER, Region
 from sqlalchemy import select, update
 
-from exchange import conflicts, destruction, jobs, rejection, retention, scrub
+from exchange import check, conflicts, destruction, jobs, rejection, retention, scrub
 from exchange.errors import Unavailable
 from exchange_storage.objects import MemoryStore
 from exchange_storage.records import (
@@ -72,6 +72,17 @@ def test_nothing_refers_any_more_to_the_number_of_a_row_that_is_gone(city: Regio
     city.send("beicheng", instance="1.4.2", body=b"new")  # may get the number of the old row
     with city.exchange.database.reading() as session:
         assert session.scalars(select(Delivered)).all() == []
+
+
+def test_what_is_still_to_be_removed_is_no_damage(city: Region) -> None:
+    city.send("beicheng")
+    destroyed(city)
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        access.now += timedelta(days=1)
+        found = [one for one in check.check(access) if isinstance(one, check.Finding)]
+    assert [(one.what, one.harmless) for one in found] == [
+        ("was deleted and is still to be removed", True)
+    ]
 
 
 def test_the_same_bytes_are_not_taken_while_the_old_ones_are_being_removed(city: Region) -> None:
