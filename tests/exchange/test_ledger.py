@@ -48,7 +48,7 @@ def announced(city: Region, *instances: str) -> None:
             status=performed.Status.COMPLETED,
             expected=tuple(("1.2.1.1", uid) for uid in instances),
         )
-        performed.change(access, "1.9.1", ended, {})
+        performed.change(access, "1.9.1", ended, {performed.SERIES: {"Value": [{}]}})
 
 
 def line(city: Region) -> Line:
