@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, bindparam, func, select
 
 from exchange import query
 from exchange.access import Access, translated
@@ -91,20 +92,16 @@ def instances(
     instance of it that was rejected or deleted, Refused with the policy's reason.
     """
     access.require(Action.RETRIEVE, study=study_instance_uid)
-    about = select(Patient, Organization, Study)
-    row = access.session.execute(
-        about.join(Organization, Organization.id == Patient.organization_id)
-        .join(Study, Study.patient_id == Patient.id)
-        .where(Study.study_instance_uid == study_instance_uid)
-    ).one_or_none()
+    row = access.session.execute(_ABOUT, {"study": study_instance_uid}).one_or_none()
     if row is None:
         raise NotFound("no such study")
     subject = {"patient": row.Patient.id, "study": study_instance_uid}
     access.require(Action.RETRIEVE, facts(access, row.Patient), **subject)
-    wanted = _primary(row.Study.id, series_instance_uid, sop_instance_uid)
+    wanted = _primary(series_instance_uid is not None, sop_instance_uid is not None)
+    given = {"study": row.Study.id, "series": series_instance_uid, "instance": sop_instance_uid}
     found = tuple(
         _held(access, instance, study_instance_uid, series)
-        for instance, series in access.session.execute(wanted)
+        for instance, series in access.session.execute(wanted, given)
     )
     if not found:
         if sop_instance_uid and _was_held(access, study_instance_uid, sop_instance_uid):
@@ -136,7 +133,7 @@ def of_study(access: Access, study: int) -> tuple[Held, ...]:
     row = access.session.get(Study, study)
     if row is None:
         return ()
-    found = access.session.execute(_primary(study, None, None))
+    found = access.session.execute(_primary(False, False), {"study": study})
     return tuple(_held(access, one, row.study_instance_uid, series) for one, series in found)
 
 
@@ -317,18 +314,26 @@ def _in_our_words(pieces: Iterator[bytes], size: int | None) -> Iterator[bytes]:
         raise Unavailable("the object is not as long as what was received")
 
 
-def _primary(
-    study: int, series_instance_uid: str | None, sop_instance_uid: str | None
-) -> Select[Instance, str]:
+_ABOUT = (
+    select(Patient, Organization, Study)
+    .join(Organization, Organization.id == Patient.organization_id)
+    .join(Study, Study.patient_id == Patient.id)
+    .where(Study.study_instance_uid == bindparam("study"))
+)
+
+
+@cache
+def _primary(of_series: bool, one: bool) -> Select[Instance, str]:
+    """The instances of a study, of one series of it, or one alone; built once for each."""
     wanted = (
         select(Instance, Series.series_instance_uid)
         .join(Series, Series.id == Instance.series_id)
-        .where(Series.study_id == study, Instance.is_primary)
+        .where(Series.study_id == bindparam("study"), Instance.is_primary)
     )
-    if series_instance_uid is not None:
-        wanted = wanted.where(Series.series_instance_uid == series_instance_uid)
-    if sop_instance_uid is not None:
-        wanted = wanted.where(Instance.sop_instance_uid == sop_instance_uid)
+    if of_series:
+        wanted = wanted.where(Series.series_instance_uid == bindparam("series"))
+    if one:
+        wanted = wanted.where(Instance.sop_instance_uid == bindparam("instance"))
     return wanted.order_by(*_IN_ORDER)
 
 
