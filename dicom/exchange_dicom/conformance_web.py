@@ -99,7 +99,8 @@ def origin_server() -> Iterator[str]:
     yield from prose(
         f"At every level, as {', '.join(web_rendered.MEDIA_TYPES)}, bare or in parts. An instance "
         "is its first frame, or all of them as image/gif; a series or study is a part for each "
-        "image, or the middle one bare; a thumbnail is the middle image. `window` (with "
+        "image, or the middle one bare; a thumbnail is the middle image; an encapsulated PDF "
+        "is application/pdf. `window` (with "
         f"{', '.join(rendering.Function)}), `viewport` and `quality` are used, other parameters "
         "announced by Warning 299. Modality LUT, VOI LUT or window (those of the frame first), "
         "MONOCHROME1 and 2, PALETTE COLOR, RGB and YBR, overlays and pixel aspect are applied; "

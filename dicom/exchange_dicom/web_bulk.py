@@ -72,7 +72,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class _Value:
+class Value:
     """Bytes that lie in the object in pieces, one behind the other, or are in memory."""
 
     media_type: str
@@ -82,6 +82,7 @@ class _Value:
 
     @property
     def size(self) -> int:
+        """Bytes of all of it."""
         return (
             sum(length for _, length in self.spans) if self.content is None else len(self.content)
         )
@@ -122,7 +123,7 @@ def bulk_data(
             access, study, series, instance, purpose="bulk data", part={"attribute": path[:256]}
         ).instances
     try:
-        value = _pixels(held, path) if int(path[:8], 16) >= PIXELS else _found(held, path)
+        value = _pixels(held, path) if int(path[:8], 16) >= PIXELS else found(held, path)
         if value is None:
             return web_frames.answered(root, held, None, accept=accept, if_none_match=if_none_match)
         return _answer(held, path, value, accept, if_none_match, asked)
@@ -133,7 +134,7 @@ def bulk_data(
 def _answer(
     held: Held,
     path: str,
-    value: _Value,
+    value: Value,
     accept: Sequence[MediaType],
     if_none_match: str,
     asked: Asked,
@@ -182,24 +183,24 @@ def _in_parts(accept: Sequence[MediaType], media_type: str) -> bool:
     raise NotAcceptable(f'this can be had as {media_type}, or {MULTIPART}; type="{media_type}"')
 
 
-def _pixels(held: Held, path: str) -> _Value | None:
+def _pixels(held: Held, path: str) -> Value | None:
     """The pixels of the instance as one value, or None where they are frames. Raises NotFound."""
     known = pixel_data.pixels(held)
     if path != f"{known.tag:08X}":
         raise NotFound("the instance has no such bulk data")
     if held.transfer_syntax_uid in VIDEO:
-        return _Value(_VIDEO_TYPES[held.transfer_syntax_uid], pixel_data.fragments(held, known))
+        return Value(_VIDEO_TYPES[held.transfer_syntax_uid], pixel_data.fragments(held, known))
     if known.length is None:
         return None
     if known.swapped == 1:
-        return _Value(OCTET_STREAM, ((known.at, known.length),))
+        return Value(OCTET_STREAM, ((known.at, known.length),))
     if known.length > SWAPPED_LIMIT:
         raise TooLarge(f"a big endian value may have at most {SWAPPED_LIMIT} bytes: ask for frames")
     straight = data_set.turned(memoryview(_whole(held, known.at, known.length)), known.swapped)
-    return _Value(OCTET_STREAM, content=straight)
+    return Value(OCTET_STREAM, content=straight)
 
 
-def _found(held: Held, path: str) -> _Value:
+def found(held: Held, path: str) -> Value:
     """The value at `path`. Raises NotFound, MalformedDataSet, TooLarge."""
     tag, *below = path.split("/")
     read = kept.reading(held, INFLATED_LIMIT)
@@ -216,19 +217,19 @@ def _found(held: Held, path: str) -> _Value:
     if element is None or element.items is not None:
         raise NotFound("the instance has no such bulk data")
     if element.value is not None:
-        return _Value(OCTET_STREAM, content=element.value)
+        return Value(OCTET_STREAM, content=element.value)
     if element.fragments is not None:  # the frame of an icon
         fragments = pixel_data.joined(element.fragments)
-        return _Value(web_frames.media_type(held.transfer_syntax_uid), content=fragments)
+        return Value(web_frames.media_type(held.transfer_syntax_uid), content=fragments)
     if element.span is None:
         raise NotFound("the instance has no such bulk data")
     start, length = element.span
     if element.turned == 1:
-        return _Value(OCTET_STREAM, (element.span,))
+        return Value(OCTET_STREAM, (element.span,))
     if length > SWAPPED_LIMIT:
         raise TooLarge(f"a big endian value may have at most {SWAPPED_LIMIT} bytes")
     whole = memoryview(_whole(held, start, length))
-    return _Value(OCTET_STREAM, content=data_set.turned(whole, element.turned))
+    return Value(OCTET_STREAM, content=data_set.turned(whole, element.turned))
 
 
 def _whole(held: Held, start: int, length: int) -> bytes:

@@ -2,7 +2,8 @@
 
 An instance is rendered as its first frame, or as an animation of all of them; frames as they are
 listed; a series or study as a picture of each of its images, in parts, or as the one that stands
-for them. Thumbnails are always one picture, of the middle image, and kept for those who ask again.
+for them. An encapsulated PDF is that document. Thumbnails are always one picture, of the middle
+image, and kept for those who ask again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from exchange.access import Exchange
 from exchange.errors import Invalid, NotFound, TooLarge
 from exchange.policy import Requester
 from exchange.retrieval import Held
-from exchange_dicom import media_types, multipart, rendering, web_frames
+from exchange_dicom import media_types, multipart, rendering, web_bulk, web_frames
 from exchange_dicom.header import MalformedDataSet
 from exchange_dicom.media_types import MULTIPART, MediaType, NotAcceptable
 from exchange_dicom.rendering import (
@@ -39,6 +40,13 @@ from exchange_dicom.web_answers import CACHING, entity_tag, streamed, unchanged
 
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/gif")
 """What pictures are made as, first the default (Table 8.7.4-1)."""
+
+PDF = "application/pdf"
+
+ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"
+"""The SOP class whose rendered instance is a document."""
+
+_ENCAPSULATED_DOCUMENT = "00420011"
 
 THUMBNAIL = Viewport(128, 128)
 """Where a thumbnail asks for no other size."""
@@ -127,6 +135,8 @@ def rendered(
             purpose=purpose,
             part={"frames": subject.frames[:256]} if subject.frames else None,
         ).instances
+    if subject.instance is not None and held[0].sop_class_uid == ENCAPSULATED_PDF:
+        return _document(held[0], accept, if_none_match)
     several = subject.instance is None or len(listed or ()) > 1
     media_type, in_parts = _form(accept, several and not thumbnail)
     # A part, or an animation, for each; else the one that stands for them.
@@ -160,6 +170,25 @@ def rendered(
     if unused:
         answer.headers.append(*root.warning(f"parameters not used: {', '.join(unused)}"))
     return answer
+
+
+def _document(held: Held, accept: Sequence[MediaType], if_none_match: str) -> Response:
+    """The document that an instance encapsulates. Raises NotFound, NotAcceptable."""
+    media_types.choose(accept, (PDF,))
+    tag = entity_tag(_RENDERED_FORM, PDF, held.digest)
+    if (same := unchanged(if_none_match, tag)) is not None:
+        return same
+    try:
+        document = web_bulk.found(held, _ENCAPSULATED_DOCUMENT)
+        size = document.size
+        if b"".join(document.pieces(held, max(0, size - 1), size)) == b"\0":
+            size -= 1  # which made its length even
+        return streamed(
+            document.pieces(held, 0, size),
+            {"Content-Type": PDF, "ETag": tag, "Cache-Control": CACHING},
+        )
+    except MalformedDataSet as error:
+        raise NotAcceptable("the document is damaged: retrieve the instance itself") from error
 
 
 def _form(accept: Sequence[MediaType], several: bool) -> tuple[str, bool]:

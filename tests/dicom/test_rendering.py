@@ -463,6 +463,25 @@ def test_what_is_no_image_is_not_shown(door: Door) -> None:
     assert door.get(f"studies/{STUDY}/thumbnail").status_code == 404
 
 
+def test_an_encapsulated_report_is_shown_as_the_document_that_it_is(door: Door) -> None:
+    document = b"%PDF-1.4\n" + bytes(range(256)) * 300 + b"%%EOF\n"
+    report = data_set(SOPClassUID="1.2.840.10008.5.1.4.1.1.104.1", Rows=None, PixelData=None)
+    report.EncapsulatedDocument = document
+    report.MIMETypeOfEncapsulatedDocument = "application/pdf"
+    sent(door, report)
+
+    for accept in ("application/pdf", "text/html, */*;q=0.1"):
+        answer = door.get(f"{ONE}/rendered", Accept=accept)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "application/pdf")
+        assert answer.content == document
+    assert door.get(f"{ONE}/rendered", Accept="image/jpeg").status_code == 406
+    tag = answer.headers["ETag"]
+    assert door.get(f"{ONE}/rendered", If_None_Match=tag).status_code == 304
+    with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        consent.opt_out(access, "beicheng", "P1")
+    assert door.get(f"{ONE}/rendered", "dr.nanhu").status_code == 403
+
+
 def test_what_cannot_be_decoded_is_not_acceptable(door: Door) -> None:
     image = image_of()
     image.PixelData = pydicom.encaps.encapsulate([b"\xff\x4f\xff\x51" + bytes(100)])
