@@ -107,6 +107,8 @@ TEXTS: Mapping[str, str] = {
     "whose count is it? name one organization": "请指明一家医院：--organization",
     "a count of studies, of instances, or of both": "请给出检查数、实例数或两者",
     "a day is written YYYYMMDD": "日期写作 YYYYMMDD",
+    "studies: {} of {}": "检查：收到 {}，院方计 {}",
+    "instances: {} of {}": "实例：收到 {}，院方计 {}",
     # Routes
     "a route has a name of 1 to 64 characters": "规则名为 1 至 64 个字符",
     "hours are written HH:MM-HH:MM, and end at another time than they begin": (

@@ -11,7 +11,7 @@ import typer
 from exchange import identity, ledger, orders
 from exchange.errors import Invalid
 from exchange_server import settings, terminal
-from exchange_server.words import say
+from exchange_server.words import say, told
 
 order_commands = typer.Typer(no_args_is_help=True, help=say("检查申请与工作列表", "Imaging orders"))
 ledger_commands = typer.Typer(
@@ -147,7 +147,7 @@ def show_ledger(
     last = _day(day) if day else datetime.now(zone).date()
     first = last - timedelta(days=days - 1)
     with terminal.acting() as access:
-        told = ledger.lines(access, first, last, timezone=zone, organization=organization)
+        found = ledger.lines(access, first, last, timezone=zone, organization=organization)
         missing = (
             [
                 (f"{first + timedelta(days=number):%Y%m%d}", code, gap)
@@ -163,7 +163,7 @@ def show_ledger(
             else []
         )
     if as_json:
-        lines = [asdict(one) | {"complete": one.complete} for one in told]
+        lines = [asdict(one) | {"complete": one.complete} for one in found]
         listed = [{"day": on, "organization": code} | asdict(gap) for on, code, gap in missing]
         typer.echo(json.dumps({"lines": lines, "gaps": listed}, ensure_ascii=False))
         return
@@ -202,7 +202,7 @@ def show_ledger(
                 ),
                 say("是", "yes") if one.complete else say("否", "no"),
             ]
-            for one in told
+            for one in found
         ],
     )
     if gaps:
@@ -226,12 +226,12 @@ def show_ledger(
                     gap.station_ae_title,
                     gap.study_instance_uid,
                     gap.sop_instance_uid,
-                    gap.counts,
+                    told(gap.counts),
                 ]
                 for on, code, gap in missing
             ],
         )
-    elif not all(one.complete for one in told):
+    elif not all(one.complete for one in found):
         terminal.done("缺口明细：exchange ledger --gaps", "What is missing: exchange ledger --gaps")
 
 
