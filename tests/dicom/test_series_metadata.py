@@ -5,17 +5,22 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import AnyHttpUrl
 from region import ADMINISTRATOR, WORKER
-from sqlalchemy import select
+from sqlalchemy import delete, select, update
 from web_door import IMAGE, SERIES, STUDY, Door, ct, data_set, file
 
 from exchange import conflicts, consent, destruction, jobs, rejection, retrieval
 from exchange.errors import Refused
 from exchange_dicom import series_metadata
 from exchange_dicom.resources import Root
+from exchange_server.composition import worker
+from exchange_server.settings import Settings
 from exchange_storage.filesystem import FilesystemStore
 from exchange_storage.objects import StoreFull
 from exchange_storage.records import Conflict, Job, Study
@@ -184,3 +189,19 @@ def test_a_very_long_series_is_told_and_not_kept(
 
     assert len(told(door, f"studies/{STUDY}/metadata")) == 6
     assert [key.split("/")[2] for key in documents(door)] == ["1.8"]
+
+
+def test_a_worker_makes_the_document_when_the_study_is_quiet(door: Door, tmp_path: Path) -> None:
+    assert door.send(ct(1)).status_code == 200
+    address = door.root.removesuffix("/dicom-web")
+    settings = Settings(data=tmp_path, public_url=AnyHttpUrl(address))
+    one = worker(door.city.exchange, settings)
+    with door.city.exchange.database.writing() as session:
+        session.execute(update(Job).where(Job.kind == jobs.REFRESH).values(due=datetime.now(UTC)))
+        session.execute(delete(Job).where(Job.kind != jobs.REFRESH))
+
+    one.run_once()
+
+    (kept,) = documents(door)
+    assert told(door)[0]["00080018"]["Value"] == [IMAGE]
+    assert documents(door) == [kept]
