@@ -12,6 +12,7 @@ from exchange_dicom import (
     rendering,
     series_metadata,
     status,
+    web_composed,
     web_frames,
     web_rendered,
     web_search,
@@ -34,7 +35,13 @@ def origin_server() -> Iterator[str]:
     yield from table(
         ("Transaction", "Resources", "Media types"),
         [
-            ["Store", "studies, a study", "multipart/related with application/dicom"],
+            [
+                "Store",
+                "studies, a study",
+                f"{media_types.DICOM}, bare or in parts; multipart/related with "
+                f"{' or '.join(web_composed.METADATA)} and bulk data; answers in "
+                f"{media_types.DICOM_JSON}, {media_types.JSON} or {media_types.DICOM_XML}",
+            ],
             [
                 "Search",
                 "studies, series, instances, below each other too",
@@ -58,6 +65,12 @@ def origin_server() -> Iterator[str]:
         ],
     )
     yield from prose(
+        "Store composes metadata and bulk data into data sets with Explicit VR Little Endian and "
+        "ISO_IR 192, or with encapsulated pixels whose frames are parts of the same "
+        f"Content-Location; metadata of a request have at most {web_composed.METADATA_LIMIT} bytes "
+        f"and {web_composed.INSTANCES} instances. An instance has at most "
+        f"{_LIMITS.instance_bytes} bytes, a request "
+        f"{_LIMITS.body_bytes} bytes and {_LIMITS.parts} parts. "
         "Store answers 200, 202 where some failed or have a warning, 409 where all failed. Warning "
         f"Reason {web_store.KEPT_FOR_REVIEW:04X} says that an instance is kept, and not served "
         "before somebody has reviewed it. Search matches as C-FIND does (section 4.2.1.4.4), "
@@ -117,3 +130,4 @@ def origin_server() -> Iterator[str]:
 
 
 _MADE = {EXPLICIT_VR_LITTLE_ENDIAN, *frame_coding.ENCODED}
+_LIMITS = web_store.Limits()

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 
-import orjson
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
@@ -37,14 +37,17 @@ from exchange_dicom import (
     multipart,
     part10,
     rejection_note,
+    web_composed,
     web_errors,
+    web_models,
 )
 from exchange_dicom.attributes import Value
 from exchange_dicom.header import DataSetError
-from exchange_dicom.media_types import DICOM, DICOM_JSON, JSON, MULTIPART, UnsupportedMediaType
+from exchange_dicom.media_types import DICOM, MULTIPART, UnsupportedMediaType
 from exchange_dicom.multipart import MalformedMultipart, Part
 from exchange_dicom.resources import Root
 from exchange_dicom.status import PROCESSING_FAILURE
+from exchange_dicom.web_composed import Composed
 
 KEPT_FOR_REVIEW = 0xB0C0
 """Warning Reason (0008,1196) of ours, as PS3.18 I.2.1 allows: none of B000 (coerced), B006
@@ -77,7 +80,8 @@ class _Stored:
 class _Failed:
     """What is known of an instance that was not kept, and why it was not."""
 
-    received: Received | None
+    known: Mapping[str, str]
+    """Attributes by keyword."""
     error: ExchangeError | None
     """None where the fault is ours."""
 
@@ -104,22 +108,28 @@ def store(
     kept every instance from being stored. A body that is cut off costs the instance in which it
     ends, none before it.
     """
-    answered = media_types.choose(accept, (DICOM_JSON, JSON))
+    answered = web_models.choose(accept, parted=False)
     stored: list[_Stored] = []
     failed: list[_Failed] = []
     try:
-        for part in _parts(content_type, _bounded(body, limits.body_bytes), limits):
-            match _receive(exchange, requester, part, study, limits):
-                case _Stored() as one:
-                    stored.append(one)
-                case _Failed(error=Refused() as refusal):
-                    raise refusal  # of the sender, not of this instance
-                case _Failed() as one:
-                    failed.append(one)
+        with ExitStack() as spools:
+            parts, kind = _parts(content_type, _bounded(body, limits.body_bytes), limits)
+            if kind in web_composed.METADATA:
+                access = spools.enter_context(exchange.on_behalf_of(requester))
+                spool = spools.enter_context(ingest.begin(access, limit=limits.body_bytes))
+                parts = web_composed.composed(parts, spool)
+            for part in parts:
+                match _receive(exchange, requester, part, study, limits):
+                    case _Stored() as one:
+                        stored.append(one)
+                    case _Failed(error=Refused() as refusal):
+                        raise refusal  # of the sender, not of this instance
+                    case _Failed() as one:
+                        failed.append(one)
     except (MalformedMultipart, TooLarge) as error:
         if not stored:
             raise
-        failed.append(_Failed(None, error))
+        failed.append(_Failed({}, error))
     if failed and not stored:
         first = failed[0].error
         alike = len({type(one.error) for one in failed}) == 1
@@ -127,9 +137,7 @@ def store(
             raise first
     reviewed = [one.receipt.reason for one in stored if one.receipt.reason]
     http = 409 if not stored else 202 if failed or reviewed else 200
-    response = Response(
-        orjson.dumps(attributes.to_json(_module(root, stored, failed))), http, media_type=answered
-    )
+    response = web_models.one(answered, attributes.to_json(_module(root, stored, failed)), http)
     reasons = Counter(one.words for one in failed)
     reasons.update(f"kept for review, not served: {reason}" for reason in reviewed)
     for words, count in reasons.most_common(WARNINGS):
@@ -137,19 +145,24 @@ def store(
     return response
 
 
-def _parts(content_type: str, body: Iterator[bytes], limits: Limits) -> Iterator[Part]:
+def _parts(content_type: str, body: Iterator[bytes], limits: Limits) -> tuple[Iterator[Part], str]:
+    """The parts of a body, and the media type that they, or their first, are of."""
     sent = media_types.parse(content_type)
     if len(sent) == 1 and sent[0].name == DICOM:
-        return iter([Part({}, body)])
+        return iter([Part({}, body)]), DICOM
     kind = media_types.parse(sent[0].parameters.get("type", DICOM)) if len(sent) == 1 else ()
-    if not kind or sent[0].name != MULTIPART or kind[0].name != DICOM:
-        raise UnsupportedMediaType(f'send multipart/related; type="{DICOM}", or {DICOM}')
+    taken = (DICOM, *web_composed.METADATA)
+    if not kind or sent[0].name != MULTIPART or kind[0].name not in taken:
+        raise UnsupportedMediaType(
+            f"send {MULTIPART} with a type of {', '.join(taken)}; or one instance as {DICOM}"
+        )
     boundary = sent[0].parameters.get("boundary")
     if boundary is None:
         raise Invalid("multipart/related needs a boundary parameter")
-    return multipart.parts(
+    parts = multipart.parts(
         body, boundary, header_limit=limits.part_header_bytes, part_limit=limits.parts
     )
+    return parts, kind[0].name
 
 
 class _BodyTooLarge(TooLarge):
@@ -169,7 +182,7 @@ def _receive(
     exchange: Exchange, requester: Requester, part: Part, study: str | None, limits: Limits
 ) -> _Stored | _Failed:
     """One instance, through the gate. Raises MalformedMultipart when the body ends within it."""
-    received: Received | None = None
+    known: Mapping[str, str] = part.reference if isinstance(part, Composed) else {}
     try:
         with (
             exchange.on_behalf_of(requester) as access,
@@ -180,6 +193,7 @@ def _receive(
                 raise Invalid(f"a part is not {DICOM}")
             header, transfer_syntax_uid = _write(incoming, part.pieces)
             received = instance.read(incoming, len(header), transfer_syntax_uid)
+            known = received.attributes
             if study is not None and received.attributes.get("StudyInstanceUID") != study:
                 raise Invalid("the instance is not of the study that the URL names")
             note = rejection_note.read(incoming, received, len(header))
@@ -187,11 +201,11 @@ def _receive(
     except (MalformedMultipart, _BodyTooLarge, ClientDisconnect):
         raise
     except ExchangeError as error:
-        return _Failed(received, error)
+        return _Failed(known, error)
     except Exception as error:
         # One image that we cannot cope with must not keep the rest of its study out.
         web_errors.unexpected(error)
-        return _Failed(received, None)
+        return _Failed(known, None)
     return _Stored(received, receipt)
 
 
@@ -246,7 +260,7 @@ def _keep(
 def _module(root: Root, stored: Sequence[_Stored], failed: Sequence[_Failed]) -> dict[str, Value]:
     """The Store Instances Response Module (PS3.18 Table I.1-1)."""
     studies = {one.received.attributes["StudyInstanceUID"] for one in stored}
-    named = [one for one in failed if one.received and _reference(one.received)]
+    named = [one for one in failed if _reference(one.known)]
     nameless = [one for one in failed if one not in named]
     module: dict[str, Value] = {
         "RetrieveURL": root.resource(*studies) if len(studies) == 1 else "",
@@ -254,17 +268,14 @@ def _module(root: Root, stored: Sequence[_Stored], failed: Sequence[_Failed]) ->
     if stored:
         module["ReferencedSOPSequence"] = [_referenced(root, one) for one in stored]
     if named:
-        module["FailedSOPSequence"] = [
-            _reference(one.received) | _reason(one) for one in named if one.received
-        ]
+        module["FailedSOPSequence"] = [_reference(one.known) | _reason(one) for one in named]
     if nameless:
         module["OtherFailuresSequence"] = [_reason(one) for one in nameless]
     return module
 
 
-def _reference(received: Received) -> dict[str, Value]:
+def _reference(told: Mapping[str, str]) -> dict[str, Value]:
     """The SOP Instance Reference Macro (PS3.3 Table 10-11); empty where a name is missing."""
-    told = received.attributes
     if "SOPClassUID" not in told or "SOPInstanceUID" not in told:
         return {}
     return {
@@ -275,7 +286,7 @@ def _reference(received: Received) -> dict[str, Value]:
 
 def _referenced(root: Root, one: _Stored) -> dict[str, Value]:
     told = one.received.attributes
-    item = _reference(one.received)
+    item = _reference(told)
     if one.receipt.outcome is ingest.Outcome.CONFLICT:
         # Under this name another instance is served: there is no URL of this one.
         return item | {"RetrieveURL": "", "WarningReason": KEPT_FOR_REVIEW}

@@ -1,0 +1,336 @@
+"""Instances that come as metadata and bulk data (PS3.18 sections 8.7.3.3 and 10.5.1): composed.
+
+Bulk data wait on the disk until the body has ended, since the metadata may name them in any order;
+then each data set is written piece by piece, in Explicit VR Little Endian or with encapsulated
+pixels, its text in UTF-8.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from base64 import b64decode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from exchange.errors import Invalid, TooLarge
+from exchange.ingest import Incoming
+from exchange_dicom import media_types, native_model, part10
+from exchange_dicom.media_types import DICOM, DICOM_JSON, DICOM_XML, OCTET_STREAM, MediaType
+from exchange_dicom.multipart import Part
+from exchange_dicom.native_model import DEPTH, GROUPS
+from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
+from exchange_dicom.web_frames import TRANSFER_SYNTAXES
+
+METADATA = (DICOM_JSON, DICOM_XML)
+
+METADATA_LIMIT = 32 << 20
+"""Bytes of the metadata of one request."""
+
+INSTANCES = 20_000
+"""Instances that the metadata of one request may describe."""
+
+PIECE = 1 << 20
+"""Bytes of bulk data that are in memory at once."""
+
+_PIXELS = "7FE00010"
+_CHARACTER_SET = "00080005"
+_LEFT_OUT = frozenset({_CHARACTER_SET, "00083002"})  # Available Transfer Syntax UID: of the archive
+_TAG = re.compile(r"[0-9A-F]{8}")
+_UID = re.compile(r"[0-9.]{1,64}")
+_LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
+_BYTES = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
+_TEXT = frozenset(
+    {
+        "AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI",
+        "UR", "UT",
+    }
+)  # fmt: skip
+_NUMBERS = {
+    "FD": "<d", "FL": "<f", "SL": "<l", "SS": "<h", "SV": "<q", "UL": "<L", "US": "<H", "UV": "<Q",
+}  # fmt: skip
+_ITEM = struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF)
+_END_OF_ITEM = struct.pack("<HHL", 0xFFFE, 0xE00D, 0)
+_END = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Composed(Part):
+    """A file that is composed while it is read; raises Invalid where its metadata are wrong."""
+
+    reference: Mapping[str, str]
+    """SOP Class UID and SOP Instance UID, by keyword, as far as the metadata have them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Bulk:
+    """A part that waits in the spool."""
+
+    start: int
+    length: int
+    media_type: MediaType
+
+
+@dataclass(slots=True)
+class _Spool:
+    """The bulk data of a body, by what names them."""
+
+    staged: Incoming
+    parts: dict[str, list[_Bulk]] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+
+    def keep(self, part: Part) -> None:
+        name = part.fields.get("content-location", "").strip()
+        if not name and (content_id := part.fields.get("content-id", "").strip()):
+            name = f"cid:{content_id.removeprefix('<').removesuffix('>')}"
+        if not name:
+            raise Invalid("a part of bulk data has no Content-Location")
+        kind = media_types.parse(part.fields.get("content-type", OCTET_STREAM))
+        if len(kind) != 1:
+            raise Invalid("a part has one media type")
+        start = self.staged.written
+        for piece in part.pieces:
+            self.staged.write(piece)
+        bulk = _Bulk(start, self.staged.written - start, kind[0])
+        self.parts.setdefault(name, []).append(bulk)
+
+    def named(self, name: Any) -> Sequence[_Bulk]:
+        """The parts of that name: more than one are the frames of compressed pixels, in order."""
+        if not isinstance(name, str) or name.strip() not in self.parts:
+            raise Invalid("the metadata name bulk data that no part brings")
+        self.used.add(name.strip())
+        return self.parts[name.strip()]
+
+    def read(self, bulk: _Bulk) -> Iterator[bytes]:
+        with self.staged.staged.reader() as reader:
+            reader.seek(bulk.start)
+            left = bulk.length
+            while left:
+                piece = reader.read(min(left, PIECE))
+                left -= len(piece)
+                yield piece
+        if bulk.length % 2:
+            yield b"\0"
+
+
+def composed(parts: Iterator[Part], spool: Incoming) -> Iterator[Part]:
+    """The instances that `parts` describe, as files; bulk data that no metadata name fail too.
+
+    Raises Invalid, TooLarge and what reading the parts raises, before the first instance.
+    """
+    bulk = _Spool(spool)
+    models: list[Any] = []
+    size = 0
+    for part in parts:
+        kind = media_types.parse(part.fields.get("content-type", ""))
+        name = kind[0].name if kind else ""
+        if name not in METADATA:
+            bulk.keep(part)
+            continue
+        document = bytearray()
+        for piece in part.pieces:
+            size += len(piece)
+            if size > METADATA_LIMIT:
+                raise TooLarge(f"the metadata of a request may have {METADATA_LIMIT} bytes")
+            document += piece
+        models += _models(bytes(document), name)
+        if len(models) > INSTANCES:
+            raise TooLarge(f"the metadata of a request may describe {INSTANCES} instances")
+    if not models:
+        raise Invalid("no part has metadata")
+    for model in models:
+        reference = _reference(model)
+        yield Composed({"content-type": DICOM}, _file(model, reference, bulk), reference)
+    for name in bulk.parts:
+        if name not in bulk.used:
+            yield Part({"content-type": DICOM}, _unnamed())
+
+
+def _unnamed() -> Iterator[bytes]:
+    raise Invalid("no metadata name a part of bulk data")
+    yield b""
+
+
+def _models(document: bytes, kind: str) -> list[Any]:
+    if kind == DICOM_XML:
+        return [native_model.from_xml(document)]
+    try:
+        read = orjson.loads(document)
+    except orjson.JSONDecodeError:
+        raise Invalid("the metadata are not JSON") from None
+    return read if isinstance(read, list) else [read]
+
+
+def _reference(model: Any) -> dict[str, str]:
+    found = {}
+    for keyword, tag in (("SOPClassUID", "00080016"), ("SOPInstanceUID", "00080018")):
+        try:
+            (value,) = model[tag]["Value"]
+        except (KeyError, TypeError, ValueError):
+            continue
+        if isinstance(value, str) and _UID.fullmatch(value):
+            found[keyword] = value
+    return found
+
+
+def _file(model: Any, reference: Mapping[str, str], bulk: _Spool) -> Iterator[bytes]:
+    if not isinstance(model, dict):
+        raise Invalid("the metadata of an instance are not an object with attributes by tag")
+    syntax = _syntax(model, bulk)
+    yield part10.file_meta(
+        reference.get("SOPClassUID", ""), reference.get("SOPInstanceUID", ""), syntax
+    )
+    yield from _data_set(model, bulk, encapsulated=syntax != EXPLICIT_VR_LITTLE_ENDIAN)
+
+
+def _syntax(model: Mapping[str, Any], bulk: _Spool) -> str:
+    """The transfer syntax of the instance: that of its pixels."""
+    pixels = model.get(_PIXELS)
+    if not isinstance(pixels, dict) or "BulkDataURI" not in pixels:
+        return EXPLICIT_VR_LITTLE_ENDIAN
+    found = {_transfer_syntax(one.media_type) for one in bulk.named(pixels["BulkDataURI"])}
+    if len(found) != 1:
+        raise Invalid("the frames of an image are of different transfer syntaxes")
+    return found.pop()
+
+
+def _transfer_syntax(kind: MediaType) -> str:
+    stated = kind.parameters.get("transfer-syntax")
+    if stated is None:
+        if kind.name not in TRANSFER_SYNTAXES:
+            raise Invalid("the media type of the pixels does not tell their transfer syntax")
+        return TRANSFER_SYNTAXES[kind.name][0]
+    if not _UID.fullmatch(stated) or stated in _NOT_HERE:
+        raise Invalid("pixels cannot come in this transfer syntax")
+    return stated
+
+
+_NOT_HERE = {
+    "1.2.840.10008.1.2": "Implicit VR Little Endian",
+    "1.2.840.10008.1.2.2": "Explicit VR Big Endian",
+    "1.2.840.10008.1.2.1.99": "Deflated Explicit VR Little Endian",
+}
+"""Ways to write a whole data set, which bulk data do not have (PS3.18 8.7.3)."""
+
+
+def _data_set(
+    model: Any, bulk: _Spool, *, encapsulated: bool = False, depth: int = 0
+) -> Iterator[bytes]:
+    if not isinstance(model, dict):
+        raise Invalid("an item of a sequence is not an object with attributes by tag")
+    if depth > DEPTH:
+        raise Invalid(f"sequences are more than {DEPTH} deep")
+    by_tag = {str(tag).upper(): element for tag, element in model.items()}
+    if not depth:
+        by_tag[_CHARACTER_SET] = {"vr": "CS", "Value": ["ISO_IR 192"]}
+    for tag, element in sorted(by_tag.items()):
+        if not _TAG.fullmatch(tag) or not isinstance(element, dict):
+            raise Invalid("the metadata hold something that is no attribute by its tag")
+        if tag < "00080000" or tag.endswith("0000") or (depth and tag == _CHARACTER_SET):
+            continue  # of the file, not of the data set; or a length, which is ours to tell
+        if tag in _LEFT_OUT and tag != _CHARACTER_SET:
+            continue
+        yield from _element(tag, element, bulk, encapsulated and tag == _PIXELS, depth)
+
+
+def _element(
+    tag: str, element: Mapping[str, Any], bulk: _Spool, encapsulated: bool, depth: int
+) -> Iterator[bytes]:
+    vr = element.get("vr")
+    if vr not in _TEXT and vr not in _NUMBERS and vr not in _BYTES and vr not in ("AT", "SQ"):
+        raise Invalid(f"({tag}) has no VR of PS3.5")
+    if encapsulated:
+        yield _head(tag, "OB", None)
+        yield struct.pack("<HHL", 0xFFFE, 0xE000, 0)  # an empty Basic Offset Table
+        for one in bulk.named(element["BulkDataURI"]):
+            yield struct.pack("<HHL", 0xFFFE, 0xE000, _even(tag, one.length))
+            yield from bulk.read(one)
+        yield _END
+    elif "BulkDataURI" in element:
+        found = bulk.named(element["BulkDataURI"])
+        if len(found) != 1:
+            raise Invalid("bulk data that are no frames come in one part")
+        yield _head(tag, vr, _even(tag, found[0].length))
+        yield from bulk.read(found[0])
+    elif vr == "SQ":
+        yield _head(tag, vr, None)
+        for item in _values(tag, element):
+            yield _ITEM
+            yield from _data_set(item or {}, bulk, depth=depth + 1)
+            yield _END_OF_ITEM
+        yield _END
+    else:
+        value = _encoded(tag, vr, element)
+        yield _head(tag, vr, len(value)) + value
+
+
+def _values(tag: str, element: Mapping[str, Any]) -> Sequence[Any]:
+    values = element.get("Value", [])
+    if not isinstance(values, list):
+        raise Invalid(f"the Value of ({tag}) is not an array")
+    return values
+
+
+def _encoded(tag: str, vr: str, element: Mapping[str, Any]) -> bytes:
+    try:
+        if "InlineBinary" in element:
+            value = b64decode(element["InlineBinary"], validate=True)
+        elif vr == "AT":
+            value = b"".join(
+                struct.pack("<HH", int(one[:4], 16), int(one[4:8], 16))
+                for one in _values(tag, element)
+            )
+        elif vr in _NUMBERS:
+            form = _NUMBERS[vr]
+            value = b"".join(struct.pack(form, _number(vr, one)) for one in _values(tag, element))
+        elif vr in _BYTES:
+            if _values(tag, element):
+                raise Invalid(f"({tag}) has binary values: they come as InlineBinary or bulk data")
+            value = b""
+        else:
+            value = "\\".join(_text(vr, one) for one in _values(tag, element)).encode()
+    except (ValueError, TypeError, OverflowError, struct.error):
+        raise Invalid(f"a value of ({tag}) is not one of VR {vr}") from None
+    if len(value) % 2:
+        value += b"\0" if vr in _BYTES or vr == "UI" else b" "
+    return value
+
+
+def _number(vr: str, value: Any) -> int | float:
+    if isinstance(value, bool):
+        raise TypeError
+    return float(value) if vr in ("FD", "FL") else int(value)
+
+
+def _text(vr: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if vr == "PN" and isinstance(value, dict):
+        groups = [value.get(name) or "" for name in GROUPS]
+        return "=".join(groups).rstrip("=")
+    if vr in ("DS", "IS") and isinstance(value, int | float) and not isinstance(value, bool):
+        whole = repr(value)
+        return whole if len(whole) <= 16 else f"{value:.10g}"
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _head(tag: str, vr: str, length: int | None) -> bytes:
+    """Tag, VR and length of an element; None for an undefined one."""
+    group, element = int(tag[:4], 16), int(tag[4:], 16)
+    if vr in _LONG:
+        size = 0xFFFFFFFF if length is None else length
+        return struct.pack("<HH2sHL", group, element, vr.encode(), 0, size)
+    if length is None or length > 0xFFFE:
+        raise Invalid(f"the value of ({tag}) is too long for VR {vr}")
+    return struct.pack("<HH2sH", group, element, vr.encode(), length)
+
+
+def _even(tag: str, length: int) -> int:
+    if length > 0xFFFFFFFD:
+        raise Invalid(f"the value of ({tag}) is longer than PS3.5 allows")
+    return length + length % 2
