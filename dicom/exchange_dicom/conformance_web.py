@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from exchange import changes
 from exchange_dicom import (
     data_set,
     frame_coding,
@@ -12,6 +13,7 @@ from exchange_dicom import (
     rendering,
     series_metadata,
     status,
+    web_changes,
     web_composed,
     web_frames,
     web_rendered,
@@ -79,6 +81,13 @@ def origin_server() -> Iterator[str]:
         "that more matches remain, is told by Warning 299. Paths match in Other Patient IDs "
         "Sequence; Request Attributes Sequence is neither matched nor returned. Studies are in "
         "the order of their dates, the newest first, all else in that of reception."
+    )
+    yield from prose(
+        "The change feed is ours: `/changefeed?after=&since=&before=&limit=`, "
+        f"{web_changes.PAGE} changes in an answer, at most {changes.LIMIT}, in the order of their "
+        "commits, each with its sequence number and the state of its instance at the moment of "
+        f"reading ({', '.join(changes.State)}). A reader goes on from `through`, or by the Link "
+        "header field. An entry shows to whom its study shows."
     )
     yield from heading("4.2.2.2", "Instances")
     yield from prose(

@@ -22,6 +22,7 @@ from exchange.policy import Requester
 from exchange_dicom import (
     media_types,
     web_bulk,
+    web_changes,
     web_frames,
     web_metadata,
     web_rendered,
@@ -286,6 +287,20 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
             accept=",".join(request.headers.getlist("accept")),
             if_none_match=request.headers.get("if-none-match", ""),
         )
+
+    @router.get("/changefeed")
+    def read_changes(request: Request) -> Response:
+        return web_changes.feed(
+            exchange,
+            identify(request),
+            _root(request),
+            request.query_params.multi_items(),
+            accept=_accept(request),
+        )
+
+    @router.get("/changefeed/latest")
+    def read_latest_change(request: Request) -> Response:
+        return web_changes.latest(exchange, identify(request), accept=_accept(request))
 
     @router.get("/studies/{rest:path}", include_in_schema=False)
     def unserved(request: Request, rest: str) -> Response:

@@ -41,7 +41,7 @@ class Change(Record):
     sequence: Mapped[Key] = mapped_column(init=False)
     recorded: Mapped[datetime] = mapped_column(index=True)
     action: Mapped[Word]
-    """``create``, ``conflict``."""
+    """``create``, ``conflict``, ``replace``, ``reject``, ``restore``, ``delete``."""
     instance_id: Mapped[Identity]
     study_instance_uid: Mapped[UID]
     series_instance_uid: Mapped[UID]
