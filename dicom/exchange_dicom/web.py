@@ -25,6 +25,7 @@ from exchange_dicom import (
     web_changes,
     web_frames,
     web_metadata,
+    web_rejection,
     web_rendered,
     web_retrieve,
     web_search,
@@ -287,6 +288,47 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
             accept=",".join(request.headers.getlist("accept")),
             if_none_match=request.headers.get("if-none-match", ""),
         )
+
+    def reject(
+        request: Request,
+        code: str,
+        study: str,
+        series: str | None = None,
+        instance: str | None = None,
+    ) -> Response:
+        return web_rejection.reject(exchange, identify(request), code, study, series, instance)
+
+    def delete(
+        request: Request, study: str, series: str | None = None, instance: str | None = None
+    ) -> Response:
+        requester, root = identify(request), _root(request)
+        return web_rejection.delete(exchange, requester, root, study, series, instance)
+
+    @router.post("/studies/{study}/reject/{code}")
+    def reject_study(request: Request, study: str, code: str) -> Response:
+        return reject(request, code, study)
+
+    @router.post("/studies/{study}/series/{series}/reject/{code}")
+    def reject_series(request: Request, study: str, series: str, code: str) -> Response:
+        return reject(request, code, study, series)
+
+    @router.post(_INSTANCE + "/reject/{code}")
+    def reject_instance(
+        request: Request, study: str, series: str, instance: str, code: str
+    ) -> Response:
+        return reject(request, code, study, series, instance)
+
+    @router.delete("/studies/{study}")
+    def delete_study(request: Request, study: str) -> Response:
+        return delete(request, study)
+
+    @router.delete("/studies/{study}/series/{series}")
+    def delete_series(request: Request, study: str, series: str) -> Response:
+        return delete(request, study, series)
+
+    @router.delete(_INSTANCE)
+    def delete_instance(request: Request, study: str, series: str, instance: str) -> Response:
+        return delete(request, study, series, instance)
 
     @router.get("/changefeed")
     def read_changes(request: Request) -> Response:

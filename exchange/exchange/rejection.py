@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
+from typing import NoReturn
 
 from sqlalchemy import ColumnElement, bindparam, insert, literal, select, update
 from sqlalchemy.orm import Session
 
 from exchange import audit, destruction, jobs, organizations
 from exchange.access import Access
-from exchange.errors import Invalid, NotFound
+from exchange.errors import Gone, Invalid, NotFound, Refused, TooLarge
 from exchange.policy import Action
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
@@ -204,28 +205,117 @@ def reject(
         if missing or not found:
             named = next(iter(sorted(missing)), study or series)
             raise NotFound(f"this hospital has nothing in use under {named}; nothing was rejected")
-        session.add_all(
-            Rejection(
-                organization_id=owner,
-                study_instance_uid=one.study,
-                sop_instance_uid=one.uid,
-                instance_id=one.instance.id,
-                code=code,
-                note_sop_instance_uid=f"command {access.now:%Y%m%d%H%M%S%f}"[:64],
-                rejected=access.now,
-            )
-            for one in found
-        )
-        session.flush()
-        _take_out(access, session, found, code, access.now)
-        for uid in sorted({one.study for one in found}):
-            count = sum(one.study == uid for one in found)
-            access.note(
-                Action.REJECT, reason=CODES[code], study=uid, detail=about | {"instances": count}
-            )
+        _reject(access, session, owner, code, found, about)
         return len(found)
 
     return access.write(unit)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """How much was rejected, and whether a legal hold kept it from being deleted."""
+
+    count: int
+    held: bool
+
+
+def reject_own(
+    access: Access,
+    code: str,
+    study_instance_uid: str,
+    series_instance_uid: str | None = None,
+    sop_instance_uid: str | None = None,
+) -> Rejected:
+    """Reject the asking hospital's own study, a series of it, or an instance, without a note.
+
+    All of it, or nothing. Raises Refused (also for another hospital's, which is recorded),
+    NotFound, Gone for what was rejected or deleted before, Invalid, TooLarge.
+    """
+    about = {
+        "rejection": code,
+        "series": series_instance_uid,
+        "instance": sop_instance_uid,
+    }
+    access.require(Action.REJECT, study=study_instance_uid, detail=about)
+    owner = access.organization
+    if code not in CODES:
+        known = ", ".join(f"{one} ({words})" for one, words in CODES.items())
+        raise Invalid(f"the code is one of {known}")
+
+    def unit(session: Session) -> Rejected:
+        within = [Study.study_instance_uid == study_instance_uid]
+        if series_instance_uid is not None:
+            within.append(Series.series_instance_uid == series_instance_uid)
+        if sop_instance_uid is not None:
+            within.append(Instance.sop_instance_uid == sop_instance_uid)
+        found = _primary(session, *within)
+        if not found:
+            _nothing(session, owner, study_instance_uid, sop_instance_uid)
+        if any(one.instance.organization_id != owner for one in found):
+            reason = "instances of another hospital"
+            access.note(
+                Action.REJECT,
+                outcome=audit.Outcome.REFUSED,
+                reason=reason,
+                study=study_instance_uid,
+                detail=about,
+            )
+            raise Refused(f"these are {reason}: only that one can reject them")
+        if len(found) > REFERENCES:
+            raise TooLarge(f"at most {REFERENCES} instances at a time: reject them by series")
+        held = BEHAVIOURS[code].deletes and destruction.is_held(session, study_instance_uid)
+        _reject(access, session, owner, code, found, about)
+        return Rejected(len(found), held)
+
+    return access.write(unit)
+
+
+def _nothing(
+    session: Session, owner: int, study_instance_uid: str, sop_instance_uid: str | None
+) -> NoReturn:
+    """Raises Gone to the hospital whose instance was there, else NotFound."""
+    before = select(Rejection.id).where(
+        Rejection.organization_id == owner,
+        Rejection.study_instance_uid == study_instance_uid,
+        Rejection.sop_instance_uid == sop_instance_uid,
+        Rejection.withdrawn.is_(None),
+    )
+    if session.scalars(before.limit(1)).first() is not None:
+        raise Gone("the instance was rejected or deleted before")
+    raise NotFound("nothing is in use under this name; nothing was rejected")
+
+
+def _reject(
+    access: Access,
+    session: Session,
+    owner: int,
+    code: str,
+    found: Sequence[_Located],
+    about: Mapping[str, object],
+) -> None:
+    """Reject what was found, in the transaction of `session`, without a note of the hospital's."""
+    session.add_all(
+        Rejection(
+            organization_id=owner,
+            study_instance_uid=one.study,
+            sop_instance_uid=one.uid,
+            instance_id=one.instance.id,
+            code=code,
+            note_sop_instance_uid=f"command {access.now:%Y%m%d%H%M%S%f}"[:64],
+            rejected=access.now,
+        )
+        for one in found
+    )
+    session.flush()
+    _take_out(access, session, found, code, access.now)
+    for uid in sorted({one.study for one in found}):
+        count = sum(one.study == uid for one in found)
+        access.note(
+            Action.REJECT,
+            reason=CODES[code],
+            study=uid,
+            detail={**about, "instances": count},
+        )
 
 
 def restore(

@@ -1,0 +1,140 @@
+"""A hospital takes its own images out of use, or has them deleted, through the web door."""
+
+from __future__ import annotations
+
+import pytest
+from region import ADMINISTRATOR, WORKER
+from sqlalchemy import func, select
+from web_door import IMAGE, SERIES, STUDY, Door, ct, fill
+
+from exchange import destruction, rejection, retention
+from exchange_storage.objects import ObjectNotFound
+from exchange_storage.records import AuditRecord, Destroyed, Instance
+
+HEADERS = {"Authorization": "Bearer beicheng"}
+PLACES = [
+    (f"studies/{STUDY}", 2),
+    (f"studies/{STUDY}/series/{SERIES}", 2),
+    (f"studies/{STUDY}/series/{SERIES}/instances/{IMAGE}", 1),
+]
+
+
+def served(door: Door) -> int:
+    with door.city.exchange.database.reading() as session:
+        primary = select(func.count()).select_from(Instance).where(Instance.is_primary)
+        return session.execute(primary).scalar_one()
+
+
+def trail(door: Door) -> list[tuple[str, str]]:
+    with door.city.exchange.database.reading() as session:
+        rows = session.scalars(select(AuditRecord).order_by(AuditRecord.sequence)).all()
+        return [(row.action, row.outcome) for row in rows]
+
+
+@pytest.mark.parametrize(("place", "count"), PLACES)
+@pytest.mark.parametrize("code", ["113001", "113037%5EDCM", "113038^DCM"])
+def test_what_is_rejected_is_hidden_and_can_be_brought_back(
+    door: Door, place: str, count: int, code: str
+) -> None:
+    fill(door)
+
+    answer = door.http.post(f"{door.root}/{place}/reject/{code}", headers=HEADERS)
+
+    assert (answer.status_code, answer.json()) == (200, {"count": count})
+    assert served(door) == 4 - count
+    assert ("reject", "success") in trail(door)
+    one = door.get(f"studies/{STUDY}/series/{SERIES}/instances/{IMAGE}")
+    assert one.status_code == 410
+    with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        rejection.restore(access, "beicheng", study=STUDY, reason="the wrong side it was not")
+    assert served(door) == 4
+
+
+@pytest.mark.parametrize(("place", "count"), PLACES)
+def test_what_is_deleted_is_gone_from_the_store(door: Door, place: str, count: int) -> None:
+    fill(door)
+    with door.city.exchange.database.reading() as session:
+        keys = set(session.scalars(select(Instance.key).where(Instance.key.contains(STUDY))))
+
+    answer = door.http.delete(f"{door.root}/{place}", headers=HEADERS)
+
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert door.instances() == 4 - count
+    with door.city.exchange.on_behalf_of(WORKER) as access:
+        destruction.remove_objects(access, STUDY)
+    with door.city.exchange.database.reading() as session:
+        gone = set(session.scalars(select(Destroyed.key)))
+    assert len(gone) == count
+    assert gone <= keys
+    for key in gone:
+        with pytest.raises(ObjectNotFound):
+            door.city.exchange.objects.get(key)
+    assert ("destroy", "success") in trail(door)
+
+
+def test_a_legal_hold_keeps_what_is_deleted_out_of_use(door: Door) -> None:
+    fill(door)
+    with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        retention.hold(access, STUDY, "a court asks for it")
+
+    answer = door.http.delete(f"{door.root}/studies/{STUDY}", headers=HEADERS)
+
+    assert answer.status_code == 202
+    assert "legal hold" in answer.headers["Warning"]
+    assert (door.instances(), served(door)) == (4, 2)
+    assert ("destroy", "refused") in trail(door)
+
+
+@pytest.mark.parametrize("method", ["DELETE", "POST"])
+def test_nobody_rejects_what_another_hospital_has(door: Door, method: str) -> None:
+    fill(door)
+    path = f"studies/{STUDY}" + "/reject/113001" * (method == "POST")
+
+    answer = door.http.request(
+        method, f"{door.root}/{path}", headers={"Authorization": "Bearer nanhu"}
+    )
+
+    assert answer.status_code == 403
+    assert "another hospital" in answer.json()["detail"]
+    assert served(door) == 4
+    assert trail(door)[-1] == ("reject", "refused")
+
+
+@pytest.mark.parametrize(("who", "http"), [("dr.beicheng", 403), ("stranger", 401)])
+@pytest.mark.parametrize("method", ["DELETE", "POST"])
+def test_clinicians_and_strangers_reject_nothing(
+    door: Door, who: str, http: int, method: str
+) -> None:
+    fill(door)
+    path = f"studies/{STUDY}" + "/reject/113001" * (method == "POST")
+
+    answer = door.http.request(
+        method, f"{door.root}/{path}", headers={"Authorization": f"Bearer {who}"}
+    )
+
+    assert answer.status_code == http
+    assert served(door) == 4
+
+
+def test_what_is_not_there_cannot_be_deleted_and_what_was_deleted_is_gone(door: Door) -> None:
+    door.send(ct(1), ct(2))
+    place = f"{door.root}/studies/{STUDY}/series/{SERIES}/instances/{IMAGE}"
+
+    assert door.http.delete(f"{door.root}/studies/1.2.3", headers=HEADERS).status_code == 404
+    wrong = f"{door.root}/studies/{STUDY}/series/1.2.3/instances/{IMAGE}"
+    assert door.http.delete(wrong, headers=HEADERS).status_code == 404
+    assert door.http.delete(place, headers=HEADERS).status_code == 204
+    assert door.http.delete(place, headers=HEADERS).status_code == 410
+    assert served(door) == 1
+
+
+@pytest.mark.parametrize("code", ["1", "113001^SRT", "113000", "x"])
+def test_only_the_reasons_of_the_standard_count(door: Door, code: str) -> None:
+    door.send(ct(1))
+
+    answer = door.http.post(f"{door.root}/studies/{STUDY}/reject/{code}", headers=HEADERS)
+
+    assert answer.status_code == 400
+    assert "113001" in answer.json()["detail"]
+    assert door.http.delete(f"{door.root}/studies/x", headers=HEADERS).status_code == 400
+    assert served(door) == 1
