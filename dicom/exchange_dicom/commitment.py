@@ -154,6 +154,12 @@ def report(
 
 def event(told: Report, *, explicit: bool) -> tuple[int, bytes]:
     """Event type and event information of the report on a transaction (PS3.4 Table J.3-2)."""
+    kind = FAILURES_EXIST if told.failed else ALL_COMMITTED
+    return kind, attributes.encode(information(told), explicit=explicit)
+
+
+def information(told: Report) -> dict[str, attributes.Value]:
+    """The attributes of the report on a transaction: every reference is in one of its sequences."""
     body: dict[str, attributes.Value] = {"TransactionUID": told.transaction_uid}
     if told.committed:
         body["ReferencedSOPSequence"] = [_item(one) for one in told.committed]
@@ -161,8 +167,7 @@ def event(told: Report, *, explicit: bool) -> tuple[int, bytes]:
         body["FailedSOPSequence"] = [
             _item(one) | {"FailureReason": reason} for one, reason in told.failed
         ]
-    kind = FAILURES_EXIST if told.failed else ALL_COMMITTED
-    return kind, attributes.encode(body, explicit=explicit)
+    return body
 
 
 def read_event(

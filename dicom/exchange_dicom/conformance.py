@@ -86,7 +86,8 @@ def _overview() -> Iterator[str]:
             ["Studies: Search (QIDO-RS)", "No", "Yes"],
             ["Studies: Retrieve (WADO-RS)", "No", "Yes"],
             ["URI service (WADO-URI)", "No", "Yes"],
-            ["Worklist (UPS-RS), Non-Patient Instance, Storage Commitment", "No", "No"],
+            ["Storage Commitment", "No", "Yes"],
+            ["Worklist (UPS-RS), Non-Patient Instance", "No", "No"],
         ],
     )
     yield "Table 1-3: media services"

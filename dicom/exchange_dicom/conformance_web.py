@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from exchange import changes
+from exchange import changes, commitment, rejection
 from exchange_dicom import (
     data_set,
     frame_coding,
@@ -14,8 +14,10 @@ from exchange_dicom import (
     series_metadata,
     status,
     web_changes,
+    web_commitment,
     web_composed,
     web_frames,
+    web_rejection,
     web_rendered,
     web_search,
     web_store,
@@ -57,6 +59,11 @@ def origin_server() -> Iterator[str]:
                 "see below",
             ],
             ["URI service", "instance", "application/dicom and pictures"],
+            [
+                "Storage Commitment (section 13)",
+                "commitment-requests/{transaction UID}: Request, Result Check",
+                f"{media_types.DICOM_JSON}, {media_types.JSON}, {media_types.DICOM_XML}",
+            ],
         ],
     )
     yield from table(
@@ -83,11 +90,26 @@ def origin_server() -> Iterator[str]:
         "the order of their dates, the newest first, all else in that of reception."
     )
     yield from prose(
+        "Storage Commitment answers 200 with the result when it is found within "
+        f"{web_commitment.SECONDS:g} seconds, else 202 with Retry-After, and 409 where the "
+        "Transaction UID is in use by the hospital; the same request may be repeated until its "
+        f"result was given. At most {commitment.REFERENCES} instances; what a verdict rests on is "
+        "what section 4.2.1 says of the Push Model."
+    )
+    yield from prose(
         "The change feed is ours: `/changefeed?after=&since=&before=&limit=`, "
         f"{web_changes.PAGE} changes in an answer, at most {changes.LIMIT}, in the order of their "
         "commits, each with its sequence number and the state of its instance at the moment of "
         f"reading ({', '.join(changes.State)}). A reader goes on from `through`, or by the Link "
         "header field. An entry shows to whom its study shows."
+    )
+    codes = ", ".join(f"{code} {words}" for code, words in rejection.CODES.items())
+    yield from prose(
+        "So are `POST {study, series or instance}/reject/{code}` (200, with the count), by which a "
+        f"hospital's system rejects its own instances as by a rejection note ({codes}), and "
+        f"`DELETE` of the same resources, the rejection with {web_rejection.EXPIRED}: 204, or 202 "
+        "where a legal hold keeps them, out of use. 403 for another hospital's, 410 for an "
+        "instance that was rejected or deleted before."
     )
     yield from heading("4.2.2.2", "Instances")
     yield from prose(

@@ -1,5 +1,5 @@
 """DICOMweb, as PS3.18 defines it: Retrieve, Store and Search Transactions (sections 10.4 to 10.6),
-and the URI service (section 9).
+the URI service (section 9) and the Storage Commitment Service (section 13).
 
 A request is answered when the gate has closed behind it. Endpoints are plain functions, which run
 in the threads that all doors share; only the pulling of a request's body goes through the event
@@ -23,6 +23,7 @@ from exchange_dicom import (
     media_types,
     web_bulk,
     web_changes,
+    web_commitment,
     web_frames,
     web_metadata,
     web_rejection,
@@ -85,13 +86,13 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
             limits=bounds,
         )
 
-    async def receive(request: Request, study: str | None) -> Response:
+    async def receive(request: Request, take: Callable[[], Response]) -> Response:
         try:
             receptions.acquire_on_behalf_of_nowait(request)
         except WouldBlock:
             raise Unavailable("too many are sending; try again in a moment") from None
         try:
-            return await to_thread.run_sync(store, request, study, limiter=CapacityLimiter(1))
+            return await to_thread.run_sync(take, limiter=CapacityLimiter(1))
         finally:
             receptions.release_on_behalf_of(request)
 
@@ -186,11 +187,12 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
 
     @router.post("/studies")
     async def store_instances(request: Request) -> Response:
-        return await receive(request, None)
+        return await receive(request, lambda: store(request, None))
 
     @router.post("/studies/{study}")
     async def store_instances_of_study(request: Request, study: str) -> Response:
-        return await receive(request, uid(study))
+        named = uid(study)
+        return await receive(request, lambda: store(request, named))
 
     @router.get("/studies/{study}")
     def retrieve_study(request: Request, study: str) -> Response:
@@ -329,6 +331,25 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
     @router.delete(_INSTANCE)
     def delete_instance(request: Request, study: str, series: str, instance: str) -> Response:
         return delete(request, study, series, instance)
+
+    @router.post("/commitment-requests/{transaction}")
+    async def request_commitment(request: Request, transaction: str) -> Response:
+        def ask() -> Response:
+            return web_commitment.request(
+                exchange,
+                identify(request),
+                transaction,
+                request.headers.get("content-type", ""),
+                _body(request),
+                accept=_accept(request),
+            )
+
+        return await receive(request, ask)
+
+    @router.get("/commitment-requests/{transaction}")
+    def check_commitment(request: Request, transaction: str) -> Response:
+        accept = _accept(request)
+        return web_commitment.result(exchange, identify(request), transaction, accept=accept)
 
     @router.get("/changefeed")
     def read_changes(request: Request) -> Response:

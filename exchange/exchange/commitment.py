@@ -60,6 +60,10 @@ class Report:
     """With their failure reasons."""
 
 
+class InUse(Invalid):
+    """The Transaction UID is another transaction's."""
+
+
 def ask(
     access: Access,
     transaction_uid: str,
@@ -67,13 +71,15 @@ def ask(
     *,
     address: str = "",
     unsupported: Collection[str] = (),
+    fresh: bool = False,
 ) -> int:
     """Ask for a commitment of the asking hospital's own instances; durable when this returns.
 
     The report goes to the asker at `address`, or waits to be fetched where that is "". Instances of
     the SOP classes `unsupported` fail. Asked again before it was answered for, a transaction is the
-    same one; else the UID was used already, and all fails for that reason (PS3.3 C.14.1.1). Returns
-    the transaction's row number. Raises Refused, Invalid, and TooLarge for more than `REFERENCES`.
+    same one; else the UID was used already, and all fails for that reason (PS3.3 C.14.1.1), or,
+    where it has to be `fresh`, nothing is kept and InUse raised. Returns the transaction's row
+    number. Raises Refused, Invalid, and TooLarge for more than `REFERENCES`.
     """
     access.require(Action.COMMIT, detail={"transaction": transaction_uid})
     if not transaction_uid or len(transaction_uid) > 64:
@@ -97,6 +103,8 @@ def ask(
         for one in before:
             if one.reported is None and not one.repetition and _same(session, one, references):
                 return one.id
+        if before and fresh:
+            raise InUse("this Transaction UID is in use already")
         if len(before) > REPETITIONS:
             raise TooLarge("this Transaction UID was used too often")
         asked = Commitment(
@@ -236,6 +244,24 @@ def report(access: Access, number: int) -> Report:
             if row.failure_reason is not None
         ),
     )
+
+
+def number_of(access: Access, transaction_uid: str) -> int:
+    """The row number of the asking hospital's transaction, as it was first asked for.
+
+    Raises Refused, NotFound.
+    """
+    access.require(Action.COMMIT, detail={"transaction": transaction_uid})
+    found = access.session.scalars(
+        select(Commitment.id).where(
+            Commitment.organization_id == access.organization,
+            Commitment.transaction_uid == transaction_uid,
+            Commitment.repetition == 0,
+        )
+    ).one_or_none()
+    if found is None:
+        raise NotFound("no such commitment")
+    return found
 
 
 def receivers(access: Access, told: Report) -> Sequence[ApplicationEntity]:
