@@ -13,6 +13,7 @@ from exchange_dicom import (
     rendering,
     series_metadata,
     status,
+    web_capabilities,
     web_changes,
     web_commitment,
     web_composed,
@@ -63,6 +64,11 @@ def origin_server() -> Iterator[str]:
                 "Storage Commitment (section 13)",
                 "commitment-requests/{transaction UID}: Request, Result Check",
                 f"{media_types.DICOM_JSON}, {media_types.JSON}, {media_types.DICOM_XML}",
+            ],
+            [
+                "Capabilities (OPTIONS, section 8.9)",
+                "`/dicom-web`, and every resource below it",
+                f"{web_capabilities.WADL}, {media_types.JSON}",
             ],
         ],
     )

@@ -22,6 +22,7 @@ from exchange.policy import Requester
 from exchange_dicom import (
     media_types,
     web_bulk,
+    web_capabilities,
     web_changes,
     web_commitment,
     web_frames,
@@ -364,6 +365,14 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
     @router.get("/changefeed/latest")
     def read_latest_change(request: Request) -> Response:
         return web_changes.latest(exchange, identify(request), accept=_accept(request))
+
+    @router.options("", include_in_schema=False)
+    @router.options("/{rest:path}", include_in_schema=False)
+    def tell_capabilities(request: Request, rest: str = "") -> Response:
+        identify(request)
+        return web_capabilities.capabilities(
+            _root(request), router.routes, rest, accept=_accept(request)
+        )
 
     @router.get("/studies/{rest:path}", include_in_schema=False)
     def unserved(request: Request, rest: str) -> Response:
