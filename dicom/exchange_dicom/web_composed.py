@@ -52,6 +52,7 @@ _TEXT = frozenset(
 _NUMBERS = {
     "FD": "<d", "FL": "<f", "SL": "<l", "SS": "<h", "SV": "<q", "UL": "<L", "US": "<H", "UV": "<Q",
 }  # fmt: skip
+_VRS = _TEXT | _BYTES | frozenset(_NUMBERS) | {"AT", "SQ"}
 _ITEM = struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF)
 _END_OF_ITEM = struct.pack("<HHL", 0xFFFE, 0xE00D, 0)
 _END = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
@@ -240,7 +241,7 @@ def _element(
     tag: str, element: Mapping[str, Any], bulk: _Spool, encapsulated: bool, depth: int
 ) -> Iterator[bytes]:
     vr = element.get("vr")
-    if vr not in _TEXT and vr not in _NUMBERS and vr not in _BYTES and vr not in ("AT", "SQ"):
+    if not isinstance(vr, str) or vr not in _VRS:
         raise Invalid(f"({tag}) has no VR of PS3.5")
     if encapsulated:
         yield _head(tag, "OB", None)
