@@ -17,6 +17,10 @@ _JPEG, _JPEG_2000 = b"\xff\xd8", b"\xff\x4f\xff\x51"
 _SEGMENT = Struct(">H")
 _FRAME_HEADER = Struct(">BHHB")
 _SIZ = Struct(">HHLLLLLLLLH")
+_PALETTE = Struct(">HB")
+
+Size = tuple[int, int, int]
+"""Lines, samples per line, components."""
 
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _END_OF_IMAGE, _START_OF_SCAN, _JPEG_LS_PARAMETERS = 0xD9, 0xDA, 0xF8
@@ -25,8 +29,8 @@ _OVERSIZE = 4
 """JPEG-LS preset parameters that say the size of the image anew."""
 
 
-def objection(frame: bytes, rows: int, columns: int) -> str:
-    """Why a frame of an image with these rows and columns is not given to a decoder; "" if it is.
+def objection(frame: bytes, rows: int, columns: int, samples: int) -> str:
+    """Why a frame of an image of this size and Samples per Pixel is not given to a decoder, or "".
 
     What is neither JPEG nor JPEG 2000 is left to its decoder.
     """
@@ -40,6 +44,8 @@ def objection(frame: bytes, rows: int, columns: int) -> str:
         return "the codestream does not say how large it is"
     if size[0] > rows or size[1] > columns:
         return "the codestream is larger than the image"
+    if size[2] > samples:
+        return "the codestream has more components than the image has samples"
     return ""
 
 
@@ -59,9 +65,9 @@ def coding() -> Iterator[None]:
         raise
 
 
-def _of_jpeg(frame: bytes) -> tuple[int, int] | None:
-    """Lines and samples per line, of all frame headers before the first scan."""
-    largest: tuple[int, int] | None = None
+def _of_jpeg(frame: bytes) -> Size | None:
+    """The largest of each that a frame header before the first scan says."""
+    largest: Size | None = None
     at = len(_JPEG)
     while at + 2 <= len(frame) and frame[at] == 0xFF:
         marker = frame[at + 1]
@@ -77,12 +83,14 @@ def _of_jpeg(frame: bytes) -> tuple[int, int] | None:
         if marker in _START_OF_FRAME:
             if at + 2 + _FRAME_HEADER.size > len(frame):
                 return None
-            _, lines, samples, _ = _FRAME_HEADER.unpack_from(frame, at + 2)
+            _, lines, samples, components = _FRAME_HEADER.unpack_from(frame, at + 2)
             if not (lines and samples):
                 return None  # told behind the scan, or anew by JPEG-LS
+            before = largest or (0, 0, 0)
             largest = (
-                max(lines, largest[0] if largest else 0),
-                max(samples, largest[1] if largest else 0),
+                max(lines, before[0]),
+                max(samples, before[1]),
+                max(components, before[2]),
             )
         elif marker == _JPEG_LS_PARAMETERS and frame[at + 2 : at + 3] == bytes((_OVERSIZE,)):
             return None
@@ -90,9 +98,9 @@ def _of_jpeg(frame: bytes) -> tuple[int, int] | None:
     return largest
 
 
-def _of_jpeg_2000(frame: bytes) -> tuple[int, int] | None:
-    """Height and width of the reference grid that the image covers."""
-    at = 0
+def _of_jpeg_2000(frame: bytes) -> Size | None:
+    """The part of the reference grid that the image covers; components, those of a palette too."""
+    at = colours = 0
     if frame.startswith(_JP2):
         at = len(_JP2) + 4
         while True:
@@ -104,8 +112,12 @@ def _of_jpeg_2000(frame: bytes) -> tuple[int, int] | None:
                 break
             if length < _BOX.size:
                 return None
+            if kind == b"jp2h":  # it holds boxes
+                length = _BOX.size
+            elif kind == b"pclr" and at + _BOX.size + _PALETTE.size <= len(frame):
+                colours = max(colours, _PALETTE.unpack_from(frame, at + _BOX.size)[1])
             at += length
     if frame[at : at + 4] != _JPEG_2000 or at + 4 + _SIZ.size > len(frame):
         return None
-    _, _, width, height, left, top, *_ = _SIZ.unpack_from(frame, at + 4)
-    return height - top, width - left
+    _, _, width, height, left, top, *_, components = _SIZ.unpack_from(frame, at + 4)
+    return height - top, width - left, max(components, colours)

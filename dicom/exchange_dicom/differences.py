@@ -14,9 +14,10 @@ import numpy as np
 import pydicom
 from pydicom.datadict import keyword_for_tag
 
-from exchange_dicom import character_sets, data_set, part10
+from exchange_dicom import character_sets, codestream, data_set, part10, transcoding
 from exchange_dicom.data_set import PIXEL_DATA_GROUP, Element
 from exchange_dicom.header import DEFLATED, DataSetError
+from exchange_dicom.transcoding import CannotTranscode
 
 LENGTH = 64
 """Characters of a value that are shown."""
@@ -25,7 +26,7 @@ HEADER_LIMIT = 64 << 20
 """Bytes of a data set that are read for its attributes."""
 
 PIXEL_LIMIT = 256 << 20
-"""Bytes of the largest object whose pixels are decoded to be compared."""
+"""Bytes of the largest object whose pixels are decoded to be compared, and of those pixels."""
 
 _CHARACTER_SET = 0x00080005
 
@@ -78,10 +79,16 @@ def _pixels(read: Read, key: str) -> np.ndarray[Any, Any] | str | None:
     if len(raw) > PIXEL_LIMIT:
         return "too large to be compared"
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), codestream.coding():
             warnings.simplefilter("ignore")  # of what is wrong with the data set: that is shown
             found = pydicom.dcmread(io.BytesIO(raw), force=True)
-            return found.pixel_array if "PixelData" in found else None
+            if "PixelData" not in found:
+                return None
+            if found.file_meta.TransferSyntaxUID.is_encapsulated:
+                transcoding.judge(found, PIXEL_LIMIT)
+            return found.pixel_array
+    except CannotTranscode as error:
+        return f"cannot be decoded ({error})"
     except Exception as error:  # whatever a decoder calls it
         return f"cannot be decoded ({type(error).__name__})"
 

@@ -95,8 +95,10 @@ def decoded(pixels: Pixels, transfer_syntax_uid: str, stored: bytes, *, rgb: boo
     plain = transfer_syntax_uid in PLAIN
     if transfer_syntax_uid == DEFLATED_FRAMES:
         plain, stored = True, _inflated(stored)
-    if not plain and (why := codestream.objection(stored, pixels.rows, pixels.columns)):
-        raise CannotTranscode(why)
+    if not plain:
+        size = pixels.rows, pixels.columns, pixels.samples
+        if why := codestream.objection(stored, *size):
+            raise CannotTranscode(why)
     options = _options(pixels, stored if plain else None)
     try:
         # Warnings are of a sender's odd values, which stay.

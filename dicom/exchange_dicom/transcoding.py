@@ -12,6 +12,7 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from math import prod
 from typing import Protocol
 
 from pydicom import Dataset, dcmread
@@ -196,17 +197,7 @@ def _without_compression(file: bytes) -> bytes | None:
             found = dcmread(io.BytesIO(file), force=True)
             if not any(keyword in found for keyword in _PIXELS):
                 return None
-            frames = int(found.get("NumberOfFrames", 1) or 1)
-            pixels = int(found.Rows) * int(found.Columns) * int(found.SamplesPerPixel) * frames
-            if pixels * int(found.BitsAllocated) // 8 > DECOMPRESSED_LIMIT:
-                raise CannotTranscode("the decompressed pixels would be too large")
-            for frame in generate_frames(
-                found.PixelData,
-                number_of_frames=frames,
-                extended_offsets=_offsets(found),
-            ):
-                if why := codestream.objection(frame, int(found.Rows), int(found.Columns)):
-                    raise CannotTranscode(why)
+            judge(found, DECOMPRESSED_LIMIT)
             found.decompress(as_rgb=False, generate_instance_uid=False)
             if found.PhotometricInterpretation == "YBR_FULL_422":
                 # The decoder has given each pixel its colours: they are halved no longer.
@@ -218,6 +209,23 @@ def _without_compression(file: bytes) -> bytes | None:
     except Exception as error:  # a decoder may raise anything about bytes that it cannot read
         raise CannotTranscode(f"cannot be decompressed: {type(error).__name__}") from error
     return written.getvalue()
+
+
+def judge(found: Dataset, limit: int) -> None:
+    """Raises CannotTranscode where compressed pixels are not to be decoded.
+
+    It is before their decoder makes more of them than `limit` bytes, or than the image says; what
+    it raises of a data set that does not say how large its pixels are can be anything.
+    """
+    frames = int(found.get("NumberOfFrames", 1) or 1)
+    size = int(found.Rows), int(found.Columns), int(found.SamplesPerPixel)
+    if prod(size) * frames * int(found.BitsAllocated) // 8 > limit:
+        raise CannotTranscode("the decompressed pixels would be too large")
+    for frame in generate_frames(
+        found.PixelData, number_of_frames=frames, extended_offsets=_offsets(found)
+    ):
+        if why := codestream.objection(frame, *size):
+            raise CannotTranscode(why)
 
 
 def _offsets(found: Dataset) -> tuple[bytes, bytes] | None:
@@ -246,4 +254,5 @@ __all__ = [
     "choose",
     "data_set_of",
     "decodes",
+    "judge",
 ]

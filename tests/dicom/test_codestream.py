@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from collections.abc import Iterator
 
@@ -12,7 +13,7 @@ from kept import held
 from pydicom import dcmread
 from pydicom.encaps import generate_frames
 
-from exchange_dicom import codestream, frame_coding, pixel_data, transcoding
+from exchange_dicom import codestream, differences, frame_coding, pixel_data, transcoding
 from exchange_dicom.part10 import read_file_meta
 from exchange_dicom.transcoding import CannotTranscode
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
@@ -23,11 +24,13 @@ WHAT_IT_IS_ABOUT = "JPEG2000-embedded-sequence-delimiter.dcm"
 """Its width has been overwritten by pydicom's authors."""
 
 JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
+HEADER = b"\0\0\0\x08jp2h"
+GREY = b"\xff\x4f\xff\x51" + struct.pack(">HHLLLLLLLLH", 41, 0, 16, 16, 0, 0, 16, 16, 0, 0, 1)
 SIZED_JP2 = b"\0\0\0\x14ftypjp2 \0\0\0\0jp2 "
 
 
-def frames() -> Iterator[tuple[str, bytes, int, int]]:
-    """Every compressed frame of the corpus, and its rows and columns."""
+def frames() -> Iterator[tuple[str, bytes, tuple[int, int, int]]]:
+    """Every compressed frame of the corpus, and its rows, columns and samples."""
     for file in corpus.files():
         with warnings.catch_warnings(action="ignore"):
             told = dcmread(io.BytesIO(file.content()), force=True)
@@ -36,14 +39,12 @@ def frames() -> Iterator[tuple[str, bytes, int, int]]:
             continue
         count = int(told.get("NumberOfFrames", 1) or 1)
         for frame in generate_frames(told.PixelData, number_of_frames=count):
-            yield file.path.name, frame, told.Rows, told.Columns
+            yield file.path.name, frame, (told.Rows, told.Columns, told.SamplesPerPixel)
 
 
 def test_no_sound_frame_is_objected_to() -> None:
     objected = {
-        name: why
-        for name, frame, rows, columns in frames()
-        if (why := codestream.objection(frame, rows, columns))
+        name: why for name, frame, size in frames() if (why := codestream.objection(frame, *size))
     }
     assert objected.keys() == {WHAT_IT_IS_ABOUT}
 
@@ -84,6 +85,24 @@ def test_a_frame_that_claims_to_be_larger_than_its_image_is_not_decoded(
     refused(lines(body, marker, count), syntax)
 
 
+@pytest.mark.parametrize(
+    ("name", "marker", "place", "components"),
+    [
+        (JPEG_2000, b"\xff\x4f\xff\x51", 36, b"\x40\x00"),
+        (JPEG_LS, b"\xff\xf7", 7, b"\xff"),
+        (JPEG, b"\xff\xc0", 7, b"\xff"),
+    ],
+)
+def test_a_frame_that_claims_more_components_than_its_image_has_is_not_decoded(
+    name: str, marker: bytes, place: int, components: bytes
+) -> None:
+    """JPEG 2000 may have 16,384 of them: of 49 KB its decoder would make more than a gigabyte."""
+    body, syntax = sound(name)
+    at = body.index(marker) + len(marker) + place
+    claimed = body[:at] + components + body[at + len(components) :]
+    refused(claimed, syntax)
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("box", [bytes(8), b"\0\0\0\1jp2h", b"\0\0\0\x07xxxx"])
 def test_a_frame_whose_boxes_have_no_end_is_not_followed(box: bytes) -> None:
@@ -92,7 +111,7 @@ def test_a_frame_whose_boxes_have_no_end_is_not_followed(box: bytes) -> None:
 
 
 def refused(body: bytes, syntax: str) -> None:
-    """Neither the instance nor its frame is had uncompressed; both as they are."""
+    """Neither the instance nor its frame is had uncompressed or compared; both as they are."""
     kept = held(body, syntax)
     with pytest.raises(CannotTranscode, match="codestream"):
         list(transcoding.data_set_of(kept, EXPLICIT_VR_LITTLE_ENDIAN))
@@ -100,6 +119,8 @@ def refused(body: bytes, syntax: str) -> None:
     frame = pixel_data.stored_frame(kept, known, 1)
     with pytest.raises(CannotTranscode, match="codestream"):
         frame_coding.decoded(known, syntax, frame)
+    whole = b"".join(kept.stream())
+    assert "the codestream" in differences.pixels(lambda *_: whole, "one", "other")
     assert b"".join(transcoding.data_set_of(kept, syntax)) == body
 
 
@@ -123,13 +144,16 @@ def test_a_decoder_that_panics_has_only_not_decoded() -> None:
         (b"\xff\xd8\xff\xd9", "does not say"),
         (b"\xff\xd8\xff\xc0\0\x0b\x08\0", "does not say"),
         (b"\xff\xd8\xff\xc0\0\x0b\x08\0\x10\0\x10\1", ""),
+        (b"\xff\xd8\xff\xc0\0\x0b\x08\0\x10\0\x10\2", "components"),
         (b"\xff\xd8\xff\xff\xff\xe0\0\x02\xff\xc0\0\x0b\x08\0\x11\0\x10\1", "larger"),
         (b"\xff\xd8\xff\xf8\0\x04\4\0\xff\xf7\0\x0b\x08\0\x10\0\x10\1", "does not say"),
         (b"\xff\x4f\xff\x51\0\x29", "does not say"),
         (JP2, "does not say"),
+        (JP2 + HEADER + b"\0\0\0\x08jp2c" + GREY, ""),
+        (JP2 + HEADER + b"\0\0\0\x0bpclr\0\1\xff\0\0\0\x08jp2c" + GREY, "components"),
     ],
 )
 def test_a_frame_is_judged_by_its_headers(frame: bytes, why: str) -> None:
-    objection = codestream.objection(frame, 16, 16)
+    objection = codestream.objection(frame, 16, 16, 1)
     assert why in objection
     assert bool(why) == bool(objection)
