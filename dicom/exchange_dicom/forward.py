@@ -99,8 +99,7 @@ def deliver(
     ]
     if not parcel.receiver:  # a DICOMweb service gets the hospital's own images as they are
         wanted = [Outgoing(one.held) for one in wanted]
-    failed = 0
-    reason = ""
+    failed, reason, complete = 0, "", False
     taken: list[str] = []
     sent = (
         _sent(parcel, wanted, calling, tls)
@@ -116,12 +115,13 @@ def deliver(
             if len(taken) >= CHUNK:
                 _note(exchange, requester, number, taken, complete=False)
                 taken = []
+        complete = not failed
     except Unanswered:
-        _note(exchange, requester, number, taken, complete=False)
         with exchange.on_behalf_of(requester) as access:
             deliveries.unanswered(access, number)
         raise
-    _note(exchange, requester, number, taken, complete=not failed)
+    finally:  # what was taken is noted whatever comes after it
+        _note(exchange, requester, number, taken, complete=complete)
     if failed:
         raise Unavailable(f"{failed} instances were not taken: {reason}")
 
@@ -154,30 +154,44 @@ def _stowed(
     ca = str(credentials.ca) if credentials.ca is not None else None
     with urllib3.PoolManager(retries=False, ca_certs=ca) as pool:
         for at in range(0, len(wanted), STOW):
-            some = wanted[at : at + STOW]
-            boundary = multipart.new_boundary()
-            try:
-                answer = pool.request(
-                    "POST",
-                    f"{url}/studies",
-                    body=_body(some, boundary),
-                    headers={
-                        **known,
-                        "Content-Type": f'{MULTIPART}; type="{DICOM}"; boundary={boundary}',
-                        "Content-Length": str(_length(some, boundary)),
-                        "Accept": "application/dicom+json",
-                    },
-                    timeout=urllib3.Timeout(CONNECT_SECONDS, READ_SECONDS),
-                    redirect=False,
-                )
-            except (urllib3.exceptions.HTTPError, OSError) as error:
-                raise Unanswered(
-                    f"the DICOMweb service does not answer: {type(error).__name__}"
-                ) from error
-            refused = _refused(answer) if answer.status in {200, 202, 409} else None
-            for one in some:
-                stored = refused is not None and one.held.sop_instance_uid not in refused
-                yield one, stored, f"HTTP {answer.status}"
+            some = list(wanted[at : at + STOW])
+            while some:
+                boundary = multipart.new_boundary()
+                try:
+                    answer = pool.request(
+                        "POST",
+                        f"{url}/studies",
+                        body=_body(some, boundary),
+                        headers={
+                            **known,
+                            "Content-Type": f'{MULTIPART}; type="{DICOM}"; boundary={boundary}',
+                            "Content-Length": str(_length(some, boundary)),
+                            "Accept": "application/dicom+json",
+                        },
+                        timeout=urllib3.Timeout(CONNECT_SECONDS, READ_SECONDS),
+                        redirect=False,
+                    )
+                except _Unreadable as error:
+                    # Half a request cannot be taken back: another one, without the object.
+                    some.remove(error.outgoing)
+                    yield error.outgoing, False, str(error)
+                    continue
+                except (urllib3.exceptions.HTTPError, OSError) as error:
+                    raise Unanswered(
+                        f"the DICOMweb service does not answer: {type(error).__name__}"
+                    ) from error
+                taken = _taken(answer) if answer.status in {200, 202, 409} else frozenset()
+                for one in some:
+                    yield one, one.held.sop_instance_uid in taken, f"HTTP {answer.status}"
+                break
+
+
+class _Unreadable(Exception):
+    """An object of a request cannot be read to its end."""
+
+    def __init__(self, outgoing: Outgoing, why: str) -> None:
+        super().__init__(why)
+        self.outgoing = outgoing
 
 
 def _head(boundary: str) -> bytes:
@@ -197,15 +211,23 @@ def _length(wanted: Sequence[Outgoing], boundary: str) -> int:
 def _body(wanted: Sequence[Outgoing], boundary: str) -> Iterator[bytes]:
     for one in wanted:
         yield _head(boundary)
-        yield from one.held.stream()
+        try:
+            yield from one.held.stream()
+        except Unavailable as error:
+            raise _Unreadable(one, str(error)) from error
         yield b"\r\n"
     yield _end(boundary)
 
 
-def _refused(answer: urllib3.BaseHTTPResponse) -> set[str] | None:
-    """The SOP Instance UIDs of Failed SOP Sequence; None where the answer cannot be read."""
+def _taken(answer: urllib3.BaseHTTPResponse) -> frozenset[str]:
+    """The SOP Instance UIDs of Referenced SOP Sequence (PS3.18 Table 10.5.3-1).
+
+    Only what is named there is stored: what failed need not be named (Other Failures Sequence), and
+    an answer that cannot be read names nothing.
+    """
     try:
         told = answer.json()
-        return {item["00081155"]["Value"][0] for item in told.get("00081198", {}).get("Value", ())}
+        items = told.get("00081199", {}).get("Value", ())
+        return frozenset(item["00081155"]["Value"][0] for item in items)
     except (ValueError, KeyError, IndexError, AttributeError, TypeError):
-        return None
+        return frozenset()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -244,6 +248,104 @@ def test_who_has_got_images_hears_that_they_were_rejected(served: Served, tmp_pa
         pytest.raises(NotFound),
     ):
         retrieval.instances(access, STUDY)  # neither images nor note
+
+
+# To a DICOMweb service
+
+
+class Service:
+    """A DICOMweb service of another make: what it was sent, and what it answers to that."""
+
+    def __init__(self, status: int = 200, answer: dict[str, object] | None = None) -> None:
+        self.status, self.answer = status, answer
+        self.got: list[list[str]] = []
+        """Instances of each request that came whole, in order."""
+
+    def told(self, instances: list[str]) -> dict[str, object]:
+        """Its answer: as it was told to, or that all were stored."""
+        if self.answer is not None:
+            return self.answer
+        stored = [{"00081155": {"vr": "UI", "Value": [one]}} for one in instances]
+        return {"00081199": {"vr": "SQ", "Value": stored}}
+
+    @contextmanager
+    def listening(self) -> Iterator[str]:
+        """Its base URL, for the block."""
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                length = int(self.headers["Content-Length"])
+                body = self.rfile.read(length)
+                if len(body) < length:
+                    return
+                mark = self.headers["Content-Type"].rpartition("boundary=")[2].encode()
+                parts = body.split(b"--" + mark)[1:-1]
+                files = [part.partition(b"\r\n\r\n")[2][:-2] for part in parts]
+                came = [str(dcmread(BytesIO(one)).SOPInstanceUID) for one in files]
+                service.got.append(came)
+                answer = json.dumps(service.told(came)).encode()
+                self.send_response(service.status)
+                self.send_header("Content-Type", "application/dicom+json")
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_: object) -> None: ...
+
+        server = ThreadingHTTPServer((LOOPBACK, 0), Handler)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://{LOOPBACK}:{server.server_port}/dicom-web"
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+
+OTHER_FAILURES: dict[str, object] = {
+    "0008119A": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [272]}}]}
+}
+
+
+@pytest.mark.parametrize("status", [200, 202, 409])
+@pytest.mark.parametrize("answer", [{}, OTHER_FAILURES, {"00081199": {"Value": [1]}}])
+def test_a_service_has_stored_only_what_it_names_as_stored(
+    served: Served, tmp_path: Path, status: int, answer: dict[str, object]
+) -> None:
+    service = Service(status, answer)
+    send(served, "BEICHENG", tmp_path, 2)
+    with service.listening() as url:
+        routed(served, "beicheng", destination="", url=url)
+        (refused,) = worked(served)
+        assert str(refused) == f"2 instances were not taken: HTTP {status}"
+        service.status, service.answer = 200, None
+        made_due(served)
+        assert delivered(served) == []
+    assert [len(one) for one in service.got] == [2, 2]
+
+
+def test_one_object_that_cannot_be_read_holds_up_no_other(served: Served, tmp_path: Path) -> None:
+    service = Service()
+    send(served, "BEICHENG", tmp_path, 4)
+    uids = [str(dcmread(path).SOPInstanceUID) for path in sorted(tmp_path.glob("BEICHENG*.dcm"))]
+    (missing,) = (served.root / "objects").rglob(f"{uids[1]}.*.dcm")
+    (short,) = (served.root / "objects").rglob(f"{uids[2]}.*.dcm")
+    whole = short.read_bytes()
+    missing.rename(tmp_path / "missing")
+    short.chmod(0o600)
+    short.write_bytes(whole[:-10])
+    with service.listening() as url:
+        routed(served, "beicheng", destination="", url=url)
+        (failed,) = worked(served)
+        assert str(failed).startswith("2 instances were not taken: ")
+        assert [sorted(one) for one in service.got] == [sorted([uids[0], uids[3]])]
+        (tmp_path / "missing").rename(missing)
+        short.write_bytes(whole)
+        made_due(served)
+        assert delivered(served) == []
+    assert sorted(service.got[1]) == sorted(uids[1:3])  # and nothing a second time
 
 
 # Priors
