@@ -45,7 +45,8 @@ SUMMARIZED = frozenset(DERIVED) - {"InstanceAvailability"}
 """Those of them for which the instances below a match have to be looked at."""
 
 ITEMS: Mapping[str, frozenset[str]] = {
-    "OtherPatientIDsSequence": frozenset({"PatientID", "IssuerOfPatientID", "TypeOfPatientID"})
+    "OtherPatientIDsSequence": frozenset({"PatientID", "IssuerOfPatientID", "TypeOfPatientID"}),
+    "RequestAttributesSequence": frozenset({"RequestedProcedureID", "ScheduledProcedureStepID"}),
 }
 """What the items of a sequence have, for each sequence that is answered."""
 
@@ -106,6 +107,14 @@ def describe(found: Found, level: Level) -> dict[str, Value]:
             told["InstitutionName"] = told["InstitutionName"] or found.owner.name
         case Level.IMAGE:
             pass
+    if found.requests is not None:
+        told["RequestAttributesSequence"] = [
+            {
+                "RequestedProcedureID": one.requested_procedure_id,
+                "ScheduledProcedureStepID": one.scheduled_procedure_step_id,
+            }
+            for one in found.requests
+        ]
     told["InstanceAvailability"] = "ONLINE"
     return told
 

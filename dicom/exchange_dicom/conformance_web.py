@@ -92,8 +92,8 @@ def origin_server() -> Iterator[str]:
         "Patient's Name by its sound with `fuzzymatching=true`, and answers 204 for no match. What "
         "takes no part in matching (`emptyvaluematching` and `multiplevaluematching` too), and "
         "that more matches remain, is told by Warning 299. Paths match in Other Patient IDs "
-        "Sequence; Request Attributes Sequence is neither matched nor returned. Studies are in "
-        "the order of their dates, the newest first, all else in that of reception."
+        "Sequence and Request Attributes Sequence. Studies are in the order of their dates, the "
+        "newest first, all else in that of reception."
     )
     yield from prose(
         "Storage Commitment answers 200 with the result when it is found within "

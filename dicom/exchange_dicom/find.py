@@ -12,7 +12,7 @@ from exchange_dicom.association import Message, TooLarge
 from exchange_dicom.contexts import FIND_LEVELS
 from exchange_dicom.conversation import Conversation
 from exchange_dicom.identifier import IDENTIFIER_LENGTH, Identifier
-from exchange_dicom.query import question
+from exchange_dicom.query import REQUEST_ATTRIBUTES, question
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from exchange_storage.search import Level
 
@@ -46,6 +46,7 @@ def find(conversation: Conversation, message: Message) -> None:
                 asked.criteria,
                 limit=conversation.limits.matches,
                 summarize=not attributes.SUMMARIZED.isdisjoint(identifier.wanted),
+                requests=REQUEST_ATTRIBUTES in identifier.wanted,
                 too_broad=f"more than {conversation.limits.matches} matches: add a selective key",
                 asked=raw,
             )

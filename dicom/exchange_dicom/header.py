@@ -89,6 +89,9 @@ _OTHER_IDS = 0x00101000
 _OTHER_IDS_SEQUENCE = 0x00101002
 _PIXEL_REPRESENTATION = 0x00280103
 _UNIVERSAL_ENTITY_ID = 0x00400032
+_STEP_ID = 0x00400009
+_REQUEST_ATTRIBUTES = 0x00400275
+_REQUESTED_ID = 0x00401001
 
 _ALWAYS = frozenset({_CHARACTER_SET, _OTHER_IDS, _PIXEL_REPRESENTATION})
 
@@ -134,6 +137,8 @@ class Header:
     attributes: Mapping[str, str]
     other_patient_ids: tuple[OtherID, ...]
     character_set: CharacterSet
+    requests: tuple[tuple[str, str], ...] = ()
+    """Requested Procedure ID and Scheduled Procedure Step ID of Request Attributes Sequence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +178,8 @@ class _Wanted:
     values: frozenset[int]
     longest: int
     items: Mapping[int, _Wanted]
+    lenient: bool = False
+    """Whether a sequence of such items is stepped over where it is malformed."""
 
 
 _QUALIFIERS = _Wanted(frozenset({_UNIVERSAL_ENTITY_ID}), ITEM_VALUE_LIMIT, {})
@@ -181,6 +188,12 @@ _OTHER_ID = _Wanted(
     ITEM_VALUE_LIMIT,
     {_ISSUER_QUALIFIERS: _QUALIFIERS},
 )
+
+
+_REQUEST = _Wanted(
+    frozenset({_CHARACTER_SET, _REQUESTED_ID, _STEP_ID}), ITEM_VALUE_LIMIT, {}, lenient=True
+)
+_SEQUENCES = {_OTHER_IDS_SEQUENCE: _OTHER_ID, _REQUEST_ATTRIBUTES: _REQUEST}
 
 
 @dataclass(slots=True)
@@ -258,7 +271,7 @@ def read(reader: BinaryIO, transfer_syntax_uid: str, wanted: Mapping[int, str]) 
     MalformedDataSet. The reader, which must be seekable, is left anywhere.
     """
     window, encoding = _begun(reader, transfer_syntax_uid)
-    taken = _Wanted(_ALWAYS.union(wanted), VALUE_LIMIT, {_OTHER_IDS_SEQUENCE: _OTHER_ID})
+    taken = _Wanted(_ALWAYS.union(wanted), VALUE_LIMIT, _SEQUENCES)
     until = _PIXEL_DATA_GROUP if transfer_syntax_uid in DEFLATED else _NO_GROUP
     found, _ = _elements(window, 0, window.end, encoding, taken, until=until)
     return _header(found, wanted)
@@ -357,7 +370,8 @@ def _elements(
             inside = _IMPLICIT_LE if vr == b"UN" else encoding
             stop = None if length == _UNDEFINED else _stop(tag, start, length, end, position)
             if tag in sequences:
-                found.items[tag], position = _items(window, start, stop, inside, sequences[tag])
+                read, position = _sequence(window, start, stop, inside, sequences[tag])
+                found.items[tag] = read
             else:
                 position = _skip(window, start, inside)
             buffer, base = window.buffer, window.base
@@ -410,6 +424,22 @@ def _long_form(
     if not whole:
         raise MalformedDataSet("ends within an element", position)
     return vr, length, position + 12
+
+
+def _sequence(
+    window: _Window, start: int, stop: int | None, encoding: _Encoding, wanted: _Wanted
+) -> tuple[list[_Found], int]:
+    """The items of a wanted sequence, and where it ended; none where it may be stepped over."""
+    try:
+        return _items(window, start, stop, encoding, wanted)
+    except MalformedDataSet:
+        if not wanted.lenient:
+            raise
+        if stop is not None:
+            return [], stop
+        if isinstance(window, _InflatedWindow) and window.base > start:
+            raise  # it does not go back
+        return [], _skip(window, start, encoding)
 
 
 def _items(
@@ -521,7 +551,9 @@ def _header(found: _Found, wanted: Mapping[int, str]) -> Header:
         if tag == _OTHER_IDS:
             other_ids += (OtherID(part) for part in islice(text.split("\\"), ITEM_LIMIT) if part)
     other_ids += filter(None, (_other_id(item, character_set) for item in other))
-    return Header(attributes, tuple(other_ids), character_set)
+    asked = [_request(one, character_set) for one in found.items.get(_REQUEST_ATTRIBUTES, [])]
+    requests = tuple(dict.fromkeys(one for one in asked if any(one)))
+    return Header(attributes, tuple(other_ids), character_set, requests)
 
 
 def _declared(found: _Found) -> str:
@@ -553,6 +585,15 @@ def _other_id(item: _Found, inherited: CharacterSet) -> OtherID | None:
     qualifiers = item.items.get(_ISSUER_QUALIFIERS, [])
     entity = text(qualifiers[0], _UNIVERSAL_ENTITY_ID) if qualifiers else None
     return OtherID(patient_id, text(item, _ISSUER), entity, text(item, _TYPE_OF_PATIENT_ID))
+
+
+def _request(item: _Found, inherited: CharacterSet) -> tuple[str, str]:
+    """The identifiers of one request; an item may have its own character set (PS3.5 7.5.3)."""
+    values = [item.values.get(tag, (b"", b""))[1] for tag in (_REQUESTED_ID, _STEP_ID)]
+    own = _CHARACTER_SET in item.values
+    character_set = determine(_declared(item), values) if own else inherited
+    first, second = (_stripped(character_set.decode(value), b"SH") for value in values)
+    return first, second
 
 
 def _stripped(text: str, vr: bytes) -> str:

@@ -39,6 +39,7 @@ def received(found: Header, transfer_syntax_uid: str) -> Received:
             for other in found.other_patient_ids
             if other.patient_id
         ),
+        requests=found.requests,
         transfer_syntax_uid=transfer_syntax_uid,
         character_set=character_set.declared,
         character_set_repair=(

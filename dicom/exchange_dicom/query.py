@@ -14,6 +14,7 @@ from exchange.orders import Moments
 from exchange_dicom.attributes import tag_and_vr
 from exchange_storage.search import (
     ATTRIBUTES,
+    REQUESTED,
     Alike,
     AnyOf,
     Between,
@@ -28,6 +29,7 @@ from exchange_storage.search import (
     Number,
     Pattern,
     Range,
+    Requested,
     Values,
 )
 
@@ -38,9 +40,11 @@ MAX_LENGTH = 1024
 
 OTHER_NUMBER = "OtherPatientIDsSequence.PatientID"
 OTHER_ISSUER = "OtherPatientIDsSequence.IssuerOfPatientID"
+REQUEST_ATTRIBUTES = "RequestAttributesSequence"
 OTHER_IDS = frozenset({"OtherPatientIDs", OTHER_NUMBER})
 """Keys that match any other identifier of the patient, such as an ID card."""
 
+_REQUESTED = {f"{REQUEST_ATTRIBUTES}.{name}": name for name in REQUESTED}
 _TAMED = frozenset({"IS", "DS", "US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"})
 """VRs of numbers, in which ``*`` and ``?`` are no wildcards (C.2.2.2.4)."""
 _PERSONS = frozenset({Kind.NAME, Kind.PERSON})
@@ -80,6 +84,7 @@ def question(
     criteria: list[Criterion] = []
     below: list[Criterion] = []
     unsupported: list[str] = []
+    within: list[tuple[str, Matching]] = []
     if combined:
         criteria += _moments(asked, level)
     for keyword, value in asked.items():
@@ -98,6 +103,9 @@ def question(
             criteria.append(ModalitiesInStudy(text(value) if len(wanted) == 1 else _values(wanted)))
         elif keyword == "SOPClassesInStudy" and level is Level.STUDY:
             criteria.append(Holds((Match("SOPClassUID", matching("SOPClassUID", value)),)))
+        elif keyword in _REQUESTED and (relational or level >= Level.SERIES):
+            if value.strip("*"):
+                within.append((_REQUESTED[keyword], text(value)))
         elif attribute is None or not (relational or attribute.level <= level):
             unsupported.append(keyword)
         else:
@@ -107,6 +115,8 @@ def question(
                 else matching(keyword, value)
             )
             (criteria if attribute.level <= level else below).append(Match(keyword, how))
+    if within:
+        (criteria if level >= Level.SERIES else below).append(Requested(tuple(within)))
     if below:
         criteria.append(Holds(tuple(below), level))
     if issuer and "PatientID" not in asked:

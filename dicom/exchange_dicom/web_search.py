@@ -64,6 +64,7 @@ RETURNED: Mapping[Level, tuple[str, ...]] = {
         "NumberOfSeriesRelatedInstances",
         "PerformedProcedureStepStartDate",
         "PerformedProcedureStepStartTime",
+        "RequestAttributesSequence",
     ),
     Level.IMAGE: (
         "StudyInstanceUID",
@@ -122,6 +123,8 @@ def search(
     """
     answered = web_models.choose(accept, parted=True)
     wanted = _read(within, parameters)
+    asked_for = {path.partition(".")[0] for path in (*wanted.fields, *wanted.keys)}
+    fields = _fields(level, within) | asked_for
     with exchange.on_behalf_of(requester) as access:
         asking = question(access, level, wanted.keys.items(), fuzzy=wanted.fuzzy)
         answer = query.find(
@@ -130,9 +133,9 @@ def search(
             asking.criteria,
             limit=min(wanted.limit, MAX_LIMIT),
             offset=wanted.offset,
+            requests=wanted.everything or "RequestAttributesSequence" in fields,
             asked=asked,
         )
-    fields = _fields(level, within) | wanted.fields | set(wanted.keys)
     body = [_match(root, one, level, None if wanted.everything else fields) for one in answer.found]
     response = web_models.many(answered, body) if body else Response(status_code=204)
     for text in _warnings(level, wanted, asking.unsupported, answer.more):
@@ -221,7 +224,7 @@ def _fields(level: Level, within: Mapping[str, str]) -> set[str]:
 
 def _match(root: Root, found: query.Found, level: Level, fields: set[str] | None) -> dict[str, Any]:
     known = attributes.describe(found, level)
-    told = {k: v for k, v in known.items() if fields is None or k.partition(".")[0] in fields}
+    told = {k: v for k, v in known.items() if fields is None or k in fields}
     told["SpecificCharacterSet"] = "ISO_IR 192"
     told["RetrieveURL"] = root.resource(
         found.study.study_instance_uid if found.study else "",
@@ -240,6 +243,14 @@ def _returnable(level: Level) -> set[str]:
     }
 
 
+def _is_returnable(field: str, level: Level) -> bool:
+    """Whether an attribute, or one in the items of a sequence, is among what can be told."""
+    keyword, _, within = field.partition(".")
+    return keyword in _returnable(level) and (
+        not within or within in attributes.ITEMS.get(keyword, ())
+    )
+
+
 def _warnings(
     level: Level, wanted: _Asked, unsupported: Sequence[str], more: bool
 ) -> Iterator[str]:
@@ -251,7 +262,7 @@ def _warnings(
         yield f"Only literal matching has been performed of {names}"
     if ignored := sorted({*wanted.unknown, *unsupported}):
         yield f"Not supported for matching or returning, and ignored: {_some(ignored)}"
-    if absent := sorted(wanted.fields - _returnable(level)):
+    if absent := sorted(one for one in wanted.fields if not _is_returnable(one, level)):
         yield f"Not kept in the index, and left out: {_some(absent)}"
     if more:
         yield "There are additional results that can be requested"

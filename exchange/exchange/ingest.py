@@ -39,6 +39,7 @@ from exchange_storage.records import (
     PatientIdentifier,
     PatientName,
     Record,
+    RequestAttributes,
     Series,
     Study,
 )
@@ -49,6 +50,9 @@ QUIET = timedelta(seconds=1)
 
 MAX_IDENTIFIERS = 32
 """Other identifiers of a patient that one instance may bring."""
+
+MAX_REQUESTS = 32
+"""Requests of a series that are indexed, at most."""
 
 REJECTED_BEFORE = "the hospital has rejected this instance"
 
@@ -109,6 +113,7 @@ def _insert(record: type[Record], *keys: str) -> Prepared:
 _ADD_INSTANCE = _insert(Instance, "id")
 _ADD_SERIES = _insert(Series, "id")
 _ADD_STUDY = _insert(Study, "id")
+_ADD_REQUEST = _insert(RequestAttributes)
 _ADD_PATIENT = _insert(Patient, "id")
 _ADD_NAME = _insert(PatientName)
 _ADD_IDENTIFIER = _insert(PatientIdentifier)
@@ -132,6 +137,8 @@ class Received:
     """Decoded text by DICOM keyword, of those in `search.ATTRIBUTES`; absent ones left out."""
     identifiers: tuple[tuple[str, str], ...] = ()
     """Other numbers of the patient, as (issuer or "", value)."""
+    requests: tuple[tuple[str, str], ...] = ()
+    """Requested Procedure ID and Scheduled Procedure Step ID of each request for the series."""
     transfer_syntax_uid: str
     character_set: str = ""
     character_set_repair: Mapping[str, str] | None = None
@@ -333,9 +340,23 @@ def place_of(
             connection,
             {"study_id": study_row, "received": now, **_columns(Level.SERIES, attributes)},
         )
+        if received.requests:
+            _ADD_REQUEST.run_many(connection, _requests(series_row, received))
     else:
         series_row = series.series_row
     return Place(patient_row, study_row, series_row)
+
+
+def _requests(series: int, received: Received) -> list[dict[str, Any]]:
+    return [
+        {
+            "series_id": series,
+            "position": position,
+            "requested_procedure_id": _clip(procedure),
+            "scheduled_procedure_step_id": _clip(step),
+        }
+        for position, (procedure, step) in enumerate(received.requests[:MAX_REQUESTS], 1)
+    ]
 
 
 def register_patient(

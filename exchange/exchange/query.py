@@ -39,10 +39,11 @@ from exchange_storage.records import (
     Organization,
     Patient,
     PatientIdentifier,
+    RequestAttributes,
     Series,
     Study,
 )
-from exchange_storage.rows import Columns
+from exchange_storage.rows import Columns, one_of
 from exchange_storage.search import Criterion, Level
 
 ASKED_LENGTH = 4096
@@ -73,6 +74,14 @@ class Number:
     issuer: str
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """For what a series was made: an item of its Request Attributes Sequence."""
+
+    requested_procedure_id: str
+    scheduled_procedure_step_id: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """One match: the records of its level and above, and how the asker knows the patient."""
@@ -85,6 +94,8 @@ class Found:
     number: Number
     """The asker's own number for the person where it has one, else the owner's."""
     summary: Summary = field(default_factory=Summary)
+    requests: tuple[Request, ...] | None = None
+    """For which requests the series was made; None where that was not asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +157,7 @@ def find(
     offset: int = 0,
     total: bool = False,
     summarize: bool = True,
+    requests: bool = False,
     order: str = "",
     too_broad: str | None = None,
     asked: str | bytes = "",
@@ -154,7 +166,8 @@ def find(
     """The matches at `level` that the asker may see, `limit` of them from `offset` on.
 
     The order is stable: studies newest first, all else as received, or `order`, a key of `SORTED`
-    with "-" before it where it descends. `total` counts all of them.
+    with "-" before it where it descends. `total` counts all of them, `requests` tells of series for
+    what they were made.
     `too_broad` is the message of the TooBroad raised instead of leaving some out, and instead of
     looking through a large archive for what has no selective key. `asked` is the
     question as it came, for the audit trail only (it may name a patient). `action` is what the
@@ -191,6 +204,8 @@ def find(
     )
     numbers = _known_as(access, page, rows, _asked_numbers(access, criteria))
     last = 0 if level is Level.PATIENT else -1
+    series = {row[3].id for row in rows} if requests and level >= Level.SERIES else None
+    requested = None if series is None else _requests(access, series)
     counted_below = summaries(access, level, {row[last].id for row in rows}) if summarize else {}
     found = tuple(
         Found(
@@ -201,6 +216,7 @@ def find(
             instance=row[4] if level >= Level.IMAGE else None,
             number=number,
             summary=counted_below.get(row[last].id, NOTHING),
+            requests=None if requested is None else requested.get(row[3].id, ()),
         )
         for row, number in zip(rows, numbers, strict=True)
     )
@@ -328,6 +344,30 @@ def _decided(access: Access, criterion: Criterion) -> Criterion:
             return search.AnyOf(tuple(search.SamePerson(row) for row in rows))
         case _:
             return criterion
+
+
+_REQUESTS = Prepared(
+    lambda dialect: (
+        select(
+            RequestAttributes.series_id,
+            RequestAttributes.requested_procedure_id,
+            RequestAttributes.scheduled_procedure_step_id,
+        )
+        .where(one_of(RequestAttributes.series_id, "wanted", dialect))
+        .order_by(RequestAttributes.series_id, RequestAttributes.position)
+    )
+)
+
+
+def _requests(access: Access, series: set[int]) -> dict[int, tuple[Request, ...]]:
+    """The requests for series, by row; one query for all."""
+    if not series:
+        return {}
+    asked = {"wanted": f"[{','.join(map(str, sorted(series)))}]"}
+    of_series: dict[int, tuple[Request, ...]] = {}
+    for row, procedure, step in _REQUESTS.all(access.session.connection(), asked):
+        of_series[row] = (*of_series.get(row, ()), Request(procedure, step))
+    return of_series
 
 
 def patient(access: Access, number: int) -> Found:

@@ -14,7 +14,14 @@ from typing import Any
 
 from sqlalchemy.orm import InstrumentedAttribute
 
-from exchange_storage.records import Instance, NameKind, Patient, Series, Study
+from exchange_storage.records import (
+    Instance,
+    NameKind,
+    Patient,
+    RequestAttributes,
+    Series,
+    Study,
+)
 
 
 class Level(IntEnum):
@@ -96,6 +103,13 @@ ATTRIBUTES: Mapping[str, Attribute] = {
     "NumberOfFrames": Attribute(Level.IMAGE, Instance.number_of_frames, Kind.NUMBER),
 }
 """Every indexed attribute. What is not here is not matched, and a door says so to the asker."""
+
+
+REQUESTED: Mapping[str, InstrumentedAttribute[str]] = {
+    "RequestedProcedureID": RequestAttributes.requested_procedure_id,
+    "ScheduledProcedureStepID": RequestAttributes.scheduled_procedure_step_id,
+}
+"""What is indexed of the items of a series' Request Attributes Sequence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +241,16 @@ class Owned:
 
 
 @dataclass(frozen=True, slots=True)
+class Requested:
+    """The series has an item of Request Attributes Sequence in which all of it matches.
+
+    By keyword, see `REQUESTED` (sequence matching, C.2.2.2.6).
+    """
+
+    within: tuple[tuple[str, Matching], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Holds:
     """The study holds a primary instance for which, and for whose series, all criteria hold.
 
@@ -277,6 +301,7 @@ Criterion = (
     | NamePart
     | SamePerson
     | Owned
+    | Requested
     | Holds
     | Rows
     | Changed

@@ -35,6 +35,7 @@ from exchange_storage.criteria import (
     Pattern,
     Prefix,
     Range,
+    Requested,
     Rows,
     SamePerson,
     Values,
@@ -72,6 +73,8 @@ def _selective(criterion: Criterion) -> bool:
             return False
         case Between() | SamePerson() | Rows():
             return True
+        case Requested(within):
+            return any(_bounded(matching) for _, matching in within)
         case AnyOf(criteria):
             return all(map(_selective, criteria))
         case AllOf(criteria) | Holds(criteria):
@@ -150,6 +153,9 @@ def _form(criterion: Criterion, values: list[Any]) -> Form:
             return ("same person",)
         case Owned(organizations):
             return ("owned", _among(organizations, values))
+        case Requested(within):
+            parts = [(name, comparison(how, Kind.TEXT, values)) for name, how in within]
+            return ("requested", tuple(parts))
         case Holds(criteria, level):
             return ("holds", level, selective(criteria), form(criteria, values))
         case Rows(level, ids):

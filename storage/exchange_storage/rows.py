@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, String, any_, bindparam, cast, func, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    SQLColumnExpression,
+    String,
+    any_,
+    bindparam,
+    cast,
+    func,
+    select,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from exchange_storage.records import Record
@@ -35,7 +45,7 @@ class Columns:
         return tuple(made)
 
 
-def one_of(number: ColumnElement[int], parameter: str, dialect: str) -> ColumnElement[bool]:
+def one_of(number: SQLColumnExpression[int], parameter: str, dialect: str) -> ColumnElement[bool]:
     """Whether `number` is in a list that is given as JSON: a prepared statement's words are the
     same for a list of any length."""
     given = bindparam(parameter, type_=String())

@@ -30,6 +30,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from exchange_storage.criteria import (
     ATTRIBUTES,
+    REQUESTED,
     Alike,
     AllOf,
     AnyOf,
@@ -52,6 +53,7 @@ from exchange_storage.criteria import (
     Pattern,
     Prefix,
     Range,
+    Requested,
     Rows,
     SamePerson,
     Values,
@@ -62,12 +64,14 @@ from exchange_storage.records import (
     Patient,
     PatientIdentifier,
     PatientName,
+    RequestAttributes,
     Series,
     Study,
 )
 
 __all__ = [
     "ATTRIBUTES",
+    "REQUESTED",
     "Alike",
     "AllOf",
     "AnyOf",
@@ -90,6 +94,7 @@ __all__ = [
     "Pattern",
     "Prefix",
     "Range",
+    "Requested",
     "Rows",
     "SamePerson",
     "Values",
@@ -204,6 +209,11 @@ def _built(form: Any, binds: _Binds) -> ColumnElement[bool]:
             return and_(named, _written(next(binds))) if written else named
         case ("owned", compared):
             return _compare(Patient.organization_id, compared, binds)
+        case ("requested", parts):
+            items = select(RequestAttributes.series_id)
+            return Series.id.in_(
+                items.where(*[_compare(REQUESTED[name], how, binds) for name, how in parts])
+            )
         case ("holds", level, few, criteria):
             return _holding(level, _built(criteria, binds), few=few)
         case ("rows", level, compared):

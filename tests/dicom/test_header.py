@@ -339,6 +339,35 @@ def test_other_patient_ids_within_other_patient_ids_do_not_deepen_the_scan() -> 
     assert read(inner).other_patient_ids == (OtherID("17"),)
 
 
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, DEFLATED, BIG_ENDIAN])
+def test_the_requests_of_a_series_are_read(syntax: str) -> None:
+    image = Dataset()
+    image.SpecificCharacterSet = "GB18030"
+    image.PatientName = "王^小东"
+    image.RequestAttributesSequence = Sequence([Dataset() for _ in range(4)])
+    image.RequestAttributesSequence[0].RequestedProcedureID = "申请1"
+    image.RequestAttributesSequence[0].ScheduledProcedureStepID = "S1 "
+    image.RequestAttributesSequence[1].RequestedProcedureID = "R2"
+    image.RequestAttributesSequence[3].RequestedProcedureID = "R2"  # the same again
+
+    assert read_file(written(image, syntax)).requests == (("申请1", "S1"), ("R2", ""))
+
+
+@pytest.mark.parametrize("length", [None, 20])
+def test_a_broken_sequence_of_requests_does_not_keep_the_image_out(length: int | None) -> None:
+    if length is None:  # groups in the wrong order, in a sequence that can be walked
+        inside = ITEM + UNDEFINED + explicit(0x00401001, "SH", b"R1")
+        inside += explicit(0x00080060, "CS", b"CT") + ITEM_END + SEQUENCE_END
+        broken = pack("<HH2sH", 0x40, 0x275, b"SQ", 0) + UNDEFINED + inside
+    else:
+        broken = explicit(0x00400275, "SQ", bytes(length))
+    found = read(NAME + broken + explicit(0x00401400, "LT", b"kept") + PIXELS)
+
+    assert found.attributes["PatientName"] == "Wang^XiaoDong"
+    assert found.attributes["RequestedProcedureComments"] == "kept"
+    assert found.requests == ()
+
+
 @pytest.mark.parametrize(
     ("data_set", "what", "offset"),
     [

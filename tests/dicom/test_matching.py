@@ -45,7 +45,7 @@ def served(
         }  # fmt: skip
         send("beicheng", study="1.2.1", instance="1.4.1", SeriesNumber="1",
              SeriesDescription="肺窗", BodyPartExamined="CHEST", InstanceNumber="1", Rows="512",
-             card=ID_CARD, **chest)  # fmt: skip
+             card=ID_CARD, requests=(("R1", "S1"), ("R2", "S2")), **chest)  # fmt: skip
         send("beicheng", study="1.2.1", instance="1.4.2", SeriesNumber="1", InstanceNumber="12",
              BodyPartExamined="CHEST", Rows="512", card=ID_CARD, **chest)  # fmt: skip
         send("beicheng", study="1.2.1", series="1.2.1.2", instance="1.4.3", SeriesNumber="2",
@@ -257,6 +257,22 @@ def test_a_sequence_matches_by_its_item_and_returns_what_the_item_asks(served: S
     assert other(PatientID="N7", IssuerOfPatientID="2.25.103").studies == []
     assert other(PatientID="N?").studies == [OURS]
     assert other(PatientID=ID_CARD).studies == [CHEST, OURS]
+
+
+def test_a_series_is_found_by_the_request_that_it_was_made_for(served: Served) -> None:
+    def asked(level: str = "SERIES", **item: str) -> Answers:
+        keys = {"StudyInstanceUID": CHEST, "SeriesInstanceUID": ""}
+        return ask(served.port, level, keys | {"RequestAttributesSequence": item})
+
+    both = asked(RequestedProcedureID="R1", ScheduledProcedureStepID="")
+    assert both.pending == (PENDING,)
+    items = both.matches[0].RequestAttributesSequence  # all of them, whichever matched
+    told = [(one.RequestedProcedureID, one.ScheduledProcedureStepID) for one in items]
+    assert told == [("R1", "S1"), ("R2", "S2")]
+    assert len(asked(RequestedProcedureID="R?").matches) == 1
+    assert asked(RequestedProcedureID="R1", ScheduledProcedureStepID="S2").matches == ()
+    assert len(asked(RequestedProcedureID="").matches) == 2
+    assert set(asked(AccessionNumber="").pending) == {PENDING_UNSUPPORTED}
 
 
 @pytest.mark.parametrize("item", [None, {}], ids=["no item", "an empty item"])

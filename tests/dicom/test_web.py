@@ -8,7 +8,7 @@ import json
 import random
 import socket
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -405,6 +405,7 @@ def test_fields_are_added_on_request(archive: Door) -> None:
         ("fuzzymatching=true&PatientName=Wang*", "literal matching has been performed of Patient"),
         ("fuzzymatching=true&ReferringPhysicianName=Li", "of ReferringPhysicianName"),
         ("RequestAttributesSequence.RequestedProcedureID=R1", "ignored: RequestAttributesSeq"),
+        ("includefield=OtherPatientIDsSequence.PatientName", "left out: OtherPatientIDsSeq"),
         ("StudyDate=20261101&limit=5000&KVP=1", "ignored: KVP"),
         ("KVP=120", "ignored: KVP"),
         ("NoSuchThing=1", "ignored: NoSuchThing"),
@@ -495,6 +496,46 @@ def test_search_answers_in_json_or_says_that_it_cannot(
     answer = archive.get("studies", Accept=accept)
 
     assert (answer.status_code, answer.headers["content-type"]) == (http, kind)
+
+
+def requested(*pairs: tuple[str, str]) -> Sequence[Dataset]:
+    items = [Dataset() for _ in pairs]
+    for item, (procedure, step) in zip(items, pairs, strict=True):
+        item.RequestedProcedureID, item.ScheduledProcedureStepID = procedure, step
+    return items
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, str(ImplicitVRLittleEndian)])
+def test_series_are_found_by_what_was_requested(door: Door, syntax: str) -> None:
+    told = requested(("R1", "S1"), ("R2", "S2"))
+    one = file(data_set(RequestAttributesSequence=told), syntax)
+    other = {"SeriesInstanceUID": f"{STUDY}.2", "SOPInstanceUID": f"{STUDY}.2.1"}
+    assert door.send(one, file(data_set(**other), syntax)).status_code == 200
+    sequence = "RequestAttributesSequence"
+
+    def found(query: str, path: str = "series") -> list[str]:
+        return values(door.found(f"{path}?{query}"), "0020000E")
+
+    for path in ("series", f"studies/{STUDY}/series", "instances"):
+        assert found(f"{sequence}.RequestedProcedureID=R2", path) == [SERIES]
+    assert found("00400275.00400009=S?") == [SERIES]
+    # Both of one item (sequence matching), not one of each.
+    both = f"{sequence}.RequestedProcedureID=R1&{sequence}.ScheduledProcedureStepID"
+    assert found(f"{both}=S1") == [SERIES]
+    assert found(f"{both}=S2") == []
+    assert found(f"{sequence}.RequestedProcedureID=*") == [SERIES, f"{STUDY}.2"]
+    first, second = door.found("series")
+    assert [
+        (item["00401001"]["Value"], item["00400009"]["Value"])
+        for item in first["00400275"]["Value"]
+    ] == [(["R1"], ["S1"]), (["R2"], ["S2"])]
+    assert second["00400275"] == {"vr": "SQ"}
+    for field in (sequence, f"{sequence}.RequestedProcedureID", "all"):
+        (image,) = door.found(f"studies/{STUDY}/series/{SERIES}/instances?includefield={field}")
+        assert "00400275" in image
+    plain = door.get(f"series?{sequence}.RequestedProcedureID=R1")
+    assert "Warning" not in plain.headers
+    assert f"ignored: {sequence}" in door.get(f"studies?{both}=S1").headers["Warning"]
 
 
 def test_search_answers_in_xml_what_it_answers_in_json(archive: Door) -> None:

@@ -102,6 +102,7 @@ class Region:
         instance: str = "1.4.1",
         body: bytes = b"pixels",
         card: str | None = None,
+        requests: tuple[tuple[str, str], ...] = (),
         **attributes: str,
     ) -> Receipt:
         """The hospital's PACS sends one instance."""
@@ -122,6 +123,7 @@ class Region:
         received = Received(
             attributes={keyword: value for keyword, value in told.items() if value},
             identifiers=((identity.RESIDENT_ID, card),) if card else (),
+            requests=requests,
             transfer_syntax_uid=EXPLICIT_VR_LITTLE_ENDIAN,
         )
         with (

@@ -3,7 +3,7 @@
 from exchange_storage.records.audit import AuditHead, AuditRecord
 from exchange_storage.records.clinical import ResourceVersion
 from exchange_storage.records.commitment import Commitment, CommitmentReference
-from exchange_storage.records.imaging import Conflict, Instance, Series, Study
+from exchange_storage.records.imaging import Conflict, Instance, RequestAttributes, Series, Study
 from exchange_storage.records.lifecycle import (
     Damage,
     Destroyed,
@@ -59,6 +59,7 @@ __all__ = [
     "Person",
     "Record",
     "Rejection",
+    "RequestAttributes",
     "ResourceVersion",
     "RetentionRule",
     "Route",

@@ -58,6 +58,18 @@ class Series(Record):
     received: Mapped[datetime]
 
 
+class RequestAttributes(Record):
+    """A requested procedure for which a series was made (Request Attributes Sequence)."""
+
+    __tablename__ = "request_attributes"
+
+    series_id: Mapped[Identity] = mapped_column(ForeignKey("series.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    """1, 2, 3 … as the items stand in the series' first instance."""
+    requested_procedure_id: Mapped[Word] = mapped_column(index=True)
+    scheduled_procedure_step_id: Mapped[Word] = mapped_column(index=True)
+
+
 class Instance(Record):
     """A SOP instance as it was received: which object holds its bytes, and what they are.
 
