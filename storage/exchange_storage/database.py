@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,15 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 BUSY_SECONDS = 30
 """How long a writer waits for another process's transaction in SQLite."""
+
+MIGRATING_SECONDS = 0.1
+"""Between two looks whether another process has ended its migrations."""
 
 _PRAGMAS = (
     "PRAGMA journal_mode=WAL",
@@ -51,12 +55,13 @@ class _Turn:
     """Whose turn it is to write to a SQLite file, among the threads of all processes.
 
     SQLite waits for another writer by sleeping 1, 2, 5, 10 … ms, where a commit takes half of one.
-    This is a courtesy only: what keeps writers apart is SQLite's own lock.
+    This is a courtesy only: what keeps writers apart is SQLite's own lock. So who may not open the
+    file, or cannot lock it, goes on without a turn.
     """
 
     def __init__(self, path: str) -> None:
         self._threads = threading.Lock()
-        self._file = os.open(f"{path}-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._file = _turn_file(path)
 
     @contextmanager
     def taken(self) -> Iterator[None]:
@@ -71,18 +76,41 @@ class _Turn:
             yield
         finally:
             if mine:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
+                if self._file is not None:
+                    with suppress(OSError):
+                        fcntl.flock(self._file, fcntl.LOCK_UN)
                 self._threads.release()
 
     def close(self) -> None:
-        os.close(self._file)
+        if self._file is not None:
+            os.close(self._file)
 
     def _take(self) -> bool:
+        """Whether the turn is taken, or cannot be."""
+        if self._file is None:
+            return True
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        except OSError:  # such as a file system without locks
+            return True
         return True
+
+
+def _turn_file(path: str) -> int | None:
+    """The lock file beside the database file, for whom the database is, whoever makes it."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        file = os.open(f"{path}-turn", flags, 0o600)
+    except OSError:
+        return None
+    with suppress(OSError):  # there is no database yet, or this is another's file
+        wanted, present = Path(path).stat(), os.fstat(file)
+        if present.st_nlink == 1 and stat.S_ISREG(present.st_mode):
+            os.fchmod(file, wanted.st_mode & 0o666)
+            os.fchown(file, wanted.st_uid, wanted.st_gid)
+    return file
 
 
 class Database:
@@ -151,14 +179,29 @@ class Database:
                     session.close()
 
     def migrate(self) -> None:
-        """Bring the schema to this release's; safe when several processes do so at once."""
-        with self._writer.begin() as connection:
-            if self.dialect == "postgresql":
-                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7310951)")
+        """Bring the schema to this release's; safe when several processes do so at once.
+
+        Raises IntegrityError, and changes nothing, where a row would refer to one that is gone.
+        """
+        with self._migrating() as config:
+            command.upgrade(config, "head")
+
+    def take_back(self, revision: str) -> None:
+        """Bring the schema back to an earlier `revision`, or "base", as `migrate` does forward.
+
+        What only later ones keep is deleted.
+        """
+        with self._migrating() as config:
+            command.downgrade(config, revision)
+
+    @contextmanager
+    def _migrating(self) -> Iterator[Config]:
+        with self._writer.connect() as connection:
             config = _alembic_config()
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            alone = _alone_in_postgresql if self.dialect == "postgresql" else _alone_in_sqlite
+            with alone(connection):
+                yield config
 
     def revision(self) -> tuple[str | None, str | None]:
         """The schema revision found in the database, and the one that this release wants."""
@@ -235,6 +278,47 @@ def _alembic_config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     return config
+
+
+@contextmanager
+def _alone_in_postgresql(connection: Connection) -> Iterator[None]:
+    """Hold the lock of migrations, outside of a transaction: each migration has its own."""
+    try:
+        connection.exec_driver_sql("SET statement_timeout = 0")
+        connection.commit()
+        # Asked for, not waited for: a statement that waits has a snapshot, and an index that is
+        # made beside the writers waits for every older snapshot.
+        while not connection.exec_driver_sql("SELECT pg_try_advisory_lock(7310951)").scalar_one():
+            connection.commit()
+            time.sleep(MIGRATING_SECONDS)
+        connection.commit()
+        yield
+    finally:
+        connection.invalidate()  # what was set, and the lock, go with the session
+
+
+@contextmanager
+def _alone_in_sqlite(connection: Connection) -> Iterator[None]:
+    """One transaction, in which a table to which others refer may be made anew.
+
+    That is dropping it, which enforced foreign keys forbid; and they cannot be switched off within
+    a transaction (https://sqlite.org/lang_altertable.html, section 7).
+    """
+    cursor = connection.connection.cursor()
+    cursor.execute("PRAGMA foreign_keys=OFF")
+    try:
+        with connection.begin():
+            yield
+            astray = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+            if astray:
+                tables = ", ".join(sorted({str(row[0]) for row in astray}))
+                told = connection.dialect.loaded_dbapi.IntegrityError(
+                    f"{len(astray)} rows refer to rows that are gone: {tables}"
+                )
+                raise IntegrityError("PRAGMA foreign_key_check", None, told)
+    finally:
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _: object) -> None:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect, select, text
+from real_parts import PostgreSQL
+from sqlalchemy import delete, inspect, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from exchange_storage import database as module
 from exchange_storage.database import Database, unavailable
-from exchange_storage.records import Job, Patient, Record
+from exchange_storage.records import (
+    Commitment,
+    CommitmentReference,
+    Job,
+    Organization,
+    Patient,
+    Record,
+)
 
 
 @pytest.fixture
@@ -33,6 +41,22 @@ def database(database_url: str) -> Iterator[Database]:
 def a_job(**told: object) -> Job:
     now = datetime.now(UTC)
     return Job(**{"kind": "test", "subject": "1", "due": now} | told)  # type: ignore[arg-type]
+
+
+def a_patient(number: str, organization: int = 1) -> Patient:
+    now = datetime.now(UTC)
+    return Patient(
+        organization_id=organization,
+        patient_id=number,
+        name="",
+        birth_date="",
+        sex="",
+        address="",
+        telephone="",
+        mothers_birth_name="",
+        created=now,
+        changed=now,
+    )
 
 
 def test_an_empty_database_is_brought_to_this_release(database_url: str) -> None:
@@ -58,15 +82,98 @@ def test_the_migrations_make_exactly_the_schema_that_the_records_describe(
 
 
 def test_the_migrations_can_be_taken_back(database: Database) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(Path(module.__file__).parent / "migrations"))
-    with database.engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.downgrade(config, "base")
+    database.take_back("base")
     with database.engine.connect() as connection:
         assert set(inspect(connection).get_table_names()) <= {"alembic_version"}
 
     database.migrate()
+
+
+def a_commitment() -> tuple[Organization, Commitment, CommitmentReference]:
+    now = datetime.now(UTC)
+    hospital = Organization(
+        code="beicheng", name="", credit_code="1", issuer="2.25.1", registered=now
+    )
+    asked = Commitment(
+        organization_id=1, transaction_uid="1.2", requester="PACS", address="", requested=now
+    )
+    reference = CommitmentReference(
+        commitment_id=1, position=1, sop_class_uid="1.3", sop_instance_uid="1.4"
+    )
+    return hospital, asked, reference
+
+
+def test_what_is_kept_outlives_every_migration_there_and_back(database: Database) -> None:
+    for record in a_commitment():
+        with database.writing() as session:
+            session.add(record)
+
+    database.take_back("0010")
+    database.migrate()
+
+    with database.reading() as session:
+        reference = session.scalars(select(CommitmentReference)).one()
+        assert (reference.commitment_id, reference.sop_instance_uid) == (1, "1.4")
+        assert session.scalars(select(Commitment.transaction_uid)).all() == ["1.2"]
+    with pytest.raises(IntegrityError), database.writing() as session:
+        session.execute(delete(Commitment))  # the reference holds it, as before
+
+
+def test_a_migration_that_would_leave_a_row_astray_changes_nothing(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'exchange.sqlite'}")
+    database.migrate()
+    for record in a_commitment():
+        with database.writing() as session:
+            session.add(record)
+    with database.engine.connect() as connection:
+        cursor = connection.connection.cursor()
+        cursor.execute("PRAGMA foreign_keys=OFF")
+        cursor.execute("DELETE FROM commitment")
+        cursor.execute("PRAGMA foreign_keys=ON")
+    before = database.revision()
+
+    with pytest.raises(IntegrityError, match="commitment_reference"):
+        database.take_back("0010")
+
+    assert database.revision() == before
+    with database.reading() as session:
+        assert session.execute(text("PRAGMA foreign_keys")).scalar_one() == 1
+    database.close()
+
+
+def test_hospitals_send_while_an_index_is_made(postgresql_server: PostgreSQL) -> None:
+    url = postgresql_server.create_schema()
+    database = Database(url)
+    database.migrate()
+    database.take_back("0011")
+    hospital, _, _ = a_commitment()
+    with database.writing() as session:
+        session.add(hospital)
+    ended = threading.Event()
+
+    def migrate() -> None:
+        database.migrate()
+        ended.set()
+
+    with database.writing() as earlier:  # for its end the index has to wait
+        earlier.add(a_patient("P1"))
+        earlier.flush()
+        migrating = threading.Thread(target=migrate)
+        migrating.start()
+        made = text("SELECT 1 FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting%'")
+        with database.engine.connect() as onlooker:
+            while not onlooker.execute(made).first():
+                onlooker.rollback()
+        with database.writing() as other:
+            other.execute(text("SET LOCAL lock_timeout = '10s'"))
+            other.add(a_patient("P2"))
+        assert not ended.is_set()
+    migrating.join(60)
+
+    assert ended.is_set()
+    found, wanted = database.revision()
+    assert found == wanted
+    database.close()
 
 
 def test_processes_that_start_together_migrate_once(database_url: str) -> None:
@@ -126,19 +233,7 @@ def test_sqlite_is_durable_strict_and_case_sensitive(tmp_path: Path) -> None:
 
 
 def test_a_patient_of_no_hospital_cannot_be_kept(database: Database) -> None:
-    now = datetime.now(UTC)
-    orphan = Patient(
-        organization_id=404,
-        patient_id="P1",
-        name="",
-        birth_date="",
-        sex="",
-        address="",
-        telephone="",
-        mothers_birth_name="",
-        created=now,
-        changed=now,
-    )
+    orphan = a_patient("P1", organization=404)
     with pytest.raises(IntegrityError), database.writing() as session:
         session.add(orphan)
 
@@ -221,6 +316,50 @@ def test_a_writer_in_sqlite_who_cannot_wait_any_longer_hears_that_the_index_is_b
     database.close()
 
     assert unavailable(caught.value)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """The file of a database of SQLite's."""
+    file = tmp_path / "exchange.sqlite"
+    database = Database(f"sqlite:///{file}")
+    database.migrate()
+    database.close()
+    return file
+
+
+def test_who_may_not_take_turns_at_writing_writes_without(kept: Path) -> None:
+    turn = kept.with_name(f"{kept.name}-turn")
+    turn.unlink()
+    turn.mkdir()  # nobody can open it to write, not even root
+
+    database = Database(f"sqlite:///{kept}")
+    with database.writing() as session:
+        session.add(a_job())
+    database.close()
+
+
+def test_a_file_system_without_locks_keeps_nobody_from_writing(kept: Path) -> None:
+    database = Database(f"sqlite:///{kept}")
+    assert database._turn is not None
+    assert database._turn._file is not None
+    without = os.open(kept, os.O_PATH)  # no such file can be locked
+    os.dup2(without, database._turn._file)
+    os.close(without)
+    with database.writing() as session:
+        session.add(a_job())
+    database.close()
+
+
+def test_whoever_may_write_the_database_may_take_turns(kept: Path) -> None:
+    turn = kept.with_name(f"{kept.name}-turn")
+    kept.chmod(0o660)
+    turn.unlink()
+
+    Database(f"sqlite:///{kept}").close()
+
+    assert turn.stat().st_mode & 0o777 == 0o660
+    assert (turn.stat().st_uid, turn.stat().st_gid) == (kept.stat().st_uid, kept.stat().st_gid)
 
 
 def test_only_what_cannot_answer_now_is_called_unavailable() -> None:

@@ -11,6 +11,9 @@ context.configure(
     target_metadata=Record.metadata,
     render_as_batch=True,
     compare_type=True,
+    # Where a migration may leave its transaction, to build an index beside those who write. SQLite
+    # has one for all, since its migrations are begun by the hand that gave the connection.
+    transaction_per_migration=True,
 )
 with context.begin_transaction():
     context.run_migrations()

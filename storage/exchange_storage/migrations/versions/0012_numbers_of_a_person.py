@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alembic import op
+from exchange_storage.migrations.beside import index_made, index_removed
 
 revision = "0012"
 down_revision = "0011"
@@ -11,16 +11,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    with op.batch_alter_table("patient", schema=None) as batch_op:
-        batch_op.create_index(
-            batch_op.f("ix_patient_person_id_organization_id_patient_id"),
-            ["person_id", "organization_id", "patient_id"],
-            unique=False,
-        )
-        batch_op.drop_index(batch_op.f("ix_patient_person_id"))
+    index_made("patient", ["person_id", "organization_id", "patient_id"])
+    index_removed("patient", ["person_id"])
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("patient", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_patient_person_id"), ["person_id"], unique=False)
-        batch_op.drop_index(batch_op.f("ix_patient_person_id_organization_id_patient_id"))
+    index_made("patient", ["person_id"])
+    index_removed("patient", ["person_id", "organization_id", "patient_id"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alembic import op
+from exchange_storage.migrations.beside import index_made, index_removed
 
 revision = "0013"
 down_revision = "0012"
@@ -11,10 +11,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.create_index(
-        op.f("ix_delivery_study_instance_uid"), "delivery", ["study_instance_uid"], unique=False
-    )
+    index_made("delivery", ["study_instance_uid"])
 
 
 def downgrade() -> None:
-    op.drop_index(op.f("ix_delivery_study_instance_uid"), table_name="delivery")
+    index_removed("delivery", ["study_instance_uid"])

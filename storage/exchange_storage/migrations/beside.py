@@ -1,0 +1,46 @@
+"""Changes that PostgreSQL makes beside those who write: a hospital can send while they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from alembic import op
+
+
+def index_made(table: str, columns: Sequence[str]) -> None:
+    """Make an index, anew where an attempt was broken off: what that left is not valid."""
+    name = _name(table, columns)
+    with _beside() as concurrently:
+        op.drop_index(name, table_name=table, if_exists=True, postgresql_concurrently=concurrently)
+        op.create_index(name, table, list(columns), postgresql_concurrently=concurrently)
+
+
+def index_removed(table: str, columns: Sequence[str]) -> None:
+    """Remove an index, if it is there still."""
+    with _beside() as concurrently:
+        op.drop_index(
+            _name(table, columns),
+            table_name=table,
+            if_exists=True,
+            postgresql_concurrently=concurrently,
+        )
+
+
+@contextmanager
+def _beside() -> Iterator[bool]:
+    """Outside of any transaction, which is where PostgreSQL does it; so it may be done twice."""
+    if op.get_context().dialect.name != "postgresql":
+        yield False
+        return
+    with op.get_context().autocommit_block():
+        # It waits for whoever has a transaction open; they end within their own timeouts.
+        op.execute("SET lock_timeout = 0")
+        try:
+            yield True
+        finally:
+            op.execute("RESET lock_timeout")
+
+
+def _name(table: str, columns: Sequence[str]) -> str:
+    return op.f(f"ix_{table}_{'_'.join(columns)}")
