@@ -46,7 +46,7 @@ def move(conversation: Conversation, message: Message) -> None:
             message, status.DESTINATION_UNKNOWN, "not a node of the asking hospital's"
         )
         return
-    progress = _Progress(conversation, message, len(chosen.wanted))
+    progress = _Progress(conversation, message, chosen.wanted)
     originator = (conversation.association.request.calling_ae, message.command.message_id)  # type: ignore[union-attr]
     address = sending.address_of(
         chosen.destination, calling=conversation.ae_title, tls=conversation.client_tls
@@ -67,7 +67,7 @@ def move(conversation: Conversation, message: Message) -> None:
     except UpperLayerError as error:
         if isinstance(error, AssociationEnded) and not conversation.association.established:
             raise
-        progress.lost(chosen.wanted, str(error))
+        progress.lost(str(error))
     progress.end()
 
 
@@ -76,7 +76,7 @@ def get(conversation: Conversation, message: Message) -> None:
     chosen = _chosen(conversation, message)
     if chosen is None:
         return
-    progress = _Progress(conversation, message, len(chosen.wanted))
+    progress = _Progress(conversation, message, chosen.wanted)
     stop = threading.Event()
     if progress.follow(_sub_operations(conversation, chosen.wanted, stop), stop):
         progress.end()
@@ -175,11 +175,18 @@ class _Progress:
 
     conversation: Conversation
     message: Message
-    remaining: int
+    wanted: Sequence[Outgoing]
     completed: int = 0
     warned: int = 0
     failed: list[str] = field(default_factory=list)
     reason: str = ""
+    _told: set[int] = field(default_factory=set)
+    """Which of `wanted`, by `id`, have a result: they come in any order, and keys may repeat."""
+
+    @property
+    def remaining(self) -> int:
+        """Sub-operations without a result."""
+        return len(self.wanted) - len(self._told)
 
     def follow(self, results: Iterator[Result], stop: threading.Event) -> bool:
         """Tell of each result; False once the asker has cancelled, and was told so.
@@ -204,14 +211,17 @@ class _Progress:
                 self._send(status.PENDING, remaining=self.remaining)
         return True
 
-    def lost(self, wanted: Sequence[Outgoing], reason: str) -> None:
+    def lost(self, reason: str) -> None:
         """None of what remains can be sent."""
-        rest = wanted[len(wanted) - self.remaining :]
+        rest = [one for one in self.wanted if id(one) not in self._told]
         self.failed += [one.held.sop_instance_uid for one in rest]
-        self.remaining, self.reason = 0, reason
+        self._told.update(map(id, rest))
+        self.reason = reason
 
     def end(self) -> None:
-        """The final response."""
+        """The final response. What has no result by now has failed."""
+        if self.remaining:
+            self.lost("not sent")
         if not self.failed and not self.warned:
             self._send(status.SUCCESS)
         elif self.completed or self.warned:
@@ -220,7 +230,7 @@ class _Progress:
             self._send(status.CANNOT_PERFORM_SUB_OPERATIONS)
 
     def _count(self, result: Result) -> None:
-        self.remaining -= 1
+        self._told.add(id(result.outgoing))
         if result.warned:
             self.warned += 1
         elif result.stored:

@@ -126,7 +126,7 @@ def send(
     `originator` is the AE title and Message ID of the C-MOVE-RQ that is served. What an association
     that breaks had in hand is unanswered; the rest is too when no other is left to send it. Once
     `stop` is set nothing more is begun: what is under way is told, and then it ends. Raises
-    UpperLayerError when no association is made at all.
+    UpperLayerError when no association is made at all, and what was not foreseen as it came.
     """
     halt = stop or threading.Event()
     told = 0
@@ -178,6 +178,7 @@ def _shared(
             yield from results
         return
     told: queue.Queue[tuple[Result | UpperLayerError | None, threading.Event]] = queue.Queue()
+    unforeseen: list[Exception] = []
 
     def work() -> None:
         heard = threading.Event()
@@ -187,6 +188,8 @@ def _shared(
                 told.put((one, heard))
                 # So that whoever is told can still halt before the next is begun.
                 heard.wait()
+        except Exception as error:  # raised where somebody waits for the result
+            unforeseen.append(error)
         finally:
             told.put((None, heard))
 
@@ -199,13 +202,15 @@ def _shared(
             one, heard = told.get()
             if one is None:
                 working -= 1
+                if unforeseen:
+                    raise unforeseen[0]
                 continue
             try:
                 yield one
             finally:
                 heard.set()
-    except GeneratorExit:
-        halt.set()  # whoever asked has gone
+    except BaseException:
+        halt.set()  # whoever asked has gone, or one of the threads has come to grief
         while working:
             one, heard = told.get()
             heard.set()

@@ -46,6 +46,7 @@ from exchange_dicom.dimse import (
     response,
 )
 from exchange_dicom.pdu import COMMAND, LAST, Abort, RoleSelection
+from exchange_storage.filesystem import FilesystemStore
 from exchange_storage.records import Instance
 
 CANCEL, SOME_FAILED, NONE_DONE, PENDING = 0xFE00, 0xB000, 0xA702, 0xFF00
@@ -154,6 +155,35 @@ def test_parallel_associations_share_the_work_also_where_some_are_rejected(
     assert len({one.SOPInstanceUID for one in ws.received}) == len(ws.received) == 9
     assert len(set(ws.associations)) == min(allowed, 3)
     assert [one.NumberOfRemainingSuboperations for one, _ in answers[:-1]] == list(range(8, 0, -1))
+
+
+class Defective(FilesystemStore):
+    """A store with a defect: of some objects it tells what nobody has thought of."""
+
+    defect = ""
+
+    def stream(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        if self.defect and self.defect in key:
+            raise RuntimeError("a defect")
+        return super().stream(key, start, length)
+
+
+@pytest.mark.parametrize("associations", [1, 3])
+def test_a_move_in_which_a_defect_shows_is_never_called_a_success(
+    tmp_path: Path, associations: int
+) -> None:
+    store = Defective(tmp_path / "store")
+    with serving(tmp_path, Limits(move_associations=associations), objects=store) as served:
+        paths = known_at_two_hospitals(served, tmp_path, 9)
+        store.defect = str(dcmread(paths[4]).SOPInstanceUID) + "."
+        with workstation("NANHU-WS") as ws:
+            listens(served, "nanhu", "NANHU-WS", ws.port)
+            answers = move(
+                served, "NANHU", "NANHU-WS", asked("STUDY", PatientID="N7", StudyInstanceUID=STUDY)
+            )
+    final, _ = answers[-1]
+    assert "Status" not in final  # the association was aborted
+    assert len(ws.received) < 9
 
 
 # Cancels
