@@ -156,16 +156,20 @@ def check(access: Access, number: int, *, seconds: float = 60.0) -> bool:
     still on its way to where it will stay.
     """
     access.require(Action.COMMIT)
-    commitment = access.session.get(Commitment, number)
-    if commitment is None:
-        raise NotFound("no such commitment")
-    if commitment.checked is not None:
-        return True
+    # In a transaction of its own: PostgreSQL ends one in which nothing is asked for 30 s, and to
+    # read one object may take longer.
+    with access.exchange.database.reading() as session:
+        commitment = session.get(Commitment, number)
+        if commitment is None:
+            raise NotFound("no such commitment")
+        if commitment.checked is not None:
+            return True
+        references = _references(session, commitment)
     until = monotonic() + seconds
     verdicts: dict[int, int | None] = {}
     verified: list[int] = []
     waiting = False
-    for position, sop_class, reason, kept in _references(access, commitment):
+    for position, sop_class, reason, kept in references:
         if monotonic() > until:
             break
         if reason is not None:
@@ -180,7 +184,7 @@ def check(access: Access, number: int, *, seconds: float = 60.0) -> bool:
                 waiting = True
             else:
                 verdicts[position] = verdict or None
-    complete = not waiting and len(verdicts) == _count(access, number)
+    complete = not waiting and len(verdicts) == len(references)
 
     def unit(session: Session) -> None:
         if verified:
@@ -339,14 +343,14 @@ def latest(access: Access, limit: int = 50) -> Sequence[Listed]:
 
 
 def _references(
-    access: Access, commitment: Commitment
+    session: Session, commitment: Commitment
 ) -> Sequence[tuple[int, str, int | None, list[Instance]]]:
     """Position, SOP class, why it failed at once if it did, and what the asking hospital has sent
     under the instance's UID.
 
     Kept for review counts as kept: the bytes are there, and that is what is asked.
     """
-    rows = access.session.execute(
+    rows = session.execute(
         select(CommitmentReference, Instance)
         .outerjoin(
             Instance,
@@ -375,13 +379,6 @@ def _same(session: Session, commitment: Commitment, references: Sequence[Referen
         .order_by(CommitmentReference.position)
     )
     return [tuple(row) for row in rows] == list(references)
-
-
-def _count(access: Access, number: int) -> int:
-    positions = select(CommitmentReference.position).where(
-        CommitmentReference.commitment_id == number
-    )
-    return len(access.session.scalars(positions).all())
 
 
 def _judge(

@@ -6,7 +6,7 @@ another row needs it. Nothing of a study under a legal hold is deleted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
@@ -137,28 +137,30 @@ def remove_objects(access: Access, study_instance_uid: str) -> None:
     derived.forget(access.objects, study_instance_uid)
     last = 0
     while True:
-        waiting = access.session.scalars(
-            select(Destroyed)
-            .where(
-                Destroyed.study_instance_uid == study_instance_uid,
-                Destroyed.removed.is_(None),
-                Destroyed.id > last,
-            )
-            .order_by(Destroyed.id)
-            .limit(BATCH)
-        ).all()
+        # In transactions of their own: PostgreSQL ends one in which nothing is asked for 30 s, and
+        # to remove a batch from a remote store may take longer.
+        with access.exchange.database.reading() as session:
+            waiting = session.scalars(
+                select(Destroyed)
+                .where(
+                    Destroyed.study_instance_uid == study_instance_uid,
+                    Destroyed.removed.is_(None),
+                    Destroyed.id > last,
+                )
+                .order_by(Destroyed.id)
+                .limit(BATCH)
+            ).all()
+            keys = [one.key for one in waiting]
+            needed = set(session.scalars(select(Instance.key).where(Instance.key.in_(keys))))
         if not waiting:
             return
         last = waiting[-1].id
-        _remove(access, study_instance_uid, waiting)
+        _remove(access, study_instance_uid, waiting, needed)
 
 
-def _remove(access: Access, study_instance_uid: str, waiting: Sequence[Destroyed]) -> None:
-    needed = set(
-        access.session.scalars(
-            select(Instance.key).where(Instance.key.in_([one.key for one in waiting]))
-        )
-    )
+def _remove(
+    access: Access, study_instance_uid: str, waiting: Sequence[Destroyed], needed: Collection[str]
+) -> None:
     for one in waiting:
         if one.key not in needed:
             with suppress(ObjectNotFound):  # it was removed before a crash

@@ -76,7 +76,8 @@ def walk(access: Access, *, days: int, until: datetime) -> Walked:
     """
     access.require(Action.VERIFY)
     now = access.now
-    last = access.session.scalars(select(Scrub).order_by(Scrub.id.desc()).limit(1)).first()
+    with access.exchange.database.reading() as session:
+        last = session.scalars(select(Scrub).order_by(Scrub.id.desc()).limit(1)).first()
     if last is not None and last.finished is not None and last.begun + BETWEEN > now:
         return Walked(last.begun + BETWEEN)
     number = last.id if last is not None and last.finished is None else access.write(_begun(access))
@@ -129,8 +130,8 @@ class _Row:
 
 
 def _rows(access: Access, last: int, due: ColumnElement[bool], count: int) -> list[_Row]:
-    # In transactions of its own: reading takes hours, and an open one keeps both databases from
-    # clearing away what is outdated.
+    # In transactions of its own: reading takes hours, an open one keeps both databases from
+    # clearing away what is outdated, and PostgreSQL ends one in which nothing is asked for 30 s.
     wanted = (
         select(Instance.id, Instance.key, Instance.digest, Instance.sop_instance_uid)
         .where(Instance.id > last, due)

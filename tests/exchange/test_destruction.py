@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from region import ADMINISTRATOR, WORKER, Region
+from region import ADMINISTRATOR, CT_IMAGE_STORAGE, WORKER, Region, region
 from sqlalchemy import select, update
+from sqlalchemy.pool import QueuePool
 
-from exchange import check, conflicts, destruction, jobs, rejection, retention, scrub
+from exchange import check, commitment, conflicts, destruction, jobs, rejection, retention, scrub
 from exchange.errors import Unavailable
+from exchange_storage.database import Database
 from exchange_storage.objects import MemoryStore
 from exchange_storage.records import (
     AuditRecord,
@@ -96,6 +98,53 @@ def test_the_same_bytes_are_not_taken_while_the_old_ones_are_being_removed(city:
     with city.exchange.on_behalf_of(WORKER) as access:
         destruction.remove_objects(access, "1.2.1")
     assert len(objects(city)) == 1
+
+
+class Watched(MemoryStore):
+    """Objects, and how many connections to the index are held while each is read or removed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.database: Database | None = None
+        self.held: list[int] = []
+
+    def digest(self, key: str) -> str:
+        self._look()
+        return super().digest(key)
+
+    def delete(self, key: str) -> None:
+        self._look()
+        super().delete(key)
+
+    def _look(self) -> None:
+        assert self.database is not None
+        assert isinstance(self.database.engine.pool, QueuePool)
+        self.held.append(self.database.engine.pool.checkedout())
+
+
+def test_no_connection_to_the_index_waits_for_an_object(database_url: str) -> None:
+    store = Watched()
+    with region(database_url, store) as city:
+        store.database = city.exchange.database
+        for number in range(3):
+            city.send("beicheng", instance=f"1.4.{number}", body=bytes([number]))
+        references = [(CT_IMAGE_STORAGE, f"1.4.{number}") for number in range(3)]
+        with city.exchange.on_behalf_of(city.system("beicheng")) as access:
+            asked = commitment.ask(access, "1.9.1", references)
+        with city.exchange.on_behalf_of(WORKER) as access:
+            assert commitment.check(access, asked)
+        with city.exchange.on_behalf_of(WORKER) as access:
+            assert len(commitment.report(access, asked).committed) == 3
+        yesterday = datetime.now(UTC) - timedelta(days=2)
+        with city.exchange.database.writing() as session:
+            session.execute(update(Instance).values(received=yesterday, verified=None))
+        assert walked(city).damaged == 0
+        assert len(store.held) == 6
+        destroyed(city)
+        removed(city)
+        assert objects(city) == []
+
+        assert store.held == [0] * 9
 
 
 # The walk of the worker
