@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from array import array
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from struct import Struct
 from typing import BinaryIO, Literal, cast
@@ -34,6 +35,9 @@ FRAMES = 1 << 20
 
 REMEMBERED = 256
 """Objects whose frames are remembered in one process."""
+
+REMEMBERED_BYTES = 64 << 20
+"""Bytes of the places of all of their frames."""
 
 WINDOW = 256 << 10
 """Bytes that are read at once where fragments are shorter than that."""
@@ -99,6 +103,11 @@ class Pixels:
         return _KEYWORDS[self.tag]
 
     @property
+    def bytes(self) -> int:
+        """Bytes that the places of the frames take."""
+        return self.starts.itemsize * len(self.starts) + self.ends.itemsize * len(self.ends)
+
+    @property
     def frame_bits(self) -> int:
         """Bits of one native frame."""
         pixels = self.rows * self.columns * self.allocated
@@ -141,6 +150,7 @@ class _Remembered:
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, Pixels] = OrderedDict()
+        self._bytes = 0
         self._lock = threading.Lock()
 
     def get(self, digest: str) -> Pixels | None:
@@ -151,9 +161,13 @@ class _Remembered:
 
     def put(self, digest: str, known: Pixels) -> None:
         with self._lock:
+            if (before := self._known.pop(digest, None)) is not None:
+                self._bytes -= before.bytes
             self._known[digest] = known
-            while len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
+            self._bytes += known.bytes
+            while len(self._known) > REMEMBERED or self._bytes > REMEMBERED_BYTES:
+                _, oldest = self._known.popitem(last=False)
+                self._bytes -= oldest.bytes
 
 
 _remembered = _Remembered()
@@ -249,16 +263,7 @@ def fragments(held: Held, known: Pixels) -> tuple[tuple[int, int], ...]:
     Raises MalformedDataSet, TooLarge, Unavailable.
     """
     read = kept.reading(held, INFLATED_LIMIT)
-    at = known.starts[0]
-    found: list[tuple[int, int]] = []
-    while (item := _item(read(at, 8), at))[0] == _ITEM:
-        if len(found) == FRAMES:
-            raise TooLarge(f"an object may have at most {FRAMES} fragments")
-        found.append((at + 8, item[1]))
-        at += 8 + item[1]
-    if item[0] != _SEQUENCE_END:
-        raise MalformedDataSet("neither a fragment nor the end of an encapsulated value", at)
-    return tuple(found)
+    return tuple((at + 8, length) for at, length, _ in _heads(read, known.starts[0]))
 
 
 def joined(value: memoryview) -> memoryview:
@@ -307,26 +312,35 @@ def _with_frames(
     )
 
 
+def _heads(read: Read, at: int) -> Iterator[tuple[int, int, bytes]]:
+    """Where each fragment has its head, its length, and its first bytes.
+
+    Raises MalformedDataSet where no delimiter ends them, TooLarge.
+    """
+    window, base, last = b"", at, 0
+    for _ in range(FRAMES + 1):
+        if at + 16 > base + len(window):
+            # Short fragments follow each other in one window; over long ones it is not filled.
+            window, base = read(at, 16 if last > WINDOW else WINDOW), at
+        tag, length = _item(window[at - base : at - base + 8], at)
+        if tag == _SEQUENCE_END:
+            return
+        if tag != _ITEM:
+            raise MalformedDataSet("neither a fragment nor the end of an encapsulated value", at)
+        yield at, length, window[at - base + 8 : at - base + 16]
+        last = 8 + length
+        at += last
+    raise TooLarge(f"an object may have at most {FRAMES} fragments")
+
+
 def _walked(read: Read, at: int, frames: int) -> tuple[array[int], array[int]]:
     """Where the frames begin and end, by the heads of their fragments."""
     begins: list[int] = []
     starts: list[bool] = []
-    window, base = b"", at
-    while True:
-        if at + 16 > base + len(window):
-            # Short fragments follow each other in one window; over long ones it is not filled.
-            last = at - begins[-1] if begins else 0
-            window, base = read(at, 16 if last > WINDOW else WINDOW), at
-        tag, length = _item(window[at - base : at - base + 8], at)
-        if tag == _SEQUENCE_END:
-            break
-        if tag != _ITEM:
-            raise MalformedDataSet("neither a fragment nor the end of an encapsulated value", at)
-        if len(begins) == FRAMES:
-            raise TooLarge(f"an object may have at most {FRAMES} fragments")
-        begins.append(at)
-        starts.append(window[at - base + 8 : at - base + 16].startswith(_STARTS))
-        at += 8 + length
+    for begin, length, first in _heads(read, at):
+        begins.append(begin)
+        starts.append(first.startswith(_STARTS))
+        at = begin + 8 + length
     if len(begins) != frames:
         begins = [one for one, is_start in zip(begins, starts, strict=True) if is_start]
     if len(begins) != frames:
@@ -357,8 +371,11 @@ def _encapsulated(read: Read, known: Pixels, number: int) -> bytes:
             fragments.append(whole[within + 8 : within + 8 + length])
             within += 8 + length
         return b"".join(fragments)
+    read = _Windowed(read)
     size = 0
     while (item := _item(read(at, 8), at))[0] == _ITEM:
+        if len(fragments) == FRAMES:
+            raise TooLarge(f"a frame may have at most {FRAMES} fragments")
         size += item[1]
         if size > FRAME_LIMIT:
             raise TooLarge(f"a frame may have at most {FRAME_LIMIT} bytes")
@@ -369,6 +386,26 @@ def _encapsulated(read: Read, known: Pixels, number: int) -> bytes:
     if item[0] != _SEQUENCE_END:
         raise MalformedDataSet("neither a fragment nor the end of an encapsulated value", at)
     return b"".join(fragments)
+
+
+class _Windowed:
+    """A `Read` going forward, in which short pieces that follow each other cost one read."""
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+        self._window = b""
+        self._base = 0
+
+    def __call__(self, start: int, length: int) -> bytes:
+        """Nothing is read twice."""
+        found = self._window[start - self._base :][:length]
+        if len(found) == length:
+            return found
+        end = start + len(found)
+        if length > WINDOW:
+            return found + self._read(end, length - len(found))
+        self._window, self._base = found + self._read(end, WINDOW), start
+        return self._window[:length]
 
 
 def _native(read: Read, known: Pixels, number: int) -> bytes:

@@ -34,8 +34,8 @@ HEAD_LIMIT = 64 << 20
 PIXEL_LIMIT = 64 << 20
 """Pixels of the largest frame that is rendered, and of the largest picture."""
 
-GIF_PIXELS = 256 << 20
-"""Pixels of all pictures of one animation."""
+GIF_PIXELS = 32 << 20
+"""Pixels of all pictures of one animation: they are in memory together."""
 
 DURATION = 100
 """Milliseconds for which an animation shows a picture, where the image does not say."""
@@ -347,9 +347,11 @@ def _draw_overlays(shown: NDArray[np.uint8], head: Dataset, number: int) -> None
         # Without a number of frames, one plane is for all of them.
         plane = 0 if (group, 0x0015) not in head else number - first
         top, left = (int(one) - 1 for one in (_of(head, group, 0x0050) or (1, 1)))
-        packed = np.frombuffer(head[group, 0x3000].value, np.uint8)
         begin = plane * rows * columns
-        bits = np.unpackbits(packed, bitorder="little")[begin : begin + rows * columns]
+        packed = np.frombuffer(
+            head[group, 0x3000].value[begin // 8 : (begin + rows * columns + 7) // 8], np.uint8
+        )
+        bits = np.unpackbits(packed, bitorder="little")[begin % 8 :][: rows * columns]
         if len(bits) < rows * columns:
             continue
         drawn = bits.reshape(rows, columns).astype(bool)

@@ -357,6 +357,51 @@ def test_the_walk_over_large_fragments_reads_their_heads_only(
     assert sum(given_out) <= (64 << 10) + 40_000 + 5 * 1024
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_frame_of_very_many_fragments_costs_few_reads(
+    door: Door, count: int, given_out: list[int]
+) -> None:
+    """Fragments may be empty: 2.4 MB of those were 600,000 reads."""
+    item, end = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+    starts = [0, 8 + 4][:count]
+    table = b"".join(start.to_bytes(4, "little") for start in starts)
+    short = item + (4).to_bytes(4, "little") + b"\xff\x4f\xff\x51"
+    frames = short * count + item.ljust(8, b"\0") * 30_000 + short
+    image = data_set(NumberOfFrames=count, Rows=64, Columns=64)
+    image.PixelData = item + len(table).to_bytes(4, "little") + table + frames + end.ljust(8, b"\0")
+    image["PixelData"].VR = "OB"
+    image["PixelData"].is_undefined_length = True
+    assert door.send(file(image, str(JPEG2000Lossless))).status_code == 200
+    given_out.clear()
+
+    answer = door.get(f"{ONE}/frames/{count}", Accept=AS_STORED)
+
+    assert parts_of(answer)[0][1] == b"\xff\x4f\xff\x51" * 2
+    assert len(given_out) < 20
+
+
+def test_the_places_of_frames_are_remembered_within_a_bound(
+    door: Door, monkeypatch: pytest.MonkeyPatch, given_out: list[int]
+) -> None:
+    assert door.send(cine(frames_of(CINE, 404), "basic")).status_code == 200
+    monkeypatch.setattr(pixel_data, "REMEMBERED_BYTES", 16 * CINE - 1)
+    costs = []
+    for _ in range(2):
+        given_out.clear()
+        assert door.get(f"{ONE}/frames/1", Accept=AS_STORED).status_code == 200
+        costs.append(sum(given_out))
+
+    assert costs[0] == costs[1] > 4 * CINE
+
+
+def test_the_fragments_of_a_frame_are_bounded(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = frames_of(1, 600)
+    assert door.send(cine(frame, "none", 3)).status_code == 200
+    monkeypatch.setattr(pixel_data, "FRAMES", 2)
+
+    assert door.get(f"{ONE}/frames/1", Accept=AS_STORED).status_code == 413
+
+
 @pytest.mark.parametrize("table", ["basic", "none"])
 @pytest.mark.parametrize("fragments", [1, 3])
 def test_a_frame_may_lie_in_several_fragments(door: Door, table: str, fragments: int) -> None:

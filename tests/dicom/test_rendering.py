@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import tracemalloc
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -277,6 +278,34 @@ def test_overlays_are_drawn_where_they_lie(door: Door) -> None:
     expected[0:2, 6:8] = block[1:] * 255  # its first row lies above the image
 
     assert alike(shown(door), expected, 0)
+
+
+def test_of_overlays_only_the_plane_that_is_drawn_is_unpacked(door: Door) -> None:
+    """Planes follow each other without padding; what else lies behind them is left alone."""
+    image = image_of(np.zeros((2, 8, 8), "<u2"), WindowCenter="100", WindowWidth="200")
+    image.NumberOfFrames = 2
+    planes = np.random.default_rng(1).integers(0, 2, (2, 3, 3), np.uint8)
+    packed = np.packbits(planes, bitorder="little").tobytes()
+    image.add_new(0x60020010, "US", 3)
+    image.add_new(0x60020011, "US", 3)
+    image.add_new(0x60020015, "IS", "2")
+    image.add_new(0x60020040, "CS", "G")
+    image.add_new(0x60020050, "SS", [1, 1])
+    image.add_new(0x60020051, "US", 1)
+    image.add_new(0x60020100, "US", 1)
+    image.add_new(0x60020102, "US", 0)
+    image.add_new(0x60023000, "OW", packed.ljust(4 << 20, b"\0"))
+    rendering = Rendering(kept(body_of(file(image)), str(ExplicitVRLittleEndian)))
+
+    tracemalloc.start()
+    try:
+        made = np.asarray(rendering.picture(2, Presentation()))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert np.array_equal(made[:3, :3], planes[1] * 255)
+    assert peak < 8 << 20
 
 
 # Sizes
