@@ -308,6 +308,15 @@ class Association:
             self._receive_within_operation()
         return message_id in self._cancelled
 
+    def silent(self, seconds: float) -> bool:
+        """Whether the peer says nothing for so long, and nobody wants this to end meanwhile.
+
+        Raises AssociationEnded.
+        """
+        self._finish_stream()
+        heard = self._waiting or self._pdu_left or self._readable(seconds)
+        return not heard and not self._finishing
+
     def send(
         self,
         context_id: int,
@@ -635,10 +644,12 @@ class Association:
         except OSError as error:
             self._lost(error)
 
-    def _readable(self) -> bool:
-        if self._start < self._end or self._poll.poll(0):
+    def _readable(self, seconds: float = 0.0) -> bool:
+        if self._start < self._end:
             return True
-        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0:
+            return True
+        return bool(self._poll.poll(seconds * 1000))
 
     def _within(self, seconds: float) -> None:
         """Start a deadline, `seconds` from now, for what is read or written next."""

@@ -43,6 +43,9 @@ ALL_COMMITTED, FAILURES_EXIST = 1, 2
 SAME_ASSOCIATION_SECONDS = 10.0
 """How long an asker without a port of its own is kept waiting for its report."""
 
+AGAIN_SECONDS = 1.0
+"""How long such an asker is silent before its report is tried again, and that may take at most."""
+
 _TRANSACTION_UID = 0x00081195
 _REFERENCED_SEQUENCE = 0x00081199
 _FAILED_SEQUENCE = 0x00081198
@@ -100,6 +103,19 @@ def confirmed(conversation: Conversation, message: Message) -> None:
         ):
             commitment.reported(access, number)
     _tell_at_once(conversation)
+
+
+def while_silent(conversation: Conversation, seconds: float) -> None:
+    """Report what was not ready before, until the asker says something, for `seconds` at most."""
+    silent = 0.0
+    while (
+        conversation.to_report
+        and conversation.reporting is None
+        and silent < seconds
+        and conversation.association.silent(AGAIN_SECONDS)
+    ):
+        silent += AGAIN_SECONDS
+        _tell_at_once(conversation, AGAIN_SECONDS)
 
 
 def report(
@@ -186,22 +202,32 @@ def read_event(
     return _text(found.get(_TRANSACTION_UID)), committed, reasons
 
 
-def _tell_at_once(conversation: Conversation) -> None:
+def _tell_at_once(conversation: Conversation, seconds: float = SAME_ASSOCIATION_SECONDS) -> None:
     """Report on this association, to an asker that has no port to be called at.
 
     One report at a time (PS3.7 D.3.3.3); its response is taken when it comes, since the asker may
-    well have sent its next request by then.
+    well have sent its next request by then. What is not ready yet stays to be reported: an object
+    may still be in the spool.
     """
-    while conversation.to_report and conversation.reporting is None:
+    for _ in range(len(conversation.to_report)):
+        if conversation.reporting is not None:
+            return
         context, number = conversation.to_report.popleft()
-        told = _ready(conversation, number)
+        try:
+            told = _ready(conversation, number, seconds)
+        except Later:
+            conversation.to_report.append((context, number))
+            continue
         if told is not None:
             conversation.reporting = number
             _report(conversation.association, context, _REPORT_ID, told)
 
 
-def _ready(conversation: Conversation, number: int) -> Report | None:
-    """The report on a transaction; None where the worker goes on with it."""
+def _ready(conversation: Conversation, number: int, seconds: float) -> Report | None:
+    """The report on a transaction; None where it is not told here.
+
+    Raises Later when it is not checked after `seconds`.
+    """
     exchange = conversation.exchange
     try:
         with exchange.on_behalf_of(conversation.requester) as access:
@@ -220,12 +246,14 @@ def _ready(conversation: Conversation, number: int) -> Report | None:
             if listening:
                 return None
         with exchange.on_behalf_of(conversation.requester) as access:
-            done = commitment.check(access, number, seconds=SAME_ASSOCIATION_SECONDS)
+            done = commitment.check(access, number, seconds=seconds)
         if not done:
-            return None
+            raise Later(AGAIN_SECONDS)
         with exchange.on_behalf_of(conversation.requester) as access:
             return commitment.report(access, number)
-    except (ExchangeError, Later):
+    except Unavailable as error:
+        raise Later(AGAIN_SECONDS) from error
+    except ExchangeError:
         return None
 
 

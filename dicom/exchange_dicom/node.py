@@ -82,6 +82,10 @@ Times are matched as they were sent, whatever their zone."""
 NOBODY = "unknown"
 """What the trail calls who has not come to say an AE title."""
 
+REPORT_SECONDS = 300.0
+"""Silence for which an association is kept whose asker still waits for a commitment report; then
+the silence between two messages begins to count."""
+
 NAME_LENGTH = 64
 """Characters of a user's name that are logged."""
 
@@ -170,6 +174,7 @@ class _Door:
                 service(conversation, message)
             elif not field.is_response:
                 conversation.answer(message, status.UNRECOGNIZED_OPERATION)
+            commitment.while_silent(conversation, REPORT_SECONDS)
 
     def _decide(self, request: AssociateRequest, peer: Peer) -> Accepted | AssociateReject:
         shown = hashlib.sha256(peer.certificate).hexdigest() if peer.certificate else ""

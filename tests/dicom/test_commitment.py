@@ -371,6 +371,25 @@ def test_the_asker_may_go_on_before_it_has_answered_the_report(served: Served) -
     assert reported(served) == [False, True]
 
 
+def test_an_asker_without_a_port_is_told_when_the_spool_has_been_emptied(tmp_path: Path) -> None:
+    store = SpooledStore(FilesystemStore(tmp_path / "spool"), MemoryStore())
+    with serving(tmp_path, objects=store) as served:
+        kept(served, "1.4.1")
+        with bare(served) as pacs:
+            context, _ = pacs.contexts[PUSH]
+            echo, _ = pacs.contexts[VERIFICATION]
+            ping = dimse.request(CommandField.C_ECHO_RQ, 2, VERIFICATION)
+            pacs.send(action(pacs, "1.2.3.4"), value(echo, COMMAND | LAST, ping))
+            came = [pacs.message()[0].command_field for _ in range(2)]
+            assert came == [CommandField.N_ACTION_RSP, CommandField.C_ECHO_RSP]
+            store.drain()
+            told, _ = pacs.message()
+            assert told.command_field is CommandField.N_EVENT_REPORT_RQ
+            pacs.send(value(context, COMMAND | LAST, dimse.response(told, SUCCESS)))
+            pacs.release()
+        assert reported(served) == [True]
+
+
 def test_who_leaves_without_hearing_the_report_hears_it_when_it_asks_again(
     served: Served,
 ) -> None:
