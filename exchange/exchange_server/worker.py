@@ -73,10 +73,9 @@ class Worker:
         """Work until `stop` is set; what was taken is finished first."""
         aside = {kind for kinds in ASIDE for kind in kinds}
         here = [kind for kind in self._handlers if kind not in aside]
-        threads = [
-            threading.Thread(target=self._empty_spool, args=(stop,), name="spool"),
-            threading.Thread(target=self._renew_leases, args=(stop,), name="leases"),
-        ]
+        ended = threading.Event()
+        leases = threading.Thread(target=self._renew_leases, args=(ended,), name="leases")
+        threads = [threading.Thread(target=self._empty_spool, args=(stop,), name="spool")]
         for all_kinds, number in ASIDE.items():
             kinds = [kind for kind in all_kinds if kind in self._handlers]
             work = (stop, kinds, 1, ASIDE_IDLE)
@@ -84,11 +83,14 @@ class Worker:
                 threading.Thread(target=self._work, args=work, name=kinds[0])
                 for _ in range(number if kinds else 0)
             ]
+        leases.start()
         for thread in threads:
             thread.start()
         self._work(stop, here, CLAIMED, IDLE)
         for thread in threads:
             thread.join()
+        ended.set()  # only now: what is still being finished must not become another worker's
+        leases.join()
 
     def run_once(self) -> int:
         """Do the jobs that are due, up to `CLAIMED`; returns how many there were.
@@ -175,9 +177,9 @@ class Worker:
                 with self._exchange.database.writing() as session:
                     jobs.ask(session, kind, subject, datetime.now(UTC))
 
-    def _renew_leases(self, stop: threading.Event) -> None:
+    def _renew_leases(self, ended: threading.Event) -> None:
         """What takes long stays ours; what a process had that died is free after a lease."""
-        while not stop.wait(jobs.LEASE.total_seconds() / 4):
+        while not ended.wait(jobs.LEASE.total_seconds() / 4):
             with self._counting:
                 taken = list(self._taken)
             if taken:

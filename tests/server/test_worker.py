@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +230,39 @@ def test_work_that_takes_longer_than_a_lease_stays_with_who_does_it(exchange: Ex
     assert jobs.claim(exchange.database, [jobs.FORWARD]) == []
     jobs.finish(exchange.database, [job])
     jobs.renew(exchange.database, [job.id])
+    assert waiting(exchange) == []
+
+
+def test_what_is_finished_after_a_stop_does_not_become_another_workers(
+    exchange: Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, answered, renewed, stop = (threading.Event() for _ in range(4))
+    renew = jobs.renew
+
+    def seen(database: Database, numbers: Sequence[int]) -> None:
+        late = stop.is_set()
+        renew(database, numbers)
+        if late:
+            renewed.set()
+
+    def waits(_: Exchange, __: str) -> None:
+        begun.set()
+        assert answered.wait(60)
+
+    monkeypatch.setattr(jobs, "LEASE", timedelta(seconds=2))
+    monkeypatch.setattr(jobs, "renew", seen)
+    ask(exchange, jobs.FORWARD, "1")
+    running = threading.Thread(target=Worker(exchange, {jobs.FORWARD: waits}).run, args=(stop,))
+    running.start()
+    try:
+        assert begun.wait(60)
+        stop.set()
+        assert renewed.wait(20)
+    finally:
+        stop.set()
+        answered.set()
+        running.join(60)
+    assert not running.is_alive()
     assert waiting(exchange) == []
 
 
