@@ -10,12 +10,13 @@ from datetime import timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from exchange import derived
 from exchange.access import Access
 from exchange.audit import Outcome
 from exchange.policy import Action
 from exchange_storage.database import Database
 from exchange_storage.objects import ObjectNotFound
-from exchange_storage.records import AuditRecord, Destroyed, Instance
+from exchange_storage.records import AuditRecord, Destroyed, Instance, Series
 
 OBJECTS = "studies/"
 """Where the objects of instances lie."""
@@ -71,6 +72,11 @@ def check(access: Access, *, read: bool = True) -> Iterator[Finding | Progress]:
             with access.exchange.database.reading() as session:
                 if finding := _without_row(session, stored.key):
                     yield finding
+    for stored in access.objects.list(f"{derived.PREFIX}/"):
+        if access.now - stored.kept >= SETTLED:
+            with access.exchange.database.reading() as session:
+                if not _tells_of_something(session, stored.key):
+                    yield Finding(stored.key, "tells of a series of which nothing is kept")
 
 
 def _rows(database: Database) -> Iterator[tuple[str, str, int]]:
@@ -92,6 +98,13 @@ def _rows(database: Database) -> Iterator[tuple[str, str, int]]:
         yield from ((row.key, row.digest, row.size) for row in rows)
 
 
+def _tells_of_something(session: Session, key: str) -> bool:
+    """Whether anything is kept of the series from which a document was derived."""
+    series = derived.series_of(key)
+    kept = select(Instance.id).join(Series).where(Series.series_instance_uid == series)
+    return session.execute(kept.limit(1)).first() is not None
+
+
 def _without_row(session: Session, key: str) -> Finding | None:
     """What is wrong if no row names the object; found by what its key says of it."""
     named = _NAME.fullmatch(key)
@@ -104,11 +117,13 @@ def _without_row(session: Session, key: str) -> Finding | None:
     )
     if session.execute(row).first() is not None:
         return None
-    going = select(Destroyed.id).where(
+    deleted = select(Destroyed.removed).where(
         Destroyed.sop_instance_uid == named["uid"], Destroyed.key == key
     )
-    if session.execute(going.limit(1)).first() is not None:
-        return Finding(key, "was deleted and is still to be removed", harmless=True)
+    if removed := session.scalars(deleted).all():
+        if None in removed:
+            return Finding(key, "was deleted and is still to be removed", harmless=True)
+        return Finding(key, "was deleted and removed, and is there again")
     acknowledged = select(AuditRecord.sequence).where(
         AuditRecord.study_instance_uid == named["study"],
         AuditRecord.action == Action.STORE,

@@ -64,6 +64,11 @@ def forget(objects: ObjectStore, study_instance_uid: str) -> None:
             _delete(objects, stored.key)
 
 
+def series_of(key: str) -> str:
+    """The Series Instance UID of the series from which the document of this key was derived."""
+    return [*key.split("/"), "", "", ""][2].removeprefix("_")
+
+
 def _delete(objects: ObjectStore, key: str) -> None:
     with suppress(ObjectNotFound):  # somebody else was quicker
         objects.delete(key)

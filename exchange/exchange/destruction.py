@@ -128,6 +128,39 @@ def is_going(session: Session, sop_instance_uid: str, key: str, since: datetime)
     return _GOING.first(session.connection(), given) is not None
 
 
+def remove_again(session: Session, sop_instance_uid: str, key: str) -> None:
+    """Have the object of a deleted instance removed, though it was removed already: the same bytes
+    were kept once more, and refused. In the transaction of `session`.
+
+    A row of its own says so: who is removing the object now notes that in the row that it read.
+    """
+    rows = session.scalars(
+        select(Destroyed)
+        .where(Destroyed.sop_instance_uid == sop_instance_uid, Destroyed.key == key)
+        .order_by(Destroyed.id)
+    ).all()
+    if not rows:
+        return
+    last = rows[-1]
+    session.add(
+        Destroyed(
+            organization_id=last.organization_id,
+            study_instance_uid=last.study_instance_uid,
+            series_instance_uid=last.series_instance_uid,
+            sop_instance_uid=sop_instance_uid,
+            key=key,
+            digest=last.digest,
+            reason=last.reason,
+            decided=last.decided,
+        )
+    )
+    session.flush()  # before the others go: SQLite would give a number of theirs to it
+    for row in rows:
+        if row.removed is None:
+            session.delete(row)
+    jobs.ask(session, jobs.DESTROY, last.study_instance_uid, datetime.now(UTC))
+
+
 def remove_objects(access: Access, study_instance_uid: str) -> None:
     """Remove the objects that `Destroyed` names of a study, unless another row needs one.
 
@@ -153,9 +186,11 @@ def remove_objects(access: Access, study_instance_uid: str) -> None:
             keys = [one.key for one in waiting]
             needed = set(session.scalars(select(Instance.key).where(Instance.key.in_(keys))))
         if not waiting:
-            return
+            break
         last = waiting[-1].id
         _remove(access, study_instance_uid, waiting, needed)
+    # Once more: an answer that was being streamed may have kept what it was made of.
+    derived.forget(access.objects, study_instance_uid)
 
 
 def _remove(

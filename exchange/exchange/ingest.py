@@ -184,6 +184,10 @@ class Incoming:
         self.staged.discard()
 
 
+class BeingRemoved(Unavailable):
+    """The same bytes were deleted, and their object is on its way out."""
+
+
 def begin(access: Access, *, limit: int = 8 << 30) -> Incoming:
     """Begin to receive an instance of at most `limit` bytes. Raises Refused, NoRoom."""
     access.require(Action.STORE)
@@ -232,6 +236,12 @@ def receive(
 
     try:
         return access.write(unit, after=kept.result)
+    except BeingRemoved:
+        wait((kept,))  # it may be kept again by now, after it was removed
+        access.write(
+            lambda session: destruction.remove_again(session, row["sop_instance_uid"], key)
+        )
+        raise
     finally:
         if not kept.done():
             wait((kept,))  # what is staged is nobody else's before it may be discarded
@@ -263,7 +273,7 @@ def _index(access: Access, session: Session, received: Received, row: dict[str, 
             access.note(Action.STORE, reason=Outcome.HELD, study=study_uid, detail=detail)
             return again
     if destruction.is_going(session, uid, row["key"], access.now):
-        raise Unavailable("the same object is being removed just now; send it again")
+        raise BeingRemoved("the same object is being removed just now; send it again")
     place = (
         "another instance has this SOP Instance UID"
         if any(known.is_primary and known.digest != row["digest"] for known in held)

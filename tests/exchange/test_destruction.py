@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -87,6 +88,29 @@ def test_what_is_still_to_be_removed_is_no_damage(city: Region) -> None:
     ]
 
 
+def test_what_is_there_again_after_it_was_removed_is_no_harmless_finding(city: Region) -> None:
+    city.send("beicheng")
+    (key,) = objects(city)
+    destroyed(city)
+    removed(city)
+    city.exchange.objects.put(key, b"pixels")
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        access.now += timedelta(days=1)
+        found = [one for one in check.check(access) if isinstance(one, check.Finding)]
+    assert [(one.key, one.harmless) for one in found] == [(key, False)]
+
+
+def test_a_document_is_named_that_tells_of_nothing_kept(city: Region) -> None:
+    city.send("beicheng")
+    city.send("beicheng", study=".1.2", instance="1.4.2", body=b"odd")
+    for key in ("1.2.1/1.2.1.1/a.b", "_.1.2/_.1.2.1/a.b", "1.2.2/1.2.2.1/a.b"):
+        city.exchange.objects.put(f"derived/{key}", b"of a patient")
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        access.now += timedelta(days=1)
+        found = [one for one in check.check(access) if isinstance(one, check.Finding)]
+    assert [(one.key, one.harmless) for one in found] == [("derived/1.2.2/1.2.2.1/a.b", False)]
+
+
 def test_the_same_bytes_are_not_taken_while_the_old_ones_are_being_removed(city: Region) -> None:
     city.send("beicheng")
     destroyed(city)
@@ -98,6 +122,55 @@ def test_the_same_bytes_are_not_taken_while_the_old_ones_are_being_removed(city:
     with city.exchange.on_behalf_of(WORKER) as access:
         destruction.remove_objects(access, "1.2.1")
     assert len(objects(city)) == 1
+
+
+class Interrupted(MemoryStore):
+    """Objects; when one is removed, something else happens just after."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.after: Callable[[str], object] = lambda _: None
+
+    def delete(self, key: str) -> None:
+        super().delete(key)
+        if key.startswith("studies/"):
+            self.after(key)
+
+
+def test_what_is_sent_again_and_refused_while_it_is_removed_does_not_stay(
+    database_url: str,
+) -> None:
+    store = Interrupted()
+    with region(database_url, store) as city:
+        city.send("beicheng")
+        destroyed(city)
+
+        def again(_: str) -> None:
+            store.after = lambda _: None
+            with pytest.raises(Unavailable, match="send it again"):
+                city.send("beicheng")
+            assert len(objects(city)) == 1  # nobody else would remove it
+
+        store.after = again
+        removed(city)
+        removed(city)
+
+        assert objects(city) == []
+        city.send("beicheng")
+        removed(city)
+        assert len(objects(city)) == 1
+
+
+def test_a_document_that_is_kept_while_its_study_goes_goes_too(database_url: str) -> None:
+    store = Interrupted()
+    with region(database_url, store) as city:
+        city.send("beicheng")
+        destroyed(city)
+        store.after = lambda _: store.put("derived/1.2.1/1.2.1.1/made.late", b"of a patient")
+
+        removed(city)
+
+        assert list(store.list("derived/")) == []
 
 
 class Watched(MemoryStore):
