@@ -115,7 +115,8 @@ def _moment(name: str, text: str | None) -> datetime | None:
     try:
         # In a query a plus that was not escaped is a space.
         moment = datetime.fromisoformat(text.replace(" ", "+"))
-    except ValueError:
+        moment.astimezone(UTC)  # which the first and the last day may not have
+    except (ValueError, OverflowError):
         raise Invalid(f"{name} is a moment as in 2026-11-26T08:00:00+08:00") from None
     if moment.tzinfo is None:
         raise Invalid(f"{name} needs a time zone, as in 2026-11-26T08:00:00+08:00")

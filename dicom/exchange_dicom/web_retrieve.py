@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from exchange import retrieval
 from exchange.access import Exchange
+from exchange.ingest import segment
 from exchange.policy import Requester
 from exchange.retrieval import Held
 from exchange_dicom import data_set, kept, media_types, multipart, transcoding
@@ -71,7 +72,7 @@ class _Sent:
 
     @property
     def path(self) -> str:
-        return f"{self.held.series_instance_uid}/{self.held.sop_instance_uid}"
+        return f"{segment(self.held.series_instance_uid)}/{segment(self.held.sop_instance_uid)}"
 
     @property
     def media_type(self) -> str:
@@ -140,7 +141,7 @@ def _answer(sent: Sequence[_Sent], wanted: _Wanted, study: str) -> Response:
     final = map(_Sent.or_as_kept, sent) if wanted.whatever else iter(sent)
     if wanted.how == ZIP:
         files = ((f"{one.path}.dcm", one.pieces()) for one in final)
-        named = f'attachment; filename="{study}.zip"'
+        named = f'attachment; filename="{segment(study)}.zip"'
         return streamed(archive(files), {"Content-Type": ZIP, "Content-Disposition": named})
     boundary = multipart.new_boundary()
     kind = f'{MULTIPART}; type="{DICOM}"; boundary={boundary}'

@@ -247,11 +247,15 @@ def receive(
             wait((kept,))  # what is staged is nobody else's before it may be discarded
 
 
+def segment(uid: str) -> str:
+    """A UID as a part of a path, which must not begin with a dot as a UID may."""
+    return uid if uid[0] != "." else f"_{uid}"
+
+
 def object_key(uids: Mapping[str, str], digest: str) -> str:
     """Where the object lies: names that let an operator find a study with any S3 client."""
     study, series, instance = (uids[keyword] for keyword in _KEYS[:3])
-    # A UID may begin with a dot or hold two in a row; a path segment of ours must not.
-    parts = [part if part[0] != "." else f"_{part}" for part in (study, series, instance)]
+    parts = [segment(part) for part in (study, series, instance)]
     return f"studies/{parts[0]}/{parts[1]}/{parts[2]}.{digest}.dcm"
 
 

@@ -6,6 +6,7 @@ import io
 import random
 import shutil
 import subprocess
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -47,6 +48,18 @@ def test_a_study_is_had_as_an_archive(door: Door, path: str, count: int) -> None
         assert pydicom.dcmread(io.BytesIO(opened.read(name))).PatientID == "P1"
     again = door.get(f"{path}?accept={ZIP}")
     assert again.content == answer.content
+
+
+@pytest.mark.parametrize("series", ["..", ".", ".1"])
+def test_nothing_in_an_archive_lies_outside_of_its_folder(door: Door, series: str) -> None:
+    with warnings.catch_warnings(action="ignore"):  # pydicom would not write such a UID
+        image = ct(1, SeriesInstanceUID=series)
+    assert door.send(image).status_code == 200
+
+    answer = door.get(f"studies/{STUDY}", Accept=ZIP)
+
+    opened = zipfile.ZipFile(io.BytesIO(answer.content))
+    assert opened.namelist() == [f"_{series}/{SERIES}.1.dcm"]
 
 
 def test_an_archive_passes_the_gate(door: Door) -> None:

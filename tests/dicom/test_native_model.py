@@ -76,3 +76,17 @@ def test_the_namespace_may_have_a_prefix() -> None:
         '<n:Value number="1">1.2</n:Value></n:DicomAttribute></n:NativeDicomModel>'
     )
     assert from_xml(document.encode()) == {"0020000D": {"vr": "UI", "Value": ["1.2"]}}
+
+
+def test_values_that_were_not_sent_take_no_memory() -> None:
+    """Some are left out since they are empty, but not a thousand before each one that is there."""
+    document = (
+        '<NativeDicomModel><DicomAttribute tag="00181152" vr="IS">'
+        '<Value number="{}">1</Value></DicomAttribute></NativeDicomModel>'
+    )
+
+    assert from_xml(document.format(3).encode()) == {
+        "00181152": {"vr": "IS", "Value": [None, None, "1"]}
+    }
+    with pytest.raises(Invalid, match="one after the other"):
+        from_xml(document.format(1001).encode())

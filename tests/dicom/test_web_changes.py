@@ -183,6 +183,8 @@ def test_the_feed_is_read_on_the_record(door: Door) -> None:
         "limit=0",
         "since=yesterday",
         "since=2026-11-26T08:00:00",
+        "since=0001-01-01T00:00:00%2B14:00",
+        "before=9999-12-31T23:00:00-12:00",
         "after=1&after=2",
     ],
 )
