@@ -20,6 +20,7 @@ from exchange_storage import search
 from exchange_storage.records import (
     ApplicationEntity,
     Delivery,
+    Job,
     Order,
     Organization,
     Patient,
@@ -78,15 +79,26 @@ def fetch(access: Access, order: int, choice: Choice) -> int:
     def unit(session: Session) -> int:
         made = 0
         for uid in wanted:
-            known = select(Delivery.id).where(
-                Delivery.study_instance_uid == uid, Delivery.entity_id == node.id
-            )
-            if session.scalars(known).first() is not None:
-                continue  # what is added to it later follows by itself
-            delivery = Delivery(
-                study_instance_uid=uid, asked=access.now, order_id=order, entity_id=node.id
-            )
-            session.add(delivery)
+            known = session.execute(
+                select(Delivery, Job.id, Order.status)
+                .outerjoin(Job, jobs.of(jobs.FORWARD, Delivery.id) & ~Job.dead)
+                .outerjoin(Order, Order.id == Delivery.order_id)
+                .where(Delivery.study_instance_uid == uid, Delivery.entity_id == node.id)
+                .order_by((Delivery.order_id == order).desc(), Delivery.id)
+            ).all()
+            if any(
+                one.Delivery.instances or (one.id is not None and one.status != "CANCELED")
+                for one in known
+            ):
+                continue  # there or on its way; what is added to it later follows by itself
+            if known:  # called off, withheld or given up before anything was sent
+                delivery = known[0].Delivery
+                delivery.order_id, delivery.delivered = order, None
+            else:
+                delivery = Delivery(
+                    study_instance_uid=uid, asked=access.now, order_id=order, entity_id=node.id
+                )
+                session.add(delivery)
             session.flush()
             jobs.ask(session, jobs.FORWARD, str(delivery.id), access.now)
             made += 1

@@ -31,7 +31,7 @@ from exchange.priors import Choice, relevance
 from exchange.routing import Rule
 from exchange_dicom.forward import deliver
 from exchange_dicom.rejection_note import KEY_OBJECT_SELECTION
-from exchange_storage.records import Delivery, Study
+from exchange_storage.records import Delivery, Order, Study
 
 ZONE = ZoneInfo("Asia/Shanghai")
 STUDY = "1.2.826.1"
@@ -383,6 +383,46 @@ def test_relevant_priors_of_other_hospitals_come_before_the_visit(
     assert {one.PatientID for one in images} == {"N7"}
     with served.city.exchange.on_behalf_of(WORKER) as access:
         assert priors.fetch(access, order.id, Choice()) == 0  # it has them
+
+
+def test_priors_of_an_order_that_was_called_off_come_for_the_one_after_it(
+    served: Served, tmp_path: Path
+) -> None:
+    port = free_port()
+    listens(served, "nanhu", "WS", port, priors=True)
+    send(served, "BEICHENG", tmp_path, 2, card=ID_CARD, BodyPartExamined="CHEST")
+
+    def placed(accession: str) -> int:
+        with served.city.exchange.on_behalf_of(served.city.system("nanhu")) as access:
+            order = orders.place(
+                access,
+                orders.Placed(
+                    patient_id="N7",
+                    patient_name="Wang^XiaoDong=王^小东",
+                    patient_birth_date="19491231",
+                    patient_sex="F",
+                    identifiers=(("2.16.156.10011.1.3", ID_CARD),),
+                    accession_number=accession,
+                    modality="CT",
+                    body_part_examined="CHEST",
+                    scheduled_date="20261201",
+                ),
+            )
+        return order.id
+
+    first = placed("A1")
+    with served.city.exchange.on_behalf_of(WORKER) as access:
+        assert priors.fetch(access, first, Choice()) == 1
+    with served.city.exchange.database.writing() as session:
+        session.get_one(Order, first).status = "CANCELED"
+    assert delivered(served) == []  # nothing is sent for it
+    second = placed("A2")
+    with served.city.exchange.on_behalf_of(WORKER) as access:
+        assert priors.fetch(access, second, Choice()) == 1
+        assert priors.fetch(access, second, Choice()) == 0  # on its way
+    with storescp(tmp_path / "ws", port):
+        assert delivered(served) == []
+    assert len(got(tmp_path / "ws")) == 2
 
 
 @pytest.mark.parametrize(
