@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from exchange import destruction, jobs, organizations
@@ -167,54 +167,62 @@ def holds(access: Access) -> Sequence[LegalHold]:
     ).all()
 
 
-def expired(access: Access, *, limit: int = 1000) -> Sequence[Expired]:
-    """The studies that no rule keeps any more, the oldest first. Raises Refused."""
+def expired(access: Access, *, limit: int = 1000, free: bool = False) -> Sequence[Expired]:
+    """Up to `limit` studies that no rule keeps any more, each hospital's oldest first; with `free`
+    only those under no hold, so that those do not stand in the way of others. Raises Refused.
+    """
     access.require(Action.DESTROY)
     session = access.session
     days: dict[int, dict[str, int]] = {}
     for rule in session.scalars(select(RetentionRule)):
         days.setdefault(rule.organization_id, {})[rule.modality] = rule.days
     found: list[Expired] = []
+    count = (
+        select(func.count())
+        .select_from(Instance)
+        .join(Series, Series.id == Instance.series_id)
+        .where(Series.study_id == Study.id)
+        .scalar_subquery()
+    )
+    held = exists().where(
+        LegalHold.study_instance_uid == Study.study_instance_uid, LegalHold.lifted.is_(None)
+    )
     for owner, of_modality in sorted(days.items()):
-        oldest = access.now - timedelta(days=min(of_modality.values()))
-        candidates = session.execute(
-            select(Study, Organization.code)
+        # What is deleted leaves the row of its study.
+        some = exists().where(Instance.series_id == Series.id, Series.study_id == Study.id)
+        kept = exists().where(Series.study_id == Study.id, ~_over(access.now, of_modality))
+        wanted = (
+            select(Study.id, Study.study_instance_uid, Organization.code, Study.received)
+            .add_columns(count, held)
             .join(Patient, Patient.id == Study.patient_id)
             .join(Organization, Organization.id == Patient.organization_id)
             .where(
                 Patient.organization_id == owner,
-                Study.received < oldest,
-                # What is deleted leaves the row of its study.
-                exists(
-                    select(Instance.id)
-                    .join(Series, Series.id == Instance.series_id)
-                    .where(Series.study_id == Study.id)
-                ),
+                Study.received < access.now - timedelta(days=min(of_modality.values())),
+                some,
+                ~kept,
             )
             .order_by(Study.received, Study.id)
+            .limit(limit - len(found))
         )
-        for study, code in candidates:
-            modalities = session.scalars(
-                select(Series.modality).distinct().where(Series.study_id == study.id)
-            ).all()
-            kept = [of_modality.get(one.upper(), of_modality.get("")) for one in modalities]
-            longest = [one for one in kept if one is not None]
-            if not longest or len(longest) < len(kept):
-                continue
-            if study.received >= access.now - timedelta(days=max(longest)):
-                continue
-            count = session.scalar(
-                select(func.count())
-                .select_from(Instance)
-                .join(Series, Series.id == Instance.series_id)
-                .where(Series.study_id == study.id)
-            )
-            uid = study.study_instance_uid
-            held = destruction.is_held(session, uid)
-            found.append(Expired(study.id, uid, code, study.received, count or 0, held))
-            if len(found) >= limit:
-                return found
+        rows = session.execute(wanted.where(~held) if free else wanted)
+        found += [Expired(row[0], row[1], row[2], row[3], row[4], bool(row[5])) for row in rows]
+        if len(found) >= limit:
+            break
     return found
+
+
+def _over(now: datetime, days: dict[str, int]) -> ColumnElement[bool]:
+    """Whether the rule for a series is over, in SQL; there has to be one."""
+    modality = func.upper(Series.modality)
+    named = [one for one in days if one]
+    over = [
+        and_(modality == one, Study.received < now - timedelta(days=days[one])) for one in named
+    ]
+    if "" in days:
+        other = Study.received < now - timedelta(days=days[""])
+        over.append(and_(modality.not_in(named), other))
+    return or_(*over)
 
 
 def destroy(access: Access, study: Expired) -> int:

@@ -278,10 +278,11 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
         raise jobs.Later(max(2 * SCRUBBING, walked.again - began).total_seconds())
 
     def retain(exchange: Exchange, _: str) -> None:
-        with exchange.on_behalf_of(WORKER) as access:
-            found = retention.expired(access)
-        for study in found:
-            if not study.held:
+        found = None
+        while found is None or found:
+            with exchange.on_behalf_of(WORKER) as access:
+                found = retention.expired(access, limit=100, free=True)
+            for study in found:
                 with exchange.on_behalf_of(WORKER) as access:
                     retention.destroy(access, study)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from region import ADMINISTRATOR, CT_IMAGE_STORAGE, WORKER, Region, region
@@ -122,6 +123,26 @@ def test_the_same_bytes_are_not_taken_while_the_old_ones_are_being_removed(city:
     with city.exchange.on_behalf_of(WORKER) as access:
         destruction.remove_objects(access, "1.2.1")
     assert len(objects(city)) == 1
+
+
+def test_studies_under_a_hold_do_not_stand_in_the_way_of_others(city: Region) -> None:
+    for number in range(3):
+        uid = f"1.2.{number}"
+        city.send("beicheng", study=uid, instance=f"1.4.{number}", body=uid.encode())
+    city.send("beicheng", study="1.2.3", series="1.3.9", instance="1.4.3", Modality="mr")
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        retention.set_rule(access, "beicheng", "MR", 100)
+        retention.set_rule(access, "beicheng", "", 1)
+        retention.hold(access, "1.2.0", "court")
+
+    def found(**told: Any) -> list[tuple[str, int, bool]]:
+        with city.exchange.on_behalf_of(WORKER) as access:
+            access.now += timedelta(days=30)
+            expired = retention.expired(access, **told)
+        return [(one.study_instance_uid, one.instances, one.held) for one in expired]
+
+    assert found() == [("1.2.0", 1, True), ("1.2.1", 1, False), ("1.2.2", 1, False)]
+    assert found(limit=1, free=True) == [("1.2.1", 1, False)]
 
 
 class Interrupted(MemoryStore):
