@@ -2,7 +2,7 @@
 
 TLS 1.2 at the least and 1.3 where both ends have it; only cipher suites with forward secrecy and
 authenticated encryption, which the modified profile of B.13 has too; neither renegotiation nor
-compression. Certificates on both sides.
+compression. Certificates on both sides, where the CA of the callers' is known.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ WORDS: Mapping[str, str] = {
 
 
 def acceptor(certificate: Path, key: Path | None, client_ca: Path | None) -> ssl.SSLContext:
-    """For who is called. With `client_ca` only who shows a certificate of that CA is heard.
+    """For who is called. With `client_ca` only who shows a certificate of that CA is heard; without
+    it none is asked for, and the caller is as unknown as without TLS.
 
     Raises OSError, which ssl.SSLError is, for files that cannot be read or do not fit.
     """

@@ -5,6 +5,7 @@ Doors are imported by the process that opens them: no command waits for what it 
 
 from __future__ import annotations
 
+import logging
 import ssl
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -309,6 +310,11 @@ def _dimse_tls(settings: Settings) -> ssl.SSLContext | None:
 
     if settings.dimse_tls_certificate is None:
         return None
+    if settings.dimse_tls_client_ca is None:
+        logging.getLogger(__name__).warning(
+            "dimse_tls_client_ca is not set: nobody is asked for a certificate, and no application "
+            "entity that is registered with the fingerprint of one can call"
+        )
     try:
         return transport_security.acceptor(
             settings.dimse_tls_certificate, settings.dimse_tls_key, settings.dimse_tls_client_ca

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from certificates import Authority
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
@@ -111,3 +112,18 @@ def test_a_malformed_bucket_is_told_in_words(tmp_path: Path) -> None:
 
     with pytest.raises(Invalid, match="S3"):
         composition.open_store(wrong)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_node_that_asks_for_no_certificate_says_whom_it_cannot_know(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, asked: bool
+) -> None:
+    authority = Authority(tmp_path)
+    own = authority.issue("node")
+    given = Settings(
+        dimse_tls_certificate=own.certificate,
+        dimse_tls_key=own.key,
+        dimse_tls_client_ca=authority.certificate if asked else None,
+    )
+    assert composition._dimse_tls(given) is not None
+    assert ("dimse_tls_client_ca is not set" in caplog.text) is not asked
