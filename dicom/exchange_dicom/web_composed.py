@@ -82,6 +82,8 @@ class _Spool:
     staged: Incoming
     parts: dict[str, list[_Bulk]] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    given: int = 0
+    """Bytes that instances were made of."""
 
     def keep(self, part: Part) -> None:
         name = part.fields.get("content-location", "").strip()
@@ -106,6 +108,11 @@ class _Spool:
         return self.parts[name.strip()]
 
     def read(self, bulk: _Bulk) -> Iterator[bytes]:
+        """The bytes, padded to an even length. Raises TooLarge: a few parts that many instances
+        name shall not become more than a request could bring."""
+        self.given += bulk.length
+        if self.given > self.staged.limit:
+            raise TooLarge(f"the instances of a request may have {self.staged.limit} bytes")
         with self.staged.staged.reader() as reader:
             reader.seek(bulk.start)
             left = bulk.length

@@ -23,6 +23,9 @@ from exchange_storage.records import Change, Instance, Patient, Study
 LIMIT = 1000
 """Entries of one page, at most."""
 
+PATIENTS = 100
+"""Patients that the audit record of a page names, at most."""
+
 LOOKED_AT = 20_000
 """Entries that are looked at for one page, whether the asker may see them or not."""
 
@@ -100,7 +103,7 @@ def after(
         else_=State.REPLACED.value,
     )
     wanted = (
-        select(Change, state)
+        select(Change, state.label("state"), Patient.id.label("patient"))
         .outerjoin(Study, Study.study_instance_uid == Change.study_instance_uid)
         .outerjoin(Patient, Patient.id == Study.patient_id)
         .outerjoin(
@@ -140,9 +143,20 @@ def after(
             series_instance_uid=change.series_instance_uid,
             sop_instance_uid=change.sop_instance_uid,
         )
-        for change, state in rows[:limit]
+        for change, state, _ in rows[:limit]
     ]
-    access.note(Action.SEARCH, detail=asked | {"through": through, "answered": len(entries)})
+    patients = sorted({row.patient for row in rows[:limit] if row.patient is not None})
+    access.note(
+        Action.SEARCH,
+        patient=patients[0] if len(patients) == 1 else None,
+        detail=asked
+        | {
+            "through": through,
+            "answered": len(entries),
+            "withheld": _looked_at(access, begin, through, since, before) - len(entries),
+            "patients": patients[:PATIENTS],
+        },
+    )
     return Page(entries, through, full or last < end)
 
 
@@ -151,6 +165,18 @@ def latest(access: Access) -> int:
     access.require(Action.SEARCH, detail={"what": "changes"})
     access.note(Action.SEARCH, detail={"what": "changes", "answered": 0})
     return access.session.scalar(select(func.max(Change.sequence))) or 0
+
+
+def _looked_at(
+    access: Access, begin: int, through: int, since: datetime | None, before: datetime | None
+) -> int:
+    """How many entries of the span there are, whoever may see them."""
+    all_of_them = select(func.count()).where(Change.sequence > begin, Change.sequence <= through)
+    if since is not None:
+        all_of_them = all_of_them.where(Change.recorded >= since)
+    if before is not None:
+        all_of_them = all_of_them.where(Change.recorded < before)
+    return access.session.scalar(all_of_them) or 0
 
 
 def _bounds(

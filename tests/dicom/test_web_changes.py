@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +13,7 @@ from sqlalchemy import select
 from web_door import IMAGE, SERIES, STUDY, Door, ct, fill
 
 from exchange import changes, conflicts, consent, rejection
-from exchange_storage.records import AuditRecord
+from exchange_storage.records import AuditRecord, Patient
 
 OTHER = {"StudyInstanceUID": "1.2.6", "SeriesInstanceUID": "1.2.6.1"}
 
@@ -172,6 +173,25 @@ def test_the_feed_is_read_on_the_record(door: Door) -> None:
     assert last is not None
     assert (last.action, last.outcome, last.requester) == ("search", "success", "BEICHENG")
     assert '"what":"changes"' in last.content
+
+
+def test_the_record_says_about_whom_a_page_was_and_how_much_it_withheld(door: Door) -> None:
+    door.send(ct(1))
+    with door.city.exchange.database.reading() as session:
+        (patient,) = session.scalars(select(Patient.id)).all()
+
+    def recorded(who: str) -> tuple[int | None, list[int], int]:
+        read(door, who=who)
+        with door.city.exchange.database.reading() as session:
+            newest = select(AuditRecord).order_by(AuditRecord.sequence.desc()).limit(1)
+            last = session.scalars(newest).one()
+        detail = json.loads(last.content)["detail"]
+        return last.patient_id, detail["patients"], detail["withheld"]
+
+    assert recorded("nanhu") == (patient, [patient], 0)
+    with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        consent.opt_out(access, "beicheng", "P1")
+    assert recorded("nanhu") == (None, [], 1)
 
 
 @pytest.mark.parametrize(

@@ -311,6 +311,20 @@ def test_too_much_of_it_is_refused_with_413(door: Door, monkeypatch: pytest.Monk
     assert door.instances() == 0
 
 
+def test_one_part_does_not_fill_the_disk_by_being_named_again_and_again(door: Door) -> None:
+    pixels = bytes(LIMITS.instance_bytes // 2)
+    models = [
+        described(data_set(SOPInstanceUID=f"{SERIES}.{n}"), PixelData="p") for n in range(1, 12)
+    ]
+
+    answer = send(door, [json.dumps(models).encode()], ("p", "application/octet-stream", pixels))
+
+    assert answer.status_code == 202
+    told = Dataset.from_json(answer.json())
+    assert len(told.ReferencedSOPSequence) == LIMITS.body_bytes // len(pixels)
+    assert len(told.FailedSOPSequence) == len(models) - len(told.ReferencedSOPSequence)
+
+
 def test_a_body_that_is_cut_off_leaves_nothing(door: Door, tmp_path: Path) -> None:
     model = described(data_set(), PixelData="p")
     whole = (
