@@ -184,7 +184,7 @@ class Incoming:
         self.staged.discard()
 
 
-class BeingRemoved(Unavailable):
+class _BeingRemoved(Unavailable):
     """The same bytes were deleted, and their object is on its way out."""
 
 
@@ -236,12 +236,12 @@ def receive(
 
     try:
         return access.write(unit, after=kept.result)
-    except BeingRemoved:
+    except _BeingRemoved as going:
         wait((kept,))  # it may be kept again by now, after it was removed
         access.write(
             lambda session: destruction.remove_again(session, row["sop_instance_uid"], key)
         )
-        raise
+        raise Unavailable(str(going)) from going  # every door has an answer for that
     finally:
         if not kept.done():
             wait((kept,))  # what is staged is nobody else's before it may be discarded
@@ -277,7 +277,7 @@ def _index(access: Access, session: Session, received: Received, row: dict[str, 
             access.note(Action.STORE, reason=Outcome.HELD, study=study_uid, detail=detail)
             return again
     if destruction.is_going(session, uid, row["key"], access.now):
-        raise BeingRemoved("the same object is being removed just now; send it again")
+        raise _BeingRemoved("the same object is being removed just now; send it again")
     place = (
         "another instance has this SOP Instance UID"
         if any(known.is_primary and known.digest != row["digest"] for known in held)
