@@ -166,6 +166,11 @@ TEXTS: Mapping[str, str] = {
     "name either instances, or a study, or a series": "请指明实例、检查或序列，三者之一",
     "at most {} instances at a time": "一次至多 {} 个实例",
     "name either instances or a study": "请指明实例或检查，二者之一",
+    "these are {}: only that one can reject them": "这些属于{}，只有该医院可以停用",
+    "at most {} instances at a time: reject them by series": "一次至多 {} 个实例，请按序列停用",
+    "nothing is in use under this name; nothing was rejected": (
+        "该名称下没有在用的内容，未停用任何内容"
+    ),
     "this hospital has nothing in use under {}; nothing was rejected": (
         "该医院没有在用的 {}；未停用任何实例"
     ),
