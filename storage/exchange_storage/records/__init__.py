@@ -1,7 +1,18 @@
 """Every noun of the exchange as a mapped record; importing this package maps them all."""
 
 from exchange_storage.records.audit import AuditHead, AuditRecord
-from exchange_storage.records.clinical import ResourceVersion
+from exchange_storage.records.clinical import (
+    Compartment,
+    Resource,
+    ResourceVersion,
+    Revision,
+    SearchDate,
+    SearchQuantity,
+    SearchReference,
+    SearchString,
+    SearchToken,
+    SearchUri,
+)
 from exchange_storage.records.commitment import Commitment, CommitmentReference
 from exchange_storage.records.imaging import Conflict, Instance, RequestAttributes, Series, Study
 from exchange_storage.records.lifecycle import (
@@ -38,6 +49,7 @@ __all__ = [
     "Change",
     "Commitment",
     "CommitmentReference",
+    "Compartment",
     "Conflict",
     "Consent",
     "Damage",
@@ -60,10 +72,18 @@ __all__ = [
     "Record",
     "Rejection",
     "RequestAttributes",
+    "Resource",
     "ResourceVersion",
     "RetentionRule",
+    "Revision",
     "Route",
     "Scrub",
+    "SearchDate",
+    "SearchQuantity",
+    "SearchReference",
+    "SearchString",
+    "SearchToken",
+    "SearchUri",
     "Series",
     "Study",
     "Tally",

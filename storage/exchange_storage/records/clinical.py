@@ -1,13 +1,17 @@
-"""FHIR resources as versions of JSON, kept and served as the same bytes (FHIR R4 section 3.1)."""
+"""FHIR resources as versions of JSON, kept and served as the same bytes (FHIR R4 section 3.1).
+
+What derives from studies is a `ResourceVersion`; what hospitals write is a `Resource` with its
+`Revision`s, and the rows of the `Search…` tables under which it is found.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Index, LargeBinary, text
+from sqlalchemy import Double, ForeignKey, Index, LargeBinary, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from exchange_storage.records.record import UID, Record, Word
+from exchange_storage.records.record import UID, Identity, Key, Record, Word
 
 
 class ResourceVersion(Record):
@@ -33,3 +37,150 @@ class ResourceVersion(Record):
     content: Mapped[bytes] = mapped_column(LargeBinary)
     """The JSON in UTF-8, as it is served."""
     recorded: Mapped[datetime]
+
+
+class Resource(Record):
+    """A clinical resource that a hospital wrote: where it stands now, and whose it is."""
+
+    __tablename__ = "resource"
+    __table_args__ = (
+        UniqueConstraint("kind", "logical_id"),
+        Index(None, "kind", "changed", "id"),
+        Index(None, "patient_id", "kind"),
+    )
+
+    id: Mapped[Key] = mapped_column(init=False)
+    kind: Mapped[Word]
+    """The resource type."""
+    logical_id: Mapped[UID]
+    """Resource.id (FHIR R4 2.27.2): at most 64 characters."""
+    version: Mapped[int]
+    organization_id: Mapped[Identity | None] = mapped_column(ForeignKey("organization.id"))
+    """The hospital that wrote it; None for what the exchange itself derives."""
+    patient_id: Mapped[Identity | None] = mapped_column(ForeignKey("patient.id"))
+    """The patient record in whose compartment it is: who may see that record may see this."""
+    changed: Mapped[datetime]
+    is_directory: Mapped[bool]
+    """Whether it is in the directory of the region, which whoever may search may read."""
+    has_others: Mapped[bool] = mapped_column(default=False)
+    """Whether it is about further patients too: see `Compartment`."""
+    deleted: Mapped[bool] = mapped_column(default=False)
+
+
+class Compartment(Record):
+    """A further patient whom a resource is about: it is shown to whoever may see all of them."""
+
+    __tablename__ = "compartment"
+
+    resource_id: Mapped[Identity] = mapped_column(ForeignKey("resource.id"), primary_key=True)
+    patient_id: Mapped[Identity] = mapped_column(
+        ForeignKey("patient.id"), primary_key=True, index=True
+    )
+
+
+class Revision(Record):
+    """What one interaction made of a resource; the keys are in the order of the commits."""
+
+    __tablename__ = "revision"
+    __table_args__ = (UniqueConstraint("resource_id", "version"), Index(None, "kind", "id"))
+
+    id: Mapped[Key] = mapped_column(init=False)
+    resource_id: Mapped[Identity] = mapped_column(ForeignKey("resource.id"))
+    kind: Mapped[Word]
+    version: Mapped[int]
+    interaction: Mapped[Word]
+    """``create``, ``update`` or ``delete``."""
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+    """The JSON in UTF-8 as it is served, meta included; empty where it was deleted."""
+    recorded: Mapped[datetime]
+
+
+class SearchToken(Record):
+    """A code, identifier, boolean or uri-like token under which a resource is found."""
+
+    __tablename__ = "search_token"
+    __table_args__ = (Index(None, "resource_id"), {"sqlite_with_rowid": False})
+
+    parameter: Mapped[Word] = mapped_column(primary_key=True)
+    """Resource type and code, as ``Observation.code``; see `exchange_storage.resource_index`."""
+    code: Mapped[Word] = mapped_column(primary_key=True)
+    system: Mapped[Word] = mapped_column(primary_key=True)
+    """ "" where there is none."""
+    resource_id: Mapped[Identity] = mapped_column(ForeignKey("resource.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+
+
+class SearchString(Record):
+    """A text under which a resource is found: folded, and as it was written."""
+
+    __tablename__ = "search_string"
+    __table_args__ = (Index(None, "resource_id"), {"sqlite_with_rowid": False})
+
+    parameter: Mapped[Word] = mapped_column(primary_key=True)
+    folded: Mapped[Word] = mapped_column(primary_key=True)
+    exact: Mapped[Word] = mapped_column(primary_key=True)
+    resource_id: Mapped[Identity] = mapped_column(ForeignKey("resource.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+
+
+class SearchReference(Record):
+    """Another resource to which a resource refers."""
+
+    __tablename__ = "search_reference"
+    __table_args__ = (Index(None, "resource_id"), {"sqlite_with_rowid": False})
+
+    parameter: Mapped[Word] = mapped_column(primary_key=True)
+    target_kind: Mapped[Word] = mapped_column(primary_key=True)
+    """The type of the target; "" for one that is named by an absolute address."""
+    target: Mapped[Word] = mapped_column(primary_key=True)
+    """The logical id of the target, or its absolute address."""
+    resource_id: Mapped[Identity] = mapped_column(ForeignKey("resource.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+
+
+class SearchDate(Record):
+    """A span of time under which a resource is found."""
+
+    __tablename__ = "search_date"
+    __table_args__ = (
+        Index(None, "resource_id"),
+        Index(None, "parameter", "high"),
+        {"sqlite_with_rowid": False},
+    )
+
+    parameter: Mapped[Word] = mapped_column(primary_key=True)
+    low: Mapped[Identity] = mapped_column(primary_key=True)
+    """Its first moment, in microseconds since 1970-01-01 in UTC."""
+    high: Mapped[Identity] = mapped_column(primary_key=True)
+    """The first moment after it."""
+    resource_id: Mapped[Identity] = mapped_column(ForeignKey("resource.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+
+
+class SearchQuantity(Record):
+    """A number, with its unit or without, under which a resource is found."""
+
+    __tablename__ = "search_quantity"
+    __table_args__ = (Index(None, "resource_id"), {"sqlite_with_rowid": False})
+
+    parameter: Mapped[Word] = mapped_column(primary_key=True)
+    low: Mapped[float] = mapped_column(Double, primary_key=True)
+    """The least value that it can stand for, by its precision or range."""
+    high: Mapped[float] = mapped_column(Double, primary_key=True)
+    code: Mapped[Word] = mapped_column(primary_key=True)
+    system: Mapped[Word] = mapped_column(primary_key=True)
+    unit: Mapped[Word] = mapped_column(primary_key=True)
+    resource_id: Mapped[Identity] = mapped_column(ForeignKey("resource.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+
+
+class SearchUri(Record):
+    """A URI under which a resource is found."""
+
+    __tablename__ = "search_uri"
+    __table_args__ = (Index(None, "resource_id"), {"sqlite_with_rowid": False})
+
+    parameter: Mapped[Word] = mapped_column(primary_key=True)
+    value: Mapped[Word] = mapped_column(primary_key=True)
+    resource_id: Mapped[Identity] = mapped_column(ForeignKey("resource.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)

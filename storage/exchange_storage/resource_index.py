@@ -1,0 +1,139 @@
+"""Under what a clinical resource is found: the values of its search parameters (FHIR R4 3.1.1).
+
+A parameter is named by resource type and code, as ``Observation.code``. Some stand for more than
+their value, under a name of their own:
+
+- ``Observation.code:text`` is a string: what a coding or concept says in words;
+- ``Observation.subject:identifier`` is a token: the identifier by which a reference names its
+  target;
+- ``Patient.identifier:of-type`` is a token: the type's system, and ``<type code>|<value>``;
+- ``Observation.code-value-quantity$0`` and ``$1`` are the components of a composite; those that
+  belong together have the same position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import bindparam, delete, insert
+from sqlalchemy.orm import Session
+
+from exchange_storage.prepared import Prepared
+from exchange_storage.records import (
+    SearchDate,
+    SearchQuantity,
+    SearchReference,
+    SearchString,
+    SearchToken,
+    SearchUri,
+)
+
+LENGTH = 255
+"""Characters of a text that are kept and compared; what is longer is found by its beginning."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Token:
+    """A code in a system; "" for no system."""
+
+    parameter: str
+    code: str
+    system: str = ""
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class String:
+    """A text, folded for comparison (`exchange_storage.names.fold`) and as it was written."""
+
+    parameter: str
+    folded: str
+    exact: str
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Reference:
+    """A reference: type and logical id of its target, or "" and an absolute address."""
+
+    parameter: str
+    target_kind: str
+    target: str
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Date:
+    """All the time from `low` up to, not including, `high`: microseconds since 1970, in UTC."""
+
+    parameter: str
+    low: int
+    high: int
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Quantity:
+    """All values from `low` to `high`, in a unit where there is one."""
+
+    parameter: str
+    low: float
+    high: float
+    code: str = ""
+    system: str = ""
+    unit: str = ""
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Uri:
+    """A URI."""
+
+    parameter: str
+    value: str
+    position: int = 0
+
+
+Value = Token | String | Reference | Date | Quantity | Uri
+
+_TABLES: Mapping[type[Any], Any] = {
+    Token: SearchToken,
+    String: SearchString,
+    Reference: SearchReference,
+    Date: SearchDate,
+    Quantity: SearchQuantity,
+    Uri: SearchUri,
+}
+_COLUMNS = {kind: [*(one.name for one in fields(kind)), "resource_id"] for kind in _TABLES}
+_ADD = {
+    kind: Prepared(insert(table), columns)
+    for (kind, table), columns in zip(_TABLES.items(), _COLUMNS.values(), strict=True)
+}
+_REMOVE = [
+    Prepared(delete(table).where(table.resource_id == bindparam("resource")))
+    for table in _TABLES.values()
+]
+
+
+def add(session: Session, resource: int, values: Iterable[Value]) -> None:
+    """Have the resource with this row number found under `values`; repeated ones count once."""
+    rows: dict[type[Any], dict[tuple[Any, ...], dict[str, Any]]] = {}
+    for value in values:
+        kind = type(value)
+        row = {
+            name: one[:LENGTH] if isinstance(one := getattr(value, name), str) else one
+            for name in _COLUMNS[kind][:-1]
+        }
+        rows.setdefault(kind, {})[tuple(row.values())] = row | {"resource_id": resource}
+    connection = session.connection()
+    for kind, found in rows.items():
+        _ADD[kind].run_many(connection, list(found.values()))
+
+
+def remove(session: Session, resource: int) -> None:
+    """Have the resource with this row number found under nothing."""
+    connection = session.connection()
+    for statement in _REMOVE:
+        statement.run(connection, {"resource": resource})
