@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from exchange import retrieval
 from exchange.access import Exchange
-from exchange.ingest import segment
+from exchange.keys import segment
 from exchange.policy import Requester
 from exchange.retrieval import Held
 from exchange_dicom import data_set, kept, media_types, multipart, transcoding

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from exchange.access import translated
+from exchange.keys import segment
 from exchange.retrieval import Held
 from exchange_storage.objects import ObjectNotFound, ObjectStore, ObjectStoreError
 
@@ -60,7 +61,7 @@ def forget(objects: ObjectStore, study_instance_uid: str) -> None:
     Raises Unavailable.
     """
     with translated():
-        for stored in list(objects.list(f"{PREFIX}/{_segment(study_instance_uid)}/")):
+        for stored in list(objects.list(f"{PREFIX}/{segment(study_instance_uid)}/")):
             _delete(objects, stored.key)
 
 
@@ -81,13 +82,8 @@ def _key(held: Sequence[Held], form: str) -> str:
 
 def _above(held: Sequence[Held]) -> str:
     study, series = held[0].study_instance_uid, held[0].series_instance_uid
-    return f"{PREFIX}/{_segment(study)}/{_segment(series)}/"
+    return f"{PREFIX}/{segment(study)}/{segment(series)}/"
 
 
 def _named(form: str) -> str:
     return hashlib.sha256(form.encode()).hexdigest()[:16] + "."
-
-
-def _segment(uid: str) -> str:
-    """A UID as part of a key: it may begin with a dot, which a key's part must not."""
-    return uid if uid[0] != "." else f"_{uid}"

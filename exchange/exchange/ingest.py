@@ -22,7 +22,7 @@ from typing import Any, cast
 from sqlalchemy import Table, bindparam, case, insert, select, update
 from sqlalchemy.orm import Session
 
-from exchange import destruction, identity, jobs, rejection
+from exchange import destruction, identity, jobs, keys, rejection
 from exchange.access import Access
 from exchange.errors import Invalid, TooLarge, Unavailable
 from exchange.policy import Action
@@ -212,7 +212,8 @@ def receive(
         if not _UID.fullmatch(uids[keyword]):
             raise Invalid(f"{keyword} is not a UID of at most 64 digits and dots")
     digest = incoming.staged.digest
-    key = object_key(uids, digest)
+    study, series, instance = (uids[keyword] for keyword in _KEYS[:3])
+    key = keys.of_instance(study, series, instance, digest)
     # It becomes durable while the index is written, and the index commits only after it.
     kept = access.exchange.keeping.submit(incoming.staged.keep, key)
     row = {
@@ -245,18 +246,6 @@ def receive(
     finally:
         if not kept.done():
             wait((kept,))  # what is staged is nobody else's before it may be discarded
-
-
-def segment(uid: str) -> str:
-    """A UID as a part of a path, which must not begin with a dot as a UID may."""
-    return uid if uid[0] != "." else f"_{uid}"
-
-
-def object_key(uids: Mapping[str, str], digest: str) -> str:
-    """Where the object lies: names that let an operator find a study with any S3 client."""
-    study, series, instance = (uids[keyword] for keyword in _KEYS[:3])
-    parts = [segment(part) for part in (study, series, instance)]
-    return f"studies/{parts[0]}/{parts[1]}/{parts[2]}.{digest}.dcm"
 
 
 def _index(access: Access, session: Session, received: Received, row: dict[str, Any]) -> Receipt:
