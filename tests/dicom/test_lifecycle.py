@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -288,6 +289,25 @@ def test_the_reviewer_reads_names_and_numbers_and_how_far_pixels_are_apart(
     assert (told.first, told.second) == ("", "张^医生")
     assert "StudyDescription" not in found
     assert list(found)[-1] == "PixelData"
+
+
+def test_two_large_images_are_compared_in_the_memory_of_a_few_copies(tmp_path: Path) -> None:
+    side = 2048
+    stored = {}
+    for name, pixel in (("dark", 1), ("bright", 40_000)):
+        ct(tmp_path / name, patient="P1", study=STUDY, pixel=pixel, size=side)
+        stored[name] = (tmp_path / name).read_bytes()
+    pixels(lambda key, *_: stored[key], "dark", "dark")  # what is loaded once does not count
+
+    tracemalloc.start()
+    try:
+        told = pixels(lambda key, *_: stored[key], "dark", "bright")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert told == f"{side**2} of {side**2} values differ, by 39999 at most"
+    assert most < 6 * len(stored["dark"])
 
 
 def test_an_instance_in_another_patients_study_is_shown_beside_that_patient(
