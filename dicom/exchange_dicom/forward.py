@@ -20,6 +20,7 @@ from exchange.access import Exchange
 from exchange.deliveries import Parcel
 from exchange.errors import Unavailable
 from exchange.policy import Requester
+from exchange.retrieval import Held
 from exchange_dicom import multipart, sending
 from exchange_dicom.media_types import DICOM, MULTIPART
 from exchange_dicom.pdu import UpperLayerError
@@ -100,7 +101,7 @@ def deliver(
     if not parcel.receiver:  # a DICOMweb service gets the hospital's own images as they are
         wanted = [Outgoing(one.held) for one in wanted]
     failed, reason, complete = 0, "", False
-    taken: list[str] = []
+    taken: list[Held] = []
     sent = (
         _sent(parcel, wanted, calling, tls)
         if parcel.entity is not None
@@ -109,7 +110,7 @@ def deliver(
     try:
         for one, stored, why in sent:
             if stored:
-                taken.append(one.held.key)
+                taken.append(one.held)
             elif one.held.digest not in parcel.notes or why != sending.NOT_TAKEN:
                 failed, reason = failed + 1, why
             if len(taken) >= CHUNK:
@@ -127,10 +128,10 @@ def deliver(
 
 
 def _note(
-    exchange: Exchange, requester: Requester, number: int, keys: Sequence[str], *, complete: bool
+    exchange: Exchange, requester: Requester, number: int, taken: Sequence[Held], *, complete: bool
 ) -> None:
     with exchange.on_behalf_of(requester) as access:
-        deliveries.confirmed(access, number, keys, complete=complete)
+        deliveries.confirmed(access, number, taken, complete=complete)
 
 
 def _sent(

@@ -133,15 +133,31 @@ def parcel(access: Access, number: int, *, timezone: ZoneInfo) -> Parcel | None:
     )
 
 
-def confirmed(access: Access, number: int, keys: Sequence[str], *, complete: bool) -> None:
-    """The destination has confirmed the objects with these keys; `complete`: and that is all.
+def confirmed(
+    access: Access, number: int, taken: Sequence[retrieval.Held], *, complete: bool
+) -> None:
+    """The destination has confirmed these instances; `complete`: and that is all.
 
-    What waits for the same destination is tried at once: it answers again. Raises Refused.
+    What waits for the same destination is tried at once: it answers again. A delivery that was
+    called off meanwhile is nobody else's: its number is not given again. Raises Refused.
     """
     access.require(Action.FORWARD)
 
     def unit(session: Session) -> None:
-        rows = session.scalars(select(Instance.id).where(Instance.key.in_(keys))).all()
+        delivery = session.get(Delivery, number)
+        if delivery is None:
+            access.note(
+                Action.FORWARD,
+                reason="confirmed after it was called off",
+                detail={"delivery": number, "instances": len(taken)},
+            )
+            return
+        rows = session.scalars(
+            select(Instance.id).where(
+                Instance.sop_instance_uid.in_({one.sop_instance_uid for one in taken}),
+                Instance.key.in_({one.key for one in taken}),
+            )
+        ).all()
         known = set(
             session.scalars(select(Delivered.instance_id).where(Delivered.delivery_id == number))
         )

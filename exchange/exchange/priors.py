@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from exchange import jobs, organizations, query
@@ -19,6 +19,7 @@ from exchange.policy import Action, Purpose, Requester, Role
 from exchange_storage import search
 from exchange_storage.records import (
     ApplicationEntity,
+    Delivered,
     Delivery,
     Job,
     Order,
@@ -78,6 +79,7 @@ def fetch(access: Access, order: int, choice: Choice) -> int:
 
     def unit(session: Session) -> int:
         made = 0
+        _called_off(session, order, wanted, node)
         for uid in wanted:
             known = session.execute(
                 select(Delivery, Job.id, Order.status)
@@ -112,6 +114,19 @@ def fetch(access: Access, order: int, choice: Choice) -> int:
         return made
 
     return access.write(unit)
+
+
+def _called_off(
+    session: Session, order: int, wanted: Sequence[str], node: ApplicationEntity
+) -> None:
+    """What the order has on its way to another node than `node`, which takes that one's place."""
+    elsewhere = select(Delivery.id).where(
+        Delivery.order_id == order,
+        Delivery.study_instance_uid.in_(wanted),
+        Delivery.entity_id != node.id,
+    )
+    session.execute(delete(Delivered).where(Delivered.delivery_id.in_(elsewhere)))
+    session.execute(delete(Delivery).where(Delivery.id.in_(elsewhere)))
 
 
 def _node(session: Session, organization: Organization) -> ApplicationEntity | None:

@@ -10,11 +10,13 @@ from region import ADMINISTRATOR, ID_CARD, WORKER, Region
 from sqlalchemy import select, update
 
 from exchange import deliveries, jobs, orders, organizations, priors, routing
+from exchange.access import Access
 from exchange.errors import Invalid, NotFound, Refused
 from exchange.organizations import Entity
 from exchange.priors import Choice
+from exchange.retrieval import Held
 from exchange.routing import Rule
-from exchange_storage.records import Delivered, Delivery, Instance, Job, Study
+from exchange_storage.records import Delivered, Delivery, Job, Study
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 
@@ -40,6 +42,13 @@ def planned(city: Region, study: str = "1.2.1") -> int:
 
 def claimed(city: Region, kind: str = jobs.FORWARD) -> list[jobs.Claim]:
     return jobs.claim(city.exchange.database, [kind], 100)
+
+
+def held_for(access: Access, job: jobs.Claim) -> list[Held]:
+    """What the delivery is to send."""
+    parcel = deliveries.parcel(access, int(job.subject), timezone=SHANGHAI)
+    assert parcel is not None
+    return [held for one in parcel.selected for held in one.instances]
 
 
 def listed(city: Region) -> tuple[int, int, int]:
@@ -152,15 +161,42 @@ def test_a_destination_that_is_down_is_left_alone_and_gets_all_when_it_is_back(
     with city.exchange.database.writing() as session:  # they have been tried as well
         session.execute(update(Job).values(attempts=5, due=datetime.now(UTC) + timedelta(hours=1)))
         session.execute(update(Job).values(leased_until=None))
-        key = session.scalars(select(Instance.key).order_by(Instance.id)).first()
     assert claimed(city) == []
     with city.exchange.on_behalf_of(WORKER) as access:
-        deliveries.confirmed(access, int(to_node.subject), [str(key)], complete=True)
+        taken = held_for(access, to_node)
+        deliveries.confirmed(access, int(to_node.subject), taken, complete=True)
     with city.exchange.database.reading() as session:
         delivered = session.get_one(Delivery, int(to_node.subject))
         assert (delivered.instances, delivered.delivered is not None) == (1, True)
     assert len(claimed(city)) == 2  # the others to the node, not those to the cloud
     assert to_cloud.subject not in {one.subject for one in claimed(city)}
+
+
+def test_what_is_confirmed_late_counts_for_no_other_delivery(city: Region) -> None:
+    listens(city, "beicheng")
+    routed(city)
+    city.send("beicheng")
+    planned(city)
+    (job,) = claimed(city)
+    with city.exchange.on_behalf_of(WORKER) as access:
+        taken = held_for(access, job)
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        routing.remove(access, "beicheng", "on")
+    with city.exchange.on_behalf_of(WORKER) as access:  # there is no delivery at all
+        deliveries.confirmed(access, int(job.subject), taken, complete=True)
+    jobs.finish(city.exchange.database, [job])
+    routed(city)
+    planned(city)
+
+    with city.exchange.on_behalf_of(WORKER) as access:
+        deliveries.confirmed(access, int(job.subject), taken, complete=True)
+    jobs.finish(city.exchange.database, [job])
+
+    assert listed(city) == (1, 0, 0)
+    (other,) = claimed(city)
+    assert other.subject != job.subject
+    with city.exchange.on_behalf_of(WORKER) as access:
+        assert held_for(access, other) == taken
 
 
 def test_a_node_is_not_removed_while_a_route_leads_there(city: Region) -> None:
@@ -244,6 +280,41 @@ def test_what_is_made_elsewhere_between_order_and_visit_comes_too(city: Region) 
             assert deliveries.parcel(access, int(job.subject), timezone=SHANGHAI) is None
 
 
+@pytest.mark.parametrize("sent_before", [False, True])
+def test_priors_follow_when_the_hospital_has_another_node_for_them(
+    city: Region, sent_before: bool
+) -> None:
+    listens(city, "nanhu", "OLD", receives_priors=True)
+    city.send("beicheng", card=ID_CARD)
+    ordered(city, card=ID_CARD)
+    assert fetched(city) == 1
+    (before,) = claimed(city)
+    with city.exchange.on_behalf_of(WORKER) as access:
+        taken = held_for(access, before)
+        if sent_before:
+            deliveries.confirmed(access, int(before.subject), taken, complete=True)
+    listens(city, "nanhu", "NEW", receives_priors=True)
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        organizations.replace_entity(
+            access, "nanhu", Entity(title="OLD", address="127.0.0.1", port=104)
+        )
+
+    city.send("beicheng", instance="1.4.2", body=b"more", card=ID_CARD)
+    planned(city)  # for which the orders of her are asked again
+    assert fetched(city) == 1
+    with city.exchange.on_behalf_of(WORKER) as access:  # to the former node, which was quicker
+        deliveries.confirmed(access, int(before.subject), taken, complete=True)
+
+    parcels = []
+    for job in claimed(city):
+        with city.exchange.on_behalf_of(WORKER) as access:
+            parcels.append(deliveries.parcel(access, int(job.subject), timezone=SHANGHAI))
+    (one,) = filter(None, parcels)
+    assert one.entity is not None
+    assert (one.entity.title, one.sent) == ("NEW", frozenset())
+    assert fetched(city) == 0
+
+
 def test_a_prior_that_has_grown_is_sent_on(city: Region) -> None:
     listens(city, "nanhu", receives_priors=True)
     city.send("beicheng", card=ID_CARD)
@@ -251,10 +322,7 @@ def test_a_prior_that_has_grown_is_sent_on(city: Region) -> None:
     assert fetched(city) == 1
     (job,) = claimed(city)
     with city.exchange.on_behalf_of(WORKER) as access:
-        parcel = deliveries.parcel(access, int(job.subject), timezone=SHANGHAI)
-        assert parcel is not None
-        keys = [held.key for one in parcel.selected for held in one.instances]
-        deliveries.confirmed(access, int(job.subject), keys, complete=True)
+        deliveries.confirmed(access, int(job.subject), held_for(access, job), complete=True)
     jobs.finish(city.exchange.database, [job])
     city.send("beicheng", instance="1.4.2", body=b"more", card=ID_CARD)
     assert planned(city) == 1

@@ -89,6 +89,19 @@ def test_the_migrations_can_be_taken_back(database: Database) -> None:
     database.migrate()
 
 
+def test_the_number_of_a_job_that_is_gone_is_not_given_again(database: Database) -> None:
+    database.take_back("0015")
+    database.migrate()
+    numbers = []
+    for _ in range(2):
+        with database.writing() as session:
+            session.add(a_job())
+        with database.writing() as session:
+            numbers.append(session.scalars(select(Job.id)).one())
+            session.execute(delete(Job))
+    assert numbers[0] != numbers[1]
+
+
 def a_commitment() -> tuple[Organization, Commitment, CommitmentReference]:
     now = datetime.now(UTC)
     hospital = Organization(

@@ -43,6 +43,8 @@ class Delivery(Record):
         UniqueConstraint("order_id", "study_instance_uid"),
         Index(None, "delivered"),
         Index(None, "study_instance_uid"),
+        # What a destination confirms late must not count for another delivery.
+        {"sqlite_autoincrement": True},
     )
 
     id: Mapped[Key] = mapped_column(init=False)

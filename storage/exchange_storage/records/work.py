@@ -18,7 +18,12 @@ class Job(Record):
     """
 
     __tablename__ = "job"
-    __table_args__ = (UniqueConstraint("kind", "subject"), Index(None, "dead", "due"))
+    __table_args__ = (
+        UniqueConstraint("kind", "subject"),
+        Index(None, "dead", "due"),
+        # A worker that comes back late with a job that is gone must not remove another.
+        {"sqlite_autoincrement": True},
+    )
 
     id: Mapped[Key] = mapped_column(init=False)
     kind: Mapped[Word]
