@@ -90,7 +90,7 @@ class Requester:
     purpose: Purpose | None
     address: str = ""
     door: str = ""
-    """The protocol: ``dimse``, ``dicomweb``, ``fhir``, ``cli``, ``worker``."""
+    """The protocol: ``dimse``, ``dicomweb``, ``fhir``, ``portal``, ``cli``, ``worker``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

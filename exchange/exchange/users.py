@@ -8,14 +8,14 @@ from functools import cache
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from exchange import organizations
 from exchange.access import Access
 from exchange.errors import Invalid, NotAuthenticated, NotFound
 from exchange.policy import Action, Role
-from exchange_storage.records import User
+from exchange_storage.records import User, UserSession
 
 MIN_PASSWORD = 10
 MAX_PASSWORD = 256
@@ -73,7 +73,7 @@ def add(
 
 
 def deactivate(access: Access, name: str) -> None:
-    """Stop a user: no sign-in, and no token of theirs is accepted, from this commit on.
+    """Stop a user: no sign-in, and no token or session of theirs is accepted, from this commit on.
 
     Raises Refused, NotFound.
     """
@@ -81,7 +81,7 @@ def deactivate(access: Access, name: str) -> None:
     def stop(user: User) -> None:
         user.active = False
 
-    _change(access, name, stop, "user deactivated")
+    _change(access, name, stop, "user deactivated", signs_out=True)
 
 
 def activate(access: Access, name: str) -> None:
@@ -94,7 +94,7 @@ def activate(access: Access, name: str) -> None:
 
 
 def set_password(access: Access, name: str, password: str) -> None:
-    """Replace a user's password. Tokens issued before it run out by themselves.
+    """Replace a user's password. Their sessions end; tokens run out by themselves.
 
     Raises Refused, NotFound, Invalid.
     """
@@ -104,7 +104,7 @@ def set_password(access: Access, name: str, password: str) -> None:
     def replace(user: User) -> None:
         user.password_hash = password_hash
 
-    _change(access, name, replace, "password replaced")
+    _change(access, name, replace, "password replaced", signs_out=True)
 
 
 def by_name(session: Session, name: str) -> User | None:
@@ -127,7 +127,14 @@ def authenticate(session: Session, name: str, password: str) -> User:
     return user
 
 
-def _change(access: Access, name: str, change: Callable[[User], None], reason: str) -> None:
+def _change(
+    access: Access,
+    name: str,
+    change: Callable[[User], None],
+    reason: str,
+    *,
+    signs_out: bool = False,
+) -> None:
     access.require(Action.ADMINISTER, detail={"user": name})
 
     def unit(session: Session) -> None:
@@ -135,6 +142,8 @@ def _change(access: Access, name: str, change: Callable[[User], None], reason: s
         if user is None:
             raise NotFound("no user has this name")
         change(user)
+        if signs_out:
+            session.execute(delete(UserSession).where(UserSession.user_id == user.id))
         access.note(Action.ADMINISTER, reason=reason, detail={"user": name})
 
     access.write(unit)

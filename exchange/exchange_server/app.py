@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 from anyio import CapacityLimiter, fail_after, to_thread
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
 from pydantic import AnyHttpUrl
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -15,9 +15,11 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exchange.access import Exchange
-from exchange_server import authentication
+from exchange_server import addresses, authentication
 from exchange_server.authentication import Identify
+from exchange_server.cookies import Cookies
 from exchange_server.observability import NEEDED, REQUEST, exposition, observe, parts
+from exchange_server.passwords import Passwords
 from exchange_server.settings import Settings
 from exchange_server.tokens import Tokens
 
@@ -56,9 +58,18 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 def create_app(
-    exchange: Exchange, settings: Settings, tokens: Tokens, doors: Sequence[Door]
+    exchange: Exchange,
+    settings: Settings,
+    tokens: Tokens,
+    doors: Sequence[Door],
+    *,
+    passwords: Passwords | None = None,
+    cookies: Cookies | None = None,
 ) -> FastAPI:
-    """The application that serves `exchange`, with `doors` beside its own routes."""
+    """The application that serves `exchange`, with `doors` beside its own routes.
+
+    With `cookies`, doors know a user by the session of their browser, too.
+    """
     documented = settings.http_documentation
     app = FastAPI(
         title="Imaging exchange",
@@ -67,9 +78,16 @@ def create_app(
         redoc_url=None,
     )
     for door in doors:
-        identify = authentication.identify(exchange, tokens, door.name)
+        identify = authentication.identify(exchange, tokens, door.name, cookies)
         app.include_router(door.routes(exchange, identify), prefix=door.prefix)
-    app.include_router(authentication.sign_in(exchange, tokens))
+    if cookies is not None:
+
+        @app.get("/", include_in_schema=False)
+        async def first() -> Response:
+            """People come to the pages."""
+            return RedirectResponse("/portal/", 303)
+
+    app.include_router(authentication.sign_in(exchange, tokens, passwords))
 
     looks = CapacityLimiter(LOOKS)
 
@@ -90,7 +108,7 @@ def create_app(
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:
         """For Prometheus, from the networks that are set."""
-        peer = authentication.address(request)
+        peer = addresses.address(request)
         if not peer or not any(ip_address(peer) in one for one in settings.metrics_networks):
             return PlainTextResponse("not from this address\n", status_code=403)
         content, media_type = await to_thread.run_sync(exposition, exchange, limiter=looks)

@@ -5,13 +5,9 @@ is; role, organization and whether they are still active are the database's, at 
 """
 
 import binascii
-import threading
-import time
 from base64 import b64decode
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv6Network
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, unquote_plus
 
@@ -23,50 +19,44 @@ from exchange import users
 from exchange.access import Exchange
 from exchange.audit import Outcome
 from exchange.errors import ExchangeError, NotAuthenticated, Unavailable
-from exchange.organizations import normal
 from exchange.policy import Action, Purpose, Requester, Role
+from exchange_server.addresses import nobody
+from exchange_server.cookies import Cookies
 from exchange_server.observability import SIGN_IN_REFUSED, SIGNED_IN, observe
-from exchange_server.tokens import Issued, Tokens
-from exchange_storage.records import Organization, User
+from exchange_server.passwords import WINDOW, Passwords, Refusals, TooManyTries, source_of
+from exchange_server.tokens import Tokens
 
-FAILURES = 10
-"""Wrong passwords for one name from one address within `WINDOW`; then it has to wait."""
-ADDRESS_FAILURES = 60
-"""The same for all names together from one address."""
 AUDITED_TOKENS = 10
 """Refused tokens from one address that are audited within `WINDOW`, by each door of a process."""
-WINDOW = 60.0
-REMEMBERED = 10_000
-"""Names and addresses whose failures are counted at a time."""
-
-HASHES = 4
-"""Passwords verified at a time: argon2 takes 64 MiB for each."""
-PATIENCE = 5.0
-"""Seconds that a request waits for its turn with a password."""
 
 Identify = Callable[[Request], Requester]
 
 
-def identify(exchange: Exchange, tokens: Tokens, door: str) -> Identify:
-    """How the door called `door` learns who asks: by the bearer token of the request.
+def identify(
+    exchange: Exchange, tokens: Tokens, door: str, cookies: Cookies | None = None
+) -> Identify:
+    """How the door called `door` learns who asks: by the bearer token, or else by a session.
 
     The function raises NotAuthenticated, and Unavailable when the index does not answer. A token
     that is refused is audited, but of many from one address only the first: see `AUDITED_TOKENS`.
     """
-    refused = _Refusals()
+    refused = Refusals()
 
     def who(request: Request) -> Requester:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        stated = request.headers.get("authorization", "")
+        if cookies is not None and not stated and cookies.shown(request):
+            return cookies.visitor(request, door).requester
+        scheme, _, token = stated.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise NotAuthenticated("an access token is needed: Authorization: Bearer …")
-        nobody = _nobody(request, door)
-        claimed = nobody
+        asking = nobody(request, door)
+        claimed = asking
         try:
             claims = tokens.verify(token.strip())
-            claimed = replace(nobody, name=str(claims["sub"])[:64])
-            return _bearer(exchange, nobody, claims)
+            claimed = replace(asking, name=str(claims["sub"])[:64])
+            return _bearer(exchange, asking, claims)
         except NotAuthenticated as error:
-            source = _source(nobody.address)
+            source = source_of(asking.address)
             if refused.of_late(source) < AUDITED_TOKENS:
                 refused.add(source)
                 with exchange.on_behalf_of(claimed) as access:
@@ -78,9 +68,9 @@ def identify(exchange: Exchange, tokens: Tokens, door: str) -> Identify:
     return who
 
 
-def _bearer(exchange: Exchange, nobody: Requester, claims: Mapping[str, Any]) -> Requester:
+def _bearer(exchange: Exchange, asking: Requester, claims: Mapping[str, Any]) -> Requester:
     """Whom `claims` of a sound token name, as the database knows them. Raises NotAuthenticated."""
-    with exchange.on_behalf_of(nobody) as access:
+    with exchange.on_behalf_of(asking) as access:
         user = users.by_name(access.session, claims["sub"])
     if user is None or not user.active:
         raise NotAuthenticated("this user is not active any more")
@@ -91,33 +81,28 @@ def _bearer(exchange: Exchange, nobody: Requester, claims: Mapping[str, Any]) ->
     except ValueError as error:
         raise NotAuthenticated("the access token is not valid here") from error
     return replace(
-        nobody, name=user.name, role=role, organization=user.organization_id, purpose=purpose
+        asking, name=user.name, role=role, organization=user.organization_id, purpose=purpose
     )
 
 
-def sign_in(exchange: Exchange, tokens: Tokens) -> APIRouter:
+def sign_in(exchange: Exchange, tokens: Tokens, passwords: Passwords | None = None) -> APIRouter:
     """The token endpoint (RFC 6749 section 3.2) and the keys that verify tokens (RFC 7517)."""
     router = APIRouter(route_class=_TokenRoute)
-    failures = _Refusals()
-    turns = threading.BoundedSemaphore(HASHES)
+    known = passwords or Passwords(exchange)
 
     @router.post("/oauth/token")
     def token(request: Request, asked: Annotated[_Asked, Depends(_asked)]) -> Response:
-        claimed = replace(_nobody(request, "oauth"), name=asked.name[:64])
-        source = _source(claimed.address)
-        if failures.of_late(source, asked.name) >= FAILURES or (
-            failures.of_late(source) >= ADDRESS_FAILURES
-        ):
-            raise _OAuthError("invalid_client", "too many wrong passwords; wait a minute", 429)
-        if not turns.acquire(timeout=PATIENCE):
-            raise Unavailable("too many are signing in; try again in a moment")
+        claimed = replace(nobody(request, "oauth"), name=asked.name)
         try:
-            issued = _sign_in(exchange, tokens, claimed, asked)
-        except NotAuthenticated:
-            failures.add(source, asked.name)
-            raise
-        finally:
-            turns.release()
+            requester, user, organization = known.known(claimed, asked.password, asked.purpose)
+        except TooManyTries as error:
+            raise _OAuthError("invalid_client", str(error), 429) from None
+        with exchange.on_behalf_of(requester) as access:
+            access.require(Action.AUTHENTICATE)
+            issued = tokens.issue(user, organization, asked.purpose)
+            access.note(
+                Action.AUTHENTICATE, reason="access token issued", detail={"token": issued.number}
+            )
         observe(SIGNED_IN)
         return JSONResponse(
             {"access_token": issued.token, "token_type": "Bearer", "expires_in": issued.lifetime},
@@ -129,32 +114,6 @@ def sign_in(exchange: Exchange, tokens: Tokens) -> APIRouter:
         return JSONResponse(tokens.keys.public(), headers={"Cache-Control": "max-age=300"})
 
     return router
-
-
-def _sign_in(exchange: Exchange, tokens: Tokens, claimed: Requester, asked: "_Asked") -> Issued:
-    """A token for who gives a name and its password; audited, whether given or refused."""
-    user: User | None = None
-    organization: Organization | None = None
-    with exchange.on_behalf_of(claimed) as access:
-        try:
-            user = users.authenticate(access.session, asked.name, asked.password)
-        except NotAuthenticated as error:
-            access.note(Action.AUTHENTICATE, outcome=Outcome.REFUSED, reason=str(error))
-        else:
-            if user.organization_id is not None:
-                organization = access.session.get(Organization, user.organization_id)
-    if user is None:
-        raise NotAuthenticated("the user name or the password is wrong")
-    known = replace(
-        claimed, role=Role(user.role), organization=user.organization_id, purpose=asked.purpose
-    )
-    with exchange.on_behalf_of(known) as access:
-        access.require(Action.AUTHENTICATE)
-        issued = tokens.issue(user, organization, asked.purpose)
-        access.note(
-            Action.AUTHENTICATE, reason="access token issued", detail={"token": issued.number}
-        )
-    return issued
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,44 +183,6 @@ def _credentials(request: Request, form: Mapping[str, str]) -> tuple[str, str]:
         raise _OAuthError("invalid_client", "HTTP Basic authentication is needed", 401) from None
 
 
-class _Refusals:
-    """Wrong passwords and refused tokens of late, by their source, and by source and name.
-
-    Counted in each process by itself: with n processes somebody has n times as many tries. What is
-    beyond the limits is not audited again, so that nobody can flood the trail.
-    """
-
-    def __init__(self) -> None:
-        self._at: OrderedDict[tuple[str, str | None], list[float]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def of_late(self, source: str, name: str | None = None) -> int:
-        """How many there were within `WINDOW` from `source`: for `name`, or for all together."""
-        with self._lock:
-            return len(self._within((source, name)))
-
-    def add(self, source: str, name: str | None = None) -> None:
-        """One more."""
-        now = time.monotonic()
-        with self._lock:
-            for who in {(source, name), (source, None)}:
-                self._at[who] = [*self._within(who), now]
-                self._at.move_to_end(who)
-            while len(self._at) > REMEMBERED:
-                self._at.popitem(last=False)
-
-    def _within(self, who: tuple[str, str | None]) -> list[float]:
-        since = time.monotonic() - WINDOW
-        return [at for at in self._at.get(who, ()) if at > since]
-
-
-def _source(address: str) -> str:
-    """As what an address is counted: of IPv6 its /64, all of which one host has (RFC 6177)."""
-    if ":" not in address:
-        return address
-    return str(IPv6Network((address.partition("%")[0], 64), strict=False))
-
-
 _NOT_KEPT = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
@@ -295,24 +216,3 @@ class _TokenRoute(APIRoute):
             )
 
         return answered
-
-
-def _nobody(request: Request, door: str) -> Requester:
-    """Who asks, before it is known who that is."""
-    return Requester(
-        name="",
-        role=Role.SYSTEM,
-        organization=None,
-        purpose=None,
-        address=address(request),
-        door=door,
-    )
-
-
-def address(request: Request) -> str:
-    """The address of the other end, as RFC 5952 writes it; "" where it has none."""
-    host = request.client.host if request.client else ""
-    try:
-        return str(normal(host))
-    except ValueError:
-        return ""

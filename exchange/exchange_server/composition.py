@@ -187,7 +187,13 @@ def application(exchange: Exchange, settings: Settings) -> FastAPI:
     from exchange_dicom.web_store import Limits
     from exchange_fhir import rest
     from exchange_server.app import Door, create_app
+    from exchange_server.cookies import Cookies
+    from exchange_server.passwords import Passwords
+    from exchange_server.portal import pages
+    from exchange_server.portal.portal import portal
 
+    passwords = Passwords(exchange)
+    cookies = Cookies(exchange, idle=settings.session_idle, whole=settings.session_lifetime)
     doors = (
         Door(
             name="dicomweb",
@@ -205,8 +211,17 @@ def application(exchange: Exchange, settings: Settings) -> FastAPI:
                 timezone=ZoneInfo(settings.timezone),
             ),
         ),
+        Door(
+            name=pages.DOOR,
+            prefix=pages.PREFIX,
+            routes=partial(
+                portal, cookies=cookies, passwords=passwords, timezone=ZoneInfo(settings.timezone)
+            ),
+        ),
     )
-    return create_app(exchange, settings, tokens(settings), doors)
+    return create_app(
+        exchange, settings, tokens(settings), doors, passwords=passwords, cookies=cookies
+    )
 
 
 def worker(exchange: Exchange, settings: Settings) -> Worker:

@@ -83,6 +83,13 @@ SIGN_IN_REFUSED = Observation(
     labels=("reason",),
     level=logging.WARNING,
 )
+SESSION_BEGUN = Observation(name="sessions_begun", help="Users who signed in at a browser")
+SESSION_REFUSED = Observation(
+    name="sessions_refused",
+    help="Sign-ins at a browser that were refused",
+    labels=("reason",),
+    level=logging.WARNING,
+)
 JOB = Observation(
     name="job_seconds",
     help="Jobs of the outbox, done or failed",
@@ -139,6 +146,8 @@ OBSERVATIONS = (
     REQUEST,
     SIGNED_IN,
     SIGN_IN_REFUSED,
+    SESSION_BEGUN,
+    SESSION_REFUSED,
     JOB,
     JOB_FAILED,
     SPOOL_MOVED,

@@ -181,6 +181,12 @@ class Settings(BaseSettings):
     token_lifetime: Annotated[int, Field(ge=60, le=3600)] = Field(
         default=900, description="How long an access token is accepted"
     )
+    session_idle: Annotated[int, Field(ge=60)] = Field(
+        default=1800, description="Seconds without a request after which a browser is signed out"
+    )
+    session_lifetime: Annotated[int, Field(ge=300, le=604800)] = Field(
+        default=43200, description="Seconds after which a browser is signed out in any case"
+    )
 
     dicomweb_netrc: Path | None = Field(
         default=None,

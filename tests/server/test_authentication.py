@@ -22,14 +22,9 @@ from exchange import audit, organizations, users
 from exchange.access import Exchange
 from exchange.errors import Invalid, NotAuthenticated
 from exchange.policy import Purpose, Requester, Role
-from exchange_server.authentication import (
-    ADDRESS_FAILURES,
-    AUDITED_TOKENS,
-    FAILURES,
-    identify,
-    sign_in,
-)
+from exchange_server.authentication import AUDITED_TOKENS, identify, sign_in
 from exchange_server.keys import TokenKeys, audit_key, make_keys, page_key
+from exchange_server.passwords import ADDRESS_FAILURES, FAILURES
 from exchange_server.tokens import AUDIENCE, TOKEN_TYPE, Tokens
 from exchange_storage.database import Database
 from exchange_storage.objects import MemoryStore

@@ -24,6 +24,7 @@ VERBS = (
     "rejection",
     "retention",
     "routing",
+    "sessions",
     "trail",
     "users",
 )
@@ -31,12 +32,13 @@ VERBS = (
 COMMANDS = sorted((ROOT / "exchange/exchange_server").glob("cli*.py"))
 OTHERS = [
     ROOT / "exchange/exchange_server" / f"{name}.py"
-    for name in ("composition", "keys", "roles", "settings")
+    for name in ("composition", "keys", "passwords", "roles", "settings")
 ]
 MODULES = [
     *(ROOT / "exchange/exchange" / f"{verb}.py" for verb in VERBS),
     *COMMANDS,
     *OTHERS,
+    *sorted((ROOT / "exchange/exchange_server/portal").glob("*.py")),
     ROOT / "dicom/exchange_dicom/scu.py",
 ]
 ERRORS = {error.__name__ for error in ExchangeError.__subclasses__()}

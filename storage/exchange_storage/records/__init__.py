@@ -35,6 +35,7 @@ from exchange_storage.records.people import (
     PatientName,
     Person,
     User,
+    UserSession,
 )
 from exchange_storage.records.record import Record
 from exchange_storage.records.routing import Delivered, Delivery, Route
@@ -88,4 +89,5 @@ __all__ = [
     "Study",
     "Tally",
     "User",
+    "UserSession",
 ]

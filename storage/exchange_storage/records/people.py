@@ -82,6 +82,22 @@ class User(Record):
     active: Mapped[bool] = mapped_column(default=True)
 
 
+class UserSession(Record):
+    """A user who signed in at a browser, until they sign out, leave, or are away for too long."""
+
+    __tablename__ = "user_session"
+
+    id: Mapped[Key] = mapped_column(init=False)
+    user_id: Mapped[Identity] = mapped_column(ForeignKey("user_account.id"), index=True)
+    digest: Mapped[Digest] = mapped_column(unique=True)
+    """SHA-256 of the secret that only the browser has."""
+    purpose: Mapped[Word]
+    """Purpose of use that was stated (HL7 v3 PurposeOfUse)."""
+    began: Mapped[datetime]
+    used: Mapped[datetime]
+    """When a request of it was last noted: not each one is."""
+
+
 class Person(Record):
     """One human being, to whom the patient records of several hospitals belong."""
 

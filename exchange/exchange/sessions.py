@@ -1,0 +1,119 @@
+"""Sessions: who has signed in at a browser, by a secret of which the index keeps only the digest.
+
+A session ends by signing out, with the user's account, with its password, after a time without
+use, or after its whole lifetime; whatever ends it holds from the next request on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import delete, or_, select, update
+from sqlalchemy.orm import Session
+
+from exchange.access import Access
+from exchange.audit import Outcome
+from exchange.errors import Refused
+from exchange.policy import Action, Purpose, Role
+from exchange_storage.records import Organization, User, UserSession
+
+NOTED = timedelta(minutes=1)
+"""A use is noted so long after the last that was: a page of pictures does not write for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """How long a session lasts."""
+
+    idle: timedelta
+    """Without any request."""
+    whole: timedelta
+    """However busy it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """Whose session it is."""
+
+    user: User
+    organization: Organization | None
+    purpose: Purpose
+
+
+def begin(access: Access, user: User, purpose: Purpose, lifetime: Lifetime) -> str:
+    """Sign `user` in, who has just shown to be the requester; returns the secret of 256 bits.
+
+    What has ended by itself is cleared away on the occasion. Raises Refused.
+    """
+    access.require(Action.AUTHENTICATE)
+    if access.requester.role is Role.SYSTEM:
+        reason = "a hospital's system does not sign in at a browser"
+        access.note(Action.AUTHENTICATE, outcome=Outcome.REFUSED, reason=reason)
+        raise Refused(reason)
+    secret = secrets.token_urlsafe(32)
+
+    def unit(session: Session) -> None:
+        over = or_(
+            UserSession.used <= access.now - lifetime.idle,
+            UserSession.began <= access.now - lifetime.whole,
+        )
+        session.execute(delete(UserSession).where(over))
+        made = UserSession(
+            user_id=user.id,
+            digest=_digest(secret),
+            purpose=purpose,
+            began=access.now,
+            used=access.now,
+        )
+        session.add(made)
+        session.flush()
+        access.note(
+            Action.AUTHENTICATE, reason="signed in at a browser", detail={"session": made.id}
+        )
+
+    access.write(unit)
+    return secret
+
+
+def of(access: Access, secret: str, lifetime: Lifetime) -> SignedIn | None:
+    """Whose session has this secret; None when it has ended, or never was."""
+    row = access.session.execute(
+        select(UserSession, User, Organization)
+        .join(User, User.id == UserSession.user_id)
+        .outerjoin(Organization, Organization.id == User.organization_id)
+        .where(
+            UserSession.digest == _digest(secret),
+            UserSession.used > access.now - lifetime.idle,
+            UserSession.began > access.now - lifetime.whole,
+            User.active,
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    held = row.UserSession
+    if access.now - held.used >= min(NOTED, lifetime.idle / 4):
+        # Not by the object: one that was ended meanwhile must not come back.
+        used = update(UserSession).where(UserSession.id == held.id).values(used=access.now)
+        access.write(lambda session: session.execute(used))
+    return SignedIn(row.User, row.Organization, Purpose(held.purpose))
+
+
+def end(access: Access, secret: str) -> None:
+    """Sign out: the session with this secret is over, if there is one."""
+
+    def unit(session: Session) -> None:
+        held = session.scalars(
+            select(UserSession).where(UserSession.digest == _digest(secret))
+        ).one_or_none()
+        if held is not None:
+            session.delete(held)
+            access.note(Action.AUTHENTICATE, reason="signed out", detail={"session": held.id})
+
+    access.write(unit)
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()

@@ -1,0 +1,29 @@
+"""All pages of the portal as one door."""
+
+from __future__ import annotations
+
+from zoneinfo import ZoneInfo
+
+from fastapi import APIRouter
+
+from exchange.access import Exchange
+from exchange_server.authentication import Identify
+from exchange_server.cookies import Cookies
+from exchange_server.passwords import Passwords
+from exchange_server.portal.entrance import entrance
+from exchange_server.portal.pages import Pages
+
+
+def portal(
+    exchange: Exchange,
+    _identify: Identify,
+    *,
+    cookies: Cookies,
+    passwords: Passwords,
+    timezone: ZoneInfo,
+) -> APIRouter:
+    """The routes of the portal, to be mounted under `pages.PREFIX`."""
+    pages = Pages(cookies, timezone)
+    router = APIRouter(include_in_schema=False)
+    router.include_router(entrance(exchange, pages, passwords))
+    return router
