@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from exchange.retrieval import Selected
 from exchange_dicom.data_set import Element, explicit, implicit, is_implicit, located
 from exchange_dicom.header import MalformedDataSet
 
@@ -27,6 +28,12 @@ _ORIGINAL_ATTRIBUTES = 0x04000561
 _BEHIND = _ORIGINAL_ATTRIBUTES + 1
 
 _REPLACED = (_PATIENT_ID, _ISSUER, _ISSUER_QUALIFIERS)
+
+COERCED = frozenset({_INSTITUTION, *_REPLACED, _OTHER_IDS, _ORIGINAL_ATTRIBUTES})
+"""Attributes that may be written anew."""
+
+SYSTEM = "Imaging Exchange"
+"""Who coerced, in Original Attributes Sequence."""
 _ENCODINGS = {"ISO_IR 192": "utf-8", "GB18030": "gb18030", "GBK": "gbk"}
 
 
@@ -44,6 +51,27 @@ class Coercion:
     """Name of the hospital that made the instance, for those that do not say it."""
     at: datetime
     system: str
+
+
+def needed(one: Selected, receiver: str, at: datetime) -> Coercion | None:
+    """How the hospital with the issuer OID `receiver` is to get what was selected, if not as it is.
+
+    Of who acts for no hospital, `receiver` is "", and everything goes out as it is.
+    """
+    own = (one.patient.patient_id, one.owner.issuer)
+    if not receiver or (
+        one.owner.issuer == receiver and (one.number.value, one.number.issuer) == own
+    ):
+        return None
+    return Coercion(
+        patient_id=one.number.value,
+        issuer=one.number.issuer,
+        owner_patient_id=own[0],
+        owner_issuer=own[1],
+        institution=one.owner.name,
+        at=at,
+        system=SYSTEM,
+    )
 
 
 def coerced(

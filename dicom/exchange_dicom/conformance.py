@@ -13,12 +13,12 @@ from collections.abc import Iterator
 
 from exchange import commitment, rejection
 from exchange_dicom import character_sets, contexts, identifier, query, transport_security
+from exchange_dicom.coercion import SYSTEM
 from exchange_dicom.conformance_dimse import application_entity, used_and_provided
 from exchange_dicom.conformance_web import origin_server
 from exchange_dicom.conversation import Limits
 from exchange_dicom.markdown import contents, heading, prose, table
 from exchange_dicom.negotiation import Conduct
-from exchange_dicom.sending import SYSTEM
 
 
 def statement() -> str:

@@ -125,12 +125,20 @@ def origin_server() -> Iterator[str]:
         "each instance, as kept. WADO-URI (section 9) at `/wado`: application/dicom and pictures; "
         "anonymize and presentation states are refused."
     )
+    yield from prose(
+        "Whoever asks for a hospital gets the patients of other hospitals under its own number, in "
+        "the instances and in the metadata, coerced as by C-MOVE and C-GET (section 8.1); the "
+        "metadata then have a weak entity tag, since the moment of the coercion stands in them. "
+        "Metadata are DICOM JSON, or XML in a part for each instance."
+    )
     yield from heading("4.2.2.3", "Bulk data")
     yield from prose(
         f"Binary values of more than {data_set.BULK} bytes, any of more than "
         f"{series_metadata.VALUE_LIMIT}, and the pixels have a BulkDataURI in the metadata. They "
         "are had bare or in a part, and in single ranges of bytes (206, 416); compressed pixels as "
-        "frames, a video as one stream."
+        "frames, a video as one stream. All of a study, series or instance are had by `bulkdata` "
+        "and `pixeldata` at its level, in a part for each value or frame with its "
+        "Content-Location."
     )
     yield from heading("4.2.2.4", "Frames")
     yield from prose(

@@ -98,8 +98,6 @@ def deliver(
         for one in sending.outgoing(parcel.selected, parcel.receiver)
         if one.held.digest not in parcel.sent
     ]
-    if not parcel.receiver:  # a DICOMweb service gets the hospital's own images as they are
-        wanted = [Outgoing(one.held) for one in wanted]
     failed, reason, complete = 0, "", False
     taken: list[Held] = []
     sent = (

@@ -19,7 +19,7 @@ from exchange.errors import ExchangeError
 from exchange.retrieval import Held, Selected
 from exchange_dicom import dimse, requestor, status, transcoding
 from exchange_dicom.association import Association
-from exchange_dicom.coercion import Coercion
+from exchange_dicom.coercion import Coercion, needed
 from exchange_dicom.dimse import CommandField
 from exchange_dicom.header import DataSetError
 from exchange_dicom.negotiation import Conduct
@@ -29,9 +29,6 @@ from exchange_dicom.states import AssociationEnded, AssociationRejected
 from exchange_dicom.transcoding import CannotTranscode
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from exchange_storage.records import ApplicationEntity
-
-SYSTEM = "Imaging Exchange"
-"""Who coerced, in Original Attributes Sequence."""
 
 NOT_TAKEN = "the receiver does not take this SOP class"
 """Why an instance was not sent at all."""
@@ -77,24 +74,9 @@ def outgoing(selected: Sequence[Selected], receiver: str) -> list[Outgoing]:
     return [
         Outgoing(held, coercion)
         for one in selected
-        for coercion in (_coercion(one, receiver, now),)
+        for coercion in (needed(one, receiver, now),)
         for held in one.instances
     ]
-
-
-def _coercion(one: Selected, receiver: str, now: datetime) -> Coercion | None:
-    own = (one.patient.patient_id, one.owner.issuer)
-    if one.owner.issuer == receiver and (one.number.value, one.number.issuer) == own:
-        return None
-    return Coercion(
-        patient_id=one.number.value,
-        issuer=one.number.issuer,
-        owner_patient_id=own[0],
-        owner_issuer=own[1],
-        institution=one.owner.name,
-        at=now,
-        system=SYSTEM,
-    )
 
 
 def address_of(entity: ApplicationEntity, *, calling: str, tls: ssl.SSLContext | None) -> Address:

@@ -4,8 +4,8 @@ Every attribute up to the Pixel Data, as the sender wrote it. Binary values over
 bytes, any values over `VALUE_LIMIT`, and the pixels are named by the URI of their bulk data.
 
 What is told of a series is kept as a document, compressed: when the worker derives what a study
-needs, or when it is first asked for. Documents are made for one address of the web door, which
-their URIs have; the worker makes them for the one that is set.
+needs, or when it is first asked for. It is one for all askers, with the addresses of the door as
+they are set; what is different for an asker is `telling`'s.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
-
-import orjson
+from typing import Any
 
 from exchange import derived
 from exchange.retrieval import Held
-from exchange_dicom import data_set, kept
+from exchange_dicom import data_set, kept, telling
 from exchange_dicom.data_set import PIXELS, Element
 from exchange_dicom.header import INFLATE_LIMIT, MalformedDataSet
 from exchange_dicom.resources import Root
+from exchange_dicom.telling import Telling
 
 VALUE_LIMIT = 1 << 20
 """Bytes of the longest value that is described."""
@@ -31,12 +31,12 @@ VALUE_LIMIT = 1 << 20
 DOCUMENT_LIMIT = 64 << 20
 """Bytes of JSON of the longest document of a series that is kept."""
 
-FORM = "metadata 2"
+FORM = "metadata 3"
 """Changes when the same instances are described in another way."""
 
 
 def derive(held: Sequence[Held], root: Root) -> int:
-    """Keep the documents of the series that these instances are, as the door at `root` gives them.
+    """Keep the documents of the series that these instances are, with the addresses of `root`.
 
     Returns how many were made. Raises Unavailable.
     """
@@ -49,7 +49,7 @@ def derive(held: Sequence[Held], root: Root) -> int:
     return made
 
 
-def describe(held: Held, root: Root) -> dict[str, object]:
+def describe(held: Held, root: Root) -> dict[str, Any]:
     """The metadata of one instance, as DICOM JSON. Raises Unavailable.
 
     Where its data set is broken, what comes before that place.
@@ -63,19 +63,27 @@ def bulk_data_of(root: Root, held: Held) -> data_set.Bulk:
     return f"{where}/bulkdata/{{}}".format
 
 
-def array(held: Sequence[Held], root: Root) -> Iterator[bytes]:
+def document(held: Sequence[Held], root: Root, told_to: Telling) -> bytes | None:
+    """The JSON of the instances of one series, compressed, if it is kept. Raises Unavailable."""
+    packed = derived.find(held, form(root))
+    if packed is None or not told_to.changes(root):
+        return packed
+    return _packed(told_to.of(gzip.decompress(packed), root))
+
+
+def array(held: Sequence[Held], root: Root, told_to: Telling) -> Iterator[bytes]:
     """The JSON of instances of any number of series, from their documents where there are any.
 
     Raises Unavailable.
     """
     before = b"["
     for series in _by_series(held):
-        document = derived.find(series, form(root))
-        if document is not None:
-            yield before + gzip.decompress(document)[1:-1]
+        packed = derived.find(series, form(root))
+        if packed is not None:
+            yield before + told_to.of(gzip.decompress(packed)[1:-1], root)
         else:
             yield before
-            yield from _series(series, root)
+            yield from (told_to.of(piece, root) for piece in _series(series, root))
         before = b","
     yield b"]"
 
@@ -97,12 +105,18 @@ def _series(held: Sequence[Held], root: Root) -> Iterator[bytes]:
 
 def told(held: Held, root: Root) -> bytes:
     """The JSON of one instance. Raises Unavailable."""
-    return orjson.dumps(describe(held, root))
+    return telling.written(describe(held, root))
 
 
 def form(root: Root) -> str:
     """What a document depends on besides its instances."""
     return f"{FORM} {root.url}"
+
+
+def _packed(text: bytes) -> bytes:
+    """For one asker, who waits: quickly rather than small."""
+    packing = zlib.compressobj(1, wbits=16 + zlib.MAX_WBITS)
+    return packing.compress(text) + packing.flush()
 
 
 def _by_series(held: Sequence[Held]) -> Iterator[Sequence[Held]]:

@@ -21,6 +21,7 @@ from exchange.errors import Unavailable
 from exchange.policy import Requester
 from exchange_dicom import (
     media_types,
+    telling,
     web_bulk,
     web_capabilities,
     web_changes,
@@ -53,33 +54,51 @@ PATIENCE = 60.0
 RECEPTIONS = 32
 """Requests whose instances are received at a time, in each process."""
 
-_LATER = {"bulkdata"}
-"""Resources of PS3.18 10.4 that are known here, and not served."""
 
+def dicomweb(
+    exchange: Exchange,
+    identify: Identify,
+    *,
+    limits: Limits | None = None,
+    url: str = "",
+    hanzi: bool = False,
+) -> APIRouter:
+    """The web door: the routes of the Studies Service, to be mounted under a prefix.
 
-def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = None) -> APIRouter:
-    """The web door: the routes of the Studies Service, to be mounted under a prefix."""
+    `url` is where clients find it as it is set, with the prefix: documents are kept with these
+    addresses, whatever address somebody asks at. With `hanzi`, JSON has names in their ideographic
+    group alone, for a viewer that shows the alphabetic one only.
+    """
     router = APIRouter(route_class=Route, tags=["DICOMweb"])
     bounds = limits or Limits()
     receptions = CapacityLimiter(RECEPTIONS)
+    kept = Root(url)
+    studies = "dicomweb.studies.hanzi" if hanzi else "dicomweb.studies"
+
+    def root(request: Request) -> Root:
+        return Root(str(request.url_for(studies)).removesuffix("/studies"))
 
     def search(request: Request, level: Level, **within: str) -> Response:
-        return web_search.search(
+        answer = web_search.search(
             exchange,
             identify(request),
-            _root(request),
+            root(request),
             level,
             {_UNIQUE[name]: uid(value) for name, value in within.items()},
             request.query_params.multi_items(),
             accept=_accept(request),
             asked=request.url.path + "?" * bool(request.url.query) + request.url.query,
         )
+        if hanzi and answer.body and (answer.media_type or "").endswith("json"):
+            answer.body = telling.in_hanzi(bytes(answer.body))
+            answer.headers["Content-Length"] = str(len(answer.body))
+        return answer
 
     def store(request: Request, study: str | None) -> Response:
         return web_store.store(
             exchange,
             identify(request),
-            _root(request),
+            root(request),
             request.headers.get("content-type", ""),
             _body(request),
             accept=_accept(request),
@@ -103,7 +122,7 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
         return web_retrieve.instances(
             exchange,
             identify(request),
-            _root(request),
+            root(request),
             study,
             series,
             instance,
@@ -116,10 +135,12 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
         return web_metadata.metadata(
             exchange,
             identify(request),
-            _root(request),
+            root(request),
             study,
             series,
             instance,
+            kept=kept,
+            hanzi=hanzi,
             accept=_accept(request),
             if_none_match=request.headers.get("if-none-match", ""),
             compressed=_takes_gzip(request.headers.get("accept-encoding", "")),
@@ -129,7 +150,7 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
         return web_bulk.bulk_data(
             exchange,
             identify(request),
-            _root(request),
+            root(request),
             study,
             series,
             instance,
@@ -153,7 +174,7 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
         return web_rendered.rendered(
             exchange,
             identify(request),
-            _root(request),
+            root(request),
             Subject(study, series, instance, frames),
             web_rendered.presentation(request.query_params),
             accept=_accept(request),
@@ -162,7 +183,7 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
             unused=web_rendered.unused(request.query_params),
         )
 
-    @router.get("/studies", name=_STUDIES)
+    @router.get("/studies", name=studies)
     def search_studies(request: Request) -> Response:
         return search(request, Level.STUDY)
 
@@ -226,7 +247,7 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
         return web_frames.frames(
             exchange,
             identify(request),
-            _root(request),
+            root(request),
             study,
             series,
             instance,
@@ -244,6 +265,45 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
     @router.get(_INSTANCE + "/pixeldata")
     def retrieve_pixel_data(request: Request, study: str, series: str, instance: str) -> Response:
         return bulk_data(request, study, series, instance, web_bulk.PIXEL_DATA)
+
+    def all_bulk_data(
+        request: Request,
+        study: str,
+        series: str | None = None,
+        instance: str | None = None,
+        *,
+        pixels: bool = False,
+    ) -> Response:
+        return web_bulk.several(
+            exchange,
+            identify(request),
+            root(request),
+            study,
+            series,
+            instance,
+            pixels=pixels,
+            accept=_accept(request),
+        )
+
+    @router.get("/studies/{study}/bulkdata")
+    def bulk_data_of_study(request: Request, study: str) -> Response:
+        return all_bulk_data(request, study)
+
+    @router.get("/studies/{study}/series/{series}/bulkdata")
+    def bulk_data_of_series(request: Request, study: str, series: str) -> Response:
+        return all_bulk_data(request, study, series)
+
+    @router.get(_INSTANCE + "/bulkdata")
+    def bulk_data_of_instance(request: Request, study: str, series: str, instance: str) -> Response:
+        return all_bulk_data(request, study, series, instance)
+
+    @router.get("/studies/{study}/pixeldata")
+    def pixel_data_of_study(request: Request, study: str) -> Response:
+        return all_bulk_data(request, study, pixels=True)
+
+    @router.get("/studies/{study}/series/{series}/pixeldata")
+    def pixel_data_of_series(request: Request, study: str, series: str) -> Response:
+        return all_bulk_data(request, study, series, pixels=True)
 
     @router.get("/studies/{study}/rendered")
     def render_study(request: Request, study: str) -> Response:
@@ -286,7 +346,7 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
         return web_uri.retrieve(
             exchange,
             identify(request),
-            _root(request),
+            root(request),
             request.query_params,
             accept=",".join(request.headers.getlist("accept")),
             if_none_match=request.headers.get("if-none-match", ""),
@@ -304,8 +364,8 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
     def delete(
         request: Request, study: str, series: str | None = None, instance: str | None = None
     ) -> Response:
-        requester, root = identify(request), _root(request)
-        return web_rejection.delete(exchange, requester, root, study, series, instance)
+        requester = identify(request)
+        return web_rejection.delete(exchange, requester, root(request), study, series, instance)
 
     @router.post("/studies/{study}/reject/{code}")
     def reject_study(request: Request, study: str, code: str) -> Response:
@@ -357,7 +417,7 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
         return web_changes.feed(
             exchange,
             identify(request),
-            _root(request),
+            root(request),
             request.query_params.multi_items(),
             accept=_accept(request),
         )
@@ -371,26 +431,19 @@ def dicomweb(exchange: Exchange, identify: Identify, *, limits: Limits | None = 
     def tell_capabilities(request: Request, rest: str = "") -> Response:
         identify(request)
         return web_capabilities.capabilities(
-            _root(request), router.routes, rest, accept=_accept(request)
+            root(request), router.routes, rest, accept=_accept(request)
         )
 
     @router.get("/studies/{rest:path}", include_in_schema=False)
-    def unserved(request: Request, rest: str) -> Response:
+    def unknown(request: Request, rest: str) -> Response:  # noqa: ARG001
         identify(request)
-        if _LATER.isdisjoint(rest.split("/")):
-            return problem(404, "there is no such resource below studies")
-        return problem(501, "this resource is not served yet: retrieve the instance itself")
+        return problem(404, "there is no such resource below studies")
 
     return router
 
 
-_STUDIES = "dicomweb.studies"
 _INSTANCE = "/studies/{study}/series/{series}/instances/{instance}"
 _UNIQUE = {"study": "StudyInstanceUID", "series": "SeriesInstanceUID"}
-
-
-def _root(request: Request) -> Root:
-    return Root(str(request.url_for(_STUDIES)).removesuffix("/studies"))
 
 
 def _accept(request: Request) -> tuple[MediaType, ...]:

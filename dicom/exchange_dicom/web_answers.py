@@ -35,7 +35,7 @@ def entity_tag(*parts: str) -> str:
 def unchanged(if_none_match: str, tag: str) -> Response | None:
     """304 where the asker has what bears the tag already."""
     known = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
-    if tag in known or "*" in known:
+    if tag.removeprefix("W/") in known or "*" in known:
         return Response(status_code=304, headers={"ETag": tag, "Cache-Control": CACHING})
     return None
 

@@ -8,8 +8,10 @@ are frames, or one video. What is served is the sender's, byte for byte.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 from starlette.responses import Response
 
@@ -18,15 +20,26 @@ from exchange.access import Exchange
 from exchange.errors import Invalid, NotFound, TooLarge
 from exchange.policy import Requester
 from exchange.retrieval import Held
-from exchange_dicom import data_set, kept, media_types, multipart, pixel_data, web_frames
+from exchange_dicom import (
+    data_set,
+    frame_coding,
+    kept,
+    media_types,
+    multipart,
+    pixel_data,
+    series_metadata,
+    web_frames,
+)
 from exchange_dicom.data_set import PIXELS, Element
 from exchange_dicom.header import DEFLATED, MalformedDataSet
 from exchange_dicom.media_types import MULTIPART, OCTET_STREAM, MediaType, NotAcceptable
 from exchange_dicom.pixel_data import INFLATED_LIMIT, VIDEO
 from exchange_dicom.resources import Root
+from exchange_dicom.transcoding import CannotTranscode
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from exchange_dicom.web_answers import CACHING, PIECE, entity_tag, streamed, unchanged
 from exchange_dicom.web_errors import NotSatisfiable
+from exchange_dicom.web_frames import Form
 
 PIXEL_DATA = "7FE00010"
 
@@ -39,6 +52,7 @@ _VIDEO_TYPES = {
     syntax: "video/mpeg2" if ".4.100" in syntax or ".4.101" in syntax else "video/mp4"
     for syntax in VIDEO
 }
+_ANYTHING = media_types.parse("*/*")
 _BULK_FORM = "bulk 1"
 """Changes when the same values are answered in another way."""
 
@@ -131,6 +145,109 @@ def bulk_data(
         raise NotAcceptable("the value is damaged: retrieve the instance itself") from error
 
 
+def several(
+    exchange: Exchange,
+    requester: Requester,
+    root: Root,
+    study: str,
+    series: str | None,
+    instance: str | None,
+    *,
+    pixels: bool,
+    accept: Sequence[MediaType],
+) -> Response:
+    """All values that the metadata name by a URI, or the pixels alone: a part for each, or frame.
+
+    200, or 206 where the frames of some instances cannot be had in a form that is accepted. Raises
+    NotFound where there are none, Gone, Refused, NotAcceptable.
+    """
+    if not any(one.covers(MULTIPART) for one in accept):
+        raise NotAcceptable(f"many values are had as {MULTIPART}")
+    with exchange.on_behalf_of(requester) as access:
+        held = retrieval.instances(
+            access, study, series, instance, purpose="pixel data" if pixels else "bulk data"
+        ).instances
+    sent: list[tuple[Held, Form | None]] = []
+    refusal: NotAcceptable | None = None
+    for one in held:
+        try:
+            sent.append((one, _form(one, accept)))
+        except NotAcceptable as error:
+            refusal = error
+    if not sent and refusal is not None:
+        raise refusal
+    boundary = multipart.new_boundary()
+    parts = (part for one, form in sent for part in _parts(root, one, form, pixels, boundary))
+    try:
+        first = next(parts, None)
+    except (CannotTranscode, MalformedDataSet) as error:
+        raise NotAcceptable("a value is damaged: retrieve the instances themselves") from error
+    if first is None:
+        raise NotFound("these instances have no such bulk data")
+    kind = f'{MULTIPART}; type="{OCTET_STREAM}"; boundary={boundary}'
+    pieces = chain([first], parts, [multipart.tail(boundary)])
+    answer = streamed(pieces, {"Content-Type": kind, "Cache-Control": CACHING})
+    if left_out := len(held) - len(sent):
+        answer.status_code = 206
+        answer.headers.append(*root.warning(f"the frames of {left_out} instances are left out"))
+    return answer
+
+
+def _form(held: Held, accept: Sequence[MediaType]) -> Form | None:
+    """How compressed frames go out; None where the pixels are a value. Raises NotAcceptable."""
+    syntax = held.transfer_syntax_uid
+    if held.rows is None or syntax in VIDEO or syntax in frame_coding.PLAIN or syntax in DEFLATED:
+        return None
+    return web_frames.negotiated(syntax, accept, single=False)
+
+
+def _parts(
+    root: Root, held: Held, form: Form | None, pixels: bool, boundary: str
+) -> Iterator[bytes | memoryview]:
+    """Raises MalformedDataSet, CannotTranscode, TooLarge, Unavailable at any piece."""
+    where = root.resource(held.study_instance_uid, held.series_instance_uid, held.sop_instance_uid)
+    for path in _paths(series_metadata.describe(held, Root(""))):
+        of_pixels = int(path[:8], 16) >= PIXELS
+        if pixels and not of_pixels:
+            continue
+        value = _pixels(held, path) if of_pixels else found(held, path)
+        if value is not None:
+            fields = _fields(value) | {
+                "Content-Length": str(value.size),
+                "Content-Location": f"{where}/bulkdata/{path}",
+            }
+            yield multipart.head(fields, boundary)
+            yield from value.pieces(held, 0, value.size)
+            continue
+        known = pixel_data.pixels(held)
+        shown = form or web_frames.negotiated(held.transfer_syntax_uid, _ANYTHING, single=False)
+        for number in range(1, known.frames + 1):
+            content = web_frames.frame(held, known, number, shown)
+            fields = {
+                "Content-Type": shown.content_type,
+                "Content-Length": str(len(content)),
+                "Content-Location": f"{where}/frames/{number}",
+            }
+            yield multipart.head(fields, boundary)
+            yield content
+
+
+def _paths(model: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """The paths of all values that are named by a URI."""
+    for tag, attribute in model.items():
+        if "BulkDataURI" in attribute:
+            yield above + tag
+        if attribute["vr"] == "SQ":
+            for number, item in enumerate(attribute.get("Value", ()), 1):
+                yield from _paths(item, f"{above}{tag}/{number}/")
+
+
+def _fields(value: Value) -> dict[str, str]:
+    if value.media_type != OCTET_STREAM:
+        return {"Content-Type": value.media_type}
+    return {"Content-Type": f"{OCTET_STREAM}; transfer-syntax={EXPLICIT_VR_LITTLE_ENDIAN}"}
+
+
 def _answer(
     held: Held,
     path: str,
@@ -146,9 +263,7 @@ def _answer(
     size = value.size
     span = asked.span(size, tag)
     start, stop = span or (0, size)
-    fields = {"Content-Type": value.media_type}
-    if value.media_type == OCTET_STREAM:
-        fields["Content-Type"] += f"; transfer-syntax={EXPLICIT_VR_LITTLE_ENDIAN}"
+    fields = _fields(value)
     if span is not None:
         fields["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
     headers = {"ETag": tag, "Cache-Control": CACHING, "Accept-Ranges": "bytes"}

@@ -77,6 +77,9 @@ _BULK = Transaction(
     (OCTET_STREAM, *_in_parts(*web_frames.TRANSFER_SYNTAXES)),
     statuses=(200, 206, 304),
 )
+_ALL_BULK = Transaction(
+    "RetrieveAllBulkData", _in_parts(*web_frames.TRANSFER_SYNTAXES), statuses=(200, 206)
+)
 _DELETE = Transaction("Delete", statuses=(204, 202))
 
 TRANSACTIONS: Mapping[tuple[str, str], Transaction] = {
@@ -88,13 +91,16 @@ TRANSACTIONS: Mapping[tuple[str, str], Transaction] = {
     ("GET", "{study}"): _RETRIEVE,
     ("GET", "{series}"): _RETRIEVE,
     ("GET", "{instance}"): _RETRIEVE,
-    ("GET", "metadata"): Transaction("RetrieveMetadata", (DICOM_JSON, JSON), statuses=(200, 304)),
+    ("GET", "metadata"): Transaction(
+        "RetrieveMetadata", (DICOM_JSON, JSON, *_in_parts(DICOM_XML)), statuses=(200, 304)
+    ),
     ("GET", "{listed}"): Transaction(
         "RetrieveFrames",
         (*_in_parts(*web_frames.TRANSFER_SYNTAXES), *web_frames.TRANSFER_SYNTAXES),
         statuses=(200, 304),
     ),
     ("GET", "{path:path}"): _BULK,
+    ("GET", "bulkdata"): _ALL_BULK,
     ("GET", "pixeldata"): _BULK,
     ("GET", "rendered"): Transaction(
         "RetrieveRendered",

@@ -188,7 +188,7 @@ def _not_acceptable(kept: str, why: str = "") -> NotAcceptable:
 
 def _answer(root: Root, held: Held, known: Pixels, asked: Sequence[int], form: Form) -> Response:
     if not form.in_parts:
-        content = _frame(held, known, asked[0], form)
+        content = frame(held, known, asked[0], form)
         return Response(content, media_type=form.content_type)
     boundary = multipart.new_boundary()
     kind = f'{MULTIPART}; type="{form.media_type}"; boundary={boundary}'
@@ -200,7 +200,7 @@ def _body(
 ) -> Iterator[bytes]:
     where = root.resource(held.study_instance_uid, held.series_instance_uid, held.sop_instance_uid)
     for number in asked:
-        content = _frame(held, known, number, form)
+        content = frame(held, known, number, form)
         fields = {
             "Content-Type": form.content_type,
             "Content-Length": str(len(content)),
@@ -211,7 +211,7 @@ def _body(
     yield multipart.tail(boundary)
 
 
-def _frame(held: Held, known: Pixels, number: int, form: Form) -> bytes:
+def frame(held: Held, known: Pixels, number: int, form: Form) -> bytes:
     """One frame in the negotiated transfer syntax. Raises CannotTranscode and as it is read."""
     stored, kept = pixel_data.stored_frame(held, known, number), held.transfer_syntax_uid
     if form.transfer_syntax_uid == kept and kept not in frame_coding.PLAIN:
@@ -219,5 +219,5 @@ def _frame(held: Held, known: Pixels, number: int, form: Form) -> bytes:
     with frame_coding.in_turn(known):
         if form.transfer_syntax_uid == EXPLICIT_VR_LITTLE_ENDIAN:
             return frame_coding.native(known, kept, stored)
-        frame = frame_coding.decoded(known, kept, stored)
-        return frame_coding.encoded(known, frame, form.transfer_syntax_uid)
+        plain = frame_coding.decoded(known, kept, stored)
+        return frame_coding.encoded(known, plain, form.transfer_syntax_uid)

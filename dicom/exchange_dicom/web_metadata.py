@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
+import orjson
 from starlette.responses import Response
 
-from exchange import derived, retrieval
+from exchange import retrieval
 from exchange.access import Exchange
 from exchange.policy import Requester
-from exchange_dicom import media_types, series_metadata
-from exchange_dicom.media_types import DICOM_JSON, JSON, MediaType
+from exchange.retrieval import Held
+from exchange_dicom import coercion, multipart, native_model, series_metadata, web_models
+from exchange_dicom.media_types import DICOM_XML, MULTIPART, MediaType
 from exchange_dicom.resources import Root
+from exchange_dicom.telling import Telling
 from exchange_dicom.web_answers import CACHING, entity_tag, streamed, unchanged
 
 
@@ -23,32 +27,74 @@ def metadata(
     series: str | None,
     instance: str | None,
     *,
+    kept: Root,
     accept: Sequence[MediaType],
     if_none_match: str,
     compressed: bool = False,
+    hanzi: bool = False,
 ) -> Response:
-    """The attributes of instances as DICOM JSON; 304 where the asker has them already.
+    """The attributes of instances as DICOM JSON or in XML; 304 where the asker has them already.
 
-    Where the asker takes gzip, `compressed`, the document of a series goes out as it lies. Raises
-    NotFound, Gone, Refused, NotAcceptable.
+    The patient has the asker's number, as in what a retrieval sends. Documents of series have the
+    addresses of `kept`; where the asker takes gzip, `compressed`, they go out so, as they lie if
+    nothing in them is different for the asker. `hanzi` is of `Telling`. Raises NotFound, Gone,
+    Refused, NotAcceptable.
     """
-    answered = media_types.choose(accept, (DICOM_JSON, JSON))
+    answered = web_models.choose(accept, parted=True)
     with exchange.on_behalf_of(requester) as access:
-        held = retrieval.instances(access, study, series, instance, purpose="metadata").instances
-    tag = entity_tag(series_metadata.FORM, root.url, *(one.digest for one in held))
+        found = retrieval.instances(access, study, series, instance, purpose="metadata")
+        known, issuer = retrieval.as_known(access, found)
+    coerced = coercion.needed(known, issuer, datetime.now(UTC))
+    told_to = Telling(root, coerced, hanzi)
+    held = found.instances
+    tag = _tag(told_to, answered, held)
     packed_tag = f'{tag[:-1]}-gzip"'
     for one in (tag, packed_tag):
         if (same := unchanged(if_none_match, one)) is not None:
             return same
     headers = {"ETag": tag, "Cache-Control": CACHING, "Content-Type": answered}
-    headers["Vary"] = "Accept-Encoding"
+    headers["Vary"] = "Accept, Accept-Encoding"
+    if answered == DICOM_XML:
+        return _in_xml(held, kept, told_to, headers)
     if instance is not None:
-        return Response(b"[" + series_metadata.told(held[0], root) + b"]", headers=headers)
+        text = series_metadata.told(held[0], kept)
+        return Response(b"[" + told_to.of(text, kept) + b"]", headers=headers)
     if (
         series is not None
         and compressed
-        and (document := derived.find(held, series_metadata.form(root)))
+        and (document := series_metadata.document(held, kept, told_to))
     ):
         headers |= {"ETag": packed_tag, "Content-Encoding": "gzip"}
         return Response(document, headers=headers)
-    return streamed(series_metadata.array(held, root), headers)
+    return streamed(series_metadata.array(held, kept, told_to), headers)
+
+
+def _tag(told_to: Telling, answered: str, held: Sequence[Held]) -> str:
+    """A weak one where the moment of the coercion stands in what is told: that alone differs."""
+    number = told_to.coercion
+    tag = entity_tag(
+        series_metadata.FORM,
+        told_to.root.url,
+        answered,
+        str(told_to.hanzi),
+        *((number.patient_id, number.issuer, number.owner_patient_id) if number else ()),
+        *(one.digest for one in held),
+    )
+    return f"W/{tag}" if number else tag
+
+
+def _in_xml(
+    held: Sequence[Held], kept: Root, told_to: Telling, headers: dict[str, str]
+) -> Response:
+    """A part for each instance, as the Native DICOM Model."""
+    boundary = multipart.new_boundary()
+    kind = f'{MULTIPART}; type="{DICOM_XML}"; boundary={boundary}'
+
+    def parts() -> Iterator[bytes]:
+        for one in held:
+            (model,) = orjson.loads(b"[" + told_to.of(series_metadata.told(one, kept), kept) + b"]")
+            yield multipart.head({"Content-Type": DICOM_XML}, boundary)
+            yield native_model.to_xml(model)
+        yield multipart.tail(boundary)
+
+    return streamed(parts(), headers | {"Content-Type": kind})

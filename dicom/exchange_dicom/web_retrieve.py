@@ -7,12 +7,16 @@ wildcard, and only there, instances that cannot be written anew, since their dat
 out in the syntax they have; without it they are left out, which is found out before the first byte
 of the answer leaves. That a decoder fails is found out when its turn comes: of one instance that is
 in time, an answer with several breaks off.
+
+Whoever asks for a hospital gets the patients of others under its own number, as by C-MOVE and C-GET
+(see `coercion`); an instance in which that cannot be written is like one whose decoder fails.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from starlette.responses import Response
 
@@ -23,7 +27,8 @@ from exchange.policy import Requester
 from exchange.retrieval import Held
 from exchange_dicom import data_set, kept, media_types, multipart, transcoding
 from exchange_dicom.archive import archive
-from exchange_dicom.header import EXPLICIT_VR_BIG_ENDIAN, MalformedDataSet
+from exchange_dicom.coercion import Coercion, needed
+from exchange_dicom.header import EXPLICIT_VR_BIG_ENDIAN, DataSetError, MalformedDataSet
 from exchange_dicom.media_types import (
     DICOM,
     MULTIPART,
@@ -65,6 +70,8 @@ class _Sent:
 
     held: Held
     transfer_syntax_uid: str
+    coercion: Coercion | None = None
+    """How its patient is known to the asker, if not as it says itself."""
 
     @property
     def as_kept(self) -> bool:
@@ -85,11 +92,13 @@ class _Sent:
         return replace(self, transfer_syntax_uid=self.held.transfer_syntax_uid)
 
     def pieces(self) -> Iterator[bytes | memoryview]:
+        if self.coercion is not None:
+            return _made(self.held, self.transfer_syntax_uid, self.coercion)
         if self.as_kept:
             return self.held.stream()
         if self.held.transfer_syntax_uid in _REWRITTEN:
             return _rewritten(self.held)
-        return _decompressed(self.held)
+        return _made(self.held, self.transfer_syntax_uid)
 
 
 def instances(
@@ -108,9 +117,12 @@ def instances(
     """
     wanted = _wanted(accept, single=instance is not None)
     with exchange.on_behalf_of(requester) as access:
-        held = retrieval.instances(access, study, series, instance).instances
+        known, issuer = retrieval.as_known(
+            access, retrieval.instances(access, study, series, instance)
+        )
+        held, coercion = known.instances, needed(known, issuer, datetime.now(UTC))
         sent = [
-            _Sent(one, syntax)
+            _Sent(one, syntax, coercion)
             for one in held
             if (syntax := _syntax(one, wanted.transfer_syntaxes)) is not None
         ]
@@ -197,7 +209,7 @@ def _stream(pieces: Iterable[bytes | memoryview], media_type: str, length: int |
 
 def _length(sent: Sequence[_Sent], boundary: str | None = None) -> int | None:
     """Bytes of the body, where that is known before it is made."""
-    if not all(one.as_kept for one in sent):
+    if not all(one.as_kept and one.coercion is None for one in sent):
         return None
     size = sum(one.held.size for one in sent)
     if boundary is not None:
@@ -224,11 +236,16 @@ def _rewritten(held: Held) -> Iterator[bytes | memoryview]:
     yield from data_set.explicit(data_set.walk(read, held.transfer_syntax_uid), read)
 
 
-def _decompressed(held: Held) -> Iterator[bytes | memoryview]:
-    """The same of compressed pixels. Raises CannotTranscode before its first piece."""
-    pieces = transcoding.data_set_of(held, EXPLICIT_VR_LITTLE_ENDIAN)
-    first = next(pieces)
-    yield file_meta(held.sop_class_uid, held.sop_instance_uid, EXPLICIT_VR_LITTLE_ENDIAN)
+def _made(
+    held: Held, transfer_syntax_uid: str, coercion: Coercion | None = None
+) -> Iterator[bytes | memoryview]:
+    """What is decompressed or coerced. Raises CannotTranscode before its first piece."""
+    pieces = transcoding.data_set_of(held, transfer_syntax_uid, coercion)
+    try:
+        first = next(pieces)
+    except DataSetError as error:
+        raise CannotTranscode(str(error)) from error
+    yield file_meta(held.sop_class_uid, held.sop_instance_uid, transfer_syntax_uid)
     yield first
     yield from pieces
 

@@ -20,7 +20,8 @@ from exchange_storage.objects import ObjectNotFound, ObjectStore, ObjectStoreErr
 PREFIX = "derived"
 
 FORMS = 4
-"""Forms in which a series is kept at a time: a form can be what an asker made up, as an address."""
+"""Forms in which a series is kept at a time: more than one while releases, or the settings of two
+machines, differ."""
 
 
 def find(held: Sequence[Held], form: str) -> bytes | None:

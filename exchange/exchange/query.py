@@ -387,6 +387,11 @@ def patient(access: Access, number: int) -> Found:
     return Found(owner=row.Organization, patient=row.Patient, number=known_as or own)
 
 
+def own_number(access: Access, record: Patient) -> Number | None:
+    """The asker's own number for the person of another hospital's record, if it has one."""
+    return _numbers(access, [record]).get(record.id)
+
+
 def study(access: Access, study_instance_uid: str) -> Found:
     """The study, to describe it rather than to send its images. Raises NotFound, Refused."""
     access.require(Action.RETRIEVE, study=study_instance_uid)

@@ -122,6 +122,32 @@ def instances(
     return Retrieved(row.Organization, row.Patient, row.Study, found)
 
 
+def as_known(access: Access, retrieved: Retrieved) -> tuple[Selected, str]:
+    """What was retrieved, under the asker's own number for the patient; its hospital's issuer OID.
+
+    The number is the owner's where the asker has none; the OID is "" for who acts for no hospital.
+    """
+    owner, patient = retrieved.owner, retrieved.patient
+    number = Number(patient.patient_id, owner.issuer)
+    issuer = ""
+    if (asker := access.requester.organization) == owner.id:
+        issuer = owner.issuer
+    elif asker is not None:
+        known = query.own_number(access, patient)
+        if known is None:
+            issuer = access.session.execute(_ISSUER, {"asker": asker}).scalar_one()
+        else:
+            number, issuer = known, known.issuer
+    found = Selected(
+        owner=owner,
+        patient=patient,
+        study=retrieved.study,
+        number=number,
+        instances=retrieved.instances,
+    )
+    return found, issuer
+
+
 def of_study(access: Access, study: int) -> tuple[Held, ...]:
     """The primary instances of the study with this row number, in the order of `instances`.
 
@@ -320,6 +346,9 @@ _ABOUT = (
     .join(Study, Study.patient_id == Patient.id)
     .where(Study.study_instance_uid == bindparam("study"))
 )
+
+
+_ISSUER = select(Organization.issuer).where(Organization.id == bindparam("asker"))
 
 
 @cache

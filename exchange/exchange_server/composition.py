@@ -198,7 +198,11 @@ def application(exchange: Exchange, settings: Settings) -> FastAPI:
         Door(
             name="dicomweb",
             prefix=DICOMWEB,
-            routes=partial(dicomweb, limits=Limits(instance_bytes=settings.instance_limit)),
+            routes=partial(
+                dicomweb,
+                limits=Limits(instance_bytes=settings.instance_limit),
+                url=f"{settings.http_url}{DICOMWEB}",
+            ),
             takes_instances=True,
         ),
         Door(

@@ -65,7 +65,7 @@ def test_a_series_is_described_once_and_then_served_as_it_lies(door: Door, read:
 
     packed = door.http.get(
         f"{door.root}/{WHOLE}",
-        headers={"Authorization": "Bearer dr.nanhu", "Accept-Encoding": "br, gzip;q=0.5"},
+        headers={"Authorization": "Bearer dr.beicheng", "Accept-Encoding": "br, gzip;q=0.5"},
     )
     plain = door.get(WHOLE, Accept_Encoding="gzip;q=0")
 
@@ -73,7 +73,7 @@ def test_a_series_is_described_once_and_then_served_as_it_lies(door: Door, read:
     assert packed.json() == plain.json() == first
     assert (packed.headers["content-encoding"], packed.headers["vary"]) == (
         "gzip",
-        "Accept-Encoding",
+        "Accept, Accept-Encoding",
     )
     assert "content-encoding" not in plain.headers
     assert packed.headers["etag"] != plain.headers["etag"]
@@ -163,7 +163,7 @@ def test_addresses_that_askers_make_up_do_not_fill_the_store(door: Door) -> None
             f"http://host{number}/"
         )
 
-    assert len(documents(door)) == 4
+    assert len(documents(door)) == 1
 
 
 def test_a_store_that_is_full_keeps_nobody_from_the_metadata(

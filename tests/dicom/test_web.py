@@ -638,13 +638,6 @@ def test_what_is_not_there_is_not_found(archive: Door, path: str) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("what", ["bulkdata"])
-def test_resources_that_are_not_served_yet_say_so(archive: Door, what: str) -> None:
-    path = f"studies/{STUDY}/series/{SERIES}/instances/{IMAGE}/{what}"
-
-    assert archive.get(path).status_code == 501
-
-
 @pytest.mark.parametrize("path", [f"studies/{STUDY}", f"studies/{STUDY}/metadata"])
 def test_a_patient_who_does_not_consent_is_seen_at_home_only(door: Door, path: str) -> None:
     fill(door)

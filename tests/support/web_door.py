@@ -99,18 +99,21 @@ def opened(city: Region) -> Iterator[Door]:
         known = city.clinician(code) if token.startswith("dr.") else city.system(code)
         return replace(known, door="dicomweb")
 
-    app = FastAPI()
-    app.include_router(dicomweb(city.exchange, identify, limits=LIMITS), prefix="/dicom-web")
     listening = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    app = FastAPI()
+    standard = dicomweb(city.exchange, identify, limits=LIMITS, url=f"{url}/dicom-web")
+    app.include_router(standard, prefix="/dicom-web")
+    viewers = dicomweb(city.exchange, identify, url=f"{url}/dicom-web", hanzi=True)
+    app.include_router(viewers, prefix="/viewer/dicom-web")
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:
         while not server.started and thread.is_alive():
             time.sleep(0.005)
-        port = listening.getsockname()[1]
         with httpx2.Client(verify=False, timeout=60) as http:
-            yield Door(city, f"http://127.0.0.1:{port}/dicom-web", http)
+            yield Door(city, f"{url}/dicom-web", http)
     finally:
         server.should_exit = True
         thread.join()
