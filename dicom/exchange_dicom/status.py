@@ -61,6 +61,8 @@ DIMSE: Mapping[type[errors.ExchangeError], Dimse] = {
     errors.Invalid: Dimse(
         store=0xC000, find=0xA900, retrieve=0xA900
     ),  # cannot understand; does not match
+    errors.Conflicting: Dimse(store=0xA900, find=0xA900, retrieve=0xA900),
+    errors.Stale: Dimse(store=0xA900, find=0xA900, retrieve=0xA900),
     errors.TooBroad: Dimse(
         store=0xA700, find=0xA700, retrieve=CANNOT_COUNT_MATCHES
     ),  # out of resources
@@ -74,6 +76,8 @@ N_SERVICE: Mapping[type[errors.ExchangeError], int] = {
     errors.Refused: NOT_AUTHORIZED,
     errors.NotFound: NO_SUCH_OBJECT_INSTANCE,
     errors.Invalid: INVALID_ATTRIBUTE_VALUE,
+    errors.Conflicting: PROCESSING_FAILURE,
+    errors.Stale: PROCESSING_FAILURE,
     errors.TooBroad: RESOURCE_LIMITATION,
     errors.TooLarge: RESOURCE_LIMITATION,
     errors.NoRoom: RESOURCE_LIMITATION,
@@ -99,6 +103,8 @@ WEB: Mapping[type[errors.ExchangeError], Web] = {
     errors.Refused: Web(403, 0x0124),
     errors.NotFound: Web(404, 0xC001),
     errors.Invalid: Web(400, 0xC000),
+    errors.Conflicting: Web(409, 0xC000),
+    errors.Stale: Web(412, 0xC000),
     errors.TooBroad: Web(400, 0xA700),
     errors.TooLarge: Web(413, 0xA700),
     errors.NoRoom: Web(507, 0xA700),

@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 from exchange import audit, policy
 from exchange.audit import Entry, Outcome
 from exchange.errors import ExchangeError, Invalid, NoRoom, Refused, Unavailable
-from exchange.policy import Action, Deny, Facts, Requester
+from exchange.policy import Action, Clinical, Deny, Facts, Requester
 from exchange_storage.database import Database, unavailable
 from exchange_storage.objects import (
     ObjectNotFound,
@@ -125,18 +125,20 @@ class Access:
             self._session = self._stack.enter_context(self.exchange.database.reading())
         return self._session
 
-    def require(self, action: Action, facts: Facts | None = None, **about: Any) -> None:
+    def require(self, action: Action, facts: Facts | Clinical | None = None, **about: Any) -> None:
         """Raise Refused, and record the refusal, unless the policy permits `action`.
 
         `about` says what a refusal, or a later failure, was about: `patient`, `study`, `detail`
         (see `note`).
         """
         self._asked_for, self._about = action, about
-        decision = (
-            policy.may(self.requester, action)
-            if facts is None
-            else policy.decide(self.requester, action, facts)
-        )
+        match facts:
+            case None:
+                decision = policy.may(self.requester, action)
+            case Clinical():
+                decision = policy.decide_clinical(self.requester, action, facts)
+            case Facts():
+                decision = policy.decide(self.requester, action, facts)
         if isinstance(decision, Deny):
             self.note(action, outcome=Outcome.REFUSED, reason=decision.reason, **about)
             raise Refused(decision.reason)

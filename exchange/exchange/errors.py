@@ -6,6 +6,8 @@
     ├── NotFound           nothing is held under that name
     │   └── Gone           it was, and was taken out of use or deleted
     ├── Invalid            what was asked or sent does not make sense
+    ├── Conflicting        it contradicts what is held, so that it cannot be done
+    ├── Stale              what the asker relied on is not so: another version, not one match
     ├── TooBroad           the question would have too many answers
     ├── TooLarge           more than the exchange accepts in one piece
     ├── NoRoom             the object store is full
@@ -39,6 +41,14 @@ class Gone(NotFound):
 
 class Invalid(ExchangeError):
     """What was asked or sent does not make sense; asking it again will not help."""
+
+
+class Conflicting(ExchangeError):
+    """What was asked contradicts what is held; the message says with what."""
+
+
+class Stale(ExchangeError):
+    """What the asker made a condition is not so: another version is held, or not one match."""
 
 
 class TooBroad(ExchangeError):

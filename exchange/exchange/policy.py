@@ -1,7 +1,8 @@
 """Who may do what: a pure decision with its reason, and the same decision as an SQL condition.
 
-Both forms are held to each other by a property test: what `decide` permits for a patient record
-is what `visible` selects.
+Both forms are held to each other by property tests: what `decide` permits for a patient record is
+what `visible` selects, and what `decide_clinical` permits for a clinical resource is what
+`visible_clinical` selects.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased
 
-from exchange_storage.records import Agreement, Consent, Patient
+from exchange_storage.records import Agreement, Compartment, Consent, Patient, Resource
 
 SHARING = "sharing"
 """The agreement of the region under which hospitals see each other's records."""
@@ -78,6 +79,19 @@ class Action(StrEnum):
     """Read again what is kept, and compare its digest."""
     REVIEW = "review"
     """Settle a conflict."""
+    RECORD = "record"
+    """Write what is about the hospital's own patients, or for its own use."""
+    LOOK_UP = "look up"
+    """Read the directory of the region: hospitals, who works there, places, endpoints."""
+    PUBLISH = "publish"
+    """Write the hospital's own entries of that directory."""
+
+
+SHARED = frozenset({Action.SEARCH, Action.RETRIEVE})
+"""What hospitals may do with each other's records; all else each does with its own only."""
+
+DIRECTORY = frozenset({Action.LOOK_UP, Action.PUBLISH})
+"""What is done with the directory, where no patient is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +117,17 @@ class Facts:
     asker_shares: bool
     opted_out: bool
     """The patient has not consented to sharing, at any of their hospitals."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clinical:
+    """What a decision about a clinical resource depends on."""
+
+    owner: int | None
+    """The organization that wrote it; None for what the exchange itself, or the region, did."""
+    is_directory: bool
+    patients: tuple[Facts, ...]
+    """Of each patient record that it is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +162,9 @@ _ROLES: dict[Action, frozenset[Role]] = {
     Action.DESTROY: frozenset({Role.EXCHANGE, Role.ADMINISTRATOR}),
     Action.VERIFY: frozenset({Role.EXCHANGE, Role.ADMINISTRATOR}),
     Action.REVIEW: frozenset({Role.ADMINISTRATOR}),
+    Action.RECORD: frozenset({Role.CLINICIAN, Role.SYSTEM, Role.EXCHANGE}),
+    Action.LOOK_UP: frozenset(Role),
+    Action.PUBLISH: frozenset(Role),
 }
 
 
@@ -158,8 +186,12 @@ def decide(requester: Requester, action: Action, facts: Facts) -> Decision:
             pass
     if requester.role is Role.EXCHANGE:
         return Permit("the exchange's own work")
+    if action in DIRECTORY:
+        return Deny("what is about a patient is not in the directory")
     if facts.owner == requester.organization:
         return Permit("the organization's own record")
+    if action not in SHARED:
+        return Deny(f"a hospital may not {action} what is another hospital's")
     if not facts.asker_shares:
         return Deny("the asking organization has not joined the sharing agreement")
     if not facts.owner_shares:
@@ -169,6 +201,36 @@ def decide(requester: Requester, action: Action, facts: Facts) -> Decision:
     if facts.opted_out:
         return Deny("the patient has not consented to sharing")
     return Permit("shared for treatment")
+
+
+def decide_clinical(requester: Requester, action: Action, facts: Clinical) -> Decision:
+    """Whether the requester may do `action` to a clinical resource with these `facts`."""
+    match may(requester, action):
+        case Deny() as refusal:
+            return refusal
+        case Permit():
+            pass
+    if requester.role is Role.EXCHANGE:
+        return Permit("the exchange's own work")
+    own = facts.owner == requester.organization
+    if action in DIRECTORY and not facts.is_directory:
+        return Deny("it is not in the directory")
+    if action in SHARED or action is Action.LOOK_UP:
+        if facts.is_directory:
+            return Permit("in the directory of the region")
+        if own:
+            return Permit("the organization's own resource")
+        if not facts.patients:
+            return Deny("another organization's own: it is about no patient")
+    elif not own:
+        return Deny("only who wrote it may change it")
+    for one in facts.patients:
+        match decide(requester, action, one):
+            case Deny() as refusal:
+                return refusal
+            case Permit():
+                pass
+    return Permit("the organization's own resource" if own else "shared for treatment")
 
 
 def shares(
@@ -186,20 +248,25 @@ def shares(
 
 
 @cache
-def opted_out() -> ColumnElement[bool]:
+def opted_out(patient: type[Patient] = Patient) -> ColumnElement[bool]:
     """Whether the patient, or the same person at another hospital, denies sharing, in SQL."""
     stated = aliased(Patient)
     denies = and_(Consent.decision == "deny", Consent.ended.is_(None))
     return or_(
-        exists(select(literal(1)).where(Consent.patient_id == Patient.id, denies)),
+        exists(
+            select(literal(1))
+            .select_from(Consent)
+            .where(Consent.patient_id == patient.id, denies)
+            .correlate(patient)
+        ),
         and_(
-            Patient.person_id.is_not(None),
+            patient.person_id.is_not(None),
             exists(
                 select(literal(1))
                 .select_from(Consent)
                 .join(stated, stated.id == Consent.patient_id)
-                .where(stated.person_id == Patient.person_id, denies)
-                .correlate(Patient)
+                .where(stated.person_id == patient.person_id, denies)
+                .correlate(patient)
             ),
         ),
     )
@@ -211,9 +278,10 @@ def asker_shares() -> ColumnElement[bool]:
 
 
 class Reach(StrEnum):
-    """Which patient records a requester may reach: what `visible` depends on beside the values."""
+    """Which records a requester may reach: what `visible` depends on beside the values."""
 
     NOTHING = "nothing"
+    DIRECTORY = "the directory"
     OWN = "own"
     SHARED = "own or shared"
     EVERYTHING = "everything"
@@ -225,7 +293,10 @@ def reach(requester: Requester, action: Action) -> Reach:
         return Reach.NOTHING
     if requester.role is Role.EXCHANGE:
         return Reach.EVERYTHING
-    return Reach.SHARED if requester.purpose is Purpose.TREATMENT else Reach.OWN
+    if action in DIRECTORY:
+        return Reach.DIRECTORY
+    shared = action in SHARED and requester.purpose is Purpose.TREATMENT
+    return Reach.SHARED if shared else Reach.OWN
 
 
 def visible(requester: Requester, action: Action) -> ColumnElement[bool]:
@@ -236,15 +307,42 @@ def visible(requester: Requester, action: Action) -> ColumnElement[bool]:
     return within(reach(requester, action))
 
 
-def within(reach: Reach) -> ColumnElement[bool]:
-    """`visible`, by what the requester may reach."""
+def within(reach: Reach, patient: type[Patient] = Patient) -> ColumnElement[bool]:
+    """`visible`, by what the requester may reach; `patient` may be an alias."""
+    match reach:
+        case Reach.NOTHING | Reach.DIRECTORY:
+            return false()
+        case Reach.OWN:
+            return _own(patient)
+        case Reach.SHARED:
+            return _own_or_shared(patient)
+        case Reach.EVERYTHING:
+            return true()
+
+
+def visible_clinical(
+    requester: Requester, action: Action, resource: type[Resource] = Resource
+) -> ColumnElement[bool]:
+    """`decide_clinical` for reading (`SHARED` or `LOOK_UP`), as a condition on `resource`.
+
+    `resource` may be an alias. Run with the parameters that `parameters` gives.
+    """
+    return clinical_within(reach(requester, action), resource)
+
+
+@cache
+def clinical_within(reach: Reach, resource: type[Resource] = Resource) -> ColumnElement[bool]:
+    """`visible_clinical`, by what the requester may reach."""
     match reach:
         case Reach.NOTHING:
             return false()
-        case Reach.OWN:
-            return _own()
-        case Reach.SHARED:
-            return _own_or_shared()
+        case Reach.DIRECTORY:
+            return and_(resource.is_directory)
+        case Reach.OWN | Reach.SHARED:
+            asker = bindparam("asker", type_=Patient.organization_id.type)
+            return or_(
+                resource.is_directory, resource.organization_id == asker, _all(reach, resource)
+            )
         case Reach.EVERYTHING:
             return true()
 
@@ -256,10 +354,34 @@ def parameters(requester: Requester, now: datetime) -> dict[str, Any]:
 
 # Built once: putting these together takes longer than to run them.
 @cache
-def _own() -> ColumnElement[bool]:
-    return Patient.organization_id == bindparam("asker", type_=Patient.organization_id.type)
+def _own(patient: type[Patient]) -> ColumnElement[bool]:
+    return patient.organization_id == bindparam("asker", type_=Patient.organization_id.type)
 
 
 @cache
-def _own_or_shared() -> ColumnElement[bool]:
-    return or_(_own(), and_(asker_shares(), shares(Patient.organization_id), ~opted_out()))
+def _own_or_shared(patient: type[Patient]) -> ColumnElement[bool]:
+    shared = and_(asker_shares(), shares(patient.organization_id), ~opted_out(patient))
+    return or_(_own(patient), shared)
+
+
+def _all(reach: Reach, resource: type[Resource]) -> ColumnElement[bool]:
+    """Whether every patient whom the resource is about is within reach, and there is one."""
+    first, further = aliased(Patient), aliased(Patient)
+    return and_(
+        exists(
+            select(literal(1))
+            .select_from(first)
+            .where(first.id == resource.patient_id, within(reach, first))
+            .correlate(resource)
+        ),
+        or_(
+            ~resource.has_others,
+            ~exists(
+                select(literal(1))
+                .select_from(Compartment)
+                .join(further, further.id == Compartment.patient_id)
+                .where(Compartment.resource_id == resource.id, ~within(reach, further))
+                .correlate(resource)
+            ),
+        ),
+    )

@@ -32,7 +32,10 @@ HTTP: Mapping[type[errors.ExchangeError], Answer] = {
     errors.NotAuthenticated: Answer(401, "login"),
     errors.Refused: Answer(403, "forbidden"),
     errors.NotFound: Answer(404, "not-found"),
+    errors.Gone: Answer(410, "deleted"),
     errors.Invalid: Answer(400, "invalid"),
+    errors.Conflicting: Answer(409, "conflict"),
+    errors.Stale: Answer(412, "conflict"),
     errors.TooBroad: Answer(400, "too-costly"),
     errors.TooLarge: Answer(413, "too-long"),
     errors.NoRoom: Answer(507, "no-store"),
@@ -69,7 +72,7 @@ def response(error: Exception) -> Response:
     told = str(error)
     match error:
         case errors.ExchangeError():
-            answer = HTTP[type(error)]
+            answer = next(HTTP[kind] for kind in type(error).__mro__ if kind in HTTP)
         case Problem():
             answer = error.answer
             headers = {"Allow": error.allow} if error.allow else {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Double, ForeignKey, Index, LargeBinary, UniqueConstraint, text
+from sqlalchemy import Double, ForeignKey, Index, LargeBinary, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from exchange_storage.records.record import UID, Identity, Key, Record, Word
@@ -92,7 +92,9 @@ class Revision(Record):
     """``create``, ``update`` or ``delete``."""
     content: Mapped[bytes] = mapped_column(LargeBinary)
     """The JSON in UTF-8 as it is served, meta included; empty where it was deleted."""
-    recorded: Mapped[datetime]
+    recorded: Mapped[datetime] = mapped_column(index=True)
+    elsewhere: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether it is about other patients than the resource is now: shown to its writer only."""
 
 
 class SearchToken(Record):

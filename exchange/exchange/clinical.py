@@ -1,0 +1,310 @@
+"""Clinical resources: read as the bytes that were kept, decided and audited (FHIR R4 3.1.0).
+
+    told = clinical.read(access, "Observation", logical_id).content
+
+What is about patients is read by whoever may see all of them, the directory of the region by
+whoever may search at all, the rest by the hospital that wrote it. See `recording` for writing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Select, and_, bindparam, or_, select, true
+from sqlalchemy.orm import Session
+
+from exchange import policy
+from exchange.access import Access
+from exchange.errors import Gone, NotFound
+from exchange.policy import Action, Clinical, Deny, Facts, Reach, Requester
+from exchange_storage.prepared import Prepared
+from exchange_storage.records import Compartment, Patient, Resource, Revision
+from exchange_storage.rows import one_of
+
+DIRECTORY = frozenset(
+    {
+        "Device",
+        "Endpoint",
+        "Location",
+        "Organization",
+        "OrganizationAffiliation",
+        "Practitioner",
+        "PractitionerRole",
+        "Questionnaire",
+    }
+)
+"""Kinds that are in the directory of the region where they are about no patient."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A version of a resource, as it is held."""
+
+    kind: str
+    logical_id: str
+    version: int
+    changed: datetime
+    content: bytes = field(repr=False)
+    """The JSON as it is served; empty where it was deleted."""
+    interaction: str
+    """What made this version: ``create``, ``update`` or ``delete``."""
+    key: int
+    """Of the revision: keys are in the order of the commits."""
+    made: bool = False
+    """Whether this request made this version, rather than found it."""
+
+    @property
+    def deleted(self) -> bool:
+        """Whether the resource was deleted by this version."""
+        return self.interaction == "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Versions, newest first, and whether there are more."""
+
+    kept: tuple[Kept, ...]
+    more: bool
+
+
+def read(access: Access, kind: str, logical_id: str) -> Kept:
+    """The current version. Raises NotFound, Gone where it was deleted, Refused."""
+    return _one(access, kind, logical_id, None)
+
+
+def vread(access: Access, kind: str, logical_id: str, version: int) -> Kept:
+    """One version. Raises NotFound, Gone for the one that deleted it, Refused."""
+    return _one(access, kind, logical_id, version)
+
+
+def history(
+    access: Access,
+    kind: str = "",
+    logical_id: str = "",
+    *,
+    limit: int,
+    since: datetime | None = None,
+    before: int | None = None,
+) -> Page:
+    """Versions that the asker may see, newest first: of one resource, of a kind, or of all.
+
+    Those recorded at `since` or later; from the one before the revision key `before` on, so that
+    pages do not shift. Raises NotFound for a resource that never was, Refused.
+    """
+    asked = {"what": _name(kind, logical_id), "interaction": "history"}
+    action = reading(access.requester, Action.RETRIEVE if logical_id else Action.SEARCH, kind)
+    access.require(action, detail=asked)
+    given = policy.parameters(access.requester, access.now)
+    about: int | None = None
+    if logical_id:
+        held = _permitted(access, action, kind, logical_id, None)
+        about = held.patient_id
+        given |= {"resource": held.id}
+    elif kind:
+        given |= {"kind": kind}
+    if since is not None:
+        given |= {"since": since}
+    if before is not None:
+        given |= {"before": before}
+    form = _History(
+        bool(kind), bool(logical_id), since is not None, before is not None,
+        policy.reach(access.requester, action),
+    )  # fmt: skip
+    connection = access.session.connection()
+    rows = _history(form).all(connection, given | {"limit": limit + 1})
+    access.note(action, patient=about, detail=asked | {"answered": min(len(rows), limit)})
+    return Page(tuple(_kept(row) for row in rows[:limit]), len(rows) > limit)
+
+
+def reading(requester: Requester, action: Action, kind: str) -> Action:
+    """What reading resources of this kind is: `action`, or to look up the directory.
+
+    Of a kind in the directory, whoever may not see anything of patients sees the rest all the same.
+    """
+    if kind in DIRECTORY and isinstance(policy.may(requester, action), Deny):
+        return Action.LOOK_UP
+    return action
+
+
+def facts(session: Session, given: Mapping[str, Any], patients: Iterable[int]) -> dict[int, Facts]:
+    """What decisions on patient records depend on, by row number; unknown ones are left out.
+
+    `given` are the parameters of `policy.visible`.
+    """
+    wanted = {"wanted": f"[{','.join(map(str, sorted(set(patients))))}]"}
+    rows = _FACTS.all(session.connection(), {**given, **wanted})
+    return {
+        row.id: Facts(
+            owner=row.organization_id,
+            owner_shares=bool(row.owner_shares),
+            asker_shares=bool(row.asker_shares),
+            opted_out=bool(row.opted_out),
+        )
+        for row in rows
+    }
+
+
+def about(session: Session, resource: int, patient: int | None, *, others: bool) -> list[int]:
+    """The patient records that a resource (its row number) is about."""
+    if patient is None:
+        return []
+    further = _OTHERS.all(session.connection(), {"resource": resource}) if others else []
+    return [patient, *(row.patient_id for row in further)]
+
+
+def _one(access: Access, kind: str, logical_id: str, version: int | None) -> Kept:
+    action = reading(access.requester, Action.RETRIEVE, kind)
+    detail: dict[str, Any] = {"what": _name(kind, logical_id)}
+    if version is not None:
+        detail["version"] = version
+    access.require(action, detail=detail)
+    row = _permitted(access, action, kind, logical_id, version)
+    if row.interaction == "delete":
+        raise Gone("the resource was deleted")
+    access.note(action, patient=row.patient_id, detail=detail)
+    return _kept(row)
+
+
+def _permitted(
+    access: Access, action: Action, kind: str, logical_id: str, version: int | None
+) -> Any:
+    """The row of a version, if the asker may see it. Raises NotFound, Refused."""
+    given = policy.parameters(access.requester, access.now)
+    given |= {"kind": kind, "logical_id": logical_id}
+    reach = policy.reach(access.requester, action)
+    if version is None:
+        row = _current(reach).first(access.session.connection(), given)
+    else:
+        # No column holds more; what is asked for then was never written.
+        given |= {"version": min(version, 2**31 - 1)}
+        row = _version(reach).first(access.session.connection(), given)
+    if row is None:
+        raise NotFound("no such resource" if version is None else "no such version")
+    if not row.permitted:
+        patients = about(access.session, row.id, row.patient_id, others=row.has_others)
+        known = facts(access.session, given, patients)
+        clinical = Clinical(
+            owner=row.organization_id,
+            is_directory=row.is_directory,
+            patients=tuple(known[patient] for patient in patients),
+        )
+        detail = {"what": _name(kind, logical_id)}
+        access.require(action, clinical, patient=row.patient_id, detail=detail)
+        raise NotFound("no such version")  # it was about somebody else: see `Revision.elsewhere`
+    return row
+
+
+def _name(kind: str, logical_id: str) -> str:
+    return f"{kind}/{logical_id}" if logical_id else kind
+
+
+def _kept(row: Any) -> Kept:
+    return Kept(
+        kind=row.kind,
+        logical_id=row.logical_id,
+        version=row.version,
+        changed=row.recorded,
+        content=row.content,
+        interaction=row.interaction,
+        key=row.key,
+    )
+
+
+_VERSION = (
+    Resource.kind,
+    Resource.logical_id,
+    Revision.version,
+    Revision.recorded,
+    Revision.content,
+    Revision.interaction,
+    Revision.id.label("key"),
+)
+"""The columns of a `Kept`."""
+
+
+def _of_resource(reach: Reach, *, elsewhere: bool) -> Select[*tuple[Any, ...]]:
+    visible = policy.clinical_within(reach)
+    return (
+        select(
+            *_VERSION,
+            Resource.id,
+            Resource.patient_id,
+            Resource.organization_id,
+            Resource.is_directory,
+            Resource.has_others,
+            (and_(visible, _here(reach)) if elsewhere else visible).label("permitted"),
+        )
+        .join(Revision, Revision.resource_id == Resource.id)
+        .where(Resource.kind == bindparam("kind"), Resource.logical_id == bindparam("logical_id"))
+    )
+
+
+@lru_cache(len(Reach))
+def _current(reach: Reach) -> Prepared:
+    """The current version, whether it is permitted or not, and whether it is."""
+    return Prepared(
+        _of_resource(reach, elsewhere=False).where(Revision.version == Resource.version)
+    )
+
+
+@lru_cache(len(Reach))
+def _version(reach: Reach) -> Prepared:
+    """One version, likewise."""
+    of_resource = _of_resource(reach, elsewhere=True)
+    return Prepared(of_resource.where(Revision.version == bindparam("version")))
+
+
+@dataclass(frozen=True, slots=True)
+class _History:
+    """A question about history without its values."""
+
+    kind: bool
+    instance: bool
+    since: bool
+    before: bool
+    reach: Reach
+
+
+@lru_cache(128)
+def _history(form: _History) -> Prepared:
+    statement = select(*_VERSION).join(Resource, Resource.id == Revision.resource_id)
+    if form.instance:
+        statement = statement.where(Revision.resource_id == bindparam("resource"))
+    else:
+        statement = statement.where(policy.clinical_within(form.reach))
+        if form.kind:
+            statement = statement.where(Revision.kind == bindparam("kind"))
+    if form.since:
+        statement = statement.where(Revision.recorded >= bindparam("since"))
+    if form.before:
+        statement = statement.where(Revision.id < bindparam("before"))
+    statement = statement.where(_here(form.reach))
+    return Prepared(statement.order_by(Revision.id.desc()).limit(bindparam("limit")))
+
+
+def _here(reach: Reach) -> Any:
+    """Whether a version is about whom the resource is about now, or is the asker's own."""
+    if reach is Reach.EVERYTHING:
+        return true()
+    asker = bindparam("asker", type_=Resource.organization_id.type)
+    return or_(~Revision.elsewhere, Resource.organization_id == asker)
+
+
+_FACTS = Prepared(
+    lambda dialect: select(
+        Patient.id,
+        Patient.organization_id,
+        policy.shares(Patient.organization_id).label("owner_shares"),
+        policy.asker_shares().label("asker_shares"),
+        policy.opted_out().label("opted_out"),
+    ).where(one_of(Patient.id, "wanted", dialect))
+)
+_OTHERS = Prepared(
+    select(Compartment.patient_id)
+    .where(Compartment.resource_id == bindparam("resource"))
+    .order_by(Compartment.patient_id)
+)

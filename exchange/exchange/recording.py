@@ -1,0 +1,536 @@
+"""Recording clinical resources: create, update, patch and delete (FHIR R4 3.1.0.4 to 3.1.0.11).
+
+    kept = recording.create(access, Draft(kind="Observation", patients=(7,), render=render))
+
+A door gives a `Draft`: whose it is, under what it is found, and how it is put into bytes once
+version and moment are known. What hospitals write is about their own patients; several acts of one
+request are done together or not at all (`several`).
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import sqlalchemy
+from sqlalchemy import bindparam, insert, select
+from sqlalchemy.orm import Session
+
+from exchange import clinical, policy
+from exchange.access import Access
+from exchange.clinical import Kept
+from exchange.errors import Gone, Invalid, NotFound, Stale, TooLarge
+from exchange.policy import Action, Clinical, Facts, Permit
+from exchange_storage import resource_index
+from exchange_storage.prepared import Prepared
+from exchange_storage.records import Compartment, Resource, Revision
+from exchange_storage.resource_index import Value
+
+LIMIT = 16 << 20
+"""Bytes of one version of a resource, at most."""
+
+ACTS = 1000
+"""Acts that are done together, at most: for so long nobody else writes."""
+
+PATIENTS = 1000
+"""Patient records that one resource may be about."""
+
+Render = Callable[[str, int, datetime], bytes]
+"""The JSON in UTF-8 of a resource, once its logical id, version and moment are known."""
+
+Finder = Callable[[Session], Sequence[str]]
+"""The logical ids that a condition finds among what the asker may see; two stand for several.
+
+It is run in the transaction that depends on it, through its session.
+"""
+
+_LOGICAL_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
+_UNKNOWN_PATIENT = "a patient that it refers to is not known"
+
+
+def new_id() -> str:
+    """A logical id that nothing has yet."""
+    return str(uuid.uuid4())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """What a resource is to become: no protocol left in it but the bytes it is served as."""
+
+    kind: str
+    logical_id: str = field(default_factory=new_id)
+    patients: tuple[int, ...] = ()
+    """Row numbers of the patient records that it is about."""
+    values: Sequence[Value] = ()
+    """Under what it is found."""
+    render: Render
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it belongs in the directory of the region."""
+        return self.kind in clinical.DIRECTORY and not self.patients
+
+
+class Act(Protocol):
+    """Something to be done to one resource, within a unit of work."""
+
+    @property
+    def action(self) -> Action | None:
+        """What the requester must be allowed at all; None where only `perform` knows."""
+
+    def perform(self, writing: Writing) -> Kept:
+        """Do it. Raises what the verb of its name says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Keep a new resource; with `unless`, only where that finds none.
+
+    One that is found is given back as it is, several raise Stale.
+    """
+
+    draft: Draft
+    unless: Finder | None = None
+
+    @property
+    def action(self) -> Action:
+        """Recorded, or published."""
+        return _writing(self.draft)
+
+    def perform(self, writing: Writing) -> Kept:
+        """Do it. Raises Refused, Invalid, Stale, TooLarge."""
+        found = writing.only(self.unless)
+        if found is not None:
+            return writing.present(self.draft.kind, found)
+        return writing.keep(self.draft, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Make the draft the current version of the resource that it names.
+
+    With `matching`, of the one that this finds; where there is none it is created, as is one whose
+    name is not known yet unless `may_create` is False. `if_match` is the version that must be the
+    current one; with `if_none` there must be none.
+    """
+
+    draft: Draft
+    matching: Finder | None = None
+    if_match: int | None = None
+    if_none: bool = False
+    may_create: bool = True
+
+    @property
+    def action(self) -> Action:
+        """Recorded, or published."""
+        return _writing(self.draft)
+
+    def perform(self, writing: Writing) -> Kept:
+        """Do it. Raises Refused, Invalid, NotFound, Stale, TooLarge."""
+        draft = self.draft
+        found = writing.only(self.matching)
+        if found is not None:
+            draft = replace(draft, logical_id=found)
+        held = writing.held(draft.kind, draft.logical_id)
+        exists = held is not None and not held.deleted
+        if self.if_none and exists:
+            raise Stale("there is such a resource already")
+        if self.if_match is not None and (held is None or held.version != self.if_match):
+            raise Stale("the version that was named is not the current one: read it again")
+        if held is None and not self.may_create:
+            raise NotFound("no such resource")
+        return writing.keep(draft, held)
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """Make of the current version what `change` makes of its bytes; else as `Update`.
+
+    `change` raises Invalid where the current version is not what it can be applied to.
+    """
+
+    kind: str
+    logical_id: str
+    change: Callable[[bytes], Draft]
+    matching: Finder | None = None
+    if_match: int | None = None
+
+    @property
+    def action(self) -> None:
+        """Known once the current version is."""
+
+    def perform(self, writing: Writing) -> Kept:
+        """Do it. Raises Refused, Invalid, NotFound, Gone, Stale, TooLarge."""
+        found = writing.only(self.matching)
+        if self.matching is not None and found is None:
+            raise NotFound("nothing matches the condition")
+        logical_id = found or self.logical_id
+        held = writing.current(self.kind, logical_id, self.if_match)
+        content = writing.content(held)
+        return writing.keep(replace(self.change(content), logical_id=logical_id), held)
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Take a resource out of use; its earlier versions stay. Repeating it changes nothing.
+
+    With `matching`, the one that this finds; several raise Stale.
+    """
+
+    kind: str
+    logical_id: str = ""
+    matching: Finder | None = None
+    if_match: int | None = None
+
+    @property
+    def action(self) -> Action | None:
+        """Published, where such a kind can be nothing else."""
+        return None if self.kind in clinical.DIRECTORY else Action.RECORD
+
+    def perform(self, writing: Writing) -> Kept:
+        """Do it. Raises Refused, NotFound, Stale."""
+        found = writing.only(self.matching)
+        if self.matching is not None and found is None:
+            raise NotFound("nothing matches the condition")
+        logical_id = found or self.logical_id
+        held = writing.held(self.kind, logical_id)
+        if held is None:
+            raise NotFound("no such resource")
+        writing.permitted(held)
+        if held.deleted:
+            return writing.present(self.kind, logical_id)
+        if self.if_match is not None and held.version != self.if_match:
+            raise Stale("the version that was named is not the current one: read it again")
+        return writing.take_out(held)
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """An act that depends on what the acts before it in the same request made."""
+
+    make: Callable[[Sequence[Kept]], Act]
+    """Given what was kept so far, in the order of the acts."""
+
+    @property
+    def action(self) -> None:
+        """Known once the act is."""
+
+    def perform(self, writing: Writing) -> Kept:
+        """Do what is made of it."""
+        return self.make(tuple(writing.done)).perform(writing)
+
+
+def create(access: Access, draft: Draft, *, unless: Finder | None = None) -> Kept:
+    """Keep a new resource, or give back the one that `unless` finds.
+
+    Raises Refused, Invalid for a patient that is not known, Stale where `unless` finds several,
+    TooLarge.
+    """
+    return several(access, [Create(draft, unless)])[0]
+
+
+def update(
+    access: Access, draft: Draft, *, if_match: int | None = None, may_create: bool = True
+) -> Kept:
+    """Make the draft the current version, created if there is none. See `Update` for more.
+
+    Raises Refused, Invalid, NotFound, Stale, TooLarge.
+    """
+    return several(access, [Update(draft, if_match=if_match, may_create=may_create)])[0]
+
+
+def delete(access: Access, kind: str, logical_id: str, *, if_match: int | None = None) -> Kept:
+    """Take a resource out of use. Raises Refused, NotFound, Stale."""
+    return several(access, [Delete(kind, logical_id, if_match=if_match)])[0]
+
+
+def several(access: Access, acts: Sequence[Act]) -> list[Kept]:
+    """Do all of `acts`, in this order and in one transaction, or none of them.
+
+    What was kept is in the same order. Raises the first error of an act, with the number of that
+    act from 0 as a note of the form ``act 3`` where there are several; TooLarge.
+    """
+    if len(acts) > ACTS:
+        raise TooLarge(f"at most {ACTS} resources can be written together")
+    for act in acts:
+        if (action := act.action) is not None:
+            access.require(action)
+
+    def unit(session: Session) -> list[Kept]:
+        writing = Writing(access, session)
+        for number, act in enumerate(acts):
+            try:
+                writing.done.append(act.perform(writing))
+            except Exception as error:
+                error.add_note(f"act {number}")
+                raise
+        return writing.done
+
+    return access.write(unit)
+
+
+class Writing:
+    """A unit of work on clinical resources: what acts are made of. Only acts use it."""
+
+    def __init__(self, access: Access, session: Session) -> None:
+        self.access = access
+        self.session = session
+        self.now = datetime.now(UTC)
+        """Not when the request came: versions are in the order of their moments."""
+        self.done: list[Kept] = []
+        self._given = policy.parameters(access.requester, access.now)
+        self._facts: dict[int, Facts] = {}
+
+    def only(self, finder: Finder | None) -> str | None:
+        """The one logical id that is found, or None. Raises Stale where there are several."""
+        found = finder(self.session) if finder is not None else ()
+        if len(found) > 1:
+            raise Stale("the condition matches more than one resource")
+        return found[0] if found else None
+
+    def held(self, kind: str, logical_id: str) -> Any:
+        """The row of a resource, whoever's it is; None where there is none."""
+        given = {"kind": kind, "logical_id": logical_id}
+        return _HELD.first(self.session.connection(), given)
+
+    def current(self, kind: str, logical_id: str, if_match: int | None) -> Any:
+        """The row of a resource that the requester may change.
+
+        Raises NotFound, Refused, Gone, Stale.
+        """
+        held = self.held(kind, logical_id)
+        if held is None:
+            raise NotFound("no such resource")
+        self.permitted(held)
+        if held.deleted:
+            raise Gone("the resource was deleted")
+        if if_match is not None and held.version != if_match:
+            raise Stale("the version that was named is not the current one: read it again")
+        return held
+
+    def content(self, held: Any) -> bytes:
+        """The bytes of the current version of a row."""
+        content: bytes = self._current(held).content
+        return content
+
+    def present(self, kind: str, logical_id: str) -> Kept:
+        """The current version of a resource, which the requester may see."""
+        held = self.held(kind, logical_id)
+        if held is None:
+            raise NotFound("no such resource")
+        row = self._current(held)
+        self.access.note(
+            clinical.reading(self.access.requester, Action.RETRIEVE, kind),
+            patient=held.patient_id,
+            detail={"what": f"{kind}/{logical_id}"},
+        )
+        return Kept(
+            kind=kind,
+            logical_id=logical_id,
+            version=held.version,
+            changed=row.recorded,
+            content=row.content,
+            interaction=row.interaction,
+            key=row.id,
+        )
+
+    def permitted(self, held: Any) -> None:
+        """Raise Refused unless the requester may change the resource of a row."""
+        patients = clinical.about(self.session, held.id, held.patient_id, others=held.has_others)
+        facts = Clinical(
+            owner=held.organization_id,
+            is_directory=held.is_directory,
+            patients=self._facts_of(patients),
+        )
+        self.access.require(
+            Action.PUBLISH if held.is_directory else Action.RECORD,
+            facts,
+            patient=held.patient_id,
+            detail={"what": f"{held.kind}/{held.logical_id}"},
+        )
+
+    def keep(self, draft: Draft, held: Any) -> Kept:
+        """Make the draft the next version of the resource with the row `held`, or the first."""
+        if not _LOGICAL_ID.fullmatch(draft.logical_id):
+            raise Invalid("an id has 1 to 64 letters, digits, hyphens and dots")
+        patients = list(dict.fromkeys(draft.patients))
+        if len(patients) > PATIENTS:
+            raise TooLarge(f"a resource may be about at most {PATIENTS} patients")
+        if held is not None:
+            self.permitted(held)
+        self._about_own(draft, patients)
+        version = 1 if held is None else held.version + 1
+        content = draft.render(draft.logical_id, version, self.now)
+        if len(content) > LIMIT:
+            raise TooLarge(f"a resource may have at most {LIMIT} bytes")
+        stands = {
+            "version": version,
+            "patient_id": patients[0] if patients else None,
+            "is_directory": draft.is_directory,
+            "has_others": len(patients) > 1,
+            "changed": self.now,
+            "deleted": False,
+        }
+        connection = self.session.connection()
+        if held is None:
+            row = _ADD.number(
+                connection,
+                {
+                    **stands,
+                    "kind": draft.kind,
+                    "logical_id": draft.logical_id,
+                    "organization_id": self.access.requester.organization,
+                },
+            )
+        else:
+            row = held.id
+            self._moved(held, patients)
+            _SET.run(connection, {**stands, "row": row})
+            resource_index.remove(self.session, row)
+        if len(patients) > 1:
+            others = [{"resource_id": row, "patient_id": patient} for patient in patients[1:]]
+            _ADD_OTHER.run_many(connection, others)
+        resource_index.add(self.session, row, draft.values)
+        interaction = "create" if held is None or held.deleted else "update"
+        return self._revised(row, draft, version, interaction, content, stands["patient_id"])
+
+    def take_out(self, held: Any) -> Kept:
+        """Delete the resource of a row: it is found no more, its versions stay."""
+        resource_index.remove(self.session, held.id)
+        _TAKE_OUT.run(
+            self.session.connection(),
+            {"row": held.id, "version": held.version + 1, "changed": self.now, "deleted": True},
+        )
+        return self._revised(held.id, held, held.version + 1, "delete", b"", held.patient_id)
+
+    def _about_own(self, draft: Draft, patients: list[int]) -> None:
+        """Raise unless the requester may record `draft` as its own, about all of its patients.
+
+        A patient whom the requester may not see is not told from one that is not known.
+        """
+        requester = self.access.requester
+        facts = self._facts_of(patients)
+        for fact in facts:
+            may_see = isinstance(policy.decide(requester, Action.RETRIEVE, fact), Permit)
+            if fact.owner != requester.organization and not may_see:
+                raise Invalid(_UNKNOWN_PATIENT)
+        own = Clinical(
+            owner=requester.organization, is_directory=draft.is_directory, patients=facts
+        )
+        detail = {"what": f"{draft.kind}/{draft.logical_id}"}
+        first = patients[0] if patients else None
+        self.access.require(_writing(draft), own, patient=first, detail=detail)
+
+    def _facts_of(self, patients: Iterable[int]) -> tuple[Facts, ...]:
+        """Raises Invalid for a patient that is not known."""
+        patients = tuple(patients)
+        if missing := [patient for patient in patients if patient not in self._facts]:
+            self._facts |= clinical.facts(self.session, self._given, missing)
+        if any(patient not in self._facts for patient in missing):
+            raise Invalid(_UNKNOWN_PATIENT)
+        return tuple(self._facts[patient] for patient in patients)
+
+    def _current(self, held: Any) -> Any:
+        given = {"resource": held.id, "version": held.version}
+        return _REVISION.first(self.session.connection(), given)
+
+    def _moved(self, held: Any, patients: list[int]) -> None:
+        """See to it that versions about others than `patients` are not shown with theirs."""
+        connection = self.session.connection()
+        before = clinical.about(self.session, held.id, held.patient_id, others=held.has_others)
+        if set(before) != set(patients):
+            _ELSEWHERE.run(connection, {"resource": held.id})
+        if held.has_others:
+            _REMOVE_OTHERS.run(connection, {"resource": held.id})
+
+    def _revised(
+        self, row: int, named: Any, version: int, interaction: str, content: bytes, about: Any
+    ) -> Kept:
+        key = _ADD_REVISION.number(
+            self.session.connection(),
+            {
+                "resource_id": row,
+                "kind": named.kind,
+                "version": version,
+                "interaction": interaction,
+                "content": content,
+                "recorded": self.now,
+                "elsewhere": False,
+            },
+        )
+        action = Action.PUBLISH if named.is_directory else Action.RECORD
+        detail = {
+            "what": f"{named.kind}/{named.logical_id}",
+            "interaction": interaction,
+            "version": version,
+        }
+        self.access.note(action, patient=about, detail=detail)
+        return Kept(
+            kind=named.kind,
+            logical_id=named.logical_id,
+            version=version,
+            changed=self.now,
+            content=content,
+            interaction=interaction,
+            key=key,
+            made=True,
+        )
+
+
+def _writing(draft: Draft) -> Action:
+    return Action.PUBLISH if draft.is_directory else Action.RECORD
+
+
+_ADD = Prepared(
+    insert(Resource).returning(Resource.id),
+    [
+        *("kind", "logical_id", "version", "organization_id", "patient_id", "changed"),
+        *("is_directory", "has_others", "deleted"),
+    ],
+)
+_HELD = Prepared(
+    select(
+        Resource.id,
+        Resource.kind,
+        Resource.logical_id,
+        Resource.version,
+        Resource.organization_id,
+        Resource.patient_id,
+        Resource.is_directory,
+        Resource.has_others,
+        Resource.deleted,
+    ).where(Resource.kind == bindparam("kind"), Resource.logical_id == bindparam("logical_id"))
+)
+
+
+def _set(*columns: str) -> Prepared:
+    values = {name: bindparam(name, type_=getattr(Resource, name).type) for name in columns}
+    return Prepared(
+        sqlalchemy.update(Resource).where(Resource.id == bindparam("row")).values(values)
+    )
+
+
+_SET = _set("version", "patient_id", "is_directory", "has_others", "changed", "deleted")
+_TAKE_OUT = _set("version", "changed", "deleted")
+_REVISION = Prepared(
+    select(Revision.id, Revision.recorded, Revision.content, Revision.interaction).where(
+        Revision.resource_id == bindparam("resource"), Revision.version == bindparam("version")
+    )
+)
+_ADD_REVISION = Prepared(
+    insert(Revision).returning(Revision.id),
+    ["resource_id", "kind", "version", "interaction", "content", "recorded", "elsewhere"],
+)
+_ELSEWHERE = Prepared(
+    sqlalchemy.update(Revision)
+    .where(Revision.resource_id == bindparam("resource"))
+    .values(elsewhere=True)
+)
+_ADD_OTHER = Prepared(insert(Compartment), ["resource_id", "patient_id"])
+_REMOVE_OTHERS = Prepared(
+    sqlalchemy.delete(Compartment).where(Compartment.resource_id == bindparam("resource"))
+)
