@@ -13,7 +13,7 @@ from fastapi import Response
 from starlette.exceptions import HTTPException
 
 from exchange import errors
-from exchange_fhir.datatypes import Json
+from exchange_fhir.datatypes import Json, present
 
 log = logging.getLogger(__name__)
 
@@ -48,14 +48,45 @@ HEADERS: Mapping[int, Mapping[str, str]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One thing that is wrong with a resource, and where."""
+
+    code: str
+    """IssueType (value set issue-type)."""
+    told: str
+    expression: str = ""
+    """The element, as FHIRPath: ``Patient.name[0].family``."""
+    severity: str = "error"
+
+
 class Problem(Exception):
     """What is wrong with a request as HTTP or as FHIR, before the exchange is asked anything."""
 
-    def __init__(self, http: int, code: str, told: str, *, allow: str = "") -> None:
+    def __init__(
+        self, http: int, code: str, told: str, *, allow: str = "", issues: Sequence[Issue] = ()
+    ) -> None:
         super().__init__(told)
         self.answer = Answer(http, code)
         self.allow = allow
         """The methods that would do, for 405."""
+        self.issues = tuple(issues) or (Issue(code, told),)
+
+
+def of_issues(issues: Sequence[Issue]) -> Json:
+    """The OperationOutcome of `issues`."""
+    return {
+        "resourceType": "OperationOutcome",
+        "issue": [
+            present(
+                severity=one.severity,
+                code=one.code,
+                diagnostics=one.told,
+                expression=[one.expression] if one.expression else None,
+            )
+            for one in issues
+        ],
+    }
 
 
 def outcome(severity: str, code: str, told: Sequence[str]) -> Json:
