@@ -7,13 +7,14 @@ it may see, under that number. All is decided and recorded before the first inst
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 
 from exchange import organizations, retrieval
 from exchange.access import Access
 from exchange.errors import ExchangeError, Invalid, TooLarge
+from exchange.retrieval import Tally
 from exchange_dicom import attributes, dimse, sending, status
 from exchange_dicom.association import Message
 from exchange_dicom.association import TooLarge as TooLong
@@ -46,29 +47,30 @@ def move(conversation: Conversation, message: Message) -> None:
             message, status.DESTINATION_UNKNOWN, "not a node of the asking hospital's"
         )
         return
-    progress = _Progress(conversation, message, chosen.wanted)
+    progress = _Progress(conversation, message, chosen, title)
     originator = (conversation.association.request.calling_ae, message.command.message_id)  # type: ignore[union-attr]
     address = sending.address_of(
         chosen.destination, calling=conversation.ae_title, tls=conversation.client_tls
     )
     stop = threading.Event()
-    try:
-        with closing(
-            sending.send(
-                address,
-                chosen.wanted,
-                originator=originator,
-                parallel=conversation.limits.move_associations,
-                stop=stop,
-            )
-        ) as results:
-            if not progress.follow(results, stop):
-                return
-    except UpperLayerError as error:
-        if isinstance(error, AssociationEnded) and not conversation.association.established:
-            raise
-        progress.lost(str(error))
-    progress.end()
+    with progress.recorded():
+        try:
+            with closing(
+                sending.send(
+                    address,
+                    chosen.wanted,
+                    originator=originator,
+                    parallel=conversation.limits.move_associations,
+                    stop=stop,
+                )
+            ) as results:
+                if not progress.follow(results, stop):
+                    return
+        except UpperLayerError as error:
+            if isinstance(error, AssociationEnded) and not conversation.association.established:
+                raise
+            progress.lost(str(error))
+        progress.end()
 
 
 def get(conversation: Conversation, message: Message) -> None:
@@ -76,10 +78,11 @@ def get(conversation: Conversation, message: Message) -> None:
     chosen = _chosen(conversation, message)
     if chosen is None:
         return
-    progress = _Progress(conversation, message, chosen.wanted)
+    progress = _Progress(conversation, message, chosen)
     stop = threading.Event()
-    if progress.follow(_sub_operations(conversation, chosen.wanted, stop), stop):
-        progress.end()
+    with progress.recorded():
+        if progress.follow(_sub_operations(conversation, chosen.wanted, stop), stop):
+            progress.end()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,8 @@ class _Chosen:
 
     wanted: list[Outgoing]
     destination: ApplicationEntity | None = None
+    patients: Mapping[str, int] = field(default_factory=dict)
+    """Whose each study is: row numbers by Study Instance UID."""
 
 
 def _chosen(
@@ -116,7 +121,11 @@ def _chosen(
                 purpose=f"images, to {destination}" if destination else "images",
             )
             asker = _organization(access)
-        return _Chosen(sending.outgoing(selected, asker.issuer), entity)
+        return _Chosen(
+            sending.outgoing(selected, asker.issuer),
+            entity,
+            {one.study.study_instance_uid: one.patient.id for one in selected},
+        )
     except TooLong:
         conversation.answer(message, status.DIMSE[TooLarge].retrieve, "the identifier is too long")
     except ExchangeError as error:
@@ -175,13 +184,33 @@ class _Progress:
 
     conversation: Conversation
     message: Message
-    wanted: Sequence[Outgoing]
+    chosen: _Chosen
+    to: str = ""
     completed: int = 0
     warned: int = 0
     failed: list[str] = field(default_factory=list)
     reason: str = ""
     _told: set[int] = field(default_factory=set)
     """Which of `wanted`, by `id`, have a result: they come in any order, and keys may repeat."""
+    _tallies: dict[str, Tally] = field(default_factory=dict)
+    """By Study Instance UID; whatever is still to come is `unsent`."""
+    _why: str = ""
+    """The reason for the audit trail: in our words, since a receiver's could name the patient."""
+    _ended: bool = False
+
+    def __post_init__(self) -> None:
+        for one in self.wanted:
+            study = one.held.study_instance_uid
+            patient = self.chosen.patients[study]
+            tally = self._tallies.setdefault(
+                study, Tally(study_instance_uid=study, patient=patient)
+            )
+            tally.unsent += 1
+
+    @property
+    def wanted(self) -> Sequence[Outgoing]:
+        """All sub-operations."""
+        return self.chosen.wanted
 
     @property
     def remaining(self) -> int:
@@ -201,7 +230,8 @@ class _Progress:
                 stop.set()
                 for begun in results:
                     self._count(begun)
-                self._send(status.CANCEL, remaining=self.remaining)
+                self._why = "called off by the asker"
+                self._finish(status.CANCEL, remaining=self.remaining)
                 return False
             result = next(results, None)
             if result is None:
@@ -213,31 +243,62 @@ class _Progress:
 
     def lost(self, reason: str) -> None:
         """None of what remains can be sent."""
-        rest = [one for one in self.wanted if id(one) not in self._told]
-        self.failed += [one.held.sop_instance_uid for one in rest]
-        self._told.update(map(id, rest))
-        self.reason = reason
+        for one in [one for one in self.wanted if id(one) not in self._told]:
+            self._count(Result(one, None, reason))
 
     def end(self) -> None:
         """The final response. What has no result by now has failed."""
         if self.remaining:
             self.lost("not sent")
         if not self.failed and not self.warned:
-            self._send(status.SUCCESS)
+            self._finish(status.SUCCESS)
         elif self.completed or self.warned:
-            self._send(status.SUB_OPERATIONS_FAILED)
+            self._finish(status.SUB_OPERATIONS_FAILED)
         else:
-            self._send(status.CANNOT_PERFORM_SUB_OPERATIONS)
+            self._finish(status.CANNOT_PERFORM_SUB_OPERATIONS)
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """However it ends inside, the audit trail tells what was sent until then."""
+        try:
+            yield
+        except BaseException:
+            if not self._ended:
+                self._why = "the asker, or the exchange, broke it off"
+                with suppress(ExchangeError):  # which is not why it ends
+                    self._record()
+            raise
+
+    def _finish(self, code: int, *, remaining: int | None = None) -> None:
+        try:
+            self._record()
+        except ExchangeError as error:  # no answer says more than the audit trail
+            code, self.reason = status.DIMSE[type(error)].retrieve, str(error)
+        self._send(code, remaining=remaining)
+
+    def _record(self) -> None:
+        self._ended = True
+        conversation = self.conversation
+        with conversation.exchange.on_behalf_of(conversation.requester) as access:
+            retrieval.sent(access, [*self._tallies.values()], to=self.to, reason=self._why)
 
     def _count(self, result: Result) -> None:
+        held = result.outgoing.held
         self._told.add(id(result.outgoing))
+        tally = self._tallies[held.study_instance_uid]
+        tally.unsent -= 1
         if result.warned:
             self.warned += 1
+            tally.warned += 1
         elif result.stored:
             self.completed += 1
+            tally.completed += 1
         else:
-            self.failed.append(result.outgoing.held.sop_instance_uid)
+            self.failed.append(held.sop_instance_uid)
+            tally.failed += 1
             self.reason = result.reason
+            told = result.status
+            self._why = result.reason if told is None else f"answered with status {told:04X}"
 
     def _send(self, code: int, *, remaining: int | None = None) -> None:
         context = self.message.context

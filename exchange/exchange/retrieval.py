@@ -11,6 +11,7 @@ from sqlalchemy import Select, bindparam, func, select
 
 from exchange import query
 from exchange.access import Access, translated
+from exchange.audit import Outcome
 from exchange.errors import Gone, NotFound, Refused, TooBroad, Unavailable
 from exchange.policy import Action, Role
 from exchange.query import Number, facts
@@ -243,6 +244,46 @@ def select_instances(
             )
         )
     return tuple(selected)
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """What became of the instances of one study that a retrieval was to send."""
+
+    study_instance_uid: str
+    patient: int
+    """Row number."""
+    completed: int = 0
+    warned: int = 0
+    """The receiver has them, with a remark."""
+    failed: int = 0
+    unsent: int = 0
+    """Left when the asker called the retrieval off, or went away."""
+
+
+def sent(access: Access, tallies: Sequence[Tally], *, to: str, reason: str = "") -> None:
+    """Record how a retrieval ended that `select_instances` decided, for each study.
+
+    `to` is the node where it was sent; "" for the asker itself. `reason` says why it did not all
+    go. It has failed where not every instance of the study arrived.
+    """
+    for one in tallies:
+        whole = not (one.failed or one.unsent)
+        access.note(
+            Action.RETRIEVE,
+            outcome=Outcome.SUCCESS if whole else Outcome.FAILED,
+            reason="" if whole else reason,
+            patient=one.patient,
+            study=one.study_instance_uid,
+            detail={
+                "what": "images, sent",
+                "to": to,
+                "completed": one.completed,
+                "warned": one.warned,
+                "failed": one.failed,
+                "unsent": one.unsent,
+            },
+        )
 
 
 def rejection_notes(access: Access, study_instance_uid: str) -> tuple[Selected, ...]:

@@ -36,12 +36,14 @@ from retrieving import (
     known_at_two_hospitals,
     listens,
     move,
+    outcomes,
     send,
     workstation,
 )
 from serving import Served, serving
 
-from exchange import audit, consent
+from exchange import audit, consent, retrieval
+from exchange.errors import Unavailable
 from exchange_dicom import contexts, scu
 from exchange_dicom.dimse import SubOperations
 from exchange_storage.search import Level
@@ -196,6 +198,46 @@ def test_what_the_destination_refuses_is_listed(served: Served, tmp_path: Path) 
     assert counts == (1, 1, 1)
     assert listed is not None
     assert listed.FailedSOPInstanceUIDList == dcmread(paths[1]).SOPInstanceUID
+    (recorded,) = outcomes(served)
+    assert recorded == {
+        "study": STUDY, "outcome": "failed", "reason": "answered with status A700",
+        "what": "images, sent", "to": "NANHU-WS",
+        "completed": 1, "warned": 1, "failed": 1, "unsent": 0,
+    }  # fmt: skip
+
+
+def test_the_audit_trail_tells_how_each_retrieval_ended(served: Served, tmp_path: Path) -> None:
+    known_at_two_hospitals(served, tmp_path)
+    listens(served, "nanhu", "NANHU-WS", free_port())
+    of_the_patient = asked("PATIENT", PatientID="N7")
+
+    answers, _ = get(served, "NANHU", of_the_patient)
+    assert answers[-1][0].Status == SUCCESS
+    ((final, _),) = move(served, "NANHU", "NANHU-WS", of_the_patient)
+    assert final.Status == NONE_DONE
+
+    told = [
+        (one["study"], one["to"], one["outcome"], one["completed"], one["failed"])
+        for one in outcomes(served)
+    ]
+    assert sorted(told[:2]) == [(STUDY, "", "success", 3, 0), ("1.2.826.2", "", "success", 1, 0)]
+    assert sorted(told[2:]) == [
+        (STUDY, "NANHU-WS", "failed", 0, 3), ("1.2.826.2", "NANHU-WS", "failed", 0, 1),
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_recorded_is_not_called_a_success(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known_at_two_hospitals(served, tmp_path, 1)
+
+    def lost(*_: object, **__: object) -> None:
+        raise Unavailable("the index does not answer; try again later")
+
+    monkeypatch.setattr(retrieval, "sent", lost)
+    answers, received = get(served, "NANHU", asked("PATIENT", PatientID="N7"))
+    assert len(received) == 2
+    assert answers[-1][0].Status == 0xA701
 
 
 def test_a_destination_that_does_not_answer_fails_all(served: Served, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +30,7 @@ from retrieving import (
     known_at_two_hospitals,
     listens,
     move,
+    outcomes,
     send,
     workstation,
 )
@@ -269,6 +271,9 @@ def test_a_get_that_is_called_off_ends_with_the_image_under_way(
     assert final.status == CANCEL
     assert final.sub_operations == SubOperations(5, completed=1)
     assert failed == []
+    told = outcomes(served)
+    assert {one["reason"] for one in told} == {"called off by the asker"}
+    assert [sum(one[which] for one in told) for which in ("completed", "unsent")] == [1, 5]
 
 
 def test_a_move_ends_with_its_asker(served: Served, tmp_path: Path) -> None:
@@ -285,6 +290,11 @@ def test_a_move_ends_with_its_asker(served: Served, tmp_path: Path) -> None:
                     asking.message()
             ws.associations[0].join(20)
     assert len(ws.received) == 1
+    deadline = time.monotonic() + 20
+    while not (told := outcomes(served)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert {one["reason"] for one in told} == {"the asker, or the exchange, broke it off"}
+    assert sum(one["completed"] for one in told) <= 1
 
 
 # What cannot be read, or counted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from real_parts import free_port
 from region import ADMINISTRATOR, ID_CARD
 from serving import Served
 
-from exchange import organizations
+from exchange import audit, organizations
 from exchange.organizations import Entity
 from exchange_dicom import contexts
 
@@ -169,3 +170,14 @@ def get(
     ) as association:
         answers = list(association.send_c_get(identifier, contexts.PATIENT_ROOT_GET))
     return answers, received
+
+
+def outcomes(served: Served) -> list[dict[str, Any]]:
+    """What the audit trail tells of how retrievals ended, the first one first."""
+    with served.city.exchange.database.reading() as session:
+        told = [json.loads(record.content) for record in audit.latest(session, 40)]
+    return [
+        {"study": one["study"], "outcome": one["outcome"], "reason": one["reason"]} | one["detail"]
+        for one in reversed(told)
+        if one["detail"].get("what") == "images, sent"
+    ]
