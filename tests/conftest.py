@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ready
+from ready import Schemas
 from real_parts import PostgreSQL, S3Address, postgresql, seaweedfs
 from region import Region, region
 
@@ -70,13 +72,21 @@ def object_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Obj
     store.close()
 
 
+@pytest.fixture(scope="session")
+def schemas(postgresql_server: PostgreSQL) -> Schemas:
+    """Schemas of that PostgreSQL, lent to one test after another."""
+    return Schemas(postgresql_server)
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The SQLAlchemy URL of a new, empty database of each kind."""
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The SQLAlchemy URL of a database of each kind, of this release, without a row in it."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / f'exchange-{next(_numbers)}.sqlite'}"
-    server: PostgreSQL = request.getfixturevalue("postgresql_server")
-    return server.create_schema()
+        yield ready.sqlite(tmp_path / f"exchange-{next(_numbers)}.sqlite")
+    else:
+        schemas: Schemas = request.getfixturevalue("schemas")
+        with schemas.lent() as url:
+            yield url
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import ready
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from region import Region
@@ -217,8 +218,7 @@ def agree(database: Database, world: World, requester: Requester, action: Action
 
 @pytest.fixture(scope="module")
 def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    made = Database(f"sqlite:///{tmp_path_factory.mktemp('policy') / 'exchange.sqlite'}")
-    made.migrate()
+    made = Database(ready.sqlite(tmp_path_factory.mktemp("policy") / "exchange.sqlite"))
     yield made
     made.close()
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+import ready
 from anyio import to_thread
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import APIRouter, Request
@@ -48,6 +49,7 @@ def opened(tmp_path: Path, objects: ObjectStore) -> Exchange:
 
 @pytest.fixture
 def exchange(tmp_path: Path) -> Iterator[Exchange]:
+    ready.sqlite(tmp_path / "index.sqlite")
     one = opened(tmp_path, MemoryStore())
     one.prepare()
     yield one

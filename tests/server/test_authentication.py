@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ready
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import PlainTextResponse
@@ -39,7 +40,7 @@ ADMINISTRATOR = Requester(name="admin", role=Role.ADMINISTRATOR, organization=No
 def exchange(tmp_path: Path) -> Iterator[Exchange]:
     """An exchange with hospital `north` and its clinician `zhang`."""
     opened = Exchange(
-        Database(f"sqlite:///{tmp_path / 'index.sqlite'}"),
+        Database(ready.sqlite(tmp_path / "index.sqlite")),
         MemoryStore(),
         Ed25519PrivateKey.generate(),
     )

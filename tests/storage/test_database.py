@@ -30,6 +30,15 @@ from exchange_storage.records import (
 )
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The SQLAlchemy URL of a new, empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'exchange.sqlite'}"
+    server: PostgreSQL = request.getfixturevalue("postgresql_server")
+    return server.create_schema()
+
+
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     made = Database(database_url, connections=4)

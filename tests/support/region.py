@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import ready
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from exchange import identity, ingest, jobs, organizations
@@ -146,6 +148,9 @@ def region(
     database_url: str, objects: ObjectStore | None = None, *, hospitals: tuple[str, ...] = ()
 ) -> Iterator[Region]:
     """An exchange on a new database, with the named hospitals (default: all) registered."""
+    file = database_url.removeprefix("sqlite:///")
+    if file != database_url and not Path(file).exists():
+        ready.sqlite(Path(file))
     key = Ed25519PrivateKey.generate()
     exchange = Exchange(Database(database_url, connections=8), objects or MemoryStore(), key)
     try:
