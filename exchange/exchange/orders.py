@@ -1,7 +1,8 @@
 """Imaging orders: what a hospital has scheduled, for whom, and where it stands.
 
 The nouns are those of the Modality Worklist (PS3.4 annex K) and of a FHIR ServiceRequest. An order
-is of the hospital that performs it, for a patient of its own, and nobody else sees it.
+is of the hospital that performs it, for a patient of its own: its worklist is nobody else's, and a
+timeline tells of an order to whoever may see the patient record.
 """
 
 from __future__ import annotations

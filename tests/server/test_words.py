@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from exchange import policy
 from exchange.errors import ExchangeError
 from exchange_server.chinese import TEXTS, translated
 
@@ -21,10 +24,13 @@ VERBS = (
     "ledger",
     "orders",
     "organizations",
+    "people",
+    "query",
     "rejection",
     "retention",
     "routing",
     "sessions",
+    "timeline",
     "trail",
     "users",
 )
@@ -41,13 +47,14 @@ MODULES = [
     *sorted((ROOT / "exchange/exchange_server/portal").glob("*.py")),
     ROOT / "dicom/exchange_dicom/scu.py",
 ]
-ERRORS = {error.__name__ for error in ExchangeError.__subclasses__()}
+ERRORS = {error.__name__ for error in ExchangeError.__subclasses__()} | {"Deny"}
+"""What says no, and a page or a command passes it on."""
 
 
-def messages(module: Path) -> set[str]:
-    """What the module raises, with ``{}`` for what differs; what it only passes on is left out."""
+def messages(source: str) -> set[str]:
+    """What the code raises, with ``{}`` for what differs; what it only passes on is left out."""
     found = set()
-    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+    for node in ast.walk(ast.parse(source)):
         match node:
             case ast.Call(func=ast.Name(id=name), args=[ast.Constant(value=str(text)), *_]):
                 if name in ERRORS:
@@ -65,7 +72,12 @@ def messages(module: Path) -> set[str]:
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.stem)
 def test_every_message_of_a_command_has_its_chinese(module: Path) -> None:
-    assert sorted(messages(module) - TEXTS.keys()) == []
+    assert sorted(messages(module.read_text("utf-8")) - TEXTS.keys()) == []
+
+
+@pytest.mark.parametrize("decision", [policy.may, policy.decide])
+def test_every_reason_of_a_decision_has_its_chinese(decision: Callable[..., object]) -> None:
+    assert sorted(messages(inspect.getsource(decision)) - TEXTS.keys()) == []
 
 
 def test_a_translation_says_as_much_as_the_english() -> None:

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qsl, quote
@@ -24,7 +25,9 @@ from exchange.errors import ExchangeError, NotAuthenticated, Refused, Unavailabl
 from exchange.policy import Role
 from exchange_dicom import web_errors
 from exchange_server.cookies import Cookies, Visitor, from_our_pages
+from exchange_server.portal import naming
 from exchange_server.portal.language import spoken
+from exchange_server.portal.naming import BASES, STATUSES
 
 DOOR = "portal"
 """What the audit trail calls it."""
@@ -93,8 +96,18 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.filters.update(moment=self._moment, day=day, grouped=grouped)
-        self._templates.globals.update(static=_static, prefix=PREFIX, navigation=navigation)
+        self._templates.filters.update(
+            moment=self._moment,
+            day=day,
+            grouped=grouped,
+            clock=naming.clock,
+            person_name=naming.person_name,
+            best_name=naming.best_name,
+            latin_name=naming.latin_name,
+        )
+        self._templates.globals.update(
+            static=_static, prefix=PREFIX, navigation=navigation, bases=BASES, statuses=STATUSES
+        )
 
     def visitor(self, request: Request) -> Visitor:
         """Who reads; their name stands on the page from here on. Raises NotAuthenticated."""
@@ -109,6 +122,9 @@ class Pages:
         words = spoken(request)
         text = self._templates.get_template(template).render(
             say=words.say,
+            sex=partial(naming.sex, words=words),
+            modality=partial(naming.modality, words=words),
+            body_part=partial(naming.body_part, words=words),
             told=words.told,
             language=words.language,
             visitor=getattr(request.state, "visitor", None),

@@ -12,6 +12,7 @@ from exchange_server.cookies import Cookies
 from exchange_server.passwords import Passwords
 from exchange_server.portal.entrance import entrance
 from exchange_server.portal.pages import Pages
+from exchange_server.portal.patients import patients
 
 
 def portal(
@@ -26,4 +27,5 @@ def portal(
     pages = Pages(cookies, timezone)
     router = APIRouter(include_in_schema=False)
     router.include_router(entrance(exchange, pages, passwords))
+    router.include_router(patients(exchange, pages))
     return router

@@ -1,0 +1,137 @@
+"""How pages write what DICOM holds: person names, dates, times, sex, modalities, body parts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from exchange.orders import Status
+from exchange.people import Basis
+from exchange_server.portal.language import Language, Words
+
+_HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+
+MODALITIES: Mapping[str, str] = {
+    "CR": "计算机X线摄影",
+    "CT": "计算机断层",
+    "DX": "数字X线摄影",
+    "ES": "内镜",
+    "KO": "关键对象",
+    "MG": "乳腺X线",
+    "MR": "磁共振",
+    "NM": "核医学",
+    "OT": "其他",
+    "PR": "呈现状态",
+    "PT": "正电子发射断层",
+    "RF": "X线透视",
+    "SEG": "分割",
+    "SR": "结构化报告",
+    "US": "超声",
+    "XA": "X线血管造影",
+    "DOC": "文档",
+    "SM": "病理切片",
+    "ECG": "心电图",
+}
+"""Chinese for the defined terms of Modality (PS3.3 C.7.3.1.1.1) that hospitals send."""
+
+BODY_PARTS: Mapping[str, str] = {
+    "ABDOMEN": "腹部",
+    "ANKLE": "踝",
+    "BRAIN": "脑",
+    "BREAST": "乳腺",
+    "CHEST": "胸部",
+    "CSPINE": "颈椎",
+    "ELBOW": "肘",
+    "FOOT": "足",
+    "HAND": "手",
+    "HEAD": "头部",
+    "HEART": "心脏",
+    "HIP": "髋",
+    "KIDNEY": "肾",
+    "KNEE": "膝",
+    "LIVER": "肝",
+    "LSPINE": "腰椎",
+    "LUNG": "肺",
+    "NECK": "颈部",
+    "PELVIS": "骨盆",
+    "SHOULDER": "肩",
+    "SPINE": "脊柱",
+    "THYROID": "甲状腺",
+    "TSPINE": "胸椎",
+    "WRIST": "腕",
+}
+"""Chinese for the defined terms of Body Part Examined (PS3.16 annex L) that hospitals send."""
+
+BASES: Mapping[Basis, tuple[str, str]] = {
+    Basis.RESIDENT_ID: ("身份证号相符", "ID card"),
+    Basis.NUMBER: ("患者号相符", "Patient number"),
+    Basis.IDENTIFIER: ("其他证件号相符", "Another number"),
+    Basis.NAME: ("姓名相符", "Name"),
+    Basis.ALIKE: ("姓名读音相近", "Name sounds alike"),
+    Basis.BIRTH_DATE: ("出生日期相符", "Birth date"),
+}
+"""On what a match rests, in Chinese and English."""
+
+STATUSES: Mapping[Status, tuple[str, str]] = {
+    Status.SCHEDULED: ("已预约", "Scheduled"),
+    Status.IN_PROGRESS: ("检查中", "In progress"),
+    Status.COMPLETED: ("已完成", "Completed"),
+    Status.DISCONTINUED: ("已中断", "Discontinued"),
+    Status.CANCELED: ("已取消", "Canceled"),
+}
+"""Where an order stands, in Chinese and English."""
+
+SEXES: Mapping[str, tuple[str, str]] = {
+    "M": ("男", "male"),
+    "F": ("女", "female"),
+    "O": ("其他", "other"),
+}
+
+
+def person_name(name: str) -> str:
+    """A person name (PS3.5 6.2) as people write it: in hanzi where it has them."""
+    groups = [group.strip() for group in name.split("=")]
+    ideographic = groups[1] if len(groups) > 1 else ""
+    if not ideographic and _HAN.search(groups[0]):
+        ideographic = groups[0]
+    if ideographic:
+        return ideographic.replace("^", "").strip()
+    return " ".join(part for part in groups[0].split("^") if part)
+
+
+def best_name(names: Iterable[str]) -> str:
+    """Of what hospitals call a person the name in hanzi, or the first that is any."""
+    known = [name for name in names if name.strip("^= ")]
+    return next((name for name in known if _HAN.search(name)), known[0] if known else "")
+
+
+def latin_name(name: str) -> str:
+    """The same in Latin letters, where the name has both."""
+    groups = name.split("=")
+    if len(groups) < 2 or not groups[1].strip():
+        return ""
+    return " ".join(part for part in groups[0].split("^") if part)
+
+
+def modality(term: str, words: Words) -> str:
+    """A modality by its term, and in Chinese what that means."""
+    chinese = MODALITIES.get(term, "")
+    return f"{term} {chinese}" if chinese and words.language is Language.CHINESE else term
+
+
+def body_part(term: str, words: Words) -> str:
+    """A body part in the reader's language, where it is a defined term."""
+    chinese = BODY_PARTS.get(term.upper(), "")
+    if words.language is Language.CHINESE:
+        return chinese or term
+    return term.capitalize() if chinese else term
+
+
+def sex(term: str, words: Words) -> str:
+    """A patient's sex in words; "" where it is not known."""
+    return words.say(*SEXES[term]) if term in SEXES else ""
+
+
+def clock(time: str) -> str:
+    """A DICOM time (PS3.5 6.2, TM) to the minute."""
+    return f"{time[:2]}:{time[2:4]}" if time[:4].isdigit() and len(time) >= 4 else ""

@@ -1,0 +1,172 @@
+"""One order over all hospitals, narrowed as somebody wants it, and what is missing said."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from region import ADMINISTRATOR, HOSPITALS, ID_CARD, Region
+
+from exchange import audit, consent, orders, organizations, timeline
+from exchange.errors import NotFound, Refused
+from exchange.orders import Placed
+from exchange.timeline import OrderEntry, StudyEntry, Timeline, Wanted
+from exchange_storage.records import Patient
+
+
+@pytest.fixture
+def filled(city: Region) -> Region:
+    """A person with three studies at two hospitals, and two orders, one of them performed."""
+    sent: list[tuple[str, str, str, str, Any]] = [
+        ("beicheng", "B1", "1.2.1", "20260101", {"Modality": "CT", "BodyPartExamined": "CHEST"}),
+        ("nanhu", "N1", "1.2.2", "20260301", {"Modality": "MR", "BodyPartExamined": "HEAD"}),
+        ("nanhu", "N1", "1.2.3", "20260201", {"Modality": "DX", "BodyPartExamined": "CHEST"}),
+    ]
+    for code, number, study, date, more in sent:
+        city.send(
+            code,
+            patient=number,
+            study=study,
+            series=f"{study}.1",
+            instance=f"{study}.1.1",
+            card=ID_CARD,
+            StudyDate=date,
+            **more,
+        )
+    city.identify()
+    for code, number, accession, date, study in (
+        ("nanhu", "N1", "A1", "20260215", ""),
+        ("beicheng", "B1", "A2", "20260101", "1.2.1"),
+    ):
+        with city.exchange.on_behalf_of(city.system(code)) as access:
+            orders.place(
+                access,
+                Placed(
+                    patient_id=number,
+                    accession_number=accession,
+                    modality="CT",
+                    body_part_examined="CHEST",
+                    scheduled_date=date,
+                    study_instance_uid=study,
+                ),
+            )
+    return city
+
+
+def record(city: Region, code: str, number: str) -> int:
+    with city.exchange.database.reading() as session:
+        return (
+            session.query(Patient)
+            .filter_by(organization_id=city.ids[code], patient_id=number)
+            .one()
+            .id
+        )
+
+
+def seen(
+    city: Region,
+    wanted: Wanted | None = None,
+    *,
+    who: str = "beicheng",
+    number: int = 0,
+    **page: int,
+) -> Timeline:
+    with city.exchange.on_behalf_of(city.clinician(who)) as access:
+        return timeline.of(
+            access,
+            number or record(city, "beicheng", "B1"),
+            wanted or Wanted(),
+            limit=page.get("limit", 10),
+            offset=page.get("offset", 0),
+        )
+
+
+def told(shown: Timeline) -> list[str]:
+    return [
+        entry.study.study_instance_uid
+        if isinstance(entry, StudyEntry)
+        else entry.order.accession_number
+        for entry in shown.entries
+    ]
+
+
+def test_studies_and_orders_of_all_hospitals_stand_in_one_order(filled: Region) -> None:
+    shown = seen(filled)
+    assert told(shown) == ["1.2.2", "A1", "1.2.3", "1.2.1"]
+    assert [entry.organization.code for entry in shown.entries] == [
+        "nanhu",
+        "nanhu",
+        "nanhu",
+        "beicheng",
+    ]
+    assert shown.total == 3
+    assert isinstance(shown.entries[0], StudyEntry)
+    assert shown.entries[0].body_parts == ("HEAD",)
+    assert isinstance(shown.entries[1], OrderEntry)
+    assert not shown.withheld
+
+
+def test_it_offers_what_it_can_be_narrowed_to(filled: Region) -> None:
+    choices = seen(filled).choices
+    assert [one.code for one in choices.organizations] == ["beicheng", "nanhu"]
+    assert choices.modalities == ("CT", "DX", "MR")
+    assert choices.body_parts == ("CHEST", "HEAD")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (Wanted(organization="beicheng"), ["1.2.1"]),
+        (Wanted(organization="nowhere"), []),
+        (Wanted(modality="CT"), ["A1", "1.2.1"]),
+        (Wanted(body_part="CHEST"), ["A1", "1.2.3", "1.2.1"]),
+        (Wanted(first="20260201", last="20260215"), ["A1", "1.2.3"]),
+        (Wanted(organization="nanhu", body_part="CHEST", last="20260210"), ["1.2.3"]),
+    ],
+)
+def test_it_is_narrowed_by_hospital_modality_body_part_and_date(
+    filled: Region, wanted: Wanted, expected: list[str]
+) -> None:
+    assert told(seen(filled, wanted)) == expected
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_pages_have_every_entry_once_and_in_the_same_order(filled: Region, limit: int) -> None:
+    pages = [seen(filled, limit=limit, offset=offset) for offset in range(0, 3, limit)]
+    assert [one for page in pages for one in told(page)] == told(seen(filled))
+    assert [page.more for page in pages] == [True] * (len(pages) - 1) + [False]
+
+
+def test_a_hospital_that_withholds_its_records_is_named_with_the_reason(filled: Region) -> None:
+    with filled.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        consent.opt_out(access, "nanhu", "N1")
+
+    shown = seen(filled)
+
+    assert told(shown) == ["1.2.1"]
+    assert [(one.organization.name, one.reason) for one in shown.withheld] == [
+        (HOSPITALS["nanhu"][0], "the patient has not consented to sharing")
+    ]
+    with filled.exchange.database.reading() as session:
+        trail = [json.loads(one.content) for one in audit.latest(session, 5)]
+    (recorded,) = [one for one in trail if one["reason"] == "told that records are withheld"]
+    assert recorded["detail"]["withheld"] == {"nanhu": "the patient has not consented to sharing"}
+    assert recorded["requester"] == "dr.beicheng"
+
+
+def test_a_hospital_outside_the_agreement_is_named_too(filled: Region) -> None:
+    with filled.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        organizations.end_agreement(access, "nanhu")
+    (one,) = seen(filled).withheld
+    assert one.reason == "the owning organization has not joined the sharing agreement"
+
+
+def test_who_may_not_see_the_person_learns_nothing_of_what_is_withheld(filled: Region) -> None:
+    with filled.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        consent.opt_out(access, "nanhu", "N1")
+    number = record(filled, "beicheng", "B1")
+    with pytest.raises(Refused, match="consented"):
+        seen(filled, who="dongshan", number=number)
+    with pytest.raises(NotFound):
+        seen(filled, who="dongshan", number=10**6)
