@@ -95,6 +95,8 @@ TEXTS: Mapping[str, str] = {
     "records of other organizations are shared for treatment only": (
         "其他医院的记录只为诊疗目的共享"
     ),
+    "what is about a patient is not in the directory": "涉及患者的内容不在目录中",
+    "a hospital may not {} what is another hospital's": "医院不能对其他医院的内容执行 {}",
     "the patient has not consented to sharing": "患者不同意共享",
     "this form is not of a page of this site": "该表单不是来自本站页面",
     "a password has {} to {} characters": "密码须为 {} 至 {} 个字符",
