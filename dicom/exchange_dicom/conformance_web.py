@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from exchange import changes, commitment, rejection
+from exchange import changes, commitment, rejection, watching, workitem_attributes, workitems
 from exchange_dicom import (
     data_set,
     frame_coding,
@@ -18,10 +18,12 @@ from exchange_dicom import (
     web_commitment,
     web_composed,
     web_frames,
+    web_notifications,
     web_rejection,
     web_rendered,
     web_search,
     web_store,
+    web_workitems,
 )
 from exchange_dicom.conformance_dimse import cause
 from exchange_dicom.markdown import heading, prose, table
@@ -66,6 +68,19 @@ def origin_server() -> Iterator[str]:
                 f"{media_types.DICOM_JSON}, {media_types.JSON}, {media_types.DICOM_XML}",
             ],
             [
+                "Worklist Service (section 11)",
+                "workitems, a workitem, its state, cancelrequest, subscribers: Create, Retrieve, "
+                "Update, Change State, Request Cancellation, Search, Subscribe, Unsubscribe, "
+                "Suspend",
+                f"{media_types.DICOM_JSON}, {media_types.JSON}, {media_types.DICOM_XML} (answers "
+                "in parts)",
+            ],
+            [
+                "Notifications (section 8.10)",
+                "ws/subscribers/{AE title}",
+                "WebSocket, text frames in DICOM JSON",
+            ],
+            [
                 "Capabilities (OPTIONS, section 8.9)",
                 "`/dicom-web`, and every resource below it",
                 f"{web_capabilities.WADL}, {media_types.JSON}",
@@ -102,6 +117,7 @@ def origin_server() -> Iterator[str]:
         f"result was given. At most {commitment.REFERENCES} instances; what a verdict rests on is "
         "what section 4.2.1 says of the Push Model."
     )
+    yield from _worklist_service()
     yield from prose(
         "The change feed is ours: `/changefeed?after=&since=&before=&limit=`, "
         f"{web_changes.PAGE} changes in an answer, at most {changes.LIMIT}, in the order of their "
@@ -172,6 +188,56 @@ def origin_server() -> Iterator[str]:
         ["Bytes of the header", str(rendering.HEAD_LIMIT)],
     ]
     yield from table(("Limit", "At most"), rows)
+
+
+def _worklist_service() -> Iterator[str]:
+    """What PS3.4 CC.4.2.1 wants said of an SCP."""
+    matched = ", ".join(sorted({*workitem_attributes.MATCHED, "SOPInstanceUID"}))
+    yield from prose(
+        "The Worklist Service serves UPS Push, Pull, Watch, Event and Query. A workitem is of the "
+        "hospital whose system creates it; another hospital finds it, does it and watches it where "
+        "a Human Performer's Organization of its Scheduled Human Performers Sequence is that "
+        "hospital's code or name, and as far as it may see the patient's record. The patient is "
+        "registered by Patient ID, whose issuer is the hospital. A missing Worklist Label becomes "
+        "the hospital's name (Warning 299). Attributes of type 1 are insisted on, those of type 2 "
+        "are not. Nobody is subscribed by creating. Update replaces whole attributes: of a "
+        "scheduled workitem by its hospital, else with the Transaction UID, as parameter "
+        "`transaction-uid`, as the whole query, or in the data set. Completion needs "
+        f"{', '.join(workitem_attributes.TO_COMPLETE.values())}; a cancellation without a moment "
+        "or a reason gets the current one and (110513, DCM). A request to cancel ends what is "
+        "scheduled, is told to the subscribers of what is in progress, and fails where there are "
+        "none."
+    )
+    yield from prose(
+        f"Search matches {matched} and ProcedureStepState, with patient keys as at the patient "
+        "level; keys in the items of one sequence match in one item. Moments compare in the zone "
+        "that is set for the hospitals. In the order of creation."
+    )
+    yield from prose(
+        "Subscriptions are an AE title's at the hospital that asks, and survive restarts; "
+        "Filtered Worklist Subscriptions and deletion locks are granted, "
+        f"{watching.SUBSCRIBERS} subscriptions to the worklist for a hospital. Event reports "
+        "(state, cancel requested, progress, assigned; no SCP status change) wait for "
+        f"{watching.WAITS.days} days; what was sent within {web_notifications.HELD:g} seconds "
+        "before a connection broke is sent again. A connection ends with 1008 when its token does. "
+        f"What has ended is deleted after {workitems.KEPT.days} days without a lock (410). A "
+        f"request has at most {web_workitems.REQUEST_LENGTH} bytes."
+    )
+    rows = []
+    for name, words in (
+        ("Create", web_workitems.CREATE),
+        ("Update", web_workitems.UPDATE),
+        ("Change State", web_workitems.CHANGE_STATE),
+        ("Request Cancellation", web_workitems.CANCEL),
+    ):
+        rows += [
+            [name, str(reason), str(answer.http), answer.warning]
+            for reason, answer in words.items()
+        ]
+    yield from table(
+        ("Transaction", "Failure (PS3.4)", "HTTP status", "Warning 299"),
+        rows,
+    )
 
 
 _MADE = {EXPLICIT_VR_LITTLE_ENDIAN, *frame_coding.ENCODED}

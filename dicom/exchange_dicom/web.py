@@ -1,5 +1,5 @@
 """DICOMweb, as PS3.18 defines it: Retrieve, Store and Search Transactions (sections 10.4 to 10.6),
-the URI service (section 9) and the Storage Commitment Service (section 13).
+the URI service (section 9), and the Worklist and Storage Commitment Services (sections 11 and 13).
 
 A request is answered when the gate has closed behind it. Endpoints are plain functions, which run
 in the threads that all doors share; only the pulling of a request's body goes through the event
@@ -10,6 +10,7 @@ sends slowly, or stops, keeps nobody from searching and reading.
 # Without `from __future__ import annotations`: FastAPI reads the annotations of local functions.
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, tzinfo
 
 from anyio import CapacityLimiter, WouldBlock, fail_after, from_thread, to_thread
 from fastapi import APIRouter
@@ -40,6 +41,7 @@ from exchange_dicom.resources import Root, uid
 from exchange_dicom.web_errors import Route, SilentSender, problem
 from exchange_dicom.web_rendered import Subject
 from exchange_dicom.web_store import Limits
+from exchange_dicom.web_worklist import Manners, add_worklist
 from exchange_storage.search import Level
 
 Identify = Callable[[Request], Requester]
@@ -62,12 +64,14 @@ def dicomweb(
     limits: Limits | None = None,
     url: str = "",
     hanzi: bool = False,
+    timezone: tzinfo = UTC,
 ) -> APIRouter:
-    """The web door: the routes of the Studies Service, to be mounted under a prefix.
+    """The web door: the routes of the services, to be mounted under a prefix.
 
     `url` is where clients find it as it is set, with the prefix: documents are kept with these
     addresses, whatever address somebody asks at. With `hanzi`, JSON has names in their ideographic
-    group alone, for a viewer that shows the alphabetic one only.
+    group alone, for a viewer that shows the alphabetic one only. `timezone` is that of the
+    hospitals, for moments that come without an offset.
     """
     router = APIRouter(route_class=Route, tags=["DICOMweb"])
     bounds = limits or Limits()
@@ -411,6 +415,19 @@ def dicomweb(
     def check_commitment(request: Request, transaction: str) -> Response:
         accept = _accept(request)
         return web_commitment.result(exchange, identify(request), transaction, accept=accept)
+
+    add_worklist(
+        router,
+        exchange,
+        Manners(
+            identify=identify,
+            receive=receive,
+            root=root,
+            accept=_accept,
+            body=_body,
+            zone=timezone,
+        ),
+    )
 
     @router.get("/changefeed")
     def read_changes(request: Request) -> Response:

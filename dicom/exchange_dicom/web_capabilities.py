@@ -51,6 +51,7 @@ def _in_parts(*names: str) -> tuple[str, ...]:
 
 
 _MODELS = (DICOM_JSON, JSON, DICOM_XML)
+_SENT = (*_MODELS, *_in_parts(DICOM_XML))
 _SEARCH = Transaction(
     "Search",
     (DICOM_JSON, JSON, *_in_parts(DICOM_XML)),
@@ -124,6 +125,25 @@ TRANSACTIONS: Mapping[tuple[str, str], Transaction] = {
         "RequestCommitment", _MODELS, sent=_MODELS, statuses=(200, 202, 409)
     ),
     ("GET", "{transaction}"): Transaction("CheckCommitment", _MODELS, statuses=(200, 202)),
+    ("POST", "workitems"): Transaction(
+        "CreateWorkitem", sent=_SENT, parameters=("workitem",), statuses=(201, 409)
+    ),
+    ("GET", "workitems"): _SEARCH,
+    ("GET", "{workitem}"): Transaction(
+        "RetrieveWorkitem", (DICOM_JSON, JSON, *_in_parts(DICOM_XML)), statuses=(200, 410)
+    ),
+    ("POST", "{workitem}"): Transaction(
+        "UpdateWorkitem", sent=_SENT, parameters=("transaction-uid",), statuses=(200, 409, 410)
+    ),
+    ("PUT", "state"): Transaction("ChangeWorkitemState", sent=_SENT, statuses=(200, 409, 410)),
+    ("POST", "cancelrequest"): Transaction(
+        "RequestCancellation", sent=_SENT, statuses=(202, 409, 410)
+    ),
+    ("POST", "{subscriber}"): Transaction(
+        "Subscribe", parameters=("deletionlock", "filter"), statuses=(201,)
+    ),
+    ("DELETE", "{subscriber}"): Transaction("Unsubscribe"),
+    ("POST", "suspend"): Transaction("SuspendGlobalSubscription"),
     ("GET", "changefeed"): Transaction(
         "ReadChanges", (JSON,), ("after", "since", "before", "limit")
     ),

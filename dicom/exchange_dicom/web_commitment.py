@@ -9,25 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import orjson
 from starlette.responses import Response
 
 from exchange import commitment
 from exchange.access import Exchange
 from exchange.commitment import InUse, Reference, Report
-from exchange.errors import ExchangeError, Invalid, TooLarge
+from exchange.errors import ExchangeError, Invalid
 from exchange.jobs import Later
 from exchange.policy import Requester
-from exchange_dicom import attributes, media_types, native_model, web_models
+from exchange_dicom import attributes, web_models
 from exchange_dicom.commitment import information
 from exchange_dicom.contexts import stored
-from exchange_dicom.media_types import (
-    DICOM_JSON,
-    DICOM_XML,
-    JSON,
-    MediaType,
-    UnsupportedMediaType,
-)
+from exchange_dicom.media_types import MediaType
 from exchange_dicom.resources import uid
 from exchange_dicom.web_errors import problem
 
@@ -58,7 +51,8 @@ def request(
     Invalid, Refused, TooLarge, UnsupportedMediaType, NotAcceptable.
     """
     kind = web_models.choose(accept, parted=False)
-    references = _references(_model(content_type, _read(body)))
+    model = web_models.received(content_type, web_models.read(body, REQUEST_LENGTH))
+    references = _references(model)
     try:
         with exchange.on_behalf_of(requester) as access:
             number = commitment.ask(
@@ -106,30 +100,6 @@ def _judged(exchange: Exchange, requester: Requester, number: int) -> Report | N
             return commitment.report(access, number)
     except (ExchangeError, Later):
         return None
-
-
-def _read(body: Iterable[bytes]) -> bytes:
-    read = bytearray()
-    for piece in body:
-        read += piece
-        if len(read) > REQUEST_LENGTH:
-            raise TooLarge(f"a request has at most {REQUEST_LENGTH} bytes")
-    return bytes(read)
-
-
-def _model(content_type: str, body: bytes) -> Any:
-    sent = media_types.parse(content_type)
-    match [one.name for one in sent]:
-        case ["application/dicom+xml"]:
-            return native_model.from_xml(body)
-        case ["application/dicom+json" | "application/json"]:
-            try:
-                read = orjson.loads(body)
-            except orjson.JSONDecodeError:
-                raise Invalid("the request is not JSON") from None
-            return read[0] if isinstance(read, list) and len(read) == 1 else read
-        case _:
-            raise UnsupportedMediaType(f"send {DICOM_JSON}, {JSON} or {DICOM_XML}")
 
 
 def _references(model: Any) -> list[Reference]:

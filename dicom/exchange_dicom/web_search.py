@@ -90,7 +90,7 @@ _TAG = re.compile(r"[0-9A-Fa-f]{8}")
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class Asked:
     """The parameters of a search."""
 
     keys: Mapping[str, str]
@@ -122,7 +122,7 @@ def search(
     `asked` is the question for the audit trail. Raises Invalid, NotAcceptable, Refused.
     """
     answered = web_models.choose(accept, parted=True)
-    wanted = _read(within, parameters)
+    wanted = read(within, parameters)
     asked_for = {path.partition(".")[0] for path in (*wanted.fields, *wanted.keys)}
     fields = _fields(level, within) | asked_for
     with exchange.on_behalf_of(requester) as access:
@@ -143,7 +143,8 @@ def search(
     return response
 
 
-def _read(within: Mapping[str, str], parameters: Iterable[tuple[str, str]]) -> _Asked:
+def read(within: Mapping[str, str], parameters: Iterable[tuple[str, str]]) -> Asked:
+    """The parameters of a search, beside what the URL names. Raises Invalid."""
     keys = dict(within)
     fields: set[str] = set()
     unknown: list[str] = []
@@ -177,7 +178,7 @@ def _read(within: Mapping[str, str], parameters: Iterable[tuple[str, str]]) -> _
                     raise Invalid(f"{keyword} is given twice")
                 else:
                     keys[keyword] = value
-    return _Asked(
+    return Asked(
         keys, frozenset(fields), everything, tuple(unknown), numbers["limit"],
         numbers["offset"], fuzzy, tuple(unserved),
     )  # fmt: skip
@@ -251,19 +252,17 @@ def _is_returnable(field: str, level: Level) -> bool:
     )
 
 
-def _warnings(
-    level: Level, wanted: _Asked, unsupported: Sequence[str], more: bool
-) -> Iterator[str]:
+def _warnings(level: Level, wanted: Asked, unsupported: Sequence[str], more: bool) -> Iterator[str]:
     for name in wanted.unserved:  # in the words of 8.3.4.5 and 8.3.4.6
         kind = f"{name.removesuffix('valuematching').capitalize()} Value Matching"
         yield f"The {name} parameter is not supported. {kind} has not been performed."
     if wanted.fuzzy and (literal := sorted(filter(_is_literal, wanted.keys.items()))):
-        names = _some([keyword for keyword, _ in literal])
+        names = some([keyword for keyword, _ in literal])
         yield f"Only literal matching has been performed of {names}"
     if ignored := sorted({*wanted.unknown, *unsupported}):
-        yield f"Not supported for matching or returning, and ignored: {_some(ignored)}"
+        yield f"Not supported for matching or returning, and ignored: {some(ignored)}"
     if absent := sorted(one for one in wanted.fields if not _is_returnable(one, level)):
-        yield f"Not kept in the index, and left out: {_some(absent)}"
+        yield f"Not kept in the index, and left out: {some(absent)}"
     if more:
         yield "There are additional results that can be requested"
 
@@ -278,6 +277,6 @@ def _is_literal(key: tuple[str, str]) -> bool:
     return attribute.kind is Kind.PERSON or (attribute.kind is Kind.NAME and wild)
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
     """As many as a header field has room for."""
     return ", ".join([*names[:NAMES], "and others"] if len(names) > NAMES else names)

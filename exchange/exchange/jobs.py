@@ -50,6 +50,8 @@ SCRUB = "scrub"
 """Go on with the walk that reads again what is kept."""
 RETAIN = "retain"
 """Delete what no retention rule keeps any more, where that is to happen by itself."""
+TIDY = "tidy"
+"""Delete workitems that ended long ago, and event reports that nobody has fetched."""
 CHECKPOINT = "checkpoint"
 """Keep the signed head of the audit trail in the object store."""
 

@@ -28,7 +28,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased
 
-from exchange_storage.records import Agreement, Compartment, Consent, Patient, Resource
+from exchange_storage.records import (
+    Agreement,
+    Compartment,
+    Consent,
+    Patient,
+    Resource,
+    Workitem,
+)
 
 SHARING = "sharing"
 """The agreement of the region under which hospitals see each other's records."""
@@ -85,9 +92,13 @@ class Action(StrEnum):
     """Read the directory of the region: hospitals, who works there, places, endpoints."""
     PUBLISH = "publish"
     """Write the hospital's own entries of that directory."""
+    SCHEDULE = "schedule"
+    """Put a workitem on the hospital's worklist."""
+    WORK = "work"
+    """Find, read, do, cancel and watch workitems."""
 
 
-SHARED = frozenset({Action.SEARCH, Action.RETRIEVE})
+SHARED = frozenset({Action.SEARCH, Action.RETRIEVE, Action.WORK})
 """What hospitals may do with each other's records; all else each does with its own only."""
 
 DIRECTORY = frozenset({Action.LOOK_UP, Action.PUBLISH})
@@ -165,6 +176,8 @@ _ROLES: dict[Action, frozenset[Role]] = {
     Action.RECORD: frozenset({Role.CLINICIAN, Role.SYSTEM, Role.EXCHANGE}),
     Action.LOOK_UP: frozenset(Role),
     Action.PUBLISH: frozenset(Role),
+    Action.SCHEDULE: frozenset({Role.SYSTEM}),
+    Action.WORK: frozenset({Role.CLINICIAN, Role.SYSTEM, Role.EXCHANGE}),
 }
 
 
@@ -347,6 +360,30 @@ def clinical_within(reach: Reach, resource: type[Resource] = Resource) -> Column
             return true()
 
 
+def workable(requester: Requester) -> ColumnElement[bool]:
+    """`decide` as a condition on `Workitem` and the `Patient` beside it, who may be absent.
+
+    A hospital works on its own, and on what another has assigned to it of what that one shares.
+    """
+    match reach(requester, Action.WORK):
+        case Reach.NOTHING | Reach.DIRECTORY:
+            return false()
+        case Reach.OWN:
+            return _own_work()
+        case Reach.SHARED:
+            return or_(
+                _own_work(),
+                and_(
+                    Workitem.assigned_id == bindparam("asker", type_=Workitem.assigned_id.type),
+                    asker_shares(),
+                    shares(Workitem.organization_id),
+                    ~opted_out(Patient),
+                ),
+            )
+        case Reach.EVERYTHING:
+            return true()
+
+
 def parameters(requester: Requester, now: datetime) -> dict[str, Any]:
     """The parameters of `visible`, `shares` and `asker_shares`: who asks, and when."""
     return {"asker": requester.organization, "now": now}
@@ -385,3 +422,8 @@ def _all(reach: Reach, resource: type[Resource]) -> ColumnElement[bool]:
             ),
         ),
     )
+
+
+@cache
+def _own_work() -> ColumnElement[bool]:
+    return Workitem.organization_id == bindparam("asker", type_=Workitem.organization_id.type)

@@ -136,12 +136,14 @@ class _Manners:
         self._limit = body_limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._public is not None and scope["type"] in ("http", "websocket"):
+            # So that every door's links are the clients', not a proxy's.
+            scheme = self._public.scheme
+            scope["scheme"] = scheme if scope["type"] == "http" else scheme.replace("http", "ws")
+            MutableHeaders(scope=scope)["host"] = str(self._public).partition("//")[2].rstrip("/")
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if self._public is not None:  # so that every door's links are the clients', not a proxy's
-            scope["scheme"] = self._public.scheme
-            MutableHeaders(scope=scope)["host"] = str(self._public).partition("//")[2].rstrip("/")
         began = time.perf_counter()
         status = 500
         door = next((one for one in self._doors if scope["path"].startswith(one.prefix)), None)

@@ -26,6 +26,7 @@ from exchange import (
     retrieval,
     routing,
     scrub,
+    workitems,
 )
 from exchange.access import Exchange
 from exchange.errors import Invalid, Unavailable
@@ -202,6 +203,7 @@ def application(exchange: Exchange, settings: Settings) -> FastAPI:
                 dicomweb,
                 limits=Limits(instance_bytes=settings.instance_limit),
                 url=f"{settings.http_url}{DICOMWEB}",
+                timezone=ZoneInfo(settings.timezone),
             ),
             takes_instances=True,
         ),
@@ -306,8 +308,15 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
                 with exchange.on_behalf_of(WORKER) as access:
                     retention.destroy(access, study)
 
+    def tidy(exchange: Exchange, _: str) -> None:
+        deleted = workitems.DELETED_AT_ONCE
+        while deleted == workitems.DELETED_AT_ONCE:
+            with exchange.on_behalf_of(WORKER) as access:
+                deleted = workitems.tidy(access)
+
     handlers = {
         jobs.IDENTIFY: link,
+        jobs.TIDY: tidy,
         jobs.REFRESH: derive,
         jobs.CHECKPOINT: checkpoint,
         jobs.COMMIT: commit,

@@ -30,6 +30,9 @@ HEADER_SECONDS = 30.0
 WRITE_SECONDS = 120.0
 """How long a client may take to make room for more of an answer."""
 
+WEBSOCKET_MESSAGE = 16 << 10
+"""Bytes of a message that a client sends over a WebSocket, where nothing is expected of it."""
+
 SLICE = 32 << 10
 """Bytes parsed between two looks at the limits."""
 
@@ -46,6 +49,8 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self.url = b""
         self._in_header = True
+        self._upgraded = False
+        """It is another protocol's now (RFC 9110 7.8)."""
         self._unread = 0
         """Bytes that came since the last that brought the request forward."""
         self._refusal = HTTPStatus.BAD_REQUEST
@@ -66,6 +71,9 @@ class Connection(HttpToolsProtocol):
         """Parse `data` slice by slice, as far as the limits allow."""
         for at in range(0, len(data), SLICE):
             if self.transport.is_closing():
+                return
+            if self._upgraded:
+                self.transport.get_protocol().data_received(data[at:])  # type: ignore[attr-defined]
                 return
             if self._in_header:
                 self._await_header()
@@ -111,6 +119,12 @@ class Connection(HttpToolsProtocol):
         self._in_header = True
         self._unread = 0
         super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection on; the handshake is the other protocol's to answer."""
+        self._upgraded = True
+        self._header_came()
+        super().handle_websocket_upgrade()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the status says enough
         """Answer what cannot be parsed, or is more than may be."""

@@ -20,7 +20,7 @@ import uvicorn
 
 from exchange.errors import Invalid, Unavailable
 from exchange_server import composition
-from exchange_server.connection import CONNECTIONS, Connection
+from exchange_server.connection import CONNECTIONS, WEBSOCKET_MESSAGE, Connection
 from exchange_server.observability import ROLE_READY, ROLE_STOPPED, log_to_stderr, observe
 from exchange_server.settings import Settings, host_port
 
@@ -143,7 +143,9 @@ def _web(settings: Settings) -> None:
         loop="uvloop",
         http=Connection,
         limit_concurrency=CONNECTIONS,
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=WEBSOCKET_MESSAGE,
+        ws_per_message_deflate=False,
         lifespan="off",
         log_config=None,
         access_log=False,

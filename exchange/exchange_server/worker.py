@@ -39,6 +39,7 @@ RECURRING: Mapping[str, tuple[str, float]] = {
     jobs.CHECKPOINT: ("trail", CHECKPOINT_SECONDS),
     jobs.SCRUB: ("objects", 3600.0),
     jobs.RETAIN: ("expired", 3600.0),
+    jobs.TIDY: ("worklist", 3600.0),
 }
 """What a worker asks for by itself: the subject, and seconds from one time to the next."""
 
@@ -46,7 +47,7 @@ ASIDE: Mapping[tuple[str, ...], int] = {
     (jobs.FORWARD,): 4,
     (jobs.COMMIT,): 2,
     (jobs.NOTIFY,): 1,
-    (jobs.SCRUB, jobs.RETAIN, jobs.DESTROY): 1,
+    (jobs.SCRUB, jobs.RETAIN, jobs.DESTROY, jobs.TIDY): 1,
 }
 """Kinds that wait for somebody else, or take long, and on how many threads of their own they do:
 a study must not wait for its index because another hospital's node does not answer."""

@@ -29,6 +29,7 @@ from exchange.retrieval import Held
 from exchange_dicom import multipart, part10
 from exchange_dicom.web import dicomweb
 from exchange_dicom.web_store import Limits
+from exchange_server.connection import Connection
 from exchange_storage.filesystem import FilesystemStore
 from exchange_storage.objects import MemoryStore
 from exchange_storage.records import Instance
@@ -106,7 +107,10 @@ def opened(city: Region) -> Iterator[Door]:
     app.include_router(standard, prefix="/dicom-web")
     viewers = dicomweb(city.exchange, identify, url=f"{url}/dicom-web", hanzi=True)
     app.include_router(viewers, prefix="/viewer/dicom-web")
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+    config = uvicorn.Config(
+        app, log_level="warning", lifespan="off", http=Connection, ws="websockets-sansio"
+    )
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:

@@ -41,6 +41,13 @@ from exchange_storage.records.record import Record
 from exchange_storage.records.routing import Delivered, Delivery, Route
 from exchange_storage.records.sharing import Consent
 from exchange_storage.records.work import Change, Job
+from exchange_storage.records.workitem import (
+    Workitem,
+    WorkitemEvent,
+    WorkitemKey,
+    WorkitemSubscription,
+    WorklistSubscription,
+)
 
 __all__ = [
     "Agreement",
@@ -90,4 +97,9 @@ __all__ = [
     "Tally",
     "User",
     "UserSession",
+    "Workitem",
+    "WorkitemEvent",
+    "WorkitemKey",
+    "WorkitemSubscription",
+    "WorklistSubscription",
 ]

@@ -1,0 +1,109 @@
+"""A hospital has its images reported on elsewhere: the worklist goes there, and the news come back.
+
+Over two processes that serve HTTP, so that what one of them is told the other one tells.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from region import ADMINISTRATOR, credit_code
+from running import PASSWORD, RunningExchange
+from websockets.sync.client import ClientConnection, connect
+from worklist_door import elements, new_uid, performed, performer, step
+
+from exchange import organizations, users
+from exchange.policy import Role
+from exchange_dicom.media_types import DICOM_JSON
+
+GLOBAL = "1.2.840.10008.5.1.4.34.5"
+JSON = {"Content-Type": DICOM_JSON}
+
+
+@pytest.fixture(scope="module")
+def reporting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningExchange]:
+    """Two hospitals that share, each with an information system and one with a radiologist."""
+    made = RunningExchange(tmp_path_factory.mktemp("reporting"), {"EXCHANGE_WEB_PROCESSES": "2"})
+    with made.opened() as exchange, exchange.on_behalf_of(ADMINISTRATOR) as access:
+        for code, name, issuer in (("bc", "北城医院", "2.25.101"), ("nh", "南湖医院", "2.25.102")):
+            organizations.register(
+                access,
+                code=code,
+                name=name,
+                credit_code=credit_code(f"121200001234500{issuer[-2:]}"),
+                issuer=issuer,
+                entities=[],
+            )
+        for name, code, role in (
+            ("ris.bc", "bc", Role.SYSTEM),
+            ("ris.nh", "nh", Role.SYSTEM),
+            ("dr.nh", "nh", Role.CLINICIAN),
+        ):
+            users.add(
+                access,
+                name=name,
+                display_name=name,
+                role=role,
+                organization=code,
+                password=PASSWORD,
+            )
+    made.start()
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@contextmanager
+def listening(reporting: RunningExchange, title: str, name: str) -> Iterator[ClientConnection]:
+    url = f"ws{reporting.url.removeprefix('http')}/dicom-web/ws/subscribers/{title}"
+    headers = {"Authorization": f"Bearer {reporting.token(name)}"}
+    with connect(url, additional_headers=headers, proxy=None) as socket:
+        yield socket
+
+
+def reported(socket: ClientConnection) -> tuple[int, str]:
+    """Event type, and the state where it tells one."""
+    told = json.loads(socket.recv(timeout=30))
+    return told["00001002"]["Value"][0], told.get("00741000", {}).get("Value", [""])[0]
+
+
+def test_a_study_is_reported_on_in_another_hospital(reporting: RunningExchange) -> None:
+    uid = new_uid()
+    with (
+        reporting.web("ris.bc") as sender,
+        reporting.web("dr.nh") as reader,
+        reporting.web("ris.nh") as ris,
+    ):
+        subscribers = f"/dicom-web/workitems/{GLOBAL}/subscribers"
+        assert ris.post(f"{subscribers}/NH_RIS").status_code == 201
+        with (
+            listening(reporting, "NH_RIS", "ris.nh") as there,
+            listening(reporting, "NH_RIS", "ris.nh") as again,
+        ):
+            body = step(ScheduledHumanPerformersSequence=[performer("南湖医院")])
+            answer = sender.post(f"/dicom-web/workitems?{uid}", json=body, headers=JSON)
+            assert answer.status_code == 201, answer.text
+            for socket in (there, again):
+                assert reported(socket) == (1, "SCHEDULED")
+                assert reported(socket) == (5, "")
+
+        answer = sender.post(f"/dicom-web/workitems/{uid}/subscribers/BC_RIS?deletionlock=true")
+        assert answer.status_code == 201
+        with listening(reporting, "BC_RIS", "ris.bc") as back:
+            assert reported(back) == (1, "SCHEDULED")
+            state = f"/dicom-web/workitems/{uid}/state"
+            lock = elements(TransactionUID="2.25.1")
+            claimed = elements(ProcedureStepState="IN PROGRESS") | lock
+            assert reader.put(state, json=claimed, headers=JSON).status_code == 200
+            assert reported(back) == (1, "IN PROGRESS")
+            path = f"/dicom-web/workitems/{uid}?2.25.1"
+            assert reader.post(path, json=performed(), headers=JSON).status_code == 200
+            done = elements(ProcedureStepState="COMPLETED") | lock
+            assert reader.put(state, json=done, headers=JSON).status_code == 200
+            assert reported(back) == (1, "COMPLETED")
+        (told,) = sender.get(f"/dicom-web/workitems/{uid}").json()
+        assert told["00741216"]["Value"]
