@@ -1,4 +1,5 @@
 # Sourced by deploy/demo and deploy/test: makes .venv from a lock file, once.
+#   viewer_place              tells where deploy/viewer puts the viewer
 #   make_environment NAME     installs what deploy/NAME.lock pins, and the exchange itself
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -9,6 +10,10 @@ say() { printf '\n== %s\n' "$*" >&2; }
 fail() {
     printf 'error: %s\n' "$*" >&2
     exit 1
+}
+
+viewer_place() { # where the prepared viewer lies, once for all clones and data directories
+    printf '%s' "${XDG_CACHE_HOME:-$HOME/.cache}/imaging-exchange/viewer"
 }
 
 make_environment() {

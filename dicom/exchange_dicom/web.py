@@ -38,6 +38,7 @@ from exchange_dicom import (
 )
 from exchange_dicom.media_types import MediaType
 from exchange_dicom.resources import Root, uid
+from exchange_dicom.web_answers import takes_gzip
 from exchange_dicom.web_errors import Route, SilentSender, problem
 from exchange_dicom.web_rendered import Subject
 from exchange_dicom.web_store import Limits
@@ -147,7 +148,7 @@ def dicomweb(
             hanzi=hanzi,
             accept=_accept(request),
             if_none_match=request.headers.get("if-none-match", ""),
-            compressed=_takes_gzip(request.headers.get("accept-encoding", "")),
+            compressed=takes_gzip(request.headers.get("accept-encoding", "")),
         )
 
     def bulk_data(request: Request, study: str, series: str, instance: str, path: str) -> Response:
@@ -466,15 +467,6 @@ _UNIQUE = {"study": "StudyInstanceUID", "series": "SeriesInstanceUID"}
 def _accept(request: Request) -> tuple[MediaType, ...]:
     fields = request.headers.getlist("accept")
     return media_types.acceptable(request.query_params.get("accept"), ",".join(fields))
-
-
-def _takes_gzip(accept_encoding: str) -> bool:
-    """Whether gzip is accepted by name (RFC 9110 12.5.3)."""
-    for one in accept_encoding.lower().split(","):
-        name, _, weight = one.partition(";")
-        if name.strip() == "gzip":
-            return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
-    return False
 
 
 def _body(request: Request) -> Iterator[bytes]:

@@ -40,6 +40,15 @@ def unchanged(if_none_match: str, tag: str) -> Response | None:
     return None
 
 
+def takes_gzip(accept_encoding: str) -> bool:
+    """Whether gzip is accepted by name (RFC 9110 12.5.3)."""
+    for one in accept_encoding.lower().split(","):
+        name, _, weight = one.partition(";")
+        if name.strip() == "gzip":
+            return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
+
+
 def _gathered(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
     """The same bytes in pieces of about `PIECE`, each of which costs a change of threads."""
     waiting: list[bytes | memoryview] = []

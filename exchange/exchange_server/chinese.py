@@ -25,6 +25,37 @@ TEXTS: Mapping[str, str] = {
     "the head of the audit trail is missing: nothing can be recorded": (
         "审计链的链头缺失，无法记录任何操作"
     ),
+    # The viewer
+    "the viewer is not installed: exchange viewer install": (
+        "影像浏览器尚未安装，请运维人员运行：exchange viewer install"
+    ),
+    "the viewer cannot be prepared at {}: {}": "无法在 {} 安装影像浏览器：{}",
+    "the viewer at {} was changed meanwhile": "{} 处的影像浏览器被同时改动",
+    "{} is not {} {}: its {} digest is another": "{} 不是 {} {}：其 {} 摘要不符",
+    "this is no release of {}: {}": "这不是 {} 的发布包：{}",
+    "this is no release of {}: it has {} main bundles": "这不是 {} 的发布包：有 {} 个主脚本",
+    "this is no release of {} as it is known here: {}": "这不是本平台所识别的 {} 发布包：{}",
+    "key images cannot be shown alone: leave out keyImagesOnly": (
+        "不能只显示关键图像：请去掉 keyImagesOnly"
+    ),
+    "requestType is STUDY or PATIENT": "requestType 为 STUDY 或 PATIENT",
+    "a STUDY is named by studyUID or by accessionNumber": (
+        "requestType=STUDY 时须给出 studyUID 或 accessionNumber 之一"
+    ),
+    "from 1 to {} studies can be opened at once": "一次可打开 1 至 {} 个检查",
+    "studyUID is a UID, or several with commas between them": (
+        "studyUID 为一个 UID，或以逗号分隔的多个 UID"
+    ),
+    "a PATIENT is named by patientID, a number or ID^^^&OID&ISO": (
+        "requestType=PATIENT 时须给出 patientID：患者号，或 患者号^^^&OID&ISO"
+    ),
+    "a launch names what it means: without wildcards": "调阅参数须写明确切的值，不能用通配符",
+    "a date is 2026-11-01, a moment 2026-11-01T08:00:00": (
+        "日期写作 2026-11-01，时刻写作 2026-11-01T08:00:00"
+    ),
+    "mostRecentResults is a number from 0 to {}": "mostRecentResults 为 0 至 {} 的数",
+    "a launch has the parameters of RAD-106, each once": "调阅参数须为 RAD-106 所列，每个一次",
+    "no study that you may see matches this launch": "没有符合此调阅且您有权查看的检查",
     # Hospitals, users, patients
     "a code has 1 to 32 lower-case letters, digits and hyphens": (
         "代码为 1 至 32 个小写字母、数字或连字符"

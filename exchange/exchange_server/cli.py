@@ -35,6 +35,7 @@ from exchange_server.cli_network import network_commands
 from exchange_server.cli_orders import ledger_commands, order_commands
 from exchange_server.cli_registry import consent_commands, organization_commands, user_commands
 from exchange_server.cli_routes import route_commands
+from exchange_server.cli_viewer import viewer_commands
 from exchange_server.settings import Settings, host_port
 from exchange_server.words import say, told
 from exchange_storage.records import Organization
@@ -53,6 +54,7 @@ app.add_typer(user_commands, name="user")
 app.add_typer(consent_commands, name="consent")
 app.add_typer(order_commands, name="order")
 app.add_typer(route_commands, name="route")
+app.add_typer(viewer_commands, name="viewer")
 app.add_typer(network_commands)
 app.add_typer(conflict_commands, name="conflict")
 app.add_typer(commitment_commands, name="commitment")

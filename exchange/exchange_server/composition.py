@@ -192,20 +192,40 @@ def application(exchange: Exchange, settings: Settings) -> FastAPI:
     from exchange_server.passwords import Passwords
     from exchange_server.portal import pages
     from exchange_server.portal.portal import portal
+    from exchange_server.viewer import installation, viewer
+    from exchange_server.viewer.launch import LAUNCHES, launch
 
     passwords = Passwords(exchange)
     cookies = Cookies(exchange, idle=settings.session_idle, whole=settings.session_lifetime)
+    read = pages.Pages(cookies, ZoneInfo(settings.timezone))
+    found = installation.installed(settings.viewer_files)
+    web = partial(
+        dicomweb,
+        limits=Limits(instance_bytes=settings.instance_limit),
+        url=f"{settings.http_url}{DICOMWEB}",
+        timezone=ZoneInfo(settings.timezone),
+    )
     doors = (
         Door(
             name="dicomweb",
             prefix=DICOMWEB,
-            routes=partial(
-                dicomweb,
-                limits=Limits(instance_bytes=settings.instance_limit),
-                url=f"{settings.http_url}{DICOMWEB}",
-                timezone=ZoneInfo(settings.timezone),
-            ),
+            routes=web,
             takes_instances=True,
+        ),
+        Door(
+            name=viewer.DOOR,
+            prefix=viewer.DICOMWEB,
+            routes=partial(web, hanzi=True),
+            takes_instances=True,
+        ),
+        Door(
+            name=viewer.DOOR,
+            prefix=viewer.PREFIX,
+            routes=lambda _, __: viewer.viewer(read, found),
+        ),
+        *(
+            Door(name=viewer.DOOR, prefix=path, routes=lambda one, _: launch(one, read))
+            for path in LAUNCHES
         ),
         Door(
             name="fhir",

@@ -175,6 +175,12 @@ class Settings(BaseSettings):
         default=None, description="What clients write before the paths; the issuer of tokens too"
     )
 
+    viewer: Path | None = Field(
+        default=None,
+        description="Directory of the viewer that `exchange viewer install` has prepared; without "
+        "it viewer/ in the data directory",
+    )
+
     instance_limit: Annotated[int, Field(ge=1 << 20)] = Field(
         default=8 << 30, description="Largest instance that is received"
     )
@@ -308,6 +314,11 @@ class Settings(BaseSettings):
     def keys(self) -> Path:
         """Where the keys of the audit trail and of tokens lie."""
         return self.data / "keys"
+
+    @property
+    def viewer_files(self) -> Path:
+        """Where the viewer's files lie, if it is installed."""
+        return self.viewer or self.data / "viewer"
 
     @property
     def database(self) -> str:

@@ -52,7 +52,7 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
 }
 
-_NEXT = re.compile(r"/(?:portal|viewer)(?:/[!-\[\]-~]*)?", re.ASCII)
+_NEXT = re.compile(r"/(?:portal|viewer|iid|IHEInvokeImageDisplay)(?:[/?][!-\[\]-~]*)?", re.ASCII)
 """Where one goes after signing in: to a page of this site, whatever a link has said."""
 
 _STATIC = files("exchange_server.portal") / "static"

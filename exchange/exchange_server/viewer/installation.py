@@ -1,0 +1,205 @@
+"""Prepares OHIF's ready-built release (npm ``@ohif/app``, MIT) to be served below ``/viewer``.
+
+OHIF expects to lie at the root of its host, where our pages are: the address of its files stands in
+its bundles as "/", and is written anew. What is not needed is left out: the runtime for AI models
+(two thirds of the release), source maps, and scripts that would ask other hosts.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import hmac
+import json
+import re
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from exchange.errors import Invalid
+
+PACKAGE = "@ohif/app"
+VERSION = "3.13.2"
+INTEGRITY = "sha512-WZdxmpmG7rqFgW9ZJLcbgr3XCtLi1KDNPoMaeY5PPe6j4G4fjEjjkycZM6C6Zk2F87BKxFfpq+jd5xXZB9E8EA=="  # noqa: E501
+"""Of the package's tarball, as its registry tells it (Subresource Integrity)."""
+
+FORM = 1
+"""Counts the ways in which the release was prepared: browsers keep its files for good."""
+
+RELEASE = f"{VERSION}.{FORM}"
+PREFIX = f"/viewer/files/{RELEASE}/"
+"""Where the files are served."""
+
+MANIFEST = "viewer.json"
+"""What was prepared: the release, and of each file what it needs to be served."""
+
+FILE_LIMIT = 64 << 20
+"""Bytes of the largest file."""
+FILES_LIMIT = 1000
+"""Files of a release, at most."""
+
+_DIST = "package/dist/"
+_LICENSE = "package/LICENSE"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+_LEFT_OUT = re.compile(
+    r"ort/.*|customizations/.*|.*\.map|_headers|_redirects|serve\.json|manifest\.json|index\.html"
+    r"|app-config\.js|google\.js|sw\.js|init-service-worker\.js|silent-refresh\.html"
+    r"|oidc-client\.min\.js|polyfill\.min\.js|es6-shim\.min\.js"
+    r"|assets/(?:apple|android|mstile|firefox|coast|yandex|browserconfig|manifest).*"
+)
+_MEDIA_TYPES = {
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".ico": "image/x-icon",
+    ".wasm": "application/wasm",
+    ".woff2": "font/woff2",
+    ".txt": "text/plain; charset=utf-8",
+}
+"""Files of other kinds are not served, and so not kept."""
+_PACKED = frozenset({".js", ".css", ".svg", ".wasm", ".txt"})
+
+_ROOTS = (
+    (b'__webpack_require__.p = "/"', b'__webpack_require__.p = "%b"'),
+    (b"'/dicom-microscopy-viewer/", b"'%bdicom-microscopy-viewer/"),
+)
+_STYLE_ROOT = re.compile(rb"url\(/(?!/)")
+_BUNDLE = re.compile(r"app\.bundle\.[0-9a-f]+\.js")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of the viewer, as it lies there."""
+
+    path: Path
+    media_type: str
+    size: int
+    packed_size: int | None
+    """Bytes of the same compressed by gzip, beside it; None where that does not pay."""
+
+    @property
+    def packed(self) -> Path:
+        """Where it lies compressed."""
+        return self.path.with_name(f"{self.path.name}.gz")
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A viewer that is ready to be served."""
+
+    files: Mapping[str, File]
+    """By name; what is not here is not served."""
+    bundle: str
+    """The script with which it begins."""
+
+
+def installed(place: Path) -> Installed | None:
+    """The viewer that lies at `place`; None where there is none of this release."""
+    try:
+        told: dict[str, Any] = json.loads((place / MANIFEST).read_bytes())
+        if told["release"] != RELEASE:
+            return None
+        files = {
+            name: File(place / name, one["type"], one["size"], one["packed"])
+            for name, one in told["files"].items()
+        }
+        return Installed(files, told["bundle"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def install(tarball: Path, place: Path, *, integrity: str = INTEGRITY) -> Installed:
+    """Prepare the release in `tarball` at `place`, whole or not at all; a known one stays.
+
+    Raises Invalid where the tarball is another one than what `integrity` names, or holds what a
+    release does not have, and where `place` cannot be written.
+    """
+    if (known := installed(place)) is not None:
+        return known
+    _check(tarball, integrity)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".viewer-", dir=place.parent) as folder:
+            made = Path(folder) / "made"
+            made.mkdir()
+            _prepare(tarball, made)
+            made.chmod(0o755)
+            if place.exists():
+                place.rename(Path(folder) / "before")
+            made.rename(place)
+    except (OSError, tarfile.TarError, EOFError) as error:
+        raise Invalid(f"the viewer cannot be prepared at {place}: {error}") from error
+    ready = installed(place)
+    if ready is None:
+        raise Invalid(f"the viewer at {place} was changed meanwhile")
+    return ready
+
+
+def _check(tarball: Path, integrity: str) -> None:
+    kind, _, expected = integrity.partition("-")
+    try:
+        with tarball.open("rb") as opened:
+            found = hashlib.file_digest(opened, kind).digest()
+    except OSError as error:
+        raise Invalid(f"{tarball} cannot be read: {error.strerror}") from error
+    if not hmac.compare_digest(base64.b64encode(found).decode(), expected):
+        raise Invalid(f"{tarball.name} is not {PACKAGE} {VERSION}: its {kind} digest is another")
+
+
+def _prepare(tarball: Path, folder: Path) -> None:
+    files: dict[str, dict[str, Any]] = {}
+    with tarfile.open(tarball, "r:gz") as opened:
+        for member in opened:
+            name = "LICENSE.txt" if member.name == _LICENSE else member.name.removeprefix(_DIST)
+            if (name == member.name and name != "LICENSE.txt") or not member.isreg():
+                continue
+            if _LEFT_OUT.fullmatch(name) or PurePosixPath(name).suffix not in _MEDIA_TYPES:
+                continue
+            content = opened.extractfile(member)
+            if (
+                not _NAME.fullmatch(name)
+                or member.size > FILE_LIMIT
+                or len(files) >= FILES_LIMIT
+                or content is None
+            ):
+                raise Invalid(f"this is no release of {PACKAGE}: {name[:100]!r}")
+            files[name] = _put(folder, name, content)
+    bundles = [name for name in files if _BUNDLE.fullmatch(name)]
+    if len(bundles) != 1:
+        raise Invalid(f"this is no release of {PACKAGE}: it has {len(bundles)} main bundles")
+    manifest = {"release": RELEASE, "bundle": bundles[0], "files": files}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+
+
+def _put(folder: Path, name: str, read: IO[bytes]) -> dict[str, Any]:
+    suffix = PurePosixPath(name).suffix
+    content = _placed(name, suffix, read.read())
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    told = {"type": _MEDIA_TYPES[suffix], "size": len(content), "packed": None}
+    if suffix in _PACKED:
+        packed = gzip.compress(content, mtime=0)
+        if len(packed) < len(content):
+            path.with_name(f"{path.name}.gz").write_bytes(packed)
+            told["packed"] = len(packed)
+    return told
+
+
+def _placed(name: str, suffix: str, content: bytes) -> bytes:
+    """The content with the address of the files where it has said "/"."""
+    prefix = PREFIX.encode()
+    if suffix == ".css":
+        return _STYLE_ROOT.sub(b"url(" + prefix, content)
+    if suffix != ".js":
+        return content
+    for root, placed in _ROOTS:
+        content = content.replace(root, placed % prefix)
+    if _BUNDLE.fullmatch(name) and prefix not in content:
+        raise Invalid(f"this is no release of {PACKAGE} as it is known here: {name}")
+    return content
