@@ -17,9 +17,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Select,
-    and_,
     bindparam,
-    exists,
     func,
     literal,
     select,
@@ -28,6 +26,7 @@ from sqlalchemy.orm import aliased
 
 from exchange import policy
 from exchange.access import Access
+from exchange.decided import CHAIN, conditions, joined
 from exchange.errors import Invalid, NotFound, TooBroad
 from exchange.policy import Action, Reach
 from exchange.summaries import NOTHING, Summary, summaries
@@ -124,11 +123,6 @@ class Contents:
     instances: tuple[Listed, ...]
 
 
-_CHAIN: Sequence[tuple[Level, Any, Any]] = (
-    (Level.STUDY, Study, Study.patient_id == Patient.id),
-    (Level.SERIES, Series, Series.study_id == Study.id),
-    (Level.IMAGE, Instance, Instance.series_id == Series.id),
-)
 _ORDER: Mapping[Level, tuple[Any, ...]] = {
     Level.PATIENT: (Patient.id,),
     Level.STUDY: (Study.study_date.desc(), Study.id.desc()),
@@ -174,7 +168,7 @@ def find(
     matches are wanted for: to be told, or to be retrieved. Raises Refused, Invalid,
     TooBroad.
     """
-    question = _for_the_trail(asked)
+    question = for_the_trail(asked)
     access.require(action, detail={"level": level.name, "asked": question})
     criteria = [_decided(access, criterion) for criterion in criteria]
     values: list[Any] = []
@@ -306,7 +300,7 @@ def _known_as(
             yield Number(patient.patient_id, owner.issuer)
 
 
-def _for_the_trail(asked: str | bytes) -> str:
+def for_the_trail(asked: str | bytes) -> str:
     """A question as the audit trail keeps it (BALP: base64), or only its digest if it is long."""
     asked = asked.encode(errors="replace") if isinstance(asked, str) else asked
     if len(asked) > ASKED_LENGTH:
@@ -396,7 +390,7 @@ def study(access: Access, study_instance_uid: str) -> Found:
     """The study, to describe it rather than to send its images. Raises NotFound, Refused."""
     access.require(Action.RETRIEVE, study=study_instance_uid)
     row = access.session.execute(
-        _joined(select(Patient, Organization, Study), Level.STUDY).where(
+        joined(select(Patient, Organization, Study), Level.STUDY).where(
             Study.study_instance_uid == study_instance_uid
         )
     ).one_or_none()
@@ -529,40 +523,11 @@ def _ordered(level: Level, order: str) -> tuple[Any, ...]:
     return tuple(column.desc() for column in columns) if order.startswith("-") else columns
 
 
-def _joined(statement: Select[*tuple[Any, ...]], level: Level) -> Select[*tuple[Any, ...]]:
-    """The tables of a level and above; of studies, series and instances those that are served."""
-    statement = statement.select_from(Patient).join(
-        Organization, Organization.id == Patient.organization_id
-    )
-    for at, record, on in _CHAIN:
-        if at <= level:
-            statement = statement.join(record, on)
-    return statement.where(*_SERVED.get(level, ()))
-
-
-_SERVED: Mapping[Level, tuple[ColumnElement[bool], ...]] = {
-    Level.STUDY: (
-        exists(
-            select(literal(1))
-            .select_from(Series)
-            .join(Instance, Instance.series_id == Series.id)
-            .where(Series.study_id == Study.id, Instance.is_primary)
-            .correlate(Study)
-        ),
-    ),
-    Level.SERIES: (
-        exists(
-            select(literal(1))
-            .select_from(Instance)
-            .where(Instance.series_id == Series.id, Instance.is_primary)
-            .correlate(Series)
-        ),
-    ),
-    Level.IMAGE: (and_(Instance.is_primary),),
-}
-"""Without primary instances there is nothing that could be retrieved."""
-
 _EVERYTHING = 1 << 62
+
+
+def _condition(wanted: _Wanted) -> ColumnElement[bool]:
+    return search.condition(wanted.form, conditions(wanted.reach).links)
 
 
 # The statements of a form of question: built once, since that takes longer than to run them.
@@ -573,7 +538,7 @@ def _candidates(wanted: _Wanted) -> Prepared:
     """The first matches, whether they are permitted or not, and which of them are."""
     statement = _told(wanted.level).add_columns(policy.within(wanted.reach).label("permitted"))
     return Prepared(
-        statement.where(search.condition(wanted.form))
+        statement.where(_condition(wanted))
         .order_by(*_ordered(wanted.level, wanted.order))
         .limit(bindparam("limit"))
     )
@@ -584,7 +549,10 @@ def _permitted(wanted: _Wanted) -> Prepared:
     """A page of the permitted matches."""
     return Prepared(
         _told(wanted.level)
-        .where(search.condition(wanted.form), policy.within(wanted.reach))
+        .where(
+            _condition(wanted),
+            policy.within(wanted.reach),
+        )
         .order_by(*_ordered(wanted.level, wanted.order))
         .limit(bindparam("limit"))
         .offset(bindparam("offset"))
@@ -596,8 +564,11 @@ def _count(wanted: _Wanted, *, permitted: bool) -> Prepared:
     """How many matches are permitted, or withheld, up to a limit."""
     visible = policy.within(wanted.reach)
     matches = (
-        _joined(select(literal(1).label("one")), wanted.level)
-        .where(search.condition(wanted.form), visible if permitted else ~visible)
+        joined(select(literal(1).label("one")), wanted.level)
+        .where(
+            _condition(wanted),
+            visible if permitted else ~visible,
+        )
         .limit(bindparam("limit"))
         .subquery()
     )
@@ -606,7 +577,7 @@ def _count(wanted: _Wanted, *, permitted: bool) -> Prepared:
 
 @lru_cache(len(Level))
 def _columns(level: Level) -> Columns:
-    return Columns(Patient, Organization, *(record for at, record, _ in _CHAIN if at <= level))
+    return Columns(Patient, Organization, *(record for at, record, _ in CHAIN if at <= level))
 
 
 def _told(level: Level) -> Select[*tuple[Any, ...]]:
@@ -624,7 +595,7 @@ def _told(level: Level) -> Select[*tuple[Any, ...]]:
         .scalar_subquery()
     )
     own_issuer = select(asker.issuer).where(asker.id == asking).scalar_subquery()
-    return _joined(
+    return joined(
         select(
             *_columns(level).selected,
             own_number.label("own_number"),

@@ -6,11 +6,11 @@ C.2.2.2); ingest fills the same columns from the same table. `search` makes SQL 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum, StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -278,6 +278,28 @@ class Changed:
     before: datetime | None = None
 
 
+class Link(Protocol):
+    """What a record has to do with clinical resources, see `resource_criteria`."""
+
+    def form(self, values: list[Any]) -> Hashable:
+        """Its form; its values are added to `values`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """The record of that level is linked to clinical resources for which something holds."""
+
+    level: Level
+    link: Link
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The criterion does not hold."""
+
+    criterion: Criterion
+
+
 @dataclass(frozen=True, slots=True)
 class AnyOf:
     """At least one of the criteria holds; none at all matches nothing."""
@@ -305,6 +327,8 @@ Criterion = (
     | Holds
     | Rows
     | Changed
+    | Linked
+    | Not
     | AnyOf
     | AllOf
 )

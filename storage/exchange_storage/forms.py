@@ -26,10 +26,12 @@ from exchange_storage.criteria import (
     Identifier,
     Kind,
     Level,
+    Linked,
     Match,
     Matching,
     ModalitiesInStudy,
     NamePart,
+    Not,
     Number,
     Owned,
     Pattern,
@@ -69,7 +71,7 @@ def _selective(criterion: Criterion) -> bool:
             return _bounded(matching)
         case Identifier(value, _, wild):
             return not wild or _stem(value) != ""
-        case ModalitiesInStudy() | Owned() | Changed():
+        case ModalitiesInStudy() | Owned() | Changed() | Linked() | Not():
             return False
         case Between() | SamePerson() | Rows():
             return True
@@ -163,6 +165,10 @@ def _form(criterion: Criterion, values: list[Any]) -> Form:
         case Changed(level, since, before):
             values += [end for end in (since, before) if end is not None]
             return ("changed", level is Level.PATIENT, since is not None, before is not None)
+        case Linked(level, link):
+            return ("linked", level, link.form(values))
+        case Not(inner):
+            return ("not", _form(inner, values))
         case AnyOf(criteria):
             identifiers = [one for one in criteria if isinstance(one, Identifier)]
             others = [one for one in criteria if not isinstance(one, Identifier)]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     ColumnElement,
     SQLColumnExpression,
@@ -52,3 +53,14 @@ def one_of(number: SQLColumnExpression[int], parameter: str, dialect: str) -> Co
     if dialect == "postgresql":
         return number == any_(cast(func.translate(given, "[]", "{}"), ARRAY(BigInteger())))
     return number.in_(select(func.json_each(given).table_valued("value").c.value))
+
+
+def one_of_texts(
+    text: SQLColumnExpression[str], parameter: str, dialect: str
+) -> ColumnElement[bool]:
+    """Whether `text` is in a list that is given as JSON, see `one_of`."""
+    given = bindparam(parameter, type_=String())
+    if dialect == "postgresql":
+        listed = func.json_array_elements_text(cast(given, JSON())).column_valued("value")
+        return text == any_(func.array(select(listed).scalar_subquery(), type_=ARRAY(String())))
+    return text.in_(select(func.json_each(given).table_valued("value").c.value))

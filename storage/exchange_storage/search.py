@@ -6,7 +6,7 @@ SQL of a form. Questions of one form share one statement, so that none is built 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -20,6 +20,7 @@ from sqlalchemy import (
     false,
     func,
     literal,
+    not_,
     or_,
     select,
     true,
@@ -44,10 +45,12 @@ from exchange_storage.criteria import (
     Identifier,
     Kind,
     Level,
+    Linked,
     Match,
     Matching,
     ModalitiesInStudy,
     NamePart,
+    Not,
     Number,
     Owned,
     Pattern,
@@ -85,10 +88,12 @@ __all__ = [
     "Identifier",
     "Kind",
     "Level",
+    "Linked",
     "Match",
     "Matching",
     "ModalitiesInStudy",
     "NamePart",
+    "Not",
     "Number",
     "Owned",
     "Pattern",
@@ -122,6 +127,13 @@ _BELOW: Mapping[Level, tuple[type[Patient | Study | Series], InstrumentedAttribu
 """Records that hold others, and how those point to them."""
 
 
+Binds = Iterator[BindParameter[Any]]
+"""Parameters of a statement, in the order in which a form's values were added."""
+
+Links = Callable[[Level, Any, Binds], ColumnElement[bool]]
+"""Makes the condition on a level's record of the form of a link to clinical resources."""
+
+
 _Alias = Patient.__table__.alias("known_as")
 _Same = Patient.__table__.alias("same_person")
 """The patient table again: the record under which somebody asks, and the others of that person."""
@@ -152,9 +164,19 @@ def between(
     return _between(date, time, low is not None, high is not None, iter(binds))
 
 
-def condition(criteria: Form) -> ColumnElement[bool]:
-    """The condition of a form, to be run with `parameters` of the values that `form` gave."""
-    return _built(criteria, (bindparam(f"v{number}") for number in range(1 << 20)))
+def condition(
+    criteria: Form, links: Links | None = None, binds: Binds | None = None
+) -> ColumnElement[bool]:
+    """The condition of a form, to be run with `parameters` of the values that `form` gave.
+
+    `links` makes the conditions of `Linked`; `binds` are given where a form is part of another.
+    """
+    return _built(criteria, numbered() if binds is None else binds, links)
+
+
+def numbered() -> Binds:
+    """The binds of a form's values, in the order in which they were added."""
+    return (bindparam(f"v{number}") for number in range(1 << 20))
 
 
 def parameters(values: Sequence[Any]) -> dict[str, Any]:
@@ -164,15 +186,19 @@ def parameters(values: Sequence[Any]) -> dict[str, Any]:
 
 # The binds are taken in the order in which the values were added.
 
-_Binds = Iterator[BindParameter[Any]]
 
-
-def _built(form: Any, binds: _Binds) -> ColumnElement[bool]:
+def _built(form: Any, binds: Binds, links: Links | None = None) -> ColumnElement[bool]:
     match form:
         case ("all", parts):
-            return and_(true(), *[_built(part, binds) for part in parts])
+            return and_(true(), *[_built(part, binds, links) for part in parts])
         case ("any", parts):
-            return _any(parts, binds)
+            return _any(parts, binds, links)
+        case ("not", part):
+            return not_(_built(part, binds, links))
+        case ("linked", level, link):
+            if links is None:
+                raise TypeError("no resources are known here")
+            return links(level, link, binds)
         case ("match", keyword, compared):
             return _compare(ATTRIBUTES[keyword].column, compared, binds)
         case ("between", date, time, has_low, has_high):
@@ -215,7 +241,7 @@ def _built(form: Any, binds: _Binds) -> ColumnElement[bool]:
                 items.where(*[_compare(REQUESTED[name], how, binds) for name, how in parts])
             )
         case ("holds", level, few, criteria):
-            return _holding(level, _built(criteria, binds), few=few)
+            return _holding(level, _built(criteria, binds, links), few=few)
         case ("rows", level, compared):
             return _compare(_ROW[level], compared, binds)
         case ("changed", of_patient, since, before):
@@ -229,7 +255,7 @@ def _built(form: Any, binds: _Binds) -> ColumnElement[bool]:
     raise TypeError("not a form of criteria")
 
 
-def _any(parts: Sequence[Any], binds: _Binds) -> ColumnElement[bool]:
+def _any(parts: Sequence[Any], binds: Binds, links: Links | None) -> ColumnElement[bool]:
     """At least one of the parts; those that are looked up by an index in one sub-select, since
     PostgreSQL would look into every patient for an OR of two."""
     looked_up: list[Select[Any]] = []
@@ -238,13 +264,13 @@ def _any(parts: Sequence[Any], binds: _Binds) -> ColumnElement[bool]:
         if part[0] in ("identified", "numbered"):
             looked_up.append(_patients(part, binds))
         else:
-            found.append(_built(part, binds))
+            found.append(_built(part, binds, links))
     if looked_up:
         found.append(Patient.id.in_(union(*looked_up) if len(looked_up) > 1 else looked_up[0]))
     return or_(false(), *found)
 
 
-def _patients(form: Any, binds: _Binds) -> Select[Any]:
+def _patients(form: Any, binds: Binds) -> Select[Any]:
     """The rows of the patients who have an identifier, or a number in their own hospital."""
     match form:
         case ("numbered", compared):
@@ -260,7 +286,7 @@ def _patients(form: Any, binds: _Binds) -> Select[Any]:
     raise TypeError("not a form of what a patient is known by")
 
 
-def _compare(column: Any, form: Any, binds: _Binds) -> ColumnElement[bool]:
+def _compare(column: Any, form: Any, binds: Binds) -> ColumnElement[bool]:
     match form:
         case ("never",):
             return false()
@@ -299,7 +325,7 @@ def _compare(column: Any, form: Any, binds: _Binds) -> ColumnElement[bool]:
 
 
 def _between(
-    date: Any, time: Any, has_low: bool, has_high: bool, binds: _Binds
+    date: Any, time: Any, has_low: bool, has_high: bool, binds: Binds
 ) -> ColumnElement[bool]:
     """A day at an end counts as far as the time says, or all of it where no time is known."""
     conditions: list[ColumnElement[bool]] = [date != ""]

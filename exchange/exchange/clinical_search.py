@@ -1,0 +1,403 @@
+"""Search of clinical resources: every candidate, at every level of a question, is decided.
+
+    answer = clinical_search.find(access, Question(kind="Observation", criterion=…, limit=50))
+
+What the asker may not see is filtered in the SELECT, before totals and paging, as in `query`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Select, bindparam, func, literal_column, select
+from sqlalchemy.orm import aliased
+
+from exchange import policy
+from exchange.access import Access
+from exchange.clinical import reading
+from exchange.decided import conditions
+from exchange.policy import Action, Reach
+from exchange.query import for_the_trail
+from exchange_storage import resource_search
+from exchange_storage.forms import Form
+from exchange_storage.prepared import Prepared
+from exchange_storage.records import Resource, Revision, SearchReference
+from exchange_storage.resource_criteria import Asked, Every, form
+from exchange_storage.resource_search import Sort
+from exchange_storage.rows import one_of, one_of_texts
+from exchange_storage.search import numbered, parameters
+
+STATEMENTS = 1024
+"""Statements that are kept, one for each form of question."""
+
+WITHHELD_COUNTED = 100
+"""Withheld matches are counted up to this many for the audit trail."""
+
+CANDIDATES = 20
+"""Matches that are read beyond a page at first, so that most questions take one statement."""
+
+FEW = 500
+"""Of several conditions the one with the fewest index rows leads; they are counted up to this."""
+
+
+EVERYTHING = Every(())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked of one type of resources."""
+
+    kind: str
+    criterion: Asked = EVERYTHING
+    sort: tuple[Sort, ...] = ()
+    """In whose order; what was changed least recently comes first where nothing is said."""
+    limit: int
+    after: tuple[Any, ...] | None = None
+    """The `Answer.last` of the page before; pages do not shift while others write."""
+    total: bool = False
+    asked: str | bytes = ""
+    """The question as it came, for the audit trail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A resource that was found."""
+
+    row: int
+    kind: str
+    logical_id: str
+    version: int
+    changed: datetime
+    patient: int | None
+    content: bytes = field(repr=False)
+    keys: tuple[Any, ...] = ()
+    """What it was put in order by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A page of matches, whether more remain, and their total when it was asked for."""
+
+    found: tuple[Hit, ...]
+    more: bool
+    total: int | None = None
+
+    @property
+    def last(self) -> tuple[Any, ...]:
+        """Where the next page goes on."""
+        return self.found[-1].keys
+
+
+def find(access: Access, question: Question) -> Answer:
+    """The matches that the asker may see. Raises Refused, Invalid, Unavailable."""
+    action = reading(access.requester, Action.SEARCH, question.kind)
+    told = {"kind": question.kind, "asked": for_the_trail(question.asked)}
+    access.require(action, detail=told)
+    values: list[Any] = []
+    wanted = _Wanted(
+        kind=question.kind,
+        form=form(question.criterion, values),
+        reach=policy.reach(access.requester, action),
+        sort=(*(question.sort or (Sort("changed"),)), Sort("row")),
+    )
+    given = parameters(values) | policy.parameters(access.requester, access.now)
+    connection = access.session.connection()
+    leader = _leader(wanted, connection, given, sorted_by_index=not question.sort)
+    page, more, total, withheld = _page(wanted, leader, connection, given, question)
+    content = _contents(access, [row.id for row in page])
+    hits = tuple(_hit(row, content[row.id], wanted.sort) for row in page)
+    patients = {one.patient for one in hits if one.patient is not None}
+    access.note(
+        action,
+        patient=min(patients) if len(patients) == 1 else None,
+        detail={
+            **told,
+            "answered": len(hits),
+            "withheld": withheld,
+            "patients": sorted(patients)[:100],
+        },
+    )
+    return Answer(hits, more, total)
+
+
+def referred(
+    access: Access, rows: Iterable[int], names: Sequence[str]
+) -> list[tuple[str, str, str]]:
+    """Parameter, type and logical id of what resources, by their rows, refer to here.
+
+    Only of rows that were found, for which the asker's sight has been decided.
+    """
+    wanted = {"wanted": _list(rows)}
+    told = _references(tuple(sorted(names))).all(access.session.connection(), wanted)
+    return [(row.parameter, row.target_kind, row.target) for row in told]
+
+
+def named(access: Access, kind: str, ids: Sequence[str], *, limit: int) -> tuple[Hit, ...]:
+    """The resources of a type with these logical ids that the asker may see: to be included."""
+    if not ids:
+        return ()
+    return _included(access, kind, _named, {"ids": json.dumps(list(ids))}, limit)
+
+
+def referring(
+    access: Access,
+    kind: str,
+    names: Sequence[str],
+    target_kind: str,
+    targets: Sequence[str],
+    *,
+    limit: int,
+) -> tuple[Hit, ...]:
+    """The resources of a type that refer to one of the targets: to be included in reverse."""
+    if not targets:
+        return ()
+    asked = {"ids": json.dumps(list(targets)), "target_kind": target_kind}
+    return _included(access, kind, _referring, asked, limit, tuple(sorted(names)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """A question without its values: what the statements that answer it are built from."""
+
+    kind: str
+    form: Form
+    reach: Reach
+    sort: tuple[Sort, ...]
+
+
+def _leader(
+    wanted: _Wanted, connection: Any, given: Mapping[str, Any], *, sorted_by_index: bool
+) -> int | None:
+    """Which of the conditions is looked up first: the one with the fewest index rows.
+
+    -1 where all of them have many, and the order of the answer is that of an index: then the
+    resources are looked through in that order until the page is full.
+    """
+    found = resource_search.candidates(wanted.form)
+    if not found:
+        return None
+    counted: list[tuple[int, int]] = []
+    for number in found:
+        count = _few(wanted.form, number)
+        if count is None:
+            return number if not counted else min(counted)[1]
+        rows = count.number(connection, {**given, "limit": FEW})
+        if rows < FEW:
+            counted.append((rows, number))
+            if rows < FEW // 10:
+                break
+    if counted:
+        return min(counted)[1]
+    return -1 if sorted_by_index else found[0]
+
+
+def _page(
+    wanted: _Wanted,
+    leader: int | None,
+    connection: Any,
+    given: Mapping[str, Any],
+    question: Question,
+) -> tuple[list[Any], bool, int | None, int | None]:
+    """The rows of a page; whether more remain; the total, if wanted; how many are withheld."""
+    limit = question.limit
+    if question.after is None:
+        most = min(limit, WITHHELD_COUNTED) + CANDIDATES
+        rows = _candidates(wanted, leader).all(connection, {**given, "limit": most})
+        permitted = [row for row in rows if row.permitted]
+        if len(rows) < most or (len(permitted) > limit and not question.total):
+            more = len(permitted) > limit
+            withheld = min(len(rows) - len(permitted), WITHHELD_COUNTED)
+            total = len(permitted) if question.total else None
+            return permitted[:limit], more, total, None if more else withheld
+    total = _count(wanted, leader).number(connection, given) if question.total else None
+    bounds: dict[str, Any] = {"limit": limit + 1}
+    if question.after is not None:
+        bounds |= {f"last{number}": value for number, value in enumerate(question.after)}
+    statement = _permitted(wanted, leader, after=question.after is not None)
+    rows = statement.all(connection, {**given, **bounds}) if limit or not question.total else []
+    return rows[:limit], len(rows) > limit, total, None
+
+
+def _included(
+    access: Access,
+    kind: str,
+    statement: Any,
+    asked: Mapping[str, Any],
+    limit: int,
+    *form: Any,
+) -> tuple[Hit, ...]:
+    action = reading(access.requester, Action.SEARCH, kind)
+    reach = policy.reach(access.requester, action)
+    given = policy.parameters(access.requester, access.now)
+    found = statement(kind, reach, *form).all(
+        access.session.connection(), {**given, **asked, "limit": limit}
+    )
+    content = _contents(access, [row.id for row in found])
+    hits = tuple(_hit(row, content[row.id], ()) for row in found)
+    if hits:
+        patients = {one.patient for one in hits if one.patient is not None}
+        detail = {"kind": kind, "included": len(hits), "patients": sorted(patients)[:100]}
+        patient = min(patients) if len(patients) == 1 else None
+        access.note(action, patient=patient, detail=detail)
+    return hits
+
+
+def _hit(row: Any, content: bytes, sort: Sequence[Sort]) -> Hit:
+    return Hit(
+        row=row.id,
+        kind=row.kind,
+        logical_id=row.logical_id,
+        version=row.version,
+        changed=row.changed,
+        patient=row.patient_id,
+        content=content,
+        keys=tuple(getattr(row, f"key{number}") for number in range(len(sort))),
+    )
+
+
+def _contents(access: Access, rows: Sequence[int]) -> dict[int, bytes]:
+    if not rows:
+        return {}
+    told = _CONTENTS.all(access.session.connection(), {"wanted": _list(rows)})
+    return {row.resource_id: row.content for row in told}
+
+
+def _list(rows: Iterable[int]) -> str:
+    return f"[{','.join(map(str, rows))}]"
+
+
+# The statements of a form of question: built once, since that takes longer than to run them.
+
+
+def _conditioned(
+    wanted: _Wanted, leader: int | None, columns: Sequence[Any]
+) -> tuple[Select[Any], type[Resource]]:
+    one = aliased(Resource)
+    condition = conditions(wanted.reach).held(wanted.form, one, numbered(), leader)
+    told = select(*columns) if columns else _told(one)
+    return told.select_from(one).where(
+        one.kind == literal_column(f"'{wanted.kind}'"), ~one.deleted, condition
+    ), one
+
+
+def _told(one: type[Resource]) -> Select[Any]:
+    columns: tuple[Any, ...] = (
+        *(one.id, one.kind, one.logical_id),
+        *(one.version, one.changed, one.patient_id),
+    )
+    return select(*columns)
+
+
+def _in_order(
+    statement: Select[Any], one: type[Resource], sort: Sequence[Sort], *, after: bool = False
+) -> Select[Any]:
+    keys = resource_search.keys(sort, one)
+    labelled = [key.label(f"key{number}") for number, key in enumerate(keys)]
+    if after:
+        last = [bindparam(f"last{number}", type_=key.type) for number, key in enumerate(keys)]
+        statement = statement.where(resource_search.after(sort, keys, last))
+    statement = statement.add_columns(*labelled)
+    return statement.order_by(*resource_search.order(sort, labelled)).limit(bindparam("limit"))
+
+
+@lru_cache(STATEMENTS)
+def _candidates(wanted: _Wanted, leader: int | None) -> Prepared:
+    """The first matches, whether they are permitted or not, and which of them are."""
+    statement, one = _conditioned(wanted, leader, ())
+    permitted = policy.clinical_within(wanted.reach, one).label("permitted")
+    return Prepared(_in_order(statement.add_columns(permitted), one, wanted.sort))
+
+
+@lru_cache(STATEMENTS)
+def _permitted(wanted: _Wanted, leader: int | None, *, after: bool) -> Prepared:
+    """A page of the permitted matches."""
+    statement, one = _conditioned(wanted, leader, ())
+    permitted = statement.where(policy.clinical_within(wanted.reach, one))
+    return Prepared(_in_order(permitted, one, wanted.sort, after=after))
+
+
+@lru_cache(STATEMENTS)
+def _count(wanted: _Wanted, leader: int | None) -> Prepared:
+    statement, one = _conditioned(wanted, leader, [func.count()])
+    return Prepared(statement.where(policy.clinical_within(wanted.reach, one)))
+
+
+@lru_cache(STATEMENTS)
+def _few(form: Any, number: int) -> Prepared | None:
+    """How many index rows a part of the question has, up to a limit."""
+    binds = numbered()
+    for part in form[1][:number]:
+        conditions(Reach.EVERYTHING).held(part, aliased(Resource), binds)
+    rows = conditions(Reach.EVERYTHING).few(form[1][number], binds)
+    if rows is None:
+        return None
+    few = rows.limit(bindparam("limit")).subquery()
+    return Prepared(select(func.count()).select_from(few))
+
+
+@lru_cache(256)
+def _named(kind: str, reach: Reach) -> Prepared:
+    def built(dialect: str) -> Select[Any]:
+        one = aliased(Resource)
+        return _visible(one, kind, reach).where(one_of_texts(one.logical_id, "ids", dialect))
+
+    return Prepared(built)
+
+
+@lru_cache(256)
+def _referring(kind: str, reach: Reach, names: tuple[str, ...]) -> Prepared:
+    def built(dialect: str) -> Select[Any]:
+        one, reference = aliased(Resource), aliased(SearchReference)
+        found = select(reference.resource_id).where(
+            reference.parameter.in_([literal_column(f"'{name}'") for name in names]),
+            reference.target_kind == bindparam("target_kind"),
+            one_of_texts(reference.target, "ids", dialect),
+        )
+        return _visible(one, kind, reach).where(one.id.in_(found))
+
+    return Prepared(built)
+
+
+def _visible(one: type[Resource], kind: str, reach: Reach) -> Select[Any]:
+    return (
+        _told(one)
+        .where(
+            one.kind == literal_column(f"'{kind}'"),
+            ~one.deleted,
+            policy.clinical_within(reach, one),
+        )
+        .order_by(one.id)
+        .limit(bindparam("limit"))
+    )
+
+
+@lru_cache(256)
+def _references(names: tuple[str, ...]) -> Prepared:
+    return Prepared(
+        lambda dialect: (
+            select(SearchReference.parameter, SearchReference.target_kind, SearchReference.target)
+            .distinct()
+            .where(
+                one_of(SearchReference.resource_id, "wanted", dialect),
+                SearchReference.parameter.in_([literal_column(f"'{name}'") for name in names]),
+                SearchReference.target_kind != "",
+            )
+        )
+    )
+
+
+_CONTENTS = Prepared(
+    lambda dialect: (
+        select(Revision.resource_id, Revision.content)
+        .join(
+            Resource,
+            (Resource.id == Revision.resource_id) & (Resource.version == Revision.version),
+        )
+        .where(one_of(Resource.id, "wanted", dialect))
+    )
+)

@@ -1,0 +1,82 @@
+"""Questions in which every level is decided: what the storage floor searches, within a reach.
+
+Nothing withheld is found through what refers to it, or what it refers to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, exists, literal, select
+
+from exchange import policy
+from exchange.policy import Reach
+from exchange_storage.records import Instance, Organization, Patient, Resource, Series, Study
+from exchange_storage.resource_search import Conditions
+from exchange_storage.search import Level
+
+CHAIN: Sequence[tuple[Level, Any, Any]] = (
+    (Level.STUDY, Study, Study.patient_id == Patient.id),
+    (Level.SERIES, Series, Series.study_id == Study.id),
+    (Level.IMAGE, Instance, Instance.series_id == Series.id),
+)
+"""Each level below the patient, its records, and how they hang on those above."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The policy within a reach, as `exchange_storage.resource_search.Decided`."""
+
+    reach: Reach
+
+    def resource(self, resource: type[Resource]) -> ColumnElement[bool]:
+        """Whether the asker may see the resource (an alias)."""
+        return policy.clinical_within(self.reach, resource)
+
+    def native(self, level: Level, column: Any, condition: ColumnElement[bool]) -> Select[Any]:
+        """`column` of the records of a level that are served, and that the asker may see."""
+        found = joined(select(column), level).where(condition, policy.within(self.reach))
+        return found.correlate(None)
+
+
+@cache
+def conditions(reach: Reach) -> Conditions:
+    """What makes conditions of forms, within a reach."""
+    return Conditions(Decided(reach))
+
+
+def joined(statement: Select[*tuple[Any, ...]], level: Level) -> Select[*tuple[Any, ...]]:
+    """The tables of a level and above; of studies, series and instances those that are served."""
+    statement = statement.select_from(Patient).join(
+        Organization, Organization.id == Patient.organization_id
+    )
+    for at, record, on in CHAIN:
+        if at <= level:
+            statement = statement.join(record, on)
+    return statement.where(*_SERVED.get(level, ()))
+
+
+_SERVED: Mapping[Level, tuple[ColumnElement[bool], ...]] = {
+    Level.STUDY: (
+        exists(
+            select(literal(1))
+            .select_from(Series)
+            .join(Instance, Instance.series_id == Series.id)
+            .where(Series.study_id == Study.id, Instance.is_primary)
+            .correlate(Study)
+        ),
+    ),
+    Level.SERIES: (
+        exists(
+            select(literal(1))
+            .select_from(Instance)
+            .where(Instance.series_id == Series.id, Instance.is_primary)
+            .correlate(Series)
+        ),
+    ),
+    Level.IMAGE: (and_(Instance.is_primary),),
+}
+"""Without primary instances there is nothing that could be retrieved."""

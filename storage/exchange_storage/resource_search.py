@@ -1,0 +1,544 @@
+"""Criteria on clinical resources to SELECT, for both databases (see `resource_criteria`).
+
+Each condition can be put in two ways: as a list of the rows that fulfil it, looked up by an index,
+or as a look into one row. Of a question's conditions one, the most selective, gives the list, and
+the others look into its rows: neither database has to be clever to be quick.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    String,
+    and_,
+    cast,
+    exists,
+    false,
+    func,
+    literal_column,
+    not_,
+    or_,
+    select,
+    true,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import aliased
+from sqlalchemy.sql.functions import FunctionElement
+
+from exchange_storage import search
+from exchange_storage.criteria import Level
+from exchange_storage.records import (
+    Patient,
+    Resource,
+    SearchDate,
+    SearchQuantity,
+    SearchReference,
+    SearchString,
+    SearchToken,
+    SearchUri,
+    Study,
+)
+from exchange_storage.search import Binds
+
+TABLES: Mapping[str, Any] = {
+    "token": SearchToken,
+    "string": SearchString,
+    "reference": SearchReference,
+    "date": SearchDate,
+    "quantity": SearchQuantity,
+    "number": SearchQuantity,
+    "uri": SearchUri,
+}
+
+FIRST, LAST = -(1 << 62), 1 << 62
+"""Moments before and after all others."""
+
+
+class Decided(Protocol):
+    """What the policy makes of each level of a question: nothing withheld is found through it."""
+
+    def resource(self, resource: type[Resource]) -> ColumnElement[bool]:
+        """Whether the asker may see the resource (an alias)."""
+
+    def native(self, level: Level, column: Any, condition: ColumnElement[bool]) -> Select[Any]:
+        """`column` of the records of a level that are served, and that the asker may see."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sort:
+    """A key in whose order resources are put: by a parameter's values, or a column.
+
+    `type` is a parameter's, or ``id``, ``changed`` or ``row``.
+    """
+
+    type: str
+    parameters: tuple[str, ...] = ()
+    descending: bool = False
+
+
+class Conditions:
+    """Makes conditions of forms, each level of them decided."""
+
+    def __init__(self, decided: Decided) -> None:
+        self._decided = decided
+
+    def held(
+        self, form: Any, resource: type[Resource], binds: Binds, leader: int | None = None
+    ) -> ColumnElement[bool]:
+        """The condition of a form on `resource`.
+
+        Of the parts of ``every`` the one at `leader` is looked up first, -1 for none of them;
+        None leaves it to what they look like.
+        """
+        match form:
+            case ("every", parts):
+                if leader is None:
+                    leader = _leader(parts)
+                return and_(
+                    true(),
+                    *[
+                        self._listed(part, resource, binds)
+                        if number == leader
+                        else self._looked_at(part, resource, binds)
+                        for number, part in enumerate(parts)
+                    ],
+                )
+            case _:
+                return self._listed(form, resource, binds)
+
+    def few(self, part: Any, binds: Binds) -> Select[Any] | None:
+        """The index rows that a condition looks up, to see whether they are few."""
+        match part:
+            case ("indexed", table, parameters, tests):
+                value = aliased(TABLES[table])
+                return select(literal_column("1")).where(
+                    _of(value, parameters), _passes(value, tests, binds)
+                )
+        return None
+
+    def links(self, level: Level, form: Any, binds: Binds) -> ColumnElement[bool]:
+        """The condition of a link on the patient record or study, see `search.Links`."""
+        match form:
+            case ("written", criterion):
+                one = aliased(Resource)
+                rows = (
+                    select(row_number(one.logical_id))
+                    .where(
+                        one.kind == _word("Patient"),
+                        ~one.deleted,
+                        self.held(criterion, one, binds),
+                    )
+                    .correlate(None)
+                )
+                return Patient.id.in_(rows)
+            case ("pointed", kind, parameters, inner):
+                reference = aliased(SearchReference)
+                target: Any = reference.target
+                if level is Level.PATIENT:
+                    target = row_number(reference.target)
+                rows = self._referring(reference, target, kind, parameters, inner, binds)
+                if level is Level.PATIENT:
+                    return Patient.id.in_(rows.correlate(None))
+                return Study.study_instance_uid.in_(rows.correlate(None))
+            case ("of studies", criteria):
+                condition = search.condition(criteria, self.links, binds)
+                return Patient.id.in_(
+                    self._decided.native(Level.STUDY, Study.patient_id, condition)
+                )
+        raise TypeError("not a form of a link")
+
+    # A condition as a list of rows.
+
+    def _listed(self, form: Any, resource: type[Resource], binds: Binds) -> ColumnElement[bool]:
+        match form:
+            case ("indexed", table, parameters, tests):
+                value = aliased(TABLES[table])
+                found = select(value.resource_id).where(
+                    _of(value, parameters), _passes(value, tests, binds)
+                )
+                return resource.id.in_(found)
+            case ("together", components):
+                return resource.id.in_(self._together(components, None, binds))
+            case ("leads", parameters, inner):
+                reference = aliased(SearchReference)
+                found = select(reference.resource_id).where(
+                    self._led(reference, parameters, inner, binds)
+                )
+                return resource.id.in_(found)
+            case ("referred", kind, parameters, inner):
+                reference = aliased(SearchReference)
+                found = self._referring(reference, reference.target, kind, parameters, inner, binds)
+                return resource.logical_id.in_(found)
+            case ("some", parts):
+                return or_(false(), *[self._listed(part, resource, binds) for part in parts])
+        return self._looked_at(form, resource, binds)
+
+    # A condition as a look into one row.
+
+    def _looked_at(self, form: Any, resource: type[Resource], binds: Binds) -> ColumnElement[bool]:
+        match form:
+            case ("every", parts):
+                looks = [self._looked_at(part, resource, binds) for part in parts]
+                return and_(true(), *looks)
+            case ("some", parts):
+                looks = [self._looked_at(part, resource, binds) for part in parts]
+                return or_(false(), *looks)
+            case ("without", part):
+                return not_(self._looked_at(part, resource, binds))
+            case ("indexed", table, parameters, tests):
+                value = aliased(TABLES[table])
+                return _there_is(
+                    value,
+                    resource,
+                    value.resource_id == resource.id,
+                    _of(value, parameters),
+                    _passes(value, tests, binds),
+                )
+            case ("together", components):
+                rows = self._together(components, resource, binds)
+                return exists(rows.correlate(resource))
+            case ("leads", parameters, inner):
+                reference = aliased(SearchReference)
+                return _there_is(
+                    reference,
+                    resource,
+                    reference.resource_id == resource.id,
+                    self._led(reference, parameters, inner, binds),
+                )
+            case ("referred", kind, parameters, inner):
+                reference = aliased(SearchReference)
+                rows = self._referring(
+                    reference, literal_column("1"), kind, parameters, inner, binds
+                ).where(reference.target == resource.logical_id)
+                return exists(rows.correlate(resource))
+            case ("ids", size):
+                return _among(resource.logical_id, size, binds)
+            case ("changed", since, before):
+                return and_(
+                    resource.changed >= next(binds) if since else true(),
+                    resource.changed < next(binds) if before else true(),
+                )
+            case ("natively", ("native", level, criteria)):
+                condition = search.condition(criteria, self.links, binds)
+                rows = self._decided.native(level, _KEYS[level], condition)
+                return resource.logical_id.in_(rows)
+        raise TypeError("not a form of a criterion")
+
+    def _together(
+        self, components: Sequence[Any], resource: type[Resource] | None, binds: Binds
+    ) -> Select[Any]:
+        """The rows that have values which belong together and all pass."""
+        first: Any = None
+        found: Any = None
+        for _, table, parameters, tests in components:
+            value = aliased(TABLES[table])
+            passes = and_(_of(value, parameters), _passes(value, tests, binds))
+            if first is None:
+                first, found = value, select(value.resource_id).where(passes)
+            else:
+                found = found.join(
+                    value,
+                    and_(
+                        value.resource_id == first.resource_id,
+                        value.position == first.position,
+                        passes,
+                    ),
+                )
+        if resource is not None:
+            found = found.where(first.resource_id == resource.id)
+        rows: Select[Any] = found
+        return rows
+
+    def _led(
+        self, reference: Any, parameters: Sequence[str], inner: Any, binds: Binds
+    ) -> ColumnElement[bool]:
+        kind, keys = self._selected(inner, binds)
+        return and_(
+            _of(reference, parameters),
+            reference.target_kind == _word(kind),
+            reference.target.in_(keys),
+        )
+
+    def _referring(
+        self,
+        reference: Any,
+        column: Any,
+        kind: str,
+        parameters: Sequence[str],
+        inner: Any,
+        binds: Binds,
+    ) -> Select[Any]:
+        """`column` of the references from selected resources to some of `kind`."""
+        _, inner_kind, criterion = inner
+        one = aliased(Resource)
+        return (
+            select(column)
+            .select_from(reference)
+            .join(one, one.id == reference.resource_id)
+            .where(
+                _of(reference, parameters),
+                reference.target_kind == _word(kind),
+                self._seen(one, inner_kind, criterion, binds),
+            )
+        )
+
+    def _selected(self, inner: Any, binds: Binds) -> tuple[str, Select[Any]]:
+        """The type and the logical ids of what is selected, as far as it may be seen."""
+        match inner:
+            case ("selected", kind, criterion):
+                one = aliased(Resource)
+                found = select(one.logical_id).where(self._seen(one, kind, criterion, binds))
+                return kind, found
+            case ("native", level, criteria):
+                condition = search.condition(criteria, self.links, binds)
+                found = self._decided.native(level, _KEYS[level], condition)
+                return _NATIVE[level], found
+        raise TypeError("not a form of a selection")
+
+    def _seen(
+        self, one: type[Resource], kind: str, criterion: Any, binds: Binds
+    ) -> ColumnElement[bool]:
+        return and_(
+            one.kind == _word(kind),
+            ~one.deleted,
+            self.held(criterion, one, binds),
+            self._decided.resource(one),
+        )
+
+
+class row_number(FunctionElement[int]):  # noqa: N801 - named as functions of SQL are
+    """A logical id as the row number that it is, -1 where it is none: compared by an index."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(row_number, "sqlite")
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    text = compiler.process(element.clauses, **options)
+    number = f"CAST({text} AS INTEGER)"
+    return f"CASE WHEN CAST({number} AS TEXT) = {text} THEN {number} ELSE -1 END"
+
+
+@compiles(row_number, "postgresql")
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    text = compiler.process(element.clauses, **options)
+    number = f"CAST({text} AS BIGINT)"
+    return f"CASE WHEN {text} ~ '^[1-9][0-9]{{0,17}}$' THEN {number} ELSE -1 END"
+
+
+def keys(sort: Sequence[Sort], resource: type[Resource]) -> list[ColumnElement[Any]]:
+    """What resources are put in order of, one after another; never null: what lacks it is last."""
+    return [_key(one, resource) for one in sort]
+
+
+def order(sort: Sequence[Sort], by: Sequence[ColumnElement[Any]]) -> list[ColumnElement[Any]]:
+    """`by`, descending where that was asked."""
+    return [key.desc() if one.descending else key.asc() for one, key in zip(sort, by, strict=True)]
+
+
+def after(
+    sort: Sequence[Sort], by: Sequence[ColumnElement[Any]], last: Sequence[Any]
+) -> ColumnElement[bool]:
+    """What comes after the row in which `by` has the values `last`."""
+    found: list[ColumnElement[bool]] = []
+    for number, (one, key) in enumerate(zip(sort, by, strict=True)):
+        same = [by[before] == last[before] for before in range(number)]
+        further = key < last[number] if one.descending else key > last[number]
+        found.append(and_(*same, further))
+    return or_(*found)
+
+
+def _key(sort: Sort, resource: type[Resource]) -> ColumnElement[Any]:
+    match sort.type:
+        case "row":
+            return resource.id  # type: ignore[return-value]
+        case "id":
+            return resource.logical_id  # type: ignore[return-value]
+        case "changed":
+            return resource.changed  # type: ignore[return-value]
+    value = aliased(TABLES[sort.type])
+    column = {
+        "token": "code",
+        "string": "folded",
+        "reference": "target",
+        "date": "low",
+        "quantity": "low",
+        "number": "low",
+        "uri": "value",
+    }[sort.type]
+    one = getattr(value, column)
+    of_resource = select(func.max(one) if sort.descending else func.min(one)).where(
+        value.resource_id == resource.id, _of(value, sort.parameters)
+    )
+    if sort.type == "string":  # not the spellings that were added to what was written
+        of_resource = of_resource.where(value.exact != "")
+    absent: Any = {"date": FIRST if sort.descending else LAST}.get(sort.type)
+    if sort.type in {"quantity", "number"}:
+        absent = literal_column("-1e308" if sort.descending else "1e308")
+    elif absent is None:
+        absent = literal_column("''" if sort.descending else f"'{chr(0x10FFFF)}'")
+    else:
+        absent = literal_column(str(absent))
+    return func.coalesce(of_resource.correlate(resource).scalar_subquery(), absent)
+
+
+# -- Which condition leads ------------------------------------------------------------------------
+
+
+def candidates(form: Any) -> tuple[int, ...]:
+    """The parts of ``every`` that can be looked up first, the most promising one first."""
+    parts = form[1] if form[0] == "every" else ()
+    ranked = [(rank, number) for number, part in enumerate(parts) if (rank := _rank(part)) < _NO]
+    return tuple(number for _, number in sorted(ranked))
+
+
+def _leader(parts: Sequence[Any]) -> int:
+    ranked = candidates(("every", tuple(parts)))
+    return ranked[0] if ranked else -1
+
+
+_NO = 100
+
+
+def _rank(form: Any) -> int:
+    """How few a condition finds, by what it looks like: less is fewer."""
+    match form:
+        case ("ids", _):
+            return 0
+        case ("indexed", "token", parameters, tests):
+            if not tests or any(test[0] in {"present", "system"} for test in tests):
+                return 80
+            return 1 if parameters[0].endswith((".identifier", ":identifier")) else 6
+        case ("indexed", "reference", _, tests):
+            return 2 if tests and all(test[0] == "targets" for test in tests) else 80
+        case ("natively", _):
+            return 2
+        case ("indexed", "string", _, tests):
+            return 80 if any(test[0] in {"present", "holds"} for test in tests) else 4
+        case ("together", _) | ("leads", _, _) | ("indexed", "uri", _, _):
+            return 3
+        case ("referred", _, _, _):
+            return 5
+        case ("indexed", "date", _, _):
+            return 7
+        case ("indexed", _, _, _):
+            return 8
+        case ("some", parts) if parts:
+            return max(map(_rank, parts))
+    return _NO
+
+
+# -- Values ---------------------------------------------------------------------------------------
+
+_KEYS: Mapping[Level, Any] = {
+    Level.PATIENT: cast(Patient.id, String()),
+    Level.STUDY: Study.study_instance_uid,
+}
+"""The logical ids of what has tables of its own."""
+
+_NATIVE: Mapping[Level, str] = {Level.PATIENT: "Patient", Level.STUDY: "ImagingStudy"}
+
+_NAME = re.compile(r"[A-Za-z_.:$0-9-]*")
+
+
+def _word(name: str) -> ColumnElement[str]:
+    """A name of the standard as it is: the database plans better for what it knows."""
+    if not _NAME.fullmatch(name):
+        raise ValueError("not a name of the standard")
+    return literal_column(f"'{name}'", String())
+
+
+def _of(value: Any, parameters: Sequence[str]) -> ColumnElement[bool]:
+    if len(parameters) == 1:
+        one: ColumnElement[bool] = value.parameter == _word(parameters[0])
+        return one
+    many: ColumnElement[bool] = value.parameter.in_([_word(one) for one in parameters])
+    return many
+
+
+def _there_is(
+    value: Any, resource: type[Resource], *conditions: ColumnElement[bool]
+) -> ColumnElement[bool]:
+    found: Select[Any] = select(literal_column("1")).select_from(value)
+    return exists(found.where(*conditions).correlate(resource))
+
+
+def _among(column: Any, size: int, binds: Binds) -> ColumnElement[bool]:
+    if not size:
+        return false()
+    if size == 1:
+        one: ColumnElement[bool] = column == next(binds)
+        return one
+    many: ColumnElement[bool] = column.in_([next(binds) for _ in range(size)])
+    return many
+
+
+def _passes(value: Any, tests: Sequence[Any], binds: Binds) -> ColumnElement[bool]:
+    found = [_test(value, test, binds) for test in tests]
+    return found[0] if len(found) == 1 else or_(false(), *found)
+
+
+def _test(value: Any, test: Any, binds: Binds) -> ColumnElement[bool]:
+    match test:
+        case ("present",):
+            return true()
+        case ("codes", of_system, size):
+            codes = _among(value.code, size, binds)
+            return and_(codes, value.system == next(binds)) if of_system else codes
+        case ("system",):
+            return and_(value.system == next(binds))
+        case ("starts", starts):
+            return _starting(value.folded, binds) if starts else true()
+        case ("holds",):
+            return and_(value.folded.like(next(binds), escape="\\"))
+        case ("exactly",):
+            return and_(value.folded == next(binds), value.exact == next(binds))
+        case ("targets", kind, size):
+            return and_(value.target_kind == _word(kind), _among(value.target, size, binds))
+        case ("kind", kind):
+            return and_(value.target_kind == _word(kind))
+        case ("uris", size):
+            return _among(value.value, size, binds)
+        case ("below", starts):
+            return _starting(value.value, binds) if starts else true()
+        case ("within", ends, of_code, of_system):
+            return _within(value, ends, of_code, of_system, binds)
+    raise TypeError("not a form of a test")
+
+
+def _starting(column: Any, binds: Binds) -> ColumnElement[bool]:
+    return and_(column >= next(binds), column < next(binds))
+
+
+_COMPARED: Mapping[str, tuple[str, Callable[[Any, Any], Any]]] = {
+    "low_from": ("low", lambda end, bind: end >= bind),
+    "low_before": ("low", lambda end, bind: end < bind),
+    "low_to": ("low", lambda end, bind: end <= bind),
+    "low_after": ("low", lambda end, bind: end > bind),
+    "high_from": ("high", lambda end, bind: end >= bind),
+    "high_after": ("high", lambda end, bind: end > bind),
+    "high_by": ("high", lambda end, bind: end <= bind),
+    "high_before": ("high", lambda end, bind: end < bind),
+}
+
+
+def _within(
+    value: Any, ends: Sequence[str], of_code: bool, of_system: bool, binds: Binds
+) -> ColumnElement[bool]:
+    found: list[ColumnElement[bool]] = []
+    for name in ends:
+        column, compare = _COMPARED[name]
+        found.append(compare(getattr(value, column), next(binds)))
+    if of_code:
+        found.append(or_(value.code == next(binds), value.unit == next(binds)))
+    if of_system:
+        found.append(value.system == next(binds))
+    return and_(true(), *found)
