@@ -34,6 +34,8 @@ class Door:
     routes: Callable[[Exchange, Identify], APIRouter]
     takes_instances: bool = False
     """Then it limits its own bodies."""
+    body_limit: int | None = None
+    """Bytes of its longest body, where that is not what holds for all."""
 
 
 _HEADERS = {
@@ -168,7 +170,9 @@ class _Manners:
             await send(message)
 
         if door is None or not door.takes_instances:
-            receive = self._bounded(receive, int(Headers(scope=scope).get("content-length", "0")))
+            limit = self._limit if door is None else door.body_limit or self._limit
+            announced = int(Headers(scope=scope).get("content-length", "0"))
+            receive = self._bounded(receive, announced, limit)
         try:
             if len(scope["query_string"]) > QUERY_LIMIT:
                 refusal = PlainTextResponse("the query is too long\n", status_code=414)
@@ -185,7 +189,7 @@ class _Manners:
                 also={"client": (scope.get("client") or ("",))[0]},
             )
 
-    def _bounded(self, receive: Receive, announced: int) -> Receive:
+    def _bounded(self, receive: Receive, announced: int, limit: int) -> Receive:
         """`receive`, answering 413 to a body that is too long, announced or not; 408 when late."""
         read = 0
         more = True
@@ -193,8 +197,8 @@ class _Manners:
 
         async def bounded() -> Message:
             nonlocal read, more
-            if announced > self._limit:
-                raise HTTPException(413, f"a request may have at most {self._limit} bytes")
+            if announced > limit:
+                raise HTTPException(413, f"a request may have at most {limit} bytes")
             try:
                 # Behind the body comes only that the client has gone, however late.
                 with fail_after(late - time.monotonic() if more else None):
@@ -204,8 +208,8 @@ class _Manners:
                 raise HTTPException(408, "the body did not come in time", headers) from None
             more = message.get("more_body", False)
             read += len(message.get("body", b""))
-            if read > self._limit:
-                raise HTTPException(413, f"a request may have at most {self._limit} bytes")
+            if read > limit:
+                raise HTTPException(413, f"a request may have at most {limit} bytes")
             return message
 
         return bounded

@@ -187,6 +187,7 @@ def application(exchange: Exchange, settings: Settings) -> FastAPI:
     from exchange_dicom.web import dicomweb
     from exchange_dicom.web_store import Limits
     from exchange_fhir import rest
+    from exchange_fhir.serving import Conduct
     from exchange_server.app import Door, create_app
     from exchange_server.cookies import Cookies
     from exchange_server.passwords import Passwords
@@ -235,7 +236,13 @@ def application(exchange: Exchange, settings: Settings) -> FastAPI:
                 key=page_key(settings.keys),
                 token_endpoint="/oauth/token",  # noqa: S106 - an address
                 timezone=ZoneInfo(settings.timezone),
+                conduct=Conduct(
+                    body_limit=settings.fhir_body_limit,
+                    update_creates=settings.fhir_update_creates,
+                    dangling=settings.fhir_dangling_references,
+                ),
             ),
+            body_limit=settings.fhir_body_limit,
         ),
         Door(
             name=pages.DOOR,

@@ -180,6 +180,16 @@ class Settings(BaseSettings):
         description="Directory of the viewer that `exchange viewer install` has prepared; without "
         "it viewer/ in the data directory",
     )
+    fhir_body_limit: Annotated[int, Field(ge=1 << 16, le=1 << 28)] = Field(
+        default=16 << 20, description="Longest FHIR resource or Bundle that is sent"
+    )
+    fhir_update_creates: bool = Field(
+        default=True, description="A PUT of FHIR to an id that is not known creates the resource"
+    )
+    fhir_dangling_references: bool = Field(
+        default=True,
+        description="FHIR resources may refer to resources that are not here (but for patients)",
+    )
 
     instance_limit: Annotated[int, Field(ge=1 << 20)] = Field(
         default=8 << 30, description="Largest instance that is received"

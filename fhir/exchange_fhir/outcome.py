@@ -117,5 +117,6 @@ def response(error: Exception) -> Response:
             answer = Answer(500, "exception")
             told = "something unexpected happened; the operators' log has the place"
     headers |= HEADERS.get(answer.http, {})
-    content = orjson.dumps(outcome("error", answer.code, [told]))
+    issues = error.issues if isinstance(error, Problem) else (Issue(answer.code, told),)
+    content = orjson.dumps(of_issues(issues))
     return Response(content, answer.http, headers | {"Cache-Control": "no-store"}, MEDIA_TYPE)

@@ -15,7 +15,6 @@ from typing import Any
 import jsonpatch
 from jsonpointer import JsonPointerException
 
-from exchange.errors import Invalid
 from exchange_fhir import json_format
 from exchange_fhir.datatypes import Json
 from exchange_fhir.definitions import elements
@@ -32,7 +31,11 @@ PATH = 1024
 """Characters of a FHIRPath, at most."""
 
 Change = Callable[[Json], Json]
-"""Makes the new resource of the old one. Raises Invalid where it cannot be applied."""
+"""Makes the new resource of the old one. Raises Problem where it cannot be applied."""
+
+
+def _unfit(told: str) -> Problem:
+    return Problem(422, "processing", told)
 
 
 def json_patch(content: bytes) -> Change:
@@ -52,13 +55,13 @@ def json_patch(content: bytes) -> Change:
             for patch, operation in zip(patches, operations, strict=True):
                 made = patch.apply(made, in_place=True)
                 if operation["op"] == "copy" and _is_large(made):
-                    raise Invalid(f"the patch makes more than {VALUES} values of it")
+                    raise _unfit(f"the patch makes more than {VALUES} values of it")
         except jsonpatch.JsonPatchTestFailed:
-            raise Invalid("a test of the patch failed: the resource is not as it expects") from None
+            raise _unfit("a test of the patch failed: the resource is not as it expects") from None
         except (jsonpatch.JsonPatchException, JsonPointerException, TypeError, KeyError):
-            raise Invalid("the patch does not fit the resource: a path leads nowhere") from None
+            raise _unfit("the patch does not fit the resource: a path leads nowhere") from None
         if not isinstance(made, dict):
-            raise Invalid("the patch makes no resource of it")
+            raise _unfit("the patch makes no resource of it")
         return made
 
     return change
@@ -125,14 +128,14 @@ class _Operation:
     numbers: Mapping[str, int]
 
     def apply(self, resource: Json) -> None:
-        """Change the resource. Raises Invalid."""
+        """Change the resource. Raises Problem."""
         if self.type == "add":
             holder, structure = _holder(resource, self.path)
             found = _property(structure, self.name, self.value_type)
             if found.element.is_list:
                 holder.setdefault(found.name, []).append(deepcopy(self.value))
             elif found.name in holder:
-                raise Invalid("what is to be added stands there already: replace it")
+                raise _unfit("what is to be added stands there already: replace it")
             else:
                 holder[found.name] = deepcopy(self.value)
             return
@@ -140,12 +143,12 @@ class _Operation:
         match self.type:
             case "delete":
                 if len(places) > 1:
-                    raise Invalid("the path of a deletion leads to more than one element")
+                    raise _unfit("the path of a deletion leads to more than one element")
                 for place in places:
                     _remove(place)
             case "replace":
                 if len(places) != 1:
-                    raise Invalid("the path of a replacement does not lead to one element")
+                    raise _unfit("the path of a replacement does not lead to one element")
                 place = places[0]
                 if self.value_type and place.found.element.name.endswith("[x]"):
                     named = place.found.element.stem
@@ -162,20 +165,20 @@ class _Operation:
     def _in_list(self, places: Sequence[_Place]) -> None:
         lists = {(id(one.holder), one.name): one for one in places if one.index is not None}
         if len(lists) != 1:
-            raise Invalid("the path does not lead to one list")
+            raise _unfit("the path does not lead to one list")
         place = next(iter(lists.values()))
         held = place.holder[place.name]
         if f"_{place.name}" in place.holder:
-            raise Invalid("values with extensions of their own cannot be moved")
+            raise _unfit("values with extensions of their own cannot be moved")
         if self.type == "insert":
             at = self.numbers["index"]
             if not 0 <= at <= len(held):
-                raise Invalid("the index is outside the list")
+                raise _unfit("the index is outside the list")
             held.insert(at, deepcopy(self.value))
             return
         source, destination = self.numbers["source"], self.numbers["destination"]
         if not (0 <= source < len(held) and 0 <= destination < len(held)):
-            raise Invalid("the index is outside the list")
+            raise _unfit("the index is outside the list")
         held.insert(destination, held.pop(source))
 
 
@@ -288,11 +291,11 @@ def _steps(path: str) -> list[_Step]:
 
 
 def _places(resource: Json, path: str) -> Iterator[_Place]:
-    """The places to which a path leads. Raises Invalid."""
+    """The places to which a path leads. Raises Problem."""
     steps = _steps(path)
     kind = resource["resourceType"]
     if not steps or steps[0].name not in {kind, "Resource", "DomainResource"} or len(steps) < 2:
-        raise Invalid(f"the path begins with {kind}, and leads to an element of it")
+        raise _unfit(f"the path begins with {kind}, and leads to an element of it")
     holders: list[tuple[Json, Structure]] = [(resource, elements.structure(kind))]
     places: list[_Place] = []
     for number, step in enumerate(steps[1:]):
@@ -302,7 +305,7 @@ def _places(resource: Json, path: str) -> Iterator[_Place]:
             places = [place for held in holders for place in _named(*held, step.name)]
         elif step.single:
             if len(places) > 1:
-                raise Invalid("single() meets more than one element")
+                raise _unfit("single() meets more than one element")
         elif step.at is not None:
             places = places[step.at :][:1]
         else:
@@ -317,11 +320,11 @@ def _holder(resource: Json, path: str) -> tuple[Json, Structure]:
     if len(_steps(path)) == 1:
         kind = resource["resourceType"]
         if path not in {kind, "Resource", "DomainResource"}:
-            raise Invalid(f"the path begins with {kind}")
+            raise _unfit(f"the path begins with {kind}")
         return resource, elements.structure(kind)
     places = list(_places(resource, path))
     if len(places) != 1:
-        raise Invalid("the path of an addition does not lead to one element")
+        raise _unfit("the path of an addition does not lead to one element")
     return _below(places[0])
 
 
@@ -337,7 +340,7 @@ def _named(holder: Json, structure: Structure, name: str) -> Iterator[_Place]:
 
 def _below(place: _Place) -> tuple[Json, Structure]:
     if not isinstance(place.value, dict):
-        raise Invalid("the path goes on behind a value")
+        raise _unfit("the path goes on behind a value")
     return place.value, _type(place)
 
 
@@ -363,7 +366,7 @@ def _property(structure: Structure, name: str, value_type: str) -> Property:
     choice = f"{name}{value_type}"
     found = structure.properties.get(name) or structure.properties.get(choice)
     if found is None:
-        raise Invalid("the element that is named is not one of those there")
+        raise _unfit("the element that is named is not one of those there")
     return found
 
 

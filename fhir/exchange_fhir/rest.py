@@ -1,4 +1,4 @@
-"""The FHIR door: read, search and capabilities of the RESTful API (FHIR R4 section 3.1.0)."""
+"""The FHIR door: the RESTful API (FHIR R4 section 3.1.0), its searches and capabilities."""
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of the routes made below.
 
@@ -11,21 +11,23 @@ import orjson
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
 
-from exchange import organizations, query
-from exchange.access import Access, Exchange
-from exchange.errors import NotFound, TooLarge
-from exchange.policy import Requester
+from exchange import query
+from exchange.access import Exchange
+from exchange.errors import NotFound
 from exchange.query import Answer
-from exchange_fhir import bundle, capability, outcome, reading
+from exchange_fhir import bundle, capability, negotiation, reading
+from exchange_fhir.answers import Answered
 from exchange_fhir.bundle import Page, Pairs
-from exchange_fhir.outcome import MEDIA_TYPE, Problem
+from exchange_fhir.definitions import search_parameters
+from exchange_fhir.outcome import Problem
 from exchange_fhir.reading import Resource
-from exchange_fhir.resources import endpoint, patient
+from exchange_fhir.rest_interactions import body, interacting
 from exchange_fhir.search import Condition, Query, Scope, any_of, parse
+from exchange_fhir.serving import METADATA, Conduct, Identify, Serving
 from exchange_storage.records import Organization
 from exchange_storage.search import Criterion, Level, Rows
 
-BODY_LIMIT = 1 << 16
+FORM_LIMIT = 1 << 16
 """Bytes of a form to search by."""
 
 INCLUDED = 1000
@@ -34,13 +36,7 @@ INCLUDED = 1000
 SMART_CAPABILITIES = ("smart-imaging-access",)
 """Of SMART only this: ImagingStudy is searched and retrieved here as SMART Imaging Access says."""
 
-Identify = Callable[[Request], Requester]
-"""Who sends a request. Raises NotAuthenticated."""
-
-_METADATA = "fhir metadata"
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
-_FORMATS = frozenset({MEDIA_TYPE, "application/json", "json", "text/json"})
-_RANGES = frozenset({"*/*", "application/*"})
 
 
 class _Route(APIRoute):
@@ -51,20 +47,12 @@ class _Route(APIRoute):
 
         async def answer(request: Request) -> Response:
             try:
-                return await handle(request)
+                answered = await handle(request)
             except Exception as error:
-                return outcome.response(error)
+                answered = negotiation.error(error, request)
+            return negotiation.compressed(answered, request)
 
         return answer
-
-
-async def _body(request: Request) -> bytes:
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > BODY_LIMIT:
-            raise TooLarge(f"a body may have at most {BODY_LIMIT} bytes")
-    return bytes(body)
 
 
 def fhir(
@@ -76,6 +64,7 @@ def fhir(
     dicomweb: str = "/dicom-web",
     token_endpoint: str | None = None,
     timezone: ZoneInfo = ZoneInfo("Asia/Shanghai"),
+    conduct: Conduct | None = None,
 ) -> APIRouter:
     """The routes of the FHIR door, to be mounted under a prefix.
 
@@ -87,34 +76,32 @@ def fhir(
     """
     router = APIRouter(route_class=_Route, include_in_schema=False)
     pages = bundle.Pages(key)
-
-    def base(request: Request) -> str:
-        found = base_url or str(request.url_for(_METADATA)).removesuffix("metadata")
-        return found.rstrip("/")
-
-    def scope(request: Request, access: Access) -> Scope:
-        return Scope(
-            access=access,
-            base=base(request),
-            dicomweb=urljoin(base(request), dicomweb),
-            timezone=timezone,
-            organizations=tuple(organizations.everyone(access.session)),
-        )
+    serving = Serving(
+        exchange=exchange,
+        identify=identify,
+        pages=pages,
+        base_url=base_url,
+        dicomweb=dicomweb,
+        timezone=timezone,
+        conduct=conduct or Conduct(),
+    )
+    form_body = body(FORM_LIMIT)
 
     def searched(request: Request, kind: str, form: bytes = b"") -> Response:
         requester = identify(request)
         _supported(kind)
         asked: Pairs = [*request.query_params.multi_items(), *_pairs(form)]
+        written = negotiation.negotiated(request, asked)
         told = dict(asked)
-        _negotiate(request, told.get("_format", ""))
         offset = 0
         if "_page" in told:
-            if told.keys() - {"_page", "_format"}:
+            if told.keys() - {"_page", "_format", "_pretty"}:
                 raise Problem(400, "invalid", "_page stands alone: it holds the whole search")
             asked, offset = pages.unseal(requester, kind, told["_page"])
+            written = negotiation.negotiated(request, [*asked, *told.items()])
         strict = "handling=strict" in request.headers.get("prefer", "").replace(" ", "")
         with exchange.on_behalf_of(requester) as access:
-            here = scope(request, access)
+            here = serving.scope(serving.base(request), access)
             wanted = parse(capability.TABLES[kind], asked, here, strict=strict)
             page = _SEARCHES[kind](here, wanted, offset)
         following = ""
@@ -123,13 +110,14 @@ def fhir(
         content = bundle.searchset(
             here, kind, page, used=wanted.used, ignored=wanted.ignored, following=following
         )
-        return _answer(content)
+        return negotiation.response(Answered(status=200, content=content), written)
 
-    @router.get("/metadata", name=_METADATA)
+    @router.get("/metadata", name=METADATA)
     def metadata(request: Request) -> Response:
-        _negotiate(request, request.query_params.get("_format", ""))
-        issuer = urljoin(base(request), token_endpoint) if token_endpoint else ""
-        return _answer(orjson.dumps(capability.statement(base(request), issuer)))
+        written = negotiation.negotiated(request)
+        issuer = urljoin(serving.base(request), token_endpoint) if token_endpoint else ""
+        told = orjson.dumps(capability.statement(serving.base(request), issuer))
+        return negotiation.response(Answered(status=200, content=told), written)
 
     @router.get("/.well-known/smart-configuration")
     def smart_configuration(request: Request) -> Response:
@@ -138,13 +126,15 @@ def fhir(
             raise NotFound("no token endpoint is known here")
         content = orjson.dumps(
             {
-                "token_endpoint": urljoin(base(request), token_endpoint),
+                "token_endpoint": urljoin(serving.base(request), token_endpoint),
                 "grant_types_supported": ["client_credentials"],
                 "token_endpoint_auth_methods_supported": ["client_secret_basic"],
                 "capabilities": SMART_CAPABILITIES,
             }
         )
         return Response(content, media_type="application/json")
+
+    router.include_router(interacting(serving, _Route))
 
     @router.get("/{kind}")
     @router.get("/{kind}/")
@@ -153,68 +143,20 @@ def fhir(
 
     @router.post("/{kind}/_search")
     def search_by_form(
-        request: Request, kind: str, form: Annotated[bytes, Depends(_body)]
+        request: Request, kind: str, form: Annotated[bytes, Depends(form_body)]
     ) -> Response:
-        if form and _media_type(request) != "application/x-www-form-urlencoded":
+        if form and negotiation.media_type(request) != "application/x-www-form-urlencoded":
             told = "a search by POST is sent as application/x-www-form-urlencoded"
             raise Problem(415, "not-supported", told)
         return searched(request, kind, form)
 
-    @router.get("/{kind}/{identity}")
-    def read(request: Request, kind: str, identity: str) -> Response:
-        requester = identify(request)
-        _supported(kind)
-        _negotiate(request, request.query_params.get("_format", ""))
-        with exchange.on_behalf_of(requester) as access:
-            resource = _READS[kind](scope(request, access), identity)
-        return _answer(resource.content, resource.version)
-
     @router.api_route("", methods=_METHODS)
     @router.api_route("/{path:path}", methods=_METHODS)
-    def anything_else(
-        request: Request, body: Annotated[bytes, Depends(_body)], path: str = ""
-    ) -> Response:
+    def anything_else(request: Request, path: str = "") -> Response:
         identify(request)
-        raise _refusal(request, path, body)
+        raise _refusal(request, path)
 
     return router
-
-
-# -- Read -----------------------------------------------------------------------------------------
-
-
-def _read_patient(scope: Scope, identity: str) -> Resource:
-    for row in patient.rows(identity):
-        return reading.patients(scope, [query.patient(scope.access, row)])[0]
-    raise NotFound("no such patient record")
-
-
-def _read_imaging_study(scope: Scope, identity: str) -> Resource:
-    return reading.imaging_studies(scope, [query.study(scope.access, identity)])[0]
-
-
-def _read_organization(scope: Scope, identity: str) -> Resource:
-    found = [one for one in scope.organizations if one.code == identity]
-    return _only(reading.organizations(found))
-
-
-def _read_endpoint(scope: Scope, identity: str) -> Resource:
-    found = [one for one in scope.organizations if endpoint.identity(one) == identity]
-    return _only(reading.endpoints(scope, found))
-
-
-def _only(found: list[Resource]) -> Resource:
-    if not found:
-        raise NotFound("no such organization")
-    return found[0]
-
-
-_READS: Mapping[str, Callable[[Scope, str], Resource]] = {
-    "Endpoint": _read_endpoint,
-    "ImagingStudy": _read_imaging_study,
-    "Organization": _read_organization,
-    "Patient": _read_patient,
-}
 
 
 # -- Search ---------------------------------------------------------------------------------------
@@ -326,17 +268,12 @@ _SEARCHES: Mapping[str, Callable[[Scope, Query[Any], int], Page]] = {
 # -- HTTP -----------------------------------------------------------------------------------------
 
 
-def _answer(content: bytes, version: str = "") -> Response:
-    headers = {"Cache-Control": "no-store"}
-    if version:
-        headers["ETag"] = f'W/"{version}"'
-    return Response(content, headers=headers, media_type=f"{MEDIA_TYPE}; charset=utf-8")
-
-
 def _supported(kind: str) -> None:
     if kind not in capability.TABLES:
         known = ", ".join(capability.TABLES)
-        raise Problem(404, "not-supported", f"this resource type is not served; there are {known}")
+        raise Problem(
+            404, "not-supported", f"this resource type is not searched; there are {known}"
+        )
 
 
 def _pairs(form: bytes) -> list[tuple[str, str]]:
@@ -346,45 +283,24 @@ def _pairs(form: bytes) -> list[tuple[str, str]]:
         raise Problem(400, "structure", "the form cannot be read") from None
 
 
-def _media_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def _negotiate(request: Request, asked: str) -> None:
-    """`_format`, else Accept, must leave room for JSON of FHIR R4 (R4 3.1.0.1.11)."""
-    # An unescaped "+" of application/fhir+json arrives as a space.
-    accept = asked.replace(" ", "+") or request.headers.get("accept") or "*/*"
-    for one in accept.split(","):
-        media_type, *parameters = (part.strip() for part in one.lower().split(";"))
-        told = dict(part.partition("=")[::2] for part in parameters)
-        unwanted = told.get("q", "1") in {"0", "0.0", "0.00", "0.000"}
-        if (
-            media_type in (_FORMATS | _RANGES)
-            and told.get("fhirversion", "4.0") == "4.0"
-            and not unwanted
-        ):
-            return
-    raise Problem(406, "not-supported", f"this server answers {MEDIA_TYPE} of FHIR 4.0 only")
-
-
-def _refusal(request: Request, path: str, body: bytes) -> Problem:
+def _refusal(request: Request, path: str) -> Problem:
     """What is wrong with a request that no interaction fits."""
     kind, *rest = path.split("/")
-    known = kind in capability.TABLES
-    if body and _media_type(request).endswith("json") and not _is_resource(body):
-        return Problem(400, "structure", "the body is not a FHIR resource")
-    if path == "metadata" or (known and len(rest) < 2):
-        allow = "POST" if rest == ["_search"] else "GET"
-        told = f"{request.method} is not supported here; the resources of this server are read only"
-        return Problem(405, "not-supported", told, allow=allow)
-    if not known:
-        return Problem(404, "not-supported", "nothing is served here; see metadata")
-    return Problem(404, "not-supported", "this interaction is not supported; see metadata")
-
-
-def _is_resource(body: bytes) -> bool:
-    try:
-        told = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return False
-    return isinstance(told, dict) and isinstance(told.get("resourceType"), str)
+    match rest:
+        case _ if path == "metadata":
+            allow = "GET"
+        case _ if path and kind not in search_parameters.kinds():
+            return Problem(404, "not-supported", "nothing is served here; see metadata")
+        case []:
+            allow = "GET, POST, PUT, PATCH, DELETE" if path else "POST"
+        case ["_search"]:
+            allow = "POST"
+        case [_]:
+            allow = "GET, PUT, PATCH, DELETE"
+        case [_, "_history"] | [_, "_history", _]:
+            allow = "GET"
+        case _:
+            told = "this interaction is not supported; see metadata"
+            return Problem(404, "not-supported", told)
+    told = f"{request.method} is not supported here; see metadata"
+    return Problem(405, "not-supported", told, allow=allow)

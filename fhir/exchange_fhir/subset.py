@@ -46,6 +46,10 @@ class Wanted:
         return not self.elements and self.summary in {Summary.FALSE, Summary.COUNT}
 
 
+WHOLE = Wanted()
+"""Nothing left out."""
+
+
 def part(resource: Json, wanted: Wanted) -> Json:
     """The part of a resource that is wanted, tagged if anything was left out.
 

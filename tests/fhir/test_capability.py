@@ -8,7 +8,7 @@ import orjson
 import pytest
 from fhir_door import Door
 
-from exchange_fhir import capability, rest
+from exchange_fhir import capability, reads, rest
 from exchange_fhir.search import Type
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fhir_capability_statement.json"
@@ -26,7 +26,7 @@ def test_the_statement_is_the_one_that_was_reviewed(door: Door) -> None:
 
 
 def test_every_resource_of_the_statement_is_read_and_searched() -> None:
-    assert set(capability.TABLES) == set(rest._READS) == set(rest._SEARCHES)
+    assert set(capability.TABLES) == set(reads.READS) == set(rest._SEARCHES)
 
 
 @pytest.mark.parametrize("kind", capability.TABLES)

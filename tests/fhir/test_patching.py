@@ -7,7 +7,6 @@ from typing import Any
 import orjson
 import pytest
 
-from exchange.errors import Invalid
 from exchange_fhir import patching, validation
 from exchange_fhir.outcome import Problem
 
@@ -93,14 +92,14 @@ def test_what_is_no_json_patch_is_refused(sent: bytes) -> None:
     ],
 )
 def test_a_json_patch_that_does_not_fit_changes_nothing(operation: dict[str, Any]) -> None:
-    with pytest.raises(Invalid):
+    with pytest.raises(Problem):
         json_patched(operation)
 
 
 def test_copies_cannot_double_a_resource_for_ever() -> None:
     grow = {"op": "copy", "from": "/name", "path": "/name/-"}
 
-    with pytest.raises(Invalid, match="200000 values"):
+    with pytest.raises(Problem, match="200000 values"):
         json_patched(*[grow] * 100)
 
 
@@ -151,7 +150,7 @@ def test_fhirpath_patch_adds_inserts_replaces_moves_and_deletes() -> None:
     ],
 )
 def test_a_fhirpath_patch_that_does_not_fit_changes_nothing(wrong: dict[str, Any]) -> None:
-    with pytest.raises(Invalid):
+    with pytest.raises(Problem):
         patched(wrong)
 
 

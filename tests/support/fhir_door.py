@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import fhirkit
+import orjson
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from fhir.resources.R4B import get_fhir_model_class
@@ -49,6 +50,26 @@ class Asker:
         told = {"Content-Type": media_type}
         return self.client.post(self._address(path), content=content, headers=self._headers(told))
 
+    def send(
+        self, method: str, path: str, resource: dict[str, Any] | None = None, **headers: str
+    ) -> Response:
+        """A request with a resource as JSON, or without a body."""
+        told = {name.replace("_", "-"): value for name, value in headers.items()}
+        if resource is not None:
+            told.setdefault("Content-Type", "application/fhir+json")
+        content = b"" if resource is None else orjson.dumps(resource)
+        return self.client.request(
+            method, self._address(path), content=content, headers=self._headers(told)
+        )
+
+    def made(self, resource: dict[str, Any], status: int = 201, **headers: str) -> dict[str, Any]:
+        """The resource as it is after its create."""
+        response = self.send("POST", resource["resourceType"], resource, **headers)
+        assert response.status_code == status, response.text
+        made: dict[str, Any] = response.json()
+        is_fhir(made)
+        return made
+
     def read(self, path: str) -> dict[str, Any]:
         """A resource that can be read, and that is FHIR."""
         response = self.get(path)
@@ -57,12 +78,13 @@ class Asker:
         is_fhir(resource)
         return resource
 
-    def bundle(self, path: str, **headers: str) -> dict[str, Any]:
-        """A search that succeeds, and whose Bundle is FHIR."""
+    def bundle(self, path: str, mode_of: str = "searchset", **headers: str) -> dict[str, Any]:
+        """A search that succeeds, and whose Bundle is FHIR; or a history."""
         response = self.get(path, **headers)
         assert response.status_code == 200, response.text
         bundle: dict[str, Any] = response.json()
         is_fhir(bundle)
+        assert bundle["type"] == mode_of
         return bundle
 
     def ids(self, path: str, mode: str = "match") -> list[str]:
@@ -84,6 +106,11 @@ class Asker:
     def _address(self, path: str) -> str:
         link = path.startswith(BASE)
         return path.removeprefix(BASE.removesuffix("/fhir")) if link else f"/fhir/{path}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What shows who asks."""
+        return self._headers({})
 
     def _headers(self, told: dict[str, str]) -> dict[str, str]:
         return told | ({"Authorization": f"Bearer {self.token}"} if self.token else {})
@@ -125,6 +152,9 @@ class Door:
         if requester is not None:
             self.known[token] = requester
         return Asker(self.client, token)
+
+    def system(self, code: str) -> Asker:
+        return self.asker(replace(self.city.system(code), door="fhir"))
 
     def clinician(self, code: str) -> Asker:
         return self.asker(self.city.clinician(code))

@@ -1,0 +1,342 @@
+"""The interactions of the RESTful API with one resource or its versions (FHIR R4 3.1.0).
+
+They are the same whether they come by HTTP or as an entry of a batch: `Asked` in, `Answered` out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+import orjson
+
+from exchange import clinical, recording
+from exchange.access import Access
+from exchange.clinical import Kept
+from exchange.errors import NotFound
+from exchange.recording import Act, Finder
+from exchange_fhir import answers, json_format, patching, validation, writing
+from exchange_fhir.answers import Answered
+from exchange_fhir.datatypes import Json, instant
+from exchange_fhir.outcome import Problem
+from exchange_fhir.primitives import is_id
+from exchange_fhir.writing import Place
+
+HISTORY = 50
+"""Versions on a page of history where the asker does not say."""
+MOST_HISTORY = 200
+HISTORY_BYTES = 1 << 24
+"""Bytes of versions after which a page ends."""
+
+Pairs = Sequence[tuple[str, str]]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One interaction, as it is asked for."""
+
+    kind: str = ""
+    logical_id: str = ""
+    version: str = ""
+    query: Pairs = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """By their names in lower case."""
+    body: Callable[[], Json] = dict
+    """The resource that came along. Raises Problem."""
+    change: Callable[[], patching.Change] | None = None
+    """What a patch does. Raises Problem."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Here:
+    """Where and for whom interactions are done."""
+
+    access: Access
+    place: Place
+    find: Callable[[str, Pairs], Finder]
+    """What finds the resources of a kind by the parameters of a search. Raises Problem, Invalid."""
+    native: Mapping[str, Callable[[str], Answered]]
+    """How resources are read that are no versions of JSON: by kind, given the logical id."""
+
+    @property
+    def base(self) -> str:
+        """The address of this FHIR server."""
+        return self.place.base
+
+
+# -- Reading --------------------------------------------------------------------------------------
+
+
+def read(here: Here, asked: Asked) -> Answered:
+    """The current version. Raises NotFound, Gone, Refused, Problem."""
+    writing.served(asked.kind)
+    _known_id(asked)
+    native = here.native.get(asked.kind)
+    found: Answered | None = None
+    if native is not None:
+        try:
+            found = native(asked.logical_id)
+        except NotFound:
+            if asked.kind in writing.NATIVE:
+                raise
+    if found is None:
+        found = answers.read(clinical.read(here.access, asked.kind, asked.logical_id))
+    return _unless_known(found, asked.headers)
+
+
+def vread(here: Here, asked: Asked) -> Answered:
+    """One version. Raises NotFound, Gone, Refused, Problem."""
+    writing.served(asked.kind)
+    _known_id(asked)
+    _has_versions(asked.kind)
+    if not asked.version.isdecimal() or len(asked.version) > 9:
+        raise NotFound("no such version")
+    return answers.read(
+        clinical.vread(here.access, asked.kind, asked.logical_id, int(asked.version))
+    )
+
+
+def _unless_known(found: Answered, headers: Mapping[str, str]) -> Answered:
+    """A conditional read (R4 3.1.0.1.6): 304 where the client has this version."""
+    known = [one.strip() for one in headers.get("if-none-match", "").split(",")]
+    if found.version and {f'W/"{found.version}"', f'"{found.version}"', "*"} & set(known):
+        return Answered(status=304, version=found.version, changed=found.changed)
+    if known == [""] and found.changed is not None and "if-modified-since" in headers:
+        since = _http_date(headers["if-modified-since"])
+        if since is not None and found.changed.replace(microsecond=0) <= since:
+            return Answered(status=304, version=found.version, changed=found.changed)
+    return found
+
+
+def _http_date(told: str) -> datetime | None:
+    try:
+        found = parsedate_to_datetime(told)
+    except ValueError:
+        return None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found
+
+
+# -- Writing --------------------------------------------------------------------------------------
+
+
+def create(here: Here, asked: Asked) -> Act:
+    """The act of a create, conditional by If-None-Exist (R4 3.1.0.8)."""
+    writing.writable(asked.kind)
+    resource = _of_kind(asked)
+    condition = asked.headers.get("if-none-exist", "").strip()
+    unless = here.find(asked.kind, condition_pairs(condition)) if condition else None
+    return writing.create(resource, here.place, unless=unless)
+
+
+def update(here: Here, asked: Asked) -> Act:
+    """The act of an update, or of a conditional one (R4 3.1.0.4.3)."""
+    writing.writable(asked.kind)
+    resource = _of_kind(asked)
+    if asked.logical_id:
+        _known_id(asked)
+        _not_registered(here, asked)
+        return writing.update(resource, here.place, asked.logical_id, asked.headers)
+    matching = here.find(asked.kind, _condition(asked))
+    return writing.update_matching(resource, here.place, matching, asked.headers)
+
+
+def patch(here: Here, asked: Asked) -> Act:
+    """The act of a patch, or of a conditional one (R4 3.1.0.9)."""
+    writing.writable(asked.kind)
+    if asked.change is None:
+        raise Problem(400, "required", "a patch is expected")
+    _not_registered(here, asked)
+    matching = None if asked.logical_id else here.find(asked.kind, _condition(asked))
+    return writing.patch(
+        asked.kind, asked.logical_id, asked.change(), here.place, asked.headers, matching=matching
+    )
+
+
+def delete(here: Here, asked: Asked) -> Act:
+    """The act of a delete, or of a conditional one (R4 3.1.0.7.1)."""
+    writing.writable(asked.kind)
+    _not_registered(here, asked)
+    matching = None if asked.logical_id else here.find(asked.kind, _condition(asked))
+    return writing.delete(asked.kind, asked.logical_id, asked.headers, matching=matching)
+
+
+ACTS: Mapping[str, Callable[[Here, Asked], Act]] = {
+    "POST": create,
+    "PUT": update,
+    "PATCH": patch,
+    "DELETE": delete,
+}
+"""The interactions that change something, by their methods."""
+
+
+def done(here: Here, act: Act) -> Answered:
+    """Do one act, and answer. Raises what `exchange.recording` says."""
+    return answers.kept(recording.several(here.access, [act])[0], here.base)
+
+
+def _of_kind(asked: Asked) -> Json:
+    resource = asked.body()
+    if resource.get("resourceType") != asked.kind:
+        validation.check(resource, asked.kind)  # which tells so
+    return resource
+
+
+def _known_id(asked: Asked) -> None:
+    if not is_id(asked.logical_id):
+        raise NotFound("an id has 1 to 64 letters, digits, hyphens and dots")
+
+
+def _not_registered(here: Here, asked: Asked) -> None:
+    """Raise Problem for a hospital of the exchange, and its endpoint."""
+    if asked.logical_id and (native := here.native.get(asked.kind)):
+        try:
+            native(asked.logical_id)
+        except NotFound:
+            return
+        told = "the hospitals of the exchange are registered by its administrators"
+        raise Problem(405, "not-supported", told, allow="GET")
+
+
+def _has_versions(kind: str) -> None:
+    if kind in writing.NATIVE:
+        told = f"of {kind} only the current version is served, derived from the exchange's records"
+        raise Problem(404, "not-supported", told)
+
+
+def _condition(asked: Asked) -> Pairs:
+    pairs = [(name, value) for name, value in asked.query if name not in {"_format", "_pretty"}]
+    if not pairs:
+        raise Problem(405, "not-supported", "name the resource, or a condition to find it by")
+    return pairs
+
+
+def condition_pairs(query: str) -> Pairs:
+    """The parameters of a condition. Raises Problem."""
+    try:
+        told = query.partition("?")[2] if "?" in query else query
+        pairs = parse_qsl(told, keep_blank_values=True, strict_parsing=True, max_num_fields=100)
+    except ValueError:
+        raise Problem(400, "invalid", "a condition is written name=value&name=value") from None
+    return [(name, value) for name, value in pairs if name not in {"_format", "_pretty"}]
+
+
+# -- History --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """A question about history, as its parameters ask it."""
+
+    count: int = HISTORY
+    since: datetime | None = None
+    at: tuple[datetime, datetime] | None = None
+    """Only versions that were current at some moment of this span."""
+    used: Pairs = ()
+
+
+def history(
+    here: Here, asked: Asked, past: Past, before: int | None, next_page: Callable[[int], str]
+) -> bytes:
+    """The Bundle of versions, newest first: of a resource, a kind, or all (R4 3.1.0.11).
+
+    `next_page` makes the address of the page from a revision key on. Raises NotFound, Refused,
+    Problem.
+    """
+    if asked.kind:
+        writing.served(asked.kind)
+        _has_versions(asked.kind)
+    kept, more = _versions(here, asked, past, before)
+    size = 0
+    for number, one in enumerate(kept):
+        size += len(one.content)
+        if number and size > HISTORY_BYTES:
+            kept, more = kept[:number], True
+            break
+    address = "/".join(part for part in (asked.kind, asked.logical_id, "_history") if part)
+    query = f"?{urlencode(past.used)}" if past.used else ""
+    links = [{"relation": "self", "url": f"{here.base}/{address}{query}"}]
+    if more and kept:
+        links.append({"relation": "next", "url": next_page(kept[-1].key)})
+    entries = [_entry(here.base, one) for one in kept]
+    return orjson.dumps(
+        {
+            "resourceType": "Bundle",
+            "type": "history",
+            "link": links,
+            **({"entry": entries} if entries else {}),
+        }
+    )
+
+
+def _versions(
+    here: Here, asked: Asked, past: Past, before: int | None
+) -> tuple[Sequence[Kept], bool]:
+    found: list[Kept] = []
+    while True:
+        page = clinical.history(
+            here.access,
+            asked.kind,
+            asked.logical_id,
+            limit=past.count,
+            since=past.since,
+            before=before,
+        )
+        if past.at is None:
+            return page.kept, page.more
+        low, high = past.at
+        for one in page.kept:  # newest first: of those before the span only one was current in it
+            if one.changed < high:
+                found.append(one)
+            if one.changed <= low:
+                return found, False
+            if len(found) == past.count:
+                return found, True
+        if not page.more:
+            return found, False
+        before = page.kept[-1].key
+
+
+_METHODS = {"create": "POST", "update": "PUT", "delete": "DELETE"}
+_STATUSES = {"create": "201", "update": "200", "delete": "204"}
+
+
+def _entry(base: str, one: Kept) -> Json:
+    named = f"{one.kind}/{one.logical_id}"
+    url = one.kind if one.interaction == "create" else named
+    entry: dict[str, Any] = {"fullUrl": f"{base}/{named}"}
+    if not one.deleted:
+        entry["resource"] = orjson.Fragment(one.content)
+    return entry | {
+        "request": {"method": _METHODS[one.interaction], "url": url},
+        "response": {
+            "status": _STATUSES[one.interaction],
+            "etag": f'W/"{one.version}"',
+            "lastModified": instant(one.changed),
+        },
+    }
+
+
+def span_of(found: tuple[int, int] | None) -> tuple[datetime, datetime]:
+    """The span of a date, given in microseconds since 1970. Raises Problem where there is none."""
+    if found is None:
+        raise Problem(400, "invalid", "_at is a date, dateTime or instant")
+    low, high = (_EPOCH + timedelta(microseconds=one) for one in found)
+    return low, high
+
+
+def versions() -> Answered:
+    """The versions of FHIR that are spoken here ($versions)."""
+    told = {
+        "resourceType": "Parameters",
+        "parameter": [
+            {"name": "version", "valueString": "4.0"},
+            {"name": "default", "valueString": "4.0"},
+        ],
+    }
+    return Answered(status=200, content=json_format.serialize(told))

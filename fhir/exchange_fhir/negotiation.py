@@ -1,0 +1,238 @@
+"""What a client sends and takes (FHIR R4 3.1.0.1.11): formats, parts, content codings, Prefer."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import format_datetime
+from enum import StrEnum
+
+from fastapi import Request, Response
+
+from exchange_fhir import json_format, outcome, subset, xml_format
+from exchange_fhir.answers import Answered
+from exchange_fhir.datatypes import Json
+from exchange_fhir.outcome import Problem
+from exchange_fhir.subset import WHOLE, Summary, Wanted
+
+JSON = json_format.MEDIA_TYPE
+XML = xml_format.MEDIA_TYPE
+
+_FORMATS: Mapping[str, str] = {
+    "json": JSON,
+    "application/json": JSON,
+    "text/json": JSON,
+    JSON: JSON,
+    "application/json+fhir": JSON,  # of clients as old as DSTU2
+    "xml": XML,
+    "application/xml": XML,
+    "text/xml": XML,
+    XML: XML,
+    "application/xml+fhir": XML,
+}
+"""What `_format`, Accept and Content-Type may say."""
+_RANGES = frozenset({"*/*", "application/*"})
+_TOLD = f"this server takes and answers {JSON} and {XML} of FHIR 4.0"
+
+_OF_ERRORS = ("WWW-Authenticate", "Retry-After", "Allow", "Cache-Control")
+
+COMPRESSED = 1 << 10
+"""Bytes from which an answer is compressed for who takes that."""
+
+
+class Return(StrEnum):
+    """What the answer to a change is to hold (Prefer: return)."""
+
+    MINIMAL = "minimal"
+    REPRESENTATION = "representation"
+    OUTCOME = "OperationOutcome"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """How an answer is written."""
+
+    media_type: str = JSON
+    pretty: bool = False
+    wanted: Wanted = WHOLE
+
+    @property
+    def as_kept(self) -> bool:
+        """Whether kept bytes can be answered as they are."""
+        return self.media_type == JSON and not self.pretty and self.wanted.everything
+
+    def write(self, content: bytes) -> bytes:
+        """A resource, which is given as JSON, in this format."""
+        if self.as_kept or not content:
+            return content
+        if self.media_type == JSON and self.wanted.everything:
+            return json_format.pretty(content)
+        told = subset.part(json_format.parse(content), self.wanted)
+        write = xml_format.serialize if self.media_type == XML else json_format.serialize
+        return write(told, pretty=self.pretty)
+
+
+def negotiated(request: Request, asked: Sequence[tuple[str, str]] | None = None) -> Format:
+    """The format that a request asks for, by its parameters and headers. Raises Problem.
+
+    `asked` are its parameters, where they do not all stand in the address.
+    """
+    given = dict(request.query_params.multi_items() if asked is None else asked)
+    return Format(
+        media_type=_accepted(request, given.get("_format", "")),
+        pretty=given.get("_pretty") == "true",
+        wanted=_wanted(given),
+    )
+
+
+def error(error: Exception, request: Request) -> Response:
+    """The answer to a request that ended in `error`, in JSON where what is asked for is neither."""
+    answer = outcome.response(error)
+    try:
+        media_type = negotiated(request).media_type
+    except Problem:
+        return answer
+    if media_type == XML:
+        content = Format(media_type=XML).write(bytes(answer.body))
+        headers = {name: answer.headers[name] for name in _OF_ERRORS if name in answer.headers}
+        return Response(content, answer.status_code, headers, f"{XML}; charset=utf-8")
+    return answer
+
+
+def _wanted(given: Mapping[str, str]) -> Wanted:
+    told, named = given.get("_summary", ""), given.get("_elements", "")
+    try:
+        summary = Summary(told) if told else Summary.FALSE
+    except ValueError:
+        choice = ", ".join(Summary)
+        raise Problem(400, "invalid", f"_summary is one of {choice}") from None
+    elements = frozenset(one.strip() for one in named.split(",") if one.strip())
+    if elements and summary is not Summary.FALSE:
+        raise Problem(400, "invalid", "_summary and _elements do not go together")
+    return Wanted(summary, elements)
+
+
+def _accepted(request: Request, asked: str) -> str:
+    # An unescaped "+" of application/fhir+json arrives as a space.
+    accept = asked.replace(" ", "+") or request.headers.get("accept") or "*/*"
+    best, found = 0.0, ""
+    for one in accept.split(","):
+        media_type, parameters = _media_type(one)
+        quality = _quality(parameters.get("q", "1"))
+        if parameters.get("fhirversion", "4.0") not in {"4.0", "4.0.1"} or quality <= best:
+            continue
+        if media_type in _RANGES:
+            # Who takes anything gets what they sent.
+            sent = request.headers.get("content-type", "")
+            best, found = quality, _FORMATS.get(_media_type(sent)[0], JSON)
+        elif media_type in _FORMATS:
+            best, found = quality, _FORMATS[media_type]
+    if not found:
+        raise Problem(406, "not-supported", _TOLD)
+    return found
+
+
+def _quality(told: str) -> float:
+    try:
+        return float(told)
+    except ValueError:
+        return 0.0
+
+
+def _media_type(told: str) -> tuple[str, Mapping[str, str]]:
+    media_type, *parameters = (part.strip() for part in told.lower().split(";"))
+    pairs = (part.partition("=")[::2] for part in parameters)
+    return media_type, {name.strip(): value.strip(' "') for name, value in pairs}
+
+
+def media_type(request: Request) -> str:
+    """The media type of a request's body, without parameters, in lower case."""
+    return _media_type(request.headers.get("content-type", ""))[0]
+
+
+def is_fhir(told: str) -> bool:
+    """Whether a media type, with parameters or without, is one of FHIR's own."""
+    return _media_type(told)[0] in _FORMATS
+
+
+def resource(content: bytes, told: str) -> Json:
+    """The resource in a body of which the Content-Type is `told`. Raises Problem."""
+    kind, parameters = _media_type(told)
+    charset = parameters.get("charset", "utf-8").replace("_", "-")
+    version = parameters.get("fhirversion", "4.0")
+    if kind not in _FORMATS or version not in {"4.0", "4.0.1"}:
+        raise Problem(415, "not-supported", _TOLD)
+    if charset not in {"utf-8", "utf8", "us-ascii"}:
+        raise Problem(415, "not-supported", "FHIR is written in UTF-8")
+    if not content.strip():
+        raise Problem(400, "structure", "the body is empty: a resource is expected")
+    return xml_format.parse(content) if _FORMATS[kind] == XML else json_format.parse(content)
+
+
+def unpacked(content: bytes, request: Request, limit: int) -> bytes:
+    """A body without its content coding, of `limit` bytes at most. Raises Problem."""
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding == "identity":
+        return content
+    if coding not in {"gzip", "x-gzip"}:
+        raise Problem(415, "not-supported", "of content codings only gzip is taken")
+    inflater = zlib.decompressobj(wbits=31)
+    try:
+        made = inflater.decompress(content, limit + 1)
+    except zlib.error:
+        raise Problem(400, "structure", "the body is not gzip") from None
+    if len(made) > limit:
+        raise Problem(413, "too-long", f"a body may have at most {limit} bytes")
+    if not inflater.eof or inflater.unused_data:
+        raise Problem(400, "structure", "the body is not one whole gzip member")
+    return made
+
+
+def returning(request: Request) -> Return:
+    """What the answer to a change is to hold: the resource, where the client does not say."""
+    for one in request.headers.get("prefer", "").replace(";", ",").split(","):
+        name, _, value = one.strip().partition("=")
+        if name.strip().lower() == "return" and value.strip(' "') in set(Return):
+            return Return(value.strip(' "'))
+    return Return.REPRESENTATION
+
+
+def response(answered: Answered, written: Format, *, prefer: Return | None = None) -> Response:
+    """The HTTP response of an answer; `prefer` for one to a change."""
+    headers = {"Cache-Control": "no-store", "Vary": "Accept, Accept-Encoding"}
+    if answered.version:
+        headers["ETag"] = f'W/"{answered.version}"'
+    if answered.changed is not None:
+        headers["Last-Modified"] = format_datetime(answered.changed, usegmt=True)
+    if answered.location:
+        headers["Location"] = answered.location
+        headers["Content-Location"] = answered.location
+    content = answered.content
+    match prefer:
+        case Return.MINIMAL:
+            content = b""
+        case Return.OUTCOME:
+            content = json_format.serialize(answered.outcome())
+    if not content or answered.status in {204, 304}:
+        status = 204 if answered.status == 200 and prefer is Return.MINIMAL else answered.status
+        return Response(status_code=status, headers=headers)
+    return Response(
+        written.write(content),
+        answered.status,
+        headers,
+        f"{written.media_type}; charset=utf-8",
+    )
+
+
+def compressed(response: Response, request: Request) -> Response:
+    """The response as gzip, where the client takes that and it is worth it."""
+    body = bytes(response.body)
+    taken = [_media_type(one) for one in request.headers.get("accept-encoding", "").split(",")]
+    takes = any(one in {"gzip", "*"} and _quality(told.get("q", "1")) > 0 for one, told in taken)
+    if takes and len(body) >= COMPRESSED and "content-encoding" not in response.headers:
+        response.body = gzip.compress(body, 5, mtime=0)
+        response.headers["Content-Encoding"] = "gzip"
+        response.headers["Content-Length"] = str(len(response.body))
+    return response

@@ -1,0 +1,200 @@
+"""The routes of the interactions that read, write and look back (FHIR R4 3.1.0.1 to 3.1.0.11)."""
+
+# No `from __future__ import annotations`: FastAPI reads the annotations of the routes made below.
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.routing import APIRoute
+
+from exchange.errors import TooLarge
+from exchange_fhir import binary, interactions, negotiation, patching, validation
+from exchange_fhir.answers import Answered
+from exchange_fhir.datatypes import Json
+from exchange_fhir.interactions import Asked, Pairs
+from exchange_fhir.moments import span
+from exchange_fhir.outcome import Problem
+from exchange_fhir.primitives import moment
+from exchange_fhir.serving import Serving
+
+
+def body(limit: int) -> Callable[[Request], Awaitable[bytes]]:
+    """What reads a request's body, of `limit` bytes at most, without its content coding."""
+
+    async def read(request: Request) -> bytes:
+        content = bytearray()
+        async for piece in request.stream():
+            content += piece
+            if len(content) > limit:
+                raise TooLarge(f"a body may have at most {limit} bytes")
+        return negotiation.unpacked(bytes(content), request, limit)
+
+    return read
+
+
+def interacting(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
+    """The routes of `serving`."""
+    router = APIRouter(route_class=route_class, include_in_schema=False)
+    whole = body(serving.conduct.body_limit)
+    Body = Annotated[bytes, Depends(whole)]  # noqa: N806 - a type
+
+    def looked_back(request: Request, kind: str = "", logical_id: str = "") -> Response:
+        requester = serving.identify(request)
+        written = negotiation.negotiated(request)
+        asked = Asked(kind=kind, logical_id=logical_id)
+        address = "/".join(part for part in (kind, logical_id, "_history") if part)
+        given: Pairs = request.query_params.multi_items()
+        before: int | None = None
+        if token := request.query_params.get("_page"):
+            given, before = serving.pages.unseal(requester, address, token)
+        past = _past(given, serving, instance=bool(logical_id))
+
+        def following(key: int) -> str:
+            page = serving.pages.seal(requester, address, past.used, key)
+            return f"{serving.base(request)}/{address}?_page={page}"
+
+        with serving.asked(request, requester) as here:
+            content = interactions.history(here, asked, past, before, following)
+        return negotiation.response(Answered(status=200, content=content), written)
+
+    def changed(request: Request, method: str, asked: Asked) -> Response:
+        requester = serving.identify(request)
+        written = negotiation.negotiated(request)
+        asked = replace(
+            asked,
+            query=request.query_params.multi_items(),
+            headers={name.lower(): value for name, value in request.headers.items()},
+        )
+        with serving.asked(request, requester) as here:
+            answered = interactions.done(here, interactions.ACTS[method](here, asked))
+        return negotiation.response(answered, written, prefer=negotiation.returning(request))
+
+    @router.get("/$versions")
+    def versions(request: Request) -> Response:
+        written = negotiation.negotiated(request)
+        return negotiation.response(interactions.versions(), written)
+
+    @router.get("/_history")
+    def system_history(request: Request) -> Response:
+        return looked_back(request)
+
+    @router.get("/{kind}/_history")
+    def type_history(request: Request, kind: str) -> Response:
+        return looked_back(request, kind)
+
+    @router.get("/{kind}/{logical_id}/_history")
+    def instance_history(request: Request, kind: str, logical_id: str) -> Response:
+        return looked_back(request, kind, logical_id)
+
+    @router.get("/{kind}/{logical_id}/_history/{version}")
+    def vread(request: Request, kind: str, logical_id: str, version: str) -> Response:
+        requester = serving.identify(request)
+        asked = Asked(kind=kind, logical_id=logical_id, version=version)
+        with serving.asked(request, requester) as here:
+            answered = interactions.vread(here, asked)
+        return _read(request, kind, answered)
+
+    @router.get("/{kind}/{logical_id}")
+    def read(request: Request, kind: str, logical_id: str) -> Response:
+        requester = serving.identify(request)
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        asked = Asked(kind=kind, logical_id=logical_id, headers=headers)
+        with serving.asked(request, requester) as here:
+            answered = interactions.read(here, asked)
+        return _read(request, kind, answered)
+
+    @router.post("/{kind}")
+    def create(request: Request, kind: str, content: Body) -> Response:
+        return changed(request, "POST", Asked(kind=kind, body=_resource(request, kind, content)))
+
+    @router.put("/{kind}")
+    def conditional_update(request: Request, kind: str, content: Body) -> Response:
+        return changed(request, "PUT", Asked(kind=kind, body=_resource(request, kind, content)))
+
+    @router.put("/{kind}/{logical_id}")
+    def update(request: Request, kind: str, logical_id: str, content: Body) -> Response:
+        resource = _resource(request, kind, content, logical_id)
+        return changed(request, "PUT", Asked(kind=kind, logical_id=logical_id, body=resource))
+
+    @router.patch("/{kind}")
+    def conditional_patch(request: Request, kind: str, content: Body) -> Response:
+        return changed(request, "PATCH", Asked(kind=kind, change=_change(request, content)))
+
+    @router.patch("/{kind}/{logical_id}")
+    def patch(request: Request, kind: str, logical_id: str, content: Body) -> Response:
+        change = _change(request, content)
+        return changed(request, "PATCH", Asked(kind=kind, logical_id=logical_id, change=change))
+
+    @router.delete("/{kind}")
+    def conditional_delete(request: Request, kind: str) -> Response:
+        return changed(request, "DELETE", Asked(kind=kind))
+
+    @router.delete("/{kind}/{logical_id}")
+    def delete(request: Request, kind: str, logical_id: str) -> Response:
+        return changed(request, "DELETE", Asked(kind=kind, logical_id=logical_id))
+
+    return router
+
+
+def _read(request: Request, kind: str, answered: Answered) -> Response:
+    if kind == "Binary" and answered.content and binary.wants_content(request):
+        return binary.response(answered)
+    return negotiation.response(answered, negotiation.negotiated(request))
+
+
+def _resource(
+    request: Request, kind: str, content: bytes, logical_id: str = ""
+) -> Callable[[], Json]:
+    told = request.headers.get("content-type", "")
+
+    def parsed() -> Json:
+        if kind == "Binary" and not negotiation.is_fhir(told):
+            return binary.resource(request, content, logical_id)
+        return negotiation.resource(content, told)
+
+    return parsed
+
+
+def _change(request: Request, content: bytes) -> Callable[[], patching.Change]:
+    def read() -> patching.Change:
+        if negotiation.media_type(request) == patching.MEDIA_TYPE:
+            return patching.json_patch(content)
+        told = request.headers.get("content-type", "")
+        if not negotiation.is_fhir(told):
+            allowed = f"a patch is {patching.MEDIA_TYPE}, or a Parameters resource"
+            raise Problem(415, "not-supported", allowed)
+        parameters = negotiation.resource(content, told)
+        validation.check(parameters, "Parameters")
+        return patching.fhirpath_patch(parameters)
+
+    return read
+
+
+def _past(given: Pairs, serving: Serving, *, instance: bool) -> interactions.Past:
+    """The question that the parameters of a history ask. Raises Problem."""
+    count, since, at = interactions.HISTORY, None, None
+    used: list[tuple[str, str]] = []
+    for name, value in given:
+        match name:
+            case "_count":
+                if not (value.isdecimal() and value.isascii() and len(value) < 10):
+                    raise Problem(400, "invalid", "_count is a number of entries")
+                count = max(1, min(int(value), interactions.MOST_HISTORY))
+                value = str(count)
+            case "_since":
+                try:
+                    since = moment(value.replace(" ", "+"))
+                except ValueError:
+                    raise Problem(400, "invalid", "_since is an instant") from None
+            case "_at" if instance:
+                at = interactions.span_of(span(value.replace(" ", "+"), serving.timezone))
+            case "_format" | "_pretty" | "_page":
+                continue
+            case _:
+                # Unlike those of a search, what is left out here would show too much.
+                told = "of a history there are _count, _since, and _at for one resource"
+                raise Problem(400, "not-supported", told)
+        used.append((name, value))
+    return interactions.Past(count=count, since=since, at=at, used=used)

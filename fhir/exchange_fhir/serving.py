@@ -1,0 +1,102 @@
+"""What every interaction needs of the server that it is asked of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import urljoin
+from zoneinfo import ZoneInfo
+
+from fastapi import Request
+
+from exchange import organizations
+from exchange.access import Access, Exchange
+from exchange.policy import Requester
+from exchange.recording import Finder
+from exchange_fhir import conditions, reads
+from exchange_fhir.answers import Answered
+from exchange_fhir.bundle import Pages
+from exchange_fhir.interactions import Here, Pairs
+from exchange_fhir.search import Scope
+from exchange_fhir.writing import Place
+
+METADATA = "fhir metadata"
+"""The name of the route from which the server's own address is known."""
+
+Identify = Callable[[Request], Requester]
+"""Who sends a request. Raises NotAuthenticated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conduct:
+    """How the server handles what the standard leaves to it."""
+
+    body_limit: int = 16 << 20
+    """Bytes of a request's body, a Bundle among them."""
+    entries: int = 1000
+    """Entries of a batch or transaction."""
+    update_creates: bool = True
+    """Whether a PUT to an id that is not known creates the resource."""
+    dangling: bool = True
+    """Whether references to resources that are not here are taken."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """One FHIR server."""
+
+    exchange: Exchange
+    identify: Identify
+    pages: Pages
+    base_url: str | None
+    dicomweb: str
+    timezone: ZoneInfo
+    conduct: Conduct
+
+    def base(self, request: Request) -> str:
+        """The address of the server as the client writes it, without a slash at its end."""
+        found = self.base_url or str(request.url_for(METADATA)).removesuffix("metadata")
+        return found.rstrip("/")
+
+    def place(self, request: Request) -> Place:
+        """Where resources are written."""
+        return Place(
+            base=self.base(request),
+            timezone=self.timezone,
+            update_creates=self.conduct.update_creates,
+            dangling=self.conduct.dangling,
+        )
+
+    def scope(self, base: str, access: Access) -> Scope:
+        """Where a question is asked."""
+        return Scope(
+            access=access,
+            base=base,
+            dicomweb=urljoin(base, self.dicomweb),
+            timezone=self.timezone,
+            organizations=tuple(organizations.everyone(access.session)),
+        )
+
+    def here(self, place: Place, access: Access) -> Here:
+        """Where and for whom interactions are done."""
+
+        def find(kind: str, pairs: Pairs) -> Finder:
+            return conditions.finder(self.scope(place.base, access), kind, pairs)
+
+        def native(kind: str) -> Callable[[str], Answered]:
+            return lambda logical_id: reads.READS[kind](self.scope(place.base, access), logical_id)
+
+        return Here(
+            access=access,
+            place=place,
+            find=find,
+            native={kind: native(kind) for kind in reads.READS},
+        )
+
+    @contextmanager
+    def asked(self, request: Request, requester: Requester) -> Iterator[Here]:
+        """Everything done inside is done for the one who sends the request."""
+        place = self.place(request)
+        with self.exchange.on_behalf_of(requester) as access:
+            yield self.here(place, access)

@@ -1,0 +1,193 @@
+"""What a client sends becomes an act of the exchange (FHIR R4 3.1.0.4 to 3.1.0.9).
+
+A resource is validated, gets its id, and the values under which it is found; how the exchange
+keeps it, and whether it may, is `exchange.recording`'s.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from exchange.errors import Invalid, Stale
+from exchange.recording import Act, Create, Delete, Draft, Finder, Patch, Update, new_id
+from exchange_fhir import indexing, json_format, patching, subset, validation
+from exchange_fhir.datatypes import Json, instant
+from exchange_fhir.definitions import search_parameters
+from exchange_fhir.outcome import Issue, Problem
+from exchange_fhir.resources import patient
+
+DERIVED: Mapping[str, str] = {
+    "ImagingStudy": "an ImagingStudy comes of the images: store them by C-STORE or STOW-RS",
+    "AuditEvent": "AuditEvents are the exchange's own records of what was done",
+    "Patient": "a Patient comes of what a hospital's images and messages say",
+    "Person": "a Person is what the exchange knows of who the patients of several hospitals are",
+}
+"""What is not written by clients, and how it comes about."""
+
+NATIVE = frozenset(DERIVED)
+"""What the exchange keeps in records of its own, not as versions of JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where resources are written: the server's address, the hospitals' zone, and its customs."""
+
+    base: str
+    """The address of this FHIR server, without a slash at its end."""
+    timezone: ZoneInfo
+    update_creates: bool = True
+    """Whether a PUT to an id that is not known creates the resource."""
+    dangling: bool = True
+    """Whether references to resources that are not here are taken."""
+
+
+Condition = Callable[[str, str], Finder]
+"""How a kind and the query of a search become what finds the resources that it matches."""
+
+
+def writable(kind: str) -> None:
+    """Raise Problem unless clients write resources of this kind."""
+    if kind in DERIVED:
+        raise Problem(405, "not-supported", DERIVED[kind], allow="GET")
+    served(kind)
+
+
+def served(kind: str) -> None:
+    """Raise Problem unless resources of this kind are served."""
+    if kind not in search_parameters.kinds():
+        known = ", ".join(search_parameters.kinds())
+        told = f"this resource type is not served; there are {known}"
+        raise Problem(404, "not-supported", told)
+
+
+def create(resource: Json, place: Place, *, unless: Finder | None = None) -> Act:
+    """The act of a create. Raises Problem with every issue of the resource."""
+    return Create(draft(resource, place, new_id()), unless)
+
+
+def update(resource: Json, place: Place, logical_id: str, headers: Mapping[str, str]) -> Act:
+    """The act of an update. Raises Problem."""
+    told = resource.get("id")
+    if told != logical_id:
+        wrong = "the id of the resource is to be that in the address"
+        kind = resource.get("resourceType")
+        raise Problem(400, "invalid", wrong, issues=[Issue("invalid", wrong, f"{kind}.id")])
+    return Update(
+        draft(resource, place, logical_id),
+        if_match=if_match(headers),
+        if_none=headers.get("if-none-match", "").strip() == "*",
+        may_create=place.update_creates,
+    )
+
+
+def update_matching(
+    resource: Json, place: Place, matching: Finder, headers: Mapping[str, str]
+) -> Act:
+    """The act of a conditional update. Raises Problem."""
+    named = resource.get("id")
+    made = draft(resource, place, named if isinstance(named, str) else new_id())
+
+    def found(session: Any) -> Sequence[str]:
+        ids = matching(session)
+        if named is not None and len(ids) == 1 and ids[0] != named:
+            raise Invalid("the resource that matches has another id than the one that was sent")
+        return ids
+
+    return Update(made, matching=found, if_match=if_match(headers))
+
+
+def patch(
+    kind: str,
+    logical_id: str,
+    change: patching.Change,
+    place: Place,
+    headers: Mapping[str, str],
+    *,
+    matching: Finder | None = None,
+) -> Act:
+    """The act of a patch; what it makes of the resource is validated. Raises Problem."""
+
+    def changed(content: bytes) -> Draft:
+        held = json_format.parse(content)
+        made = change(held)
+        if made.get("id") != held["id"] or made.get("resourceType") != kind:
+            told = "a patch changes neither the type of a resource nor its id"
+            raise Problem(422, "processing", told)
+        return draft(made, place, held["id"])
+
+    return Patch(kind, logical_id, changed, matching=matching, if_match=if_match(headers))
+
+
+def delete(
+    kind: str, logical_id: str, headers: Mapping[str, str], *, matching: Finder | None = None
+) -> Act:
+    """The act of a delete. Raises Problem."""
+    return Delete(kind, logical_id, matching=matching, if_match=if_match(headers))
+
+
+def draft(resource: Json, place: Place, logical_id: str) -> Draft:
+    """The draft of a resource under a logical id. Raises Problem with every issue."""
+    kind = resource.get("resourceType")
+    validation.check(resource, kind if isinstance(kind, str) else "Resource")
+    return validated(resource, place, logical_id)
+
+
+def validated(resource: Json, place: Place, logical_id: str) -> Draft:
+    """The draft of a resource that is valid. Raises Problem."""
+    kind: str = resource["resourceType"]
+    if subset.is_part(resource):
+        told = "a resource that is tagged SUBSETTED is but a part: read the whole, and change that"
+        place_of = f"{kind}.meta.tag"
+        raise Problem(422, "business-rule", told, issues=[Issue("business-rule", told, place_of)])
+    meta = {
+        name: value
+        for name, value in resource.get("meta", {}).items()
+        if name.lstrip("_") not in {"versionId", "lastUpdated"}
+    }
+    rest = {name: value for name, value in resource.items() if name not in {"id", "meta"}}
+
+    def render(named: str, version: int, at: datetime) -> bytes:
+        stamp = {"versionId": str(version), "lastUpdated": instant(at)}
+        head = {"resourceType": kind, "id": named, "meta": stamp | meta}
+        return json_format.serialize(head | rest)
+
+    return Draft(
+        kind=kind,
+        logical_id=logical_id,
+        patients=_patients(resource, place),
+        values=indexing.values(resource, place.timezone, place.base),
+        render=render,
+    )
+
+
+def _patients(resource: Json, place: Place) -> tuple[int, ...]:
+    about = resource
+    if resource["resourceType"] == "Binary":
+        # In no compartment by the standard: a patient is its security context, or nobody.
+        context = resource.get("securityContext", {}).get("reference", "")
+        kind, logical_id = indexing.target(context, f"{place.base}/")
+        named: tuple[str, ...] = (logical_id,) if kind == "Patient" else ()
+    else:
+        named = indexing.patients(about, place.base)
+    rows = [patient.rows(one) for one in named]
+    if not all(rows):
+        raise Problem(422, "not-found", "a patient that it refers to is not known")
+    return tuple(row for found in rows for row in found)
+
+
+def if_match(headers: Mapping[str, str]) -> int | None:
+    """The version that is to be the current one, by If-Match. Raises Stale, Problem."""
+    told = headers.get("if-match", "").strip()
+    if not told:
+        return None
+    found = re.fullmatch(r'(?:W/)?"?([A-Za-z0-9\-.]{1,64})"?', told, re.ASCII)
+    if not found:
+        raise Problem(400, "invalid", 'If-Match is one version: W/"3"')
+    if not found[1].isdecimal() or len(found[1]) > 9:
+        raise Stale("the version that was named is not the current one: read it again")
+    return int(found[1])
