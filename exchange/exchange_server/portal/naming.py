@@ -88,6 +88,38 @@ SEXES: Mapping[str, tuple[str, str]] = {
 }
 
 
+CONCEPTS: Mapping[str, str] = {
+    "11528-7": "放射学报告",
+    "18748-4": "影像诊断报告",
+    "121060": "病史",
+    "121062": "检查申请",
+    "121064": "检查方法",
+    "121066": "既往检查",
+    "121068": "与既往比较",
+    "121070": "检查所见",
+    "121071": "所见",
+    "121072": "诊断意见",
+    "121073": "意见",
+    "121074": "建议",
+    "121075": "建议",
+    "121076": "结论",
+    "121077": "结论",
+    "121008": "报告人",
+    "121005": "报告人类型",
+    "121049": "语言",
+    "81827009": "直径",
+    "410668003": "长度",
+}
+"""Chinese for concept names of reports, by code value (PS3.16 CID 7001, 7002, TID 2000)."""
+
+
+def concept(code: str, meaning: str, words: Words) -> str:
+    """The name of a content item of a report, in the reader's language where we know it."""
+    if words.language is Language.CHINESE:
+        return CONCEPTS.get(code, meaning)
+    return meaning
+
+
 def person_name(name: str) -> str:
     """A person name (PS3.5 6.2) as people write it: in hanzi where it has them."""
     groups = [group.strip() for group in name.split("=")]

@@ -124,6 +124,7 @@ class Pages:
             say=words.say,
             sex=partial(naming.sex, words=words),
             modality=partial(naming.modality, words=words),
+            concept=partial(naming.concept, words=words),
             body_part=partial(naming.body_part, words=words),
             told=words.told,
             language=words.language,

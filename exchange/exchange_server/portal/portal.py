@@ -13,6 +13,7 @@ from exchange_server.passwords import Passwords
 from exchange_server.portal.entrance import entrance
 from exchange_server.portal.pages import Pages
 from exchange_server.portal.patients import patients
+from exchange_server.portal.studies import studies
 
 
 def portal(
@@ -28,4 +29,5 @@ def portal(
     router = APIRouter(include_in_schema=False)
     router.include_router(entrance(exchange, pages, passwords))
     router.include_router(patients(exchange, pages))
+    router.include_router(studies(exchange, pages))
     return router

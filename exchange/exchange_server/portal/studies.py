@@ -1,0 +1,153 @@
+"""The page of a study: its series, its reports, its documents, and what to compare it with."""
+
+# Without `from __future__ import annotations`: FastAPI reads the annotations of local functions.
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+
+from exchange import query, retrieval, timeline
+from exchange.access import Exchange
+from exchange.errors import Invalid, NotFound
+from exchange.query import Contents
+from exchange.retrieval import Held
+from exchange.timeline import StudyEntry, Wanted
+from exchange_dicom import media_types, series_metadata, structured_report, web_rendered
+from exchange_dicom.rendering import Presentation
+from exchange_dicom.resources import Root, uid
+from exchange_dicom.structured_report import Report
+from exchange_dicom.web_rendered import ENCAPSULATED_PDF, PDF, Subject
+from exchange_server.portal.pages import HEADERS, Pages
+from exchange_server.portal.patients import DICOMWEB
+
+REPORTS = 6
+"""Reports that are shown on the page of their study; others have pages of their own."""
+
+PRIORS = 100
+"""Studies of the same person that are offered for comparison."""
+
+COMPARED = 4
+"""Studies beside each other in the viewer, at most."""
+
+_WITHOUT_PICTURE = frozenset({"SR", "KO", "PR", "DOC", "AU", "REG", "RTSTRUCT", "RTPLAN"})
+"""Modalities of series that hold no pictures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A report or an encapsulated document of a study."""
+
+    series_instance_uid: str
+    sop_instance_uid: str
+    description: str
+    report: Report | None
+    """None for a document that is shown as it is, or that has a page of its own."""
+    pdf: bool
+
+
+def studies(exchange: Exchange, pages: Pages) -> APIRouter:
+    """Routes about one study."""
+    router = APIRouter(route_class=pages.route(), include_in_schema=False)
+
+    @router.get("/studies/{study}")
+    def show(request: Request, study: str) -> Response:
+        visitor = pages.visitor(request)
+        held: dict[str, Held] = {}
+        with exchange.on_behalf_of(visitor.requester) as access:
+            found = query.study(access, uid(study))
+            (contents,) = query.contents(access, [found]).values()
+            reports = [one for one in _documents(contents) if not one.pdf][:REPORTS]
+            for one in reports:
+                read = retrieval.instances(
+                    access, study, one.series_instance_uid, one.sop_instance_uid, purpose="report"
+                )
+                held[one.sop_instance_uid] = read.instances[0]
+            of_person = timeline.of(access, found.patient.id, Wanted(), limit=PRIORS)
+        return pages.page(
+            request,
+            "study.html",
+            found=found,
+            study=found.study,
+            series=[one for one in contents if one.series.modality not in _WITHOUT_PICTURE],
+            documents=[
+                _with_report(one, held.get(one.sop_instance_uid)) for one in _documents(contents)
+            ],
+            others=[
+                one
+                for one in of_person.entries
+                if isinstance(one, StudyEntry) and one.study.study_instance_uid != study
+            ],
+            records=of_person.records,
+            withheld=of_person.withheld,
+            pictures=DICOMWEB,
+        )
+
+    @router.get("/studies/{study}/reports/{series}/{instance}")
+    def report(request: Request, study: str, series: str, instance: str) -> Response:
+        visitor = pages.visitor(request)
+        with exchange.on_behalf_of(visitor.requester) as access:
+            found = query.study(access, uid(study))
+            read = retrieval.instances(access, study, uid(series), uid(instance), purpose="report")
+        (one,) = read.instances
+        if not structured_report.is_report(one.sop_class_uid):
+            raise NotFound("this is not a report")
+        return pages.page(
+            request, "report.html", found=found, study=found.study, report=_report(one)
+        )
+
+    @router.get("/studies/{study}/documents/{series}/{instance}")
+    def document(request: Request, study: str, series: str, instance: str) -> Response:
+        visitor = pages.visitor(request)
+        answer = web_rendered.rendered(
+            exchange,
+            visitor.requester,
+            Root(DICOMWEB),
+            Subject(uid(study), uid(series), uid(instance)),
+            Presentation(),
+            accept=media_types.parse(PDF),
+            if_none_match="",
+        )
+        answer.headers["Content-Disposition"] = "inline"
+        # Shown within a page of ours, and nowhere else.
+        framed = HEADERS["Content-Security-Policy"].replace("ancestors 'none'", "ancestors 'self'")
+        answer.headers["Content-Security-Policy"] = f"{framed}; object-src 'self'"
+        return answer
+
+    @router.get("/compare")
+    def compare(request: Request) -> Response:
+        pages.visitor(request)
+        named = [uid(one) for one in request.query_params.getlist("study")]
+        if not 1 <= len(named) <= COMPARED:
+            raise Invalid(f"up to {COMPARED} studies can be seen side by side")
+        return RedirectResponse(f"/viewer/viewer?StudyInstanceUIDs={','.join(named)}", 303)
+
+    return router
+
+
+def _documents(contents: Sequence[Contents]) -> Sequence[Document]:
+    return [
+        Document(
+            one.series.series_instance_uid,
+            instance.sop_instance_uid,
+            one.series.series_description,
+            None,
+            instance.sop_class_uid == ENCAPSULATED_PDF,
+        )
+        for one in contents
+        for instance in one.instances
+        if instance.sop_class_uid == ENCAPSULATED_PDF
+        or structured_report.is_report(instance.sop_class_uid)
+    ]
+
+
+def _with_report(document: Document, held: Held | None) -> Document:
+    if held is None:
+        return document
+    return replace(document, report=_report(held))
+
+
+def _report(held: Held) -> Report:
+    """Raises Unavailable."""
+    return structured_report.read(series_metadata.describe(held, Root(DICOMWEB)))
