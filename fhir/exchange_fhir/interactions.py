@@ -128,7 +128,7 @@ def _http_date(told: str) -> datetime | None:
 def create(here: Here, asked: Asked) -> Act:
     """The act of a create, conditional by If-None-Exist (R4 3.1.0.8)."""
     writing.writable(asked.kind)
-    resource = _of_kind(asked)
+    resource = of_kind(asked)
     condition = asked.headers.get("if-none-exist", "").strip()
     unless = here.find(asked.kind, condition_pairs(condition)) if condition else None
     return writing.create(resource, here.place, unless=unless)
@@ -137,7 +137,7 @@ def create(here: Here, asked: Asked) -> Act:
 def update(here: Here, asked: Asked) -> Act:
     """The act of an update, or of a conditional one (R4 3.1.0.4.3)."""
     writing.writable(asked.kind)
-    resource = _of_kind(asked)
+    resource = of_kind(asked)
     if asked.logical_id:
         _known_id(asked)
         _not_registered(here, asked)
@@ -180,7 +180,8 @@ def done(here: Here, act: Act) -> Answered:
     return answers.kept(recording.several(here.access, [act])[0], here.base)
 
 
-def _of_kind(asked: Asked) -> Json:
+def of_kind(asked: Asked) -> Json:
+    """The resource that came along, which is of the kind that is asked for. Raises Problem."""
     resource = asked.body()
     if resource.get("resourceType") != asked.kind:
         validation.check(resource, asked.kind)  # which tells so

@@ -3,6 +3,7 @@
 # No `from __future__ import annotations`: FastAPI reads the annotations of the routes made below.
 
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlencode, urljoin
 from zoneinfo import ZoneInfo
@@ -14,8 +15,9 @@ from fastapi.routing import APIRoute
 from exchange import query
 from exchange.access import Exchange
 from exchange.errors import NotFound
+from exchange.policy import Requester
 from exchange.query import Answer
-from exchange_fhir import bundle, capability, negotiation, reading
+from exchange_fhir import bundle, capability, negotiation, reading, transaction
 from exchange_fhir.answers import Answered
 from exchange_fhir.bundle import Page, Pairs
 from exchange_fhir.definitions import search_parameters
@@ -87,6 +89,22 @@ def fhir(
     )
     form_body = body(FORM_LIMIT)
 
+    def found(
+        request: Request, requester: Requester, kind: str, asked: Pairs, offset: int = 0
+    ) -> Answered:
+        strict = "handling=strict" in request.headers.get("prefer", "").replace(" ", "")
+        with exchange.on_behalf_of(requester) as access:
+            here = serving.scope(serving.base(request), access)
+            wanted = parse(capability.TABLES[kind], asked, here, strict=strict)
+            page = _SEARCHES[kind](here, wanted, offset)
+        following = ""
+        if page.more and wanted.count:
+            following = pages.seal(requester, kind, wanted.used, offset + len(page.matches))
+        content = bundle.searchset(
+            here, kind, page, used=wanted.used, ignored=wanted.ignored, following=following
+        )
+        return Answered(status=200, content=content)
+
     def searched(request: Request, kind: str, form: bytes = b"") -> Response:
         requester = identify(request)
         _supported(kind)
@@ -99,18 +117,30 @@ def fhir(
                 raise Problem(400, "invalid", "_page stands alone: it holds the whole search")
             asked, offset = pages.unseal(requester, kind, told["_page"])
             written = negotiation.negotiated(request, [*asked, *told.items()])
-        strict = "handling=strict" in request.headers.get("prefer", "").replace(" ", "")
-        with exchange.on_behalf_of(requester) as access:
-            here = serving.scope(serving.base(request), access)
-            wanted = parse(capability.TABLES[kind], asked, here, strict=strict)
-            page = _SEARCHES[kind](here, wanted, offset)
-        following = ""
-        if page.more and wanted.count:
-            following = pages.seal(requester, kind, wanted.used, offset + len(page.matches))
-        content = bundle.searchset(
-            here, kind, page, used=wanted.used, ignored=wanted.ignored, following=following
+        return negotiation.response(found(request, requester, kind, asked, offset), written)
+
+    @router.post("")
+    @router.post("/")
+    def batch_or_transaction(
+        request: Request, content: Annotated[bytes, Depends(body(serving.conduct.body_limit))]
+    ) -> Response:
+        requester = identify(request)
+        written = negotiation.negotiated(request)
+        sent = negotiation.resource(content, request.headers.get("content-type", ""))
+
+        def get(kind: str, asked: Pairs) -> Answered:
+            _supported(kind)
+            return found(request, requester, kind, asked)
+
+        answered = transaction.processed(
+            sent,
+            partial(serving.asked, request, requester),
+            get,
+            serving.base(request),
+            limit=serving.conduct.entries,
+            full="return=representation" in request.headers.get("prefer", "").replace(" ", ""),
         )
-        return negotiation.response(Answered(status=200, content=content), written)
+        return negotiation.response(answered, written)
 
     @router.get("/metadata", name=METADATA)
     def metadata(request: Request) -> Response:

@@ -1,0 +1,463 @@
+"""Batch and transaction (FHIR R4 3.1.0.11): many interactions in one Bundle.
+
+The entries of a batch are interactions of their own. Those of a transaction are done together or
+not at all, in the order DELETE, POST, PUT and PATCH, and then GET; what they call each other by
+before they have ids (urn:uuid:…), and references that say how their target is found, become
+references to what was made or found.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+
+from exchange import recording
+from exchange.clinical import Kept
+from exchange.errors import ExchangeError, Stale
+from exchange.policy import Action
+from exchange.recording import Act, Create, Finder, Update, Writing
+from exchange_fhir import (
+    answers,
+    interactions,
+    json_format,
+    links,
+    outcome,
+    patching,
+    validation,
+    writing,
+)
+from exchange_fhir.answers import Answered
+from exchange_fhir.datatypes import Json, instant, present
+from exchange_fhir.interactions import Asked, Here, Pairs
+from exchange_fhir.outcome import Issue, Problem
+
+ORDER: Mapping[str, int] = {"DELETE": 0, "POST": 1, "PUT": 2, "PATCH": 2, "GET": 3, "HEAD": 3}
+"""In which order the methods of a transaction are done (R4 3.1.0.11.2)."""
+
+_CONDITIONS = {
+    "ifMatch": "if-match",
+    "ifNoneMatch": "if-none-match",
+    "ifModifiedSince": "if-modified-since",
+    "ifNoneExist": "if-none-exist",
+}
+"""What of an entry's request is a header of HTTP otherwise."""
+
+Open = Callable[[], AbstractContextManager[Here]]
+"""Begins a unit of interactions."""
+
+Get = Callable[[str, Pairs], Answered]
+"""Answers a search for a kind, given its parameters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One entry of the Bundle that was sent."""
+
+    number: int
+    method: str
+    full_url: str
+    asked: Asked
+    resource: Json | None
+
+    @property
+    def place(self) -> str:
+        """Where it stands, as FHIRPath."""
+        return f"Bundle.entry[{self.number}]"
+
+
+def processed(
+    bundle: Json, opened: Open, get: Get, base: str, *, limit: int, full: bool
+) -> Answered:
+    """The answer to a batch or transaction; `full` has it hold what was written, too.
+
+    Raises Problem, and for a transaction what its entries raise, with their place.
+    """
+    if bundle.get("resourceType") != "Bundle":
+        validation.check(bundle, "Bundle")  # which tells so
+    kind = bundle.get("type")
+    if kind not in {"batch", "transaction"}:
+        wrong = "a Bundle of the type batch or transaction is expected here"
+        raise Problem(400, "invalid", wrong, issues=[Issue("invalid", wrong, "Bundle.type")])
+    listed = bundle.get("entry", [])
+    if isinstance(listed, list) and len(listed) > limit:
+        raise Problem(413, "too-long", f"a Bundle may have at most {limit} entries")
+    if kind == "batch":
+        validation.check(_without_resources(bundle), "Bundle")
+        answered = [_alone(one, opened, get) for one in _entries(bundle, base)]
+    else:
+        validation.check(bundle, "Bundle")
+        answered = _together(_entries(bundle, base), opened, get, base)
+    told = [
+        _answer(one, full=full or entry.method in {"GET", "HEAD"})
+        for entry, one in zip(_entries(bundle, base), answered, strict=True)
+    ]
+    made = present(resourceType="Bundle", type=f"{kind}-response", entry=told)
+    return Answered(status=200, content=json_format.serialize(made))
+
+
+# -- Reading the Bundle ---------------------------------------------------------------------------
+
+
+def _without_resources(bundle: Json) -> Json:
+    listed = bundle.get("entry", [])
+    if not isinstance(listed, list):
+        return bundle
+    stripped = [
+        {name: value for name, value in one.items() if name != "resource"}
+        if isinstance(one, dict)
+        else one
+        for one in listed
+    ]
+    return bundle | ({"entry": stripped} if stripped else {})
+
+
+def _entries(bundle: Json, base: str) -> list[Entry]:
+    return [_entry(one, number, base) for number, one in enumerate(bundle.get("entry", ()))]
+
+
+def _entry(told: Json, number: int, base: str) -> Entry:
+    request = told.get("request", {})
+    method, url = request.get("method", ""), request.get("url", "")
+    resource = told.get("resource")
+    path, _, query = url.removeprefix(f"{base}/").lstrip("/").partition("?")
+    parts = [*path.split("/"), "", "", ""]
+    version = parts[3] if parts[2] == "_history" else ""
+    known = len(parts) <= 7 and (len(parts) <= 5 or parts[2] == "_history")
+    asked = Asked(
+        kind=parts[0],
+        logical_id=parts[1],
+        version=version,
+        query=interactions.condition_pairs(query) if query else (),
+        headers={header: request[name] for name, header in _CONDITIONS.items() if name in request},
+        body=partial(_body, resource, number),
+        change=partial(_change, resource),
+    )
+    if not known or method not in ORDER:
+        place = f"Bundle.entry[{number}].request"
+        wrong = "the request of an entry is METHOD and Type, Type/id, or Type?condition"
+        raise Problem(400, "invalid", wrong, issues=[Issue("invalid", wrong, place)])
+    return Entry(
+        number=number,
+        method=method,
+        full_url=told.get("fullUrl", ""),
+        asked=asked,
+        resource=resource,
+    )
+
+
+def _body(resource: Json | None, number: int) -> Json:
+    if not isinstance(resource, dict):
+        wrong = "a resource is expected here"
+        place = f"Bundle.entry[{number}].resource"
+        raise Problem(400, "required", wrong, issues=[Issue("required", wrong, place)])
+    return resource
+
+
+def _change(resource: Json | None) -> patching.Change:
+    """What a patch in an entry does: Parameters, or a Binary that holds a JSON Patch."""
+    kind = resource.get("resourceType") if isinstance(resource, dict) else None
+    if resource is not None and kind == "Parameters":
+        validation.check(resource, "Parameters")
+        return patching.fhirpath_patch(resource)
+    if resource is not None and kind == "Binary":
+        validation.check(resource, "Binary")
+        if resource["contentType"] == patching.MEDIA_TYPE:
+            try:
+                return patching.json_patch(base64.b64decode(resource.get("data", "")))
+            except binascii.Error:
+                pass
+    told = f"a patch in a Bundle is Parameters, or a Binary of {patching.MEDIA_TYPE}"
+    raise Problem(400, "invalid", told)
+
+
+# -- Batch ----------------------------------------------------------------------------------------
+
+
+def _alone(entry: Entry, opened: Open, get: Get) -> Answered:
+    """One entry of a batch; what goes wrong is its own answer."""
+    try:
+        return _got(entry, opened, get) if ORDER[entry.method] == 3 else _written(entry, opened)
+    except Exception as error:
+        response = outcome.response(error)
+        return Answered(status=response.status_code, content=bytes(response.body))
+
+
+def _written(entry: Entry, opened: Open) -> Answered:
+    with opened() as here:
+        return interactions.done(here, interactions.ACTS[entry.method](here, entry.asked))
+
+
+def _got(entry: Entry, opened: Open, get: Get) -> Answered:
+    asked = entry.asked
+    if not asked.logical_id:
+        return get(asked.kind, asked.query)
+    with opened() as here:
+        return interactions.vread(here, asked) if asked.version else interactions.read(here, asked)
+
+
+# -- Transaction ----------------------------------------------------------------------------------
+
+
+def _together(entries: Sequence[Entry], opened: Open, get: Get, base: str) -> list[Answered]:
+    _once(entries)
+    answered: dict[int, Answered] = {}
+    changing = [one for one in entries if ORDER[one.method] < 3]
+    ordered = sorted(changing, key=lambda one: (ORDER[one.method], _waits(one)))
+    try:
+        with opened() as here:
+            plan = _Plan(here, changing)
+            acts = [_Step(plan, one) for one in ordered]
+            for one, kept in zip(ordered, recording.several(here.access, acts), strict=True):
+                answered[one.number] = answers.kept(kept, base)
+    except (ExchangeError, Problem) as error:
+        raise _placed(error, ordered) from error
+    for one in entries:
+        if one.number not in answered:
+            # What was written is there by now, and is read as anybody reads it.
+            answered[one.number] = _alone(one, opened, get)
+    return [answered[one.number] for one in entries]
+
+
+def _once(entries: Sequence[Entry]) -> None:
+    """Raise Problem where two entries would change one resource, or have one name."""
+    seen: set[tuple[str, str]] = set()
+    names: set[str] = set()
+    for one in entries:
+        named = (one.asked.kind, one.asked.logical_id)
+        twice = bool(named[1]) and ORDER[one.method] < 3 and named in seen
+        again = bool(one.full_url) and ORDER[one.method] < 3 and one.full_url in names
+        if twice or again:
+            wrong = "a transaction changes each resource once, and names it once"
+            raise Problem(400, "invalid", wrong, issues=[Issue("invalid", wrong, one.place)])
+        if ORDER[one.method] < 3:
+            seen.add(named)
+            names.add(one.full_url)
+
+
+def _waits(entry: Entry) -> bool:
+    """Whether an entry must be done after what it might refer to by a condition."""
+    return isinstance(entry.resource, dict) and bool(links.conditional(entry.resource))
+
+
+def _placed(error: Exception, ordered: Sequence[Entry]) -> Problem:
+    """An error of an act as one of the entry that the act is of."""
+    place = ""
+    for note in getattr(error, "__notes__", ()):
+        if note.startswith("act "):
+            place = ordered[int(note.removeprefix("act "))].place
+        elif note.startswith("Bundle.entry"):
+            place = note
+    if isinstance(error, Problem):
+        issues = [
+            one if one.expression.startswith("Bundle") else replace(one, expression=place)
+            for one in error.issues
+        ]
+        return Problem(error.answer.http, error.answer.code, str(error), issues=issues)
+    answer = outcome.HTTP[type(error)]  # type: ignore[index]
+    issue = Issue(answer.code, str(error), place)
+    return Problem(answer.http, answer.code, str(error), issues=[issue])
+
+
+@contextmanager
+def _of(entry: Entry) -> Iterator[None]:
+    """What is raised inside is because of this entry."""
+    try:
+        yield
+    except (ExchangeError, Problem) as error:
+        error.add_note(entry.place)
+        raise
+
+
+@dataclass(slots=True)
+class _Known:
+    """What one run of a transaction knows of its entries so far."""
+
+    writing: Writing
+    lookup: dict[str, str] = field(default_factory=dict)
+    """References by what entries are called: ``urn:uuid:…`` to ``Patient/1``."""
+    found: dict[int, str | None] = field(default_factory=dict)
+    """Logical ids that conditions of entries found, by number of the entry."""
+
+
+class _Plan:
+    """How the entries of a transaction become acts, once it is known what they refer to."""
+
+    def __init__(self, here: Here, entries: Sequence[Entry]) -> None:
+        self._here = here
+        self._entries = entries
+        self._ids = {one.number: recording.new_id() for one in entries if one.method == "POST"}
+        self._finders: dict[int, Finder] = {}
+        self._references: dict[int, Mapping[str, Finder]] = {}
+        for one in entries:
+            with _of(one):
+                if finder := self._condition(one):
+                    self._finders[one.number] = finder
+                self._references[one.number] = self._conditional(one)
+        self._known: _Known | None = None
+        self._ready: dict[int, Act] = {}
+        if not self._finders and not any(self._references.values()):
+            lookup = self._lookup({})
+            for one in entries:
+                with _of(one):
+                    self._ready[one.number] = self._act(one, lookup, {})
+
+    def _conditional(self, entry: Entry) -> Mapping[str, Finder]:
+        """What finds the targets of an entry's conditional references."""
+        if not isinstance(entry.resource, dict):
+            return {}
+        return {
+            told: self._here.find(match["kind"], interactions.condition_pairs(match["query"]))
+            for told in links.conditional(entry.resource)
+            if (match := links.CONDITIONAL.fullmatch(told))
+        }
+
+    def _condition(self, entry: Entry) -> Finder | None:
+        asked = entry.asked
+        if entry.method == "POST":
+            told = asked.headers.get("if-none-exist", "").strip()
+            return self._here.find(asked.kind, interactions.condition_pairs(told)) if told else None
+        if asked.logical_id:
+            return None
+        if not asked.query:
+            wrong = "name the resource, or a condition to find it by"
+            raise Problem(400, "invalid", wrong, issues=[Issue("invalid", wrong, entry.place)])
+        return self._here.find(asked.kind, asked.query)
+
+    def _lookup(self, found: Mapping[int, str | None]) -> dict[str, str]:
+        lookup: dict[str, str] = {}
+        for one in self._entries:
+            if not one.full_url or one.method not in {"POST", "PUT"}:
+                continue
+            logical_id = found.get(one.number) or self._id(one)
+            named = f"{one.asked.kind}/{logical_id}"
+            lookup[one.full_url] = named
+            base, _, own = one.full_url.rpartition(f"/{one.asked.kind}/")
+            if one.method == "POST" and base and own:
+                lookup[f"{one.asked.kind}/{own}"] = named
+        return lookup
+
+    def _id(self, entry: Entry) -> str:
+        """The id that an entry's resource has, or will have."""
+        if entry.method == "POST":
+            return self._ids[entry.number]
+        told = entry.resource.get("id") if isinstance(entry.resource, dict) else None
+        if entry.asked.logical_id or isinstance(told, str):
+            return entry.asked.logical_id or str(told)
+        return self._ids.setdefault(entry.number, recording.new_id())
+
+    def perform(self, entry: Entry, writing: Writing) -> Kept:
+        """Do what an entry asks for."""
+        if ready := self._ready.get(entry.number):
+            return ready.perform(writing)
+        known = self._known
+        if known is None or known.writing is not writing:  # a unit may run a second time
+            known = self._known = _Known(writing)
+        if entry.method == "DELETE":
+            return self._act(entry, {}, {}).perform(writing)
+        if not known.found:
+            known.found = {
+                number: writing.only(finder)
+                for number, finder in self._finders.items()
+                if self._method(number) != "DELETE"
+            }
+            known.lookup = self._lookup(known.found)
+        lookup = known.lookup | {
+            told: f"{told.partition('?')[0]}/{self._one(finder, writing)}"
+            for told, finder in self._references.get(entry.number, {}).items()
+        }
+        return self._act(entry, lookup, known.found).perform(writing)
+
+    def _method(self, number: int) -> str:
+        return next(one.method for one in self._entries if one.number == number)
+
+    def _one(self, finder: Finder, writing: Writing) -> str:
+        found = writing.only(finder)
+        if found is None:
+            raise Stale("a conditional reference matches nothing")
+        return found
+
+    def _act(self, entry: Entry, lookup: Mapping[str, str], found: Mapping[int, str | None]) -> Act:
+        asked = entry.asked
+        if entry.number in found and found[entry.number] is not None and entry.method == "POST":
+            return _Present(asked.kind, str(found[entry.number]))
+        if entry.method not in {"POST", "PUT"}:
+            return interactions.ACTS[entry.method](self._here, asked)
+        writing.writable(asked.kind)
+        named = found.get(entry.number) or self._id(entry)
+        told = links.rewritten(interactions.of_kind(asked), lookup)
+        if asked.logical_id:
+            return interactions.update(self._here, replace(asked, body=lambda: told))
+        draft = writing.validated(told, self._here.place, self._same(entry, told, named))
+        if entry.method == "PUT" and found.get(entry.number):
+            return Update(draft, if_match=writing.if_match(asked.headers))
+        return Create(draft)
+
+    def _same(self, entry: Entry, told: Json, named: str) -> str:
+        sent = told.get("id")
+        if entry.method == "PUT" and sent is not None and sent != named:
+            wrong = "the resource that matches has another id than the one that was sent"
+            raise Problem(400, "invalid", wrong, issues=[Issue("invalid", wrong, entry.place)])
+        return named
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """The act of an entry."""
+
+    plan: _Plan
+    entry: Entry
+
+    @property
+    def action(self) -> Action | None:
+        """Known once it is known what the entry refers to."""
+        return None
+
+    def perform(self, writing: Writing) -> Kept:
+        """Do it. Raises what the interaction raises."""
+        return self.plan.perform(self.entry, writing)
+
+
+@dataclass(frozen=True, slots=True)
+class _Present:
+    """A conditional create of what is there."""
+
+    kind: str
+    logical_id: str
+
+    @property
+    def action(self) -> Action | None:
+        """It is only read."""
+        return None
+
+    def perform(self, writing: Writing) -> Kept:
+        """Give back what is there."""
+        return writing.present(self.kind, self.logical_id)
+
+
+# -- The answer -----------------------------------------------------------------------------------
+
+
+def _answer(answered: Answered, *, full: bool) -> Json:
+    failed = answered.status >= 400
+    response: dict[str, Any] = present(
+        status=f"{answered.status} {HTTPStatus(answered.status).phrase}",
+        location=answered.location,
+        etag=f'W/"{answered.version}"' if answered.version else None,
+        lastModified=instant(answered.changed) if answered.changed else None,
+    )
+    content = orjson.Fragment(answered.content) if answered.content else None
+    if failed and content is not None:
+        response["outcome"] = content
+    return present(
+        fullUrl=answered.location.partition("/_history/")[0] or None,
+        resource=content if full and not failed else None,
+        response=response,
+    )

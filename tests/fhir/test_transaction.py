@@ -1,0 +1,229 @@
+"""Bundles of interactions: all or nothing, in the standard's order, with names for what is new."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fhir_door import Asker, Door, is_fhir
+from httpx2 import Response
+
+WEIGHT: dict[str, Any] = {
+    "resourceType": "Observation",
+    "status": "final",
+    "code": {"coding": [{"system": "http://loinc.org", "code": "29463-7"}]},
+    "subject": {"reference": "Patient/1"},
+    "valueQuantity": {"value": 72.5, "unit": "kg"},
+}
+ENCOUNTER: dict[str, Any] = {
+    "resourceType": "Encounter",
+    "status": "finished",
+    "class": {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "AMB"},
+    "subject": {"reference": "Patient/1"},
+}
+VISIT = "urn:uuid:7f3c1d8e-0000-4000-8000-000000000001"
+SCALE = "urn:uuid:7f3c1d8e-0000-4000-8000-000000000002"
+
+
+def entry(method: str, url: str, resource: Any = None, name: str = "", **request: str) -> Any:
+    told: dict[str, Any] = {"request": {"method": method, "url": url} | request}
+    if resource is not None:
+        told["resource"] = resource
+    return told | ({"fullUrl": name} if name else {})
+
+
+def sent(asker: Asker, kind: str, *entries: Any, **headers: str) -> Response:
+    bundle = {"resourceType": "Bundle", "type": kind} | ({"entry": entries} if entries else {})
+    return asker.send("POST", "", bundle, **headers)
+
+
+def answered(response: Response) -> list[dict[str, Any]]:
+    assert response.status_code == 200, response.text
+    bundle = response.json()
+    is_fhir(bundle)
+    found: list[dict[str, Any]] = bundle["entry"]
+    return found
+
+
+def statuses(response: Response) -> list[str]:
+    return [one["response"]["status"].partition(" ")[0] for one in answered(response)]
+
+
+def newest(asker: Asker) -> Any:
+    return asker.bundle("_history?_count=1", mode_of="history").get("entry")
+
+
+def test_what_is_made_together_refers_to_each_other_by_the_ids_it_got(hospital: Door) -> None:
+    system = hospital.system("beicheng")
+    narrative = f'<div xmlns="http://www.w3.org/1999/xhtml"><a href="{VISIT}">visit</a></div>'
+    weight = {
+        **WEIGHT,
+        "text": {"status": "generated", "div": narrative},
+        "encounter": {"reference": VISIT},
+        "device": {"reference": "Device/scale"},
+        "identifier": [{"system": "urn:ietf:rfc:3986", "value": VISIT}],
+    }
+
+    response = sent(
+        system,
+        "transaction",
+        entry("POST", "Observation", weight),
+        entry("PUT", "Device/scale", {"resourceType": "Device", "id": "scale"}, name=SCALE),
+        entry("POST", "Encounter", ENCOUNTER, name=VISIT),
+        entry("GET", "Device/scale"),
+        Prefer="return=representation",
+    )
+
+    observation, _, encounter, read = answered(response)
+    assert statuses(response) == ["201", "201", "201", "200"]
+    visit = encounter["response"]["location"].rpartition("/fhir/")[2].partition("/_history")[0]
+    kept = system.read(f"Observation/{observation['resource']['id']}")
+    assert kept == observation["resource"]
+    assert kept["encounter"] == {"reference": visit}
+    assert f'href="{visit}"' in kept["text"]["div"]
+    assert kept["identifier"][0]["value"] == VISIT  # a string, not a link
+    assert encounter["response"]["etag"] == 'W/"1"'
+    assert read["resource"]["id"] == "scale"
+    assert (
+        "resource"
+        not in answered(
+            sent(system, "transaction", entry("POST", "Device", {"resourceType": "Device"}))
+        )[0]
+    )
+
+
+def test_of_a_transaction_that_fails_nothing_is_kept_and_the_entry_is_named(
+    hospital: Door,
+) -> None:
+    system = hospital.system("beicheng")
+    before = newest(system)
+    ward = {"resourceType": "Location", "name": "CT"}
+    foreign = {**WEIGHT, "subject": {"reference": "Patient/2"}}
+
+    for wrong, status, code, place in (
+        (entry("POST", "Observation", foreign), 403, "forbidden", "Bundle.entry[1]"),
+        (entry("DELETE", "Location/never"), 404, "not-found", "Bundle.entry[1]"),
+        (
+            entry("PUT", "Location/w", {**ward, "id": "w"}, ifMatch='W/"7"'),
+            *(412, "conflict", "Bundle.entry[1]"),
+        ),
+        (entry("POST", "Location"), 400, "required", "Bundle.entry[1].resource"),
+        (entry("POST", "Device", ward), 400, "structure", "Bundle.entry[1]"),
+        (entry("POST", "ImagingStudy", ward), 405, "not-supported", "Bundle.entry[1]"),
+        (entry("PATCH", "Location", ward), 400, "invalid", "Bundle.entry[1]"),
+        (
+            entry("POST", "Location", {**ward, "status": "closed"}),
+            *(422, "code-invalid", "Bundle.entry[1].resource.status"),
+        ),
+    ):
+        response = sent(system, "transaction", entry("POST", "Location", ward), wrong)
+
+        assert response.status_code == status, response.text
+        told = response.json()
+        is_fhir(told)
+        assert [one["code"] for one in told["issue"]] == [code]
+        assert told["issue"][0]["expression"] == [place], response.text
+        assert newest(system) == before
+
+
+def test_a_transaction_deletes_first_and_reads_last_whatever_the_order(hospital: Door) -> None:
+    system = hospital.system("beicheng")
+    old = system.made({"resourceType": "Location", "name": "old"})
+
+    response = sent(
+        system,
+        "transaction",
+        entry("GET", f"Location/{old['id']}"),
+        entry("PUT", "Location/new", {"resourceType": "Location", "id": "new", "name": "a"}),
+        entry("GET", "Location/new"),
+        entry("DELETE", f"Location/{old['id']}"),
+    )
+
+    assert statuses(response) == ["410", "201", "200", "204"]
+    assert answered(response)[0]["response"]["outcome"]["issue"][0]["code"] == "deleted"
+
+
+def test_a_transaction_changes_no_resource_twice(hospital: Door) -> None:
+    ward = {"resourceType": "Location", "id": "twice", "name": "a"}
+    twice = [entry("PUT", "Location/twice", ward)] * 2
+
+    response = sent(hospital.system("beicheng"), "transaction", *twice)
+
+    assert response.status_code == 400
+    assert response.json()["issue"][0]["expression"] == ["Bundle.entry[1]"]
+
+
+def test_the_entries_of_a_batch_fail_each_for_itself(hospital: Door) -> None:
+    system = hospital.system("beicheng")
+
+    response = sent(
+        system,
+        "batch",
+        entry("POST", "Observation", WEIGHT),
+        entry("POST", "Observation", {"resourceType": "Observation"}),
+        entry("GET", "Patient?identifier=W1"),
+        entry("GET", "Patient/1"),
+        entry("GET", "Observation/never"),
+        entry("DELETE", "ImagingStudy/1.2.1"),
+        entry("POST", "Nothing", {"resourceType": "Nothing"}),
+    )
+
+    told = answered(response)
+    assert statuses(response) == ["201", "400", "200", "200", "404", "405", "404"]
+    assert told[1]["response"]["outcome"]["issue"][0]["expression"] == ["Observation.status"]
+    assert told[2]["resource"]["type"] == "searchset"
+    assert told[3]["resource"]["id"] == "1"
+
+
+def test_a_patch_may_stand_in_a_bundle(hospital: Door) -> None:
+    system = hospital.system("beicheng")
+    made = system.made({"resourceType": "Location", "name": "old", "status": "active"})
+    named = f"Location/{made['id']}"
+    parts = [
+        {"name": "type", "valueCode": "delete"},
+        {"name": "path", "valueString": "Location.status"},
+    ]
+    by_path = {"resourceType": "Parameters", "parameter": [{"name": "operation", "part": parts}]}
+    by_json = {
+        "resourceType": "Binary",
+        "contentType": "application/json-patch+json",
+        # [{"op":"replace","path":"/name","value":"new"}]
+        "data": "W3sib3AiOiJyZXBsYWNlIiwicGF0aCI6Ii9uYW1lIiwidmFsdWUiOiJuZXcifV0=",
+    }
+
+    assert statuses(sent(system, "transaction", entry("PATCH", named, by_json))) == ["200"]
+    assert statuses(sent(system, "batch", entry("PATCH", named, by_path))) == ["200"]
+
+    patched = system.read(named)
+    assert (patched["name"], "status" in patched) == ("new", False)
+
+
+@pytest.mark.parametrize(
+    ("bundle", "status", "place"),
+    [
+        ({"type": "collection"}, 400, "Bundle.type"),
+        ({}, 400, "Bundle.type"),
+        ({"type": "batch", "entry": []}, 400, "Bundle.entry"),
+        ({"type": "batch", "entry": 7}, 400, "Bundle.entry"),
+        ({"type": "transaction", "entry": [{}]}, 400, "Bundle.entry[0]"),
+        ({"type": "transaction", "entry": [7]}, 400, "Bundle.entry[0]"),
+        ({"type": "batch", "entry": [entry("GET", "a/b/c/d")]}, 400, "Bundle.entry[0].request"),
+        ({"type": "batch", "entry": [entry("SEND", "a")]}, 422, "Bundle.entry[0].request.method"),
+    ],
+)
+def test_what_is_no_batch_or_transaction_is_refused(
+    hospital: Door, bundle: dict[str, Any], status: int, place: str
+) -> None:
+    response = hospital.system("beicheng").send("POST", "", {"resourceType": "Bundle"} | bundle)
+
+    assert response.status_code == status, response.text
+    assert response.json()["issue"][0]["expression"][0].startswith(place)
+
+
+def test_there_is_a_limit_to_what_one_bundle_asks_for(hospital: Door) -> None:
+    many = [entry("GET", "Patient/1")] * 1001
+
+    response = sent(hospital.system("beicheng"), "batch", *many)
+
+    assert response.status_code == 413
+    assert hospital.system("beicheng").send("POST", "", WEIGHT).status_code == 400
