@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import ready
 from ready import Schemas
-from real_parts import PostgreSQL, S3Address, postgresql, seaweedfs
+from real_parts import PostgreSQL, S3Address, end_with_parent, postgresql, seaweedfs
 from region import Region, region
 
 from exchange_storage.filesystem import FilesystemStore
@@ -18,6 +18,12 @@ from exchange_storage.s3 import S3Store
 from exchange_storage.spool import SpooledStore
 
 _numbers = itertools.count(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One of several processes of a run (pytest-xdist) ends with the one that has started it."""
+    if hasattr(config, "workerinput"):
+        end_with_parent()
 
 
 @pytest.fixture(scope="session")

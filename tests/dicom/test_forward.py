@@ -19,7 +19,7 @@ import pytest
 from caller import EXPLICIT, SUCCESS, Caller
 from images import ct, data_set, rejection_note
 from pydicom import dcmread
-from real_parts import LOOPBACK, free_port
+from real_parts import LOOPBACK, ends_with_us, free_port
 from region import ADMINISTRATOR, ID_CARD, WORKER
 from serving import Served, serving
 from sqlalchemy import select
@@ -49,7 +49,9 @@ def storescp(folder: Path, port: int) -> Iterator[None]:
     folder.mkdir(exist_ok=True)
     program = shutil.which("storescp")
     assert program is not None
-    process = subprocess.Popen([program, "-od", str(folder), "+xa", "-aet", "WS", str(port)])
+    process = subprocess.Popen(
+        ends_with_us(program, "-od", str(folder), "+xa", "-aet", "WS", str(port))
+    )
     try:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:

@@ -19,7 +19,7 @@ from certificates import Authority, Certificate
 from images import ct
 from pynetdicom import AE
 from pynetdicom.pdu_primitives import UserIdentityNegotiation
-from real_parts import free_port
+from real_parts import ends_with_us, free_port
 from region import ADMINISTRATOR
 from retrieving import asked, get, move, send, workstation
 from serving import Served, serving
@@ -146,8 +146,8 @@ def storescp(folder: Path, port: int, own: Certificate, ca: Path) -> Iterator[No
     program = shutil.which("storescp")
     assert program is not None
     process = subprocess.Popen(
-        [program, "+tls", str(own.key), str(own.certificate), "+cf", str(ca), "-od", str(folder),
-         "-aet", "WS", str(port)],
+        ends_with_us(program, "+tls", str(own.key), str(own.certificate), "+cf", str(ca),
+                     "-od", str(folder), "-aet", "WS", str(port)),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:

@@ -14,7 +14,7 @@ from images import ct, data_set, rejection_note
 from pydicom import FileMetaDataset, dcmread, dcmwrite
 from pydicom.filereader import read_dataset
 from pydicom.uid import ExplicitVRLittleEndian, KeyObjectSelectionDocumentStorage
-from real_parts import LOOPBACK, PostgreSQL, free_ports
+from real_parts import LOOPBACK, PostgreSQL, ends_with_us, free_ports
 from region import ADMINISTRATOR, ID_CARD, credit_code
 from running import RunningExchange
 
@@ -54,7 +54,9 @@ def region(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningEx
 def storescp(folder: Path, port: int, title: str) -> Iterator[None]:
     """DCMTK's storage SCP; it may take a moment to be heard, and whoever calls tries again."""
     folder.mkdir(exist_ok=True)
-    process = subprocess.Popen(["storescp", "-od", str(folder), "+xa", "-aet", title, str(port)])
+    process = subprocess.Popen(
+        ends_with_us("storescp", "-od", str(folder), "+xa", "-aet", title, str(port))
+    )
     try:
         yield
     finally:

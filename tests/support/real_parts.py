@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import ctypes
+import fcntl
 import itertools
 import json
 import os
 import pwd
+import random
 import secrets
 import shutil
 import signal
@@ -16,10 +19,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import psycopg
 import urllib3
@@ -30,20 +34,55 @@ PATIENCE = 60.0
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listened on a moment ago."""
+    """A TCP port on loopback that is nobody else's as long as this process lives."""
     return free_ports(1)[0]
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different free ports, all held until all are found."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind((LOOPBACK, 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """`count` different such ports.
+
+    Below those that the kernel gives to whoever calls out, and claimed by a locked file: of several
+    test runs at a time none takes what another means to listen on.
+    """
+    _CLAIMS.mkdir(exist_ok=True)
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(10_000, _lowest_of_the_kernel())
+        with suppress(OSError), ExitStack() as claiming:
+            claim = claiming.enter_context((_CLAIMS / str(port)).open("w"))
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with socket.socket() as probe:
+                probe.bind((LOOPBACK, port))
+            claiming.pop_all()
+            _claimed.append(claim)
+            found.append(port)
+    return found
+
+
+_CLAIMS = Path(tempfile.gettempdir()) / "exchange-test-ports"
+_claimed: list[IO[str]] = []
+"""Open, and so locked, until this process ends."""
+
+
+@cache
+def _lowest_of_the_kernel() -> int:
+    return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+
+
+def ends_with_us(*command: str) -> list[str]:
+    """The command as a process that is killed when this one ends, however that comes about.
+
+    To be started from a thread that stays: it is the end of that which counts (prctl(2)).
+    """
+    return ["setpriv", "--pdeathsig", "KILL", "--", *command]
+
+
+def end_with_parent() -> None:
+    """Be killed when the process ends that has started this one (prctl(2), PR_SET_PDEATHSIG)."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Part:
@@ -71,7 +110,11 @@ class Part:
         """Start, and return when it answers. Raises RuntimeError with the end of its log."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command(), stdout=log, stderr=log, env=self.environment(), cwd=self.directory
+                ends_with_us(*self.command()),
+                stdout=log,
+                stderr=log,
+                env=self.environment(),
+                cwd=self.directory,
             )
         deadline = time.monotonic() + PATIENCE
         while not self.answers():
@@ -241,7 +284,9 @@ class PostgreSQL(Part):
         """The server refuses to run as root; setpriv execs, so its pid is the server's own."""
         if os.geteuid() != 0:
             return []
-        return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"]
+        # Who changes its user is no longer bound to us, and is so anew.
+        user = ["--reuid=postgres", "--regid=postgres", "--init-groups"]
+        return ["setpriv", *user, "--pdeathsig", "KILL", "--"]
 
 
 @contextmanager

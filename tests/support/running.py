@@ -16,7 +16,7 @@ from typing import Any
 import httpx2
 import pytest
 from dicomweb_client import DICOMwebClient
-from real_parts import free_ports
+from real_parts import ends_with_us, free_ports
 
 from exchange.access import Exchange
 from exchange_server import composition, settings
@@ -91,7 +91,9 @@ class RunningExchange:
         ready.unlink(missing_ok=True)
         with (self.home / "exchange.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "exchange_server", "serve", "--ready-file", str(ready)],
+                ends_with_us(
+                    sys.executable, "-m", "exchange_server", "serve", "--ready-file", str(ready)
+                ),
                 env=self.environment,
                 stdout=log,
                 stderr=log,
