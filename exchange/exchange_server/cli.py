@@ -78,11 +78,23 @@ _keys = _group("keys", "令牌签名密钥", "Keys that sign access tokens")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; what the exchange refuses is one line on stderr, and exit status 1."""
     os.umask(0o077)  # what is made here is nobody else's to read
+    _say_what_is_no_setting()
     try:
         app(arguments)
     except ExchangeError as error:
         typer.echo(f"{say('错误：', 'Error: ')}{told(str(error))}", err=True)
         raise SystemExit(1) from None
+
+
+def _say_what_is_no_setting() -> None:
+    """A misspelt variable leaves its setting at the default, which nobody meant."""
+    if settings.SUPERVISOR in os.environ:  # which has said so already
+        return
+    for name, nearest in settings.unknown_variables().items():
+        terminal.done(
+            f"警告：没有名为 {name} 的设置" + (f"；是否为 {nearest}？" if nearest else ""),
+            f"Warning: {name} is no setting" + (f"; is {nearest} meant?" if nearest else ""),
+        )
 
 
 @app.command(

@@ -7,7 +7,7 @@ import typer
 
 from exchange import consent, organizations, users
 from exchange.policy import Action, Role
-from exchange_server import terminal
+from exchange_server import settings, terminal
 from exchange_server.settings import host_port
 from exchange_server.words import say
 from exchange_storage.records import ApplicationEntity
@@ -154,6 +154,28 @@ def add_entity(
         else:
             organizations.add_entity(access, code, entity)
     terminal.done(f"已登记 {ae}", f"Registered {ae}")
+    _say_how_it_is_known(entity, settings.load())
+
+
+def _say_how_it_is_known(entity: organizations.Entity, given: settings.Settings) -> None:
+    """What the fingerprint of a certificate, or the want of one, means on this node."""
+    asks = given.dimse_tls_certificate is not None and given.dimse_tls_client_ca is not None
+    if entity.certificate_fingerprint and not asks:
+        terminal.done(
+            "以证书指纹登记的实体只能经 TLS 出示该证书才被接受，而本节点不索取证书：须设置 "
+            "dimse_tls_certificate 和 dimse_tls_client_ca",
+            "Known by a certificate, it can call only over TLS with that certificate, and this "
+            "node asks nobody for one: dimse_tls_certificate and dimse_tls_client_ca are not set",
+        )
+    elif not entity.certificate_fingerprint and given.dimse_tls_certificate is not None:
+        terminal.done(
+            "未登记证书指纹：该地址上使用此 AE 标题者皆视为该实体，TLS 亦然；向其发送时不用 TLS。"
+            "以 TITLE@ADDRESS#SHA256 加 --replace 登记"
+            "（openssl x509 -noout -fingerprint -sha256 -in 证书文件）",
+            "No certificate fingerprint: whoever calls from that address under this title is taken "
+            "for it, over TLS too, and it is called in plain. Register it as TITLE@ADDRESS#SHA256 "
+            "with --replace (openssl x509 -noout -fingerprint -sha256 -in ITS_CERTIFICATE)",
+        )
 
 
 @organization_commands.command(

@@ -22,12 +22,9 @@ from exchange.errors import Invalid, Unavailable
 from exchange_server import composition
 from exchange_server.connection import CONNECTIONS, WEBSOCKET_MESSAGE, Connection
 from exchange_server.observability import ROLE_READY, ROLE_STOPPED, log_to_stderr, observe
-from exchange_server.settings import Settings, host_port
+from exchange_server.settings import SUPERVISOR, Settings, host_port
 
 log = logging.getLogger(__name__)
-
-SUPERVISOR = "EXCHANGE_SUPERVISOR"
-"""The variable with the process number of the supervisor, for those that have one."""
 
 STOP = (signal.SIGTERM, signal.SIGINT)
 

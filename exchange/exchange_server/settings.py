@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
+from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -33,6 +35,9 @@ from exchange.errors import Invalid
 
 PREFIX = "EXCHANGE_"
 FILE = "exchange.toml"
+
+SUPERVISOR = f"{PREFIX}SUPERVISOR"
+"""The variable with the process number of the supervisor, for those that have one."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=0, le=64)]
@@ -146,7 +151,10 @@ class Settings(BaseSettings):
     )
     dimse_tls_key: Path | None = Field(default=None, description="PEM private key of the node")
     dimse_tls_client_ca: Path | None = Field(
-        default=None, description="PEM certificates of the CA whose clients alone may connect"
+        default=None,
+        description="PEM certificates of the CA whose clients alone may connect; without it nobody "
+        "is asked for a certificate, and whoever is registered with the SHA-256 fingerprint of one "
+        "(TITLE@ADDRESS#SHA256) cannot call",
     )
 
     http_addresses: Words = Field(
@@ -356,6 +364,19 @@ class Settings(BaseSettings):
 def host_port(host: str, port: int) -> str:
     """``host:port``, an IPv6 address in brackets (RFC 3986 section 3.2.2)."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+OTHERS = frozenset({"config", "language", "supervisor"})
+"""What else is read from variables: where the settings are, the language, and who started it."""
+
+
+def unknown_variables() -> Mapping[str, str]:
+    """The `EXCHANGE_…` variables that say nothing, each with the nearest one that does, or ""."""
+    known = {(PREFIX + name).upper() for name in (*Settings.model_fields, *OTHERS)}
+    wrong = sorted(
+        name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known
+    )
+    return {name: next(iter(get_close_matches(name.upper(), known, 1, 0.8)), "") for name in wrong}
 
 
 def load() -> Settings:

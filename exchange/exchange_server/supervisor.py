@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from exchange_server.observability import ROLE_CRASHED, observe
-from exchange_server.roles import STOP, SUPERVISOR
+from exchange_server.roles import STOP
+from exchange_server.settings import SUPERVISOR
 
 START_SECONDS = 120.0
 """How long all roles together may take until they are ready."""

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from certificates import Authority
 from pydicom.data import get_testdata_file
 from real_parts import free_ports
 from sqlalchemy import text
@@ -119,6 +120,40 @@ def test_users_are_registered_with_a_password_of_theirs_or_a_new_one(city: Run) 
     assert city("user", "add", "wang")[2] == "Error: a clinician belongs to an organization\n"
     status, _, err = city(*added, "--password-stdin", stdin="short\n")
     assert (status, "10 to 256" in err) == (1, True)
+
+
+def test_a_misspelt_setting_is_told_with_the_one_that_is_meant(
+    city: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXCHANGE_DATABSE_URL", "postgresql://secret")
+    monkeypatch.setenv("EXCHANGE_NONSENSE", "1")
+    status, _, err = city("organization", "list")
+    assert (status, err.splitlines()) == (
+        0,
+        [
+            "Warning: EXCHANGE_DATABSE_URL is no setting; is EXCHANGE_DATABASE_URL meant?",
+            "Warning: EXCHANGE_NONSENSE is no setting",
+        ],
+    )
+
+
+def test_it_is_said_what_the_fingerprint_of_a_certificate_means(
+    city: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    known_by = f"CT1@10.1.0.5#{'ab' * 32}"
+    assert "asks nobody for one" in city("organization", "add-ae", "north", known_by)[2]
+    assert city("organization", "add-ae", "north", "CT2@10.1.0.6")[2] == "Registered CT2@10.1.0.6\n"
+    authority = Authority(tmp_path)
+    own = authority.issue("node")
+    for name, path in {
+        "CERTIFICATE": own.certificate, "KEY": own.key, "CLIENT_CA": authority.certificate
+    }.items():  # fmt: skip
+        monkeypatch.setenv(f"EXCHANGE_DIMSE_TLS_{name}", str(path))
+    told = city("organization", "add-ae", "north", "CT3@10.1.0.7")[2]
+    assert "No certificate fingerprint: whoever calls from that address" in told
+    assert "TITLE@ADDRESS#SHA256" in told
+    registered = f"Registered {known_by}\n"
+    assert city("organization", "add-ae", "north", known_by, "--replace")[2] == registered
 
 
 def test_systems_of_a_hospital_come_and_go(city: Run) -> None:
