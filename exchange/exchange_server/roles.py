@@ -14,12 +14,14 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 
 import uvicorn
 
+from exchange.access import Exchange
 from exchange.errors import Invalid, Unavailable
-from exchange_server import composition
+from exchange_server import composition, metrics
 from exchange_server.connection import CONNECTIONS, WEBSOCKET_MESSAGE, Connection
 from exchange_server.observability import ROLE_READY, ROLE_STOPPED, log_to_stderr, observe
 from exchange_server.settings import SUPERVISOR, Settings, host_port
@@ -87,7 +89,8 @@ def _node(settings: Settings) -> None:
         for thread in others:
             thread.join()
 
-    _until_told(Role.NODE, serve, stop)
+    with _metrics(exchange, settings):
+        _until_told(Role.NODE, serve, stop)
     exchange.close()
 
 
@@ -96,8 +99,14 @@ def _worker(settings: Settings) -> None:
     exchange = composition.open_exchange(settings)
     worker = composition.worker(exchange, settings)
     stop = threading.Event()
-    _until_told(Role.WORKER, lambda: worker.run(stop), stop.set)
+    with _metrics(exchange, settings):
+        _until_told(Role.WORKER, lambda: worker.run(stop), stop.set)
     exchange.close()
+
+
+def _metrics(exchange: Exchange, settings: Settings) -> AbstractContextManager[None]:
+    """What a role that runs alone shows of itself; of others the web process does."""
+    return nullcontext() if SUPERVISOR in os.environ else metrics.shown(exchange, settings)
 
 
 def _until_told(role: Role, serve: Callable[[], None], stop: Callable[[], None]) -> None:

@@ -179,6 +179,11 @@ class Settings(BaseSettings):
     metrics_from: Words = Field(
         default=("127.0.0.0/8", "::1/128"), description="Networks from which /metrics may be read"
     )
+    metrics_port: Port | None = Field(
+        default=None,
+        description="Port at which `exchange node` and `exchange worker` show /metrics where they "
+        "run alone, to metrics_from; of several on one machine each needs its own",
+    )
     public_url: AnyHttpUrl | None = Field(
         default=None, description="What clients write before the paths; the issuer of tokens too"
     )

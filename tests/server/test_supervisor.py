@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 import urllib3
-from real_parts import PATIENCE, free_ports
+from real_parts import PATIENCE, ends_with_us, free_port, free_ports
 
 from exchange_server.supervisor import Supervisor
 
@@ -137,27 +138,33 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("compiled")
 
 
-@pytest.fixture
-def served(tmp_path: Path, compiled: Path) -> Iterator[Served]:
+def environment_of(place: Path, compiled: Path, **settings: str) -> dict[str, str]:
+    """The variables of an exchange that keeps all below `place`."""
     http, dimse = free_ports(2)
-    environment = {
+    return {
         **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
         "PYTHONPYCACHEPREFIX": str(compiled),
-        "EXCHANGE_DATA": str(tmp_path / "data"),
+        "EXCHANGE_DATA": str(place / "data"),
         "EXCHANGE_HTTP_ADDRESSES": "127.0.0.1",
         "EXCHANGE_DIMSE_ADDRESSES": "127.0.0.1",
         "EXCHANGE_HTTP_PORT": str(http),
         "EXCHANGE_DIMSE_PORT": str(dimse),
         "EXCHANGE_STOP_SECONDS": "20",
         "EXCHANGE_LANGUAGE": "en",
+        **settings,
     }
+
+
+@pytest.fixture
+def served(tmp_path: Path, compiled: Path) -> Iterator[Served]:
+    environment = environment_of(tmp_path, compiled)
     made = subprocess.run(
         [*EXCHANGE, "init"], env=environment, capture_output=True, text=True, check=True
     )
     ready_file = tmp_path / "ready.json"
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
-            [*EXCHANGE, "serve", "--ready-file", str(ready_file)],
+            ends_with_us(*EXCHANGE, "serve", "--ready-file", str(ready_file)),
             env=environment,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -219,3 +226,39 @@ def test_when_the_supervisor_is_killed_its_processes_end_too(served: Served) -> 
     finally:
         for end in ends:
             os.close(end)
+
+
+@pytest.mark.parametrize("role", ["node", "worker"])
+def test_a_role_that_runs_alone_shows_its_metrics_to_the_networks_that_are_set(
+    tmp_path: Path, compiled: Path, role: str
+) -> None:
+    port = free_port()
+    environment = environment_of(
+        tmp_path,
+        compiled,
+        EXCHANGE_METRICS_PORT=str(port),
+        EXCHANGE_METRICS_FROM="127.0.0.1",
+        NOTIFY_SOCKET=str(tmp_path / "notify"),
+    )
+    subprocess.run([*EXCHANGE, "init"], env=environment, capture_output=True, check=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(str(tmp_path / "notify"))
+        told.settimeout(PATIENCE)
+        process = subprocess.Popen(ends_with_us(*EXCHANGE, role), env=environment)
+        try:
+            assert b"READY=1" in told.recv(4096)
+            door = f"http://127.0.0.1:{port}"
+            shown = urllib3.request("GET", f"{door}/metrics").data.decode()
+            assert f'exchange_role_ready_total{{role="{role}"}} 1.0' in shown
+            assert 'exchange_part_ready{part="index"} 1.0' in shown
+            assert urllib3.request("GET", f"{door}/ready").status == 404
+            with (
+                urllib3.HTTPConnectionPool(
+                    "127.0.0.1", port, source_address=("127.0.0.2", 0), retries=False
+                ) as stranger,
+                pytest.raises(urllib3.exceptions.ProtocolError),
+            ):
+                stranger.request("GET", "/metrics")
+        finally:
+            process.terminate()
+            assert process.wait(PATIENCE) == 0
