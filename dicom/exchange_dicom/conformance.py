@@ -225,6 +225,11 @@ def _network() -> Iterator[str]:
                 f"{conduct.network_timeout:.0f}",
             ],
             ["One PDU, s", "`EXCHANGE_DIMSE_PDU_TIMEOUT`", f"{conduct.pdu_timeout:.0f}"],
+            [
+                "Bytes of a message in a minute, at least",
+                "`EXCHANGE_DIMSE_MINIMUM_RATE`",
+                str(conduct.minimum_rate),
+            ],
             ["Largest instance, bytes", "`EXCHANGE_INSTANCE_LIMIT`", str(limits.instance_bytes)],
             [
                 "Matches without a selective key",

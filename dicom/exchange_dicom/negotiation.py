@@ -29,12 +29,15 @@ class Conduct:
     the peer to close at the end. `network_timeout` bounds the silence between messages and the wait
     for a response. `pdu_timeout` bounds each fragment of a message, first byte to last, so that a
     peer that trickles cannot hold a thread; it also bounds how long a peer may refuse to read.
+    `minimum_rate` is in bytes per minute, of a message that has begun: only what is spent waiting
+    for the peer counts.
     """
 
     maximum_length: int = 131072
     artim_timeout: float = 30.0
     network_timeout: float = 120.0
     pdu_timeout: float = 60.0
+    minimum_rate: int = 65536
     implementation_class_uid: str = IMPLEMENTATION_CLASS_UID
     implementation_version: str = IMPLEMENTATION_VERSION_NAME
 

@@ -156,6 +156,7 @@ def _acceptor(
         artim_timeout=settings.dimse_artim_timeout,
         network_timeout=settings.dimse_network_timeout,
         pdu_timeout=settings.dimse_pdu_timeout,
+        minimum_rate=settings.dimse_minimum_rate,
     )
     limits = Limits(
         instance_bytes=settings.instance_limit,

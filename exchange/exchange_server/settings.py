@@ -140,6 +140,11 @@ class Settings(BaseSettings):
     dimse_pdu_timeout: Seconds = Field(
         default=60.0, description="Time that one PDU may take, from its first byte to its last"
     )
+    dimse_minimum_rate: Annotated[int, Field(ge=0, le=1 << 30)] = Field(
+        default=65536,
+        description="Bytes of a message that a peer must send in a minute; of whoever sends less "
+        "the association is aborted; 0: no such limit",
+    )
     dimse_tls_certificate: Path | None = Field(
         default=None,
         description="PEM certificate chain of the node; with it the node speaks TLS only, "

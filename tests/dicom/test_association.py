@@ -16,7 +16,7 @@ import struct
 import subprocess
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import product
@@ -845,16 +845,20 @@ def test_a_peer_that_falls_silent_is_aborted(
     assert not archive.digests
 
 
-def trickle(peer: RawPeer, sent: bytes, ended: Callable[[], bool]) -> bool:
-    """Send byte by byte, each well within the timeout, and tell whether we were stopped."""
+def trickle(peer: RawPeer, sent: Iterable[bytes], ended: Callable[[], bool]) -> bool:
+    """Send each, all well within the timeout, and tell whether we were stopped."""
     pause = threading.Event()
     with contextlib.suppress(ConnectionError):
-        for byte in sent:
+        for one in sent:
             if ended():
                 return True
-            peer.send(bytes((byte,)))
+            peer.send(one)
             pause.wait(0.02)
     return ended()
+
+
+def singly(sent: bytes) -> list[bytes]:
+    return [bytes((byte,)) for byte in sent]
 
 
 @pytest.mark.parametrize("at_once", [0, 3, 100], ids=["all", "half a header", "its end"])
@@ -865,7 +869,7 @@ def test_a_stranger_that_trickles_cannot_hold_a_thread(
     with RawPeer(impatient_port) as peer:
         peer.send(long_request[:at_once])
         rest = long_request[at_once : at_once + 300]
-        assert trickle(peer, rest, lambda: not archive.endings.empty())
+        assert trickle(peer, singly(rest), lambda: not archive.endings.empty())
     assert isinstance(archive.ending(), TimedOut)
 
 
@@ -881,7 +885,7 @@ def test_a_stranger_that_trickles_its_tls_hello_cannot_hold_a_thread(
         RawPeer(acceptor.addresses[0][1]) as peer,
     ):
         peer.send(hello[:1])
-        assert trickle(peer, hello[1:], lambda: bool(caplog.records))
+        assert trickle(peer, singly(hello[1:]), lambda: bool(caplog.records))
     (told,) = caplog.messages
     assert "no answer in time" in told
     assert archive.endings.empty()
@@ -902,8 +906,42 @@ def test_a_peer_that_trickles_cannot_hold_a_thread(
     with RawPeer(impatient_port) as peer:
         peer.associate()
         peer.send(sent)
-        assert trickle(peer, bytes(300), lambda: not archive.endings.empty())
+        assert trickle(peer, singly(bytes(300)), lambda: not archive.endings.empty())
     assert isinstance(archive.ending(), TimedOut)
+
+
+def test_a_peer_whose_fragments_come_in_time_and_never_end_cannot_hold_a_thread(
+    archive: Archive, impatient_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exchange_dicom.association.RATE_SECONDS", 0.2)
+    with RawPeer(impatient_port) as peer:
+        peer.associate()
+        peer.send(store_command())
+        assert trickle(peer, [fragment(3, DATA, b"x")] * 1000, lambda: not archive.endings.empty())
+    ending = archive.ending()
+    assert isinstance(ending, TimedOut)
+    assert "less of a message in a minute" in str(ending)
+
+
+def test_a_slow_line_is_waited_for_as_long_as_it_brings_enough(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each wait for it brings more than is due, however long; silence before a message is none."""
+    monkeypatch.setattr("exchange_dicom.association.RATE_SECONDS", 0.02)
+    conduct = Conduct(minimum_rate=4)
+    with (
+        accepting(archive, conduct=conduct) as acceptor,
+        RawPeer(acceptor.addresses[0][1]) as peer,
+    ):
+        peer.associate()
+        for _ in range(2):
+            peer.send(store_command())
+            slowly = [fragment(3, DATA, b"x" * 40)] * 20
+            assert not trickle(peer, slowly, lambda: not archive.endings.empty())
+            peer.send(fragment(3, DATA | LAST, b""))
+            assert peer.message()[0].status == dimse.SUCCESS
+            threading.Event().wait(0.1)
+    assert archive.digests["1.2.3"] == hashlib.sha256(b"x" * 800).hexdigest()
 
 
 def test_an_exchange_that_is_slow_itself_does_not_blame_the_peer(archive: Archive) -> None:
