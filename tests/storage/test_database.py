@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from real_parts import PostgreSQL
-from sqlalchemy import delete, inspect, select, text
+from sqlalchemy import Engine, delete, event, inspect, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -196,6 +197,46 @@ def test_hospitals_send_while_an_index_is_made(postgresql_server: PostgreSQL) ->
     found, wanted = database.revision()
     assert found == wanted
     database.close()
+
+
+SINCE_RELEASED = "0012"
+"""The first migration that a hospital's full tables meet."""
+
+
+def test_no_migration_holds_up_a_table_for_as_long_as_an_index_takes(
+    postgresql_server: PostgreSQL,
+) -> None:
+    database = Database(postgresql_server.create_schema())
+    told: list[str] = []
+
+    def tell(*executed: object) -> None:
+        told.append(" ".join(str(executed[2]).split()))
+
+    event.listen(Engine, "before_cursor_execute", tell)
+    try:
+        database.migrate()
+    finally:
+        event.remove(Engine, "before_cursor_execute", tell)
+        database.close()
+
+    held_up, own, revision = [], set[str](), ""
+    for statement in told:
+        if made := re.match(r"CREATE TABLE (\S+)", statement):
+            own.add(made[1])
+        elif made := re.match(
+            r"(?:CREATE (?:UNIQUE )?INDEX (?!CONCURRENTLY).* ON|ALTER TABLE(?= .*\b(?:UNIQUE|"
+            r"PRIMARY KEY|EXCLUDE)\b)) (\S+)",
+            statement,
+        ):
+            if made[1] not in own:
+                held_up.append(statement)
+        elif "alembic_version" in statement and not statement.startswith("SELECT"):
+            revision = max(re.findall(r"'(\d{4})'", statement), default=revision)
+            if revision < SINCE_RELEASED:
+                held_up.clear()
+            own.clear()
+    assert revision
+    assert held_up == []
 
 
 def test_processes_that_start_together_migrate_once(database_url: str) -> None:
