@@ -51,6 +51,7 @@ from exchange_dicom.pdu import (
     UserInformation,
     p_data_header,
 )
+from exchange_dicom.rate import Rate
 from exchange_dicom.states import (
     TRANSITIONS,
     Action,
@@ -75,9 +76,6 @@ BATCH = 1 << 19
 
 LAST_WORD = 1.0
 """Seconds we give the peer to take an A-ABORT, and to close once we are shutting down."""
-
-RATE_SECONDS = 60.0
-"""Seconds of waiting for a message after which it is looked at how much of it has come."""
 
 ABORT_LENGTH = 4
 """Bytes of the variable field of A-ABORT and A-RELEASE; no PDU has fewer."""
@@ -195,9 +193,7 @@ class Association:
         self._pdu_left = 0
         self._deadline = 0.0
         self._timeout = -1.0
-        self._begun = False
-        self._waited = 0.0
-        self._arrived = 0
+        self._rate = Rate(conduct.minimum_rate)
         self._stream: DataStream | None = None
         self._waiting: deque[Message] = deque()
         self._cancelled: set[int] = set()
@@ -504,8 +500,8 @@ class Association:
             raise AssociationLost("the association has ended")
         conduct = self._conduct
         rest = awaiting is _Awaiting.REST
-        if not rest:  # silence before a message is no part of it
-            self._begun = False
+        if not rest:
+            self._rate.pause()
         self._within(conduct.pdu_timeout if rest else conduct.network_timeout)
         if awaiting is _Awaiting.MESSAGE:
             header = self._take_when_idle(PDU_HEADER.size)
@@ -514,7 +510,7 @@ class Association:
         kind, length = PDU_HEADER.unpack(header)
         self._within(conduct.pdu_timeout)
         if not rest:
-            self._begun, self._waited, self._arrived = True, 0.0, 0
+            self._rate.begin()
         event = _RECEIVABLE.get(kind, Event.INVALID_PDU)
         match TRANSITIONS[State.STA6, event]:
             case Action.DT_2 if PDV_OVERHEAD <= length <= conduct.maximum_length + TOLERANCE:
@@ -617,21 +613,10 @@ class Association:
             if not count:
                 self._lost(None)
             received += count
-            if self._begun:
-                self._pace(count, monotonic() - now)
+            if not self._rate.suffices(count, monotonic() - now):
+                self.abort(AbortSource.SERVICE_PROVIDER)
+                raise TimedOut("the peer sends less of a message in a minute than it must")
         self._end = received
-
-    def _pace(self, count: int, seconds: float) -> None:
-        """So much of a message came after so long a wait. Ends what only trickles: each fragment in
-        its time, and the message never."""
-        self._waited += seconds
-        self._arrived += count
-        if self._waited < RATE_SECONDS:
-            return
-        if self._arrived < self._conduct.minimum_rate:
-            self.abort(AbortSource.SERVICE_PROVIDER)
-            raise TimedOut("the peer sends less of a message in a minute than it must")
-        self._waited, self._arrived = 0.0, 0
 
     def _fragments(
         self, context_id: int, command: bytes, data: bytes | Iterable[bytes | memoryview] | None

@@ -913,7 +913,7 @@ def test_a_peer_that_trickles_cannot_hold_a_thread(
 def test_a_peer_whose_fragments_come_in_time_and_never_end_cannot_hold_a_thread(
     archive: Archive, impatient_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exchange_dicom.association.RATE_SECONDS", 0.2)
+    monkeypatch.setattr("exchange_dicom.rate.RATE_SECONDS", 0.2)
     with RawPeer(impatient_port) as peer:
         peer.associate()
         peer.send(store_command())
@@ -927,7 +927,7 @@ def test_a_slow_line_is_waited_for_as_long_as_it_brings_enough(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each wait for it brings more than is due, however long; silence before a message is none."""
-    monkeypatch.setattr("exchange_dicom.association.RATE_SECONDS", 0.02)
+    monkeypatch.setattr("exchange_dicom.rate.RATE_SECONDS", 0.02)
     conduct = Conduct(minimum_rate=4)
     with (
         accepting(archive, conduct=conduct) as acceptor,
