@@ -1,9 +1,10 @@
 """The HTTP application: every door under one roof, with health, metrics and the manners of HTTP."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from ipaddress import ip_address
+from typing import Any
 
 from anyio import CapacityLimiter, fail_after, to_thread
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -15,7 +16,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exchange.access import Exchange
-from exchange_server import addresses, authentication
+from exchange_server import addresses, authentication, openapi
 from exchange_server.authentication import Identify
 from exchange_server.cookies import Cookies
 from exchange_server.observability import NEEDED, REQUEST, exposition, observe, parts
@@ -36,6 +37,10 @@ class Door:
     """Then it limits its own bodies."""
     body_limit: int | None = None
     """Bytes of its longest body, where that is not what holds for all."""
+    paths: Callable[[APIRouter, str], Mapping[str, Any]] | None = None
+    """The OpenAPI Paths Object of its routes below the prefix; without it they are not told of."""
+    schemas: Mapping[str, Any] = field(default_factory=dict)
+    """The schemas to which that refers."""
 
 
 _HEADERS = {
@@ -79,9 +84,15 @@ def create_app(
         docs_url="/docs" if documented else None,
         redoc_url=None,
     )
+    paths: list[Mapping[str, Any]] = []
     for door in doors:
         identify = authentication.identify(exchange, tokens, door.name, cookies)
-        app.include_router(door.routes(exchange, identify), prefix=door.prefix)
+        router = door.routes(exchange, identify)
+        app.include_router(router, prefix=door.prefix)
+        if door.paths is not None:
+            paths.append(door.paths(router, door.prefix))
+    described = openapi.document(paths, {k: v for door in doors for k, v in door.schemas.items()})
+    app.openapi = lambda: described  # type: ignore[method-assign]
     if cookies is not None:
 
         @app.get("/", include_in_schema=False)

@@ -185,9 +185,10 @@ def _acceptor(
 
 def application(exchange: Exchange, settings: Settings) -> FastAPI:
     """The HTTP application with all its doors. Raises Invalid when a key is missing."""
+    from exchange_dicom import web_openapi
     from exchange_dicom.web import dicomweb
     from exchange_dicom.web_store import Limits
-    from exchange_fhir import rest
+    from exchange_fhir import capability, openapi, rest
     from exchange_fhir.serving import Conduct
     from exchange_server.app import Door, create_app
     from exchange_server.cookies import Cookies
@@ -213,6 +214,8 @@ def application(exchange: Exchange, settings: Settings) -> FastAPI:
             prefix=DICOMWEB,
             routes=web,
             takes_instances=True,
+            paths=lambda router, prefix: web_openapi.paths(router.routes, prefix),
+            schemas=web_openapi.SCHEMAS,
         ),
         Door(
             name=viewer.DOOR,
@@ -244,6 +247,7 @@ def application(exchange: Exchange, settings: Settings) -> FastAPI:
                 ),
             ),
             body_limit=settings.fhir_body_limit,
+            paths=lambda _, prefix: openapi.paths(capability.statement(prefix), prefix),
         ),
         Door(
             name=pages.DOOR,
