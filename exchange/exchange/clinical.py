@@ -8,6 +8,7 @@ whoever may search at all, the rest by the hospital that wrote it. See `recordin
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -23,7 +24,7 @@ from exchange.errors import Gone, NotFound
 from exchange.policy import Action, Clinical, Deny, Facts, Reach, Requester
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Compartment, Patient, Resource, Revision
-from exchange_storage.rows import one_of
+from exchange_storage.rows import one_of, one_of_texts
 
 DIRECTORY = frozenset(
     {
@@ -118,6 +119,16 @@ def history(
     rows = _history(form).all(connection, given | {"limit": limit + 1})
     access.note(action, patient=about, detail=asked | {"answered": min(len(rows), limit)})
     return Page(tuple(_kept(row) for row in rows[:limit]), len(rows) > limit)
+
+
+def known(access: Access, kind: str, ids: Iterable[str]) -> frozenset[str]:
+    """Those of the logical ids under which there is a resource that the asker may see."""
+    action = reading(access.requester, Action.SEARCH, kind)
+    given = policy.parameters(access.requester, access.now)
+    given |= {"kind": kind, "ids": json.dumps(sorted(set(ids)))}
+    found = _known(policy.reach(access.requester, action))
+    rows = found.all(access.session.connection(), given)
+    return frozenset(row.logical_id for row in rows)
 
 
 def reading(requester: Requester, action: Action, kind: str) -> Action:
@@ -256,6 +267,18 @@ def _version(reach: Reach) -> Prepared:
     """One version, likewise."""
     of_resource = _of_resource(reach, elsewhere=True)
     return Prepared(of_resource.where(Revision.version == bindparam("version")))
+
+
+@lru_cache(len(Reach))
+def _known(reach: Reach) -> Prepared:
+    return Prepared(
+        lambda dialect: select(Resource.logical_id).where(
+            Resource.kind == bindparam("kind"),
+            one_of_texts(Resource.logical_id, "ids", dialect),
+            ~Resource.deleted,
+            policy.clinical_within(reach),
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Select, bindparam, func, literal_column, select
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import Session, aliased
 
 from exchange import policy
 from exchange.access import Access
@@ -23,6 +23,7 @@ from exchange.clinical import reading
 from exchange.decided import conditions
 from exchange.policy import Action, Reach
 from exchange.query import for_the_trail
+from exchange.recording import Finder
 from exchange_storage import resource_search
 from exchange_storage.forms import Form
 from exchange_storage.prepared import Prepared
@@ -123,6 +124,33 @@ def find(access: Access, question: Question) -> Answer:
         },
     )
     return Answer(hits, more, total)
+
+
+def finder(access: Access, question: Question, *, own: bool) -> Finder:
+    """What finds the matches within a unit of work: their logical ids, two of them at most.
+
+    With `own` only what the asker's organization wrote. Raises Refused, Invalid.
+    """
+    action = reading(access.requester, Action.SEARCH, question.kind)
+    told = {"kind": question.kind, "asked": for_the_trail(question.asked)}
+    access.require(action, detail=told)
+    values: list[Any] = []
+    wanted = _Wanted(
+        kind=question.kind,
+        form=form(question.criterion, values),
+        reach=policy.reach(access.requester, action),
+        sort=(Sort("row"),),
+    )
+    given = parameters(values) | policy.parameters(access.requester, access.now) | {"limit": 2}
+
+    def found(session: Session) -> list[str]:
+        connection = session.connection()
+        leader = _leader(wanted, connection, given, sorted_by_index=False)
+        rows = _matching(wanted, leader, own=own).all(connection, given)
+        access.note(action, detail={**told, "answered": len(rows), "for": "a condition"})
+        return [row.logical_id for row in rows]
+
+    return found
 
 
 def referred(
@@ -319,6 +347,17 @@ def _permitted(wanted: _Wanted, leader: int | None, *, after: bool) -> Prepared:
     statement, one = _conditioned(wanted, leader, ())
     permitted = statement.where(policy.clinical_within(wanted.reach, one))
     return Prepared(_in_order(permitted, one, wanted.sort, after=after))
+
+
+@lru_cache(STATEMENTS)
+def _matching(wanted: _Wanted, leader: int | None, *, own: bool) -> Prepared:
+    """The first permitted matches, whatever their order; with `own` the asker's own."""
+    statement, one = _conditioned(wanted, leader, ())
+    statement = statement.where(policy.clinical_within(wanted.reach, one))
+    if own:
+        asker = bindparam("asker", type_=Resource.organization_id.type)
+        statement = statement.where(one.organization_id == asker)
+    return Prepared(_in_order(statement, one, wanted.sort))
 
 
 @lru_cache(STATEMENTS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from base64 import b64encode
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -22,7 +22,7 @@ from sqlalchemy import (
     literal,
     select,
 )
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import Session, aliased
 
 from exchange import policy
 from exchange.access import Access
@@ -215,6 +215,36 @@ def find(
         for row, number in zip(rows, numbers, strict=True)
     )
     return Answer(found, more, counted)
+
+
+def finder(
+    access: Access, criteria: Sequence[Criterion], *, own: bool, asked: str = ""
+) -> Callable[[Session], list[str]]:
+    """What finds patient records within a unit of work: their row numbers, two of them at most.
+
+    With `own` only the asking hospital's. Raises Refused, Invalid.
+    """
+    told = {"level": Level.PATIENT.name, "asked": for_the_trail(asked)}
+    access.require(Action.SEARCH, detail=told)
+    wanted_criteria = [_decided(access, criterion) for criterion in criteria]
+    if own:
+        wanted_criteria.append(search.Owned((access.organization,)))
+    values: list[Any] = []
+    wanted = _Wanted(
+        Level.PATIENT,
+        search.form(wanted_criteria, values),
+        policy.reach(access.requester, Action.SEARCH),
+        "",
+    )
+    given = search.parameters(values) | _given(access) | {"limit": 2, "offset": 0}
+
+    def found(session: Session) -> list[str]:
+        rows = _permitted(wanted).all(session.connection(), given)
+        columns = _columns(Level.PATIENT)
+        access.note(Action.SEARCH, detail={**told, "answered": len(rows), "for": "a condition"})
+        return [str(columns.records(row)[0].id) for row in rows]
+
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,9 @@ class Here:
     access: Access
     place: Place
     find: Callable[[str, Pairs], Finder]
-    """What finds the resources of a kind by the parameters of a search. Raises Problem, Invalid."""
+    """What finds the hospital's own resources by a condition. Raises Problem, Invalid."""
+    find_any: Callable[[str, Pairs], Finder]
+    """The same of whatever the asker may see."""
     native: Mapping[str, Callable[[str], Answered]]
     """How resources are read that are no versions of JSON: by kind, given the logical id."""
 

@@ -56,6 +56,24 @@ def local(resource: Json, base: str) -> frozenset[tuple[str, str]]:
     return frozenset(found)
 
 
+def places(value: Any, base: str, path: str = "") -> dict[tuple[str, str], str]:
+    """Where, as FHIRPath, a resource first refers to each other resource of this server."""
+    found: dict[tuple[str, str], str] = {}
+    if isinstance(value, list):
+        for at, one in enumerate(value):
+            found = places(one, base, f"{path}[{at}]") | found
+    elif isinstance(value, dict):
+        path = path or str(value.get("resourceType", ""))
+        if isinstance(link := value.get("reference"), str):
+            told = link.removeprefix(f"{base}/").partition("/_history/")[0].partition("#")[0]
+            kind, _, logical_id = told.partition("/")
+            found[kind, logical_id] = path
+        for name, one in value.items():
+            if isinstance(one, list | dict):
+                found = places(one, base, f"{path}.{name}") | found
+    return found
+
+
 def _object(
     told: Json, structure: Structure, link: Callable[[str], str], *, only_references: bool = False
 ) -> Json:

@@ -148,7 +148,7 @@ def token(read: Callable[[Scope, Token], T], documentation: str) -> Parameter[T]
     """A token parameter (R4 3.1.1.4.10)."""
 
     def one(scope: Scope, value: str, _: str) -> T:
-        parts = [_unescaped(part) for part in _split(value, "|")]
+        parts = [unescaped(part) for part in split(value, "|")]
         match parts:
             case [code]:
                 return read(scope, Token(None, code))
@@ -171,7 +171,7 @@ def string(
     }
 
     def one(scope: Scope, value: str, modifier: str) -> T:
-        return read(scope, kinds[modifier](_unescaped(value)))
+        return read(scope, kinds[modifier](unescaped(value)))
 
     modifiers = frozenset(kinds) - {""}
     return Parameter(type=Type.STRING, read=one, documentation=documentation, modifiers=modifiers)
@@ -195,7 +195,7 @@ def reference(kind: str, read: Callable[[Scope, str], T], documentation: str) ->
     """
 
     def one(scope: Scope, value: str, _: str) -> T:
-        told = _unescaped(value).removeprefix(f"{scope.base}/")
+        told = unescaped(value).removeprefix(f"{scope.base}/")
         head, slash, identity = told.rpartition("/")
         return read(scope, identity if not slash or head == kind else "")
 
@@ -434,7 +434,7 @@ def _values(parameter: Parameter[T], name: str, modifier: str, value: str) -> tu
     """The values of one parameter, each once."""
     if modifier and modifier not in parameter.modifiers:
         raise Invalid(f"the modifier :{_named(modifier)} is not supported for {name}")
-    values = tuple(dict.fromkeys(one for one in _split(value, ",") if one))
+    values = tuple(dict.fromkeys(one for one in split(value, ",") if one))
     if any(len(one) > MAX_LENGTH for one in values):
         raise Invalid(f"a value of {name} has at most {MAX_LENGTH} characters")
     return values
@@ -501,7 +501,7 @@ class _Result:
 
 def _span(value: str, timezone: ZoneInfo) -> tuple[str, Span]:
     # An offset's "+" that nobody escaped arrives as a space.
-    found = _VALUE.fullmatch(_unescaped(value).replace(" ", "+"))
+    found = _VALUE.fullmatch(unescaped(value).replace(" ", "+"))
     if not found:
         raise Invalid("a date is written [prefix]YYYY[-MM[-DD[Thh:mm[:ss[.fff]][zone]]]]")
     part = found.groupdict()
@@ -554,7 +554,7 @@ def _next_second(at: datetime) -> datetime:
     return at + timedelta(microseconds=-at.microsecond % 1_000_000)
 
 
-def _split(value: str, separator: str) -> list[str]:
+def split(value: str, separator: str) -> list[str]:
     """Split at each `separator` that no backslash stands before; escapes stay (R4 3.1.1.4.4)."""
     parts = [""]
     for piece in re.findall(r"\\.|.", value, re.DOTALL):
@@ -565,7 +565,7 @@ def _split(value: str, separator: str) -> list[str]:
     return parts
 
 
-def _unescaped(value: str) -> str:
+def unescaped(value: str) -> str:
     return re.sub(r"\\([\\,|$])", r"\1", value)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urljoin
 from zoneinfo import ZoneInfo
 
@@ -14,7 +14,7 @@ from exchange import organizations
 from exchange.access import Access, Exchange
 from exchange.policy import Requester
 from exchange.recording import Finder
-from exchange_fhir import conditions, reads
+from exchange_fhir import conditions, integrity, reads
 from exchange_fhir.answers import Answered
 from exchange_fhir.bundle import Pages
 from exchange_fhir.interactions import Here, Pairs
@@ -65,7 +65,6 @@ class Serving:
             base=self.base(request),
             timezone=self.timezone,
             update_creates=self.conduct.update_creates,
-            dangling=self.conduct.dangling,
         )
 
     def scope(self, base: str, access: Access) -> Scope:
@@ -82,15 +81,22 @@ class Serving:
         """Where and for whom interactions are done."""
 
         def find(kind: str, pairs: Pairs) -> Finder:
-            return conditions.finder(self.scope(place.base, access), kind, pairs)
+            return conditions.finder(self.scope(place.base, access), kind, pairs, own=True)
+
+        def find_any(kind: str, pairs: Pairs) -> Finder:
+            return conditions.finder(self.scope(place.base, access), kind, pairs, own=False)
+
+        def unknown(names: frozenset[tuple[str, str]]) -> frozenset[tuple[str, str]]:
+            return integrity.unknown(lambda: self.scope(place.base, access), names)
 
         def native(kind: str) -> Callable[[str], Answered]:
             return lambda logical_id: reads.READS[kind](self.scope(place.base, access), logical_id)
 
         return Here(
             access=access,
-            place=place,
+            place=place if self.conduct.dangling else replace(place, unknown=unknown),
             find=find,
+            find_any=find_any,
             native={kind: native(kind) for kind in reads.READS},
         )
 

@@ -291,7 +291,8 @@ class _Plan:
     """How the entries of a transaction become acts, once it is known what they refer to."""
 
     def __init__(self, here: Here, entries: Sequence[Entry]) -> None:
-        self._here = here
+        self._here = replace(here, place=replace(here.place, unknown=self._unknown))
+        self._outside = here.place.unknown
         self._entries = entries
         self._ids = {one.number: recording.new_id() for one in entries if one.method == "POST"}
         self._finders: dict[int, Finder] = {}
@@ -309,12 +310,20 @@ class _Plan:
                 with _of(one):
                     self._ready[one.number] = self._act(one, lookup, {})
 
+    def _unknown(self, names: frozenset[tuple[str, str]]) -> frozenset[tuple[str, str]]:
+        """What is neither here nor made by this transaction."""
+        if self._outside is None:
+            return frozenset()
+        made = {tuple(one.split("/")) for one in self._lookup({}).values()}
+        named = {(one.asked.kind, self._id(one)) for one in self._entries if one.method != "DELETE"}
+        return self._outside(names - made - named)
+
     def _conditional(self, entry: Entry) -> Mapping[str, Finder]:
         """What finds the targets of an entry's conditional references."""
         if not isinstance(entry.resource, dict):
             return {}
         return {
-            told: self._here.find(match["kind"], interactions.condition_pairs(match["query"]))
+            told: self._here.find_any(match["kind"], interactions.condition_pairs(match["query"]))
             for told in links.conditional(entry.resource)
             if (match := links.CONDITIONAL.fullmatch(told))
         }

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 from exchange.errors import Invalid, Stale
 from exchange.recording import Act, Create, Delete, Draft, Finder, Patch, Update, new_id
-from exchange_fhir import indexing, json_format, patching, subset, validation
+from exchange_fhir import indexing, json_format, links, patching, subset, validation
 from exchange_fhir.datatypes import Json, instant
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.outcome import Issue, Problem
@@ -33,6 +33,10 @@ NATIVE = frozenset(DERIVED)
 """What the exchange keeps in records of its own, not as versions of JSON."""
 
 
+Unknown = Callable[[frozenset[tuple[str, str]]], frozenset[tuple[str, str]]]
+"""Those of some resources, by type and logical id, that the asker cannot read here."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Where resources are written: the server's address, the hospitals' zone, and its customs."""
@@ -42,12 +46,8 @@ class Place:
     timezone: ZoneInfo
     update_creates: bool = True
     """Whether a PUT to an id that is not known creates the resource."""
-    dangling: bool = True
-    """Whether references to resources that are not here are taken."""
-
-
-Condition = Callable[[str, str], Finder]
-"""How a kind and the query of a search become what finds the resources that it matches."""
+    unknown: Unknown | None = None
+    """Which of the resources that are referred to are not here; None where any are taken."""
 
 
 def writable(kind: str) -> None:
@@ -144,6 +144,8 @@ def validated(resource: Json, place: Place, logical_id: str) -> Draft:
         told = "a resource that is tagged SUBSETTED is but a part: read the whole, and change that"
         place_of = f"{kind}.meta.tag"
         raise Problem(422, "business-rule", told, issues=[Issue("business-rule", told, place_of)])
+    if place.unknown is not None and (missing := place.unknown(links.local(resource, place.base))):
+        raise Problem(422, "not-found", "", issues=_dangling(resource, place.base, missing))
     meta = {
         name: value
         for name, value in resource.get("meta", {}).items()
@@ -163,6 +165,15 @@ def validated(resource: Json, place: Place, logical_id: str) -> Draft:
         values=indexing.values(resource, place.timezone, place.base),
         render=render,
     )
+
+
+def _dangling(resource: Json, base: str, missing: frozenset[tuple[str, str]]) -> Sequence[Issue]:
+    told = "a reference leads to nothing that is here: "
+    found = links.places(resource, base)
+    return [
+        Issue("not-found", f"{told}{'/'.join(named)}", found.get(named, ""))
+        for named in sorted(missing)
+    ]
 
 
 def _patients(resource: Json, place: Place) -> tuple[int, ...]:

@@ -5,16 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fhir_door import Asker, Door, is_fhir
-from httpx2 import Response
+from bundles import WEIGHT, answered, entry, newest, sent, statuses
+from fhir_door import Door, is_fhir
 
-WEIGHT: dict[str, Any] = {
-    "resourceType": "Observation",
-    "status": "final",
-    "code": {"coding": [{"system": "http://loinc.org", "code": "29463-7"}]},
-    "subject": {"reference": "Patient/1"},
-    "valueQuantity": {"value": 72.5, "unit": "kg"},
-}
 ENCOUNTER: dict[str, Any] = {
     "resourceType": "Encounter",
     "status": "finished",
@@ -23,34 +16,6 @@ ENCOUNTER: dict[str, Any] = {
 }
 VISIT = "urn:uuid:7f3c1d8e-0000-4000-8000-000000000001"
 SCALE = "urn:uuid:7f3c1d8e-0000-4000-8000-000000000002"
-
-
-def entry(method: str, url: str, resource: Any = None, name: str = "", **request: str) -> Any:
-    told: dict[str, Any] = {"request": {"method": method, "url": url} | request}
-    if resource is not None:
-        told["resource"] = resource
-    return told | ({"fullUrl": name} if name else {})
-
-
-def sent(asker: Asker, kind: str, *entries: Any, **headers: str) -> Response:
-    bundle = {"resourceType": "Bundle", "type": kind} | ({"entry": entries} if entries else {})
-    return asker.send("POST", "", bundle, **headers)
-
-
-def answered(response: Response) -> list[dict[str, Any]]:
-    assert response.status_code == 200, response.text
-    bundle = response.json()
-    is_fhir(bundle)
-    found: list[dict[str, Any]] = bundle["entry"]
-    return found
-
-
-def statuses(response: Response) -> list[str]:
-    return [one["response"]["status"].partition(" ")[0] for one in answered(response)]
-
-
-def newest(asker: Asker) -> Any:
-    return asker.bundle("_history?_count=1", mode_of="history").get("entry")
 
 
 def test_what_is_made_together_refers_to_each_other_by_the_ids_it_got(hospital: Door) -> None:

@@ -22,6 +22,7 @@ from exchange.errors import NotAuthenticated
 from exchange.policy import Requester
 from exchange_fhir.refresh import refresh
 from exchange_fhir.rest import fhir
+from exchange_fhir.serving import Conduct
 from exchange_storage.records import Job
 
 BASE = "https://exchange.example/fhir"
@@ -176,7 +177,7 @@ class Door:
             refresh(access, study, timezone=SHANGHAI)
 
 
-def opened(city: Region) -> Door:
+def opened(city: Region, conduct: Conduct | None = None) -> Door:
     """The FHIR door of `city`; who asks is known by the token."""
     app = FastAPI()
     door = Door(city, TestClient(app, raise_server_exceptions=False))
@@ -193,6 +194,7 @@ def opened(city: Region) -> Door:
         key=KEY,
         base_url=BASE,
         token_endpoint="/oauth/token",
+        conduct=conduct,
     )
     app.include_router(routes, prefix="/fhir")
     return door

@@ -1,0 +1,198 @@
+"""Conditions: what is found instead of named, and references to what is not here."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from bundles import WEIGHT, answered, entry, newest, sent, statuses
+from fhir_door import Door, opened, outcome
+
+from exchange_fhir.serving import Conduct
+
+
+def ward(number: str, **elements: Any) -> dict[str, Any]:
+    identifier = [{"system": "http://beicheng.example/wards", "value": number}]
+    return {"resourceType": "Location", "identifier": identifier, "name": "CT"} | elements
+
+
+def by(number: str) -> str:
+    return f"identifier=http://beicheng.example/wards|{number}"
+
+
+@pytest.fixture
+def number() -> str:
+    """A number that no ward has yet."""
+    return uuid4().hex
+
+
+def test_a_conditional_create_makes_one_and_finds_it_afterwards(
+    hospital: Door, number: str
+) -> None:
+    system = hospital.system("beicheng")
+
+    made = system.made(ward(number), If_None_Exist=by(number))
+    again = system.made(ward(number), 200, If_None_Exist=by(number))
+    system.made(ward(number))
+    several = system.send("POST", "Location", ward(number), If_None_Exist=by(number))
+
+    assert again == made
+    assert outcome(several, 412, "conflict")
+
+
+def test_a_conditional_update_makes_or_changes_the_one_that_matches(
+    hospital: Door, number: str
+) -> None:
+    system = hospital.system("beicheng")
+    found = f"Location?{by(number)}"
+
+    created = system.send("PUT", found, ward(number))
+    changed = system.send("PUT", found, ward(number, name="MR"))
+    other_id = system.send("PUT", found, ward(number, id="other"))
+    named = created.json()["id"]
+    same_id = system.send("PUT", found, ward(number, id=named))
+
+    assert (created.status_code, changed.status_code, same_id.status_code) == (201, 200, 200)
+    assert changed.json()["id"] == named
+    assert changed.json()["name"] == "MR"
+    assert outcome(other_id, 400, "invalid")
+    system.made(ward(number))
+    for method, resource in (("PUT", ward(number)), ("DELETE", None)):
+        assert outcome(system.send(method, found, resource), 412, "conflict")
+
+
+def test_a_conditional_patch_and_delete_do_what_they_would_by_name(
+    hospital: Door, number: str
+) -> None:
+    system = hospital.system("beicheng")
+    found = f"Location?{by(number)}"
+    made = system.made(ward(number))
+    patch = b'[{"op": "replace", "path": "/name", "value": "PET"}]'
+    told = {"Content-Type": "application/json-patch+json"} | system.headers
+
+    patched = system.client.patch(f"/fhir/{found}", content=patch, headers=told)
+
+    assert patched.json()["name"] == "PET"
+    assert system.send("DELETE", found).status_code == 204
+    system.refused(f"Location/{made['id']}", 410, "deleted")
+    assert outcome(system.send("DELETE", found), 404, "not-found")
+    nothing = system.client.patch(f"/fhir/{found}", content=patch, headers=told)
+    assert outcome(nothing, 404, "not-found")
+
+
+def test_another_hospital_finds_only_its_own_by_a_condition(hospital: Door, number: str) -> None:
+    ours = hospital.system("beicheng").made(ward(number))
+
+    theirs = hospital.system("nanhu").send("PUT", f"Location?{by(number)}", ward(number))
+
+    assert theirs.status_code == 201
+    assert theirs.json()["id"] != ours["id"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "status"),
+    [
+        ("name=CT", 400),
+        ("nonsense=1", 400),
+        ("identifier", 400),
+        ("identifier=a|b|c", 400),
+        ("identifier=" + ",".join(map(str, range(50))), 400),
+        ("_format=json", 405),
+    ],
+)
+def test_a_condition_that_cannot_be_asked_changes_nothing(
+    hospital: Door, condition: str, status: int
+) -> None:
+    system = hospital.system("beicheng")
+    before = newest(system)
+
+    response = system.send("PUT", f"Location?{condition}", ward("x"))
+
+    assert response.status_code == status, response.text
+    assert newest(system) == before
+
+
+def test_a_transaction_finds_what_is_there_and_what_it_makes(hospital: Door, number: str) -> None:
+    system = hospital.system("beicheng")
+    name = f"urn:uuid:{uuid4()}"
+    device = {"resourceType": "Device", "location": {"reference": name}}
+    other = {"resourceType": "Device", "location": {"reference": f"Location?{by(number)}"}}
+    whole = [
+        entry("POST", "Device", other),
+        entry("POST", "Device", device),
+        entry("POST", "Location", ward(number), name=name, ifNoneExist=by(number)),
+    ]
+
+    first = answered(sent(system, "transaction", *whole, Prefer="return=representation"))
+    second = sent(system, "transaction", *whole, Prefer="return=representation")
+
+    assert statuses(second) == ["201", "201", "200"]
+    made = f"Location/{first[2]['resource']['id']}"
+    for one in (*first[:2], *answered(second)[:2]):
+        assert one["resource"]["location"] == {"reference": made}
+
+
+def test_a_conditional_reference_to_the_patient_is_to_the_hospitals_own(hospital: Door) -> None:
+    system = hospital.system("beicheng")
+    weight = WEIGHT | {"subject": {"reference": "Patient?identifier=urn:oid:2.25.101|W1"}}
+    nobody = WEIGHT | {"subject": {"reference": "Patient?identifier=urn:oid:2.25.101|W9"}}
+
+    response = sent(
+        system, "transaction", entry("POST", "Observation", weight), Prefer="return=representation"
+    )
+    missing = sent(system, "transaction", entry("POST", "Observation", nobody))
+
+    assert answered(response)[0]["resource"]["subject"] == {"reference": "Patient/1"}
+    assert outcome(missing, 412, "conflict")
+
+
+def test_what_a_transaction_deletes_is_not_found_by_its_conditions(
+    hospital: Door, number: str
+) -> None:
+    system = hospital.system("beicheng")
+    old = system.made(ward(number))
+
+    response = sent(
+        system,
+        "transaction",
+        entry("POST", "Location", ward(number), ifNoneExist=by(number)),
+        entry("DELETE", f"Location/{old['id']}"),
+    )
+
+    assert statuses(response) == ["201", "204"]
+
+
+def test_references_to_nothing_are_refused_where_that_is_set(hospital: Door) -> None:
+    strict = opened(hospital.city, Conduct(dangling=False))
+    system = strict.system("beicheng")
+    made = system.made({"resourceType": "Location", "name": "CT"})
+    private = hospital.system("nanhu").made(
+        {"resourceType": "List", "status": "current", "mode": "working"}
+    )
+
+    def posted(reference: str) -> Any:
+        weight = WEIGHT | {"focus": [{"reference": reference}]}
+        return system.send("POST", "Observation", weight)
+
+    for there in (
+        *(f"Location/{made['id']}", "Patient/1", "ImagingStudy/1.2.1", "Organization/nanhu"),
+        *("http://elsewhere.example/fhir/Location/1", "Endpoint/dicomweb-nanhu"),
+    ):
+        assert posted(there).status_code == 201, there
+    for missing in (
+        *("Location/never", "ImagingStudy/1.2.99", "Organization/x", "Medication/1"),
+        f"List/{private['id']}",
+    ):
+        refused = posted(missing)
+        assert outcome(refused, 422, "not-found")
+        assert refused.json()["issue"][0]["expression"] == ["Observation.focus[0]"]
+    name = f"urn:uuid:{uuid4()}"
+    together = sent(
+        system,
+        "transaction",
+        entry("POST", "Observation", WEIGHT | {"focus": [{"reference": name}]}),
+        entry("POST", "Location", {"resourceType": "Location"}, name=name),
+    )
+    assert statuses(together) == ["201", "201"]
+    assert hospital.system("beicheng").made(WEIGHT | {"focus": [{"reference": "Location/never"}]})
