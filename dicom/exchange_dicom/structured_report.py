@@ -86,9 +86,9 @@ class _Left:
     text: int = TEXT
     exceeded: bool = field(default=False)
 
-    def of(self, text: str) -> str:
-        taken = text[: self.text]
-        self.exceeded |= len(taken) < len(text)
+    def of(self, said: str) -> str:
+        taken = said[: self.text]
+        self.exceeded |= len(taken) < len(said)
         self.text -= len(taken)
         return taken
 
@@ -104,16 +104,22 @@ def read(model: Model) -> Report:
     items = tuple(_below(model, left, 0))
     observers = (_name(one, "0040A075") for one in _sequence(model, "0040A073"))
     return Report(
-        code=_text(_first(model, _CONCEPT), _VALUE),
+        code=text(_first(model, _CONCEPT), _VALUE),
         title=left.of(_meaning(model, _CONCEPT)),
-        complete=_text(model, "0040A491") == "COMPLETE",
-        verified=_text(model, "0040A493") == "VERIFIED",
+        complete=text(model, "0040A491") == "COMPLETE",
+        verified=text(model, "0040A493") == "VERIFIED",
         observers=tuple(name for name in observers if name),
-        date=_text(model, "00080023"),
-        time=_text(model, "00080033"),
+        date=text(model, "00080023"),
+        time=text(model, "00080033"),
         items=items,
         more=left.exceeded,
     )
+
+
+def concept(model: Model) -> tuple[str, str, str]:
+    """Code value, scheme and meaning of the concept name of a document or content item."""
+    code = _first(model, _CONCEPT)
+    return text(code, _VALUE), text(code, "00080102"), text(code, _MEANING)
 
 
 def _below(model: Model, left: _Left, depth: int) -> Iterator[Item]:
@@ -122,14 +128,14 @@ def _below(model: Model, left: _Left, depth: int) -> Iterator[Item]:
             left.exceeded = True
             return
         left.items -= 1
-        kind = _text(one, _TYPE)
+        kind = text(one, _TYPE)
         yield Item(
-            code=_text(_first(one, _CONCEPT), _VALUE),
+            code=text(_first(one, _CONCEPT), _VALUE),
             concept=left.of(_meaning(one, _CONCEPT)),
             value=left.of(_told(one, kind)),
-            image=_text(_first(one, _REFERENCED), _INSTANCE),
+            image=text(_first(one, _REFERENCED), _INSTANCE),
             items=tuple(_below(one, left, depth + 1)),
-            context=_text(one, _RELATIONSHIP) in {"HAS OBS CONTEXT", "HAS CONCEPT MOD"},
+            context=text(one, _RELATIONSHIP) in {"HAS OBS CONTEXT", "HAS CONCEPT MOD"},
         )
 
 
@@ -138,15 +144,15 @@ def _told(one: Model, kind: str) -> str:
     if kind == "PNAME":
         return _name(one, _SIMPLE[kind])
     if kind in _SIMPLE:
-        return _text(one, _SIMPLE[kind])
+        return text(one, _SIMPLE[kind])
     if kind == "CODE":
         return _meaning(one, _CODES)
     if kind == "NUM":
         measured = _first(one, _MEASURED)
         unit = _first(measured, _UNITS)
         # "1" is UCUM's unit of what has none.
-        units = _text(unit, _VALUE) if _text(unit, _VALUE) != "1" else ""
-        return f"{_text(measured, _NUMBER)} {units}".strip()
+        units = text(unit, _VALUE) if text(unit, _VALUE) != "1" else ""
+        return f"{text(measured, _NUMBER)} {units}".strip()
     return ""
 
 
@@ -156,7 +162,8 @@ def _value(model: Model, tag: str) -> Any:
     return values[0] if isinstance(values, list) and values else None
 
 
-def _text(model: Model, tag: str) -> str:
+def text(model: Model, tag: str) -> str:
+    """The first value of an attribute of text or numbers, or ""."""
     value = _value(model, tag)
     return str(value).strip() if isinstance(value, str | int | float) else ""
 
@@ -181,4 +188,4 @@ def _first(model: Model, tag: str) -> Model:
 
 
 def _meaning(model: Model, tag: str) -> str:
-    return _text(_first(model, tag), _MEANING)
+    return text(_first(model, tag), _MEANING)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from images import opened_file_set
 from playwright.sync_api import Page, expect
 from portal_city import ADMINISTRATOR, NARROW, WIDE, PortalCity
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import (
     UID,
@@ -178,3 +181,69 @@ def test_who_may_not_see_a_study_is_told_why_and_sees_nothing_of_it(
         assert answer.status == status
         if path == "1.2.3":
             expect(page.get_by_role("alert")).to_have_text("没有这项检查")
+
+
+def downloaded(page: Page, button: str, folder: Path) -> zipfile.ZipFile:
+    with page.expect_download() as download:
+        page.get_by_role("button", name=button, exact=True).click()
+    expect(page.locator("#progress")).to_contain_text("已完成")
+    path = folder / "study.zip"
+    download.value.save_as(path)
+    assert download.value.suggested_filename.endswith(".zip")
+    return zipfile.ZipFile(path)
+
+
+def test_a_study_is_taken_along_with_a_directory_under_the_askers_number(
+    sign_in: SignIn, city: PortalCity, tmp_path: Path
+) -> None:
+    study = with_report(city)
+    own = next(one for one in city.people.records_of(study.person) if one.hospital == "BC")
+    page = sign_in("dr.bc")
+    page.goto(f"/portal/studies/{study.study_instance_uid}")
+
+    with downloaded(page, "下载", tmp_path) as archive:
+        assert archive.testzip() is None
+        archive.extractall(tmp_path / "out")
+
+    held = {uid for series in study.series for uid in series.sop_instance_uids}
+    with opened_file_set(tmp_path / "out/DICOMDIR") as read:
+        assert read.find_values("PatientID") == [own.patient_id]
+        assert {str(one.ReferencedSOPInstanceUIDInFile) for one in read} == held
+        for one in read:
+            image = dcmread(one.path)
+            assert image.SOPInstanceUID == one.ReferencedSOPInstanceUIDInFile
+            assert image.PatientID == own.patient_id
+
+
+def test_a_study_is_taken_along_without_names(
+    sign_in: SignIn, city: PortalCity, tmp_path: Path
+) -> None:
+    study = with_report(city)
+    page = sign_in("dr.nh")
+    page.goto(f"/portal/studies/{study.study_instance_uid}")
+
+    with downloaded(page, "下载（不含姓名）", tmp_path) as archive:
+        names = archive.namelist()
+        whole = b"".join(archive.read(name) for name in names)
+
+    assert {"DICOMDIR", "README.TXT"} <= set(names)
+    images = sum(len(one.sop_instance_uids) for one in study.series if one.modality != "SR")
+    assert len(names) == images + 2
+    record = next(
+        one for one in city.people.records_of(study.person) if one.patient_id == study.patient_id
+    )
+    for word in (record.patient_id, *record.patient_name.replace("=", "^").split("^")):
+        for encoding in ("gb18030", "utf-8"):
+            assert not word or word.encode(encoding) not in whole, word
+
+
+def test_nobody_fetches_what_somebody_else_has_asked_for(
+    sign_in: SignIn, city: PortalCity, tmp_path: Path
+) -> None:
+    page = sign_in("dr.bc")
+    page.goto(f"/portal/studies/{with_report(city).study_instance_uid}")
+    downloaded(page, "下载", tmp_path).close()
+    other = sign_in("dr.nh")
+    for path in (page.url, f"{page.url}/file"):
+        answer = other.request.get(path)
+        assert answer.status == 404

@@ -21,6 +21,7 @@ VERBS = (
     "consent",
     "deliveries",
     "destruction",
+    "exports",
     "ledger",
     "orders",
     "organizations",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydicom import Dataset, FileMetaDataset, dcmread
 from pydicom.filebase import DicomBytesIO
+from pydicom.fileset import FileSet
 from pydicom.filewriter import write_dataset
 from pydicom.uid import (
     CTImageStorage,
@@ -133,3 +135,13 @@ def rejection_note(code: str, *instances: str, uid: str = "1.9.1", study: str) -
     written.is_little_endian, written.is_implicit_VR = True, False
     write_dataset(written, document)
     return bytes(written.getvalue())
+
+
+@contextmanager
+def opened_file_set(directory: Path) -> Iterator[FileSet]:
+    """The File-set of a DICOMDIR, as pydicom reads it."""
+    read = FileSet(dcmread(directory))
+    try:
+        yield read
+    finally:  # pydicom leaves it to the garbage collector, which warns of it
+        read._stage["t"].cleanup()

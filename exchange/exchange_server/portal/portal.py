@@ -14,6 +14,7 @@ from exchange_server.portal.entrance import entrance
 from exchange_server.portal.pages import Pages
 from exchange_server.portal.patients import patients
 from exchange_server.portal.studies import studies
+from exchange_server.portal.takeaway import takeaway
 
 
 def portal(
@@ -30,4 +31,5 @@ def portal(
     router.include_router(entrance(exchange, pages, passwords))
     router.include_router(patients(exchange, pages))
     router.include_router(studies(exchange, pages))
+    router.include_router(takeaway(exchange, pages))
     return router

@@ -40,7 +40,7 @@ from exchange_storage.records.people import (
 from exchange_storage.records.record import Record
 from exchange_storage.records.routing import Delivered, Delivery, Route
 from exchange_storage.records.sharing import Consent
-from exchange_storage.records.work import Change, Job
+from exchange_storage.records.work import Change, Export, Job
 from exchange_storage.records.workitem import (
     Workitem,
     WorkitemEvent,
@@ -65,6 +65,7 @@ __all__ = [
     "Delivery",
     "Destroyed",
     "ExpectedInstance",
+    "Export",
     "Instance",
     "Job",
     "LegalHold",

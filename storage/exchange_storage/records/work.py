@@ -38,6 +38,27 @@ class Job(Record):
     last_error: Mapped[Text] = mapped_column(default="")
 
 
+class Export(Record):
+    """A study that somebody takes along as files, and how far that has come."""
+
+    __tablename__ = "export"
+    # Whoever follows one by its number must not come to another.
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    id: Mapped[Key] = mapped_column(init=False)
+    requester: Mapped[Word]
+    """The name of the user who asked for it, and alone may fetch and follow it."""
+    study_instance_uid: Mapped[UID]
+    without_names: Mapped[bool]
+    """Whether the files do not say who the patient is."""
+    asked: Mapped[datetime] = mapped_column(index=True)
+    instances: Mapped[int] = mapped_column(default=0)
+    """How many there are to send; 0 until the files are fetched."""
+    sent: Mapped[int] = mapped_column(default=0)
+    state: Mapped[Word] = mapped_column(default="asked")
+    """``asked``, ``sending``, ``complete`` or ``broken``."""
+
+
 class Change(Record):
     """An entry of the change feed, in the order in which the changes were committed."""
 
