@@ -224,25 +224,19 @@ def finder(
 
     With `own` only the asking hospital's. Raises Refused, Invalid.
     """
-    told = {"level": Level.PATIENT.name, "asked": for_the_trail(asked)}
+    told = {"level": Level.PATIENT.name, "asked": for_the_trail(asked), "for": "a condition"}
     access.require(Action.SEARCH, detail=told)
-    wanted_criteria = [_decided(access, criterion) for criterion in criteria]
-    if own:
-        wanted_criteria.append(search.Owned((access.organization,)))
+    owned = [search.Owned((access.organization,))] if own else []
     values: list[Any] = []
-    wanted = _Wanted(
-        Level.PATIENT,
-        search.form(wanted_criteria, values),
-        policy.reach(access.requester, Action.SEARCH),
-        "",
-    )
+    form = search.form([*(_decided(access, one) for one in criteria), *owned], values)
+    reach = policy.reach(access.requester, Action.SEARCH)
+    matching = _permitted(_Wanted(Level.PATIENT, form, reach, ""))
     given = search.parameters(values) | _given(access) | {"limit": 2, "offset": 0}
 
     def found(session: Session) -> list[str]:
-        rows = _permitted(wanted).all(session.connection(), given)
-        columns = _columns(Level.PATIENT)
-        access.note(Action.SEARCH, detail={**told, "answered": len(rows), "for": "a condition"})
-        return [str(columns.records(row)[0].id) for row in rows]
+        rows = matching.all(session.connection(), given)
+        access.note(Action.SEARCH, detail=told | {"answered": len(rows)})
+        return [str(row.patient__id) for row in rows]
 
     return found
 

@@ -566,6 +566,7 @@ def split(value: str, separator: str) -> list[str]:
 
 
 def unescaped(value: str) -> str:
+    """A value without the backslashes that stood before its separators."""
     return re.sub(r"\\([\\,|$])", r"\1", value)
 
 
