@@ -28,10 +28,10 @@ from real_parts import PostgreSQL, S3Address
 from roles import Role, drained, remote, small_exchange
 from running import DICOM_AS_STORED, RunningExchange, parts
 
-KILLS = {1: 20, 2: 8}
+KILLS = {1: 10, 2: 5}
 """Rounds, by the number of node processes on the port."""
 
-WHOLE = 8
+WHOLE = 5
 """Every so many rounds everything runs, and everything is killed; in the others only the node."""
 
 SENDERS = 3
