@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -19,6 +19,7 @@ from exchange.errors import Refused
 from exchange.policy import (
     SHARING,
     Action,
+    Clinical,
     Deny,
     Facts,
     Permit,
@@ -26,18 +27,29 @@ from exchange.policy import (
     Requester,
     Role,
     decide,
+    decide_clinical,
     may,
     parameters,
     visible,
+    visible_clinical,
 )
 from exchange_storage.database import Database
-from exchange_storage.records import Agreement, Consent, Organization, Patient, Person
+from exchange_storage.records import (
+    Agreement,
+    Compartment,
+    Consent,
+    Organization,
+    Patient,
+    Person,
+    Resource,
+)
 from exchange_storage.search import Level
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 CLINICIAN = Requester(
     name="dr", role=Role.CLINICIAN, organization=2, purpose=Purpose.TREATMENT, door="fhir"
 )
+READING = {Action.SEARCH, Action.RETRIEVE, Action.LOOK_UP}
 SHARED = Facts(owner=1, owner_shares=True, asker_shares=True, opted_out=False)
 
 
@@ -75,6 +87,44 @@ def test_a_hospital_sees_its_own_records_whatever_the_patient_said_of_sharing(
     assert isinstance(decide(replace(CLINICIAN, purpose=purpose), Action.SEARCH, own), Permit)
 
 
+@pytest.mark.parametrize("action", sorted(set(Action) - policy.SHARED))
+@pytest.mark.parametrize("role", sorted(set(Role) - {Role.EXCHANGE}))
+def test_nothing_but_looking_reaches_another_hospitals_record(role: Role, action: Action) -> None:
+    decision = decide(replace(CLINICIAN, role=role), action, SHARED)
+
+    assert isinstance(decision, Deny)
+
+
+OWN = Clinical(owner=2, is_directory=False, patients=(replace(SHARED, owner=2),))
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        (replace(OWN, owner=1), "only who wrote it"),
+        (replace(OWN, owner=None), "only who wrote it"),
+        (replace(OWN, patients=(*OWN.patients, SHARED)), "what is another hospital's"),
+    ],
+)
+def test_a_hospital_writes_its_own_resource_of_its_own_patients_and_no_other(
+    facts: Clinical, reason: str
+) -> None:
+    assert isinstance(decide_clinical(CLINICIAN, Action.RECORD, OWN), Permit)
+
+    decision = decide_clinical(CLINICIAN, Action.RECORD, facts)
+
+    assert isinstance(decision, Deny)
+    assert reason in decision.reason
+
+
+def test_only_what_is_in_the_directory_is_published_and_by_who_wrote_it() -> None:
+    entry = Clinical(owner=2, is_directory=True, patients=())
+
+    assert isinstance(decide_clinical(CLINICIAN, Action.PUBLISH, entry), Permit)
+    assert isinstance(decide_clinical(CLINICIAN, Action.PUBLISH, replace(entry, owner=1)), Deny)
+    assert isinstance(decide_clinical(CLINICIAN, Action.PUBLISH, OWN), Deny)
+
+
 def test_every_action_and_every_role_stand_in_the_table() -> None:
     assert set(policy._ROLES) == set(Action)
     assert set().union(*policy._ROLES.values()) == set(Role)
@@ -98,6 +148,8 @@ class World:
     """Hospital, and person where the record is linked."""
     consents: tuple[tuple[int, str, bool], ...]
     """Index of the patient, decision, whether it has ended."""
+    resources: tuple[tuple[int | None, bool, tuple[int, ...]], ...] = ()
+    """Hospital that wrote it, whether it is in the directory, indexes of its patients."""
 
     def shares(self, hospital: int | None) -> bool:
         return any(
@@ -125,6 +177,17 @@ class World:
             asker_shares=self.shares(requester.organization),
             opted_out=self.opted_out(index),
         )
+
+    def clinical(self, index: int, requester: Requester) -> Clinical:
+        owner, is_directory, patients = self.resources[index]
+        return Clinical(
+            owner=owner,
+            is_directory=is_directory,
+            patients=tuple(self.facts(one, requester) for one in self.about(patients)),
+        )
+
+    def about(self, patients: tuple[int, ...]) -> list[int]:
+        return [one for one in patients if one < len(self.patients)]
 
     def keep(self, session: Session) -> None:
         for row in (1, 2, 3):
@@ -164,6 +227,17 @@ class World:
                         ended=NOW if ended else None,
                     )
                 )
+        for index, (owner, is_directory, patients) in enumerate(self.resources, 1):
+            rows = [one + 1 for one in self.about(patients)]
+            session.execute(
+                insert(Resource).values(
+                    id=index, kind="Observation", logical_id=str(index), version=1, changed=NOW,
+                    organization_id=owner, patient_id=rows[0] if rows else None, is_directory=is_directory,
+                    has_others=len(rows) > 1, deleted=False,
+                )
+            )  # fmt: skip
+            for other in rows[1:]:
+                session.execute(insert(Compartment).values(resource_id=index, patient_id=other))
         session.flush()
 
 
@@ -181,6 +255,14 @@ worlds = st.builds(
     st.lists(st.tuples(hospitals, st.none() | hospitals), min_size=1, max_size=5).map(tuple),
     st.lists(
         st.tuples(st.integers(0, 4), st.sampled_from(("deny", "permit")), st.booleans()),
+        max_size=4,
+    ).map(tuple),
+    st.lists(
+        st.tuples(
+            st.none() | hospitals,
+            st.booleans(),
+            st.lists(st.integers(0, 4), max_size=3, unique=True).map(tuple),
+        ),
         max_size=4,
     ).map(tuple),
 )
@@ -210,7 +292,23 @@ def agree(database: Database, world: World, requester: Requester, action: Action
             select(Patient.id).where(~visible(requester, action)).order_by(Patient.id),
             parameters(requester, NOW),
         ).all()
+        shown: Sequence[int] = ()
+        if action in READING:
+            shown = session.scalars(
+                select(Resource.id)
+                .where(visible_clinical(requester, action))
+                .order_by(Resource.id),
+                parameters(requester, NOW),
+            ).all()
         session.rollback()
+    if action in READING:
+        assert [row - 1 for row in shown] == [
+            index
+            for index in range(len(world.resources))
+            if isinstance(
+                decide_clinical(requester, action, world.clinical(index, requester)), Permit
+            )
+        ]
     assert [row - 1 for row in selected] == decided
     if action is Action.SEARCH:  # what `query` counts as withheld is all the rest
         assert sorted([*selected, *withheld]) == [*range(1, len(world.patients) + 1)]
