@@ -12,7 +12,7 @@ names, never a row without its object. Every reception is one of four cases, see
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -22,22 +22,19 @@ from typing import Any, cast
 from sqlalchemy import Table, bindparam, case, insert, select, update
 from sqlalchemy.orm import Session
 
-from exchange import destruction, identity, jobs, keys, rejection
+from exchange import demographics, destruction, jobs, keys, rejection
 from exchange.access import Access
+from exchange.demographics import clipped
 from exchange.errors import Invalid, TooLarge, Unavailable
 from exchange.policy import Action
 from exchange.rejection import Note
-from exchange_storage import names
 from exchange_storage.objects import Bytes, Staged
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     Change,
     Conflict,
     Instance,
-    NameKind,
     Patient,
-    PatientIdentifier,
-    PatientName,
     Record,
     RequestAttributes,
     Series,
@@ -47,9 +44,6 @@ from exchange_storage.search import ATTRIBUTES, Kind, Level
 
 QUIET = timedelta(seconds=1)
 """How long after an instance the study's derived documents are refreshed."""
-
-MAX_IDENTIFIERS = 32
-"""Other identifiers of a patient that one instance may bring."""
 
 MAX_REQUESTS = 32
 """Requests of a series that are indexed, at most."""
@@ -95,11 +89,6 @@ _PATIENT = Prepared(
         Patient.patient_id != "",
     )
 )
-_IDENTIFIERS = Prepared(
-    select(PatientIdentifier.system, PatientIdentifier.value).where(
-        PatientIdentifier.patient_id == bindparam("patient")
-    )
-)
 
 
 def _insert(record: type[Record], *keys: str) -> Prepared:
@@ -115,8 +104,6 @@ _ADD_SERIES = _insert(Series, "id")
 _ADD_STUDY = _insert(Study, "id")
 _ADD_REQUEST = _insert(RequestAttributes)
 _ADD_PATIENT = _insert(Patient, "id")
-_ADD_NAME = _insert(PatientName)
-_ADD_IDENTIFIER = _insert(PatientIdentifier)
 _ADD_CHANGE = _insert(Change)
 _TOUCH_STUDY = Prepared(
     update(Study)
@@ -311,7 +298,7 @@ def place_of(
     another patient or hospital.
     """
     attributes = received.attributes
-    number = _clip(attributes.get("PatientID", ""))
+    number = clipped(attributes.get("PatientID", ""))
     connection = session.connection()
     study_uid, series_uid = attributes["StudyInstanceUID"], attributes["SeriesInstanceUID"]
     series = _SERIES.first(connection, {"uid": series_uid})
@@ -355,8 +342,8 @@ def _requests(series: int, received: Received) -> list[dict[str, Any]]:
         {
             "series_id": series,
             "position": position,
-            "requested_procedure_id": _clip(procedure),
-            "scheduled_procedure_step_id": _clip(step),
+            "requested_procedure_id": clipped(procedure),
+            "scheduled_procedure_step_id": clipped(step),
         }
         for position, (procedure, step) in enumerate(received.requests[:MAX_REQUESTS], 1)
     ]
@@ -369,7 +356,7 @@ def register_patient(
 
     In the transaction of `session`, for whoever tells of a patient without an image.
     """
-    number = _clip(received.attributes.get("PatientID", ""))
+    number = clipped(received.attributes.get("PatientID", ""))
     return _patient(access, session, organization, received, number, datetime.now(UTC))
 
 
@@ -402,11 +389,10 @@ def _patient(
             **told,
         },
     )
-    if keys := _name_keys(told["name"]):
-        _ADD_NAME.run_many(connection, [_name_row(row, *key) for key in sorted(keys)])
-    if identifiers := _identifiers(received):
-        _add_identifiers(session, row, sorted(identifiers)[:MAX_IDENTIFIERS])
-        _identify(access, session, session.get_one(Patient, row), now)
+    demographics.add_names(session, row, demographics.name_keys(told["name"]))
+    if identifiers := demographics.identifiers(received.identifiers):
+        demographics.add_identifiers(session, row, identifiers)
+        demographics.identify(access, session, session.get_one(Patient, row), now)
     return row
 
 
@@ -414,7 +400,7 @@ def _tells_more(session: Session, known: Any, received: Received) -> bool:
     """Whether the instance says anything of the patient that the row `known` lacks."""
     told = _columns(Level.PATIENT, received.attributes)
     return any(value and not getattr(known, column) for column, value in told.items()) or bool(
-        _new_identifiers(session, known.patient_row, received)
+        demographics.new_identifiers(session, known.patient_row, received.identifiers)
     )
 
 
@@ -427,65 +413,14 @@ def _complete(
     for column, value in missing.items():
         setattr(patient, column, value)
     if "name" in missing:
-        rows = select(PatientName.kind, PatientName.key).where(PatientName.patient_id == patient.id)
-        present = {(kind, key) for kind, key in session.execute(rows)}
-        fresh = [_name_row(patient.id, *key) for key in sorted(_name_keys(patient.name) - present)]
-        if fresh:
-            _ADD_NAME.run_many(session.connection(), fresh)
-    identifiers = _new_identifiers(session, patient.id, received)
-    if identifiers:
-        _add_identifiers(session, patient.id, identifiers)
+        present = demographics.names_of(session, patient.id)
+        demographics.add_names(session, patient.id, demographics.name_keys(patient.name) - present)
+    identifiers = demographics.new_identifiers(session, patient.id, received.identifiers)
+    demographics.add_identifiers(session, patient.id, identifiers)
     if missing or identifiers:
         patient.changed = now
         session.flush()
-        _identify(access, session, patient, now)
-
-
-def _identify(access: Access, session: Session, patient: Patient, now: datetime) -> None:
-    """Say to whom the record belongs, as far as it can be told now; the worker looks again."""
-    identity.link_by_card(access, session, patient)
-    jobs.ask(session, jobs.IDENTIFY, str(patient.id), now)
-
-
-def _name_keys(name: str) -> set[tuple[str, str]]:
-    """The search keys of a name, as (kind, key)."""
-    found = names.keys(name)
-    return {
-        (kind.value, key[:255])
-        for kind, group in (
-            (NameKind.FULL, found.full),
-            (NameKind.FAMILY, found.family),
-            (NameKind.GIVEN, found.given),
-        )
-        for key in group
-    }
-
-
-def _name_row(patient: int, kind: str, key: str) -> dict[str, Any]:
-    return {"patient_id": patient, "kind": kind, "key": key}
-
-
-def _add_identifiers(
-    session: Session, patient: int, identifiers: Sequence[tuple[str, str]]
-) -> None:
-    rows = [{"patient_id": patient, "system": s, "value": v} for s, v in identifiers]
-    _ADD_IDENTIFIER.run_many(session.connection(), rows)
-
-
-def _identifiers(received: Received) -> set[tuple[str, str]]:
-    """The other numbers of the patient, as (system, value)."""
-    return {
-        (_clip(system), _clip(value)) for system, value in received.identifiers if value.strip()
-    }
-
-
-def _new_identifiers(session: Session, patient: int, received: Received) -> list[tuple[str, str]]:
-    """The identifiers (system, value) that the patient does not have yet, as many as fit."""
-    wanted = _identifiers(received)
-    if not wanted:
-        return []
-    present = set(map(tuple, _IDENTIFIERS.all(session.connection(), {"patient": patient})))
-    return sorted(wanted - present)[: max(0, MAX_IDENTIFIERS - len(present))]
+        demographics.identify(access, session, patient, now)
 
 
 def _conflict(
@@ -538,7 +473,7 @@ def _columns(level: Level, attributes: Mapping[str, str]) -> dict[str, Any]:
     """The columns of the level's record, from the attributes that the instance came with."""
     told = attributes.get
     return {
-        column: _number(told(keyword, "")) if number else _clip(told(keyword, ""), length)
+        column: _number(told(keyword, "")) if number else clipped(told(keyword, ""), length)
         for column, keyword, number, length in _COLUMNS[level]
     }
 
@@ -557,11 +492,6 @@ _COLUMNS: Mapping[Level, tuple[tuple[str, str, bool, int], ...]] = {
     for level in Level
 }
 """Of the record of each level: column, keyword, whether it is a number, characters kept."""
-
-
-def _clip(text: str, length: int = 255) -> str:
-    """As much of `text` as the index keeps; the object keeps all of it. NUL has no place in SQL."""
-    return text.replace("\0", "")[:length]
 
 
 def _number(text: str) -> int | None:

@@ -227,12 +227,14 @@ class World:
                         ended=NOW if ended else None,
                     )
                 )
-        for index, (owner, is_directory, patients) in enumerate(self.resources, 1):
+        for index, (writer, is_directory, patients) in enumerate(self.resources, 1):
             rows = [one + 1 for one in self.about(patients)]
+            first_row = rows[0] if rows else None
             session.execute(
                 insert(Resource).values(
                     id=index, kind="Observation", logical_id=str(index), version=1, changed=NOW,
-                    organization_id=owner, patient_id=rows[0] if rows else None, is_directory=is_directory,
+                    organization_id=writer, patient_id=first_row,
+                    is_directory=is_directory,
                     has_others=len(rows) > 1, deleted=False,
                 )
             )  # fmt: skip

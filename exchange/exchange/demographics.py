@@ -1,0 +1,109 @@
+"""Demographics: under what names and numbers a patient record is found, and whose it is said to be.
+
+What brings them is an image or order (`ingest`), which completes what is known, or the hospital's
+own feed of patients (`registration`), which replaces it. In the transaction of their `session`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from datetime import datetime
+
+from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy.orm import Session
+
+from exchange import identity, jobs
+from exchange.access import Access
+from exchange_storage import names
+from exchange_storage.prepared import Prepared
+from exchange_storage.records import NameKind, Patient, PatientIdentifier, PatientName
+
+MAX_IDENTIFIERS = 32
+"""Other identifiers of a patient that are kept."""
+
+Pairs = Collection[tuple[str, str]]
+
+
+def clipped(text: str, length: int = 255) -> str:
+    """As much of `text` as the index keeps; the object keeps all of it. NUL has no place in SQL."""
+    return text.replace("\0", "")[:length]
+
+
+def name_keys(name: str) -> set[tuple[str, str]]:
+    """The search keys of a name, as (kind, key)."""
+    found = names.keys(name)
+    return {
+        (kind.value, key[:255])
+        for kind, group in (
+            (NameKind.FULL, found.full),
+            (NameKind.FAMILY, found.family),
+            (NameKind.GIVEN, found.given),
+        )
+        for key in group
+    }
+
+
+def names_of(session: Session, patient: int) -> set[tuple[str, str]]:
+    """The search keys of the record with this row number, as (kind, key)."""
+    rows = select(PatientName.kind, PatientName.key).where(PatientName.patient_id == patient)
+    return {(kind, key) for kind, key in session.execute(rows)}
+
+
+def add_names(session: Session, patient: int, keys: Pairs) -> None:
+    """Have the record found under more search keys, none of which it has."""
+    if keys:
+        rows = [{"patient_id": patient, "kind": kind, "key": key} for kind, key in sorted(keys)]
+        _ADD_NAME.run_many(session.connection(), rows)
+
+
+def replace_names(session: Session, patient: int, keys: Pairs) -> None:
+    """Have the record found under these search keys and no others."""
+    session.execute(delete(PatientName).where(PatientName.patient_id == patient))
+    add_names(session, patient, keys)
+
+
+def identifiers(told: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Other numbers of a patient, as (system, value), without the empty ones."""
+    return {(clipped(system), clipped(value)) for system, value in told if value.strip()}
+
+
+def new_identifiers(
+    session: Session, patient: int, told: Iterable[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """The identifiers (system, value) that the patient does not have yet, as many as fit."""
+    wanted = identifiers(told)
+    if not wanted:
+        return []
+    present = set(map(tuple, _IDENTIFIERS.all(session.connection(), {"patient": patient})))
+    return sorted(wanted - present)[: max(0, MAX_IDENTIFIERS - len(present))]
+
+
+def add_identifiers(session: Session, patient: int, more: Pairs) -> None:
+    """Have the record found under more identifiers, none of which it has; as many as are kept."""
+    if more:
+        rows = [
+            {"patient_id": patient, "system": system, "value": value}
+            for system, value in sorted(more)[:MAX_IDENTIFIERS]
+        ]
+        _ADD_IDENTIFIER.run_many(session.connection(), rows)
+
+
+def replace_identifiers(session: Session, patient: int, told: Iterable[tuple[str, str]]) -> None:
+    """Have the record found under these identifiers and no others; as many as are kept."""
+    session.execute(delete(PatientIdentifier).where(PatientIdentifier.patient_id == patient))
+    add_identifiers(session, patient, identifiers(told))
+
+
+def identify(access: Access, session: Session, patient: Patient, now: datetime) -> None:
+    """Say to whom the record belongs, as far as it can be told now; the worker looks again."""
+    identity.link_by_card(access, session, patient)
+    jobs.ask(session, jobs.IDENTIFY, str(patient.id), now)
+
+
+_IDENTIFIERS = Prepared(
+    select(PatientIdentifier.system, PatientIdentifier.value).where(
+        PatientIdentifier.patient_id == bindparam("patient")
+    )
+)
+_ADD_NAME = Prepared(insert(PatientName), ["patient_id", "kind", "key"])
+_ADD_IDENTIFIER = Prepared(insert(PatientIdentifier), ["patient_id", "system", "value"])
