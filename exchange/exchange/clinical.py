@@ -9,7 +9,7 @@ whoever may search at all, the rest by the hospital that wrote it. See `recordin
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -129,6 +129,30 @@ def known(access: Access, kind: str, ids: Iterable[str]) -> frozenset[str]:
     found = _known(policy.reach(access.requester, action))
     rows = found.all(access.session.connection(), given)
     return frozenset(row.logical_id for row in rows)
+
+
+def current(access: Access, kind: str, logical_ids: Sequence[str]) -> list[Kept]:
+    """The current versions that the asker may see of resources that are read along with others.
+
+    What was deleted is left out. It is for the caller to have audited what it tells of.
+    """
+    reach = policy.reach(access.requester, reading(access.requester, Action.RETRIEVE, kind))
+    rows = access.session.execute(
+        select(*_VERSION)
+        .select_from(Resource)
+        .join(
+            Revision,
+            and_(Revision.resource_id == Resource.id, Revision.version == Resource.version),
+        )
+        .where(
+            Resource.kind == kind,
+            Resource.logical_id.in_(logical_ids),
+            ~Resource.deleted,
+            policy.clinical_within(reach),
+        ),
+        policy.parameters(access.requester, access.now),
+    )
+    return [_kept(row) for row in rows]
 
 
 def reading(requester: Requester, action: Action, kind: str) -> Action:

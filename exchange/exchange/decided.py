@@ -60,6 +60,7 @@ def joined(statement: Select[*tuple[Any, ...]], level: Level) -> Select[*tuple[A
 
 
 _SERVED: Mapping[Level, tuple[ColumnElement[bool], ...]] = {
+    Level.PATIENT: (~Patient.withdrawn,),
     Level.STUDY: (
         exists(
             select(literal(1))
@@ -79,4 +80,5 @@ _SERVED: Mapping[Level, tuple[ColumnElement[bool], ...]] = {
     ),
     Level.IMAGE: (and_(Instance.is_primary),),
 }
-"""Without primary instances there is nothing that could be retrieved."""
+"""Without primary instances there is nothing that could be retrieved; and a patient record that
+its hospital took back is not told of."""

@@ -1,8 +1,9 @@
-"""Identity, first rule: patient records that carry the same resident ID card are one person.
+"""Identity: patient records that carry the same resident ID card, or were merged, are one person.
 
 The number must be valid (GB 11643-1999: area, birth date, order, check digit; 15-digit numbers of
-the first generation are converted), and the birth date and sex in it must be the patient's. All
-else stays unlinked: a wrong link shows one patient's images as another's.
+the first generation are converted), and the birth date and sex in it must be the patient's. What
+a hospital merges of its own records is one person too. All else stays unlinked: a wrong link shows
+one patient's images as another's.
 """
 
 from __future__ import annotations
@@ -101,25 +102,103 @@ def link_by_card(access: Access, session: Session, patient: Patient) -> Person |
     if patient.person_id is not None:
         # One link is not silently exchanged for another: that is for a reviewer to decide.
         return person if patient.person_id == person.id else None
+    _link(access, session, patient, person, BY_CARD)
+    return person
+
+
+def corrected(access: Access, session: Session, patient: Patient) -> None:
+    """The hospital's own feed has told of the record: what it says of its card replaces what was
+    known. In the transaction of `session`.
+
+    A link that rests on a card which the hospital says is another one goes with it.
+    """
+    card = _card(session, patient)
+    linked = session.get(Person, patient.person_id) if patient.person_id is not None else None
+    if card is not None and linked is not None and linked.resident_id != card.number:
+        if linked.resident_id is None and not _known(session, card):
+            linked.resident_id = card.number  # merged records, whose person is known only now
+        else:
+            _unlink(access, session, patient, "the hospital corrected the card")
+    link_by_card(access, session, patient)
+
+
+def merged(access: Access, session: Session, patient: Patient, into: Patient) -> None:
+    """The hospital says that `into` stands in the place of `patient`: both are one person's.
+
+    In the transaction of `session`.
+    """
+    person = _person_of(session, into) or _person_of(session, patient)
+    if person is None:
+        person = Person(resident_id=None, created=access.now)
+        session.add(person)
+        session.flush()
+    for record in (into, patient):
+        if record.person_id != person.id:
+            if record.person_id is not None:
+                _unlink(access, session, record, BY_MERGE)
+            _link(access, session, record, person, BY_MERGE)
+
+
+def unmerged(access: Access, session: Session, patient: Patient) -> None:
+    """The hospital takes back that another record stands in the place of `patient`."""
+    last = session.scalars(
+        select(Link).where(Link.patient_id == patient.id).order_by(Link.id.desc()).limit(1)
+    ).one_or_none()
+    if patient.person_id is not None and last is not None and last.evidence == {"rule": BY_MERGE}:
+        _unlink(access, session, patient, "the hospital took the merge back")
+    link_by_card(access, session, patient)
+
+
+def _person_of(session: Session, patient: Patient) -> Person | None:
+    return None if patient.person_id is None else session.get(Person, patient.person_id)
+
+
+def _known(session: Session, card: ResidentID) -> bool:
+    found = select(Person.id).where(Person.resident_id == card.number)
+    return session.execute(found).first() is not None
+
+
+BY_CARD = "resident ID card, birth date and sex agree"
+BY_MERGE = "merged by their hospital"
+
+
+def _link(access: Access, session: Session, patient: Patient, person: Person, rule: str) -> None:
     patient.person_id = person.id
     patient.changed = access.now
-    session.execute(
-        insert(Link).values(
-            patient_id=patient.id,
-            person_id=person.id,
-            decision="link",
-            evidence={"rule": "resident ID card, birth date and sex agree"},
-            decided=access.now,
-        )
-    )
+    session.flush()
+    _decided(access, session, patient, person.id, "link", rule)
     # Every record of the person has one link more to show.
     session.execute(
         update(Patient).where(Patient.person_id == person.id).values(changed=access.now)
     )
     for order in priors.awaiting(session, person.id):
         jobs.ask(session, jobs.PRIORS, str(order), access.now)
-    access.note(Action.LINK, patient=patient.id, detail={"person": person.id, "decision": "link"})
-    return person
+
+
+def _unlink(access: Access, session: Session, patient: Patient, rule: str) -> None:
+    """Undo a link; the log of links keeps it."""
+    person = patient.person_id
+    if person is None:
+        return
+    session.execute(update(Patient).where(Patient.person_id == person).values(changed=access.now))
+    patient.person_id = None
+    session.flush()
+    _decided(access, session, patient, person, "unlink", rule)
+
+
+def _decided(
+    access: Access, session: Session, patient: Patient, person: int, decision: str, rule: str
+) -> None:
+    session.execute(
+        insert(Link).values(
+            patient_id=patient.id,
+            person_id=person,
+            decision=decision,
+            evidence={"rule": rule},
+            decided=access.now,
+        )
+    )
+    access.note(Action.LINK, patient=patient.id, detail={"person": person, "decision": decision})
 
 
 def _card(session: Session, patient: Patient) -> ResidentID | None:

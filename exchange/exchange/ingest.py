@@ -81,6 +81,7 @@ _STUDY = Prepared(
 _PATIENT = Prepared(
     select(
         Patient.id.label("patient_row"),
+        Patient.withdrawn,
         *(a.column for a in ATTRIBUTES.values() if a.level is Level.PATIENT),
     ).where(
         Patient.organization_id == bindparam("organization"),
@@ -373,6 +374,9 @@ def _patient(
     given = {"organization": organization, "number": number}
     known = _PATIENT.first(connection, given) if number else None
     if known is not None:
+        if known.withdrawn:  # it has come back
+            session.get_one(Patient, known.patient_row).withdrawn = False
+            session.flush()
         if _tells_more(session, known, received):
             record = session.get_one(Patient, known.patient_row)
             _complete(access, session, record, received, now)
@@ -386,6 +390,8 @@ def _patient(
             "created": now,
             "changed": now,
             "person_id": None,
+            "replaced_by_id": None,
+            "withdrawn": False,
             **told,
         },
     )

@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session, aliased
 from exchange import policy
 from exchange.access import Access
 from exchange.decided import CHAIN, conditions, joined
-from exchange.errors import Invalid, NotFound, TooBroad
+from exchange.errors import Gone, Invalid, NotFound, TooBroad
 from exchange.policy import Action, Reach
 from exchange.summaries import NOTHING, Summary, summaries
 from exchange_storage import search
@@ -389,7 +389,7 @@ def _requests(access: Access, series: set[int]) -> dict[int, tuple[Request, ...]
 
 
 def patient(access: Access, number: int) -> Found:
-    """The patient record with this row number. Raises NotFound, Refused."""
+    """The patient record with this row number. Raises NotFound, Gone, Refused."""
     access.require(Action.RETRIEVE, detail={"patient": number})
     row = access.session.execute(
         select(Patient, Organization)
@@ -399,6 +399,8 @@ def patient(access: Access, number: int) -> Found:
     if row is None:
         raise NotFound("no such patient record")
     access.require(Action.RETRIEVE, facts(access, row.Patient), patient=number)
+    if row.Patient.withdrawn:
+        raise Gone("the hospital took the patient record back")
     access.note(Action.RETRIEVE, patient=number)
     known_as = _numbers(access, [row.Patient]).get(number)
     own = Number(row.Patient.patient_id, row.Organization.issuer)
@@ -614,6 +616,7 @@ def _told(level: Level) -> Select[*tuple[Any, ...]]:
             own.organization_id == asking,
             own.person_id == Patient.person_id,
             own.patient_id != "",
+            own.replaced_by_id.is_(None),
         )
         .correlate(Patient)
         .scalar_subquery()
@@ -646,6 +649,7 @@ _NUMBERS = (
         Patient.organization_id == bindparam("asker"),
         Patient.person_id.in_(bindparam("persons", expanding=True)),
         Patient.patient_id != "",
+        Patient.replaced_by_id.is_(None),
     )
     .order_by(Patient.patient_id.desc())
 )

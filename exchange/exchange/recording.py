@@ -344,7 +344,7 @@ class Writing:
         facts = Clinical(
             owner=held.organization_id,
             is_directory=held.is_directory,
-            patients=self._facts_of(patients),
+            patients=self.facts(patients),
         )
         self.access.require(
             Action.PUBLISH if held.is_directory else Action.RECORD,
@@ -353,8 +353,21 @@ class Writing:
             detail={"what": f"{held.kind}/{held.logical_id}"},
         )
 
-    def keep(self, draft: Draft, held: Any) -> Kept:
-        """Make the draft the next version of the resource with the row `held`, or the first."""
+    def facts(self, patients: Iterable[int]) -> tuple[Facts, ...]:
+        """What decisions on patient records depend on. Raises Invalid for one that is unknown."""
+        patients = tuple(patients)
+        if missing := [patient for patient in patients if patient not in self._facts]:
+            self._facts |= clinical.facts(self.session, self._given, missing)
+        if any(patient not in self._facts for patient in missing):
+            raise Invalid(_UNKNOWN_PATIENT)
+        return tuple(self._facts[patient] for patient in patients)
+
+    def keep(self, draft: Draft, held: Any, interaction: str = "") -> Kept:
+        """Make the draft the next version of the resource with the row `held`, or the first.
+
+        `interaction` is what it is called where that does not follow from `held`. Raises Refused,
+        Invalid, TooLarge.
+        """
         if not _LOGICAL_ID.fullmatch(draft.logical_id):
             raise Invalid("an id has 1 to 64 letters, digits, hyphens and dots")
         patients = list(dict.fromkeys(draft.patients))
@@ -395,8 +408,9 @@ class Writing:
             others = [{"resource_id": row, "patient_id": patient} for patient in patients[1:]]
             _ADD_OTHER.run_many(connection, others)
         resource_index.add(self.session, row, draft.values)
-        interaction = "create" if held is None or held.deleted else "update"
-        return self._revised(row, draft, version, interaction, content, stands["patient_id"])
+        made = "create" if held is None or held.deleted else "update"
+        about = stands["patient_id"]
+        return self._revised(row, draft, version, interaction or made, content, about)
 
     def take_out(self, held: Any) -> Kept:
         """Delete the resource of a row: it is found no more, its versions stay."""
@@ -413,7 +427,7 @@ class Writing:
         A patient whom the requester may not see is not told from one that is not known.
         """
         requester = self.access.requester
-        facts = self._facts_of(patients)
+        facts = self.facts(patients)
         for fact in facts:
             may_see = isinstance(policy.decide(requester, Action.RETRIEVE, fact), Permit)
             if fact.owner != requester.organization and not may_see:
@@ -424,15 +438,6 @@ class Writing:
         detail = {"what": f"{draft.kind}/{draft.logical_id}"}
         first = patients[0] if patients else None
         self.access.require(_writing(draft), own, patient=first, detail=detail)
-
-    def _facts_of(self, patients: Iterable[int]) -> tuple[Facts, ...]:
-        """Raises Invalid for a patient that is not known."""
-        patients = tuple(patients)
-        if missing := [patient for patient in patients if patient not in self._facts]:
-            self._facts |= clinical.facts(self.session, self._given, missing)
-        if any(patient not in self._facts for patient in missing):
-            raise Invalid(_UNKNOWN_PATIENT)
-        return tuple(self._facts[patient] for patient in patients)
 
     def _current(self, held: Any) -> Any:
         given = {"resource": held.id, "version": held.version}

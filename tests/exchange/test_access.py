@@ -209,7 +209,7 @@ def test_everything_submitted_together_is_answered_each_with_its_own(city: Regio
         together.wait()
         with city.exchange.on_behalf_of(WORKER) as access:
             if number % 3:
-                return access.write(a_person(access, str(number))).resident_id
+                return access.write(a_person(access, str(number))).resident_id or ""
             with pytest.raises(Refused):
                 access.write(lambda _: access.require(Action.STORE))
             return str(number)

@@ -104,8 +104,9 @@ class Person(Record):
     __tablename__ = "person"
 
     id: Mapped[Key] = mapped_column(init=False)
-    resident_id: Mapped[Word] = mapped_column(unique=True)
-    """The resident ID card number (GB 11643-1999), 18 characters."""
+    resident_id: Mapped[Word | None] = mapped_column(unique=True)
+    """The resident ID card number (GB 11643-1999), 18 characters; None while it is not known, of
+    records that their hospital merged."""
     created: Mapped[datetime]
 
 
@@ -144,6 +145,10 @@ class Patient(Record):
     changed: Mapped[datetime] = mapped_column(index=True)
     person_id: Mapped[Identity | None] = mapped_column(ForeignKey("person.id"), default=None)
     """The person whose record this is, once that is known."""
+    replaced_by_id: Mapped[Identity | None] = mapped_column(ForeignKey("patient.id"), default=None)
+    """The hospital's record that stands in the place of this one, where it has merged them."""
+    withdrawn: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether the hospital took the record back, of which nothing was held: it is not told of."""
 
 
 class NameKind(StrEnum):
