@@ -9,7 +9,7 @@ whoever may search at all, the rest by the hospital that wrote it. See `recordin
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -18,13 +18,13 @@ from typing import Any
 from sqlalchemy import Select, and_, bindparam, or_, select, true
 from sqlalchemy.orm import Session
 
-from exchange import policy
+from exchange import facts, policy
 from exchange.access import Access
 from exchange.errors import Gone, NotFound
-from exchange.policy import Action, Clinical, Deny, Facts, Reach, Requester
+from exchange.policy import Action, Clinical, Deny, Reach, Requester
 from exchange_storage.prepared import Prepared
-from exchange_storage.records import Compartment, Patient, Resource, Revision
-from exchange_storage.rows import one_of, one_of_texts
+from exchange_storage.records import Compartment, Resource, Revision
+from exchange_storage.rows import one_of_texts
 
 DIRECTORY = frozenset(
     {
@@ -165,24 +165,6 @@ def reading(requester: Requester, action: Action, kind: str) -> Action:
     return action
 
 
-def facts(session: Session, given: Mapping[str, Any], patients: Iterable[int]) -> dict[int, Facts]:
-    """What decisions on patient records depend on, by row number; unknown ones are left out.
-
-    `given` are the parameters of `policy.visible`.
-    """
-    wanted = {"wanted": f"[{','.join(map(str, sorted(set(patients))))}]"}
-    rows = _FACTS.all(session.connection(), {**given, **wanted})
-    return {
-        row.id: Facts(
-            owner=row.organization_id,
-            owner_shares=bool(row.owner_shares),
-            asker_shares=bool(row.asker_shares),
-            opted_out=bool(row.opted_out),
-        )
-        for row in rows
-    }
-
-
 def about(session: Session, resource: int, patient: int | None, *, others: bool) -> list[int]:
     """The patient records that a resource (its row number) is about."""
     if patient is None:
@@ -221,7 +203,7 @@ def _permitted(
         raise NotFound("no such resource" if version is None else "no such version")
     if not row.permitted:
         patients = about(access.session, row.id, row.patient_id, others=row.has_others)
-        known = facts(access.session, given, patients)
+        known = facts.of(access.session, given, patients)
         clinical = Clinical(
             owner=row.organization_id,
             is_directory=row.is_directory,
@@ -341,15 +323,6 @@ def _here(reach: Reach) -> Any:
     return or_(~Revision.elsewhere, Resource.organization_id == asker)
 
 
-_FACTS = Prepared(
-    lambda dialect: select(
-        Patient.id,
-        Patient.organization_id,
-        policy.shares(Patient.organization_id).label("owner_shares"),
-        policy.asker_shares().label("asker_shares"),
-        policy.opted_out().label("opted_out"),
-    ).where(one_of(Patient.id, "wanted", dialect))
-)
 _OTHERS = Prepared(
     select(Compartment.patient_id)
     .where(Compartment.resource_id == bindparam("resource"))

@@ -28,6 +28,7 @@ from exchange import policy
 from exchange.access import Access
 from exchange.decided import CHAIN, conditions, joined
 from exchange.errors import Gone, Invalid, NotFound, TooBroad
+from exchange.facts import of as _facts_of
 from exchange.policy import Action, Reach
 from exchange.summaries import NOTHING, Summary, summaries
 from exchange_storage import search
@@ -520,20 +521,7 @@ def contents(access: Access, studies: Iterable[Found]) -> Mapping[int, tuple[Con
 
 def facts(access: Access, record: Patient) -> policy.Facts:
     """What a decision on `record` depends on, as it is now."""
-    row = access.session.execute(_FACTS, _given(access) | {"patient": record.id}).one()
-    return policy.Facts(
-        owner=record.organization_id,
-        owner_shares=bool(row.owner_shares),
-        asker_shares=bool(row.asker_shares),
-        opted_out=bool(row.opted_out),
-    )
-
-
-_FACTS = select(
-    policy.shares(Patient.organization_id).label("owner_shares"),
-    policy.asker_shares().label("asker_shares"),
-    policy.opted_out().label("opted_out"),
-).where(Patient.id == bindparam("patient"))
+    return _facts_of(access.session, _given(access), [record.id])[record.id]
 
 
 def _given(access: Access) -> dict[str, Any]:

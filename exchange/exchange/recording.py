@@ -20,7 +20,7 @@ import sqlalchemy
 from sqlalchemy import bindparam, insert, select
 from sqlalchemy.orm import Session
 
-from exchange import clinical, policy
+from exchange import clinical, facts, policy
 from exchange.access import Access
 from exchange.clinical import Kept
 from exchange.errors import Gone, Invalid, NotFound, Stale, TooLarge
@@ -341,14 +341,14 @@ class Writing:
     def permitted(self, held: Any) -> None:
         """Raise Refused unless the requester may change the resource of a row."""
         patients = clinical.about(self.session, held.id, held.patient_id, others=held.has_others)
-        facts = Clinical(
+        clinical_facts = Clinical(
             owner=held.organization_id,
             is_directory=held.is_directory,
             patients=self.facts(patients),
         )
         self.access.require(
             Action.PUBLISH if held.is_directory else Action.RECORD,
-            facts,
+            clinical_facts,
             patient=held.patient_id,
             detail={"what": f"{held.kind}/{held.logical_id}"},
         )
@@ -357,7 +357,7 @@ class Writing:
         """What decisions on patient records depend on. Raises Invalid for one that is unknown."""
         patients = tuple(patients)
         if missing := [patient for patient in patients if patient not in self._facts]:
-            self._facts |= clinical.facts(self.session, self._given, missing)
+            self._facts |= facts.of(self.session, self._given, missing)
         if any(patient not in self._facts for patient in missing):
             raise Invalid(_UNKNOWN_PATIENT)
         return tuple(self._facts[patient] for patient in patients)
@@ -427,13 +427,13 @@ class Writing:
         A patient whom the requester may not see is not told from one that is not known.
         """
         requester = self.access.requester
-        facts = self.facts(patients)
-        for fact in facts:
+        known = self.facts(patients)
+        for fact in known:
             may_see = isinstance(policy.decide(requester, Action.RETRIEVE, fact), Permit)
             if fact.owner != requester.organization and not may_see:
                 raise Invalid(_UNKNOWN_PATIENT)
         own = Clinical(
-            owner=requester.organization, is_directory=draft.is_directory, patients=facts
+            owner=requester.organization, is_directory=draft.is_directory, patients=known
         )
         detail = {"what": f"{draft.kind}/{draft.logical_id}"}
         first = patients[0] if patients else None

@@ -1,0 +1,44 @@
+"""Facts: what the decisions on patient records depend on, as it is in the index now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from exchange import policy
+from exchange.policy import Facts
+from exchange_storage.prepared import Prepared
+from exchange_storage.records import Patient
+from exchange_storage.rows import one_of
+
+
+def of(session: Session, given: Mapping[str, Any], patients: Iterable[int]) -> dict[int, Facts]:
+    """What decisions on patient records depend on, by row number; unknown ones are left out.
+
+    `given` are the parameters of `policy.visible`.
+    """
+    wanted = {"wanted": f"[{','.join(map(str, sorted(set(patients))))}]"}
+    rows = _FACTS.all(session.connection(), {**given, **wanted})
+    return {
+        row.id: Facts(
+            owner=row.organization_id,
+            owner_shares=bool(row.owner_shares),
+            asker_shares=bool(row.asker_shares),
+            opted_out=bool(row.opted_out),
+        )
+        for row in rows
+    }
+
+
+_FACTS = Prepared(
+    lambda dialect: select(
+        Patient.id,
+        Patient.organization_id,
+        policy.shares(Patient.organization_id).label("owner_shares"),
+        policy.asker_shares().label("asker_shares"),
+        policy.opted_out().label("opted_out"),
+    ).where(one_of(Patient.id, "wanted", dialect))
+)
