@@ -19,7 +19,7 @@ DICOM_UID = "urn:dicom:uid"
 REPRESENTATION = "http://hl7.org/fhir/StructureDefinition/iso21090-EN-representation"
 _TERMINOLOGY = "http://terminology.hl7.org/CodeSystem/"
 
-_HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _DATE = re.compile(r"(\d{4})[.-]?(?:(\d\d)[.-]?(\d\d)?)?", re.ASCII)
 _TIME = re.compile(r"(\d\d):?(?:(\d\d):?(?:(\d\d)(?:\.\d+)?)?)?", re.ASCII)
 _OID = re.compile(r"[0-2](\.(0|[1-9]\d*))+", re.ASCII)
@@ -127,7 +127,7 @@ def _human_name(group: str, representation: str) -> Json:
     )[:5]
     if not (family or given or middle):
         return {}
-    han = bool(_HAN.search(group))
+    han = bool(HAN.search(group))
     if han and not given and not middle:
         # Many systems write a Chinese name without its delimiter.
         family, given = names.split_hanzi("".join(family.split()))

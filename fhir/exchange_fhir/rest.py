@@ -21,6 +21,7 @@ from exchange_fhir import bundle, capability, negotiation, reading, transaction
 from exchange_fhir.answers import Answered
 from exchange_fhir.bundle import Page, Pairs
 from exchange_fhir.definitions import search_parameters
+from exchange_fhir.operations import operating
 from exchange_fhir.outcome import Problem
 from exchange_fhir.reading import Resource
 from exchange_fhir.rest_interactions import body, interacting
@@ -164,6 +165,7 @@ def fhir(
         )
         return Response(content, media_type="application/json")
 
+    router.include_router(operating(serving, _Route))
     router.include_router(interacting(serving, _Route))
 
     @router.get("/{kind}")

@@ -146,12 +146,7 @@ def validated(resource: Json, place: Place, logical_id: str) -> Draft:
         raise Problem(422, "business-rule", told, issues=[Issue("business-rule", told, place_of)])
     if place.unknown is not None and (missing := place.unknown(links.local(resource, place.base))):
         raise Problem(422, "not-found", "", issues=_dangling(resource, place.base, missing))
-    meta = {
-        name: value
-        for name, value in resource.get("meta", {}).items()
-        if name.lstrip("_") not in {"versionId", "lastUpdated"}
-    }
-    rest = {name: value for name, value in resource.items() if name not in {"id", "meta"}}
+    meta, rest = settled(resource)
 
     def render(named: str, version: int, at: datetime) -> bytes:
         stamp = {"versionId": str(version), "lastUpdated": instant(at)}
@@ -165,6 +160,17 @@ def validated(resource: Json, place: Place, logical_id: str) -> Draft:
         values=indexing.values(resource, place.timezone, place.base),
         render=render,
     )
+
+
+def settled(resource: Json) -> tuple[Json, Json]:
+    """The meta that a client settles, and all of a resource but its type, id and meta."""
+    meta = {
+        name: value
+        for name, value in resource.get("meta", {}).items()
+        if name.lstrip("_") not in {"versionId", "lastUpdated"}
+    }
+    told = {"resourceType", "id", "meta"}
+    return meta, {name: value for name, value in resource.items() if name not in told}
 
 
 def _dangling(resource: Json, base: str, missing: frozenset[tuple[str, str]]) -> Sequence[Issue]:

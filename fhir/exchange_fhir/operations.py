@@ -1,0 +1,192 @@
+"""Operations on any resource: $validate, $meta, $meta-add and $meta-delete (FHIR R4 3.2, 3.1.0)."""
+
+# No `from __future__ import annotations`: FastAPI reads the annotations of the routes made below.
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.routing import APIRoute
+
+from exchange import clinical
+from exchange.errors import ExchangeError
+from exchange_fhir import (
+    interactions,
+    json_format,
+    negotiation,
+    outcome,
+    validation,
+    writing,
+)
+from exchange_fhir.answers import Answered
+from exchange_fhir.datatypes import Json, present
+from exchange_fhir.interactions import Asked, Here
+from exchange_fhir.outcome import Issue, Problem, of_issues
+from exchange_fhir.rest_interactions import body
+from exchange_fhir.serving import Serving
+
+MODES = frozenset({"create", "update", "delete", "profile"})
+"""What $validate may be asked to be about (value set resource-validation-mode)."""
+
+_LISTS: Mapping[str, Callable[[Any], Any]] = {
+    "profile": lambda one: one,
+    "tag": lambda one: (one.get("system"), one.get("code")),
+    "security": lambda one: (one.get("system"), one.get("code")),
+}
+"""The parts of Meta that are added and taken away, and what makes two of them the same."""
+
+
+def operating(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
+    """The routes of the operations of `serving`."""
+    router = APIRouter(route_class=route_class, include_in_schema=False)
+    Body = Annotated[bytes, Depends(body(serving.conduct.body_limit))]  # noqa: N806 - a type
+
+    def validated(request: Request, kind: str, logical_id: str, content: bytes) -> Response:
+        requester = serving.identify(request)
+        written = negotiation.negotiated(request)
+        writing.served(kind)
+        resource, mode = _asked(request, content)
+        with serving.asked(request, requester) as here:
+            found = _found(here, kind, logical_id, resource, mode)
+        ok = [Issue("informational", "nothing is wrong with it", severity="information")]
+        told = json_format.serialize(of_issues(found or ok))
+        return negotiation.response(Answered(status=200, content=told), written)
+
+    @router.post("/{kind}/$validate")
+    def validate_type(request: Request, kind: str, content: Body) -> Response:
+        return validated(request, kind, "", content)
+
+    @router.post("/{kind}/{logical_id}/$validate")
+    def validate_instance(request: Request, kind: str, logical_id: str, content: Body) -> Response:
+        return validated(request, kind, logical_id, content)
+
+    @router.get("/{kind}/{logical_id}/$validate")
+    def validate_held(request: Request, kind: str, logical_id: str) -> Response:
+        return validated(request, kind, logical_id, b"")
+
+    @router.get("/{kind}/{logical_id}/$meta")
+    def meta(request: Request, kind: str, logical_id: str) -> Response:
+        requester = serving.identify(request)
+        written = negotiation.negotiated(request)
+        with serving.asked(request, requester) as here:
+            answered = interactions.read(here, Asked(kind=kind, logical_id=logical_id))
+        return negotiation.response(_meta(answered.content), written)
+
+    @router.post("/{kind}/{logical_id}/$meta-add")
+    def meta_add(request: Request, kind: str, logical_id: str, content: Body) -> Response:
+        return changed(request, kind, logical_id, content, _added)
+
+    @router.post("/{kind}/{logical_id}/$meta-delete")
+    def meta_delete(request: Request, kind: str, logical_id: str, content: Body) -> Response:
+        return changed(request, kind, logical_id, content, _taken_away)
+
+    def changed(
+        request: Request,
+        kind: str,
+        logical_id: str,
+        content: bytes,
+        how: Callable[[Json, Json], Json],
+    ) -> Response:
+        requester = serving.identify(request)
+        written = negotiation.negotiated(request)
+        parameters = negotiation.resource(content, request.headers.get("content-type", ""))
+        validation.check(parameters, "Parameters")
+        listed: list[Json] = parameters.get("parameter", [])
+        given: Json = next((one for one in listed if one["name"] == "meta"), {})
+        if "valueMeta" not in given:
+            raise Problem(400, "required", "a parameter meta is expected, with a valueMeta")
+        headers = {name.lower(): value for name, value in request.headers.items()}
+
+        def change(resource: Json) -> Json:
+            made = how(resource.get("meta", {}), given["valueMeta"])
+            return {**resource, "meta": made}
+
+        asked = Asked(kind=kind, logical_id=logical_id, headers=headers, change=lambda: change)
+        with serving.asked(request, requester) as here:
+            answered = interactions.done(here, interactions.patch(here, asked))
+        return negotiation.response(_meta(answered.content), written)
+
+    return router
+
+
+# -- $validate ------------------------------------------------------------------------------------
+
+
+def _asked(request: Request, content: bytes) -> tuple[Json | None, str]:
+    """The resource that is to be validated, and for what."""
+    mode = request.query_params.get("mode", "")
+    resource: Json | None = None
+    if content.strip():
+        resource = negotiation.resource(content, request.headers.get("content-type", ""))
+        if resource.get("resourceType") == "Parameters":
+            listed = resource.get("parameter")
+            given = [one for one in listed if isinstance(one, dict)] if listed else []
+            named = {one.get("name"): one for one in given}
+            told = named.get("resource", {}).get("resource")
+            mode = str(named.get("mode", {}).get("valueCode", mode))
+            resource = told if isinstance(told, dict) else None
+    if mode and mode not in MODES:
+        raise Problem(400, "invalid", f"mode is one of {', '.join(sorted(MODES))}")
+    return resource, mode
+
+
+def _found(here: Here, kind: str, logical_id: str, resource: Json | None, mode: str) -> list[Issue]:
+    """What would be wrong with the interaction."""
+    try:
+        if mode == "delete":
+            writing.writable(kind)
+            interactions.read(here, Asked(kind=kind, logical_id=logical_id))
+            return []
+        if resource is None:
+            if not logical_id:
+                raise Problem(400, "required", "a resource is expected")
+            answered = interactions.read(here, Asked(kind=kind, logical_id=logical_id))
+            resource = json_format.parse(answered.content)
+        elif mode == "update" or logical_id:
+            clinical.read(here.access, kind, logical_id or str(resource.get("id", "")))
+        validation.check(resource, kind)
+        if mode in {"create", "update"}:
+            writing.writable(kind)
+            writing.validated(resource, here.place, str(resource.get("id", "validated")))
+    except Problem as problem:
+        if problem.answer.code == "required" and not problem.issues[0].expression:
+            raise
+        return list(problem.issues)
+    except ExchangeError as error:
+        return [Issue(outcome.HTTP[type(error)].code, str(error))]
+    if profiles := resource.get("meta", {}).get("profile"):
+        told = f"the profiles of the resource are not looked at: {len(profiles)}"
+        return [Issue("not-supported", told, f"{kind}.meta.profile", severity="warning")]
+    return []
+
+
+# -- $meta ----------------------------------------------------------------------------------------
+
+
+def _meta(content: bytes) -> Answered:
+    told = json_format.parse(content).get("meta", {})
+    made = {
+        "resourceType": "Parameters",
+        "parameter": [{"name": "return", "valueMeta": told}],
+    }
+    return Answered(status=200, content=json_format.serialize(made))
+
+
+def _added(held: Json, given: Json) -> Json:
+    made = dict(held)
+    for name, same in _LISTS.items():
+        listed = list(held.get(name, ()))
+        known = {same(one) for one in listed}
+        listed += [one for one in given.get(name, ()) if same(one) not in known]
+        made |= present(**{name: listed})
+    return made
+
+
+def _taken_away(held: Json, given: Json) -> Json:
+    made = dict(held)
+    for name, same in _LISTS.items():
+        gone = {same(one) for one in given.get(name, ())}
+        listed = [one for one in held.get(name, ()) if same(one) not in gone]
+        made.pop(name, None)
+        made |= present(**{name: listed})
+    return made

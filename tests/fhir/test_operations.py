@@ -1,0 +1,100 @@
+"""$validate and $meta: what would be wrong with a resource, and what is said of one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from bundles import WEIGHT, newest
+from fhir_door import Asker, Door, is_fhir, outcome
+
+TAG = {"system": "http://beicheng.example/tags", "code": "teaching"}
+
+
+def issues(asker: Asker, path: str, resource: Any = None) -> list[tuple[str, str, str]]:
+    response = asker.send("GET" if resource is None else "POST", path, resource)
+    assert response.status_code == 200, response.text
+    told = response.json()
+    is_fhir(told)
+    return [(one["severity"], one["code"], one.get("expression", [""])[0]) for one in told["issue"]]
+
+
+def parameters(**given: Any) -> dict[str, Any]:
+    return {
+        "resourceType": "Parameters",
+        "parameter": [{"name": name} | value for name, value in given.items()],
+    }
+
+
+def test_a_resource_is_validated_and_not_kept(hospital: Door) -> None:
+    system = hospital.system("beicheng")
+    before = newest(system)
+    good = [("information", "informational", "")]
+    wrong = WEIGHT | {"status": "done", "colour": "green"}
+
+    assert issues(system, "Observation/$validate", WEIGHT) == good
+    assert issues(system, "Observation/$validate?mode=create", WEIGHT) == good
+    assert issues(system, "Observation/$validate", parameters(resource={"resource": wrong})) == [
+        ("error", "code-invalid", "Observation.status"),
+        ("error", "structure", "Observation.colour"),
+    ]
+    assert issues(system, "Location/$validate", WEIGHT) == [("error", "structure", "resourceType")]
+    profiled = WEIGHT | {"meta": {"profile": ["http://beicheng.example/weight"]}}
+    assert issues(system, "Observation/$validate", profiled) == [
+        ("warning", "not-supported", "Observation.meta.profile")
+    ]
+    assert newest(system) == before
+
+
+def test_it_is_told_whether_an_interaction_would_do(hospital: Door) -> None:
+    system = hospital.system("beicheng")
+    made = system.made(WEIGHT)
+    named = f"Observation/{made['id']}"
+    good = [("information", "informational", "")]
+
+    assert issues(system, f"{named}/$validate") == good
+    assert issues(system, f"{named}/$validate?mode=delete") == good
+    assert issues(system, f"{named}/$validate?mode=update", made) == good
+    update = parameters(mode={"valueCode": "update"}, resource={"resource": WEIGHT | {"id": "x"}})
+    assert issues(system, "Observation/$validate", update) == [("error", "not-found", "")]
+    study: dict[str, Any] = {"resourceType": "ImagingStudy", "status": "available"}
+    study |= {"subject": {"reference": "Patient/1"}}
+    assert issues(system, "ImagingStudy/$validate?mode=create", study) == [
+        ("error", "not-supported", "")
+    ]
+    for path in ("Observation/$validate?mode=burn", "Observation/$validate"):
+        assert system.send("POST", path, parameters(other={"valueCode": "x"})).status_code == 400
+
+
+def test_tags_are_told_added_and_taken_away(hospital: Door) -> None:
+    system = hospital.system("beicheng")
+    named = f"Observation/{system.made(WEIGHT)['id']}"
+    tagged = parameters(meta={"valueMeta": {"tag": [TAG], "profile": ["http://a.example/p"]}})
+
+    def meta(response: Any) -> dict[str, Any]:
+        assert response.status_code == 200, response.text
+        is_fhir(response.json())
+        told: dict[str, Any] = response.json()["parameter"][0]["valueMeta"]
+        return told
+
+    added = meta(system.send("POST", f"{named}/$meta-add", tagged))
+    again = meta(system.send("POST", f"{named}/$meta-add", tagged))
+
+    assert added["tag"] == again["tag"] == [TAG]
+    assert meta(system.get(f"{named}/$meta")) == again == system.read(named)["meta"]
+    less = parameters(meta={"valueMeta": {"tag": [TAG]}})
+    left = meta(system.send("POST", f"{named}/$meta-delete", less))
+    assert "tag" not in left
+    assert left["profile"] == ["http://a.example/p"]
+    foreign = hospital.system("nanhu").send("POST", f"{named}/$meta-add", tagged)
+    assert outcome(foreign, 403, "forbidden")
+
+
+@pytest.mark.parametrize("name", ["$meta-add", "$meta-delete"])
+def test_what_is_no_meta_changes_nothing(hospital: Door, name: str) -> None:
+    system = hospital.system("beicheng")
+    named = f"Observation/{system.made(WEIGHT)['id']}"
+
+    for sent in (WEIGHT, parameters(meta={"valueCode": "x"}), parameters(other={"valueCode": "x"})):
+        assert system.send("POST", f"{named}/{name}", sent).status_code == 400
+    assert system.get(named).headers["etag"] == 'W/"1"'
