@@ -83,7 +83,7 @@ def processed(
     if bundle.get("resourceType") != "Bundle":
         validation.check(bundle, "Bundle")  # which tells so
     kind = bundle.get("type")
-    if kind not in {"batch", "transaction"}:
+    if kind not in ("batch", "transaction"):  # which may be of any type
         wrong = "a Bundle of the type batch or transaction is expected here"
         raise Problem(400, "invalid", wrong, issues=[Issue("invalid", wrong, "Bundle.type")])
     listed = bundle.get("entry", [])

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from asked import Doors, asked_targets
 from fuzz import feed, watched
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -29,6 +30,9 @@ IMAGES = 700
 FUZZ = str(Path(__file__).parents[1] / "fuzz" / "fuzz.py")
 
 CONVERSATIONS = 240
+
+ASKED = 80
+"""Requests of each kind."""
 
 MEMORY = 24 << 20
 """Bytes that no input may take: the largest is 128 KB, a deflated one may say a thousandfold."""
@@ -85,3 +89,11 @@ def test_a_node_is_as_well_as_ever_after_hundreds_of_damaged_conversations(
 ) -> None:
     found = converse(tmp_path, CONVERSATIONS, SEED, lambda _: None)
     assert [str(one) for one in found] == [], f"seed {SEED}"
+
+
+def test_the_web_doors_fail_at_nothing_that_is_damaged() -> None:
+    with Doors() as doors, watched() as arm:
+        outcomes = [feed(one, SEED, range(ASKED), arm) for one in asked_targets(doors)]
+    assert [str(one) for outcome in outcomes for one in outcome.found] == [], f"seed {SEED}"
+    for outcome in outcomes:
+        assert outcome.refused, outcome

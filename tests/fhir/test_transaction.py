@@ -167,6 +167,8 @@ def test_a_patch_may_stand_in_a_bundle(hospital: Door) -> None:
     ("bundle", "status", "place"),
     [
         ({"type": "collection"}, 400, "Bundle.type"),
+        ({"type": ["batch"]}, 400, "Bundle.type"),
+        ({"type": {}}, 400, "Bundle.type"),
         ({}, 400, "Bundle.type"),
         ({"type": "batch", "entry": []}, 400, "Bundle.entry"),
         ({"type": "batch", "entry": 7}, 400, "Bundle.entry"),

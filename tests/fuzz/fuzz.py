@@ -14,6 +14,7 @@ left open. Ends with status 1 if anything was found.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
 import os
 import random
@@ -31,6 +32,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "support")]
 
 from accidents import changed  # noqa: E402
+from asked import Doors, asked_targets  # noqa: E402
 from kept import kept_targets  # noqa: E402
 from target import Finding, Target  # noqa: E402
 from targets import Wire, targets  # noqa: E402
@@ -114,11 +116,20 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+@contextmanager
+def everything(only: str) -> Iterator[list[Target]]:
+    """All targets; those of the HTTP doors where names that begin with `only` may be theirs."""
+    with contextlib.ExitStack() as stack:
+        every = [*targets(stack.enter_context(Wire())), *kept_targets()]
+        if "asked".startswith(only[:5]):
+            every += asked_targets(stack.enter_context(Doors()))
+        yield every
+
+
 def run(inputs: int, seed: int, told: Callable[[str], None], only: str = "") -> list[Finding]:
     """Share `inputs` out among all targets whose names begin with `only`."""
     found: list[Finding] = []
-    with watched() as arm, Wire() as wire:
-        every = (*targets(wire), *kept_targets())
+    with watched() as arm, everything(only) as every:
         all_targets = [one for one in every if one.name.startswith(only)]
         share = -(-inputs // len(all_targets))
         for target in all_targets:
@@ -142,8 +153,8 @@ def run(inputs: int, seed: int, told: Callable[[str], None], only: str = "") -> 
 
 def again(name: str, number: int, seed: int) -> None:
     """One input once more, its exception not caught."""
-    with Wire() as wire:
-        (target,) = [one for one in (*targets(wire), *kept_targets()) if one.name == name]
+    with everything(name) as every:
+        (target,) = [one for one in every if one.name == name]
         data = made(target, seed, number)
         print(len(data), data[:400].hex(" "))
         target.read(data)

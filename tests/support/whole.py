@@ -1,0 +1,103 @@
+"""The whole HTTP application with one hospital, in this process, on a free port of the loopback."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import uvicorn
+from region import ADMINISTRATOR, credit_code
+from web_door import ct
+from worklist_door import step
+
+from exchange import organizations, users
+from exchange.policy import Role
+from exchange_server import composition
+from exchange_server.connection import Connection
+from exchange_server.keys import make_keys
+from exchange_server.settings import Settings
+
+PASSWORD = "a password of many words"
+WORKITEM = "2.25.77"
+"""A workitem that is there, beside the image `web_door.IMAGE`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Where it is, and the token of the hospital's system."""
+
+    port: int
+    token: str
+
+    @property
+    def root(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextmanager
+def whole(home: Path) -> Iterator[Whole]:
+    """It holds an image and a workitem, and is stopped at the end whatever happens."""
+    told = Settings(data=home, http_documentation=True, fhir_update_creates=True)
+    make_keys(told.keys)
+    exchange = composition.open_exchange(told)
+    exchange.prepare()
+    with exchange.on_behalf_of(ADMINISTRATOR) as access:
+        organizations.register(
+            access,
+            code="beicheng",
+            name="北城医院",
+            credit_code=credit_code("12120000123450000"),
+            issuer="2.25.101",
+            entities=[],
+        )
+        users.add(
+            access,
+            name="ris",
+            display_name="ris",
+            role=Role.SYSTEM,
+            organization="beicheng",
+            password=PASSWORD,
+        )
+    config = uvicorn.Config(
+        composition.application(exchange, told),
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+    )
+    server = uvicorn.Server(config)
+    listening = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.005)
+        port = listening.getsockname()[1]
+        form = {"grant_type": "client_credentials"}
+        answer = httpx2.post(
+            f"http://127.0.0.1:{port}/oauth/token", data=form, auth=("ris", PASSWORD)
+        )
+        made = Whole(port, answer.json()["access_token"])
+        _fill(made)
+        yield made
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+        exchange.close()
+
+
+def _fill(made: Whole) -> None:
+    who = {"Authorization": f"Bearer {made.token}"}
+    web = f"{made.root}/dicom-web"
+    told = {**who, "Content-Type": "application/dicom"}
+    assert httpx2.post(f"{web}/studies", content=ct(), headers=told).status_code == 200
+    told = {**who, "Content-Type": "application/dicom+json"}
+    answer = httpx2.post(f"{web}/workitems?{WORKITEM}", json=step(), headers=told)
+    assert answer.status_code == 201
