@@ -19,7 +19,7 @@ from exchange.access import Access
 from exchange.clinical import Kept
 from exchange.errors import NotFound
 from exchange.recording import Act, Finder
-from exchange_fhir import answers, json_format, patching, validation, writing
+from exchange_fhir import answers, json_format, patching, registering, validation, writing
 from exchange_fhir.answers import Answered
 from exchange_fhir.datatypes import Json, instant
 from exchange_fhir.outcome import Problem
@@ -133,6 +133,8 @@ def create(here: Here, asked: Asked) -> Act:
     resource = of_kind(asked)
     condition = asked.headers.get("if-none-exist", "").strip()
     unless = here.find(asked.kind, condition_pairs(condition)) if condition else None
+    if asked.kind == "Patient":
+        return registering.create(here.access, resource, here.place, unless=unless)
     return writing.create(resource, here.place, unless=unless)
 
 
@@ -140,6 +142,12 @@ def update(here: Here, asked: Asked) -> Act:
     """The act of an update, or of a conditional one (R4 3.1.0.4.3)."""
     writing.writable(asked.kind)
     resource = of_kind(asked)
+    if asked.kind == "Patient":
+        named = asked.logical_id
+        matching = None if named else here.find(asked.kind, _condition(asked))
+        return registering.update(
+            here.access, resource, here.place, named, asked.headers, matching=matching
+        )
     if asked.logical_id:
         _known_id(asked)
         _not_registered(here, asked)
@@ -153,6 +161,12 @@ def patch(here: Here, asked: Asked) -> Act:
     writing.writable(asked.kind)
     if asked.change is None:
         raise Problem(400, "required", "a patch is expected")
+    if asked.kind == "Patient":
+        if not asked.logical_id:
+            raise Problem(405, "not-supported", "a patch of a Patient names it", allow="PUT")
+        return registering.patch(
+            here.access, _current(here), asked.change(), here.place, asked.logical_id, asked.headers
+        )
     _not_registered(here, asked)
     matching = None if asked.logical_id else here.find(asked.kind, _condition(asked))
     return writing.patch(
@@ -163,8 +177,10 @@ def patch(here: Here, asked: Asked) -> Act:
 def delete(here: Here, asked: Asked) -> Act:
     """The act of a delete, or of a conditional one (R4 3.1.0.7.1)."""
     writing.writable(asked.kind)
-    _not_registered(here, asked)
     matching = None if asked.logical_id else here.find(asked.kind, _condition(asked))
+    if asked.kind == "Patient":
+        return registering.delete(asked.logical_id, asked.headers, matching=matching)
+    _not_registered(here, asked)
     return writing.delete(asked.kind, asked.logical_id, asked.headers, matching=matching)
 
 
@@ -180,6 +196,11 @@ ACTS: Mapping[str, Callable[[Here, Asked], Act]] = {
 def done(here: Here, act: Act) -> Answered:
     """Do one act, and answer. Raises what `exchange.recording` says."""
     return answers.kept(recording.several(here.access, [act])[0], here.base)
+
+
+def _current(here: Here) -> Callable[[str], Json]:
+    """What reads a Patient as it is served."""
+    return lambda logical_id: json_format.parse(here.native["Patient"](logical_id).content)
 
 
 def of_kind(asked: Asked) -> Json:
@@ -207,7 +228,7 @@ def _not_registered(here: Here, asked: Asked) -> None:
 
 
 def _has_versions(kind: str) -> None:
-    if kind in writing.NATIVE:
+    if kind in writing.DERIVED:
         told = f"of {kind} only the current version is served, derived from the exchange's records"
         raise Problem(404, "not-supported", told)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import orjson
-
-from exchange import documents, query
+from exchange import documents, query, registration
 from exchange.query import Found
+from exchange_fhir import json_format, registering
 from exchange_fhir.datatypes import Json
 from exchange_fhir.resources import endpoint, imaging_study, organization, patient
 from exchange_fhir.search import Scope
@@ -32,12 +31,18 @@ class Resource:
 
 
 def patients(scope: Scope, found: Sequence[Found]) -> list[Resource]:
-    """The Patients of matches, each record once; three queries for all of them."""
+    """The Patients of matches, each record once; four queries for all of them."""
     records = {one.patient.id: one for one in found}
     identifiers = query.identifiers(scope.access, records)
     links = query.links(scope.access, [one.patient for one in records.values()])
+    written = registration.kept(scope.access, list(records))
     return [
-        _resource(patient.to_fhir(one, identifiers.get(row, ()), links.get(row, ())))
+        _resource(
+            registering.completed(
+                patient.to_fhir(one, identifiers.get(row, ()), links.get(row, ())),
+                written.get(row),
+            )
+        )
         for row, one in records.items()
     ]
 
@@ -88,4 +93,4 @@ def _once(hospitals: Iterable[Organization]) -> Iterable[Organization]:
 
 def _resource(told: Json) -> Resource:
     version = told["meta"].get("versionId", "")
-    return Resource(told["resourceType"], told["id"], orjson.dumps(told), version)
+    return Resource(told["resourceType"], told["id"], json_format.serialize(told), version)

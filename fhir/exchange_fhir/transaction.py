@@ -31,6 +31,7 @@ from exchange_fhir import (
     links,
     outcome,
     patching,
+    registering,
     validation,
     writing,
 )
@@ -210,7 +211,7 @@ def _together(entries: Sequence[Entry], opened: Open, get: Get, base: str) -> li
     _once(entries)
     answered: dict[int, Answered] = {}
     changing = [one for one in entries if ORDER[one.method] < 3]
-    ordered = sorted(changing, key=lambda one: (ORDER[one.method], _waits(one)))
+    ordered = sorted(changing, key=lambda one: (*_order(one), _waits(one)))
     try:
         with opened() as here:
             plan = _Plan(here, changing)
@@ -224,6 +225,12 @@ def _together(entries: Sequence[Entry], opened: Open, get: Get, base: str) -> li
             # What was written is there by now, and is read as anybody reads it.
             answered[one.number] = _alone(one, opened, get)
     return [answered[one.number] for one in entries]
+
+
+def _order(entry: Entry) -> tuple[int, int]:
+    """Patients come first of what is written: a record gets its number when it is registered."""
+    order = ORDER[entry.method]
+    return (1, 0) if entry.asked.kind == "Patient" and order else (order, 1)
 
 
 def _once(entries: Sequence[Entry]) -> None:
@@ -283,8 +290,10 @@ class _Known:
     writing: Writing
     lookup: dict[str, str] = field(default_factory=dict)
     """References by what entries are called: ``urn:uuid:…`` to ``Patient/1``."""
-    found: dict[int, str | None] = field(default_factory=dict)
+    found: dict[int, str | None] | None = None
     """Logical ids that conditions of entries found, by number of the entry."""
+    patients: dict[int, str] = field(default_factory=dict)
+    """The numbers that patients got who were registered, by number of the entry."""
 
 
 class _Plan:
@@ -304,7 +313,8 @@ class _Plan:
                 self._references[one.number] = self._conditional(one)
         self._known: _Known | None = None
         self._ready: dict[int, Act] = {}
-        if not self._finders and not any(self._references.values()):
+        registers = any(one.asked.kind == "Patient" for one in entries if one.method != "DELETE")
+        if not self._finders and not any(self._references.values()) and not registers:
             lookup = self._lookup({})
             for one in entries:
                 with _of(one):
@@ -345,7 +355,12 @@ class _Plan:
         for one in self._entries:
             if not one.full_url or one.method not in {"POST", "PUT"}:
                 continue
-            logical_id = found.get(one.number) or self._id(one)
+            logical_id = found.get(one.number)
+            if logical_id is None and one.asked.kind == "Patient":
+                logical_id = one.asked.logical_id
+                if not logical_id:
+                    continue  # not registered yet
+            logical_id = logical_id or self._id(one)
             named = f"{one.asked.kind}/{logical_id}"
             lookup[one.full_url] = named
             base, _, own = one.full_url.rpartition(f"/{one.asked.kind}/")
@@ -371,21 +386,26 @@ class _Plan:
             known = self._known = _Known(writing)
         if entry.method == "DELETE":
             return self._act(entry, {}, {}).perform(writing)
-        if not known.found:
+        if known.found is None:
             known.found = {
                 number: writing.only(finder)
                 for number, finder in self._finders.items()
-                if self._method(number) != "DELETE"
+                if self._entry(number).method != "DELETE"
+                and self._entry(number).asked.kind != "Patient"
             }
             known.lookup = self._lookup(known.found)
         lookup = known.lookup | {
             told: f"{told.partition('?')[0]}/{self._one(finder, writing)}"
             for told, finder in self._references.get(entry.number, {}).items()
         }
-        return self._act(entry, lookup, known.found).perform(writing)
+        kept = self._act(entry, lookup, known.found).perform(writing)
+        if entry.asked.kind == "Patient":
+            known.patients[entry.number] = kept.logical_id
+            known.lookup = self._lookup(known.found | known.patients)
+        return kept
 
-    def _method(self, number: int) -> str:
-        return next(one.method for one in self._entries if one.number == number)
+    def _entry(self, number: int) -> Entry:
+        return next(one for one in self._entries if one.number == number)
 
     def _one(self, finder: Finder, writing: Writing) -> str:
         found = writing.only(finder)
@@ -400,14 +420,25 @@ class _Plan:
         if entry.method not in {"POST", "PUT"}:
             return interactions.ACTS[entry.method](self._here, asked)
         writing.writable(asked.kind)
-        named = found.get(entry.number) or self._id(entry)
         told = links.rewritten(interactions.of_kind(asked), lookup)
+        if asked.kind == "Patient":
+            return self._registered(entry, told)
+        named = found.get(entry.number) or self._id(entry)
         if asked.logical_id:
             return interactions.update(self._here, replace(asked, body=lambda: told))
         draft = writing.validated(told, self._here.place, self._same(entry, told, named))
         if entry.method == "PUT" and found.get(entry.number):
             return Update(draft, if_match=writing.if_match(asked.headers))
         return Create(draft)
+
+    def _registered(self, entry: Entry, told: Json) -> Act:
+        access, place = self._here.access, self._here.place
+        finder, asked = self._finders.get(entry.number), entry.asked
+        if entry.method == "POST":
+            return registering.create(access, told, place, unless=finder)
+        return registering.update(
+            access, told, place, asked.logical_id, asked.headers, matching=finder
+        )
 
     def _same(self, entry: Entry, told: Json, named: str) -> str:
         sent = told.get("id")

@@ -24,12 +24,11 @@ from exchange_fhir.resources import patient
 DERIVED: Mapping[str, str] = {
     "ImagingStudy": "an ImagingStudy comes of the images: store them by C-STORE or STOW-RS",
     "AuditEvent": "AuditEvents are the exchange's own records of what was done",
-    "Patient": "a Patient comes of what a hospital's images and messages say",
     "Person": "a Person is what the exchange knows of who the patients of several hospitals are",
 }
 """What is not written by clients, and how it comes about."""
 
-NATIVE = frozenset(DERIVED)
+NATIVE = frozenset({"Patient", *DERIVED})
 """What the exchange keeps in records of its own, not as versions of JSON."""
 
 

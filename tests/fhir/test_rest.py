@@ -291,8 +291,10 @@ def test_whoever_asks_learns_in_json_where_tokens_are_issued(door: Door, city: R
         ("Endpoint/beicheng", "not-found"),
         ("Observation", "not-supported"),
         ("Observation/1", "not-found"),
-        ("Patient/1/_history", "not-supported"),
-        ("Patient/1/_history/1", "not-supported"),
+        ("Patient/1/_history", "not-found"),
+        ("Patient/1/_history/1", "not-found"),
+        ("ImagingStudy/1.2.1/_history", "not-supported"),
+        ("ImagingStudy/1.2.1/_history/1", "not-supported"),
         ("Patient/1/$everything", "not-supported"),
     ],
 )
@@ -322,11 +324,11 @@ def test_whose_record_is_not_shared_is_refused_with_the_reason(door: Door) -> No
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        ("POST", "Patient", "GET"),
-        ("PUT", "Patient/1", "GET"),
+        ("POST", "ImagingStudy", "GET"),
+        ("PUT", "Person/1", "GET"),
         ("DELETE", "ImagingStudy/1.2.1", "GET"),
         ("PATCH", "Organization/nanhu", "GET"),
-        ("DELETE", "Patient", "GET"),
+        ("DELETE", "AuditEvent", "GET"),
         ("POST", "Location/1/_history", "GET"),
         ("GET", "", "POST"),
     ],
@@ -348,8 +350,8 @@ def test_a_body_that_is_not_fhir_is_told_apart_from_one_that_is_not_wanted(door:
 
     for body in ("{", "[]", "{}", '{"resourceType": 7}'):
         outcome(asker.post("Location", body, "application/fhir+json"), 400, "structure")
-    patient = orjson.dumps({"resourceType": "Patient"})
-    outcome(asker.post("Patient", patient, "application/fhir+json"), 405, "not-supported")
+    study = orjson.dumps({"resourceType": "ImagingStudy"})
+    outcome(asker.post("ImagingStudy", study, "application/fhir+json"), 405, "not-supported")
     outcome(asker.post("Patient/_search", "{}", "application/json"), 415, "not-supported")
     outcome(asker.post("Patient/_search", b"\xff=1", FORM), 400, "structure")
     outcome(asker.post("Patient/_search", "a" * 70000, FORM), 413, "too-long")
