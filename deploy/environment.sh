@@ -12,8 +12,8 @@ fail() {
     exit 1
 }
 
-viewer_place() { # where the prepared viewer lies, once for all clones and data directories
-    printf '%s' "${XDG_CACHE_HOME:-$HOME/.cache}/imaging-exchange/viewer"
+viewer_place() { # for all clones and data directories; another release has another place
+    "$python" -c 'from exchange_server.viewer.installation import cache; print(cache())'
 }
 
 make_environment() {

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -18,16 +19,17 @@ import orjson
 from exchange_dicom.coercion import COERCED, Coercion
 from exchange_dicom.resources import Root
 
-_PLACES = sorted(f"{tag:08X}" for tag in COERCED)
-_INSTITUTION, _NUMBER, _ISSUER, _QUALIFIERS, _OTHERS, _ORIGINAL = _PLACES
+_TAGS = sorted(f"{tag:08X}" for tag in COERCED)
+_INSTITUTION, _NUMBER, _ISSUER, _QUALIFIERS, _OTHERS, _ORIGINAL = _TAGS
+_PLACES = frozenset(tag.encode() for tag in _TAGS)
 
-_NAME = re.compile(
-    rb'\{(?:"Alphabetic":"(?:[^"\\]|\\.)*",)?"Ideographic":("(?:[^"\\]|\\.)*")', re.DOTALL
-)
+_TEXT = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+_NAME = re.compile(rb'"Alphabetic":' + _TEXT + rb',"Ideographic":(' + _TEXT + rb")", re.DOTALL)
+_NAME_ALONE = re.compile(rb'\{"Ideographic":(' + _TEXT + rb")", re.DOTALL)
 _WESTERN = re.compile(r"[A-Za-z]")
 
-Slots = tuple[tuple[str, bytes], ...]
-"""Attributes of an instance that may change, each by its tag with its text."""
+Slots = tuple[bytes, ...]
+"""The lines of an instance's attributes that may change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Telling:
 def written(model: Mapping[str, Mapping[str, Any]]) -> bytes:
     """One instance as it is kept: with a line for each attribute that may change."""
     lines: list[dict[str, Any]] = [{}]
-    places = iter((*_PLACES, "G"))
+    places = iter((*_TAGS, "G"))
     place = next(places)
     for tag, attribute in model.items():
         if tag >= place:
@@ -78,55 +80,61 @@ def in_hanzi(text: bytes) -> bytes:
 
     ``王^小东`` is read 王小东; a name with letters in it keeps its parts apart.
     """
-    return _NAME.sub(_alphabetic, text)
+    known: dict[bytes, bytes] = {}
+
+    def both(found: re.Match[bytes]) -> bytes:
+        group = found[1]
+        if group not in known:  # as that of the patient is once for each instance
+            told = orjson.dumps(_read(str(orjson.loads(group))))
+            known[group] = b'"Alphabetic":%b,"Ideographic":%b' % (told, group)
+        return known[group]
+
+    text = _NAME.sub(both, text)
+    return _NAME_ALONE.sub(lambda found: b"{" + both(found), text)
 
 
-def _alphabetic(found: re.Match[bytes]) -> bytes:
-    group = str(orjson.loads(found[1]))
-    read = group if _WESTERN.search(group) else group.replace("^", "").strip()
-    return b'{"Alphabetic":%b,"Ideographic":%b' % (orjson.dumps(read), found[1])
+def _read(group: str) -> str:
+    return group if _WESTERN.search(group) else group.replace("^", "").strip()
 
 
 def _with_number(text: bytes, coercion: Coercion) -> bytes:
     """The text of instances with the coerced number of their patient."""
-    known: dict[Slots, list[tuple[str, bytes]]] = {}
+    known: dict[Slots, list[tuple[bytes, bytes]]] = {}
     out: list[bytes] = []
-    lines: list[tuple[str, bytes]] = []
+    lines: list[bytes] = []
     for line in text.split(b"\n"):
-        if line.startswith(b"}"):
-            out.append(b",\n".join(_changed(lines, known, coercion)))
+        if line[:1] == b'"':
+            lines.append(line)
+            continue
+        if line[:1] == b"}":
+            out += _changed(lines, known, coercion)
             lines = []
-        if line.startswith(b"}") or line.endswith(b"{"):  # or both: ``},{``
-            out.append(line)
-        elif line:
-            lines.append((line[1:9].decode("ascii"), line.removesuffix(b",")))
+        out.append(line)  # such as ``},{``
     return b"\n".join(out)
 
 
 def _changed(
-    lines: list[tuple[str, bytes]],
-    known: dict[Slots, list[tuple[str, bytes]]],
-    coercion: Coercion,
-) -> Iterator[bytes]:
+    lines: list[bytes], known: dict[Slots, list[tuple[bytes, bytes]]], coercion: Coercion
+) -> list[bytes]:
     """The lines of one instance; of a series nearly all have the same to be changed."""
-    slots = tuple(one for one in lines if one[0] in _PLACES)
+    if lines:
+        lines[-1] += b","
+    slots = tuple(line for line in lines if line[1:9] in _PLACES)
     if slots not in known:
         known[slots] = sorted(_coerced(slots, coercion))
-    new = list(known[slots])
-    for tag, line in lines:
-        while new and new[0][0] <= tag:
-            yield new.pop(0)[1]
-        if tag not in _PLACES:
-            yield line
-    for _, line in new:
-        yield line
+    old = [(line[1:9], line) for line in lines if line[1:9] not in _PLACES]
+    changed = [line for _, line in sorted(old + known[slots], key=itemgetter(0))]
+    changed[-1] = changed[-1].removesuffix(b",")
+    return changed
 
 
-def _coerced(slots: Slots, coercion: Coercion) -> Iterator[tuple[str, bytes]]:
+def _coerced(slots: Slots, coercion: Coercion) -> Iterator[tuple[bytes, bytes]]:
     """What stands there in place of the old attributes, as `coercion.coerced` writes it."""
-    old = {tag: orjson.loads(b"{%b}" % line)[tag] for tag, line in slots}
+    old: dict[str, Any] = {}
+    for line in slots:
+        old |= orjson.loads(b"{%b}" % line.removesuffix(b","))
     for tag, attribute in _attributes(old, coercion).items():
-        yield tag, orjson.dumps({tag: attribute})[1:-1]
+        yield tag.encode(), orjson.dumps({tag: attribute})[1:-1] + b","
 
 
 def _attributes(old: Mapping[str, Any], coercion: Coercion) -> dict[str, Any]:

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from browsing import (
+    DRAWN,
     Seen,
     chromium,
     enlarged,
     opened,
     picture,
     sign_in,
-    viewer_place,
     visitor,
 )
 from playwright.sync_api import BrowserContext, Page, expect
@@ -32,6 +32,7 @@ from sqlalchemy import delete
 from exchange import organizations, users
 from exchange.organizations import Entity
 from exchange.policy import Role
+from exchange_server.viewer import installation
 from exchange_server.viewer.viewer import opening
 from exchange_storage.records import UserSession
 
@@ -52,7 +53,7 @@ def site(
 ) -> Iterator[RunningExchange]:
     """All hospitals have sent everything; the clinician dr.bc is Beicheng's."""
     home = tmp_path_factory.mktemp("viewer")
-    made = RunningExchange(home, {"EXCHANGE_VIEWER": str(viewer_place())})
+    made = RunningExchange(home, {"EXCHANGE_VIEWER": str(installation.cache())})
     with made.opened() as exchange:
         for hospital in people.hospitals:
             with exchange.on_behalf_of(ADMINISTRATOR) as access:
@@ -138,15 +139,7 @@ def canvas(page: Page) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 def wait_for_picture(page: Page) -> None:
     """Until something is drawn that is not one gray alone."""
-    page.wait_for_function(
-        """() => {
-            const canvas = document.querySelector('.cornerstone-canvas');
-            if (!canvas || !canvas.width) return false;
-            const { data } = canvas.getContext('2d').getImageData(
-                canvas.width / 2, 0, 1, canvas.height);
-            return new Set(data.filter((_, at) => at % 4 === 0)).size > 8;
-        }"""
-    )
+    page.wait_for_function(DRAWN)
 
 
 def differences(page: Page, ours: bytes) -> float:
@@ -252,7 +245,7 @@ def test_another_hospital_s_images_have_the_reader_s_number(
     assert seen.failed == []
 
 
-def test_reports_and_documents_do_no_harm(
+def test_reports_and_documents_are_shown_beside_the_images(
     visit: tuple[Page, Seen], site: RunningExchange, people: City, tmp_path: Path, city_folder: Path
 ) -> None:
     page, _ = visit
@@ -264,13 +257,14 @@ def test_reports_and_documents_do_no_harm(
 
     page.goto(opening([study.study_instance_uid]))
     wait_for_picture(page)
-    for modality in ("SR", "DOC"):
-        thumbnail = page.locator("[data-cy=study-browser-thumbnail-no-image]").filter(
-            has_text=modality
-        )
-        thumbnail.first.dblclick()
-        page.wait_for_load_state("networkidle")
-    expect(page.locator("[data-cy=viewport-grid]")).to_be_visible()
+    grid, listed = (
+        page.locator("[data-cy=viewport-grid]"),
+        "[data-cy=study-browser-thumbnail-no-image]",
+    )
+    page.locator(listed).filter(has_text="SR").first.dblclick()
+    expect(grid).to_contain_text(study.impression or "")
+    page.locator(listed).filter(has_text="DOC").first.dblclick()
+    expect(grid.locator("object[type='application/pdf']")).to_be_attached()
 
 
 def encapsulated(example: Dataset) -> Dataset:

@@ -32,7 +32,9 @@ RELEASE: Mapping[str, bytes] = {
     "package/package.json": b"{}",
     "package/LICENSE": b"MIT",
     "package/dist/index.html": b"<html>",
-    f"package/dist/{BUNDLE}": b'__webpack_require__.p = "/";\n' + b"1;" * 500,
+    f"package/dist/{BUNDLE}": b'__webpack_require__.p = "/";\n'
+    b'if (module === "@ohif/extension-cornerstone-dicom-sr") '
+    b"{ [__webpack_require__.e(1), __webpack_require__.e(/* import() */ 2)]; }" + b"1;" * 500,
     "package/dist/1.bundle.js": b"'/dicom-microscopy-viewer/a.min.js'",
     "package/dist/app.bundle.css": b"@font-face{src:url(/a.woff2)} b{background:url(//x)}"
     + b" " * 99,
@@ -76,6 +78,7 @@ def test_what_the_viewer_needs_is_kept_under_an_address_of_its_own(tmp_path: Pat
     )
     assert gzip.decompress(ready.files[BUNDLE].packed.read_bytes()) == text[BUNDLE]
     assert installed(tmp_path / "viewer") == ready
+    assert ready.following == ("1.bundle.js",)  # as far as they are there
     assert list(tmp_path.glob(".viewer-*")) == []
 
 
@@ -229,6 +232,7 @@ def test_its_own_routes_are_its_page_once_somebody_has_signed_in(
     assert page.status_code == 200
     assert f'src="{PREFIX}{BUNDLE}"' in page.text
     assert 'src="/viewer/config.js"' in page.text
+    assert f'<link rel="preload" as="script" href="{PREFIX}1.bundle.js">' in page.text
     assert "<script>" not in page.text
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy

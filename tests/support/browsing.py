@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Page, Response, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Page,
+    Request,
+    Response,
+    expect,
+    sync_playwright,
+)
 
 CHROMIUM = "/usr/bin/chromium"
 
@@ -33,6 +39,16 @@ PATIENCE = 120_000
 """Milliseconds that anything on a page may take, on a machine that does much else."""
 
 
+DRAWN = """() => {
+    const canvas = document.querySelector('.cornerstone-canvas');
+    if (!canvas || !canvas.width) return false;
+    const { data } = canvas.getContext('2d').getImageData(canvas.width / 2, 0, 1, canvas.height);
+    const grays = new Set(data.filter((_, at) => at % 4 === 0));
+    return grays.size > 8 && performance.now();
+}"""
+"""Whether the viewer has drawn something that is not one gray alone; since when, in ms."""
+
+
 @dataclass(slots=True)
 class Seen:
     """What a page did that nobody on it sees."""
@@ -45,15 +61,10 @@ class Seen:
     """Errors of scripts that nobody caught, and what the Content-Security-Policy has forbidden."""
 
 
-def viewer_place() -> Path:
-    """Where deploy/viewer has put the viewer; deploy/test does so before the tests."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "imaging-exchange" / "viewer"
-
-
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """A browser without any history."""
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
         try:
@@ -84,10 +95,13 @@ def opened(reader: BrowserContext, url: str) -> Iterator[tuple[Page, Seen]]:
         if response.status >= 400:
             seen.failed.append(f"{response.status} {response.url.removeprefix(url)}")
 
-    inside = (f"{url}/", "data:", f"blob:{url}/")
-    page.on(
-        "request", lambda one: None if one.url.startswith(inside) else seen.outside.append(one.url)
-    )
+    def asked(request: Request) -> None:
+        # Others are the page's own (blob), or the browser's, which shows documents by an extension.
+        network = request.url.startswith(("http:", "https:", "ws:", "wss:"))
+        if network and not request.url.startswith(f"{url}/"):
+            seen.outside.append(request.url)
+
+    page.on("request", asked)
     page.on("response", answered)
     page.on("pageerror", lambda error: seen.errors.append(str(error)))
     page.on(

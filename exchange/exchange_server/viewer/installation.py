@@ -12,10 +12,11 @@ import gzip
 import hashlib
 import hmac
 import json
+import os
 import re
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -27,7 +28,7 @@ VERSION = "3.13.2"
 INTEGRITY = "sha512-WZdxmpmG7rqFgW9ZJLcbgr3XCtLi1KDNPoMaeY5PPe6j4G4fjEjjkycZM6C6Zk2F87BKxFfpq+jd5xXZB9E8EA=="  # noqa: E501
 """Of the package's tarball, as its registry tells it (Subresource Integrity)."""
 
-FORM = 1
+FORM = 2
 """Counts the ways in which the release was prepared: browsers keep its files for good."""
 
 RELEASE = f"{VERSION}.{FORM}"
@@ -69,6 +70,9 @@ _ROOTS = (
     (b"'/dicom-microscopy-viewer/", b"'%bdicom-microscopy-viewer/"),
 )
 _STYLE_ROOT = re.compile(rb"url\(/(?!/)")
+_BASIC = b'module === "@ohif/extension-cornerstone-dicom-sr"'
+"""Where the bundle names the scripts that everything rests on: they are asked for next."""
+_SCRIPT = re.compile(rb"__webpack_require__\.e\((?:/\* import\(\) \*/ )?(\d+)\)")
 _BUNDLE = re.compile(r"app\.bundle\.[0-9a-f]+\.js")
 
 
@@ -96,6 +100,14 @@ class Installed:
     """By name; what is not here is not served."""
     bundle: str
     """The script with which it begins."""
+    following: tuple[str, ...]
+    """Scripts that it asks for at once: a browser may fetch them meanwhile."""
+
+
+def cache() -> Path:
+    """Where `deploy/viewer` puts this release, once for all of a user's exchanges."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "imaging-exchange" / f"viewer-{RELEASE}"
 
 
 def installed(place: Path) -> Installed | None:
@@ -108,7 +120,7 @@ def installed(place: Path) -> Installed | None:
             name: File(place / name, one["type"], one["size"], one["packed"])
             for name, one in told["files"].items()
         }
-        return Installed(files, told["bundle"])
+        return Installed(files, told["bundle"], tuple(told["following"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -172,8 +184,21 @@ def _prepare(tarball: Path, folder: Path) -> None:
     bundles = [name for name in files if _BUNDLE.fullmatch(name)]
     if len(bundles) != 1:
         raise Invalid(f"this is no release of {PACKAGE}: it has {len(bundles)} main bundles")
-    manifest = {"release": RELEASE, "bundle": bundles[0], "files": files}
+    manifest = {
+        "release": RELEASE,
+        "bundle": bundles[0],
+        "following": _following((folder / bundles[0]).read_bytes(), files),
+        "files": files,
+    }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+
+
+def _following(bundle: bytes, files: Iterable[str]) -> list[str]:
+    """The scripts of the basic extension, in the order in which they are asked for."""
+    _, _, behind = bundle.partition(_BASIC)
+    numbers = [one.decode() for one in _SCRIPT.findall(behind.partition(b";")[0])]
+    names = {name.partition(".")[0]: name for name in files if ".bundle." in name}
+    return [names[one] for one in numbers if one in names]
 
 
 def _put(folder: Path, name: str, read: IO[bytes]) -> dict[str, Any]:

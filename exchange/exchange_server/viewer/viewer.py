@@ -121,6 +121,10 @@ def viewer(pages: Pages, found: Installed | None) -> APIRouter:
 
 def _page(found: Installed, language: str, title: str) -> str:
     prefix = installation.PREFIX
+    preloaded = "\n".join(
+        f'<link rel="preload" as="script" href="{prefix}{escape(name)}">'
+        for name in (found.bundle, *found.following)
+    )
     return f"""<!doctype html>
 <html lang="{language}">
 <head>
@@ -128,7 +132,7 @@ def _page(found: Installed, language: str, title: str) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
 <link rel="icon" href="{prefix}assets/favicon.ico">
-<link rel="preload" as="script" href="{prefix}{escape(found.bundle)}">
+{preloaded}
 <link rel="stylesheet" href="{prefix}app.bundle.css">
 <script src="{PREFIX}/config.js"></script>
 <script defer src="{prefix}{escape(found.bundle)}"></script>
