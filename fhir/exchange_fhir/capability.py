@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+from exchange_fhir import described, patching, reads, writing
 from exchange_fhir.datatypes import Json, concept, present
-from exchange_fhir.outcome import MEDIA_TYPE
+from exchange_fhir.definitions import search_parameters
+from exchange_fhir.negotiation import JSON, XML
 from exchange_fhir.resources import endpoint, imaging_study, organization, patient
 from exchange_fhir.search import MAX_VALUES, Table
+from exchange_fhir.serving import Conduct
 
 FHIR_VERSION = "4.0.1"
-DATE = "2026-11-23"
+DATE = "2026-11-26"
 """When what is stated last changed."""
 
 TABLES: Mapping[str, Table[Any]] = {
@@ -37,12 +40,17 @@ _SEARCHING = (
 )
 
 
-def statement(base: str, token_endpoint: str = "") -> Json:
+CHANGED = ("create", "update", "patch", "delete")
+LOOKED_BACK = ("vread", "history-instance", "history-type")
+
+
+def statement(base: str, token_endpoint: str = "", conduct: Conduct | None = None) -> Json:
     """The CapabilityStatement of the server at the address `base`.
 
     `token_endpoint` is the address where access tokens are issued, if it is known.
     """
     issued = f" Tokens are issued at {token_endpoint} (.well-known/smart-configuration)."
+    conduct = conduct or Conduct()
     return {
         "resourceType": "CapabilityStatement",
         "status": "active",
@@ -51,7 +59,8 @@ def statement(base: str, token_endpoint: str = "") -> Json:
         "software": {"name": "imaging-exchange", "version": version("imaging-exchange")},
         "implementation": {"description": "Regional imaging exchange", "url": base},
         "fhirVersion": FHIR_VERSION,
-        "format": [MEDIA_TYPE, "json"],
+        "format": [JSON, XML, "json", "xml"],
+        "patchFormat": [patching.MEDIA_TYPE, JSON, XML],
         "rest": [
             {
                 "mode": "server",
@@ -60,19 +69,68 @@ def statement(base: str, token_endpoint: str = "") -> Json:
                     "service": [concept("restful-security-service", "OAuth")],
                     "description": _SECURITY + (issued if token_endpoint else ""),
                 },
-                "resource": [_resource(kind, table) for kind, table in TABLES.items()],
+                "resource": [
+                    *(_resource(kind, conduct) for kind in served()),
+                    *(_described(kind) for kind in described.KINDS),
+                ],
+                "interaction": [
+                    {"code": code} for code in ("transaction", "batch", "history-system")
+                ],
             }
         ],
     }
 
 
-def _resource(kind: str, table: Table[Any]) -> Json:
+def served() -> tuple[str, ...]:
+    """The resource types of patients, hospitals and the directory that can be read."""
+    return tuple(
+        kind
+        for kind in search_parameters.kinds()
+        if kind not in writing.DERIVED or kind in reads.READS
+    )
+
+
+def interactions(kind: str) -> tuple[str, ...]:
+    """What is done with resources of a type (TypeRestfulInteraction)."""
+    search = ("search-type",) if kind in TABLES else ()
+    if kind in writing.DERIVED:
+        return ("read", *search)
+    return ("read", *CHANGED, *LOOKED_BACK, *search)
+
+
+def _resource(kind: str, conduct: Conduct) -> Json:
+    done = interactions(kind)
+    policies = ["literal", "logical", "local", *([] if conduct.dangling else ["enforced"])]
+    told: Json = {
+        "type": kind,
+        "profile": f"http://hl7.org/fhir/StructureDefinition/{kind}",
+        "documentation": writing.DERIVED.get(kind, ""),
+        "interaction": [{"code": code} for code in done],
+        "versioning": "versioned-update" if "vread" in done else "no-version",
+        "conditionalRead": "full-support",
+        "referencePolicy": policies,
+    }
+    if "create" in done:
+        told |= {
+            "readHistory": True,
+            "updateCreate": conduct.update_creates and kind != "Patient",
+            "conditionalCreate": True,
+            "conditionalUpdate": True,
+            "conditionalDelete": "single",
+        }
+    if kind in TABLES:
+        told |= _searched(TABLES[kind])
+    operations = [
+        {"name": one.code, "definition": one.url}
+        for one in described.OPERATIONS
+        if "create" in done or not one.changes
+    ]
+    return present(**told, operation=operations)
+
+
+def _searched(table: Table[Any]) -> Json:
     return present(
-        type=kind,
         documentation=table.documentation,
-        interaction=[{"code": "read"}, {"code": "search-type"}],
-        versioning="no-version",
-        referencePolicy=["literal", "local"],
         searchInclude=list(table.includes),
         searchRevInclude=list(table.revincludes),
         searchParam=[
@@ -81,3 +139,17 @@ def _resource(kind: str, table: Table[Any]) -> Json:
             if "." not in name  # a chain is told of where its first part is
         ],
     )
+
+
+def _described(kind: str) -> Json:
+    return {
+        "type": kind,
+        "documentation": "What the server works by; every asker may read it.",
+        "interaction": [{"code": "read"}, {"code": "search-type"}],
+        "versioning": "no-version",
+        "searchParam": [
+            {"name": name, "type": "uri" if name == "url" else "token"}
+            for name in described.PARAMETERS
+            if name not in {"base", "kind"}
+        ],
+    }

@@ -54,7 +54,13 @@ def paths(statement: Mapping[str, Any], prefix: str) -> Json:
         f"{prefix}/_history": {"get": _operation("history", "System", "Bundle")},
         prefix: {"post": _change("batch", "System", "Bundle", sent="Bundle")},
     }
-    searched = [one for server in statement["rest"] for one in server["resource"]]
+    searched = [
+        one
+        for server in statement["rest"]
+        for one in server["resource"]
+        if one["type"] in search_parameters.kinds()
+        and {"code": "search-type"} in one["interaction"]
+    ]
     names = {one["type"] for one in searched}
     for resource in searched:
         kind = resource["type"]

@@ -24,6 +24,7 @@ from exchange_fhir.definitions import search_parameters
 from exchange_fhir.operations import operating
 from exchange_fhir.outcome import Problem
 from exchange_fhir.reading import Resource
+from exchange_fhir.rest_described import describing
 from exchange_fhir.rest_interactions import body, interacting
 from exchange_fhir.search import Condition, Query, Scope, any_of, parse
 from exchange_fhir.serving import METADATA, Conduct, Identify, Serving
@@ -147,7 +148,7 @@ def fhir(
     def metadata(request: Request) -> Response:
         written = negotiation.negotiated(request)
         issuer = urljoin(serving.base(request), token_endpoint) if token_endpoint else ""
-        told = orjson.dumps(capability.statement(serving.base(request), issuer))
+        told = orjson.dumps(capability.statement(serving.base(request), issuer, serving.conduct))
         return negotiation.response(Answered(status=200, content=told), written)
 
     @router.get("/.well-known/smart-configuration")
@@ -165,6 +166,7 @@ def fhir(
         )
         return Response(content, media_type="application/json")
 
+    router.include_router(describing(serving, _Route))
     router.include_router(operating(serving, _Route))
     router.include_router(interacting(serving, _Route))
 

@@ -8,7 +8,7 @@ import orjson
 import pytest
 from fhir_door import Door
 
-from exchange_fhir import capability, reads, rest
+from exchange_fhir import capability, conformance, described, reads, rest
 from exchange_fhir.search import Type
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fhir_capability_statement.json"
@@ -23,6 +23,48 @@ def test_the_statement_is_the_one_that_was_reviewed(door: Door) -> None:
     told = statement(door)
     told["software"] = {"name": "imaging-exchange"}
     assert told == orjson.loads(GOLDEN.read_bytes())
+
+
+def test_the_statement_for_people_is_the_one_that_is_kept() -> None:
+    kept = (Path(__file__).parents[2] / "fhir" / "CONFORMANCE.md").read_text("utf-8")
+    assert conformance.statement() == kept
+
+
+def test_what_is_stated_of_a_type_is_what_its_routes_do(hospital: Door) -> None:
+    system = hospital.system("beicheng")
+    (rest_,) = system.read("metadata")["rest"]
+    for one in rest_["resource"]:
+        kind, done = one["type"], {told["code"] for told in one["interaction"]}
+        assert system.get(f"{kind}/unknown").status_code in {404, 410}, kind
+        assert (system.get(f"{kind}/_history").status_code == 200) == ("history-type" in done), kind
+        created = system.send("POST", kind, {"resourceType": "Basic"})
+        assert (created.status_code == 400) == ("create" in done), kind
+        deleted = system.send("DELETE", f"{kind}/999999")
+        assert (deleted.json()["issue"][0]["code"] == "not-found") == ("delete" in done), kind
+
+
+def test_what_the_server_works_by_can_be_read_as_resources(hospital: Door) -> None:
+    asker = hospital.clinician("nanhu")
+
+    for kind, found in described.every().items():
+        bundle = asker.bundle(kind)
+        assert bundle["total"] == len(found) == len(bundle["entry"])
+    structure = asker.read("StructureDefinition/Observation")
+    status = next(
+        one for one in structure["snapshot"]["element"] if one["path"] == "Observation.status"
+    )
+    assert (status["min"], status["binding"]["strength"]) == (1, "required")
+    url = "http://hl7.org/fhir/SearchParameter/clinical-code"
+    assert asker.read("SearchParameter/clinical-code")["url"] == url
+    assert asker.ids(f"SearchParameter?url={url}") == ["SearchParameter/clinical-code"]
+    assert asker.ids("OperationDefinition?code=meta") == ["OperationDefinition/Resource-meta"]
+    asker.refused(
+        "OperationDefinition?code=meta&x=1", 400, "not-supported", Prefer="handling=strict"
+    )
+    asker.refused("StructureDefinition/Nothing", 404, "not-found")
+    (rest_,) = asker.read("metadata")["rest"]
+    stated = {one["definition"] for kind in rest_["resource"] for one in kind.get("operation", ())}
+    assert {one.url for one in described.OPERATIONS} <= stated
 
 
 def test_every_resource_of_the_statement_is_read_and_searched() -> None:

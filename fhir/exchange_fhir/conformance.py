@@ -1,0 +1,200 @@
+"""The FHIR conformance statement for people to read, printed from the CapabilityStatement.
+
+    python -m exchange_fhir.conformance > fhir/CONFORMANCE.md
+
+A test compares what is printed with what is kept, so that the statement cannot fall behind.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+
+from exchange_fhir import capability, described, transaction, validation, writing
+from exchange_fhir.datatypes import Json
+from exchange_fhir.serving import Conduct
+
+BASE = "https://exchange.example/fhir"
+
+
+def statement() -> str:
+    """The whole statement, in Markdown."""
+    told = capability.statement(BASE, f"{BASE.removesuffix('/fhir')}/oauth/token")
+    (server,) = told["rest"]
+    lines = [
+        "# FHIR conformance statement",
+        "",
+        "Product: the imaging exchange, FHIR R4 (4.0.1). Printed by `python -m "
+        "exchange_fhir.conformance`, and compared with the tables of the program by a test; the "
+        "server itself tells the same at `/fhir/metadata`.",
+        "",
+        *_formats(told),
+        *_interactions(server),
+        *_conditions(),
+        *_bundles(),
+        *_validation(),
+        *_operations(),
+        *_searches(server),
+        *_security(server),
+    ]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+    yield ""
+
+
+def _formats(told: Json) -> Iterator[str]:
+    yield "## Formats"
+    yield ""
+    yield (
+        f"Resources come and go as {', '.join(f'`{one}`' for one in told['format'])}, by `_format` "
+        "before `Accept`, in UTF-8; `fhirVersion` 4.0. Patches are "
+        f"{', '.join(f'`{one}`' for one in told['patchFormat'])}: JSON Patch (RFC 6902), and "
+        "FHIRPath Patch with paths of names, `[index]`, `first()`, `last()`, `single()` and "
+        "`where(a = 'b')`. `_pretty`, `_summary` (true, text, data, count, false) and `_elements` "
+        "are taken on every answer; what was left out is said by the tag SUBSETTED, and a resource "
+        "so tagged is not taken back. Answers are compressed for `Accept-Encoding: gzip`, and "
+        "bodies are taken with `Content-Encoding: gzip`. A decimal keeps the digits it came with."
+    )
+    yield ""
+
+
+def _interactions(server: Json) -> Iterator[str]:
+    yield "## Resources and interactions"
+    yield ""
+    codes = ("read", "vread", "history-instance", "create", "update", "patch", "delete")
+    codes += ("history-type", "search-type")
+    yield from _table(
+        ["resource", *codes],
+        (
+            [
+                one["type"],
+                *("yes" if {"code": code} in one["interaction"] else "–" for code in codes),
+            ]
+            for one in server["resource"]
+        ),
+    )
+    yield (
+        "Of the whole system: "
+        + ", ".join(one["code"] for one in server["interaction"])
+        + ". What is not written by clients comes about otherwise:"
+    )
+    yield ""
+    for kind, told in writing.DERIVED.items():
+        yield f"- {kind}: {told}."
+    yield "- Organization and Endpoint of the registered hospitals: their administrators' to change."
+    yield (
+        "- Patient: a hospital's own record, by its own number (an identifier of the system "
+        "`urn:oid:` and its issuer); its logical id is given by the server. `link` of type "
+        "`seealso`, `managingOrganization` and identifiers that came with images are the server's."
+    )
+    yield ""
+
+
+def _conditions() -> Iterator[str]:
+    yield "## Conditions of HTTP"
+    yield ""
+    yield from _table(
+        ["header or address", "where", "answer where it does not hold"],
+        iter(
+            (
+                ("`If-None-Exist`", "create", "200 with the one that is there; 412 for several"),
+                ("`Type?condition`", "update, patch, delete", "created, or 404; 412 for several"),
+                ("`If-Match`", "update, patch, delete", "412"),
+                ("`If-None-Match: *`", "update", "412"),
+                ("`If-None-Match`, `If-Modified-Since`", "read", "304"),
+            )
+        ),
+    )
+    yield (
+        "A condition that changes something is asked of what the asker's own hospital wrote. "
+        "`Prefer: return=` minimal, representation (the default) or OperationOutcome. History takes "
+        "`_count`, `_since`, and of one resource `_at`; its pages do not shift while others write."
+    )
+    yield ""
+
+
+def _bundles() -> Iterator[str]:
+    order = sorted(transaction.ORDER, key=lambda one: transaction.ORDER[one])
+    yield "## Batch and transaction"
+    yield ""
+    yield (
+        f"At most {Conduct().entries} entries and {Conduct().body_limit} bytes (a setting). A "
+        f"transaction is done as one or not at all, in the order {', '.join(order)}; its reads come "
+        "after its commit. `fullUrl`s are replaced by what was made wherever a reference, a uri, a "
+        "url or the narrative names them; conditional references are looked up after what the "
+        "transaction writes. The entry at fault is told as `Bundle.entry[n]`. What was written "
+        "comes along where `Prefer: return=representation` asks for it."
+    )
+    yield ""
+
+
+def _validation() -> Iterator[str]:
+    yield "## Validation"
+    yield ""
+    yield (
+        "Every resource that is written is held against the definitions of R4: elements, "
+        "cardinality, datatypes, codes of required bindings that can be listed, the types of what "
+        "references lead to, contained resources, and the narrative. All errors are told, up to "
+        f"{validation.ISSUES}, each with its IssueType and FHIRPath: 400 where it is no resource, "
+        "422 where it breaks a rule. Profiles are not validated, and kept as they are stated. "
+        "Invariants are checked as far as they concern extensions, references, contained resources "
+        "and narratives. Patients that are referred to must be the hospital's own; other references "
+        "to what is not here are taken, or refused by a setting."
+    )
+    yield ""
+
+
+def _operations() -> Iterator[str]:
+    yield "## Operations"
+    yield ""
+    yield from _table(
+        ["operation", "on", "definition"],
+        (
+            [
+                f"`${one.code}`",
+                " and ".join(
+                    word
+                    for word, on in (("types", one.on_type), ("instances", one.on_instance))
+                    if on
+                ),
+                one.url,
+            ]
+            for one in described.OPERATIONS
+        ),
+    )
+
+
+def _searches(server: Json) -> Iterator[str]:
+    yield "## Searches"
+    yield ""
+    yield server["documentation"]
+    yield ""
+    for one in server["resource"]:
+        if "searchParam" not in one:
+            continue
+        yield f"### {one['type']}"
+        yield ""
+        listed = ", ".join(f"`{told['name']}` ({told['type']})" for told in one["searchParam"])
+        yield listed
+        for name, word in (("searchInclude", "_include"), ("searchRevInclude", "_revinclude")):
+            if name in one:
+                yield ""
+                yield f"`{word}`: " + ", ".join(f"`{told}`" for told in one[name])
+        yield ""
+
+
+def _security(server: Json) -> Iterator[str]:
+    yield "## Security"
+    yield ""
+    yield server["security"]["description"]
+    yield ""
+
+
+if __name__ == "__main__":
+    sys.stdout.write(statement())

@@ -1,0 +1,193 @@
+"""What the server works by, as resources: search parameters, structures and operations.
+
+Made from the same data that the work is done by (FHIR R4 2.12, 2.3, 3.2.0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from exchange_fhir.datatypes import Json, present
+from exchange_fhir.definitions import elements, search_parameters
+from exchange_fhir.definitions.elements import Element
+from exchange_fhir.definitions.search_parameters import SearchParameter
+
+_PROFILE = "http://hl7.org/fhir/StructureDefinition/"
+_VERSION = "4.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """An operation of the standard that is done here."""
+
+    name: str
+    code: str
+    kinds: tuple[str, ...] = ("Resource",)
+    on_type: bool = False
+    on_instance: bool = True
+    changes: bool = False
+    parameters: tuple[tuple[str, str, int, str, str], ...] = ()
+    """Name, in or out, least, most, type."""
+
+    @property
+    def id(self) -> str:
+        """Its logical id here, and the last part of its canonical address."""
+        return f"{self.kinds[0]}-{self.code}"
+
+    @property
+    def url(self) -> str:
+        """Its canonical address."""
+        return f"http://hl7.org/fhir/OperationDefinition/{self.id}"
+
+
+_OUTCOME = ("return", "out", 1, "1", "OperationOutcome")
+_META = ("return", "out", 1, "1", "Meta")
+OPERATIONS = (
+    Operation(
+        "Validate",
+        "validate",
+        on_type=True,
+        parameters=(
+            ("resource", "in", 0, "1", "Resource"),
+            ("mode", "in", 0, "1", "code"),
+            _OUTCOME,
+        ),
+    ),
+    Operation("Meta", "meta", parameters=(_META,)),
+    Operation(
+        "MetaAdd", "meta-add", changes=True, parameters=(("meta", "in", 1, "1", "Meta"), _META)
+    ),
+    Operation(
+        "MetaDelete",
+        "meta-delete",
+        changes=True,
+        parameters=(("meta", "in", 1, "1", "Meta"), _META),
+    ),
+)
+"""The operations on any resource; those of one type are told of where they are done."""
+
+
+@cache
+def every() -> Mapping[str, Mapping[str, Json]]:
+    """The resources by type and logical id."""
+    return {
+        kind: {one["id"]: one for one in made()}
+        for kind, made in (
+            ("OperationDefinition", _operations),
+            ("SearchParameter", _search_parameters),
+            ("StructureDefinition", _structures),
+        )
+    }
+
+
+KINDS = ("OperationDefinition", "SearchParameter", "StructureDefinition")
+PARAMETERS: Mapping[str, Callable[[Json], Sequence[object]]] = {
+    "_id": lambda one: [one["id"]],
+    "base": lambda one: one.get("base", []),
+    "code": lambda one: [one.get("code")],
+    "kind": lambda one: [one.get("kind")],
+    "name": lambda one: [one["name"]],
+    "status": lambda one: [one["status"]],
+    "type": lambda one: [one.get("type")],
+    "url": lambda one: [one["url"]],
+}
+"""What can be asked of them; each is met by an equal value."""
+
+
+def _search_parameters() -> Iterator[Json]:
+    told: dict[str, tuple[SearchParameter, list[str]]] = {}
+    for kind in search_parameters.kinds():
+        for one in search_parameters.of(kind).values():
+            told.setdefault(one.url, (one, []))[1].append(kind)
+    for url, (one, bases) in told.items():
+        every = set(bases) == set(search_parameters.kinds())
+        yield present(
+            resourceType="SearchParameter",
+            id=url.rpartition("/")[2],
+            url=url,
+            version=_VERSION,
+            name=one.code,
+            status="active",
+            description=one.description or one.code,
+            code=one.code,
+            base=["Resource"] if every else bases,
+            type=one.type,
+            expression=one.expression,
+            target=list(one.target),
+        )
+
+
+def _operations() -> Iterator[Json]:
+    for one in OPERATIONS:
+        yield {
+            "resourceType": "OperationDefinition",
+            "id": one.id,
+            "url": one.url,
+            "version": _VERSION,
+            "name": one.name,
+            "status": "active",
+            "kind": "operation",
+            "affectsState": one.changes,
+            "code": one.code,
+            "resource": list(one.kinds),
+            "system": False,
+            "type": one.on_type,
+            "instance": one.on_instance,
+            "parameter": [
+                {"name": name, "use": use, "min": least, "max": most, "type": kind}
+                for name, use, least, most, kind in one.parameters
+            ],
+        }
+
+
+def _structures() -> Iterator[Json]:
+    for kind in search_parameters.kinds():
+        listed = [{"id": kind, "path": kind, "min": 0, "max": "*"}, *_elements(kind, kind)]
+        yield {
+            "resourceType": "StructureDefinition",
+            "id": kind,
+            "url": _PROFILE + kind,
+            "version": _VERSION,
+            "name": kind,
+            "status": "active",
+            "fhirVersion": _VERSION,
+            "kind": "resource",
+            "abstract": False,
+            "type": kind,
+            "baseDefinition": _PROFILE + ("Resource" if kind == "Binary" else "DomainResource"),
+            "derivation": "specialization",
+            "snapshot": {"element": listed},
+        }
+
+
+def _elements(name: str, path: str) -> Iterator[Json]:
+    for one in elements.structure(name).elements:
+        here = f"{path}.{one.name}"
+        inside = one.types[0] if len(one.types) == 1 and "." in one.types[0] else ""
+        yield _element(one, here, inside)
+        if inside == here:
+            yield from _elements(inside, here)
+
+
+def _element(one: Element, path: str, inside: str) -> Json:
+    types: list[Json] = []
+    for kind in one.types:
+        told = "BackboneElement" if "." in kind else kind
+        targets = [_PROFILE + target for target in sorted(one.targets)]
+        types.append(present(code=told, targetProfile=targets if kind == "Reference" else None))
+    elsewhere = bool(inside) and inside != path
+    return {
+        "id": path,
+        "path": path,
+        "min": one.least,
+        "max": "*" if one.most is None else str(one.most),
+    } | present(
+        contentReference=f"#{inside}" if elsewhere else None,
+        type=None if elsewhere else types,
+        isSummary=True if one.in_summary else None,
+        binding={"strength": "required", "valueSet": f"{one.value_set}|{_VERSION}"}
+        if one.value_set
+        else None,
+    )

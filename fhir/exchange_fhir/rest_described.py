@@ -1,0 +1,80 @@
+"""The routes of what the server tells of itself: definitions that anyone who asks may read."""
+
+# No `from __future__ import annotations`: FastAPI reads the annotations of the routes made below.
+
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+
+from exchange.errors import NotFound
+from exchange_fhir import described, json_format, negotiation
+from exchange_fhir.answers import Answered
+from exchange_fhir.outcome import Problem, outcome
+from exchange_fhir.serving import Serving
+
+_RESULT = frozenset({"_format", "_pretty", "_summary", "_elements", "_count"})
+
+
+def describing(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
+    """The routes of the definitions by which `serving` works."""
+    router = APIRouter(route_class=route_class, include_in_schema=False)
+
+    def searched(request: Request) -> Response:
+        serving.identify(request)
+        written = negotiation.negotiated(request)
+        kind = request.url.path.rstrip("/").rpartition("/")[2]
+        asked = [
+            (name, value)
+            for name, value in request.query_params.multi_items()
+            if name not in _RESULT
+        ]
+        known = [(name, value) for name, value in asked if name in described.PARAMETERS]
+        ignored = [name[:64] for name, _ in asked if name not in described.PARAMETERS]
+        if ignored and "handling=strict" in request.headers.get("prefer", "").replace(" ", ""):
+            raise Problem(400, "not-supported", "not supported here: " + ", ".join(ignored))
+        found = [
+            one
+            for one in described.every()[kind].values()
+            if all(
+                set(value.split(",")) & set(map(str, described.PARAMETERS[name](one)))
+                for name, value in known
+            )
+        ]
+        base = serving.base(request)
+        address = f"{base}/{kind}" + (f"?{urlencode(known)}" if known else "")
+        entries = [
+            {
+                "fullUrl": f"{base}/{kind}/{one['id']}",
+                "resource": one,
+                "search": {"mode": "match"},
+            }
+            for one in found
+        ]
+        if ignored:
+            told = outcome("warning", "not-supported", [f"ignored: {one}" for one in ignored])
+            entries.append({"resource": told, "search": {"mode": "outcome"}})
+        bundle = {
+            "resourceType": "Bundle",
+            "type": "searchset",
+            "total": len(found),
+            "link": [{"relation": "self", "url": address}],
+            **({"entry": entries} if entries else {}),
+        }
+        content = json_format.serialize(bundle)
+        return negotiation.response(Answered(status=200, content=content), written)
+
+    def read(request: Request, logical_id: str) -> Response:
+        serving.identify(request)
+        written = negotiation.negotiated(request)
+        kind = request.url.path.rsplit("/", 2)[1]
+        found = described.every()[kind].get(logical_id)
+        if found is None:
+            raise NotFound("no such definition is worked by here")
+        content = json_format.serialize(found)
+        return negotiation.response(Answered(status=200, content=content), written)
+
+    for kind in described.KINDS:
+        router.get(f"/{kind}")(searched)
+        router.get(f"/{kind}/{{logical_id}}")(read)
+    return router
