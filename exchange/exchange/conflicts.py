@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import ColumnElement, insert, select, true, update
 from sqlalchemy.orm import Session
 
 from exchange import destruction, jobs, rejection
@@ -43,14 +43,14 @@ class Waiting:
 
 
 def waiting(access: Access, limit: int = 100) -> Sequence[Waiting]:
-    """The conflicts that wait, the oldest first. Raises Refused."""
+    """The conflicts that wait, the oldest first; of one hospital to its own. Raises Refused."""
     access.require(Action.ADMINISTER)
     access.note(Action.ADMINISTER, reason="conflicts listed")
     rows = access.session.execute(
         select(Conflict, Instance, Organization.code)
         .join(Instance, Instance.id == Conflict.instance_id)
         .join(Organization, Organization.id == Instance.organization_id)
-        .where(Conflict.settled.is_(None))
+        .where(Conflict.settled.is_(None), _reviewed_by(access))
         .order_by(Conflict.id)
         .limit(limit)
     )
@@ -78,13 +78,14 @@ class Pair:
     claimed: Mapping[str, str]
     """What the conflicting one says of its patient and study, by DICOM keyword."""
     known: Mapping[str, str]
-    """What the index has under its Study Instance UID instead; empty where it has no such study."""
+    """What the index has under its Study Instance UID instead; empty where it has no such study, or
+    one of another hospital than the asker administers."""
 
 
 def pair(access: Access, number: int) -> Pair:
     """The two sides of a conflict, to be compared. Raises Refused, NotFound."""
     access.require(Action.REVIEW, detail={"conflict": number})
-    conflict, instance = _open(access.session, number)
+    conflict, instance = _open(access, access.session, number)
     study = str(conflict.claimed.get("StudyInstanceUID", ""))
     primary = access.session.scalars(
         select(Instance).where(
@@ -96,6 +97,9 @@ def pair(access: Access, number: int) -> Pair:
         .join(Patient, Patient.id == Study.patient_id)
         .where(Study.study_instance_uid == study)
     ).one_or_none()
+    own = access.requester.organization
+    if row is not None and own not in {None, row.Patient.organization_id}:
+        row = None  # another hospital's patient is not its administrator's to see
     known = {
         keyword: str(getattr(one, attribute.column.key) or "")
         for keyword, attribute in ATTRIBUTES.items()
@@ -116,7 +120,7 @@ def promote(access: Access, number: int) -> None:
     access.require(Action.REVIEW, detail={"conflict": number})
 
     def unit(session: Session) -> None:
-        conflict, instance = _open(session, number)
+        conflict, instance = _open(access, session, number)
         row = session.execute(
             select(Instance, Series, Study)
             .join(Series, Series.id == Instance.series_id)
@@ -186,7 +190,7 @@ def keep(access: Access, number: int) -> None:
     Raises Refused, NotFound.
     """
     access.require(Action.REVIEW, detail={"conflict": number})
-    access.write(lambda session: _settled(access, _open(session, number)[0], "kept"))
+    access.write(lambda session: _settled(access, _open(access, session, number)[0], "kept"))
 
 
 def discard(access: Access, number: int) -> None:
@@ -197,7 +201,7 @@ def discard(access: Access, number: int) -> None:
     access.require(Action.REVIEW, detail={"conflict": number})
 
     def unit(session: Session) -> None:
-        conflict, instance = _open(session, number)
+        conflict, instance = _open(access, session, number)
         study = str(conflict.claimed.get("StudyInstanceUID", ""))
         destruction.require_no_hold(session, study)
         _settled(access, conflict, "discarded")
@@ -210,15 +214,21 @@ def discard(access: Access, number: int) -> None:
     access.write(unit)
 
 
-def _open(session: Session, number: int) -> tuple[Conflict, Instance]:
+def _open(access: Access, session: Session, number: int) -> tuple[Conflict, Instance]:
     row = session.execute(
         select(Conflict, Instance)
         .join(Instance, Instance.id == Conflict.instance_id)
-        .where(Conflict.id == number, Conflict.settled.is_(None))
+        .where(Conflict.id == number, Conflict.settled.is_(None), _reviewed_by(access))
     ).one_or_none()
     if row is None:
         raise NotFound("no conflict of this number waits; `exchange conflict list` shows them")
     return row.Conflict, row.Instance
+
+
+def _reviewed_by(access: Access) -> ColumnElement[bool]:
+    """Whether the asker reviews what this instance's sender has sent: a hospital's own, or all."""
+    own = access.requester.organization
+    return true() if own is None else Instance.organization_id == own
 
 
 def _settled(access: Access, conflict: Conflict, how: str) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, or_, select, true, update
+from sqlalchemy import ColumnElement, String, cast, or_, select, true, update
 from sqlalchemy.orm import Session, aliased
 
 from exchange import jobs, retrieval, routing
@@ -221,7 +221,10 @@ class Waiting:
 
 
 def waiting(access: Access, *, given_up: bool = False, limit: int = 1000) -> Sequence[Waiting]:
-    """What is on its way, or only what was given up, the oldest first. Raises Refused."""
+    """What is on its way, or only what was given up, the oldest first; a hospital's own.
+
+    To the region's administrators, all hospitals'. Raises Refused.
+    """
     access.require(Action.ADMINISTER)
     access.note(Action.ADMINISTER, reason="deliveries listed")
     of_route, of_order = aliased(Organization), aliased(Organization)
@@ -236,7 +239,7 @@ def waiting(access: Access, *, given_up: bool = False, limit: int = 1000) -> Seq
         .outerjoin(of_order, of_order.id == Order.organization_id)
         .outerjoin(node, or_(node.id == Route.entity_id, node.id == Delivery.entity_id))
         .outerjoin(of_node, of_node.id == node.organization_id)
-        .where(Delivery.delivered.is_(None), Job.dead if given_up else true())
+        .where(Delivery.delivered.is_(None), Job.dead if given_up else true(), _asked_by(access))
         .order_by(Delivery.id)
         .limit(limit)
     )
@@ -268,6 +271,9 @@ def retry(access: Access, number: int | None = None) -> int:
         wanted = select(Job.id).where(Job.kind == jobs.FORWARD, or_(Job.dead, Job.attempts > 0))
         if number is not None:
             wanted = wanted.where(Job.subject == str(number))
+        if access.requester.organization is not None:
+            own = select(cast(Delivery.id, String)).where(_asked_by(access))
+            wanted = wanted.where(Job.subject.in_(own))
         tried = session.scalars(
             update(Job)
             .where(Job.id.in_(wanted))
@@ -284,6 +290,17 @@ def retry(access: Access, number: int | None = None) -> int:
         return len(tried)
 
     return access.write(unit)
+
+
+def _asked_by(access: Access) -> ColumnElement[bool]:
+    """Whether a delivery is by a route or for an order of the hospital for which the asker acts."""
+    own = access.requester.organization
+    if own is None:
+        return true()
+    return or_(
+        Delivery.route_id.in_(select(Route.id).where(Route.organization_id == own)),
+        Delivery.order_id.in_(select(Order.id).where(Order.organization_id == own)),
+    )
 
 
 def _to_the_same(session: Session, number: int, condition: ColumnElement[bool]) -> Sequence[int]:

@@ -249,7 +249,8 @@ def tell(
 
 def _hospitals(access: Access, code: str | None) -> Sequence[Organization]:
     wanted = select(Organization).order_by(Organization.code)
-    if access.requester.role is not Role.ADMINISTRATOR:
+    region = access.requester.role is Role.ADMINISTRATOR and access.requester.organization is None
+    if not region:
         wanted = wanted.where(Organization.id == access.organization)
     if code is not None:
         wanted = wanted.where(Organization.code == code)

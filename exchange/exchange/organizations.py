@@ -271,6 +271,20 @@ def by_code(session: Session, code: str) -> Organization:
     return found
 
 
+def administered(access: Access, code: str) -> Organization:
+    """The hospital with this code, that the asker administers: their own, or any of the region.
+
+    Raises NotFound for any other.
+    """
+    own = access.requester.organization
+    found = access.session.scalars(
+        select(Organization).where(Organization.code == code)
+    ).one_or_none()
+    if found is None or own not in {None, found.id}:
+        raise NotFound("no organization of yours has this code; `exchange organization list`")
+    return found
+
+
 def by_issuer(session: Session, issuer: str) -> Organization | None:
     """The hospital that issues patient numbers under this OID, or None."""
     return session.scalars(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 
-from sqlalchemy import bindparam, delete, exists, func, select
+from sqlalchemy import bindparam, delete, exists, func, select, true
 from sqlalchemy.orm import Session
 
 from exchange import jobs, organizations, priors
@@ -157,15 +157,19 @@ def remove(access: Access, organization: str, name: str) -> None:
 
 
 def everything(access: Access) -> Sequence[Listed]:
-    """All routes, and how many studies wait, were given up and were delivered. Raises Refused."""
+    """All routes, and how many studies wait, were given up and were delivered.
+
+    To a hospital's administrator, its own. Raises Refused.
+    """
     access.require(Action.ADMINISTER)
     access.note(Action.ADMINISTER, reason="routes listed")
-    session = access.session
+    session, own = access.session, access.requester.organization
     rows = session.execute(
         select(Organization.code, Route, ApplicationEntity.title)
         .select_from(Route)
         .join(Organization, Organization.id == Route.organization_id)
         .outerjoin(ApplicationEntity, ApplicationEntity.id == Route.entity_id)
+        .where(true() if own is None else Route.organization_id == own)
         .order_by(Organization.code, Route.name)
     ).all()
     open_ = Delivery.delivered.is_(None)

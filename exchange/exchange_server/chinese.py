@@ -136,6 +136,8 @@ TEXTS: Mapping[str, str] = {
     "what is about a patient is not in the directory": "涉及患者的内容不在目录中",
     "a hospital may not {} what is another hospital's": "医院不能对其他医院的内容执行 {}",
     "the patient has not consented to sharing": "患者不同意共享",
+    "only the region's own administrators see all hospitals": "只有平台管理员可以查看全部医院",
+    "a conflict is promoted, kept or discarded": "冲突须启用、保留或丢弃",
     "this form is not of a page of this site": "该表单不是来自本站页面",
     "a password has {} to {} characters": "密码须为 {} 至 {} 个字符",
     "this user name is taken": "用户名已被使用",

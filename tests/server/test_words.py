@@ -24,6 +24,7 @@ VERBS = (
     "exports",
     "ledger",
     "orders",
+    "operation",
     "organizations",
     "people",
     "query",
@@ -32,6 +33,7 @@ VERBS = (
     "routing",
     "sessions",
     "timeline",
+    "traffic",
     "trail",
     "users",
 )

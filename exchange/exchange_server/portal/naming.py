@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from exchange.audit import Outcome
+from exchange.ledger import Missing
 from exchange.orders import Status
 from exchange.people import Basis
 from exchange_server.portal.language import Language, Words
@@ -80,6 +82,28 @@ STATUSES: Mapping[Status, tuple[str, str]] = {
     Status.CANCELED: ("已取消", "Canceled"),
 }
 """Where an order stands, in Chinese and English."""
+
+MISSING: Mapping[Missing, tuple[str, str]] = {
+    Missing.BEGINNING: ("已预约，未开始", "Ordered, not begun"),
+    Missing.INSTANCE: ("已宣布，未收到", "Announced, not received"),
+    Missing.VERIFICATION: ("已收到，未校验", "Received, not verified yet"),
+    Missing.COUNT: ("少于院方计数", "Fewer than counted"),
+}
+"""What is missing by the ledger, in Chinese and English."""
+
+PARTS: Mapping[str, tuple[str, str]] = {
+    "index": ("索引", "Index"),
+    "reception": ("接收", "Reception"),
+    "objects": ("对象存储", "Object store"),
+}
+"""The parts that the exchange stands on, in Chinese and English."""
+
+OUTCOMES: Mapping[Outcome, tuple[str, str]] = {
+    Outcome.SUCCESS: ("成功", "done"),
+    Outcome.REFUSED: ("拒绝", "refused"),
+    Outcome.FAILED: ("失败", "failed"),
+}
+"""How an act ended, in Chinese and English."""
 
 SEXES: Mapping[str, tuple[str, str]] = {
     "M": ("男", "male"),

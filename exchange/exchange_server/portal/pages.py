@@ -27,7 +27,6 @@ from exchange_dicom import web_errors
 from exchange_server.cookies import Cookies, Visitor, from_our_pages
 from exchange_server.portal import naming
 from exchange_server.portal.language import spoken
-from exchange_server.portal.naming import BASES, STATUSES
 
 DOOR = "portal"
 """What the audit trail calls it."""
@@ -100,13 +99,21 @@ class Pages:
             moment=self._moment,
             day=day,
             grouped=grouped,
+            bytes=sized,
             clock=naming.clock,
             person_name=naming.person_name,
             best_name=naming.best_name,
             latin_name=naming.latin_name,
         )
         self._templates.globals.update(
-            static=_static, prefix=PREFIX, navigation=navigation, bases=BASES, statuses=STATUSES
+            static=_static,
+            prefix=PREFIX,
+            navigation=navigation,
+            bases=naming.BASES,
+            statuses=naming.STATUSES,
+            missing=naming.MISSING,
+            part_names=naming.PARTS,
+            outcomes=naming.OUTCOMES,
         )
 
     def visitor(self, request: Request) -> Visitor:
@@ -202,7 +209,7 @@ async def form(request: Request) -> dict[str, str]:
 
 _PLACES = (
     ("search", ("查找患者", "Find a patient")),
-    ("hospital", ("本院", "My hospital")),
+    ("hospital", ("医院", "Hospital")),
     ("operation", ("运行", "Operation")),
 )
 """Where each page is, and what it is called in Chinese and English."""
@@ -246,6 +253,15 @@ def day(date: str) -> str:
 def grouped(number: float) -> str:
     """A number with its thousands apart."""
     return f"{number:,}"
+
+
+def sized(size: float) -> str:
+    """Bytes as people read them, in decimal units."""
+    for unit in ("B", "KB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError("unreachable")
 
 
 def _static(name: str) -> str:

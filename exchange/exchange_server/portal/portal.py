@@ -10,6 +10,7 @@ from exchange.access import Exchange
 from exchange_server.authentication import Identify
 from exchange_server.cookies import Cookies
 from exchange_server.passwords import Passwords
+from exchange_server.portal.administration import administration
 from exchange_server.portal.entrance import entrance
 from exchange_server.portal.pages import Pages
 from exchange_server.portal.patients import patients
@@ -32,4 +33,5 @@ def portal(
     router.include_router(patients(exchange, pages))
     router.include_router(studies(exchange, pages))
     router.include_router(takeaway(exchange, pages))
+    router.include_router(administration(exchange, pages))
     return router
