@@ -67,8 +67,8 @@ def _formats(told: Json) -> Iterator[str]:
 def _interactions(server: Json) -> Iterator[str]:
     yield "## Resources and interactions"
     yield ""
-    codes = ("read", "vread", "history-instance", "create", "update", "patch", "delete")
-    codes += ("history-type", "search-type")
+    codes = [*("read", "vread", "history-instance", "create", "update", "patch", "delete")]
+    codes += ["history-type", "search-type"]
     yield from _table(
         ["resource", *codes],
         (
@@ -87,7 +87,7 @@ def _interactions(server: Json) -> Iterator[str]:
     yield ""
     for kind, told in writing.DERIVED.items():
         yield f"- {kind}: {told}."
-    yield "- Organization and Endpoint of the registered hospitals: their administrators' to change."
+    yield "- Organization and Endpoint of the registered hospitals: administrators register them."
     yield (
         "- Patient: a hospital's own record, by its own number (an identifier of the system "
         "`urn:oid:` and its issuer); its logical id is given by the server. `link` of type "
@@ -113,8 +113,8 @@ def _conditions() -> Iterator[str]:
     )
     yield (
         "A condition that changes something is asked of what the asker's own hospital wrote. "
-        "`Prefer: return=` minimal, representation (the default) or OperationOutcome. History takes "
-        "`_count`, `_since`, and of one resource `_at`; its pages do not shift while others write."
+        "`Prefer: return=` minimal, representation (the default) or OperationOutcome. History "
+        "takes `_count`, `_since`, and of one resource `_at`; pages do not shift."
     )
     yield ""
 
@@ -125,8 +125,8 @@ def _bundles() -> Iterator[str]:
     yield ""
     yield (
         f"At most {Conduct().entries} entries and {Conduct().body_limit} bytes (a setting). A "
-        f"transaction is done as one or not at all, in the order {', '.join(order)}; its reads come "
-        "after its commit. `fullUrl`s are replaced by what was made wherever a reference, a uri, a "
+        f"transaction is done as one or not at all, in the order {', '.join(order)}; its reads "
+        "come after its commit. `fullUrl`s are replaced by what was made, where a reference, uri, "
         "url or the narrative names them; conditional references are looked up after what the "
         "transaction writes. The entry at fault is told as `Bundle.entry[n]`. What was written "
         "comes along where `Prefer: return=representation` asks for it."
@@ -143,9 +143,9 @@ def _validation() -> Iterator[str]:
         "references lead to, contained resources, and the narrative. All errors are told, up to "
         f"{validation.ISSUES}, each with its IssueType and FHIRPath: 400 where it is no resource, "
         "422 where it breaks a rule. Profiles are not validated, and kept as they are stated. "
-        "Invariants are checked as far as they concern extensions, references, contained resources "
-        "and narratives. Patients that are referred to must be the hospital's own; other references "
-        "to what is not here are taken, or refused by a setting."
+        "Invariants are checked as far as they concern extensions, references, contained "
+        "resources and narratives. Patients that are referred to must be the hospital's own; other "
+        "references to what is not here are taken, or refused by a setting."
     )
     yield ""
 
