@@ -7,17 +7,26 @@ may see a record of the same person.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, exists, select
+from sqlalchemy import ColumnElement, and_, exists, select
 
 from exchange import people, policy, query
 from exchange.access import Access
 from exchange.policy import Action, Deny
 from exchange.query import Found
 from exchange_storage import search
-from exchange_storage.records import Instance, Order, Organization, Patient, Series, Study
+from exchange_storage.records import (
+    Instance,
+    Order,
+    Organization,
+    Patient,
+    Resource,
+    Revision,
+    Series,
+    Study,
+)
 from exchange_storage.search import Criterion, Level
 
 ORDERS = 500
@@ -69,7 +78,47 @@ class OrderEntry:
         return _moment(self.order.scheduled_date, self.order.scheduled_time)
 
 
-TimelineEntry = StudyEntry | OrderEntry
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a clinical resource says in a line."""
+
+    moment: str
+    """YYYYMMDDHHMMSS on the hospitals' clocks, with zeros for what is not known; "" for never."""
+    title: str
+    text: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordEntry:
+    """A report, a result, or another clinical resource that a hospital wrote."""
+
+    kind: str
+    """The resource type."""
+    logical_id: str
+    said: Said
+    organization: Organization
+
+    @property
+    def moment(self) -> str:
+        """When it was, see `Said`."""
+        return self.said.moment
+
+
+TimelineEntry = StudyEntry | OrderEntry | RecordEntry
+
+Reading = Callable[[str, bytes], Said | None]
+"""What a resource of a kind, in JSON, says; None for one that has no place in a timeline."""
+
+KINDS = (
+    *("DiagnosticReport", "Observation", "Condition", "Procedure", "Encounter", "Immunization"),
+    *("AllergyIntolerance", "MedicationRequest", "MedicationStatement", "DocumentReference"),
+    *("ServiceRequest", "CarePlan", "FamilyMemberHistory", "ClinicalImpression"),
+)
+"""Clinical resources that stand in a timeline."""
+
+RECORDS = 500
+"""Clinical resources of one person that are read, at most: those that changed last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +155,19 @@ class Timeline:
     choices: Choices
 
 
-def of(access: Access, patient: int, wanted: Wanted, *, limit: int, offset: int = 0) -> Timeline:
+def of(
+    access: Access,
+    patient: int,
+    wanted: Wanted,
+    *,
+    limit: int,
+    offset: int = 0,
+    reading: Reading | None = None,
+) -> Timeline:
     """The timeline of the person whose patient record has this row number.
 
-    `limit` studies from `offset` on, with the orders between them. Raises NotFound, Refused.
+    `limit` studies from `offset` on, with the orders between them, and the clinical resources if
+    there is a `reading` of them. Raises NotFound, Refused.
     """
     about = query.patient(access, patient)
     same = {about.patient.id, *query.links(access, [about.patient]).get(about.patient.id, ())}
@@ -133,12 +191,15 @@ def of(access: Access, patient: int, wanted: Wanted, *, limit: int, offset: int 
     until = studies[0].moment if before and studies else None
     studies = studies[before:]
     since = studies[-1].moment if answer.more and studies else None
-    orders = [
+    others: list[TimelineEntry] = [*_orders(access, records, wanted)]
+    if reading is not None:
+        others += _records(access, records, wanted, reading)
+    others = [
         one
-        for one in _orders(access, records, wanted)
+        for one in others
         if (until is None or one.moment < until) and (since is None or one.moment >= since)
     ]
-    entries: list[TimelineEntry] = [*studies, *orders]
+    entries: list[TimelineEntry] = [*studies, *others]
     entries.sort(key=lambda one: one.moment, reverse=True)
     return Timeline(
         about=about,
@@ -247,6 +308,49 @@ def _orders(access: Access, records: Iterable[int], wanted: Wanted) -> list[Orde
         .limit(ORDERS)
     )
     return [OrderEntry(order, organization) for order, organization in rows]
+
+
+def _records(
+    access: Access, records: Iterable[int], wanted: Wanted, reading: Reading
+) -> list[RecordEntry]:
+    """What hospitals wrote about the patient records, as far as the asker may see it."""
+    if wanted.modality or wanted.body_part:
+        return []  # of which only images and their orders are
+    conditions: list[ColumnElement[bool]] = [
+        Resource.patient_id.in_(tuple(records)),
+        Resource.kind.in_(KINDS),
+        ~Resource.deleted,
+        policy.visible_clinical(access.requester, Action.SEARCH),
+    ]
+    if wanted.organization:
+        conditions.append(Organization.code == wanted.organization)
+    rows = access.session.execute(
+        select(Resource.kind, Resource.logical_id, Revision.content, Organization)
+        .join(
+            Revision,
+            and_(Revision.resource_id == Resource.id, Revision.version == Resource.version),
+        )
+        .join(Organization, Organization.id == Resource.organization_id)
+        .where(*conditions)
+        .order_by(Resource.changed.desc(), Resource.id.desc())
+        .limit(RECORDS),
+        policy.parameters(access.requester, access.now),
+    )
+    found = []
+    for kind, logical_id, content, organization in rows:
+        said = reading(kind, content)
+        if said is None:
+            continue
+        day = said.moment[:8]
+        if (not wanted.first or day >= wanted.first) and (not wanted.last or day <= wanted.last):
+            found.append(RecordEntry(kind, logical_id, said, organization))
+    if found:
+        access.note(
+            Action.SEARCH,
+            reason="clinical resources in a timeline",
+            detail={"answered": len(found), "resources": [one.logical_id for one in found[:100]]},
+        )
+    return found
 
 
 def _choices(access: Access, records: Mapping[int, tuple[Patient, Organization]]) -> Choices:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 import pytest
 from region import ADMINISTRATOR, HOSPITALS, ID_CARD, Region
 
-from exchange import audit, consent, orders, organizations, timeline
+from exchange import audit, consent, orders, organizations, recording, timeline
 from exchange.errors import NotFound, Refused
 from exchange.orders import Placed
-from exchange.timeline import OrderEntry, StudyEntry, Timeline, Wanted
+from exchange.recording import Draft
+from exchange.timeline import (
+    OrderEntry,
+    RecordEntry,
+    Said,
+    StudyEntry,
+    Timeline,
+    TimelineEntry,
+    Wanted,
+)
 from exchange_storage.records import Patient
 
 
@@ -79,16 +89,21 @@ def seen(
             wanted or Wanted(),
             limit=page.get("limit", 10),
             offset=page.get("offset", 0),
+            reading=lambda _, content: Said(content.decode(), "result", "", ""),
         )
 
 
 def told(shown: Timeline) -> list[str]:
-    return [
-        entry.study.study_instance_uid
-        if isinstance(entry, StudyEntry)
-        else entry.order.accession_number
-        for entry in shown.entries
-    ]
+    def name(entry: TimelineEntry) -> str:
+        match entry:
+            case StudyEntry(study=study):
+                return study.study_instance_uid
+            case OrderEntry(order=order):
+                return order.accession_number
+            case RecordEntry(said=said):
+                return said.title
+
+    return [name(entry) for entry in shown.entries]
 
 
 def test_studies_and_orders_of_all_hospitals_stand_in_one_order(filled: Region) -> None:
@@ -136,6 +151,39 @@ def test_pages_have_every_entry_once_and_in_the_same_order(filled: Region, limit
     pages = [seen(filled, limit=limit, offset=offset) for offset in range(0, 3, limit)]
     assert [one for page in pages for one in told(page)] == told(seen(filled))
     assert [page.more for page in pages] == [True] * (len(pages) - 1) + [False]
+
+
+@pytest.fixture
+def written(filled: Region) -> Region:
+    """Nanhu has written a result of 2026-02-10 about the person."""
+
+    def render(_: str, __: int, ___: datetime) -> bytes:
+        return b"20260210080000"
+
+    patient = record(filled, "nanhu", "N1")
+    made = Draft(
+        kind="Observation",
+        logical_id=recording.new_id(),
+        patients=(patient,),
+        values=[],
+        render=render,
+    )
+    with filled.exchange.on_behalf_of(filled.system("nanhu")) as access:
+        recording.create(access, made)
+    return filled
+
+
+def test_what_a_hospital_wrote_stands_between_the_studies(written: Region) -> None:
+    assert told(seen(written)) == ["1.2.2", "A1", "result", "1.2.3", "1.2.1"]
+    assert told(seen(written, Wanted(organization="beicheng"))) == ["1.2.1"]
+    assert told(seen(written, Wanted(first="20260205", last="20260220"))) == ["A1", "result"]
+    assert "result" not in told(seen(written, Wanted(modality="MR")))
+
+
+def test_what_a_hospital_wrote_is_withheld_with_its_studies(written: Region) -> None:
+    with written.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        consent.opt_out(access, "nanhu", "N1")
+    assert told(seen(written)) == ["1.2.1"]
 
 
 def test_a_hospital_that_withholds_its_records_is_named_with_the_reason(filled: Region) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 from portal_city import ADMINISTRATOR, NARROW, WIDE, PortalCity
+from running import fhir
 from sample_city import Person, Record
 
 from exchange import consent, orders
@@ -154,6 +155,39 @@ def test_an_order_without_images_stands_in_the_timeline(sign_in: SignIn, city: P
     expect(first).to_contain_text("已预约")
     with city.exchange.opened() as exchange, exchange.on_behalf_of(ADMINISTRATOR) as access:
         orders.cancel(access, "NEW1", organization="nh")
+
+
+def test_a_result_that_a_hospital_wrote_stands_in_the_timeline(
+    sign_in: SignIn, city: PortalCity
+) -> None:
+    person, records = known_at_all(city)
+    record = next(one for one in records if one.hospital == "NH")
+    with city.exchange.web("ris.nh") as client:
+        found = fhir(client, "Patient", identifier=record.patient_id, organization="nh")
+        answer = client.post(
+            "/fhir/Observation",
+            json={
+                "resourceType": "Observation",
+                "status": "final",
+                "code": {"text": "血红蛋白"},
+                "subject": {"reference": f"Patient/{found[0]['id']}"},
+                "effectiveDateTime": "2026-11-18T08:00:00+08:00",
+                "valueQuantity": {"value": 132, "unit": "g/L"},
+            },
+        )
+        assert answer.status_code == 201, answer.text
+    page = sign_in("dr.bc")
+    find(page, person.resident_id)
+    page.click(".people a")
+    entry = page.locator(".timeline .entry", has_text="血红蛋白")
+    expect(entry).to_contain_text("132 g/L")
+    expect(entry).to_contain_text("南湖医院")
+    expect(entry).to_contain_text("2026-11-18 08:00")
+    with city.exchange.web("ris.nh") as client:
+        assert client.delete(f"/fhir/Observation/{answer.json()['id']}").status_code < 300
+    page.reload()
+    expect(page.locator(".timeline .entry").first).to_be_visible()
+    expect(entry).to_have_count(0)
 
 
 def test_what_is_withheld_is_said_with_the_reason(sign_in: SignIn, city: PortalCity) -> None:

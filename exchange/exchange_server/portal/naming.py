@@ -83,6 +83,24 @@ STATUSES: Mapping[Status, tuple[str, str]] = {
 }
 """Where an order stands, in Chinese and English."""
 
+KINDS: Mapping[str, tuple[str, str]] = {
+    "DiagnosticReport": ("报告", "Report"),
+    "Observation": ("检验与观察", "Observation"),
+    "Condition": ("诊断", "Condition"),
+    "Procedure": ("操作", "Procedure"),
+    "Encounter": ("就诊", "Encounter"),
+    "Immunization": ("免疫接种", "Immunization"),
+    "AllergyIntolerance": ("过敏", "Allergy"),
+    "MedicationRequest": ("处方", "Prescription"),
+    "MedicationStatement": ("用药", "Medication"),
+    "DocumentReference": ("文档", "Document"),
+    "ServiceRequest": ("申请", "Request"),
+    "CarePlan": ("照护计划", "Care plan"),
+    "FamilyMemberHistory": ("家族史", "Family history"),
+    "ClinicalImpression": ("临床印象", "Impression"),
+}
+"""Clinical resources of a timeline, in Chinese and English."""
+
 MISSING: Mapping[Missing, tuple[str, str]] = {
     Missing.BEGINNING: ("已预约，未开始", "Ordered, not begun"),
     Missing.INSTANCE: ("已宣布，未收到", "Announced, not received"),

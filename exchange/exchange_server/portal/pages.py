@@ -112,6 +112,7 @@ class Pages:
             bases=naming.BASES,
             statuses=naming.STATUSES,
             missing=naming.MISSING,
+            kinds=naming.KINDS,
             part_names=naming.PARTS,
             outcomes=naming.OUTCOMES,
         )

@@ -13,6 +13,7 @@ from exchange.access import Exchange
 from exchange.errors import Invalid
 from exchange.policy import Action
 from exchange.timeline import Wanted
+from exchange_fhir import summary
 from exchange_server.portal.pages import PREFIX, Pages, form
 
 PAGE = 40
@@ -25,6 +26,7 @@ DICOMWEB = "/dicom-web"
 def patients(exchange: Exchange, pages: Pages) -> APIRouter:
     """Routes about people. What is asked for goes in a form: no name or number in an address."""
     router = APIRouter(route_class=pages.route(), include_in_schema=False)
+    reading = summary.said(pages.timezone)
 
     @router.get("/search")
     def ask(request: Request) -> Response:
@@ -61,7 +63,7 @@ def patients(exchange: Exchange, pages: Pages) -> APIRouter:
         wanted = _wanted(asked)
         offset = _offset(asked.get("from", ""))
         with exchange.on_behalf_of(visitor.requester) as access:
-            shown = timeline.of(access, number, wanted, limit=PAGE, offset=offset)
+            shown = timeline.of(access, number, wanted, limit=PAGE, offset=offset, reading=reading)
         kept = {name: value for name, value in _fields(wanted).items() if value}
         following = urlencode({**kept, "from": offset + PAGE})
         part = "entries.html" if request.headers.get("hx-request") else "timeline.html"
