@@ -123,7 +123,7 @@ def _resource(kind: str, conduct: Conduct) -> Json:
     operations = [
         {"name": one.code, "definition": one.url}
         for one in described.OPERATIONS
-        if "create" in done or not one.changes
+        if one.is_on(kind) and ("create" in done or not one.changes)
     ]
     return present(**told, operation=operations)
 

@@ -160,9 +160,14 @@ def _operations() -> Iterator[str]:
                 f"`${one.code}`",
                 " and ".join(
                     word
-                    for word, on in (("types", one.on_type), ("instances", one.on_instance))
+                    for word, on in (
+                        ("the system", one.on_system),
+                        ("types", one.on_type),
+                        ("instances", one.on_instance),
+                    )
                     if on
-                ),
+                )
+                + ("" if one.kinds == ("Resource",) else f" of {', '.join(one.kinds)}"),
                 one.url,
             ]
             for one in described.OPERATIONS

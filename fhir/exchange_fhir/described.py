@@ -27,7 +27,10 @@ class Operation:
     kinds: tuple[str, ...] = ("Resource",)
     on_type: bool = False
     on_instance: bool = True
+    on_system: bool = False
     changes: bool = False
+    address: str = ""
+    """Its canonical address, where it is not one of FHIR's own."""
     parameters: tuple[tuple[str, str, int, str, str], ...] = ()
     """Name, in or out, least, most, type."""
 
@@ -36,13 +39,18 @@ class Operation:
         """Its logical id here, and the last part of its canonical address."""
         return f"{self.kinds[0]}-{self.code}"
 
+    def is_on(self, kind: str) -> bool:
+        """Whether it is done on resources of this type."""
+        return kind in self.kinds or self.kinds == ("Resource",)
+
     @property
     def url(self) -> str:
         """Its canonical address."""
-        return f"http://hl7.org/fhir/OperationDefinition/{self.id}"
+        return self.address or f"http://hl7.org/fhir/OperationDefinition/{self.id}"
 
 
 _OUTCOME = ("return", "out", 1, "1", "OperationOutcome")
+_BUNDLE = ("return", "out", 1, "1", "Bundle")
 _META = ("return", "out", 1, "1", "Meta")
 OPERATIONS = (
     Operation(
@@ -65,8 +73,79 @@ OPERATIONS = (
         changes=True,
         parameters=(("meta", "in", 1, "1", "Meta"), _META),
     ),
+    Operation(
+        "Everything",
+        "everything",
+        ("Patient",),
+        parameters=(
+            ("start", "in", 0, "1", "date"),
+            ("end", "in", 0, "1", "date"),
+            ("_since", "in", 0, "1", "instant"),
+            ("_type", "in", 0, "*", "code"),
+            ("_count", "in", 0, "1", "integer"),
+            _BUNDLE,
+        ),
+    ),
+    Operation(
+        "Match",
+        "match",
+        ("Patient",),
+        on_type=True,
+        on_instance=False,
+        parameters=(
+            ("resource", "in", 1, "1", "Resource"),
+            ("onlyCertainMatches", "in", 0, "1", "boolean"),
+            ("count", "in", 0, "1", "integer"),
+            _BUNDLE,
+        ),
+    ),
+    Operation(
+        "IhePix",
+        "ihe-pix",
+        ("Patient",),
+        on_type=True,
+        on_instance=False,
+        address="https://profiles.ihe.net/ITI/PIXm/OperationDefinition/IHE.PIXm.pix",
+        parameters=(
+            ("sourceIdentifier", "in", 1, "1", "Identifier"),
+            ("targetSystem", "in", 0, "*", "uri"),
+            ("targetIdentifier", "out", 0, "*", "Identifier"),
+            ("targetId", "out", 0, "*", "Reference"),
+        ),
+    ),
+    Operation(
+        "LastN",
+        "lastn",
+        ("Observation",),
+        on_type=True,
+        on_instance=False,
+        parameters=(
+            ("patient", "in", 0, "1", "string"),
+            ("subject", "in", 0, "1", "string"),
+            ("category", "in", 0, "*", "string"),
+            ("code", "in", 0, "*", "string"),
+            ("max", "in", 0, "1", "positiveInt"),
+            _BUNDLE,
+        ),
+    ),
+    Operation(
+        "DocRef",
+        "docref",
+        ("DocumentReference",),
+        on_type=True,
+        on_instance=False,
+        address="http://hl7.org/fhir/uv/ipa/OperationDefinition/docref",
+        parameters=(
+            ("patient", "in", 1, "1", "id"),
+            ("start", "in", 0, "1", "date"),
+            ("end", "in", 0, "1", "date"),
+            ("type", "in", 0, "*", "CodeableConcept"),
+            ("on-demand", "in", 0, "1", "boolean"),
+            _BUNDLE,
+        ),
+    ),
 )
-"""The operations on any resource; those of one type are told of where they are done."""
+"""The operations on any resource, and those of one type."""
 
 
 @cache
@@ -132,7 +211,7 @@ def _operations() -> Iterator[Json]:
             "affectsState": one.changes,
             "code": one.code,
             "resource": list(one.kinds),
-            "system": False,
+            "system": one.on_system,
             "type": one.on_type,
             "instance": one.on_instance,
             "parameter": [

@@ -10,6 +10,7 @@ from email.utils import format_datetime
 from enum import StrEnum
 
 from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
 
 from exchange_fhir import json_format, outcome, subset, xml_format
 from exchange_fhir.answers import Answered
@@ -227,7 +228,9 @@ def response(answered: Answered, written: Format, *, prefer: Return | None = Non
 
 
 def compressed(response: Response, request: Request) -> Response:
-    """The response as gzip, where the client takes that and it is worth it."""
+    """The response as gzip, where the client takes that and it is worth it; not a stream."""
+    if isinstance(response, StreamingResponse):
+        return response
     body = bytes(response.body)
     taken = [_media_type(one) for one in request.headers.get("accept-encoding", "").split(",")]
     takes = any(one in {"gzip", "*"} and _quality(told.get("q", "1")) > 0 for one, told in taken)

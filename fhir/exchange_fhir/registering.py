@@ -122,7 +122,7 @@ def _registration(access: Access, resource: Json, place: Place) -> Registration:
         if one.get("value")
     ]
     number = registration.own_number(access, identifiers)
-    name, further = _names(resource.get("name", ()))
+    name, further = names_of(resource.get("name", ()))
     meta, rest = settled(resource)
     # Whom else the person is at other hospitals is for the exchange to tell, each time anew.
     links = [one for one in rest.pop("link", ()) if one["type"] != "seealso"]
@@ -180,7 +180,7 @@ def _replaced_by(resource: Json, place: Place) -> int | None:
     return None
 
 
-def _names(told: Sequence[Json]) -> tuple[str, tuple[str, ...]]:
+def names_of(told: Sequence[Json]) -> tuple[str, tuple[str, ...]]:
     """The name as PN, its writings in its groups, and the other names likewise."""
     groups: dict[str, str] = {}
     further: list[str] = []

@@ -21,6 +21,9 @@ from exchange_fhir import bundle, capability, negotiation, reading, transaction
 from exchange_fhir.answers import Answered
 from exchange_fhir.bundle import Page, Pairs
 from exchange_fhir.definitions import search_parameters
+from exchange_fhir.everything import everything
+from exchange_fhir.latest import latest
+from exchange_fhir.matching_operations import matched
 from exchange_fhir.operations import operating
 from exchange_fhir.outcome import Problem
 from exchange_fhir.reading import Resource
@@ -166,8 +169,8 @@ def fhir(
         )
         return Response(content, media_type="application/json")
 
-    router.include_router(describing(serving, _Route))
-    router.include_router(operating(serving, _Route))
+    for routes in (describing, everything, latest, matched, operating):
+        router.include_router(routes(serving, _Route))
     router.include_router(interacting(serving, _Route))
 
     @router.get("/{kind}")
