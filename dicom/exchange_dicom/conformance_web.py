@@ -178,7 +178,9 @@ def origin_server() -> Iterator[str]:
         f"{', '.join(rendering.Function)}), `viewport` and `quality` are used, other parameters "
         "announced by Warning 299. Modality LUT, VOI LUT or window (those of the frame first), "
         "MONOCHROME1 and 2, PALETTE COLOR, RGB and YBR, overlays and pixel aspect are applied; "
-        "presentation states and ICC profiles are not."
+        "presentation states are not. With `iccprofile` yes, a picture in colour has the ICC "
+        "profile of its image, with srgb it is converted and has that one; adobergb and rommrgb "
+        "are refused."
     )
     rows = [
         ["Pixels of a frame or picture", str(rendering.PIXEL_LIMIT)],

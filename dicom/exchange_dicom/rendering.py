@@ -2,7 +2,8 @@
 
 Grey values go through the modality LUT, the window or VOI LUT, and the inversion of MONOCHROME1;
 palettes become colours, YBR becomes RGB. Overlay graphics are drawn white. What a multi-frame image
-says of one frame in its functional groups goes before what it says of all.
+says of one frame in its functional groups goes before what it says of all. Colours come as they are
+stored, with the ICC profile by which they are meant, or converted to sRGB, where that is asked for.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import correct_ambiguous_vr
@@ -36,6 +37,9 @@ PIXEL_LIMIT = 64 << 20
 
 GIF_PIXELS = 32 << 20
 """Pixels of all pictures of one animation: they are in memory together."""
+
+PROFILE_LIMIT = 4 << 20
+"""Bytes of the largest ICC profile that is used."""
 
 DURATION = 100
 """Milliseconds for which an animation shows a picture, where the image does not say."""
@@ -98,6 +102,14 @@ class Viewport:
     enlarging: bool = True
 
 
+class Profile(StrEnum):
+    """What a picture says of its colours (PS3.18 8.3.5.1.5)."""
+
+    NO = "no"
+    YES = "yes"
+    SRGB = "srgb"
+
+
 @dataclass(frozen=True, slots=True)
 class Presentation:
     """How pictures are wanted: by default as the image says, in its own size."""
@@ -106,6 +118,7 @@ class Presentation:
     viewport: Viewport | None = None
     quality: int = 90
     """Of a JPEG, 1 to 100."""
+    profile: Profile = Profile.NO
 
 
 class Rendering:
@@ -157,7 +170,24 @@ class Rendering:
             with suppress(CannotRender), _as_senders_write():
                 aspect = self._aspect(number)
                 _draw_overlays(shown, self._head, number)
-            return _fitted(Image.fromarray(shown), aspect, wanted.viewport)
+            fitted = _fitted(Image.fromarray(shown), aspect, wanted.viewport)
+            return (
+                fitted if wanted.profile is Profile.NO else self._profiled(fitted, wanted.profile)
+            )
+
+    def _profiled(self, picture: Image.Image, wanted: Profile) -> Image.Image:
+        """The picture with a profile; what is not in colour has none, and none means sRGB."""
+        if wanted is Profile.NO or picture.mode != "RGB":
+            return picture
+        paths = self._head.get("OpticalPathSequence") or (Dataset(),)
+        own = bytes(self._head.get("ICCProfile") or paths[0].get("ICCProfile") or b"")
+        if len(own) > PROFILE_LIMIT:
+            raise CannotRender(f"the ICC profile has more than {PROFILE_LIMIT} bytes")
+        if own and wanted is Profile.SRGB:
+            meant, shown = (ImageCms.ImageCmsProfile(io.BytesIO(one)) for one in (own, _SRGB))
+            picture = ImageCms.profileToProfile(picture, meant, shown, outputMode="RGB") or picture
+        picture.info["icc_profile"] = own if own and wanted is Profile.YES else _SRGB
+        return picture
 
     def _shown(self, frame: Grey, number: int, window: Window | None) -> NDArray[np.uint8]:
         """Bytes of grey or RGB."""
@@ -231,6 +261,9 @@ class Rendering:
         return "<" if kept.little_endian(self._held) else ">"
 
 
+_SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
 def encoded(pictures: Iterable[Image.Image], media_type: str, quality: int, duration: int) -> bytes:
     """One picture as image/jpeg or image/png, or any number as image/gif, an animation of them.
 
@@ -242,9 +275,11 @@ def encoded(pictures: Iterable[Image.Image], media_type: str, quality: int, dura
         case "image/gif":
             _animate(list(_bounded(shown)), written, duration)
         case "image/png":
-            next(shown).save(written, "PNG", compress_level=3)
+            one = next(shown)
+            one.save(written, "PNG", compress_level=3, icc_profile=one.info.get("icc_profile"))
         case _:
-            next(shown).save(written, "JPEG", quality=quality)
+            one = next(shown)
+            one.save(written, "JPEG", quality=quality, icc_profile=one.info.get("icc_profile"))
     return written.getvalue()
 
 

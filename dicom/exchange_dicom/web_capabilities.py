@@ -106,7 +106,7 @@ TRANSACTIONS: Mapping[tuple[str, str], Transaction] = {
     ("GET", "rendered"): Transaction(
         "RetrieveRendered",
         (*_PICTURES, *_in_parts(*_PICTURES), web_rendered.PDF),
-        ("window", "viewport", "quality"),
+        ("window", "viewport", "quality", "iccprofile"),
         statuses=(200, 304),
     ),
     ("GET", "thumbnail"): Transaction(

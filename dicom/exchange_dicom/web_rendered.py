@@ -12,7 +12,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from starlette.responses import Response
@@ -30,6 +30,7 @@ from exchange_dicom.rendering import (
     CannotRender,
     Function,
     Presentation,
+    Profile,
     Rendering,
     Viewport,
     Window,
@@ -62,9 +63,9 @@ REMEMBERED = 2000
 
 REMEMBERED_BYTES = 32 << 10
 
-_USED = {"accept", "window", "viewport", "quality"}
-_KNOWN = {"annotation", "iccprofile", "charset"}
-_RENDERED_FORM = "rendered 1"
+_USED = {"accept", "window", "viewport", "quality", "iccprofile"}
+_KNOWN = {"annotation", "charset"}
+_RENDERED_FORM = "rendered 2"
 """Changes when the same pictures are made in another way."""
 
 
@@ -92,6 +93,7 @@ def presentation(query: Mapping[str, str]) -> Presentation:
         _window(query["window"]) if query.get("window") else None,
         _viewport(query["viewport"]) if query.get("viewport") else None,
         _quality(query["quality"]) if query.get("quality") else Presentation().quality,
+        _profile(query.get("iccprofile") or Profile.NO),
     )
 
 
@@ -123,7 +125,7 @@ def rendered(
     Raises NotFound, Gone, Refused, Invalid, TooLarge, NotAcceptable.
     """
     if thumbnail and wanted.viewport is None:
-        wanted = Presentation(wanted.window, THUMBNAIL, wanted.quality)
+        wanted = replace(wanted, viewport=THUMBNAIL)
     listed = None if subject.frames is None else web_frames.numbers(subject.frames)
     purpose = "thumbnail" if thumbnail else "rendered"
     with exchange.on_behalf_of(requester) as access:
@@ -331,6 +333,13 @@ def _quality(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:4]) <= 100:
         raise Invalid("quality is a number from 1 to 100")
     return int(text)
+
+
+def _profile(text: str) -> Profile:
+    try:
+        return Profile(text.lower())
+    except ValueError:
+        raise Invalid(f"iccprofile is one of {', '.join(Profile)}") from None
 
 
 class _Thumbnails:

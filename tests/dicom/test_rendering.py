@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import (
@@ -483,6 +483,57 @@ def test_parameters_that_take_no_part_are_announced(samples: Door) -> None:
     assert "parameters not used: annotation, one that is not known" in answer.headers["Warning"]
     assert "Warning" not in samples.get(f"{path}?window=1,2&accept=image/png").headers
     assert samples.get(path, Accept="image/webp").status_code == 406
+
+
+def test_colours_are_shown_as_their_profile_means_them(door: Door) -> None:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    # The same with the names of two primaries exchanged: what it calls red is green.
+    own = srgb.replace(b"rXYZ", b"????").replace(b"gXYZ", b"rXYZ").replace(b"????", b"gXYZ")
+    red = np.zeros((4, 4, 3), np.uint8)
+    red[..., 0] = 255
+    told: dict[str, Any] = {
+        "SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0,
+        "Rows": 4, "Columns": 4, "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7,
+        "PixelRepresentation": 0, "SmallestImagePixelValue": None, "PixelData": red.tobytes(),
+    }  # fmt: skip
+    sent(door, data_set(**told, ICCProfile=own))
+
+    def colour(asked: str, kind: str = "image/png") -> tuple[int, ...]:
+        answer = door.get(f"{ONE}/rendered{asked}", Accept=kind)
+        assert answer.status_code == 200, answer.text
+        with Image.open(io.BytesIO(answer.content)) as opened:
+            profiles.append(opened.info.get("icc_profile"))
+            return tuple(np.asarray(opened.convert("RGB"))[1, 1].tolist())
+
+    profiles: list[bytes | None] = []
+    assert colour("") == colour("?iccprofile=no") == colour("?iccprofile=yes") == (255, 0, 0)
+    assert colour("?iccprofile=SRGB") == (0, 255, 0)
+    colour("?iccprofile=yes", "image/jpeg")
+    assert profiles[:3] + profiles[4:] == [None, None, own, own]
+    made = slice(24, 36)  # the moment at which a profile was made
+    assert (profiles[3] or b"").replace((profiles[3] or b"")[made], srgb[made]) == srgb
+    assert door.get(f"{ONE}/rendered?iccprofile=adobergb").status_code == 400
+
+
+def test_an_image_without_a_profile_is_srgb_and_gray_has_none(door: Door) -> None:
+    sent(door, image_of())
+    answer = door.get(f"{ONE}/rendered?iccprofile=yes", Accept="image/png")
+    with Image.open(io.BytesIO(answer.content)) as opened:
+        assert "icc_profile" not in opened.info
+
+
+@pytest.mark.parametrize("profile", [b"no profile", bytes(128), b""])
+def test_a_profile_that_is_none_is_said_to_be_so(door: Door, profile: bytes) -> None:
+    colours = {
+        "SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0,
+        "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0,
+        "SmallestImagePixelValue": None, "PixelData": bytes(12),
+    }  # fmt: skip
+    sent(door, data_set(**colours, ICCProfile=profile))
+
+    status = door.get(f"{ONE}/rendered?iccprofile=srgb", Accept="image/png").status_code
+
+    assert status == (406 if profile else 200)
 
 
 def test_what_is_no_image_is_not_shown(door: Door) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from browsing import (
     DRAWN,
+    PATIENCE,
     Seen,
     chromium,
     enlarged,
@@ -150,6 +152,14 @@ def differences(page: Page, ours: bytes) -> float:
     return float(np.abs(drawn[top : top + size, left : left + size] - enlarged(ours, size)).mean())
 
 
+def draws(page: Page, ours: Callable[[], bytes]) -> None:
+    """Wait until the viewport shows what we render: it draws a moment after it was told to."""
+    deadline = time.monotonic() + PATIENCE / 1000
+    while (found := differences(page, ours())) >= CLOSE:
+        assert time.monotonic() < deadline, found
+        page.wait_for_timeout(200)
+
+
 def rendered(page: Page, study: Study, instance: str, **presentation: str) -> bytes:
     answer = page.request.get(
         f"/dicom-web/studies/{study.study_instance_uid}/series/"
@@ -183,7 +193,7 @@ def test_a_clinician_opens_a_study_and_sees_the_picture(
     instances = in_order(page, study)
     number, count = shown(page)
     assert count == len(instances)
-    assert differences(page, rendered(page, study, instances[number - 1])) < CLOSE
+    draws(page, lambda: rendered(page, study, instances[number - 1]))
     far = instances[(number - 1 + count // 2) % count]
     assert differences(page, rendered(page, study, far)) > CLOSE
 
@@ -216,10 +226,13 @@ def test_scrolling_and_window_show_what_we_render(visit: tuple[Page, Seen], peop
     page.mouse.down()
     page.mouse.move(x + 80, y + 20, steps=4)
     page.mouse.up()
-    width, center = window(page)
-    assert (width, center) != before
-    ours = rendered(page, study, instances[first], window=f"{center},{width},linear")
-    assert differences(page, ours) < CLOSE
+
+    def as_shown() -> bytes:
+        width, center = window(page)
+        return rendered(page, study, instances[first], window=f"{center},{width},linear")
+
+    draws(page, as_shown)
+    assert window(page) != before
     assert differences(page, rendered(page, study, instances[first])) > CLOSE / 2
     assert seen.failed == []
 
