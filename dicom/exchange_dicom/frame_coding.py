@@ -1,6 +1,7 @@
 """One frame from one transfer syntax into another, without loss (PS3.5 section 8 and annex A).
 
-Decoding and encoding are pydicom's and its plug-ins'. Only lossless syntaxes are made, and what was
+Decoding and encoding are pydicom's and its plug-ins'; what is compressed is decoded in processes of
+their own (`decoding`). Only lossless syntaxes are made, and what was
 made is decoded again: pixels that a sender compressed with loss come out just as they were.
 """
 
@@ -16,12 +17,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.encoders.base import get_encoder
 from pydicom.uid import UID
 
 from exchange_dicom import codestream
+from exchange_dicom.decoding import DECODERS, Undecodable, decoded_here
 from exchange_dicom.pixel_data import FRAME_LIMIT, GE_PRIVATE, Pixels
 from exchange_dicom.transcoding import NATIVE, CannotTranscode
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
@@ -88,7 +89,7 @@ def native(pixels: Pixels, transfer_syntax_uid: str, stored: bytes) -> bytes:
 def decoded(pixels: Pixels, transfer_syntax_uid: str, stored: bytes, *, rgb: bool = False) -> Frame:
     """A stored frame as rows, columns and, of colour, samples; of YBR as RGB where asked.
 
-    Raises CannotTranscode.
+    What is compressed is decoded in a process of its own. Raises CannotTranscode.
     """
     if pixels.rows * pixels.columns * pixels.samples * pixels.allocated > 8 * FRAME_LIMIT:
         raise CannotTranscode("the decoded frame would be too large")
@@ -101,14 +102,14 @@ def decoded(pixels: Pixels, transfer_syntax_uid: str, stored: bytes, *, rgb: boo
             raise CannotTranscode(why)
     options = _options(pixels, stored if plain else None)
     try:
-        # Warnings are of a sender's odd values, which stay.
+        if not plain:
+            return DECODERS.decoded(transfer_syntax_uid, stored, options, rgb=rgb)
         with warnings.catch_warnings(action="ignore"), codestream.coding():
-            found, _ = get_decoder(UID(_syntax(transfer_syntax_uid, plain))).as_array(
-                stored if plain else encapsulate([stored], has_bot=False),
-                index=0,
-                raw=not rgb,
-                **options,
+            found, _ = get_decoder(UID(EXPLICIT_VR_LITTLE_ENDIAN)).as_array(
+                stored, index=0, raw=not rgb, **options
             )
+    except Undecodable as error:
+        raise CannotTranscode(f"a frame cannot be decoded: {error}") from error
     except Exception as error:  # a decoder may raise anything about bytes that it cannot read
         raise CannotTranscode(f"a frame cannot be decoded: {type(error).__name__}") from error
     return found
@@ -124,15 +125,12 @@ def encoded(pixels: Pixels, frame: Frame, transfer_syntax_uid: str) -> bytes:
             made = get_encoder(UID(transfer_syntax_uid)).encode(
                 np.ascontiguousarray(frame), **options
             )
+        again = decoded_here(transfer_syntax_uid, bytes(made), _options(pixels, None), rgb=False)
     except Exception as error:  # the same for an encoder
         raise CannotTranscode(f"a frame cannot be encoded: {type(error).__name__}") from error
-    if not np.array_equal(decoded(pixels, transfer_syntax_uid, made), frame):
+    if not np.array_equal(again, frame):  # what we have made harms nobody
         raise CannotTranscode("a frame cannot be encoded without loss")
     return bytes(made)
-
-
-def _syntax(transfer_syntax_uid: str, plain: bool) -> str:
-    return EXPLICIT_VR_LITTLE_ENDIAN if plain else transfer_syntax_uid
 
 
 def _options(pixels: Pixels, plain: bytes | None) -> dict[str, Any]:

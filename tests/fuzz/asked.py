@@ -198,6 +198,8 @@ class Doors:
                 self._connection.close()
                 if attempt:
                     raise Refused from None
+        if answer.status == 401:
+            raise Failed("the token was good")
         _judge(answer.status, told)
 
     def request(self, method: str, address: str, body: bytes, kind: str) -> bytes:
@@ -247,7 +249,7 @@ def grown(tree: Any, chance: random.Random) -> Any:
                     chance.choice(ODD)
                 )
             case _:
-                for _ in range(chance.choice((5, 90, 400))):
+                for _ in range(chance.choice((5, 40, 90))):
                     here[key] = [here[key]]
         whole_tree = json.loads(json.dumps(whole_tree))  # no part of it stands in two places
     return whole_tree[0]

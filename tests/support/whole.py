@@ -43,7 +43,9 @@ class Whole:
 @contextmanager
 def whole(home: Path) -> Iterator[Whole]:
     """It holds an image and a workitem, and is stopped at the end whatever happens."""
-    told = Settings(data=home, http_documentation=True, fhir_update_creates=True)
+    told = Settings(
+        data=home, http_documentation=True, fhir_update_creates=True, token_lifetime=3600
+    )
     make_keys(told.keys)
     exchange = composition.open_exchange(told)
     exchange.prepare()
