@@ -60,7 +60,7 @@ def statement(base: str, token_endpoint: str = "", conduct: Conduct | None = Non
         "implementation": {"description": "Regional imaging exchange", "url": base},
         "fhirVersion": FHIR_VERSION,
         "format": [JSON, XML, "json", "xml"],
-        "patchFormat": [patching.MEDIA_TYPE, JSON, XML],
+        "patchFormat": [patching.MEDIA_TYPE, JSON, XML, patching.MERGE],
         "rest": [
             {
                 "mode": "server",

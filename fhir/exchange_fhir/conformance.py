@@ -54,12 +54,13 @@ def _formats(told: Json) -> Iterator[str]:
     yield (
         f"Resources come and go as {', '.join(f'`{one}`' for one in told['format'])}, by `_format` "
         "before `Accept`, in UTF-8; `fhirVersion` 4.0. Patches are "
-        f"{', '.join(f'`{one}`' for one in told['patchFormat'])}: JSON Patch (RFC 6902), and "
-        "FHIRPath Patch with paths of names, `[index]`, `first()`, `last()`, `single()` and "
-        "`where(a = 'b')`. `_pretty`, `_summary` (true, text, data, count, false) and `_elements` "
-        "are taken on every answer; what was left out is said by the tag SUBSETTED, and a resource "
-        "so tagged is not taken back. Answers are compressed for `Accept-Encoding: gzip`, and "
-        "bodies are taken with `Content-Encoding: gzip`. A decimal keeps the digits it came with."
+        f"{', '.join(f'`{one}`' for one in told['patchFormat'])}: JSON Patch (RFC 6902), JSON "
+        "Merge Patch (RFC 7396; as `application/json` too), and FHIRPath Patch with paths of "
+        "names, `[index]`, `first()`, `last()`, `single()` and `where(a = 'b')`. `_pretty`, "
+        "`_summary` (true, text, data, count, false) and `_elements` are taken on every answer; "
+        "what was left out is said by the tag SUBSETTED, and a resource so tagged is not taken "
+        "back. Answers are compressed for `Accept-Encoding: gzip`, and bodies are taken with "
+        "`Content-Encoding: gzip`. A decimal keeps the digits it came with."
     )
     yield ""
 

@@ -1,4 +1,4 @@
-"""Patch (FHIR R4 3.1.0.9): JSON Patch (RFC 6902), and FHIRPath Patch (R4 3.1.0.9.1).
+"""Patch (FHIR R4 3.1.0.9): JSON Patch (RFC 6902), FHIRPath Patch, and JSON Merge Patch (RFC 7396).
 
 Of FHIRPath a patch needs the way to an element: names, indices, `first()`, `last()`, `single()`
 and `where(element = 'value')`; other paths are refused.
@@ -22,6 +22,8 @@ from exchange_fhir.definitions.elements import Property, Structure
 from exchange_fhir.outcome import Issue, Problem
 
 MEDIA_TYPE = "application/json-patch+json"
+MERGE = "application/merge-patch+json"
+"""Not of R4's own: what several clients send, as plain JSON too."""
 
 OPERATIONS = 1000
 """Operations of one patch, at most."""
@@ -62,6 +64,26 @@ def json_patch(content: bytes) -> Change:
             raise _unfit("the patch does not fit the resource: a path leads nowhere") from None
         if not isinstance(made, dict):
             raise _unfit("the patch makes no resource of it")
+        return made
+
+    return change
+
+
+def merge_patch(told: Json) -> Change:
+    """The change that a JSON Merge Patch asks for: elements replaced, and left out for null."""
+
+    def merged(held: Any, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        kept = held if isinstance(held, dict) else {}
+        made = {name: value for name, value in kept.items() if name not in given}
+        for name, value in given.items():
+            if value is not None:
+                made[name] = merged(kept.get(name), value)
+        return made
+
+    def change(resource: Json) -> Json:
+        made: Json = merged(resource, told)
         return made
 
     return change

@@ -10,7 +10,14 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
 
 from exchange.errors import TooLarge
-from exchange_fhir import binary, interactions, negotiation, patching, validation
+from exchange_fhir import (
+    binary,
+    interactions,
+    json_format,
+    negotiation,
+    patching,
+    validation,
+)
 from exchange_fhir.answers import Answered
 from exchange_fhir.datatypes import Json
 from exchange_fhir.interactions import Asked, Pairs
@@ -162,10 +169,15 @@ def _change(request: Request, content: bytes) -> Callable[[], patching.Change]:
         if negotiation.media_type(request) == patching.MEDIA_TYPE:
             return patching.json_patch(content)
         told = request.headers.get("content-type", "")
+        if negotiation.media_type(request) == patching.MERGE:
+            return patching.merge_patch(json_format.parse(content))
         if not negotiation.is_fhir(told):
-            allowed = f"a patch is {patching.MEDIA_TYPE}, or a Parameters resource"
+            allowed = f"a patch is {patching.MEDIA_TYPE}, {patching.MERGE}, or Parameters"
             raise Problem(415, "not-supported", allowed)
         parameters = negotiation.resource(content, told)
+        plain = negotiation.media_type(request) == "application/json"
+        if plain and parameters.get("resourceType") != "Parameters":
+            return patching.merge_patch(parameters)
         validation.check(parameters, "Parameters")
         return patching.fhirpath_patch(parameters)
 

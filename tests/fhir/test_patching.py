@@ -170,3 +170,12 @@ def test_a_fhirpath_patch_that_does_not_fit_changes_nothing(wrong: dict[str, Any
 def test_what_is_no_fhirpath_patch_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(Problem):
         patched(wrong)
+
+
+def test_a_merge_patch_replaces_what_it_names_and_leaves_out_what_is_null() -> None:
+    made = patching.merge_patch({"birthDate": "1950", "contact": None, "name": [{"text": "A"}]})(
+        PATIENT
+    )
+
+    assert (made["birthDate"], made["name"], "contact" in made) == ("1950", [{"text": "A"}], False)
+    assert made["identifier"] == PATIENT["identifier"]
