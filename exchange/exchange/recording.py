@@ -507,6 +507,7 @@ _HELD = Prepared(
         Resource.patient_id,
         Resource.is_directory,
         Resource.has_others,
+        Resource.changed,
         Resource.deleted,
     ).where(Resource.kind == bindparam("kind"), Resource.logical_id == bindparam("logical_id"))
 )

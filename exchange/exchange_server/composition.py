@@ -22,6 +22,7 @@ from exchange import (
     identity,
     jobs,
     priors,
+    reports,
     retention,
     retrieval,
     routing,
@@ -264,16 +265,18 @@ def application(exchange: Exchange, settings: Settings) -> FastAPI:
 
 def worker(exchange: Exchange, settings: Settings) -> Worker:
     """A worker that knows every kind of job."""
-    from exchange_dicom import commitment, series_metadata
+    from exchange_dicom import coded_report, commitment, series_metadata
     from exchange_dicom.forward import Credentials, deliver
     from exchange_dicom.notification import notify
     from exchange_dicom.resources import Root
+    from exchange_fhir import reported
     from exchange_fhir.refresh import refresh
     from exchange_server.observability import DAMAGE_FOUND, observe
     from exchange_server.worker import WORKER, Worker
 
     timezone = ZoneInfo(settings.timezone)
     root = Root(f"{settings.http_url}{DICOMWEB}")
+    fhir_url = f"{settings.http_url}/fhir"
 
     def link(exchange: Exchange, patient: str) -> None:
         with exchange.on_behalf_of(WORKER) as access:
@@ -289,6 +292,10 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
         with exchange.on_behalf_of(WORKER) as access:
             held = retrieval.of_study(access, int(study))
         series_metadata.derive(held, root)
+        said = [one for one in map(coded_report.read, coded_report.saying(held)) if one]
+        with exchange.on_behalf_of(WORKER) as access:
+            if (subject := reports.subject(access, int(study))) is not None:
+                reported.refresh(access, subject, said, base=fhir_url, timezone=timezone)
 
     def checkpoint(exchange: Exchange, _: str) -> None:
         with exchange.on_behalf_of(WORKER) as access:

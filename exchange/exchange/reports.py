@@ -1,0 +1,176 @@
+"""Reports: what structured reports and encapsulated documents of a study say, as resources kept.
+
+The dicom floor reads an instance into a `Report` or `Document` (PS3.3 C.17 and C.24), the fhir
+floor makes drafts of resources of it, and this keeps them: anew when they have changed, and no
+longer when the instance has gone. Only the exchange itself does so; nobody else changes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from exchange.access import Access
+from exchange.clinical import Kept
+from exchange.errors import Refused
+from exchange.policy import Action, Role
+from exchange.recording import ACTS, Act, Delete, Draft, Writing, several
+from exchange_storage.records import Resource, Study
+
+KINDS = ("Binary", "DiagnosticReport", "DocumentReference", "Observation")
+"""Of which resources are made of a study's reports."""
+
+KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"
+ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"
+ENCAPSULATED_CDA = "1.2.840.10008.5.1.4.1.1.104.2"
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """A coded concept (PS3.3 section 8): code value, scheme designator, meaning."""
+
+    code: str
+    scheme: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """A content item with what is below it (PS3.3 C.17.3)."""
+
+    relationship: str
+    value_type: str
+    concept: Concept | None = None
+    said: str = ""
+    """Of TEXT, UIDREF, PNAME, DATE and DATETIME items."""
+    code: Concept | None = None
+    number: str = ""
+    """Of a NUM item, as it was written."""
+    unit: Concept | None = None
+    items: tuple[Item, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A structured report."""
+
+    sop_instance_uid: str
+    title: Concept | None
+    is_complete: bool
+    is_preliminary: bool
+    is_verified: bool
+    date: str
+    """Content Date, YYYYMMDD."""
+    time: str
+    accession_number: str
+    verifiers: tuple[str, ...]
+    """Names of those who verified it, as PN."""
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """An encapsulated document."""
+
+    sop_instance_uid: str
+    title: str
+    concept: Concept | None
+    media_type: str
+    date: str
+    time: str
+    accession_number: str
+    content: bytes | None = field(repr=False)
+    """None where it is too large to be kept a second time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Of whom, and to which study, reports are: row number, and Study Instance UID."""
+
+    patient: int
+    study_instance_uid: str
+
+
+def subject(access: Access, study: int) -> Subject | None:
+    """Of whom the study with this row number is. Raises Refused for anybody but the exchange."""
+    if access.requester.role is not Role.EXCHANGE:
+        raise Refused("only the exchange itself derives resources from reports")
+    row = access.session.execute(
+        select(Study.patient_id, Study.study_instance_uid).where(Study.id == study)
+    ).one_or_none()
+    return None if row is None else Subject(row.patient_id, row.study_instance_uid)
+
+
+def logical_id(study_instance_uid: str, sop_instance_uid: str, number: int = 0) -> str:
+    """The logical id of what is made of an instance; those of a study begin alike."""
+    of_instance = hashlib.sha256(sop_instance_uid.encode()).hexdigest()[:24]
+    return f"{_prefix(study_instance_uid)}{of_instance}" + (f"-{number}" if number else "")
+
+
+def keep(access: Access, study_instance_uid: str, drafts: Sequence[Draft]) -> int:
+    """Have `drafts` be all that is kept of a study's reports; returns how many have changed.
+
+    Raises Refused for anybody but the exchange.
+    """
+    if access.requester.role is not Role.EXCHANGE:
+        raise Refused("only the exchange itself derives resources from reports")
+    wanted = {(one.kind, one.logical_id) for one in drafts}
+    acts: list[Act] = [_Derive(one) for one in drafts]
+    acts += [
+        Delete(kind, named)
+        for kind, named in _held(access.session, study_instance_uid)
+        if (kind, named) not in wanted
+    ]
+    kept = [
+        one for at in range(0, len(acts), ACTS) for one in several(access, acts[at : at + ACTS])
+    ]
+    return sum(one.made for one in kept)
+
+
+def _held(session: Session, study_instance_uid: str) -> list[tuple[str, str]]:
+    prefix = _prefix(study_instance_uid)
+    rows = session.execute(
+        select(Resource.kind, Resource.logical_id)
+        .where(
+            Resource.kind.in_(KINDS),
+            Resource.logical_id >= prefix,
+            Resource.logical_id < prefix[:-1] + chr(ord(prefix[-1]) + 1),
+            Resource.organization_id.is_(None),
+            ~Resource.deleted,
+        )
+        .order_by(Resource.id)
+    )
+    return [(kind, named) for kind, named in rows]
+
+
+def _prefix(study_instance_uid: str) -> str:
+    return f"{hashlib.sha256(study_instance_uid.encode()).hexdigest()[:24]}-"
+
+
+@dataclass(frozen=True, slots=True)
+class _Derive:
+    """Make the draft the current version, unless that says the same already."""
+
+    draft: Draft
+
+    @property
+    def action(self) -> Action:
+        """Recorded."""
+        return Action.RECORD
+
+    def perform(self, writing: Writing) -> Kept:
+        """Do it."""
+        draft = self.draft
+        held = writing.held(draft.kind, draft.logical_id)
+        if held is not None and held.organization_id is not None:
+            # Somebody took the name before: what they wrote stays theirs.
+            return writing.present(draft.kind, draft.logical_id)
+        if held is not None and not held.deleted:
+            same = draft.render(draft.logical_id, held.version, held.changed)
+            if writing.content(held) == same:
+                return writing.present(draft.kind, draft.logical_id)
+        return writing.keep(draft, held)
