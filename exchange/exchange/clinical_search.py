@@ -21,7 +21,6 @@ from exchange import policy
 from exchange.access import Access
 from exchange.clinical import reading
 from exchange.decided import conditions
-from exchange.errors import TooBroad
 from exchange.policy import Action, Reach
 from exchange.query import for_the_trail
 from exchange.recording import Finder
@@ -29,7 +28,7 @@ from exchange_storage import resource_search
 from exchange_storage.forms import Form
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Resource, Revision, SearchReference
-from exchange_storage.resource_criteria import Asked, Every, Selected, form
+from exchange_storage.resource_criteria import Asked, Every, form
 from exchange_storage.resource_search import Sort
 from exchange_storage.rows import one_of, one_of_texts
 from exchange_storage.search import numbered, parameters
@@ -154,26 +153,6 @@ def finder(access: Access, question: Question, *, own: bool) -> Finder:
     return found
 
 
-def targets(
-    access: Access, names: Sequence[str], kind: str, inner: Selected, *, limit: int
-) -> tuple[str, ...]:
-    """Logical ids of what visible resources refer to; raises TooBroad where they are too many."""
-    values: list[Any] = []
-    wanted = _Referred(
-        names=tuple(names),
-        kind=kind,
-        source=inner.kind,
-        form=form(inner.criterion, values),
-        reach=policy.reach(access.requester, reading(access.requester, Action.SEARCH, inner.kind)),
-    )
-    given = parameters(values) | policy.parameters(access.requester, access.now)
-    connection = access.session.connection()
-    rows = _targets(wanted).all(connection, {**given, "limit": limit + 1})
-    if len(rows) > limit:
-        raise TooBroad("too many resources lead to it: ask for fewer of them")
-    return tuple(row.target for row in rows)
-
-
 def referred(
     access: Access, rows: Iterable[int], names: Sequence[str]
 ) -> list[tuple[str, str, str]]:
@@ -217,17 +196,6 @@ class _Wanted:
     form: Form
     reach: Reach
     sort: tuple[Sort, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Referred:
-    """Whose references are followed, without values."""
-
-    names: tuple[str, ...]
-    kind: str
-    source: str
-    form: Form
-    reach: Reach
 
 
 def _leader(
@@ -409,26 +377,6 @@ def _few(form: Any, number: int) -> Prepared | None:
         return None
     few = rows.limit(bindparam("limit")).subquery()
     return Prepared(select(func.count()).select_from(few))
-
-
-@lru_cache(256)
-def _targets(wanted: _Referred) -> Prepared:
-    one, reference = aliased(Resource), aliased(SearchReference)
-    condition = conditions(wanted.reach).held(wanted.form, one, numbered())
-    return Prepared(
-        select(reference.target)
-        .distinct()
-        .join(one, one.id == reference.resource_id)
-        .where(
-            reference.parameter.in_([literal_column(f"'{name}'") for name in wanted.names]),
-            reference.target_kind == literal_column(f"'{wanted.kind}'"),
-            one.kind == literal_column(f"'{wanted.source}'"),
-            ~one.deleted,
-            condition,
-            policy.clinical_within(wanted.reach, one),
-        )
-        .limit(bindparam("limit"))
-    )
 
 
 @lru_cache(256)

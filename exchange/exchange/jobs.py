@@ -52,6 +52,8 @@ RETAIN = "retain"
 """Delete what no retention rule keeps any more, where that is to happen by itself."""
 TIDY = "tidy"
 """Delete workitems that ended long ago, and event reports that nobody has fetched."""
+BULK = "bulk"
+"""Go on with an export or import of many resources (its number), or remove what is left of it."""
 CHECKPOINT = "checkpoint"
 """Keep the signed head of the audit trail in the object store."""
 

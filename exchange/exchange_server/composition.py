@@ -6,10 +6,11 @@ Doors are imported by the process that opens them: no command waits for what it 
 from __future__ import annotations
 
 import logging
+import secrets
 import ssl
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 from zoneinfo import ZoneInfo
 
 from alembic.util import CommandError
@@ -18,6 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from exchange import (
     audit,
     availability,
+    bulk,
     destruction,
     identity,
     jobs,
@@ -30,7 +32,7 @@ from exchange import (
     workitems,
 )
 from exchange.access import Exchange
-from exchange.errors import Invalid, Unavailable
+from exchange.errors import Invalid, NotAuthenticated, Unavailable
 from exchange_server.keys import TokenKeys, audit_key, make_keys, page_key
 from exchange_server.settings import Settings
 from exchange_server.tokens import Tokens
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from exchange_dicom.listener import Acceptor
+    from exchange_fhir.serving import Conduct as FHIRConduct
     from exchange_server.worker import Worker
 
 
@@ -190,7 +193,6 @@ def application(exchange: Exchange, settings: Settings) -> FastAPI:
     from exchange_dicom.web import dicomweb
     from exchange_dicom.web_store import Limits
     from exchange_fhir import capability, openapi, rest
-    from exchange_fhir.serving import Conduct
     from exchange_server.app import Door, create_app
     from exchange_server.cookies import Cookies
     from exchange_server.passwords import Passwords
@@ -241,11 +243,7 @@ def application(exchange: Exchange, settings: Settings) -> FastAPI:
                 key=page_key(settings.keys),
                 token_endpoint="/oauth/token",  # noqa: S106 - an address
                 timezone=ZoneInfo(settings.timezone),
-                conduct=Conduct(
-                    body_limit=settings.fhir_body_limit,
-                    update_creates=settings.fhir_update_creates,
-                    dangling=settings.fhir_dangling_references,
-                ),
+                conduct=_fhir_conduct(settings),
             ),
             body_limit=settings.fhir_body_limit,
             paths=lambda _, prefix: openapi.paths(capability.statement(prefix), prefix),
@@ -263,6 +261,16 @@ def application(exchange: Exchange, settings: Settings) -> FastAPI:
     )
 
 
+def _fhir_conduct(settings: Settings) -> FHIRConduct:
+    from exchange_fhir.serving import Conduct
+
+    return Conduct(
+        body_limit=settings.fhir_body_limit,
+        update_creates=settings.fhir_update_creates,
+        dangling=settings.fhir_dangling_references,
+    )
+
+
 def worker(exchange: Exchange, settings: Settings) -> Worker:
     """A worker that knows every kind of job."""
     from exchange_dicom import coded_report, commitment, series_metadata
@@ -270,9 +278,15 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
     from exchange_dicom.notification import notify
     from exchange_dicom.resources import Root
     from exchange_fhir import reported
+    from exchange_fhir.bulk import go_on
+    from exchange_fhir.bundle import Pages
     from exchange_fhir.refresh import refresh
+    from exchange_fhir.serving import Serving
     from exchange_server.observability import DAMAGE_FOUND, observe
     from exchange_server.worker import WORKER, Worker
+
+    def nobody(_: object) -> NoReturn:
+        raise NotAuthenticated("nobody asks a worker")
 
     timezone = ZoneInfo(settings.timezone)
     root = Root(f"{settings.http_url}{DICOMWEB}")
@@ -347,15 +361,33 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
                 with exchange.on_behalf_of(WORKER) as access:
                     retention.destroy(access, study)
 
+    serving = Serving(
+        exchange=exchange,
+        identify=nobody,
+        pages=Pages(secrets.token_bytes(32)),  # it gives nobody a link
+        base_url=None,
+        dicomweb=DICOMWEB,
+        timezone=timezone,
+        conduct=_fhir_conduct(settings),
+    )
+
+    def many(exchange: Exchange, number: str) -> None:
+        go_on(exchange, WORKER, int(number), serving)
+
     def tidy(exchange: Exchange, _: str) -> None:
         deleted = workitems.DELETED_AT_ONCE
         while deleted == workitems.DELETED_AT_ONCE:
             with exchange.on_behalf_of(WORKER) as access:
                 deleted = workitems.tidy(access)
+        removed = bulk.TIDIED
+        while removed == bulk.TIDIED:
+            with exchange.on_behalf_of(WORKER) as access:
+                removed = bulk.tidy(access)
 
     handlers = {
         jobs.IDENTIFY: link,
         jobs.TIDY: tidy,
+        jobs.BULK: many,
         jobs.REFRESH: derive,
         jobs.CHECKPOINT: checkpoint,
         jobs.COMMIT: commit,

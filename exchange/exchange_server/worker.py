@@ -47,6 +47,7 @@ ASIDE: Mapping[tuple[str, ...], int] = {
     (jobs.FORWARD,): 4,
     (jobs.COMMIT,): 2,
     (jobs.NOTIFY,): 1,
+    (jobs.BULK,): 1,
     (jobs.SCRUB, jobs.RETAIN, jobs.DESTROY, jobs.TIDY): 1,
 }
 """Kinds that wait for somebody else, or take long, and on how many threads of their own they do:

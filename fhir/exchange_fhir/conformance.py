@@ -34,6 +34,7 @@ def statement() -> str:
         *_bundles(),
         *_validation(),
         *_operations(),
+        *_bulk_data(),
         *_searches(server),
         *_security(server),
     ]
@@ -168,12 +169,32 @@ def _operations() -> Iterator[str]:
                     )
                     if on
                 )
-                + ("" if one.kinds == ("Resource",) else f" of {', '.join(one.kinds)}"),
+                + ("" if one.kinds in {(), ("Resource",)} else f" of {', '.join(one.kinds)}"),
                 one.url,
             ]
             for one in described.OPERATIONS
         ),
     )
+
+
+def _bulk_data() -> Iterator[str]:
+    yield "## Bulk data"
+    yield ""
+    yield (
+        "FHIR Bulk Data Access 2.0: `$export` of the system, of patients or of a group, with "
+        "`Prefer: respond-async`; files are NDJSON, and are the asker's alone for a day. Every "
+        "resource is decided for the asker when it is written; what was changed after the moment "
+        "of the request is not in it. `DELETE` of the status address cancels. A `_typeFilter` of "
+        "kept resources asks by token, reference and uri parameters."
+    )
+    yield ""
+    yield (
+        f"`POST [base]/$import` takes `application/fhir+ndjson` of at most {Conduct().body_limit} "
+        "bytes (a setting) in the same way, one resource a line. What is wrong is told by the "
+        "number of the line in the error file; all other lines are taken. A Patient is known by "
+        "the hospital's own number; conditional references lead to it."
+    )
+    yield ""
 
 
 def _searches(server: Json) -> Iterator[str]:

@@ -25,6 +25,7 @@ class Operation:
     name: str
     code: str
     kinds: tuple[str, ...] = ("Resource",)
+    """None where it is done of the whole system only."""
     on_type: bool = False
     on_instance: bool = True
     on_system: bool = False
@@ -37,7 +38,7 @@ class Operation:
     @property
     def id(self) -> str:
         """Its logical id here, and the last part of its canonical address."""
-        return f"{self.kinds[0]}-{self.code}"
+        return "-".join((*self.kinds[:1], self.code))
 
     def is_on(self, kind: str) -> bool:
         """Whether it is done on resources of this type."""
@@ -49,6 +50,15 @@ class Operation:
         return self.address or f"http://hl7.org/fhir/OperationDefinition/{self.id}"
 
 
+_EXPORT = (
+    ("_outputFormat", "in", 0, "1", "string"),
+    ("_since", "in", 0, "1", "instant"),
+    ("_until", "in", 0, "1", "instant"),
+    ("_type", "in", 0, "*", "string"),
+    ("_elements", "in", 0, "*", "string"),
+    ("_typeFilter", "in", 0, "*", "string"),
+)
+_BULK_DATA = "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/"
 _OUTCOME = ("return", "out", 1, "1", "OperationOutcome")
 _BUNDLE = ("return", "out", 1, "1", "Bundle")
 _META = ("return", "out", 1, "1", "Meta")
@@ -144,6 +154,31 @@ OPERATIONS = (
             _BUNDLE,
         ),
     ),
+    Operation(
+        "Export",
+        "export",
+        (),
+        on_instance=False,
+        on_system=True,
+        address=f"{_BULK_DATA}export",
+        parameters=_EXPORT,
+    ),
+    Operation(
+        "PatientExport",
+        "export",
+        ("Patient",),
+        on_type=True,
+        on_instance=False,
+        address=f"{_BULK_DATA}patient-export",
+        parameters=_EXPORT,
+    ),
+    Operation(
+        "GroupExport",
+        "export",
+        ("Group",),
+        address=f"{_BULK_DATA}group-export",
+        parameters=_EXPORT,
+    ),
 )
 """The operations on any resource, and those of one type."""
 
@@ -210,7 +245,7 @@ def _operations() -> Iterator[Json]:
             "kind": "operation",
             "affectsState": one.changes,
             "code": one.code,
-            "resource": list(one.kinds),
+            **present(resource=list(one.kinds)),
             "system": one.on_system,
             "type": one.on_type,
             "instance": one.on_instance,

@@ -61,8 +61,12 @@ class Serving:
 
     def place(self, request: Request) -> Place:
         """Where resources are written."""
+        return self.place_at(self.base(request))
+
+    def place_at(self, base: str) -> Place:
+        """The same, for who knows the server's address already."""
         return Place(
-            base=self.base(request),
+            base=base,
             timezone=self.timezone,
             update_creates=self.conduct.update_creates,
         )

@@ -27,12 +27,10 @@ from sqlalchemy import (
     or_,
     select,
     true,
-    type_coerce,
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import NullType
 
 from exchange_storage import search
 from exchange_storage.criteria import Level
@@ -389,9 +387,7 @@ def _key(sort: Sort, resource: type[Resource]) -> ColumnElement[Any]:
         absent = literal_column("''" if sort.descending else f"'{chr(0x10FFFF)}'")
     else:
         absent = literal_column(str(absent))
-    key = func.coalesce(of_resource.correlate(resource).scalar_subquery(), absent)
-    # psycopg gives a double as a float: there is nothing to be converted.
-    return type_coerce(key, NullType()) if sort.type in {"quantity", "number"} else key
+    return func.coalesce(of_resource.correlate(resource).scalar_subquery(), absent)
 
 
 # -- Which condition leads ------------------------------------------------------------------------

@@ -133,8 +133,6 @@ def _add_patients(
                 "created": NOW,
                 "changed": NOW,
                 "person_id": person if known and person <= persons else None,
-                "replaced_by_id": None,
-                "withdrawn": False,
             }
         )
         keys += [(row, kind, key) for kind, key in _keys(name)]

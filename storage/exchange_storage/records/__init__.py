@@ -1,6 +1,7 @@
 """Every noun of the exchange as a mapped record; importing this package maps them all."""
 
 from exchange_storage.records.audit import AuditHead, AuditRecord
+from exchange_storage.records.bulk import BulkFile, BulkJob
 from exchange_storage.records.clinical import (
     Compartment,
     Resource,
@@ -54,6 +55,8 @@ __all__ = [
     "ApplicationEntity",
     "AuditHead",
     "AuditRecord",
+    "BulkFile",
+    "BulkJob",
     "Change",
     "Commitment",
     "CommitmentReference",

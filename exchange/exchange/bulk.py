@@ -1,0 +1,345 @@
+"""Many resources at once, in the background: asked for, followed, fetched by who asked, and ended.
+
+What an export holds is decided for the asker, resource by resource, when it is written; its files
+are theirs alone, and are deleted after a day. The door knows what is asked and how far it is; here
+it is only kept, so that a worker that dies is followed by another.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import delete, func, or_, select
+from sqlalchemy.orm import Session
+
+from exchange import jobs
+from exchange.access import Access, Exchange, translated
+from exchange.errors import NotFound, TooBroad
+from exchange.policy import Action, Purpose, Requester, Role
+from exchange_storage.objects import ObjectNotFound, Staged
+from exchange_storage.records import BulkFile, BulkJob, Patient, Study
+
+KEPT = timedelta(days=1)
+"""For so long the files of an export, and what came of an import, can be fetched."""
+
+AT_ONCE = 4
+"""Exports and imports that one requester may have going on."""
+
+PREFIX = "bulk"
+"""Where their files are in the object store."""
+
+TIDIED = 100
+"""Expired ones that are removed at a time."""
+
+
+class Direction(StrEnum):
+    """What is done."""
+
+    EXPORT = "export"
+    IMPORT = "import"
+
+
+class State(StrEnum):
+    """How far it has come."""
+
+    WORKING = "working"
+    COMPLETE = "complete"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+_ACTIONS: Mapping[str, Action] = {
+    Direction.EXPORT: Action.RETRIEVE,
+    Direction.IMPORT: Action.RECORD,
+}
+
+
+class Cancelled(Exception):
+    """Raised by what would go on with something that was called off meanwhile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """A file that lies in the object store."""
+
+    kind: str
+    key: str
+    size: int
+    count: int
+    is_error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """The greatest row numbers there are: how far a walk over all records goes."""
+
+    patients: int
+    studies: int
+
+
+def ask(
+    access: Access,
+    direction: Direction,
+    *,
+    request: str,
+    asked: Mapping[str, Any],
+    content: Staged | None = None,
+) -> BulkJob:
+    """Ask for an export or import; a worker does it. `content` is what is to be imported.
+
+    Raises Refused, TooBroad while too many of the asker's are going on.
+    """
+    action = _ACTIONS[direction]
+    access.require(action, detail={"what": f"bulk {direction}"})
+    token = secrets.token_urlsafe(24)
+    told = dict(asked)
+    if content is not None:
+        told["content"] = _key(token)
+        with translated():
+            content.keep(told["content"])  # the object before the row that leads to it
+
+    def unit(session: Session) -> BulkJob:
+        requester = access.requester
+        going_on = session.scalar(
+            select(func.count())
+            .select_from(BulkJob)
+            .where(BulkJob.requester == requester.name, BulkJob.state == State.WORKING)
+        )
+        if going_on is not None and going_on >= AT_ONCE:
+            raise TooBroad(f"{AT_ONCE} of yours are going on: wait for one, or cancel it")
+        now = datetime.now(UTC)  # what is committed before this is part of it
+        job = BulkJob(
+            token=token,
+            direction=direction,
+            requester=requester.name,
+            role=requester.role,
+            organization_id=requester.organization,
+            purpose=requester.purpose or "",
+            request=request[:4096],
+            asked=told,
+            made=now,
+            expires=now + KEPT,
+        )
+        session.add(job)
+        session.flush()
+        jobs.ask(session, jobs.BULK, str(job.id), now)
+        access.note(action, detail={"what": f"bulk {direction}", "job": job.id})
+        return job
+
+    try:
+        return access.write(unit)
+    except BaseException:
+        if content is not None:
+            _remove(access, token)
+        raise
+
+
+def of(access: Access, token: str) -> BulkJob:
+    """One of the asker's own. Raises Refused, NotFound for anybody else's, or one that is over."""
+    requester = access.requester
+    job = access.session.scalars(
+        select(BulkJob).where(
+            BulkJob.token == token,
+            BulkJob.requester == requester.name,
+            BulkJob.role == requester.role,
+            BulkJob.organization_id.is_not_distinct_from(requester.organization),
+            BulkJob.state != State.CANCELLED,
+            BulkJob.expires > access.now,
+        )
+    ).one_or_none()
+    if job is None:
+        access.require(Action.RETRIEVE)
+        raise NotFound("you have asked for no such export or import, or it is over")
+    access.require(_ACTIONS[job.direction], detail={"job": job.id})
+    return job
+
+
+def files(access: Access, job: BulkJob) -> Sequence[BulkFile]:
+    """The files of a job that `of` gave."""
+    return access.session.scalars(
+        select(BulkFile).where(BulkFile.job_id == job.id).order_by(BulkFile.number)
+    ).all()
+
+
+def file(access: Access, token: str, number: int) -> BulkFile:
+    """A file of the asker's own. Raises Refused, NotFound."""
+    job = of(access, token)
+    found = access.session.get(BulkFile, (job.id, number))
+    if found is None:
+        raise NotFound("no such file")
+    detail = {"what": "bulk file", "job": job.id, "file": number, "resources": found.count}
+    access.note(_ACTIONS[job.direction], detail=detail)
+    return found
+
+
+def cancel(access: Access, token: str) -> None:
+    """End one of the asker's own, and have its files removed. Raises Refused, NotFound."""
+    number = of(access, token).id
+
+    def unit(session: Session) -> None:
+        job = session.get_one(BulkJob, number, with_for_update=True)
+        job.state = State.CANCELLED
+        jobs.ask(session, jobs.BULK, str(number), datetime.now(UTC))
+        access.note(_ACTIONS[job.direction], detail={"what": "bulk cancelled", "job": number})
+
+    access.write(unit)
+
+
+class Files:
+    """The files that a worker writes for a job, one for each type; discarded unless kept."""
+
+    def __init__(self, exchange: Exchange, job: BulkJob) -> None:
+        self._objects = exchange.objects
+        self._job = job
+        self._open: dict[tuple[bool, str], Staged] = {}
+        self._counts: dict[tuple[bool, str], int] = {}
+
+    @property
+    def count(self) -> int:
+        """Resources in them, without those that tell of errors."""
+        return sum(count for (is_error, _), count in self._counts.items() if not is_error)
+
+    def write(self, kind: str, line: bytes, *, is_error: bool = False) -> None:
+        """Add a resource. Raises NoRoom, Unavailable."""
+        place = (is_error, kind)
+        with translated():
+            if place not in self._open:
+                self._open[place] = self._objects.stage()
+            self._open[place].write(line + b"\n")
+        self._counts[place] = self._counts.get(place, 0) + 1
+
+    def kept(self) -> list[Written]:
+        """Make them durable, under keys that nothing has. Raises NoRoom, Unavailable."""
+        made: list[Written] = []
+        with translated():
+            for (is_error, kind), staged in sorted(self._open.items()):
+                stored = staged.keep(_key(self._job.token))
+                made.append(
+                    Written(
+                        kind=kind,
+                        key=stored.key,
+                        size=stored.size,
+                        count=self._counts[is_error, kind],
+                        is_error=is_error,
+                    )
+                )
+        return made
+
+    def __enter__(self) -> Files:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for staged in self._open.values():
+            staged.discard()
+
+
+def content(exchange: Exchange, job: BulkJob, start: int) -> Iterator[bytes]:
+    """What is to be imported, from a byte on. Only for the worker. Raises Unavailable."""
+    with translated():
+        yield from exchange.objects.stream(job.asked["content"], start)
+
+
+# -- What the worker does -------------------------------------------------------------------------
+
+
+def going_on(access: Access, number: int) -> BulkJob | None:
+    """The job with this number, where there is something to be done. Only for the worker."""
+    access.require(Action.VERIFY)
+    job = access.session.get(BulkJob, number)
+    return job if job is not None and job.state == State.WORKING else None
+
+
+def asker(job: BulkJob) -> Requester:
+    """Who asked, as who asks now: what may be seen is decided as of now."""
+    return Requester(
+        name=job.requester,
+        role=Role(job.role),
+        organization=job.organization_id,
+        purpose=Purpose(job.purpose) if job.purpose else None,
+        door="fhir",
+    )
+
+
+def kept(
+    access: Access,
+    job: BulkJob,
+    *,
+    progress: Mapping[str, Any],
+    done: int,
+    files: Sequence[Written] = (),
+    state: State = State.WORKING,
+    told: str = "",
+) -> None:
+    """How far the job has come, with the files that were made since. Raises Cancelled."""
+    access.require(Action.VERIFY)
+
+    def unit(session: Session) -> None:
+        held = session.get(BulkJob, job.id, with_for_update=True)
+        if held is None or held.state != State.WORKING:
+            raise Cancelled
+        known = session.scalar(
+            select(func.count()).select_from(BulkFile).where(BulkFile.job_id == job.id)
+        )
+        for number, one in enumerate(files, known or 0):
+            session.add(
+                BulkFile(
+                    job_id=job.id,
+                    number=number,
+                    kind=one.kind,
+                    key=one.key,
+                    size=one.size,
+                    count=one.count,
+                    is_error=one.is_error,
+                )
+            )
+        held.progress, held.done, held.state = dict(progress), done, state
+        held.told = told[:4096]
+        if state is not State.WORKING:
+            held.expires = datetime.now(UTC) + KEPT
+
+    access.write(unit)
+
+
+def extent(access: Access) -> Extent:
+    """How far a walk over all records goes. Only for the worker."""
+    access.require(Action.VERIFY)
+    patients = access.session.scalar(select(func.max(Patient.id)))
+    studies = access.session.scalar(select(func.max(Study.id)))
+    return Extent(patients or 0, studies or 0)
+
+
+def tidy(access: Access) -> int:
+    """Remove what has expired or was cancelled, `TIDIED` at a time; how many there were."""
+    access.require(Action.VERIFY)
+    over = or_(BulkJob.expires < access.now, BulkJob.state == State.CANCELLED)
+    found = access.session.execute(select(BulkJob.id, BulkJob.token).where(over).limit(TIDIED))
+    jobs_over = found.all()
+    for _, token in jobs_over:
+        _remove(access, token)
+
+    def unit(session: Session) -> None:
+        numbers = [number for number, _ in jobs_over]
+        session.execute(delete(BulkFile).where(BulkFile.job_id.in_(numbers)))
+        session.execute(delete(BulkJob).where(BulkJob.id.in_(numbers)))
+
+    if jobs_over:
+        access.write(unit)
+    return len(jobs_over)
+
+
+def _key(token: str) -> str:
+    return f"{PREFIX}/{token}/{secrets.token_hex(8)}"
+
+
+def _remove(access: Access, token: str) -> None:
+    with translated():
+        for stored in list(access.objects.list(f"{PREFIX}/{token}/")):
+            try:
+                access.objects.delete(stored.key)
+            except ObjectNotFound:
+                continue

@@ -1,0 +1,385 @@
+"""Bulk Data: what is exported is decided for the asker, and a broken line keeps no other out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+from bundles import WEIGHT
+from fhir_door import BASE, KEY, SHANGHAI, Asker, Door, is_fhir, opened, outcome
+from httpx2 import Response
+from real_parts import PostgreSQL
+from region import ID_CARD, WORKER, region
+from sqlalchemy import select, update
+
+from exchange import bulk, jobs
+from exchange.errors import Unavailable
+from exchange.policy import Purpose
+from exchange_fhir import bulk_export, bulk_import
+from exchange_fhir.bulk import go_on
+from exchange_fhir.bundle import Pages
+from exchange_fhir.serving import Conduct, Serving
+from exchange_server.worker import Worker
+from exchange_storage.records import BulkJob, Job
+
+NDJSON = "application/fhir+ndjson"
+ASYNC = "respond-async"
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def hospital(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Door]:
+    """Wang was at beicheng (Patient/1) and at nanhu (Patient/2), Li at beicheng (Patient/3)."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('hospital') / 'exchange.sqlite'}"
+    else:
+        server: PostgreSQL = request.getfixturevalue("postgresql_server")
+        url = server.create_schema()
+    with region(url) as city:
+        city.send("beicheng", patient="W1", card=ID_CARD)
+        city.send("nanhu", patient="W2", study="1.2.2", instance="1.4.2", card=ID_CARD)
+        city.send("beicheng", patient="L1", study="1.2.3", instance="1.4.3", PatientName="Li^Na")
+        city.identify()
+        door = opened(city)
+        for code, patient in (("beicheng", 1), ("nanhu", 2), ("beicheng", 3)):
+            weight = WEIGHT | {"subject": {"reference": f"Patient/{patient}"}}
+            for _ in range(2):
+                door.system(code).made(weight)
+        door.system("beicheng").made({"resourceType": "Practitioner"})
+        yield door
+
+
+def worker(door: Door) -> Worker:
+    def refused(_: object) -> Any:
+        raise AssertionError
+
+    serving = Serving(
+        exchange=door.city.exchange,
+        identify=refused,
+        pages=Pages(KEY),
+        base_url=None,
+        dicomweb="/dicom-web",
+        timezone=SHANGHAI,
+        conduct=Conduct(),
+    )
+    handlers = {jobs.BULK: lambda exchange, number: go_on(exchange, WORKER, int(number), serving)}
+    return Worker(door.city.exchange, handlers)
+
+
+def work(door: Door) -> int:
+    """Let the worker do what there is; how many times it was asked."""
+    times = 0
+    while worker(door).run_once():
+        times += 1
+    return times
+
+
+def waiting(door: Door) -> bool:
+    """Whether a worker has something to do, which is then due."""
+    with door.city.exchange.database.writing() as session:
+        session.execute(update(Job).values(due=datetime.now(UTC)))
+        return session.scalars(select(Job).where(Job.kind == jobs.BULK)).first() is not None
+
+
+def kicked_off(response: Response) -> str:
+    """The address at which it is followed."""
+    assert response.status_code == 202, response.text
+    return str(response.headers["content-location"])
+
+
+def manifest(asker: Asker, address: str) -> dict[str, Any]:
+    response = asker.get(address)
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/json"
+    assert "expires" in response.headers
+    told: dict[str, Any] = response.json()
+    assert told["requiresAccessToken"] is True
+    return told
+
+
+def lines(asker: Asker, files: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = []
+    for one in files:
+        response = asker.get(one["url"])
+        assert response.status_code == 200, response.text
+        assert response.headers["content-type"] == NDJSON
+        resources = [orjson.loads(line) for line in response.content.splitlines()]
+        assert len(resources) == one["count"]
+        assert {resource["resourceType"] for resource in resources} == {one["type"]}
+        found += resources
+    return found
+
+
+def exported(door: Door, asker: Asker, path: str, **headers: str) -> list[str]:
+    """What an export holds, as Type/id."""
+    address = kicked_off(asker.get(path, Prefer=ASYNC, **headers))
+    work(door)
+    return named(lines(asker, manifest(asker, address)["output"]))
+
+
+def named(resources: list[dict[str, Any]]) -> list[str]:
+    return sorted(f"{one['resourceType']}/{one['id']}" for one in resources)
+
+
+def of(kind: str, names: list[str]) -> list[str]:
+    return [one for one in names if one.startswith(f"{kind}/")]
+
+
+def test_an_export_is_followed_until_its_files_are_there(hospital: Door) -> None:
+    doctor = hospital.clinician("beicheng")
+
+    address = kicked_off(doctor.get("$export", Prefer=ASYNC))
+    waiting = doctor.get(address)
+    assert (waiting.status_code, waiting.headers["x-progress"]) == (202, "0 resources")
+    assert waiting.headers["retry-after"] == "5"
+    work(hospital)
+
+    told = manifest(doctor, address)
+    assert told["request"] == f"{BASE}/$export"
+    assert told["error"] == []
+    resources = lines(doctor, told["output"])
+    for one in resources:
+        is_fhir(one)
+    names = named(resources)
+    assert of("Patient", names) == ["Patient/1", "Patient/2", "Patient/3"]
+    assert len(of("ImagingStudy", names)) == 3
+    assert len(of("Observation", names)) == 6
+    assert len(of("Organization", names)) == len(of("Endpoint", names)) == 3
+    assert len(of("Practitioner", names)) == 1
+
+
+def test_an_export_holds_only_what_its_asker_may_see(hospital: Door) -> None:
+    figures = hospital.asker(
+        hospital.city.clinician("beicheng", purpose=Purpose.PUBLIC_HEALTH)
+    )  # other hospitals' records are shared for treatment only
+
+    names = exported(hospital, figures, "Patient/$export")
+
+    assert of("Patient", names) == ["Patient/1", "Patient/3"]
+    assert of("ImagingStudy", names) == ["ImagingStudy/1.2.1", "ImagingStudy/1.2.3"]
+    assert len(of("Observation", names)) == 4
+    assert not of("Practitioner", names)
+    outcome(hospital.administrator().get("$export", Prefer=ASYNC), 403, "forbidden")
+
+
+def test_an_export_is_narrowed(hospital: Door) -> None:
+    doctor = hospital.clinician("beicheng")
+    system = hospital.system("beicheng")
+    pulse = WEIGHT | {"code": {"coding": [{"system": "http://loinc.org", "code": "8867-4"}]}}
+    made = f"Observation/{system.made(pulse)['id']}"
+
+    export = "$export?_type=Observation,Patient"
+    filtered = exported(
+        hospital, doctor, f"{export}&_typeFilter=Observation?code=8867-4,Patient?gender=female"
+    )
+    assert filtered == [made, "Patient/1", "Patient/2", "Patient/3"]
+    since = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    later = f"Observation/{system.made(pulse)['id']}"
+    assert exported(hospital, doctor, f"{export}&_since={since}") == [later]
+    assert later not in exported(hospital, doctor, f"{export}&_until={since}")
+    address = kicked_off(doctor.get("$export?_type=Observation&_elements=status", Prefer=ASYNC))
+    system.made(pulse)  # after the moment of the export
+    work(hospital)
+    told = manifest(doctor, address)
+    parts = lines(doctor, told["output"])
+    assert all("subject" not in one and "status" in one for one in parts)
+    assert len(parts) == 8
+    for name in named(parts):
+        assert system.get(name).status_code == 200
+        assert system.send("DELETE", name).status_code == 204 if name in {made, later} else True
+
+
+def test_a_group_is_exported_with_its_members_other_records(hospital: Door) -> None:
+    system = hospital.system("beicheng")
+    group = system.made(
+        {
+            "resourceType": "Group",
+            "type": "person",
+            "actual": True,
+            "member": [{"entity": {"reference": "Patient/1"}}],
+        }
+    )
+
+    doctor = hospital.clinician("beicheng")
+    names = exported(hospital, doctor, f"Group/{group['id']}/$export")
+
+    assert of("Patient", names) == ["Patient/1", "Patient/2"]
+    assert of("ImagingStudy", names) == ["ImagingStudy/1.2.1", "ImagingStudy/1.2.2"]
+    assert len(of("Observation", names)) >= 4
+    outcome(doctor.get("Group/unknown/$export", Prefer=ASYNC), 404, "not-found")
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("$export?_type=Colour", 400, "not-supported"),
+        ("Patient/$export?_type=Practitioner", 400, "not-supported"),
+        ("$export?_outputFormat=text/csv", 400, "not-supported"),
+        ("$export?_since=yesterday", 400, "invalid"),
+        ("$export?includeAssociatedData=x", 400, "not-supported"),
+        ("$export?_typeFilter=code=x", 400, "invalid"),
+        ("$export?_typeFilter=Observation?colour=x", 400, "not-supported"),
+    ],
+)
+def test_an_export_that_cannot_be_done_is_not_begun(
+    hospital: Door, path: str, status: int, code: str
+) -> None:
+    doctor = hospital.clinician("beicheng")
+    outcome(doctor.get(path, Prefer=ASYNC), status, code)
+    outcome(doctor.get("$export"), 400, "required")
+
+
+def test_files_are_their_askers_alone_until_they_are_cancelled(hospital: Door) -> None:
+    doctor, other = hospital.clinician("beicheng"), hospital.clinician("nanhu")
+    address = kicked_off(doctor.get("Patient/$export?_type=Patient", Prefer=ASYNC))
+    work(hospital)
+    url = manifest(doctor, address)["output"][0]["url"]
+
+    for path in (address, url):
+        outcome(other.get(path), 404, "not-found")
+        assert hospital.asker(None).get(path).status_code == 401
+    outcome(other.send("DELETE", address), 404, "not-found")
+    outcome(doctor.get(f"{url}99"), 404, "not-found")
+
+    assert doctor.send("DELETE", address).status_code == 202
+    for path in (address, url):
+        outcome(doctor.get(path), 404, "not-found")
+    before = len(list(hospital.city.exchange.objects.list(bulk.PREFIX)))
+    work(hospital)
+    assert len(list(hospital.city.exchange.objects.list(bulk.PREFIX))) < before
+
+
+def test_what_has_expired_is_removed(hospital: Door) -> None:
+    doctor = hospital.clinician("beicheng")
+    address = kicked_off(doctor.get("Patient/$export?_type=Patient", Prefer=ASYNC))
+    work(hospital)
+    with hospital.city.exchange.database.writing() as session:
+        session.execute(update(BulkJob).values(expires=datetime.now(UTC) - timedelta(seconds=1)))
+
+    outcome(doctor.get(address), 404, "not-found")
+    with hospital.city.exchange.on_behalf_of(WORKER) as access:
+        assert bulk.tidy(access) > 0
+    assert list(hospital.city.exchange.objects.list(bulk.PREFIX)) == []
+
+
+def test_an_export_goes_on_where_a_worker_died(
+    hospital: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doctor = hospital.clinician("beicheng")
+    whole = exported(hospital, doctor, "$export")
+    monkeypatch.setattr(bulk_export, "SEGMENT", 2)
+    monkeypatch.setattr(bulk_export, "PAGE", 2)
+    address = kicked_off(doctor.get("$export", Prefer=ASYNC))
+    kept = bulk.kept
+    died = 0
+
+    def dies(*given: Any, **told: Any) -> None:
+        nonlocal died
+        died += 1
+        if died % 2:
+            raise Unavailable("the power went")  # the files are there, nothing leads to them
+        kept(*given, **told)
+
+    monkeypatch.setattr(bulk, "kept", dies)
+    while waiting(hospital):
+        work(hospital)
+
+    assert died > 4
+    told = manifest(doctor, address)
+    assert named(lines(doctor, told["output"])) == whole
+
+
+def imported(door: Door, asker: Asker, *sent: Any) -> dict[str, Any]:
+    content = b"\n".join(one if isinstance(one, bytes) else orjson.dumps(one) for one in sent)
+    response = asker.client.post(
+        "/fhir/$import",
+        content=content,
+        headers=asker.headers | {"Content-Type": NDJSON, "Prefer": ASYNC},
+    )
+    address = kicked_off(response)
+    work(door)
+    return manifest(asker, address)
+
+
+def test_a_broken_line_is_told_by_its_number_and_the_rest_is_taken(hospital: Door) -> None:
+    system = hospital.system("beicheng")
+    patient = {
+        "resourceType": "Patient",
+        "id": "x",
+        "identifier": [{"system": "urn:oid:2.25.101", "value": "Z7"}],
+        "name": [{"family": "郑", "given": ["七"]}],
+        "birthDate": "1970-01-01",
+    }
+    about = WEIGHT | {"subject": {"reference": "Patient?identifier=urn:oid:2.25.101|Z7"}}
+    theirs = WEIGHT | {"subject": {"reference": "Patient/2"}}
+    good = WEIGHT | {"id": "taken-in-1"}
+
+    told = imported(
+        hospital,
+        system,
+        patient,
+        good,
+        b'{"resourceType": "Observation"',
+        b"",
+        WEIGHT | {"status": "done"},
+        theirs,
+        about,
+        WEIGHT,
+        [1],
+    )
+
+    assert told["output"] == [
+        {"type": "Observation", "count": 3},
+        {"type": "Patient", "count": 1},
+    ]
+    wrong = lines(system, told["error"])
+    for one in wrong:
+        is_fhir(one)
+    numbers = sorted(one["issue"][0]["diagnostics"].partition(":")[0] for one in wrong)
+    assert numbers == ["line 3", "line 5", "line 6", "line 9"]
+    assert (
+        next(one for one in wrong if "line 5" in one["issue"][0]["diagnostics"])["issue"][0]["code"]
+        == "code-invalid"
+    )
+    assert system.read("Observation/taken-in-1")["meta"]["versionId"] == "1"
+    found = system.ids("Patient?identifier=urn:oid:2.25.101|Z7")
+    assert len(found) == 1
+
+
+def test_lines_that_are_taken_again_are_the_same_resources(
+    hospital: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = hospital.system("beicheng")
+    monkeypatch.setattr(bulk_import, "TOGETHER", 2)
+    monkeypatch.setattr(bulk_import, "SEGMENT", 2)
+    before = len(of("Observation", exported(hospital, system, "$export?_type=Observation")))
+
+    told = imported(hospital, system, *[WEIGHT] * 5)
+
+    assert told["output"] == [{"type": "Observation", "count": 5}]
+    after = len(of("Observation", exported(hospital, system, "$export?_type=Observation")))
+    assert after == before + 5
+
+
+def test_what_is_no_ndjson_or_nobodys_to_write_is_not_taken(hospital: Door) -> None:
+    system = hospital.system("beicheng")
+    told = system.headers | {"Prefer": ASYNC}
+    for media_type, content, status in (
+        ("application/fhir+json", b"{}", 415),
+        (NDJSON, b" ", 400),
+    ):
+        response = system.client.post(
+            "/fhir/$import", content=content, headers=told | {"Content-Type": media_type}
+        )
+        assert response.status_code == status
+    administrator = hospital.administrator()
+    response = administrator.client.post(
+        "/fhir/$import",
+        content=b"{}",
+        headers=administrator.headers | {"Prefer": ASYNC, "Content-Type": NDJSON},
+    )
+    outcome(response, 403, "forbidden")
