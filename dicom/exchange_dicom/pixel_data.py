@@ -297,7 +297,10 @@ def _with_frames(
             "Q", (offsets + np.uint64(first + 8) + lengths + lengths % np.uint64(2)).tobytes()
         )
     else:
-        basic = np.frombuffer(read(known.at + 8, length // 4 * 4), "<u4").astype("<u8")
+        table = read(known.at + 8, length)
+        if len(table) < length:
+            raise MalformedDataSet("the object ends within the offset table", known.at)
+        basic = np.frombuffer(table, "<u4", length // 4).astype("<u8")
         if len(basic) == known.frames and basic[0] == 0 and bool(np.all(np.diff(basic) > 0)):
             starts = array("Q", (basic + np.uint64(first)).tobytes())
             ends = array("Q", [*starts[1:], 0])

@@ -572,6 +572,14 @@ def test_a_damaged_object_gives_frames_or_says_what_it_is(syntax: str, data: st.
     assert len(frame) <= len(content) or known.swapped
 
 
+def test_an_object_that_ends_within_its_offset_table_is_damaged() -> None:
+    content = WHOLE[str(JPEG2000Lossless)]
+    at = content.index(b"\xe0\x7f\x10\0OB\0\0\xff\xff\xff\xff\xfe\xff\0\xe0") + 20
+
+    with pytest.raises(MalformedDataSet, match="offset table"):
+        pixel_data.pixels(kept(content[: at + 7], str(JPEG2000Lossless)))
+
+
 def test_a_damaged_object_is_not_acceptable(door: Door) -> None:
     assert door.send(file(data_set(NumberOfFrames=9))).status_code == 200
 
