@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select, update
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from exchange import organizations
@@ -25,6 +28,31 @@ def opt_out(access: Access, organization: str, number: str) -> None:
 def opt_in(access: Access, organization: str, number: str) -> None:
     """Record that the patient consents again: earlier refusals of the same person end."""
     _record(access, organization, number, "permit")
+
+
+def stated(
+    session: Session,
+    logical_id: str,
+    patients: Sequence[int],
+    decision: str,
+    now: datetime,
+) -> None:
+    """A hospital keeps a Consent of its patients: ``deny``, ``permit``, or "" for one not in force.
+
+    In the transaction of `session`, for whoever may record it. What the same Consent said before
+    ends. A permit ends what was denied at the same hospital, and nothing that was denied elsewhere:
+    no hospital gives itself leave to see what another one's patient has refused.
+    """
+    source = f"Consent/{logical_id}"
+    over = Consent.recorded_by == source
+    if decision == "permit":
+        over = or_(over, Consent.patient_id.in_(patients))
+    session.execute(update(Consent).where(over, Consent.ended.is_(None)).values(ended=now))
+    for patient in patients if decision else ():
+        session.add(
+            Consent(patient_id=patient, decision=decision, recorded=now, recorded_by=source)
+        )
+    session.flush()
 
 
 def _record(access: Access, organization: str, number: str, decision: str) -> None:

@@ -20,7 +20,7 @@ import sqlalchemy
 from sqlalchemy import bindparam, insert, select
 from sqlalchemy.orm import Session
 
-from exchange import clinical, facts, policy
+from exchange import clinical, consent, facts, policy
 from exchange.access import Access
 from exchange.clinical import Kept
 from exchange.errors import Gone, Invalid, NotFound, Stale, TooLarge
@@ -35,6 +35,9 @@ LIMIT = 16 << 20
 
 ACTS = 1000
 """Acts that are done together, at most: for so long nobody else writes."""
+
+CONSENT = "Consent"
+"""The kind of which the policy itself depends."""
 
 PATIENTS = 1000
 """Patient records that one resource may be about."""
@@ -67,6 +70,8 @@ class Draft:
     """Row numbers of the patient records that it is about."""
     values: Sequence[Value] = ()
     """Under what it is found."""
+    sharing: str = ""
+    """What a Consent in force says of sharing: ``deny`` or ``permit``; else ""."""
     render: Render
 
     @property
@@ -408,6 +413,8 @@ class Writing:
             others = [{"resource_id": row, "patient_id": patient} for patient in patients[1:]]
             _ADD_OTHER.run_many(connection, others)
         resource_index.add(self.session, row, draft.values)
+        if draft.kind == CONSENT:
+            consent.stated(self.session, draft.logical_id, patients, draft.sharing, self.now)
         made = "create" if held is None or held.deleted else "update"
         about = stands["patient_id"]
         return self._revised(row, draft, version, interaction or made, content, about)
@@ -415,6 +422,8 @@ class Writing:
     def take_out(self, held: Any) -> Kept:
         """Delete the resource of a row: it is found no more, its versions stay."""
         resource_index.remove(self.session, held.id)
+        if held.kind == CONSENT:
+            consent.stated(self.session, held.logical_id, (), "", self.now)
         _TAKE_OUT.run(
             self.session.connection(),
             {"row": held.id, "version": held.version + 1, "changed": self.now, "deleted": True},

@@ -157,8 +157,30 @@ def validated(resource: Json, place: Place, logical_id: str) -> Draft:
         logical_id=logical_id,
         patients=_patients(resource, place),
         values=indexing.values(resource, place.timezone, place.base),
+        sharing=_sharing(resource) if kind == "Consent" else "",
         render=render,
     )
+
+
+def _sharing(consent: Json) -> str:
+    """What a Consent says of sharing with other hospitals (R4 6.2): ``deny``, ``permit`` or "".
+
+    The exchange shares all of a record or nothing: whatever denies a part of it denies all.
+    """
+    scopes = {one.get("code") for one in consent.get("scope", {}).get("coding", ())}
+    if consent.get("status") != "active" or "patient-privacy" not in scopes:
+        return ""
+    rules = {one.get("code") for one in consent.get("policyRule", {}).get("coding", ())}
+    provision = consent.get("provision", {})
+    if rules & {"OPTOUT", "OPTOUTE"} or _denies(provision):
+        return "deny"
+    narrowed = provision.keys() - {"type", "id", "extension"}
+    whole = provision.get("type") == "permit" and not narrowed
+    return "permit" if whole or (not provision and rules & {"OPTIN", "OPTINR"}) else ""
+
+
+def _denies(provision: Json) -> bool:
+    return provision.get("type") == "deny" or any(map(_denies, provision.get("provision", ())))
 
 
 def settled(resource: Json) -> tuple[Json, Json]:
