@@ -153,6 +153,7 @@ def _change(
     if patch:
         changes = {
             patching.MEDIA_TYPE: {"schema": {"type": "array", "items": {"type": "object"}}},
+            patching.MERGE: {"schema": {"type": "object"}},
             JSON: {"schema": _schema("Parameters")},
             XML: {"schema": _schema("Parameters")},
         }
