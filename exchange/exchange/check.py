@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
 from exchange import derived
@@ -16,7 +16,14 @@ from exchange.audit import Outcome
 from exchange.policy import Action
 from exchange_storage.database import Database
 from exchange_storage.objects import ObjectNotFound
-from exchange_storage.records import AuditRecord, Destroyed, Instance, Series
+from exchange_storage.records import (
+    AuditRecord,
+    Destroyed,
+    Instance,
+    Resource,
+    Revision,
+    Series,
+)
 
 OBJECTS = "studies/"
 """Where the objects of instances lie."""
@@ -67,6 +74,10 @@ def check(access: Access, *, read: bool = True) -> Iterator[Finding | Progress]:
         except ObjectNotFound:
             yield Finding(key, "the object is missing")
         yield Progress(done, total)
+    with access.exchange.database.reading() as session:
+        lost = session.execute(_WITHOUT_VERSION).all()
+    for kind, logical_id in lost:
+        yield Finding(f"{kind}/{logical_id}", "the resource is there, its current version is not")
     for stored in access.objects.list(OBJECTS):
         if access.now - stored.kept >= SETTLED:
             with access.exchange.database.reading() as session:
@@ -77,6 +88,17 @@ def check(access: Access, *, read: bool = True) -> Iterator[Finding | Progress]:
             with access.exchange.database.reading() as session:
                 if not _tells_of_something(session, stored.key):
                     yield Finding(stored.key, "tells of a series of which nothing is kept")
+
+
+_WITHOUT_VERSION = (
+    select(Resource.kind, Resource.logical_id)
+    .outerjoin(
+        Revision,
+        and_(Revision.resource_id == Resource.id, Revision.version == Resource.version),
+    )
+    .where(Revision.id.is_(None))
+    .order_by(Resource.id)
+)
 
 
 def _rows(database: Database) -> Iterator[tuple[str, str, int]]:

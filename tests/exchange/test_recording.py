@@ -7,15 +7,15 @@ from datetime import datetime
 
 import pytest
 from region import ADMINISTRATOR, WORKER, Region
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from exchange import clinical, consent, recording
+from exchange import check, clinical, consent, recording
 from exchange.clinical import Kept
 from exchange.errors import Gone, Invalid, NotFound, Refused, Stale, TooLarge
 from exchange.policy import Purpose, Requester
 from exchange.recording import After, Create, Delete, Draft, Patch, Update
-from exchange_storage.records import AuditRecord, Patient, SearchToken
+from exchange_storage.records import AuditRecord, Patient, Revision, SearchToken
 from exchange_storage.resource_index import Token
 
 
@@ -400,3 +400,16 @@ def test_each_act_and_each_refusal_is_in_the_trail(city: Region) -> None:
         ("record", "refused", about),
     ]
     assert f"Observation/{kept.logical_id}" in last[1].content
+
+
+def test_a_resource_whose_version_is_lost_is_named_by_the_check(city: Region) -> None:
+    system = city.system("beicheng")
+    fine, lost = create(city, system, draft("List")), create(city, system, draft("List"))
+    with city.exchange.database.writing() as session:
+        session.execute(delete(Revision).where(Revision.id == lost.key))
+
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        found = [one for one in check.check(access) if isinstance(one, check.Finding)]
+
+    assert [one.key for one in found] == [f"List/{lost.logical_id}"]
+    assert read(city, system, fine).content == fine.content
