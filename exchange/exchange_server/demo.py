@@ -566,7 +566,8 @@ def _wait_for_worker(exchange: Exchange) -> None:
 def _addresses(console: Console, given: Settings, clinicians: dict[str, _Clinician]) -> None:
     dicom = host_port(given.dimse_addresses[0], given.dimse_port)
     lines = [
-        *([f"{say('浏览器', 'Viewer')}     {given.http_url}/viewer/"] * bool(given.viewer)),
+        f"{say('浏览器', 'Pages')}      {given.http_url}/portal/",
+        *([f"{say('阅片器', 'Viewer')}     {given.http_url}/viewer/"] * bool(given.viewer)),
         f"FHIR       {given.http_url}/fhir/metadata",
         f"DICOMweb   {given.http_url}/dicom-web/studies",
         f"DICOM      {given.ae_title}@{dicom}",
