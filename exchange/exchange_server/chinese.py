@@ -110,6 +110,7 @@ TEXTS: Mapping[str, str] = {
     "too many are signing in; try again in a moment": "正在登录的人过多，请稍后再试",
     "a hospital's system does not sign in at a browser": "医院系统的账号不能在浏览器中登录",
     "sign in first": "请先登录",
+    "nobody asks a worker": "后台进程不接受请求",
     "a birth date is written YYYYMMDD": "出生日期写作 YYYYMMDD",
     "a date is written YYYYMMDD": "日期写作 YYYYMMDD",
     "what is looked for has at most {} characters": "查找内容至多 {} 个字符",
