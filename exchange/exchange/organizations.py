@@ -297,6 +297,12 @@ def everyone(session: Session) -> Sequence[Organization]:
     return session.scalars(select(Organization).order_by(Organization.code)).all()
 
 
+def look_up(access: Access, what: str) -> None:
+    """Decide and record that the directory of hospitals and endpoints is read. Raises Refused."""
+    access.require(Action.LOOK_UP, detail={"what": what})
+    access.note(Action.LOOK_UP, detail={"what": what})
+
+
 def entities(session: Session) -> Sequence[ApplicationEntity]:
     """All application entities, by hospital and title."""
     order = (ApplicationEntity.organization_id, ApplicationEntity.title)

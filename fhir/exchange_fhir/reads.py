@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from exchange import query
+from exchange import organizations, query
 from exchange.errors import NotFound
 from exchange_fhir import reading
 from exchange_fhir.answers import Answered
@@ -24,11 +24,13 @@ def _imaging_study(scope: Scope, identity: str) -> Resource:
 
 
 def _organization(scope: Scope, identity: str) -> Resource:
+    organizations.look_up(scope.access, f"Organization/{identity}")
     found = [one for one in scope.organizations if one.code == identity]
     return _only(reading.organizations(found))
 
 
 def _endpoint(scope: Scope, identity: str) -> Resource:
+    organizations.look_up(scope.access, f"Endpoint/{identity}")
     found = [one for one in scope.organizations if endpoint.identity(one) == identity]
     return _only(reading.endpoints(scope, found))
 

@@ -12,7 +12,7 @@ import orjson
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
 
-from exchange import query
+from exchange import organizations, query
 from exchange.access import Exchange
 from exchange.errors import NotFound
 from exchange.policy import Requester
@@ -264,6 +264,7 @@ def _search_imaging_studies(scope: Scope, wanted: Query[Criterion], offset: int)
 
 
 def _search_organizations(scope: Scope, wanted: Query[Condition], offset: int) -> Page:
+    organizations.look_up(scope.access, "Organization")
     found = _sifted(scope, wanted)
     page = found[offset : offset + wanted.count]
     included = "Organization:endpoint" in wanted.include
@@ -276,6 +277,7 @@ def _search_organizations(scope: Scope, wanted: Query[Condition], offset: int) -
 
 
 def _search_endpoints(scope: Scope, wanted: Query[Condition], offset: int) -> Page:
+    organizations.look_up(scope.access, "Endpoint")
     found = _sifted(scope, wanted)
     page = found[offset : offset + wanted.count]
     included = "Endpoint:organization" in wanted.include

@@ -11,12 +11,14 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from fhir_door import KEY, Asker, Door, entries, is_fhir, link, name, outcome
 from region import ADMINISTRATOR, ID_CARD, Region
+from sqlalchemy import select
 
 from exchange import consent, errors, organizations
 from exchange.errors import ExchangeError
 from exchange_fhir import reading
 from exchange_fhir.outcome import HTTP, response
 from exchange_fhir.rest import fhir
+from exchange_storage.records import AuditRecord
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -393,3 +395,15 @@ def test_addresses_are_those_that_the_client_uses_unless_one_is_set(city: Region
 
     assert entry["fullUrl"] == "http://[::1]:8080/r4/ImagingStudy/1.2.1"
     assert endpoint["address"] == "http://[::1]:8080/dicom-web"
+
+
+def test_who_looked_up_a_hospital_is_in_the_trail(door: Door) -> None:
+    asker = door.clinician("nanhu")
+    asker.read("Organization/beicheng")
+    asker.bundle("Endpoint")
+
+    with door.city.exchange.database.reading() as session:
+        last = session.scalars(
+            select(AuditRecord.action).order_by(AuditRecord.sequence.desc()).limit(2)
+        ).all()
+    assert last == ["look up", "look up"]
