@@ -297,7 +297,7 @@ def test_whoever_asks_learns_in_json_where_tokens_are_issued(door: Door, city: R
         ("Patient/1/_history/1", "not-found"),
         ("ImagingStudy/1.2.1/_history", "not-supported"),
         ("ImagingStudy/1.2.1/_history/1", "not-supported"),
-        ("Patient/1/$everything", "not-supported"),
+        ("Patient/1/$everything", "not-found"),
     ],
 )
 def test_what_is_not_there_is_not_found(door: Door, path: str, code: str) -> None:
