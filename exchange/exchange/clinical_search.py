@@ -21,6 +21,7 @@ from exchange import policy
 from exchange.access import Access
 from exchange.clinical import reading
 from exchange.decided import conditions
+from exchange.errors import TooBroad
 from exchange.policy import Action, Reach
 from exchange.query import for_the_trail
 from exchange.recording import Finder
@@ -28,7 +29,7 @@ from exchange_storage import resource_search
 from exchange_storage.forms import Form
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Resource, Revision, SearchReference
-from exchange_storage.resource_criteria import Asked, Every, form
+from exchange_storage.resource_criteria import Asked, Every, Selected, form
 from exchange_storage.resource_search import Sort
 from exchange_storage.rows import one_of, one_of_texts
 from exchange_storage.search import numbered, parameters
@@ -153,6 +154,26 @@ def finder(access: Access, question: Question, *, own: bool) -> Finder:
     return found
 
 
+def targets(
+    access: Access, names: Sequence[str], kind: str, inner: Selected, *, limit: int
+) -> tuple[str, ...]:
+    """Logical ids of what visible resources refer to; raises TooBroad where they are too many."""
+    values: list[Any] = []
+    wanted = _Referred(
+        names=tuple(names),
+        kind=kind,
+        source=inner.kind,
+        form=form(inner.criterion, values),
+        reach=policy.reach(access.requester, reading(access.requester, Action.SEARCH, inner.kind)),
+    )
+    given = parameters(values) | policy.parameters(access.requester, access.now)
+    connection = access.session.connection()
+    rows = _targets(wanted).all(connection, {**given, "limit": limit + 1})
+    if len(rows) > limit:
+        raise TooBroad("too many resources lead to it: ask for fewer of them")
+    return tuple(row.target for row in rows)
+
+
 def referred(
     access: Access, rows: Iterable[int], names: Sequence[str]
 ) -> list[tuple[str, str, str]]:
@@ -196,6 +217,17 @@ class _Wanted:
     form: Form
     reach: Reach
     sort: tuple[Sort, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Referred:
+    """Whose references are followed, without values."""
+
+    names: tuple[str, ...]
+    kind: str
+    source: str
+    form: Form
+    reach: Reach
 
 
 def _leader(
@@ -309,7 +341,7 @@ def _conditioned(
     condition = conditions(wanted.reach).held(wanted.form, one, numbered(), leader)
     told = select(*columns) if columns else _told(one)
     return told.select_from(one).where(
-        one.kind == literal_column(f"'{wanted.kind}'"), ~one.deleted, condition
+        resource_search.of_kind(one, wanted.kind, wanted.form, leader), ~one.deleted, condition
     ), one
 
 
@@ -380,6 +412,26 @@ def _few(form: Any, number: int) -> Prepared | None:
 
 
 @lru_cache(256)
+def _targets(wanted: _Referred) -> Prepared:
+    one, reference = aliased(Resource), aliased(SearchReference)
+    condition = conditions(wanted.reach).held(wanted.form, one, numbered())
+    return Prepared(
+        select(reference.target)
+        .distinct()
+        .join(one, one.id == reference.resource_id)
+        .where(
+            reference.parameter.in_([literal_column(f"'{name}'") for name in wanted.names]),
+            reference.target_kind == literal_column(f"'{wanted.kind}'"),
+            resource_search.of_kind(one, wanted.source, wanted.form),
+            ~one.deleted,
+            condition,
+            policy.clinical_within(wanted.reach, one),
+        )
+        .limit(bindparam("limit"))
+    )
+
+
+@lru_cache(256)
 def _named(kind: str, reach: Reach) -> Prepared:
     def built(dialect: str) -> Select[Any]:
         one = aliased(Resource)
@@ -397,16 +449,17 @@ def _referring(kind: str, reach: Reach, names: tuple[str, ...]) -> Prepared:
             reference.target_kind == bindparam("target_kind"),
             one_of_texts(reference.target, "ids", dialect),
         )
-        return _visible(one, kind, reach).where(one.id.in_(found))
+        return _visible(one, kind, reach, by_row=True).where(one.id.in_(found))
 
     return Prepared(built)
 
 
-def _visible(one: type[Resource], kind: str, reach: Reach) -> Select[Any]:
+def _visible(one: type[Resource], kind: str, reach: Reach, *, by_row: bool = False) -> Select[Any]:
+    column: Any = resource_search.unindexed(one.kind) if by_row else one.kind
     return (
         _told(one)
         .where(
-            one.kind == literal_column(f"'{kind}'"),
+            column == literal_column(f"'{kind}'"),
             ~one.deleted,
             policy.clinical_within(reach, one),
         )

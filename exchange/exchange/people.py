@@ -131,6 +131,7 @@ def of_records(
         .join(Organization, Organization.id == Patient.organization_id)
         .where(
             Patient.id.in_(tuple(records)),
+            ~Patient.withdrawn,
             policy.visible(access.requester, Action.SEARCH),
         )
         .order_by(Patient.id),

@@ -132,15 +132,22 @@ _ORDER: Mapping[Level, tuple[Any, ...]] = {
 }
 SORTED: Mapping[Level, Mapping[str, tuple[Any, ...]]] = {
     Level.PATIENT: {
-        "changed": (Patient.changed, Patient.id),
-        "birth": (Patient.birth_date, Patient.id),
+        "changed": (Patient.changed,),
+        "birth": (Patient.birth_date,),
+        "name": (Patient.name,),
+        "sex": (Patient.sex,),
+        "address": (Patient.address,),
+        "row": (Patient.id,),
     },
     Level.STUDY: {
-        "changed": (Study.changed, Study.id),
-        "started": (Study.study_date, Study.study_time, Study.id),
+        "changed": (Study.changed,),
+        "started": (Study.study_date, Study.study_time),
+        "uid": (Study.study_instance_uid,),
     },
 }
-"""Orders that can be asked for instead of the level's own."""
+"""Orders that can be asked for instead of the level's own: keys, with commas between."""
+
+_ROWS: Mapping[Level, Any] = {Level.PATIENT: Patient.id, Level.STUDY: Study.id}
 
 
 def find(
@@ -160,8 +167,8 @@ def find(
 ) -> Answer:
     """The matches at `level` that the asker may see, `limit` of them from `offset` on.
 
-    The order is stable: studies newest first, all else as received, or `order`, a key of `SORTED`
-    with "-" before it where it descends. `total` counts all of them, `requests` tells of series for
+    The order is stable: studies newest first, all else as received, or `order`, keys of `SORTED`
+    with "-" before those that descend. `total` counts all of them, `requests` tells of series for
     what they were made.
     `too_broad` is the message of the TooBroad raised instead of leaving some out, and instead of
     looking through a large archive for what has no selective key. `asked` is the
@@ -171,7 +178,7 @@ def find(
     """
     question = for_the_trail(asked)
     access.require(action, detail={"level": level.name, "asked": question})
-    criteria = [_decided(access, criterion) for criterion in criteria]
+    criteria = [decided(access, criterion) for criterion in criteria]
     values: list[Any] = []
     wanted = _Wanted(
         level, search.form(criteria, values), policy.reach(access.requester, action), order
@@ -229,7 +236,7 @@ def finder(
     access.require(Action.SEARCH, detail=told)
     owned = [search.Owned((access.organization,))] if own else []
     values: list[Any] = []
-    form = search.form([*(_decided(access, one) for one in criteria), *owned], values)
+    form = search.form([*(decided(access, one) for one in criteria), *owned], values)
     reach = policy.reach(access.requester, Action.SEARCH)
     matching = _permitted(_Wanted(Level.PATIENT, form, reach, ""))
     given = search.parameters(values) | _given(access) | {"limit": 2, "offset": 0}
@@ -333,7 +340,7 @@ def for_the_trail(asked: str | bytes) -> str:
     return b64encode(asked).decode()
 
 
-def _decided(access: Access, criterion: Criterion) -> Criterion:
+def decided(access: Access, criterion: Criterion) -> Criterion:
     """`criterion`, without what it could tell of records that the asker may not see.
 
     Another hospital's number leads to a person only through a record that may be seen: else the
@@ -341,9 +348,11 @@ def _decided(access: Access, criterion: Criterion) -> Criterion:
     """
     match criterion:
         case search.AnyOf(criteria):
-            return search.AnyOf(tuple(_decided(access, one) for one in criteria))
+            return search.AnyOf(tuple(decided(access, one) for one in criteria))
         case search.AllOf(criteria):
-            return search.AllOf(tuple(_decided(access, one) for one in criteria))
+            return search.AllOf(tuple(decided(access, one) for one in criteria))
+        case search.Not(inner):
+            return search.Not(decided(access, inner))
         case search.Number(organization, matching) if organization not in {
             None,
             access.requester.organization,
@@ -460,15 +469,6 @@ def links(access: Access, records: Sequence[Patient]) -> Mapping[int, tuple[int,
     }
 
 
-def persons(access: Access, patients: Iterable[int]) -> frozenset[int]:
-    """The patient rows that the asker may see, of the persons whose records these are."""
-    rows = tuple(patients)
-    known = seen(access, rows)
-    records = access.session.scalars(select(Patient).where(Patient.id.in_(known))).all()
-    others = links(access, records)
-    return known | {row for found in others.values() for row in found}
-
-
 def seen(access: Access, patients: Iterable[int]) -> frozenset[int]:
     """Those of the patient rows that exist and that the asker may see."""
     rows = select(Patient.id).where(
@@ -540,10 +540,14 @@ def _given(access: Access) -> dict[str, Any]:
 def _ordered(level: Level, order: str) -> tuple[Any, ...]:
     if not order:
         return _ORDER[level]
-    columns = SORTED.get(level, {}).get(order.removeprefix("-"))
-    if columns is None:
-        raise Invalid("the matches cannot be put in this order")
-    return tuple(column.desc() for column in columns) if order.startswith("-") else columns
+    found: list[Any] = []
+    for key in order.split(","):
+        columns = SORTED.get(level, {}).get(key.removeprefix("-"))
+        if columns is None:
+            raise Invalid("the matches cannot be put in this order")
+        found += [column.desc() for column in columns] if key.startswith("-") else columns
+    row = _ROWS[level]
+    return (*found, row.desc() if order.rpartition(",")[2].startswith("-") else row)
 
 
 _EVERYTHING = 1 << 62

@@ -225,6 +225,7 @@ def withheld(access: Access, patient: Patient) -> tuple[Withheld, ...]:
         .join(Organization, Organization.id == Patient.organization_id)
         .where(
             Patient.person_id == patient.person_id,
+            ~Patient.withdrawn,
             ~policy.visible(access.requester, Action.SEARCH),
         )
         .order_by(Organization.code, Patient.id),

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 
-from exchange import bulk, clinical, query
+from exchange import bulk, clinical, related
 from exchange.access import Access, Exchange, translated
 from exchange.bulk import Cancelled, Direction, State
 from exchange.policy import Requester
@@ -239,7 +239,7 @@ def _of_group(access: Access, wanted: Wanted, logical_id: str) -> Wanted:
             rows += patient.rows(named)
     if len(rows) > MEMBERS:
         raise Problem(400, "too-costly", f"a group that is exported has at most {MEMBERS} members")
-    told = wanted.told() | {"patients": sorted(query.persons(access, rows))}
+    told = wanted.told() | {"patients": sorted(related.persons(access, rows))}
     return Wanted.read(told)
 
 

@@ -19,11 +19,11 @@ from exchange.bulk import Extent, Files, State
 from exchange.errors import ExchangeError, Unavailable
 from exchange.jobs import Later
 from exchange.policy import Requester
-from exchange_fhir import capability, conditions, json_format, reading
+from exchange_fhir import json_format, question, reading
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.outcome import Problem, outcome
 from exchange_fhir.reading import Resource
-from exchange_fhir.search import Scope, any_of, parse
+from exchange_fhir.search import Scope
 from exchange_fhir.subset import Wanted as Part
 from exchange_fhir.subset import part
 from exchange_storage.records import BulkJob
@@ -164,11 +164,12 @@ def scope_of(access: Access, base: str, dicomweb: str, timezone: ZoneInfo) -> Sc
 
 def check(scope: Scope, kind: str, asked: str) -> None:
     """Raise Problem or Invalid unless a search can be a filter."""
-    pairs = _pairs(asked)
-    if kind in capability.TABLES:
-        parse(capability.TABLES[kind], pairs, scope, strict=True)
-    else:
-        conditions.criteria(scope, kind, pairs)
+    _criteria(scope, kind, asked)
+
+
+def _criteria(scope: Scope, kind: str, asked: str) -> tuple[Any, ...]:
+    """What a filter asks, see `asking.Asking.criterion`."""
+    return question.read(scope, kind, _pairs(asked), strict=True).criteria
 
 
 def _pairs(asked: str) -> list[tuple[str, str]]:
@@ -259,13 +260,8 @@ def _native(scope: Scope, wanted: Wanted, kind: str) -> list[Criterion]:
     before = None if wanted.until is None else wanted.until + _MICROSECOND
     criteria.append(Changed(NATIVE[kind], since=wanted.since, before=before))
     if filters := wanted.filters.get(kind):
-        alternatives = [
-            parse(capability.TABLES[kind], _pairs(one), scope, strict=True).wanted
-            for one in filters
-        ]
-        criteria.append(
-            AnyOf(tuple(AllOf(tuple(any_of(group) for group in one)) for one in alternatives))
-        )
+        alternatives = [AllOf(_criteria(scope, kind, one)) for one in filters]
+        criteria.append(AnyOf(tuple(alternatives)))
     return criteria
 
 
@@ -312,9 +308,7 @@ def _filtered(kind: str) -> Stage:
     """What hospitals wrote of one type, as far as a search finds it."""
 
     def page(scope: Scope, wanted: Wanted, after: Any) -> Page:
-        alternatives = tuple(
-            Every(conditions.criteria(scope, kind, _pairs(one))) for one in wanted.filters[kind]
-        )
+        alternatives = tuple(Every(_criteria(scope, kind, one)) for one in wanted.filters[kind])
         criteria: list[Asked] = [Some(alternatives)]
         if wanted.since or wanted.until:
             before = None if wanted.until is None else wanted.until + _MICROSECOND

@@ -10,6 +10,7 @@ import hashlib
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlencode
 
 import orjson
@@ -43,12 +44,12 @@ class Pages:
             raise ValueError("the key of next links has at least 16 bytes")
         self._cipher = Fernet(urlsafe_b64encode(hashlib.sha256(b"fhir page\n" + key).digest()))
 
-    def seal(self, requester: Requester, kind: str, used: Pairs, offset: int) -> str:
-        """The `_page` of a link to the entries from `offset` on."""
+    def seal(self, requester: Requester, kind: str, used: Pairs, offset: Any) -> str:
+        """The `_page` of a link to the entries from `offset` on, which is JSON."""
         told = {"asker": _asker(requester), "kind": kind, "used": list(used), "offset": offset}
         return self._cipher.encrypt(orjson.dumps(told)).decode()
 
-    def unseal(self, requester: Requester, kind: str, token: str) -> tuple[Pairs, int]:
+    def unseal(self, requester: Requester, kind: str, token: str) -> tuple[Pairs, Any]:
         """Parameters and offset of a `_page`. Raises Invalid, or Refused for somebody else's."""
         try:
             told = orjson.loads(self._cipher.decrypt(token.encode()))
@@ -73,7 +74,7 @@ def searchset(
     The self link shows the parameters that were used; those that were not are named in an
     OperationOutcome among the entries. `total` counts matches only.
     """
-    address = f"{scope.base}/{kind}"
+    address = f"{scope.base}/{kind}" if kind else scope.base
     links = [{"relation": "self", "url": f"{address}?{urlencode(used)}"}]
     if following:
         links.append({"relation": "next", "url": f"{address}?{urlencode({'_page': following})}"})

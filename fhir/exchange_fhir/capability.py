@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from importlib.metadata import version
-from typing import Any
 
-from exchange_fhir import described, patching, reads, writing
+from exchange_fhir import described, patching, question, reads, writing
+from exchange_fhir.asking import MAX_DEPTH, SEARCHED, TABLES
 from exchange_fhir.datatypes import Json, concept, present
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.negotiation import JSON, XML
-from exchange_fhir.resources import endpoint, imaging_study, organization, patient
-from exchange_fhir.search import MAX_VALUES, Table
+from exchange_fhir.search import MAX_VALUES
 from exchange_fhir.serving import Conduct
 
 FHIR_VERSION = "4.0.1"
 DATE = "2026-11-26"
 """When what is stated last changed."""
-
-TABLES: Mapping[str, Table[Any]] = {
-    "Endpoint": endpoint.SEARCH,
-    "ImagingStudy": imaging_study.SEARCH,
-    "Organization": organization.SEARCH,
-    "Patient": patient.SEARCH,
-}
-"""Every resource type that is served, and what can be asked of it."""
 
 _SECURITY = (
     "OAuth 2.0 bearer tokens. What a token's holder may see is decided for each record: agreement "
@@ -32,7 +23,8 @@ _SECURITY = (
 )
 _SEARCHING = (
     "Search by GET or by POST to _search. _count (default 50, at most 500; 0 for the total only), "
-    "_sort, _summary=count, _include, _revinclude. The matches are counted with _total=accurate or "
+    "_sort, _include and _revinclude (also :iterate), chains and _has, at most "
+    f"{MAX_DEPTH} links of them. The matches are counted with _total=accurate or "
     "_summary=count; else total is told only where the last match is on the page. A page of large "
     f"resources may hold fewer than _count; a search takes at most {MAX_VALUES} values. "
     "Parameters that are not supported are named in an OperationOutcome among the entries, or "
@@ -97,7 +89,7 @@ def served() -> tuple[str, ...]:
 
 def interactions(kind: str) -> tuple[str, ...]:
     """What is done with resources of a type (TypeRestfulInteraction)."""
-    search = ("search-type",) if kind in TABLES else ()
+    search = ("search-type",) if kind in SEARCHED else ()
     if kind in writing.DERIVED:
         return ("read", *search)
     return ("read", *CHANGED, *LOOKED_BACK, *search)
@@ -123,8 +115,8 @@ def _resource(kind: str, conduct: Conduct) -> Json:
             "conditionalUpdate": True,
             "conditionalDelete": "single",
         }
-    if kind in TABLES:
-        told |= _searched(TABLES[kind])
+    if kind in SEARCHED:
+        told |= _searched(kind)
     operations = [
         {"name": one.code, "definition": one.url}
         for one in described.OPERATIONS
@@ -133,17 +125,28 @@ def _resource(kind: str, conduct: Conduct) -> Json:
     return present(**told, operation=operations)
 
 
-def _searched(table: Table[Any]) -> Json:
-    return present(
-        documentation=table.documentation,
-        searchInclude=list(table.includes),
-        searchRevInclude=list(table.revincludes),
-        searchParam=[
-            {"name": name, "type": parameter.type, "documentation": parameter.documentation}
-            for name, parameter in table.parameters.items()
-            if "." not in name  # a chain is told of where its first part is
-        ],
-    )
+def _searched(kind: str) -> Json:
+    documentation = {"documentation": TABLES[kind].documentation} if kind in TABLES else {}
+    return documentation | {
+        "searchInclude": ["*", *question.includes(kind)],
+        "searchRevInclude": list(question.revincludes(kind)),
+        "searchParam": list(searched(kind)),
+    }
+
+
+def searched(kind: str) -> Iterator[Json]:
+    """The standard's parameters, in our words where they mean more than it says."""
+    table = TABLES[kind].parameters if kind in TABLES else {}
+    known = search_parameters.of(kind)
+    for code, one in known.items():
+        if code in question.UNANSWERED:
+            continue
+        own = table.get(code)
+        told = {"name": code, "definition": one.url, "type": one.type}
+        yield told | ({"documentation": own.documentation} if own else {})
+    for code, own in table.items():
+        if code not in known and "." not in code:  # a chain is told of where its first part is
+            yield {"name": code, "type": own.type, "documentation": own.documentation}
 
 
 def _described(kind: str) -> Json:

@@ -12,13 +12,12 @@ from exchange import clinical_search, query
 from exchange.clinical_search import Question
 from exchange.errors import Invalid
 from exchange.recording import Finder
-from exchange_fhir import indexing
+from exchange_fhir import indexing, question
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.definitions.search_parameters import SearchParameter
 from exchange_fhir.outcome import Problem
 from exchange_fhir.primitives import is_id
-from exchange_fhir.resources import patient
-from exchange_fhir.search import Scope, any_of, parse, split, unescaped
+from exchange_fhir.search import Scope, split, unescaped
 from exchange_storage.resource_criteria import (
     Asked,
     Every,
@@ -40,18 +39,18 @@ def finder(scope: Scope, kind: str, pairs: Sequence[tuple[str, str]], *, own: bo
     With `own` of what the asker's hospital wrote. Raises Problem, Invalid, Refused.
     """
     if kind == "Patient":
-        wanted = parse(patient.SEARCH, pairs, scope, strict=True).wanted
-        if not wanted:
+        named = question.read(scope, kind, pairs, strict=True).criteria
+        if not named:
             raise Problem(412, "incomplete", "the condition does not say what is to be found")
-        return query.finder(scope.access, [any_of(group) for group in wanted], own=own)
+        return query.finder(scope.access, named, own=own)
     if kind not in search_parameters.kinds():
         raise Problem(404, "not-supported", "no such resource type is served")
     criteria = tuple(_criterion(scope, kind, name, value) for name, value in pairs)
     if not criteria:
         raise Problem(412, "incomplete", "the condition does not say what is to be found")
     asked = "&".join(f"{name}={value}" for name, value in pairs)
-    question = Question(kind=kind, criterion=Every(criteria), limit=2, asked=f"{kind}?{asked}")
-    return clinical_search.finder(scope.access, question, own=own)
+    wanted = Question(kind=kind, criterion=Every(criteria), limit=2, asked=f"{kind}?{asked}")
+    return clinical_search.finder(scope.access, wanted, own=own)
 
 
 def _criterion(scope: Scope, kind: str, name: str, value: str) -> Asked:
@@ -100,8 +99,3 @@ _TESTS: Mapping[str, Callable[[Scope, SearchParameter, str], tuple[Test, ...]]] 
     "reference": _reference,
     "uri": _uri,
 }
-
-
-def criteria(scope: Scope, kind: str, pairs: Sequence[tuple[str, str]]) -> tuple[Asked, ...]:
-    """What each of the parameters asks of kept resources. Raises Problem, Invalid."""
-    return tuple(_criterion(scope, kind, name, value) for name, value in pairs)

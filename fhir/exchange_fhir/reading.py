@@ -37,7 +37,7 @@ def patients(scope: Scope, found: Sequence[Found]) -> list[Resource]:
     links = query.links(scope.access, [one.patient for one in records.values()])
     written = registration.kept(scope.access, list(records))
     return [
-        _resource(
+        resource(
             registering.completed(
                 patient.to_fhir(one, identifiers.get(row, ()), links.get(row, ())),
                 written.get(row),
@@ -72,25 +72,26 @@ def _imaging_studies(scope: Scope, found: Sequence[Found]) -> list[Resource]:
     return [
         Resource("ImagingStudy", study.study_instance_uid, held, str(study.revision))
         if (held := kept.get(study.study_instance_uid))
-        else _resource(imaging_study.to_fhir(one, contents[study.id], scope.timezone))
+        else resource(imaging_study.to_fhir(one, contents[study.id], scope.timezone))
         for one, study in studies
     ]
 
 
 def organizations(hospitals: Iterable[Organization]) -> list[Resource]:
     """The Organizations of hospitals, each once."""
-    return [_resource(organization.to_fhir(one)) for one in _once(hospitals)]
+    return [resource(organization.to_fhir(one)) for one in _once(hospitals)]
 
 
 def endpoints(scope: Scope, hospitals: Iterable[Organization]) -> list[Resource]:
     """The Endpoints of hospitals, each once."""
-    return [_resource(endpoint.to_fhir(one, scope.dicomweb)) for one in _once(hospitals)]
+    return [resource(endpoint.to_fhir(one, scope.dicomweb)) for one in _once(hospitals)]
 
 
 def _once(hospitals: Iterable[Organization]) -> Iterable[Organization]:
     return {one.id: one for one in hospitals}.values()
 
 
-def _resource(told: Json) -> Resource:
+def resource(told: Json) -> Resource:
+    """A resource that was just derived, as it is served."""
     version = told["meta"].get("versionId", "")
     return Resource(told["resourceType"], told["id"], json_format.serialize(told), version)

@@ -2,44 +2,36 @@
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of the routes made below.
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Annotated, Any
-from urllib.parse import parse_qsl, urlencode, urljoin
+from urllib.parse import parse_qsl, urljoin
 from zoneinfo import ZoneInfo
 
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
 
-from exchange import organizations, query
 from exchange.access import Exchange
 from exchange.errors import NotFound
 from exchange.policy import Requester
-from exchange.query import Answer
-from exchange_fhir import bundle, capability, negotiation, reading, transaction
+from exchange_fhir import bundle, capability, negotiation, question, searching, transaction
 from exchange_fhir.answers import Answered
+from exchange_fhir.asking import COMPARTMENT, NOT_SEARCHED, SEARCHED
 from exchange_fhir.bulk import bulk_data
-from exchange_fhir.bundle import Page, Pairs
+from exchange_fhir.bundle import Pairs
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.everything import everything
 from exchange_fhir.latest import latest
 from exchange_fhir.matching_operations import matched
 from exchange_fhir.operations import operating
 from exchange_fhir.outcome import Problem
-from exchange_fhir.reading import Resource
 from exchange_fhir.rest_described import describing
 from exchange_fhir.rest_interactions import body, interacting
-from exchange_fhir.search import Condition, Query, Scope, any_of, parse
 from exchange_fhir.serving import METADATA, Conduct, Identify, Serving
-from exchange_storage.records import Organization
-from exchange_storage.search import Criterion, Level, Rows
 
 FORM_LIMIT = 1 << 16
 """Bytes of a form to search by."""
-
-INCLUDED = 1000
-"""Resources that a page brings by _revinclude, at most; that some are left out is told."""
 
 SMART_CAPABILITIES = ("smart-imaging-access",)
 """Of SMART only this: ImagingStudy is searched and retrieved here as SMART Imaging Access says."""
@@ -96,34 +88,44 @@ def fhir(
     form_body = body(FORM_LIMIT)
 
     def found(
-        request: Request, requester: Requester, kind: str, asked: Pairs, offset: int = 0
+        request: Request, requester: Requester, where: str, asked: Pairs, after: Any = None
     ) -> Answered:
+        """The answer to a search of a type, of a Patient's compartment, or, with "", of all."""
         strict = "handling=strict" in request.headers.get("prefer", "").replace(" ", "")
         with exchange.on_behalf_of(requester) as access:
             here = serving.scope(serving.base(request), access)
-            wanted = parse(capability.TABLES[kind], asked, here, strict=strict)
-            page = _SEARCHES[kind](here, wanted, offset)
-        following = ""
-        if page.more and wanted.count:
-            following = pages.seal(requester, kind, wanted.used, offset + len(page.matches))
+            if where:
+                of_patient, _, kind = where.rpartition("/")
+                identity = of_patient.removeprefix("Patient/")
+                wanted = question.read(here, kind, asked, strict=strict, within=identity)
+                page, further = searching.page(here, wanted, after)
+                used, ignored = wanted.used, wanted.ignored
+            else:
+                everything = question.everywhere(here, asked, strict=strict)
+                page, further = searching.everywhere(here, everything, after)
+                used, ignored = everything.used, everything.ignored
+        following = "" if further is None else pages.seal(requester, where, used, further)
         content = bundle.searchset(
-            here, kind, page, used=wanted.used, ignored=wanted.ignored, following=following
+            here, where, page, used=used, ignored=ignored, following=following
         )
         return Answered(status=200, content=content)
 
-    def searched(request: Request, kind: str, form: bytes = b"") -> Response:
+    def searched(request: Request, where: str, form: bytes = b"") -> Response:
         requester = identify(request)
-        _supported(kind)
+        _searchable(where)
+        if form and negotiation.media_type(request) != "application/x-www-form-urlencoded":
+            form_type = "a search by POST is sent as application/x-www-form-urlencoded"
+            raise Problem(415, "not-supported", form_type)
         asked: Pairs = [*request.query_params.multi_items(), *_pairs(form)]
         written = negotiation.negotiated(request, asked)
         told = dict(asked)
-        offset = 0
+        after = None
         if "_page" in told:
             if told.keys() - {"_page", "_format", "_pretty"}:
                 raise Problem(400, "invalid", "_page stands alone: it holds the whole search")
-            asked, offset = pages.unseal(requester, kind, told["_page"])
+            asked, after = pages.unseal(requester, where, told["_page"])
             written = negotiation.negotiated(request, [*asked, *told.items()])
-        return negotiation.response(found(request, requester, kind, asked, offset), written)
+        return negotiation.response(found(request, requester, where, asked, after), written)
 
     @router.post("")
     @router.post("/")
@@ -135,7 +137,7 @@ def fhir(
         sent = negotiation.resource(content, request.headers.get("content-type", ""))
 
         def get(kind: str, asked: Pairs) -> Answered:
-            _supported(kind)
+            _searchable(kind)
             return found(request, requester, kind, asked)
 
         answered = transaction.processed(
@@ -172,6 +174,18 @@ def fhir(
 
     for routes in (bulk_data, describing, everything, latest, matched, operating):
         router.include_router(routes(serving, _Route))
+
+    @router.get("")
+    @router.get("/")
+    def search_all(request: Request) -> Response:
+        return searched(request, "")
+
+    @router.post("/_search")
+    def search_all_by_form(
+        request: Request, form: Annotated[bytes, Depends(form_body)]
+    ) -> Response:
+        return searched(request, "", form)
+
     router.include_router(interacting(serving, _Route))
 
     @router.get("/{kind}")
@@ -183,10 +197,20 @@ def fhir(
     def search_by_form(
         request: Request, kind: str, form: Annotated[bytes, Depends(form_body)]
     ) -> Response:
-        if form and negotiation.media_type(request) != "application/x-www-form-urlencoded":
-            told = "a search by POST is sent as application/x-www-form-urlencoded"
-            raise Problem(415, "not-supported", told)
         return searched(request, kind, form)
+
+    @router.get("/Patient/{identity}/{kind}")
+    def search_compartment(request: Request, identity: str, kind: str) -> Response:
+        return searched(request, f"Patient/{identity}/{kind}")
+
+    @router.post("/Patient/{identity}/{kind}/_search")
+    def search_compartment_by_form(
+        request: Request,
+        identity: str,
+        kind: str,
+        form: Annotated[bytes, Depends(form_body)],
+    ) -> Response:
+        return searched(request, f"Patient/{identity}/{kind}", form)
 
     @router.api_route("", methods=_METHODS)
     @router.api_route("/{path:path}", methods=_METHODS)
@@ -197,123 +221,17 @@ def fhir(
     return router
 
 
-# -- Search ---------------------------------------------------------------------------------------
-
-
-def _find(scope: Scope, kind: str, level: Level, wanted: Query[Criterion], offset: int) -> Answer:
-    return query.find(
-        scope.access,
-        level,
-        [any_of(group) for group in wanted.wanted],
-        limit=wanted.count,
-        offset=offset,
-        total=wanted.total is True,
-        summarize=False,
-        order=wanted.order,
-        asked=f"{kind}?{urlencode(wanted.used)}",
-    )
-
-
-def _total(wanted: Query[Criterion], answer: Answer, offset: int) -> int | None:
-    """The number of all matches, as far as it was asked for or the last of them is at hand."""
-    last = not answer.more and (answer.found or not offset)
-    if wanted.total is None and last:
-        return offset + len(answer.found)
-    return answer.total
-
-
-def _search_patients(scope: Scope, wanted: Query[Criterion], offset: int) -> Page:
-    answer = _find(scope, "Patient", Level.PATIENT, wanted, offset)
-    included: list[Resource] = []
-    warnings: list[str] = []
-    if "Patient:organization" in wanted.include:
-        included += reading.organizations(one.owner for one in answer.found)
-    if "ImagingStudy:patient" in wanted.revinclude and answer.found:
-        rows = Rows(Level.PATIENT, tuple(one.patient.id for one in answer.found))
-        studies = query.find(
-            scope.access, Level.STUDY, [rows], limit=INCLUDED, summarize=False, asked="_revinclude"
-        )
-        read = reading.imaging_studies(scope, studies.found)
-        included += read
-        if studies.more or len(read) < len(studies.found):
-            warnings.append(f"only the newest {len(read)} ImagingStudies are included")
-    return Page(
-        matches=reading.patients(scope, answer.found),
-        included=included,
-        total=_total(wanted, answer, offset),
-        more=answer.more,
-        warnings=warnings,
-    )
-
-
-def _search_imaging_studies(scope: Scope, wanted: Query[Criterion], offset: int) -> Page:
-    answer = _find(scope, "ImagingStudy", Level.STUDY, wanted, offset)
-    matches = reading.imaging_studies(scope, answer.found)
-    found = answer.found[: len(matches)]
-    included: list[Resource] = []
-    if wanted.include & {"ImagingStudy:patient", "ImagingStudy:subject"}:
-        included += reading.patients(scope, found)
-    if "ImagingStudy:endpoint" in wanted.include:
-        included += reading.endpoints(scope, (one.owner for one in found))
-    return Page(
-        matches=matches,
-        included=included,
-        total=_total(wanted, answer, offset),
-        more=answer.more or len(found) < len(answer.found),
-    )
-
-
-def _search_organizations(scope: Scope, wanted: Query[Condition], offset: int) -> Page:
-    organizations.look_up(scope.access, "Organization")
-    found = _sifted(scope, wanted)
-    page = found[offset : offset + wanted.count]
-    included = "Organization:endpoint" in wanted.include
-    return Page(
-        matches=reading.organizations(page),
-        included=reading.endpoints(scope, page) if included else (),
-        total=None if wanted.total is False else len(found),
-        more=offset + wanted.count < len(found),
-    )
-
-
-def _search_endpoints(scope: Scope, wanted: Query[Condition], offset: int) -> Page:
-    organizations.look_up(scope.access, "Endpoint")
-    found = _sifted(scope, wanted)
-    page = found[offset : offset + wanted.count]
-    included = "Endpoint:organization" in wanted.include
-    return Page(
-        matches=reading.endpoints(scope, page),
-        included=reading.organizations(page) if included else (),
-        total=None if wanted.total is False else len(found),
-        more=offset + wanted.count < len(found),
-    )
-
-
-def _sifted(scope: Scope, wanted: Query[Condition]) -> list[Organization]:
-    return [
-        one
-        for one in scope.organizations
-        if all(any(holds(one) for holds in group) for group in wanted.wanted)
-    ]
-
-
-_SEARCHES: Mapping[str, Callable[[Scope, Query[Any], int], Page]] = {
-    "Endpoint": _search_endpoints,
-    "ImagingStudy": _search_imaging_studies,
-    "Organization": _search_organizations,
-    "Patient": _search_patients,
-}
-
-
 # -- HTTP -----------------------------------------------------------------------------------------
 
 
-def _supported(kind: str) -> None:
-    if kind not in capability.TABLES:
-        known = ", ".join(capability.TABLES)
-        raise Problem(
-            404, "not-supported", f"this resource type is not searched; there are {known}"
-        )
+def _searchable(where: str) -> None:
+    """Raise Problem unless resources are searched there."""
+    kind = where.rpartition("/")[2]
+    if where and (kind not in search_parameters.kinds() or kind in NOT_SEARCHED):
+        told = f"this resource type is not searched; there are {', '.join(SEARCHED)}"
+        raise Problem(404, "not-supported", told)
+    if kind != where and kind not in COMPARTMENT:
+        raise Problem(404, "not-supported", f"{kind} is in no patient's compartment")
 
 
 def _pairs(form: bytes) -> list[tuple[str, str]]:
@@ -332,7 +250,7 @@ def _refusal(request: Request, path: str) -> Problem:
         case _ if path and kind not in search_parameters.kinds():
             return Problem(404, "not-supported", "nothing is served here; see metadata")
         case []:
-            allow = "GET, POST, PUT, PATCH, DELETE" if path else "POST"
+            allow = "GET, POST, PUT, PATCH, DELETE" if path else "GET, POST"
         case ["_search"]:
             allow = "POST"
         case [_]:

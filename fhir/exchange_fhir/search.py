@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
 from exchange.access import Access
-from exchange.errors import Invalid, TooBroad, TooLarge
+from exchange.errors import Invalid
 from exchange_storage import names
 from exchange_storage.records import Organization
 from exchange_storage.search import (
@@ -118,27 +118,8 @@ class Table(Generic[T]):
 
     documentation: str
     parameters: Mapping[str, Parameter[T]]
-    includes: tuple[str, ...] = ()
-    revincludes: tuple[str, ...] = ()
     sorts: Mapping[str, str] = field(default_factory=dict)
     """Sort keys, and what `query.SORTED` calls them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query(Generic[T]):
-    """A search as it is carried out, and what of it is not."""
-
-    wanted: tuple[tuple[T, ...], ...]
-    """All of these hold, and of each at least one."""
-    count: int
-    total: bool | None
-    """Whether the matches are counted; None: told where it is known without counting."""
-    order: str
-    include: frozenset[str]
-    revinclude: frozenset[str]
-    used: tuple[tuple[str, str], ...]
-    """The parameters as the self link shows them."""
-    ignored: tuple[str, ...]
 
 
 # -- Parameters by type -------------------------------------------------------------------------
@@ -376,127 +357,6 @@ _VALUE = re.compile(
     re.ASCII,
 )
 _DAY = timedelta(days=1)
-_RESULT = frozenset({"_include", "_revinclude", "_summary", "_total"})
-
-
-def parse(
-    table: Table[T], pairs: Iterable[tuple[str, str]], scope: Scope, *, strict: bool = False
-) -> Query[T]:
-    """Read the parameters of a search by the table of its resource type.
-
-    What is not supported is listed in `ignored`, or, with `strict` (``Prefer: handling=strict``),
-    refused. Raises Invalid for that, and for a value or modifier that cannot be read; TooLarge for
-    a question that is too long, and TooBroad for one of too many values.
-    """
-    pairs = tuple(pairs)
-    if sum(len(name) + len(value) for name, value in pairs) > MAX_QUESTION:
-        raise TooLarge(f"a search may have at most {MAX_QUESTION} characters")
-    values = 0
-    wanted: list[tuple[T, ...]] = []
-    used: list[tuple[str, str]] = []
-    ignored: list[str] = []
-    result = _Result()
-    for seen, (name, value) in enumerate(pairs, 1):
-        if seen > MAX_PARAMETERS or "\0" in name or "\0" in value:
-            raise Invalid(f"a search has at most {MAX_PARAMETERS} parameters, and no NUL in them")
-        head, _, modifier = name.partition(":")
-        parameter = table.parameters.get(head)
-        if head == "_format":
-            continue
-        if not value:
-            ignored.append(name)
-        elif parameter is not None:  # "patient.identifier", a chain, is a parameter like another
-            asked = _values(parameter, head, modifier, value)
-            values += len(asked)
-            if values > MAX_VALUES:
-                raise TooBroad(f"a search asks for at most {MAX_VALUES} values; ask in several")
-            wanted.append(_read(parameter, scope, head, modifier, asked))
-            used.append((name, value))
-        elif (shown := result.take(table, name, value)) is not None:
-            used += shown
-        else:
-            ignored.append(name if head not in _RESULT else f"{name}={value}")
-    if strict and ignored:
-        raise Invalid("not supported in this search: " + ", ".join(map(_named, ignored)))
-    return Query(
-        wanted=tuple(wanted),
-        count=0 if result.only_count else result.count,
-        total=True if result.only_count else result.total,
-        order=result.order,
-        include=frozenset(result.include),
-        revinclude=frozenset(result.revinclude),
-        used=(*used, ("_count", str(result.count))),
-        ignored=tuple(map(_named, ignored)),
-    )
-
-
-def _values(parameter: Parameter[T], name: str, modifier: str, value: str) -> tuple[str, ...]:
-    """The values of one parameter, each once."""
-    if modifier and modifier not in parameter.modifiers:
-        raise Invalid(f"the modifier :{_named(modifier)} is not supported for {name}")
-    values = tuple(dict.fromkeys(one for one in split(value, ",") if one))
-    if any(len(one) > MAX_LENGTH for one in values):
-        raise Invalid(f"a value of {name} has at most {MAX_LENGTH} characters")
-    return values
-
-
-def _read(
-    parameter: Parameter[T], scope: Scope, name: str, modifier: str, values: Iterable[str]
-) -> tuple[T, ...]:
-    try:
-        return tuple(parameter.read(scope, one, modifier) for one in values)
-    except Invalid as error:
-        raise Invalid(f"{name}: {error}") from error
-
-
-@dataclass(slots=True)
-class _Result:
-    """The search result parameters (R4 3.1.1.5) as they are read one by one."""
-
-    count: int = COUNT
-    only_count: bool = False
-    total: bool | None = None
-    order: str = ""
-    include: set[str] = field(default_factory=set)
-    revinclude: set[str] = field(default_factory=set)
-
-    def take(self, table: Table[T], name: str, value: str) -> list[tuple[str, str]] | None:
-        """Read one; returns how the self link shows it, None when it is not supported."""
-        match name:
-            case "_count":
-                if not re.fullmatch(r"\d{1,9}", value, re.ASCII):
-                    raise Invalid("_count is a number of entries")
-                self.count = min(int(value), MAX_COUNT)
-                self.only_count = self.only_count or not self.count
-                return []  # shown with the count that is used
-            case "_summary" if value in {"count", "false"}:
-                self.only_count = self.only_count or value == "count"
-                return [(name, value)]
-            case "_total" if value in {"none", "estimate", "accurate"}:
-                self.total = value != "none"
-                return [(name, "none" if value == "none" else "accurate")]
-            case "_sort":
-                key = table.sorts.get(value.removeprefix("-"))
-                if key is None:
-                    known = ", ".join(sorted(table.sorts)) or "nothing"
-                    raise Invalid(f"_sort: the matches can be put in order of {known}, one at once")
-                self.order = f"-{key}" if value.startswith("-") else key
-                return [(name, value)]
-            case "_include":
-                return self._including(self.include, table.includes, name, value)
-            case "_revinclude":
-                return self._including(self.revinclude, table.revincludes, name, value)
-            case _:
-                return None
-
-    @staticmethod
-    def _including(
-        wanted: set[str], known: tuple[str, ...], name: str, value: str
-    ) -> list[tuple[str, str]] | None:
-        source = ":".join(value.split(":")[:2])  # the third part may name the only target type
-        found = known if value == "*" else tuple(one for one in known if one == source)
-        wanted.update(found)
-        return [(name, value)] if found else None
 
 
 def _span(value: str, timezone: ZoneInfo) -> tuple[str, Span]:
@@ -566,10 +426,5 @@ def split(value: str, separator: str) -> list[str]:
 
 
 def unescaped(value: str) -> str:
-    """A value without the backslashes that stood before its separators."""
+    """A value without its escapes."""
     return re.sub(r"\\([\\,|$])", r"\1", value)
-
-
-def _named(name: str) -> str:
-    """A parameter's name, short enough to be repeated to the asker."""
-    return name if len(name) <= 64 else f"{name[:64]}…"

@@ -27,10 +27,12 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    type_coerce,
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import NullType
 
 from exchange_storage import search
 from exchange_storage.criteria import Level
@@ -131,7 +133,7 @@ class Conditions:
                 rows = (
                     select(row_number(one.logical_id))
                     .where(
-                        one.kind == _word("Patient"),
+                        of_kind(one, "Patient", criterion),
                         ~one.deleted,
                         self.held(criterion, one, binds),
                     )
@@ -306,7 +308,7 @@ class Conditions:
         self, one: type[Resource], kind: str, criterion: Any, binds: Binds
     ) -> ColumnElement[bool]:
         return and_(
-            one.kind == _word(kind),
+            of_kind(one, kind, criterion),
             ~one.deleted,
             self.held(criterion, one, binds),
             self._decided.resource(one),
@@ -332,6 +334,44 @@ def _(element: Any, compiler: Any, **options: Any) -> str:
     text = compiler.process(element.clauses, **options)
     number = f"CAST({text} AS BIGINT)"
     return f"CASE WHEN {text} ~ '^[1-9][0-9]{{0,17}}$' THEN {number} ELSE -1 END"
+
+
+class unindexed(FunctionElement[Any]):  # noqa: N801 - as above
+    """A column as it is, without its index: SQLite, which knows no figures, would prefer that of
+    the type to the rows that a condition looks up."""
+
+    inherit_cache = True
+
+
+@compiles(unindexed)
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    told: str = compiler.process(element.clauses, **options)
+    return told
+
+
+@compiles(unindexed, "sqlite")
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    return "+" + str(compiler.process(element.clauses, **options))
+
+
+def of_kind(
+    resource: type[Resource], kind: str, form: Any, leader: int | None = None
+) -> ColumnElement[bool]:
+    """Whether a resource is of a type, beside the condition of a form (see `Conditions.held`)."""
+    column: Any = unindexed(resource.kind) if _leads_by_row(form, leader) else resource.kind
+    same: ColumnElement[bool] = column == _word(kind)
+    return same
+
+
+def _leads_by_row(form: Any, leader: int | None) -> bool:
+    """Whether the condition that is looked up first gives row numbers."""
+    match form:
+        case ("every", parts):
+            leader = _leader(parts) if leader is None else leader
+            return leader >= 0 and _leads_by_row(parts[leader], None)
+        case ("some", parts):
+            return bool(parts) and all(_leads_by_row(part, None) for part in parts)
+    return form[0] in {"indexed", "together", "leads"}
 
 
 def keys(sort: Sequence[Sort], resource: type[Resource]) -> list[ColumnElement[Any]]:
@@ -387,7 +427,9 @@ def _key(sort: Sort, resource: type[Resource]) -> ColumnElement[Any]:
         absent = literal_column("''" if sort.descending else f"'{chr(0x10FFFF)}'")
     else:
         absent = literal_column(str(absent))
-    return func.coalesce(of_resource.correlate(resource).scalar_subquery(), absent)
+    key = func.coalesce(of_resource.correlate(resource).scalar_subquery(), absent)
+    # psycopg gives a double as a float: there is nothing to be converted.
+    return type_coerce(key, NullType()) if sort.type in {"quantity", "number"} else key
 
 
 # -- Which condition leads ------------------------------------------------------------------------

@@ -133,6 +133,8 @@ def _add_patients(
                 "created": NOW,
                 "changed": NOW,
                 "person_id": person if known and person <= persons else None,
+                "replaced_by_id": None,
+                "withdrawn": False,
             }
         )
         keys += [(row, kind, key) for kind, key in _keys(name)]

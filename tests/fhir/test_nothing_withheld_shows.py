@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from fhir_door import Asker, entries, name, opened
+from fhir_door import Asker, Door, entries, name, opened
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from region import ADMINISTRATOR, HOSPITALS, Region
@@ -105,8 +105,10 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ed25519Privat
 
 
 @contextmanager
-def lived(world: World, empty: tuple[Path, Ed25519PrivateKey]) -> Iterator[Asker]:
-    """The world as a region; the asker's door to it."""
+def lived(
+    world: World, empty: tuple[Path, Ed25519PrivateKey], *, written: bool = False
+) -> Iterator[Asker]:
+    """The world as a region, with what hospitals wrote if wanted; the asker's door to it."""
     with TemporaryDirectory() as place:
         path = shutil.copy(empty[0], place)
         city = Region(Exchange(Database(f"sqlite:///{path}"), MemoryStore(), empty[1]))
@@ -131,9 +133,73 @@ def lived(world: World, empty: tuple[Path, Ed25519PrivateKey]) -> Iterator[Asker
             door = opened(city)
             if world.refreshed:
                 door.refresh()
+            for row, (at, *_) in enumerate(world.records if written else ()):
+                _record(door, CODES[at], row)
             yield door.asker(city.clinician(CODES[world.asker], world.purpose))
         finally:
             city.exchange.close()
+
+
+def _record(door: Door, code: str, row: int) -> None:
+    """What a hospital wrote of its record: two Observations and a DiagnosticReport of the first."""
+    system = door.system(code)
+    subject = {"subject": {"reference": f"Patient/{row + 1}"}}
+    coded = {"status": "final", "code": {"coding": [{"code": "seen"}]}}
+    told: list[dict[str, Any]] = [
+        {"resourceType": "Practitioner", "id": f"doctor{row}", "name": [{"family": "张"}]},
+        *(
+            {"resourceType": "Observation", "id": f"o{row}-{number}", **coded, **subject,
+             "performer": [{"reference": f"Practitioner/doctor{row}"}],
+             "derivedFrom": [{"reference": f"ImagingStudy/{study(row, 0)}"}]}
+            for number in range(2)
+        ),
+        {"resourceType": "DiagnosticReport", "id": f"r{row}", **coded, **subject,
+         "result": [{"reference": f"Observation/o{row}-0"}]},
+    ]  # fmt: skip
+    for one in told:
+        response = system.send("PUT", f"{one['resourceType']}/{one['id']}", one)
+        assert response.status_code == 201, response.text
+
+
+def recorded(world: World) -> st.SearchStrategy[str]:
+    """Questions that lead through what hospitals wrote."""
+    row = st.sampled_from(range(len(world.records)))
+    asked = st.one_of(
+        st.sampled_from(
+            [
+                "Observation?code=seen",
+                "Observation?status:not=preliminary",
+                "Observation?patient.name=wang",
+                "Observation?subject:Patient.organization.name:contains=医院",
+                "Observation?derived-from:ImagingStudy.modality=CT",
+                "Observation?_has:DiagnosticReport:result:code=seen",
+                "DiagnosticReport?result.code=seen",
+                "DiagnosticReport?result.performer:Practitioner.name=zhang",
+                "Practitioner?_has:Observation:performer:code=seen",
+                "Practitioner?_has:Observation:performer:_has:DiagnosticReport:result:code=seen",
+                "Patient?_has:Observation:patient:code=seen",
+                "Patient?_has:ImagingStudy:patient:modality=CT",
+                "ImagingStudy?_has:Observation:derived-from:code=seen",
+                "ImagingStudy?patient.name=wang",
+            ]
+        ),
+        row.map(lambda r: f"Observation?patient={r + 1}"),
+        row.map(lambda r: f"Observation?_id=o{r}-0,o{r}-1"),
+        row.map(lambda r: f"Observation?performer=doctor{r}"),
+        row.map(lambda r: f"Observation?patient.identifier={CARDS[world.records[r][1]]}"),
+        row.map(lambda r: f"Practitioner?_id=doctor{r}&_revinclude=Observation:performer"),
+        row.map(lambda r: f"Patient/{r + 1}/Observation?status=final"),
+    )
+    more = st.sampled_from(
+        [
+            "",
+            "&_count=1",
+            "&_sort=-_lastUpdated&_count=2",
+            "&_include=*&_include:iterate=DiagnosticReport:result",
+            "&_revinclude=DiagnosticReport:result&_include:iterate=Observation:subject",
+        ]
+    )
+    return st.tuples(asked, more).map("".join)
 
 
 def questions(world: World) -> st.SearchStrategy[str]:
@@ -167,6 +233,41 @@ def questions(world: World) -> st.SearchStrategy[str]:
         st.tuples(st.just("Patient?"), patients, more, back).map("".join),
         st.tuples(st.just("ImagingStudy?"), studies, more).map("".join),
     )
+
+
+@given(worlds(), st.data())
+@settings(max_examples=15, deadline=None)
+def test_nothing_withheld_shows_through_what_refers_to_it(
+    empty: tuple[Path, Ed25519PrivateKey], world: World, data: st.DataObject
+) -> None:
+    permitted = [row for row, yes in enumerate(world.permitted()) if yes]
+    seen = {f"Patient/{row + 1}" for row in permitted}
+    seen |= {f"DiagnosticReport/r{row}" for row in permitted}
+    seen |= {f"Observation/o{row}-{number}" for row in permitted for number in range(2)}
+    seen |= {
+        f"ImagingStudy/{study(row, number)}"
+        for row in permitted
+        for number in range(world.records[row][3])
+    }
+    directory = {f"Practitioner/doctor{row}" for row in range(len(world.records))}
+    open_to_all = {"Organization", "Endpoint"}
+    with lived(world, empty, written=True) as asker:
+        assert set(asker.ids("Observation")) == {one for one in seen if one[:2] == "Ob"}
+        doctors = asker.ids("Practitioner?_has:Observation:performer:code=seen")
+        assert set(doctors) == {f"Practitioner/doctor{row}" for row in permitted}
+        for asked in data.draw(st.lists(recorded(world), min_size=2, max_size=8)):
+            matches: list[str] = []
+            for bundle in asker.pages(f"{asked}&_total=accurate"):
+                matches += [name(entry) for entry in entries(bundle)]
+                for entry in entries(bundle) + entries(bundle, "include"):
+                    kind = entry["resource"]["resourceType"]
+                    assert kind in open_to_all or name(entry) in seen | directory, asked
+            assert len(matches) == len(set(matches)) == bundle["total"], asked
+        row = data.draw(st.sampled_from(range(len(world.records))))
+        person = world.same(row) if row in permitted else set()
+        expected = {f"Observation/o{one}-{number}" for one in person for number in range(2)}
+        for asked in (f"Observation?patient={row + 1}", f"Patient/{row + 1}/Observation"):
+            assert set(asker.ids(asked)) == expected & seen
 
 
 @given(worlds(), st.data())

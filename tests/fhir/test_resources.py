@@ -136,8 +136,8 @@ def test_every_asker_reads_the_directory_of_hospitals(door: Door) -> None:
         assert asker.ids("Organization?name=南湖") == ["Organization/nanhu"]
         assert asker.ids("Organization?name:contains=医院") == [
             "Organization/beicheng",
-            "Organization/dongshan",
             "Organization/nanhu",
+            "Organization/dongshan",
         ]
         assert asker.ids("Endpoint?organization=Organization/dongshan") == [
             "Endpoint/dicomweb-dongshan"

@@ -60,7 +60,7 @@ def takeaway(exchange: Exchange, pages: Pages) -> APIRouter:
                 access,
                 retrieval.instances(access, export.study_instance_uid, purpose="files"),
             )
-        noting = _Noting(exchange, visitor.requester, number, len(selected.instances))
+        noting = Noting(exchange, visitor.requester, number, len(selected.instances))
         pieces = taking_along.archived(
             selected,
             receiver,
@@ -83,7 +83,7 @@ def takeaway(exchange: Exchange, pages: Pages) -> APIRouter:
 _OVER = frozenset({State.COMPLETE, State.BROKEN})
 
 
-class _Noting:
+class Noting:
     """Writes down how far an export has come, for whoever looks, in whatever process."""
 
     def __init__(

@@ -7,8 +7,6 @@ whose images it gives shows in managingOrganization, and one hospital's can lead
 from __future__ import annotations
 
 from exchange_fhir.datatypes import Json, coding, instant, present, reference, text
-from exchange_fhir.search import Condition, Scope, Table, Token, fits, string, token
-from exchange_fhir.search import reference as referring
 from exchange_storage.records import Organization
 
 PREFIX = "dicomweb-"
@@ -43,23 +41,3 @@ def to_fhir(organization: Organization, address: str) -> Json:
 
 def _name(organization: Organization) -> str:
     return f"{text(organization.name)} DICOMweb"
-
-
-def _connection(_: Scope, asked: Token) -> Condition:
-    known = asked.code == CONNECTION["code"] and asked.system in {None, CONNECTION["system"]}
-    return lambda _: known
-
-
-SEARCH: Table[Condition] = Table(
-    documentation="Where a hospital's images are retrieved; every asker may read them.",
-    parameters={
-        "_id": token(lambda _, asked: lambda one: identity(one) == asked.code, "Logical id"),
-        "name": string(lambda _, asked: lambda one: fits(asked, _name(one)), "Name"),
-        "organization": referring(
-            "Organization", lambda _, code: lambda one: one.code == code, "Whose images"
-        ),
-        "connection-type": token(_connection, "Always dicom-wado-rs"),
-        "status": token(lambda _, asked: lambda _: asked.code == "active", "Always active"),
-    },
-    includes=("Endpoint:organization",),
-)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from zoneinfo import ZoneInfo
 
 from exchange import query
@@ -135,6 +135,11 @@ def _series(contents: Contents, owner: str, timezone: ZoneInfo) -> Json:
     )
 
 
+def named(ids: Sequence[str]) -> Criterion:
+    """The studies with these logical ids."""
+    return Match("StudyInstanceUID", Values(tuple(ids)))
+
+
 def _identifier(scope: Scope, asked: Token) -> Criterion:
     if not asked.code:
         raise Invalid("an identifier needs a value")
@@ -223,6 +228,5 @@ SEARCH: Table[Criterion] = Table(
         "dicom-class": _holds("SOPClassUID", "SOP Class UID of one of its instances"),
         "endpoint": referring("Endpoint", _endpoint, "The owner's endpoint"),
     },
-    includes=("ImagingStudy:endpoint", "ImagingStudy:patient", "ImagingStudy:subject"),
-    sorts={"_lastUpdated": "changed", "started": "started"},
+    sorts={"_id": "uid", "_lastUpdated": "changed", "started": "started"},
 )

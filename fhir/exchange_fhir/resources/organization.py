@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from exchange_fhir.datatypes import Json, concept, instant, present, reference, text
 from exchange_fhir.resources import endpoint
-from exchange_fhir.search import Condition, Scope, Table, Token, fits, string, token
 from exchange_storage.records import Organization
 
 CREDIT_CODE = "urn:oid:2.16.156.10011.1.5"
@@ -36,28 +35,3 @@ def to_fhir(organization: Organization) -> Json:
         name=text(organization.name),
         endpoint=[reference("Endpoint", endpoint.identity(organization))],
     )
-
-
-def _identifier(_: Scope, asked: Token) -> Condition:
-    def holds(one: Organization) -> bool:
-        identifiers = {
-            CREDIT_CODE: one.credit_code,
-            "urn:ietf:rfc:3986": f"urn:oid:{one.issuer}",
-        }
-        if asked.system is None:
-            return asked.code in identifiers.values()
-        return identifiers.get(asked.system) == asked.code
-
-    return holds
-
-
-SEARCH: Table[Condition] = Table(
-    documentation="The hospitals of the exchange; every asker may read them.",
-    parameters={
-        "_id": token(lambda _, asked: lambda one: one.code == asked.code, "Logical id"),
-        "identifier": token(_identifier, f"Unified social credit code (system {CREDIT_CODE})"),
-        "name": string(lambda _, asked: lambda one: fits(asked, text(one.name)), "Name"),
-        "active": token(lambda _, asked: lambda _: asked.code == "true", "Always true"),
-    },
-    includes=("Organization:endpoint",),
-)

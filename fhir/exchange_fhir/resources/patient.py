@@ -212,7 +212,13 @@ SEARCH: Table[Criterion] = Table(
         "organization": referring("Organization", _organization, "The hospital whose record it is"),
         "mothersMaidenName": _text("PatientMotherBirthName", "The mother's name at her birth"),
     },
-    includes=("Patient:organization",),
-    revincludes=("ImagingStudy:patient",),
-    sorts={"_lastUpdated": "changed", "birthdate": "birth"},
+    sorts={
+        "_id": "row",
+        "_lastUpdated": "changed",
+        "address": "address",
+        "birthdate": "birth",
+        "family": "name",
+        "gender": "sex",
+        "name": "name",
+    },
 )
