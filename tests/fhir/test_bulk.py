@@ -222,7 +222,7 @@ def test_a_group_is_exported_with_its_members_other_records(hospital: Door) -> N
         ("$export?_since=yesterday", 400, "invalid"),
         ("$export?includeAssociatedData=x", 400, "not-supported"),
         ("$export?_typeFilter=code=x", 400, "invalid"),
-        ("$export?_typeFilter=Observation?colour=x", 400, "not-supported"),
+        ("$export?_typeFilter=Observation?colour=x", 400, "invalid"),
     ],
 )
 def test_an_export_that_cannot_be_done_is_not_begun(
