@@ -376,7 +376,7 @@ class _Reader(io.RawIOBase):
         staged, at = self._staged, self._position
         staged._check()
         first, block = staged._first, staged._block
-        if first is None or block is None:
+        if first is None or block is None or not most:
             return b""
         in_first = staged._filled if block is first else len(first)
         if at < in_first:

@@ -64,6 +64,7 @@ def test_an_object_reads_the_same_before_it_is_kept_and_after(
             assert reader.seek(0, os.SEEK_END) == size
             for at, length in reads:
                 reader.seek(at)
+                assert reader.read(0) == b""
                 wanted = content[at : at + length if length >= 0 else size]
                 assert reader.read(length) == wanted
                 assert reader.tell() == at + len(wanted)
