@@ -117,7 +117,9 @@ def history(
     )  # fmt: skip
     connection = access.session.connection()
     rows = _history(form).all(connection, given | {"limit": limit + 1})
-    access.note(action, patient=about, detail=asked | {"answered": min(len(rows), limit)})
+    patients = sorted({row.patient_id for row in rows[:limit]} - {None})
+    told = {"answered": min(len(rows), limit), "patients": patients[:100]}
+    access.note(action, patient=about, detail=asked | told)
     return Page(tuple(_kept(row) for row in rows[:limit]), len(rows) > limit)
 
 
@@ -300,7 +302,9 @@ class _History:
 
 @lru_cache(128)
 def _history(form: _History) -> Prepared:
-    statement = select(*_VERSION).join(Resource, Resource.id == Revision.resource_id)
+    statement = select(*_VERSION, Resource.patient_id).join(
+        Resource, Resource.id == Revision.resource_id
+    )
     if form.instance:
         statement = statement.where(Revision.resource_id == bindparam("resource"))
     else:

@@ -141,6 +141,8 @@ class Update:
         if found is not None:
             draft = replace(draft, logical_id=found)
         held = writing.held(draft.kind, draft.logical_id)
+        if held is not None:
+            writing.permitted(held)  # first: else a condition tells of another hospital's versions
         exists = held is not None and not held.deleted
         if self.if_none and exists:
             raise Stale("there is such a resource already")

@@ -6,7 +6,7 @@ They are the same whether they come by HTTP or as an entry of a batch: `Asked` i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -150,9 +150,11 @@ def update(here: Here, asked: Asked) -> Act:
         )
     if asked.logical_id:
         _known_id(asked)
-        _not_registered(here, asked)
+        not_registered(here, asked)
         return writing.update(resource, here.place, asked.logical_id, asked.headers)
     matching = here.find(asked.kind, _condition(asked))
+    if isinstance(told := resource.get("id"), str):
+        not_registered(here, replace(asked, logical_id=told))
     return writing.update_matching(resource, here.place, matching, asked.headers)
 
 
@@ -167,7 +169,7 @@ def patch(here: Here, asked: Asked) -> Act:
         return registering.patch(
             here.access, _current(here), asked.change(), here.place, asked.logical_id, asked.headers
         )
-    _not_registered(here, asked)
+    not_registered(here, asked)
     matching = None if asked.logical_id else here.find(asked.kind, _condition(asked))
     return writing.patch(
         asked.kind, asked.logical_id, asked.change(), here.place, asked.headers, matching=matching
@@ -180,7 +182,7 @@ def delete(here: Here, asked: Asked) -> Act:
     matching = None if asked.logical_id else here.find(asked.kind, _condition(asked))
     if asked.kind == "Patient":
         return registering.delete(asked.logical_id, asked.headers, matching=matching)
-    _not_registered(here, asked)
+    not_registered(here, asked)
     return writing.delete(asked.kind, asked.logical_id, asked.headers, matching=matching)
 
 
@@ -216,7 +218,7 @@ def _known_id(asked: Asked) -> None:
         raise NotFound("an id has 1 to 64 letters, digits, hyphens and dots")
 
 
-def _not_registered(here: Here, asked: Asked) -> None:
+def not_registered(here: Here, asked: Asked) -> None:
     """Raise Problem for a hospital of the exchange, and its endpoint."""
     if asked.logical_id and (native := here.native.get(asked.kind)):
         try:
@@ -350,7 +352,10 @@ def span_of(found: tuple[int, int] | None) -> tuple[datetime, datetime]:
     """The span of a date, given in microseconds since 1970. Raises Problem where there is none."""
     if found is None:
         raise Problem(400, "invalid", "_at is a date, dateTime or instant")
-    low, high = (_EPOCH + timedelta(microseconds=one) for one in found)
+    try:
+        low, high = (_EPOCH + timedelta(microseconds=one) for one in found)
+    except OverflowError:
+        raise Problem(400, "value", "_at is too near to an end of the calendar") from None
     return low, high
 
 

@@ -29,6 +29,8 @@ OPERATIONS = 1000
 """Operations of one patch, at most."""
 VALUES = 200_000
 """Values of a resource that copies make, at most: each copy can double it."""
+CHARACTERS = 16 << 20
+"""Characters of its strings, likewise: no more could be kept."""
 PATH = 1024
 """Characters of a FHIRPath, at most."""
 
@@ -57,7 +59,7 @@ def json_patch(content: bytes) -> Change:
             for patch, operation in zip(patches, operations, strict=True):
                 made = patch.apply(made, in_place=True)
                 if operation["op"] == "copy" and _is_large(made):
-                    raise _unfit(f"the patch makes more than {VALUES} values of it")
+                    raise _unfit(f"the patch makes more than {VALUES} values, or too long ones")
         except jsonpatch.JsonPatchTestFailed:
             raise _unfit("a test of the patch failed: the resource is not as it expects") from None
         except (jsonpatch.JsonPatchException, JsonPointerException, TypeError, KeyError):
@@ -106,9 +108,13 @@ def fhirpath_patch(parameters: Json) -> Change:
 
 
 def _is_large(told: Any) -> bool:
-    waiting, count = [told], 0
+    waiting, count, characters = [told], 0, 0
     while waiting:
         one = waiting.pop()
+        if isinstance(one, str):
+            characters += len(one)
+            if characters > CHARACTERS:
+                return True
         if isinstance(one, dict | list):
             waiting += one.values() if isinstance(one, dict) else one
             count += len(one)

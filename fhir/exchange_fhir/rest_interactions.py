@@ -4,6 +4,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -197,8 +198,8 @@ def _past(given: Pairs, serving: Serving, *, instance: bool) -> interactions.Pas
                 value = str(count)
             case "_since":
                 try:
-                    since = moment(value.replace(" ", "+"))
-                except ValueError:
+                    since = moment(value.replace(" ", "+")).astimezone(UTC)
+                except (ValueError, OverflowError):
                     raise Problem(400, "invalid", "_since is an instant") from None
             case "_at" if instance:
                 at = interactions.span_of(span(value.replace(" ", "+"), serving.timezone))

@@ -427,7 +427,8 @@ class _Plan:
         if asked.logical_id:
             return interactions.update(self._here, replace(asked, body=lambda: told))
         draft = writing.validated(told, self._here.place, self._same(entry, told, named))
-        if entry.method == "PUT" and found.get(entry.number):
+        if entry.method == "PUT":
+            interactions.not_registered(self._here, replace(asked, logical_id=named))
             return Update(draft, if_match=writing.if_match(asked.headers))
         return Create(draft)
 

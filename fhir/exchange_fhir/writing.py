@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from exchange import clinical
 from exchange.errors import Invalid, Stale
 from exchange.recording import Act, Create, Delete, Draft, Finder, Patch, Update, new_id
 from exchange_fhir import indexing, json_format, links, patching, subset, validation
@@ -204,14 +205,18 @@ def _dangling(resource: Json, base: str, missing: frozenset[tuple[str, str]]) ->
 
 
 def _patients(resource: Json, place: Place) -> tuple[int, ...]:
-    about = resource
-    if resource["resourceType"] == "Binary":
+    if resource["resourceType"] in clinical.DIRECTORY:
+        # In no compartment by the standard, such as a Device with its patient: but whoever names
+        # a patient anywhere tells of them, and that is not for the whole region.
+        links_here = sorted(links.local(resource, place.base))
+        named: tuple[str, ...] = tuple(one for kind, one in links_here if kind == "Patient")
+    elif resource["resourceType"] == "Binary":
         # In no compartment by the standard: a patient is its security context, or nobody.
         context = resource.get("securityContext", {}).get("reference", "")
         kind, logical_id = indexing.target(context, f"{place.base}/")
-        named: tuple[str, ...] = (logical_id,) if kind == "Patient" else ()
+        named = (logical_id,) if kind == "Patient" else ()
     else:
-        named = indexing.patients(about, place.base)
+        named = indexing.patients(resource, place.base)
     rows = [patient.rows(one) for one in named]
     if not all(rows):
         raise Problem(422, "not-found", "a patient that it refers to is not known")
