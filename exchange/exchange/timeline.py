@@ -326,7 +326,13 @@ def _records(
     if wanted.organization:
         conditions.append(Organization.code == wanted.organization)
     rows = access.session.execute(
-        select(Resource.kind, Resource.logical_id, Revision.content, Organization)
+        select(
+            Resource.kind,
+            Resource.logical_id,
+            Revision.content,
+            Organization,
+            Resource.patient_id,
+        )
         .join(
             Revision,
             and_(Revision.resource_id == Resource.id, Revision.version == Resource.version),
@@ -338,18 +344,26 @@ def _records(
         policy.parameters(access.requester, access.now),
     )
     found = []
-    for kind, logical_id, content, organization in rows:
+    patients: set[int] = set()
+    for kind, logical_id, content, organization, patient in rows:
         said = reading(kind, content)
         if said is None:
             continue
         day = said.moment[:8]
         if (not wanted.first or day >= wanted.first) and (not wanted.last or day <= wanted.last):
             found.append(RecordEntry(kind, logical_id, said, organization))
+            patients.add(patient or 0)  # all are about one: see the conditions
     if found:
+        # Whoever looks for a patient in the trail finds it under the first of the person's records.
         access.note(
             Action.SEARCH,
+            patient=min(patients),
             reason="clinical resources in a timeline",
-            detail={"answered": len(found), "resources": [one.logical_id for one in found[:100]]},
+            detail={
+                "answered": len(found),
+                "resources": [one.logical_id for one in found[:100]],
+                "patients": sorted(patients)[:100],
+            },
         )
     return found
 

@@ -208,6 +208,9 @@ def _patients(resource: Json, place: Place) -> tuple[int, ...]:
     if resource["resourceType"] in clinical.DIRECTORY:
         # In no compartment by the standard, such as a Device with its patient: but whoever names
         # a patient anywhere tells of them, and that is not for the whole region.
+        if any(one.get("resourceType") == "Patient" for one in resource.get("contained", ())):
+            told = "a patient is referred to, not contained, in what the directory may show"
+            raise Problem(422, "business-rule", told)
         links_here = sorted(links.local(resource, place.base))
         named: tuple[str, ...] = tuple(one for kind, one in links_here if kind == "Patient")
     elif resource["resourceType"] == "Binary":

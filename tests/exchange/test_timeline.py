@@ -180,6 +180,16 @@ def test_what_a_hospital_wrote_stands_between_the_studies(written: Region) -> No
     assert "result" not in told(seen(written, Wanted(modality="MR")))
 
 
+def test_the_trail_says_about_whom_a_timeline_told(written: Region) -> None:
+    seen(written)
+
+    with written.exchange.database.reading() as session:
+        trail = [json.loads(one.content) for one in audit.latest(session, 5)]
+    (told_of,) = [one for one in trail if one["reason"] == "clinical resources in a timeline"]
+    assert told_of["patient"] == record(written, "nanhu", "N1")
+    assert told_of["detail"]["patients"] == [told_of["patient"]]
+
+
 def test_what_a_hospital_wrote_is_withheld_with_its_studies(written: Region) -> None:
     with written.exchange.on_behalf_of(ADMINISTRATOR) as access:
         consent.opt_out(access, "nanhu", "N1")

@@ -37,6 +37,13 @@ def test_a_device_of_a_patient_is_not_in_the_directory_of_the_region(hospital: D
     outcome(system.send("POST", "Device", others), 403, "forbidden")
 
 
+def test_no_patient_is_contained_in_the_directory_of_the_region(hospital: Door) -> None:
+    patient = {"resourceType": "Patient", "id": "p", "name": [{"text": "王小东"}]}
+    device = {"resourceType": "Device", "patient": {"reference": "#p"}, "contained": [patient]}
+
+    outcome(hospital.system("beicheng").send("POST", "Device", device), 422, "business-rule")
+
+
 @pytest.mark.parametrize("together", [False, True])
 def test_nobody_becomes_a_registered_hospital_by_a_condition(
     hospital: Door, together: bool
