@@ -193,6 +193,7 @@ class Association:
         self._pdu_left = 0
         self._deadline = 0.0
         self._timeout = -1.0
+        self._shortest = min(conduct.network_timeout, conduct.pdu_timeout)
         self._rate = Rate(conduct.minimum_rate)
         self._stream: DataStream | None = None
         self._waiting: deque[Message] = deque()
@@ -646,6 +647,8 @@ class Association:
 
     def _transmit(self, pdus: bytes) -> None:
         self._within(self._conduct.pdu_timeout)
+        if self._timeout < self._conduct.pdu_timeout:  # what is sent early is not sent again
+            self._limit_calls(self._conduct.pdu_timeout)
         try:
             self._socket.sendall(pdus)
         except (BlockingIOError, TimeoutError):
@@ -664,7 +667,8 @@ class Association:
     def _within(self, seconds: float) -> None:
         """Start a deadline, `seconds` from now, for what is read or written next."""
         self._deadline = monotonic() + seconds
-        if seconds != self._timeout:
+        # A call that returns early is made again: no reason to tell the kernel with each message.
+        if not min(seconds, self._shortest) <= self._timeout <= seconds:
             self._limit_calls(seconds)
 
     def _limit_calls(self, seconds: float) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -28,7 +28,7 @@ from exchange.demographics import clipped
 from exchange.errors import Invalid, TooLarge, Unavailable
 from exchange.policy import Action
 from exchange.rejection import Note
-from exchange_storage.objects import Bytes, Staged
+from exchange_storage.objects import Bytes, Staged, Stored
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     Change,
@@ -47,6 +47,9 @@ QUIET = timedelta(seconds=1)
 
 MAX_REQUESTS = 32
 """Requests of a series that are indexed, at most."""
+
+ASIDE = 64 << 10
+"""Bytes from which an object becomes durable on a thread of its own."""
 
 REJECTED_BEFORE = "the hospital has rejected this instance"
 
@@ -202,8 +205,7 @@ def receive(
     digest = incoming.staged.digest
     study, series, instance = (uids[keyword] for keyword in _KEYS[:3])
     key = keys.of_instance(study, series, instance, digest)
-    # It becomes durable while the index is written, and the index commits only after it.
-    kept = access.exchange.keeping.submit(incoming.staged.keep, key)
+    kept = _keep(access, incoming, key)
     row = {
         "organization_id": access.organization,
         "key": key,
@@ -234,6 +236,19 @@ def receive(
     finally:
         if not kept.done():
             wait((kept,))  # what is staged is nobody else's before it may be discarded
+
+
+def _keep(access: Access, incoming: Incoming, key: str) -> Future[Stored]:
+    """The object, durable or becoming so while the index is written, which commits only after it.
+
+    To hand a small one to another thread takes longer than is won. Raises StoreFull,
+    StoreUnavailable.
+    """
+    if incoming.written >= ASIDE:
+        return access.exchange.keeping.submit(incoming.staged.keep, key)
+    kept: Future[Stored] = Future()
+    kept.set_result(incoming.staged.keep(key))
+    return kept
 
 
 def _index(access: Access, session: Session, received: Received, row: dict[str, Any]) -> Receipt:

@@ -128,6 +128,8 @@ class Database:
             "pool_size": connections,
             "max_overflow": 0,
             "pool_use_lifo": True,
+            # Every transaction is ended by who began it; asking again costs a call each time.
+            "pool_reset_on_return": None,
         }
         options["hide_parameters"] = True  # an error is logged: it must not show patient data
         if self.dialect == "sqlite":

@@ -944,6 +944,21 @@ def test_a_slow_line_is_waited_for_as_long_as_it_brings_enough(
     assert archive.digests["1.2.3"] == hashlib.sha256(b"x" * 800).hexdigest()
 
 
+def test_silence_between_messages_may_be_longer_than_within_one(archive: Archive) -> None:
+    """The kernel's timeout stays that of a PDU: a wait that it ends is gone on with."""
+    conduct = Conduct(network_timeout=60, pdu_timeout=0.05)
+    with (
+        accepting(archive, conduct=conduct) as acceptor,
+        RawPeer(acceptor.addresses[0][1]) as peer,
+    ):
+        peer.associate()
+        for _ in range(2):
+            peer.send(echo())
+            assert peer.message()[0].status == dimse.SUCCESS
+            threading.Event().wait(0.2)
+        assert archive.endings.empty()
+
+
 def test_an_exchange_that_is_slow_itself_does_not_blame_the_peer(archive: Archive) -> None:
     """Command and data set in one PDU: what the handler takes for itself is not the peer's time."""
     begun, busy = threading.Event(), threading.Event()
