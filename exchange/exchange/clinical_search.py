@@ -181,6 +181,8 @@ def referred(
 
     Only of rows that were found, for which the asker's sight has been decided.
     """
+    if not names:  # such as all references of a type that has none
+        return []
     wanted = {"wanted": _list(rows)}
     told = _references(tuple(sorted(names))).all(access.session.connection(), wanted)
     return [(row.parameter, row.target_kind, row.target) for row in told]
@@ -203,7 +205,7 @@ def referring(
     limit: int,
 ) -> tuple[Hit, ...]:
     """The resources of a type that refer to one of the targets: to be included in reverse."""
-    if not targets:
+    if not targets or not names:
         return ()
     asked = {"ids": json.dumps(list(targets)), "target_kind": target_kind}
     return _included(access, kind, _referring, asked, limit, tuple(sorted(names)))

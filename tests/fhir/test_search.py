@@ -354,6 +354,8 @@ def test_what_is_referred_to_comes_along_and_what_refers_as_well(door: Door) -> 
     assert along(f"{one}&_include=Observation:subject:Group") == []
     assert along(f"{one}&_include=*") == ["Patient/1", "Practitioner/dr-zhang"]
     assert along(f"{one}&_revinclude=DiagnosticReport:result") == ["DiagnosticReport/report"]
+    assert along("Practitioner?_id=dr-zhang&_include=*") == []  # of which none refers to anything
+
     report = "DiagnosticReport?_id=report&_include=DiagnosticReport:result"
     assert along(report) == ["Observation/w70"]
     further = f"{report}&_include:iterate=Observation:performer&_include:iterate=Patient:link"
