@@ -5,7 +5,6 @@
 import hashlib
 import logging
 import re
-import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +24,7 @@ from exchange.errors import ExchangeError, NotAuthenticated, Refused, Unavailabl
 from exchange.policy import Role
 from exchange_dicom import web_errors
 from exchange_server.cookies import Cookies, Visitor, from_our_pages
+from exchange_server.observability import place
 from exchange_server.portal import naming
 from exchange_server.portal.language import spoken
 
@@ -168,9 +168,7 @@ class Pages:
                     except HTTPException:
                         raise
                     except Exception as error:
-                        lines = "".join(traceback.format_tb(error.__traceback__))
-                        log = logging.getLogger(__name__)
-                        log.error("unexpected %s\n%s", type(error).__name__, lines)
+                        logging.getLogger(__name__).error("unexpected %s", place(error))
                         return pages.error(request, 500, None)
 
                 return answer
