@@ -1,20 +1,57 @@
-"""Reading the audit trail: who looked at whom, asked by an administrator and itself recorded."""
+"""Reading the audit trail: who looked at whom, asked by an administrator and itself recorded.
+
+An administrator who belongs to a hospital reads what its own people did, and what anybody did
+with the records of its own patients; all else is as if it were not there.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, Select, or_, select, true
 
-from exchange import organizations
+from exchange import organizations, query
 from exchange.access import Access
 from exchange.errors import NotFound
 from exchange.policy import Action
 from exchange_storage import search
-from exchange_storage.records import AuditRecord, Patient
+from exchange_storage.records import AuditRecord, Patient, PatientIdentifier
 from exchange_storage.search import SamePerson
+
+BATCH = 500
+"""Records that are read at a time while the trail is looked through."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sought:
+    """What a record must be like to be looked at; None where that does not matter."""
+
+    sequences: frozenset[int] | None = None
+    since: datetime | None = None
+    before: datetime | None = None
+    actions: frozenset[str] | None = None
+    outcomes: frozenset[str] | None = None
+    requesters: frozenset[str] | None = None
+    patients: frozenset[int] | None = None
+    """Patient rows."""
+    studies: frozenset[str] | None = None
+
+    def narrowed(self, **further: Any) -> Sought:
+        """What is sought already, and `further` as well."""
+        told: dict[str, Any] = {}
+        for name, value in further.items():
+            held = getattr(self, name)
+            if held is None or value is None:
+                told[name] = held if value is None else value
+            elif isinstance(value, datetime):
+                told[name] = max(held, value) if name == "since" else min(held, value)
+            else:
+                told[name] = held & value
+        return replace(self, **told)
 
 
 def records(
@@ -31,7 +68,7 @@ def records(
     records at the other hospitals too. Raises Refused, NotFound.
     """
     access.require(Action.AUDIT)
-    matching = select(AuditRecord.content)
+    matching = select(AuditRecord.content).where(_told(access))
     row = None
     if requester:
         matching = matching.where(AuditRecord.requester == requester)
@@ -42,12 +79,12 @@ def records(
         owner = organizations.by_code(access.session, code)
         row = access.session.scalars(
             select(Patient.id).where(
-                Patient.organization_id == owner.id, Patient.patient_id == number
+                Patient.organization_id == owner.id, Patient.patient_id == number, _own(access)
             )
         ).one_or_none()
         if row is None or not number:
             raise NotFound("this hospital has no patient with this number")
-        same = select(Patient.id).where(search.where([SamePerson(row)]))
+        same = select(Patient.id).where(search.where([SamePerson(row)]), _own(access))
         matching = matching.where(AuditRecord.patient_id.in_(same))
     access.note(
         Action.AUDIT,
@@ -58,3 +95,117 @@ def records(
     )
     newest = matching.order_by(AuditRecord.sequence.desc()).limit(limit)
     return [json.loads(content) for content in access.session.scalars(newest)]
+
+
+def one(access: Access, sequence: int) -> dict[str, Any]:
+    """The record with this number. Raises Refused, NotFound."""
+    detail = {"what": f"AuditEvent/{sequence}"}
+    access.require(Action.AUDIT, detail=detail)
+    matching = _matching(access, Sought(sequences=frozenset({sequence})))
+    content = access.session.scalars(matching.with_only_columns(AuditRecord.content)).one_or_none()
+    if content is None:
+        raise NotFound("no such record of the trail")
+    access.note(Action.AUDIT, reason="the trail was read", detail=detail)
+    return _read(content)
+
+
+def seek(
+    access: Access, sought: Sought, *, asked: str = "", after: int | None = None, oldest: bool
+) -> Iterator[dict[str, Any]]:
+    """The records that are sought, the newest first, or with `oldest` the oldest.
+
+    They begin behind the one numbered `after`. That the trail is read is recorded here, `asked` as
+    the question was asked. Raises Refused.
+    """
+    told = {"what": "AuditEvent", "asked": query.for_the_trail(asked)}
+    access.require(Action.AUDIT, detail=told)
+    about = sorted(sought.patients or ())
+    access.note(
+        Action.AUDIT,
+        reason="the trail was read",
+        patient=about[0] if len(about) == 1 else None,
+        detail=told,
+    )
+    return _walked(access, sought, after, oldest=oldest)
+
+
+def _walked(
+    access: Access, sought: Sought, after: int | None, *, oldest: bool
+) -> Iterator[dict[str, Any]]:
+    number = AuditRecord.sequence
+    matching = _matching(access, sought).order_by(number if oldest else number.desc()).limit(BATCH)
+    while True:
+        page = matching
+        if after is not None:
+            page = page.where(number > after if oldest else number < after)
+        rows = access.session.execute(page).all()
+        for row in rows:
+            yield _read(row.content)
+        if len(rows) < BATCH:
+            return
+        after = rows[-1].sequence
+
+
+def same_patient(access: Access, row: int) -> tuple[int, ...]:
+    """A patient row with all others of that person whose records the asker is to look after."""
+    same = select(Patient.id).where(search.where([SamePerson(row)]), _own(access))
+    return tuple(sorted({row, *access.session.scalars(same)}))
+
+
+def patients(access: Access, identifiers: Sequence[tuple[int | None, str, str]]) -> tuple[int, ...]:
+    """The patient rows with one of the numbers, of those that the asker is to look after.
+
+    A number is that of the hospital with a row number, or, with None, one that `system` issued;
+    without that, of any.
+    """
+    found: list[ColumnElement[bool]] = []
+    for owner, system, value in identifiers:
+        known = select(PatientIdentifier.patient_id).where(PatientIdentifier.value == value)
+        if owner is not None:
+            found.append((Patient.organization_id == owner) & (Patient.patient_id == value))
+        elif system:
+            found.append(Patient.id.in_(known.where(PatientIdentifier.system == system)))
+        else:
+            found.append((Patient.patient_id == value) | Patient.id.in_(known))
+    rows = select(Patient.id).where(or_(*found), _own(access)).limit(BATCH)
+    return tuple(sorted(access.session.scalars(rows)))
+
+
+def _matching(access: Access, sought: Sought) -> Select[int, str]:
+    found = select(AuditRecord.sequence, AuditRecord.content).where(_told(access))
+    if sought.since is not None:
+        found = found.where(AuditRecord.recorded >= sought.since)
+    if sought.before is not None:
+        found = found.where(AuditRecord.recorded < sought.before)
+    columns: Mapping[Any, frozenset[Any] | None] = {
+        AuditRecord.sequence: sought.sequences,
+        AuditRecord.action: sought.actions,
+        AuditRecord.outcome: sought.outcomes,
+        AuditRecord.requester: sought.requesters,
+        AuditRecord.patient_id: sought.patients,
+        AuditRecord.study_instance_uid: sought.studies,
+    }
+    for column, wanted in columns.items():
+        if wanted is not None:
+            found = found.where(column.in_(sorted(wanted)))
+    return found
+
+
+def _told(access: Access) -> ColumnElement[bool]:
+    """The records of which an administrator is told."""
+    hospital = access.requester.organization
+    if hospital is None:
+        return true()
+    own = select(Patient.id).where(Patient.organization_id == hospital)
+    return or_(AuditRecord.organization_id == hospital, AuditRecord.patient_id.in_(own))
+
+
+def _own(access: Access) -> ColumnElement[bool]:
+    """The patient records after which an administrator is to look."""
+    hospital = access.requester.organization
+    return true() if hospital is None else Patient.organization_id == hospital
+
+
+def _read(content: str) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(content)
+    return told

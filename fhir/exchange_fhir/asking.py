@@ -9,13 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from exchange import clinical_search, query, related
+from exchange import clinical_search, query, related, trail
 from exchange.errors import Invalid, TooBroad
-from exchange_fhir import indexing, moments, registered
+from exchange_fhir import indexing, moments, prefixes, registered
 from exchange_fhir.definitions import elements, search_parameters
 from exchange_fhir.definitions.search_parameters import SearchParameter
 from exchange_fhir.outcome import Problem
@@ -37,7 +35,6 @@ from exchange_storage.criteria import (
 )
 from exchange_storage.resource_criteria import (
     Asked,
-    Changed,
     Holds,
     Ids,
     Indexed,
@@ -58,7 +55,6 @@ from exchange_storage.resource_criteria import (
     TokenIs,
     UriBelow,
     UriIs,
-    Within,
     Without,
     Written,
 )
@@ -77,10 +73,14 @@ TABLES: Mapping[str, Table[Criterion]] = {
     "ImagingStudy": imaging_study.SEARCH,
 }
 
-NOT_SEARCHED = frozenset({"AuditEvent", "Person"})
-"""What is read, or derived, but not found by parameters."""
+ALONE = frozenset({"AuditEvent", "Person"})
+"""What is searched alone: no chain and no `_has` leads through it, and no search of all types."""
 
-SEARCHED = tuple(kind for kind in search_parameters.kinds() if kind not in NOT_SEARCHED)
+SEARCHED = tuple(kind for kind in search_parameters.kinds() if kind != "Person")
+"""What is found by parameters."""
+
+TOGETHER = tuple(kind for kind in SEARCHED if kind not in ALONE)
+"""What a search of all types finds."""
 
 COMPARTMENT = tuple(
     kind for kind in SEARCHED if kind == "Patient" or search_parameters.compartment(kind)
@@ -100,8 +100,6 @@ _REFUSED = {
 }
 """What is never ignored, since the answer would be another than was asked for."""
 
-_PREFIXED = re.compile(r"(eq|ne|gt|lt|ge|le|sa|eb|ap)?(.*)", re.DOTALL)
-_NUMBER = re.compile(r"[+-]?\d{1,40}(\.\d{1,40})?([eE][+-]?\d{1,3})?", re.ASCII)
 _MODIFIERS: Mapping[str, frozenset[str]] = {
     "token": frozenset({"missing", "not", "text", "in", "not-in", "of-type"}),
     "string": frozenset({"missing", "exact", "contains"}),
@@ -135,6 +133,8 @@ class Asking:
             return self._has(kind, name, value, depth)
         head, dot, rest = name.partition(".")
         code, _, modifier = head.partition(":")
+        if kind == "AuditEvent" and (dot or name == "_list"):
+            return self._of_patients_numbered(name, value)
         if dot and code in _codes(kind):
             return self._chain(kind, code, modifier, rest, value, depth)
         if name.partition(":")[0] in _REFUSED:
@@ -158,7 +158,7 @@ class Asking:
         if name == "_id":
             return self._turned(modifier, Ids(tuple(self._split(name, value))), name)
         if name == "_lastUpdated":
-            spans = [_changed(*self._span(one)) for one in self._split(name, value)]
+            spans = [prefixes.changed(*self._span(one)) for one in self._split(name, value)]
             return self._turned(modifier, Some(tuple(spans)), name)
         if parameter.type == "composite":
             if modifier:
@@ -216,9 +216,9 @@ class Asking:
                         return [Holds(text)]
                 return [StartsWith(text)]
             case "date":
-                return _in_time(*self._span(value))
+                return prefixes.in_time(*self._span(value))
             case "quantity" | "number":
-                return _quantity(value)
+                return prefixes.quantity(value)
             case "uri":
                 return [_uri(unescaped(value), modifier)]
         raise Invalid("a value of this type cannot be asked for here")
@@ -226,7 +226,7 @@ class Asking:
     def _span(self, value: str) -> tuple[str, int, int]:
         """Prefix, and first and last moment of a date; of ``ap`` widened (R4 3.1.1.4.2)."""
         # An offset's "+" that nobody escaped arrives as a space.
-        match = _PREFIXED.fullmatch(unescaped(value).replace(" ", "+"))
+        match = prefixes.PREFIXED.fullmatch(unescaped(value).replace(" ", "+"))
         span = moments.span(match[2], self.scope.timezone) if match else None
         if match is None or span is None:
             raise Invalid("a date is written [prefix]YYYY[-MM[-DD[Thh:mm[:ss[.fff]][zone]]]]")
@@ -252,16 +252,30 @@ class Asking:
                 tests.append(RefersTo("", (identity,)))
                 continue
             for target in kinds:
-                ids = self._persons(identity) if target == "Patient" else (identity,)
+                ids = self._persons(parameter, identity) if target == "Patient" else (identity,)
                 if ids:
                     tests.append(RefersTo(target, ids))
         return Indexed("reference", _names(parameter), tuple(tests)) if tests else NOTHING
 
-    def _persons(self, identity: str) -> tuple[str, ...]:
+    def _persons(self, parameter: SearchParameter, identity: str) -> tuple[str, ...]:
         rows = patient.rows(identity)
-        return tuple(
-            str(row) for one in rows for row in related.same_person(self.scope.access, one)
-        )
+        same = trail.same_patient if parameter.kind == "AuditEvent" else related.same_person
+        return tuple(str(row) for one in rows for row in same(self.scope.access, one))
+
+    def _of_patients_numbered(self, name: str, value: str) -> Asked:
+        """Acts on the records of patients with a number (ITI-81): the trail leads no further."""
+        if name not in {"patient.identifier", "patient:Patient.identifier"}:
+            raise Invalid("of AuditEvents only patient.identifier is chained")
+        wanted = []
+        for token in self._read("identifier", value, _token):
+            if not token.code:
+                raise Invalid("patient.identifier has a value")
+            owner = self.scope.issuer(token.system or "")
+            system = (token.system or "").removeprefix("urn:oid:")
+            wanted.append((owner.id if owner else None, system, token.code))
+        rows = trail.patients(self.scope.access, wanted)
+        found = RefersTo("Patient", tuple(str(row) for row in rows))
+        return Indexed("reference", ("AuditEvent.patient",), (found,)) if rows else NOTHING
 
     def _composite(self, parameter: SearchParameter, value: str) -> Asked:
         wanted: list[Asked] = []
@@ -402,7 +416,7 @@ class Asking:
         only = next((target for _, target in parameter.kept_as if target), "")
         found = []
         for target in [modifier or only] if modifier or only else parameter.target:
-            if target in NOT_SEARCHED:
+            if target in ALONE:
                 continue
             try:
                 inner = self.criterion(target, rest, value, depth + 1)
@@ -452,7 +466,7 @@ class Asking:
             raise Invalid("_has is written _has:[type]:[reference]:[parameter]")
         _, source, code, rest = parts
         parameter = search_parameters.of(source).get(code)
-        if source in NOT_SEARCHED or parameter is None or parameter.type != "reference":
+        if source in ALONE or parameter is None or parameter.type != "reference":
             raise Unknown(name[:64])
         if kind not in parameter.target:
             raise Invalid(f"{source[:64]}.{code[:64]} does not refer to a {kind}")
@@ -584,97 +598,6 @@ def _uri(value: str, modifier: str) -> Test:
             starts = (value[:end] for end in ends[2:])
             return UriIs((value, *starts, *(value[: end + 1] for end in ends[2:])))
     return UriIs((value,))
-
-
-def _in_time(prefix: str, low: int, high: int) -> list[Test]:
-    """What a prefix asks of a span, given the value's own (R4 3.1.1.4.2, 3.1.1.4.7)."""
-    equal = Within(low_from=low, low_before=high, high_by=high)
-    match prefix:
-        case "eq":
-            return [equal]
-        case "ne":
-            return [Within(low_before=low), Within(high_after=high)]
-        case "gt":
-            return [Within(high_after=high)]
-        case "lt":
-            return [Within(low_before=low)]
-        case "ge":
-            return [Within(high_after=high), equal]
-        case "le":
-            return [Within(low_before=low), equal]
-        case "sa":
-            return [Within(low_from=high)]
-        case "eb":
-            return [Within(high_by=low)]
-        case _:
-            return [Within(low_before=high, high_after=low)]
-
-
-def _changed(prefix: str, low: int, high: int) -> Asked:
-    """The same of a moment."""
-    since, before = _moment(low), _moment(high)
-    match prefix:
-        case "eq" | "ap":
-            return Changed(since, before)
-        case "ne":
-            return Without(Changed(since, before))
-        case "gt" | "sa":
-            return Changed(since=before)
-        case "lt" | "eb":
-            return Changed(before=since)
-        case "ge":
-            return Changed(since=since)
-        case _:
-            return Changed(before=before)
-
-
-def _moment(at: int) -> datetime:
-    epoch = datetime(1970, 1, 1, tzinfo=UTC)
-    first, last = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
-    try:
-        return min(max(epoch + timedelta(microseconds=at), first), last)
-    except OverflowError:
-        return last if at > 0 else first
-
-
-def _quantity(value: str) -> list[Test]:
-    """``[prefix]number``, ``number|system|code`` or ``number||code`` (R4 3.1.1.4.11)."""
-    number, *unit = split(value, "|")
-    if len(unit) not in {0, 2}:
-        raise Invalid("a quantity is written [prefix]number, number|system|code or number||code")
-    system = (unescaped(unit[0]) or None) if unit else None
-    code = unescaped(unit[1]) if unit else ""
-    match = _PREFIXED.fullmatch(number)
-    if match is None or not _NUMBER.fullmatch(match[2]):
-        raise Invalid("a number is expected")
-    try:
-        told = Decimal(match[2])
-    except InvalidOperation:
-        raise Invalid("a number is expected") from None
-    at = float(told)
-    half = float(Decimal(5).scaleb(int(told.as_tuple().exponent) - 1))
-    ends: list[dict[str, float]]
-    match match[1] or "eq":
-        case "eq":
-            ends = [{"low_from": at - half, "high_before": at + half}]
-        case "ne":
-            ends = [{"low_before": at - half}, {"high_from": at + half}]
-        case "gt":
-            ends = [{"high_after": at}]
-        case "lt":
-            ends = [{"low_before": at}]
-        case "ge":
-            ends = [{"high_from": at}]
-        case "le":
-            ends = [{"low_to": at}]
-        case "sa":
-            ends = [{"low_after": at}]
-        case "eb":
-            ends = [{"high_before": at}]
-        case _:
-            around = max(abs(at) / 10, half)
-            ends = [{"low_to": at + around, "high_from": at - around}]
-    return [Within(**one, code=code, system=system) for one in ends]
 
 
 def compartment(asking: Asking, kind: str, identity: str) -> Any:

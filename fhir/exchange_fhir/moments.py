@@ -16,7 +16,7 @@ WRITTEN = re.compile(
     r"(Z|[+-]\d\d:\d\d)?)?)?)?",
     re.ASCII,
 )
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _SECOND = 1_000_000
 
@@ -66,7 +66,7 @@ def span(written: str, zone: ZoneInfo) -> tuple[int, int] | None:
 
 def since_epoch(moment: datetime) -> int:
     """An aware moment in microseconds since 1970-01-01 in UTC."""
-    return (moment - _EPOCH) // _MICROSECOND
+    return (moment - EPOCH) // _MICROSECOND
 
 
 def _offset(written: str) -> timezone:

@@ -11,9 +11,9 @@ from typing import Any
 from exchange.errors import Invalid, TooLarge
 from exchange_fhir.asking import (
     NATIVE,
-    NOT_SEARCHED,
     SEARCHED,
     TABLES,
+    TOGETHER,
     Asking,
     Unknown,
     compartment,
@@ -143,13 +143,13 @@ def everywhere(scope: Scope, pairs: Iterable[tuple[str, str]], *, strict: bool) 
     """
     pairs = tuple(pairs)
     named = [kind for name, value in pairs if name == "_type" for kind in value.split(",") if kind]
-    unknown = [kind for kind in named if kind not in SEARCHED]
+    unknown = [kind for kind in named if kind not in TOGETHER]
     if unknown:
-        raise Invalid(f"_type: {_named(unknown[0])} is not searched here")
+        raise Invalid(f"_type: {_named(unknown[0])} is not searched with others")
     if any(name.partition(":")[0] == "_sort" for name, _ in pairs):
         raise Invalid("_sort is for a search of one type: several come one after another")
     rest = [(name, value) for name, value in pairs if name != "_type"]
-    kinds = tuple(dict.fromkeys(named)) or SEARCHED
+    kinds = tuple(dict.fromkeys(named)) or TOGETHER
     questions = tuple(read(scope, kind, rest, strict=strict) for kind in kinds)
     types = [("_type", ",".join(kinds))] if named else []
     return Everywhere(
@@ -212,6 +212,11 @@ class _Result:
             raise Invalid(f"_sort: at most {MAX_SORTS} keys")
         for one in keys:
             key, descending = one.removeprefix("-"), one.startswith("-")
+            if self.kind == "AuditEvent":
+                if key not in {"date", "_lastUpdated", "_id"}:
+                    raise Invalid("_sort: AuditEvents are put in order of their date")
+                self.order.append(one)
+                continue
             if self.kind in NATIVE:
                 sorts = TABLES[self.kind].sorts
                 if key not in sorts:
@@ -238,7 +243,7 @@ def _including(kind: str, value: str, reverse: bool, iterate: bool) -> list[Incl
         return [] if reverse else [Include(kind, "", "", iterate)]
     source, _, rest = value.partition(":")
     code, _, target = rest.partition(":")
-    if source in NOT_SEARCHED or source not in search_parameters.kinds():
+    if source not in search_parameters.kinds() or (reverse and source == "AuditEvent"):
         return []
     if code == "*":
         return [Include(source, "", target, iterate)]
@@ -262,6 +267,7 @@ def revincludes(kind: str) -> tuple[str, ...]:
     return tuple(
         f"{source}:{one.code}"
         for source in SEARCHED
+        if source != "AuditEvent"
         for one in search_parameters.of(source).values()
         if one.type == "reference" and kind in one.target
     )

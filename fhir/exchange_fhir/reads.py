@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from exchange import organizations, query
+from exchange import organizations, query, trail
 from exchange.errors import NotFound
-from exchange_fhir import reading
+from exchange_fhir import reading, trail_search
 from exchange_fhir.answers import Answered
 from exchange_fhir.reading import Resource
 from exchange_fhir.resources import endpoint, patient
@@ -35,6 +35,12 @@ def _endpoint(scope: Scope, identity: str) -> Resource:
     return _only(reading.endpoints(scope, found))
 
 
+def _audit_event(scope: Scope, identity: str) -> Resource:
+    if not (identity.isascii() and identity.isdecimal() and len(identity) <= 18):
+        raise NotFound("no such record of the trail")
+    return trail_search.resource(scope, trail.one(scope.access, int(identity)))
+
+
 def _only(found: list[Resource]) -> Resource:
     if not found:
         raise NotFound("no such organization")
@@ -50,6 +56,7 @@ def _answer(read: Callable[[Scope, str], Resource]) -> Callable[[Scope, str], An
 
 
 READS: Mapping[str, Callable[[Scope, str], Answered]] = {
+    "AuditEvent": _answer(_audit_event),
     "Endpoint": _answer(_endpoint),
     "ImagingStudy": _answer(_imaging_study),
     "Organization": _answer(_organization),

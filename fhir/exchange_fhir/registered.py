@@ -11,53 +11,15 @@ from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from exchange_fhir import indexing
+from exchange_fhir import at_hand, indexing
 from exchange_fhir.datatypes import Json
 from exchange_fhir.resources import endpoint, organization
 from exchange_fhir.search import Scope
-from exchange_storage.names import fold
 from exchange_storage.records import Organization
-from exchange_storage.resource_criteria import (
-    Asked,
-    Changed,
-    Every,
-    Holds,
-    Ids,
-    Indexed,
-    IsExactly,
-    Present,
-    RefersTo,
-    Some,
-    StartsWith,
-    Test,
-    Together,
-    TokenIs,
-    UriBelow,
-    UriIs,
-    Within,
-    Without,
-)
-from exchange_storage.resource_index import (
-    Date,
-    Quantity,
-    Reference,
-    String,
-    Token,
-    Uri,
-    Value,
-)
+from exchange_storage.resource_criteria import Asked
+from exchange_storage.resource_index import Value
 
 KINDS = frozenset({"Organization", "Endpoint"})
-
-_TYPES: dict[str, type[Any]] = {
-    "token": Token,
-    "string": String,
-    "reference": Reference,
-    "date": Date,
-    "quantity": Quantity,
-    "number": Quantity,
-    "uri": Uri,
-}
 
 
 def identity(kind: str, hospital: Organization) -> str:
@@ -84,25 +46,12 @@ def holds(scope: Scope, kind: str, criterion: Asked, hospital: Organization) -> 
 
     Chains and `_has` lead from here by ids that were put beside them, see `asking`.
     """
-    match criterion:
-        case Every(criteria):
-            return all(holds(scope, kind, one, hospital) for one in criteria)
-        case Some(criteria):
-            return any(holds(scope, kind, one, hospital) for one in criteria)
-        case Without(inner):
-            return not holds(scope, kind, inner, hospital)
-        case Ids(ids):
-            return identity(kind, hospital) in ids
-        case Changed(since, before):
-            at = hospital.registered
-            return (since is None or at >= since) and (before is None or at < before)
-        case Indexed():
-            return bool(_passing(criterion, values(scope, kind, hospital)))
-        case Together(components):
-            held = values(scope, kind, hospital)
-            positions = [{one.position for one in _passing(each, held)} for each in components]
-            return bool(set.intersection(*positions))
-    return False
+    return at_hand.holds(
+        criterion,
+        identity(kind, hospital),
+        hospital.registered,
+        lambda: values(scope, kind, hospital),
+    )
 
 
 def values(scope: Scope, kind: str, hospital: Organization) -> Sequence[Value]:
@@ -129,57 +78,3 @@ def _values(
         else organization.to_fhir(hospital)
     )
     return tuple(indexing.values(made, zone, base))
-
-
-def _passing(criterion: Indexed, held: Sequence[Value]) -> list[Value]:
-    kind = _TYPES[criterion.type]
-    return [
-        one
-        for one in held
-        if isinstance(one, kind)
-        and one.parameter in criterion.parameters
-        and any(passes(test, one) for test in criterion.tests)
-    ]
-
-
-def passes(test: Test, value: Any) -> bool:
-    """Whether a value at hand passes a test, as the databases decide it."""
-    match test:
-        case TokenIs(code, system):
-            return code in {None, value.code} and system in {None, value.system}
-        case StartsWith(text):
-            return bool(value.folded.startswith(fold(text)))
-        case Holds(text):
-            return fold(text) in value.folded
-        case IsExactly(text):
-            return bool(value.exact == text)
-        case RefersTo(kind, targets):
-            return value.target_kind == kind and (not targets or value.target in targets)
-        case UriIs(listed):
-            return value.value in listed
-        case UriBelow(start):
-            return bool(value.value.startswith(start))
-        case Present():
-            return True
-        case Within():
-            return _within(test, value)
-
-
-def _within(test: Within, value: Any) -> bool:
-    if test.code and test.code not in {value.code, value.unit}:
-        return False
-    if test.system is not None and test.system != value.system:
-        return False
-    low, high = value.low, value.high
-    return all(
-        (
-            test.low_from is None or low >= test.low_from,
-            test.low_before is None or low < test.low_before,
-            test.low_to is None or low <= test.low_to,
-            test.low_after is None or low > test.low_after,
-            test.high_from is None or high >= test.high_from,
-            test.high_after is None or high > test.high_after,
-            test.high_by is None or high <= test.high_by,
-            test.high_before is None or high < test.high_before,
-        )
-    )

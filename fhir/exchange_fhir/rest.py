@@ -17,7 +17,7 @@ from exchange.errors import NotFound
 from exchange.policy import Requester
 from exchange_fhir import bundle, capability, negotiation, question, searching, transaction
 from exchange_fhir.answers import Answered
-from exchange_fhir.asking import COMPARTMENT, NOT_SEARCHED, SEARCHED
+from exchange_fhir.asking import COMPARTMENT, SEARCHED
 from exchange_fhir.bulk import bulk_data
 from exchange_fhir.bundle import Pairs
 from exchange_fhir.definitions import search_parameters
@@ -227,7 +227,7 @@ def fhir(
 def _searchable(where: str) -> None:
     """Raise Problem unless resources are searched there."""
     kind = where.rpartition("/")[2]
-    if where and (kind not in search_parameters.kinds() or kind in NOT_SEARCHED):
+    if where and kind not in SEARCHED:
         told = f"this resource type is not searched; there are {', '.join(SEARCHED)}"
         raise Problem(404, "not-supported", told)
     if kind != where and kind not in COMPARTMENT:

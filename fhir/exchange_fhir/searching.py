@@ -13,11 +13,12 @@ from functools import cmp_to_key, partial
 from typing import Any
 from urllib.parse import urlencode
 
-from exchange import clinical_search, query
+from exchange import clinical, clinical_search, policy, query
 from exchange.clinical_search import Hit
+from exchange.policy import Action, Deny
 from exchange.query import Found
-from exchange_fhir import reading, registered
-from exchange_fhir.asking import NATIVE, NOT_SEARCHED
+from exchange_fhir import reading, registered, trail_search
+from exchange_fhir.asking import NATIVE
 from exchange_fhir.bundle import Page
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.question import Everywhere, Include, Question
@@ -27,7 +28,7 @@ from exchange_fhir.search import Scope
 from exchange_storage.criteria import Level, Owned, Rows
 from exchange_storage.records import Organization
 from exchange_storage.resource_criteria import Every
-from exchange_storage.resource_index import Date, Quantity, Reference, String, Token, Uri
+from exchange_storage.resource_index import Date, Quantity, Reference, String, Token, Uri, Value
 from exchange_storage.resource_search import FIRST, LAST, Sort
 
 INCLUDED = 1000
@@ -53,6 +54,8 @@ class One:
     """Of a patient record or study."""
     hospital: Organization | None = None
     """Of a registered hospital's entry of the directory."""
+    told: Sequence[Value] = ()
+    """Of what is derived from records: what it is found under."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,10 @@ def matches(scope: Scope, question: Question, after: After | None = None) -> Mat
     """The matches of a page."""
     if question.kind in NATIVE:
         return _native(scope, question, after or 0)
+    if question.kind == "AuditEvent":
+        found = trail_search.matches(scope, question, after, _asked(question))
+        ones = [One(one, told=told) for one, told in found.ones]
+        return Matches(ones, found.total, found.after)
     if question.kind in registered.KINDS:
         return _directory(scope, question, after)
     return _kept(scope, question, after)
@@ -373,14 +380,9 @@ def _references(scope: Scope, include: Include, sources: Sequence[One]) -> list[
         if one.found is not None:
             told += _native_references(scope, include.code, one)
         elif one.hospital is not None:
-            own = registered.values(scope, one.resource.kind, one.hospital)
-            told += [
-                (each.target_kind, each.target)
-                for each in own
-                if isinstance(each, Reference)
-                and each.target_kind
-                and include.code in {"", each.parameter.partition(".")[2]}
-            ]
+            told += _told(include, registered.values(scope, one.resource.kind, one.hospital))
+        elif one.told:
+            told += _told(include, one.told)
         elif one.row is not None:
             rows.append(one.row)
     if include.source == "Patient":
@@ -393,6 +395,16 @@ def _references(scope: Scope, include: Include, sources: Sequence[One]) -> list[
             if only in {"", kind}
         ]
     return told
+
+
+def _told(include: Include, values: Sequence[Value]) -> list[tuple[str, str]]:
+    return [
+        (one.target_kind, one.target)
+        for one in values
+        if isinstance(one, Reference)
+        and one.target_kind
+        and include.code in {"", one.parameter.partition(".")[2]}
+    ]
 
 
 def _rows_of(include: Include) -> tuple[list[str], str]:
@@ -434,8 +446,11 @@ def _native_references(scope: Scope, code: str, one: One) -> list[tuple[str, str
 def _named(along: _Along, kind: str, ids: Sequence[str]) -> list[One]:
     """The resources with these ids that the asker may see."""
     scope = along.scope
-    if not ids or kind in NOT_SEARCHED or kind not in search_parameters.kinds():
+    if not ids or kind not in search_parameters.kinds() or kind == "AuditEvent":
         return []
+    blind = isinstance(policy.may(scope.access.requester, Action.SEARCH), Deny)
+    if blind and kind not in clinical.DIRECTORY:
+        return []  # who reads the trail is not told more of patients than it tells
     if kind == "Patient":
         rows = tuple(int(one) for one in ids if one.isdecimal() and len(one) <= 18)
         return _records(along, Level.PATIENT, kind, Rows(Level.PATIENT, rows))

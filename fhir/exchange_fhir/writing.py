@@ -24,7 +24,8 @@ from exchange_fhir.resources import patient
 
 DERIVED: Mapping[str, str] = {
     "ImagingStudy": "an ImagingStudy comes of the images: store them by C-STORE or STOW-RS",
-    "AuditEvent": "AuditEvents are the exchange's own records of what was done",
+    "AuditEvent": "an AuditEvent is the exchange's own record of what was done; administrators "
+    "read them, those of a hospital what its people did and what was done with its patients",
     "Person": "a Person is what the exchange knows of who the patients of several hospitals are",
 }
 """What is not written by clients, and how it comes about."""

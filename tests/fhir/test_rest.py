@@ -291,7 +291,7 @@ def test_whoever_asks_learns_in_json_where_tokens_are_issued(door: Door, city: R
         ("ImagingStudy/1.2.999", "not-found"),
         ("Organization/x", "not-found"),
         ("Endpoint/beicheng", "not-found"),
-        ("AuditEvent", "not-supported"),
+        ("Medication", "not-supported"),
         ("Observation/1", "not-found"),
         ("Patient/1/_history", "not-found"),
         ("Patient/1/_history/1", "not-found"),

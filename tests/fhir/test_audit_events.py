@@ -1,0 +1,189 @@
+"""AuditEvent: administrators read by FHIR who did what, and are recorded in doing so."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from bundles import WEIGHT
+from fhir_door import Asker, Door, entries, outcome
+from region import ADMINISTRATOR
+
+from exchange.audit import Outcome
+from exchange.policy import Action
+from exchange_fhir.resources import audit_event
+
+
+def of_hospital(door: Door, code: str) -> Asker:
+    """The administrator of one hospital."""
+    return door.asker(
+        replace(ADMINISTRATOR, name=f"admin.{code}", organization=door.city.ids[code])
+    )
+
+
+def found(asker: Asker, query: str) -> list[dict[str, Any]]:
+    return [one["resource"] for one in entries(asker.bundle(f"AuditEvent?{query}"))]
+
+
+def names(events: list[dict[str, Any]]) -> set[str]:
+    return {one["agent"][0]["name"] for one in events}
+
+
+@pytest.fixture(scope="module")
+def looked_at(hospital: Door) -> Door:
+    """A clinician of nanhu searched for Wang and read beicheng's record of her."""
+    clinician = hospital.clinician("nanhu")
+    assert clinician.ids("Patient?name=王小东")
+    clinician.read("Patient/1")
+    clinician.read("ImagingStudy/1.2.1")
+    hospital.system("beicheng").made(WEIGHT)
+    hospital.clinician("dongshan").refused("AuditEvent", 403, "forbidden")
+    return hospital
+
+
+def test_every_act_and_every_outcome_has_its_codes() -> None:
+    assert set(audit_event.ACTS) == set(Action)
+    assert set(audit_event.OUTCOMES) == set(Outcome)
+
+
+def test_an_administrator_finds_who_looked_at_a_patient(looked_at: Door) -> None:
+    admin = looked_at.administrator()
+
+    read = found(admin, "patient=Patient/1&action=R&agent-name=dr.nanhu&type=rest")
+
+    assert {one["subtype"][0]["code"] for one in read} == {"read"}
+    event = next(one for one in read if len(one["entity"]) == 1)
+    assert event["entity"][0]["what"]["reference"] == "Patient/1"
+    assert event["agent"][1]["who"]["reference"] == "Organization/nanhu"
+    assert event["outcome"] == "0"
+    assert event["purposeOfEvent"][0]["coding"][0]["code"] == "TREAT"
+    assert admin.read(f"AuditEvent/{event['id']}") == event
+    number = "urn:oid:2.25.101|W1"
+    by_number = found(admin, f"patient.identifier={number}&action=R&agent-name=dr.nanhu")
+    assert {one["id"] for one in read} <= {one["id"] for one in by_number}
+    assert names(found(admin, "entity=ImagingStudy/1.2.1&action=R")) == {"dr.nanhu"}
+    assert found(admin, "patient.identifier=urn:oid:2.25.101|nobody") == []
+
+
+def test_a_search_is_told_with_its_question_and_without_its_answer(looked_at: Door) -> None:
+    events = found(looked_at.administrator(), "subtype=search-type&agent-name=dr.nanhu")
+
+    queries = [one["query"] for event in events for one in event["entity"] if "query" in one]
+    told = [b64decode(one).decode() for one in queries]
+    assert any(one.startswith("Patient?name=") for one in told)
+
+
+def test_each_parameter_of_the_standard_narrows_the_trail(looked_at: Door) -> None:
+    admin = looked_at.administrator()
+    everything = {one["id"] for one in found(admin, "_count=500&date=gt2000-01-01")}
+
+    for query, expected in {
+        "altid=dr.nanhu": {"dr.nanhu"},
+        "agent:identifier=dr.nanhu": {"dr.nanhu"},
+        "agent-role=clinician&action=R": {"dr.nanhu"},
+        "agent=Organization/nanhu&agent-role=clinician": {"dr.nanhu"},
+        "outcome=4": {"dr.dongshan"},
+        "site=dimse&type=http://dicom.nema.org/resources/ontology/DCM|110104": {
+            "BEICHENG",
+            "NANHU",
+        },
+        "entity-type=1&entity-role=1&action=C&type=rest": {"BEICHENG"},
+        "subtype=create": {"BEICHENG"},
+        "entity:Observation=none": set(),
+        "address=10.": set(),
+        "policy=http://example.org/policy": set(),
+        "source:identifier=imaging-exchange&altid=dr.nanhu": {"dr.nanhu"},
+        "date=lt2000-01-01": set(),
+        "_lastUpdated=gt2999": set(),
+        "_id=1": {"test:admin"},
+    }.items():
+        events = found(admin, f"_count=500&{query}")
+        assert names(events) == expected, query
+        assert {one["id"] for one in events} <= everything, query
+    assert admin.bundle("AuditEvent?altid=dr.nanhu&_total=accurate")["total"] >= 3
+    assert admin.bundle("AuditEvent?altid=dr.nanhu&_summary=count")["total"] >= 3
+
+
+def test_the_trail_is_paged_in_its_order(looked_at: Door) -> None:
+    admin = looked_at.administrator()
+
+    newest = [one["id"] for page in admin.pages("AuditEvent?altid=dr.nanhu&_count=2")
+              for one in (entry["resource"] for entry in entries(page))]  # fmt: skip
+    oldest = [one["id"] for one in found(admin, "altid=dr.nanhu&_sort=date&_count=500")]
+
+    assert newest == sorted(newest, key=int, reverse=True)
+    assert oldest[: len(newest)] == newest[::-1]
+    admin.refused("AuditEvent?_sort=agent-name", 400, "invalid")
+
+
+def test_to_read_the_trail_is_recorded_in_it(looked_at: Door) -> None:
+    admin = looked_at.asker(replace(ADMINISTRATOR, name="curious", door="fhir"))
+    found(admin, "patient=Patient/1")
+
+    (event,) = found(looked_at.administrator(), "altid=curious&type=110101")
+
+    asked = next(one["query"] for one in event["entity"] if "query" in one)
+    assert b64decode(asked).decode().startswith("AuditEvent?patient=Patient%2F1")
+
+
+def test_a_hospitals_administrator_reads_of_its_people_and_its_patients(looked_at: Door) -> None:
+    """Refused beside permitted: what is others' is as if it were not there."""
+    beicheng, dongshan = of_hospital(looked_at, "beicheng"), of_hospital(looked_at, "dongshan")
+
+    of_nanhu = found(beicheng, "agent=Organization/nanhu&_count=500")
+
+    assert of_nanhu
+    whose = {one["what"]["reference"] for event in of_nanhu for one in event.get("entity", ())
+             if one.get("role", {}).get("code") == "1"}  # fmt: skip
+    assert whose == {"Patient/1"}
+    assert found(dongshan, "agent=Organization/nanhu") == []
+    assert found(dongshan, "patient.identifier=urn:oid:2.25.101|W1") == []
+    assert found(dongshan, "patient=Patient/1") == []
+    assert names(found(dongshan, "outcome=4")) == {"dr.dongshan"}
+    of_beicheng = of_nanhu[0]["id"]
+    assert beicheng.read(f"AuditEvent/{of_beicheng}")["id"] == of_beicheng
+    dongshan.refused(f"AuditEvent/{of_beicheng}", 404, "not-found")
+
+
+@pytest.mark.parametrize("path", ["AuditEvent", "AuditEvent/1", "Patient/1/AuditEvent"])
+def test_who_is_no_administrator_reads_nothing_of_the_trail(looked_at: Door, path: str) -> None:
+    for asker in (looked_at.clinician("beicheng"), looked_at.system("beicheng")):
+        asker.refused(path, 403, "forbidden")
+
+
+def test_a_patients_compartment_holds_what_was_done_with_the_record(looked_at: Door) -> None:
+    admin = looked_at.administrator()
+
+    assert "dr.nanhu" in names(found(admin, "patient=Patient/1&_count=500"))
+    in_compartment = entries(admin.bundle("Patient/1/AuditEvent?_count=500"))
+    assert "dr.nanhu" in names([one["resource"] for one in in_compartment])
+
+
+def test_what_comes_along_is_of_the_directory_only(looked_at: Door) -> None:
+    admin = looked_at.administrator()
+
+    bundle = admin.bundle(
+        "AuditEvent?altid=dr.nanhu&action=R&_include=AuditEvent:agent&_include=AuditEvent:patient"
+    )
+
+    along = [one["resource"] for one in entries(bundle, "include")]
+    assert [one["id"] for one in along] == ["nanhu"]
+
+
+def test_nobody_writes_the_trail_by_fhir(looked_at: Door) -> None:
+    system, admin = looked_at.system("beicheng"), looked_at.administrator()
+    event = found(admin, "altid=dr.nanhu")[0]
+
+    for asker in (system, admin):
+        for method, path in (
+            ("POST", "AuditEvent"),
+            ("PUT", f"AuditEvent/{event['id']}"),
+            ("DELETE", f"AuditEvent/{event['id']}"),
+        ):
+            outcome(asker.send(method, path, event), 405, "not-supported")
+    for path in ("AuditEvent?agent.name=x", "AuditEvent?patient.name=x"):
+        admin.refused(path, 400, "invalid")
+    assert admin.get("AuditEvent/99999999999999999").status_code == 404
+    assert admin.get("AuditEvent/x1").status_code == 404
