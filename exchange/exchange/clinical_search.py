@@ -154,6 +154,14 @@ def finder(access: Access, question: Question, *, own: bool) -> Finder:
     return found
 
 
+def ids(access: Access, kind: str, criterion: Asked, *, limit: int) -> tuple[str, ...]:
+    """Logical ids of visible resources; raises TooBroad where they are too many."""
+    answer = find(access, Question(kind=kind, criterion=criterion, limit=limit))
+    if answer.more:
+        raise TooBroad("too many resources lead to it: ask for fewer of them")
+    return tuple(one.logical_id for one in answer.found)
+
+
 def targets(
     access: Access, names: Sequence[str], kind: str, inner: Selected, *, limit: int
 ) -> tuple[str, ...]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, CompoundSelect, select, union, update
 from sqlalchemy.orm import Session
 
 from exchange import ingest, jobs
@@ -23,7 +24,7 @@ from exchange.errors import Invalid, NotFound, TooBroad
 from exchange.ingest import Received
 from exchange.policy import Action, Role
 from exchange_storage import search
-from exchange_storage.records import Order, Organization, Patient
+from exchange_storage.records import Order, Organization, Patient, Study
 from exchange_storage.search import Criterion, Matching
 
 
@@ -42,9 +43,9 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.IN_PROGRESS: frozenset({Status.COMPLETED, Status.DISCONTINUED}),
     Status.COMPLETED: frozenset(),
     Status.DISCONTINUED: frozenset({Status.IN_PROGRESS}),
-    Status.CANCELED: frozenset(),
+    Status.CANCELED: frozenset({Status.SCHEDULED}),
 }
-"""Where each may go; a discontinued one may be begun again."""
+"""Where each may go; a discontinued one may be begun again, a canceled one asked for again."""
 
 PRIORITIES = ("STAT", "HIGH", "ROUTINE", "MEDIUM", "LOW")
 """Requested Procedure Priority (PS3.3 C.4.11)."""
@@ -120,9 +121,7 @@ def place(access: Access, placed: Placed, *, organization: str | None = None) ->
                 raise Invalid("the accession number is that of another patient's order")
         shared = known or next(iter(others), None)
         told["study_instance_uid"] = (
-            placed.study_instance_uid
-            or (shared.study_instance_uid if shared else "")
-            or f"2.25.{uuid.uuid4().int}"
+            placed.study_instance_uid or (shared.study_instance_uid if shared else "") or new_uid()
         )
         told["requested_procedure_id"] = placed.requested_procedure_id or placed.accession_number
         if known is None:
@@ -143,6 +142,7 @@ def place(access: Access, placed: Placed, *, organization: str | None = None) ->
             known.changed = access.now
         session.flush()
         jobs.ask(session, jobs.PRIORS, str(known.id), access.now)
+        tell(session, known, access.now)
         access.note(
             Action.ORDER,
             reason="placed",
@@ -176,6 +176,7 @@ def move(access: Access, session: Session, order: Order, to: Status) -> None:
     if to not in TRANSITIONS[Status(order.status)]:
         raise Invalid(f"an order that is {order.status.lower()} cannot become {to.lower()}")
     session.execute(update(Order).where(Order.id == order.id).values(status=to, changed=access.now))
+    jobs.ask(session, jobs.REQUEST, str(order.id), access.now)
     access.note(
         Action.ORDER,
         reason=to.lower(),
@@ -183,6 +184,74 @@ def move(access: Access, session: Session, order: Order, to: Status) -> None:
         study=order.study_instance_uid,
         detail={"order": order.id},
     )
+
+
+def tell(session: Session, order: Order, now: datetime) -> None:
+    """Have it told in FHIR where the order stands, and the studies that came of it say so."""
+    jobs.ask(session, jobs.REQUEST, str(order.id), now)
+    found = select(Study.id).where(Study.id.in_(_studies(order)))
+    for study in session.scalars(found).all():
+        jobs.ask(session, jobs.REFRESH, str(study), now)
+    session.execute(
+        update(Study)
+        .where(Study.id.in_(_studies(order)))
+        .values(revision=Study.revision + 1, changed=now)
+    )
+
+
+def _studies(order: Order) -> CompoundSelect[tuple[int]]:
+    """The rows of the studies that an order has led to."""
+    by_uid = (
+        select(Study.id)
+        .join(Patient, Patient.id == Study.patient_id)
+        .where(
+            Study.study_instance_uid == order.study_instance_uid,
+            Patient.organization_id == order.organization_id,
+        )
+    )
+    by_number = select(Study.id).where(
+        Study.patient_id == order.patient_id, Study.accession_number == order.accession_number
+    )
+    return union(by_uid, by_number)
+
+
+@dataclass(frozen=True, slots=True)
+class Fulfilled:
+    """The order that has led to a study: its ServiceRequest, and its accession number."""
+
+    request: str
+    accession_number: str
+
+
+def of_studies(access: Access, studies: Collection[int]) -> Mapping[int, tuple[Fulfilled, ...]]:
+    """The orders that have led to studies, by the studies' row numbers.
+
+    It is for the caller to have been permitted the studies.
+    """
+    columns = (Study.id, Order.id.label("of"), Order.request, Order.accession_number)
+    wanted = (Study.id.in_(studies), Order.status != Status.CANCELED, Order.request != "")
+    by_uid = (
+        select(*columns)
+        .join(Order, Order.study_instance_uid == Study.study_instance_uid)
+        .join(Patient, Patient.id == Study.patient_id)
+        .where(*wanted, Patient.organization_id == Order.organization_id)
+    )
+    by_number = (
+        select(*columns)
+        .join(Order, Order.accession_number == Study.accession_number)
+        .where(*wanted, Order.patient_id == Study.patient_id)
+    )
+    told: dict[int, dict[str, Fulfilled]] = {}
+    if studies:
+        for row in sorted(access.session.execute(union(by_uid, by_number)), key=lambda one: one.of):
+            found = Fulfilled(row.request, row.accession_number)
+            told.setdefault(row.id, {})[row.request] = found
+    return {study: tuple(found.values()) for study, found in told.items()}
+
+
+def new_uid() -> str:
+    """A UID that nothing has yet (PS3.5 section B.2)."""
+    return f"2.25.{uuid.uuid4().int}"
 
 
 def by_step(session: Session, organization: int, step: str) -> Order | None:
@@ -253,6 +322,7 @@ def worklist(
     conditions: list[ColumnElement[bool]] = [
         Order.organization_id == access.organization,
         Order.status.in_(statuses),
+        Order.scheduled_date != "",  # else it waits for its appointment
         search.where(patient),
     ]
     for keyword, matching in keys:

@@ -20,11 +20,11 @@ import sqlalchemy
 from sqlalchemy import bindparam, insert, select
 from sqlalchemy.orm import Session
 
-from exchange import clinical, consent, facts, policy
+from exchange import clinical, consent, facts, policy, requests
 from exchange.access import Access
 from exchange.clinical import Kept
 from exchange.errors import Gone, Invalid, NotFound, Stale, TooLarge
-from exchange.policy import Action, Clinical, Facts, Permit
+from exchange.policy import Action, Clinical, Facts, Permit, Role
 from exchange_storage import resource_index
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Compartment, Resource, Revision
@@ -72,6 +72,8 @@ class Draft:
     """Under what it is found."""
     sharing: str = ""
     """What a Consent in force says of sharing: ``deny`` or ``permit``; else ""."""
+    order: requests.Requested | requests.Booked | None = None
+    """What a ServiceRequest for images, or an Appointment for some, says of the worklist."""
     render: Render
 
     @property
@@ -143,6 +145,8 @@ class Update:
         held = writing.held(draft.kind, draft.logical_id)
         if held is not None:
             writing.permitted(held)  # first: else a condition tells of another hospital's versions
+        elif draft.kind in requests.DERIVED and draft.logical_id.startswith(requests.PREFIX):
+            raise Invalid(f"ids that begin with {requests.PREFIX} are the exchange's own")
         exists = held is not None and not held.deleted
         if self.if_none and exists:
             raise Stale("there is such a resource already")
@@ -213,6 +217,31 @@ class Delete:
         if self.if_match is not None and held.version != self.if_match:
             raise Stale("the version that was named is not the current one: read it again")
         return writing.take_out(held)
+
+
+@dataclass(frozen=True, slots=True)
+class Derive:
+    """Make the draft the current version, unless that says the same: of the exchange itself."""
+
+    draft: Draft
+
+    @property
+    def action(self) -> Action:
+        """Recorded."""
+        return Action.RECORD
+
+    def perform(self, writing: Writing) -> Kept:
+        """Do it."""
+        draft = self.draft
+        held = writing.held(draft.kind, draft.logical_id)
+        if held is not None and held.organization_id is not None:
+            # Somebody took the name before: what they wrote stays theirs.
+            return writing.present(draft.kind, draft.logical_id)
+        if held is not None and not held.deleted:
+            same = draft.render(draft.logical_id, held.version, held.changed)
+            if writing.content(held) == same:
+                return writing.present(draft.kind, draft.logical_id)
+        return writing.keep(draft, held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,8 +444,7 @@ class Writing:
             others = [{"resource_id": row, "patient_id": patient} for patient in patients[1:]]
             _ADD_OTHER.run_many(connection, others)
         resource_index.add(self.session, row, draft.values)
-        if draft.kind == CONSENT:
-            consent.stated(self.session, draft.logical_id, patients, draft.sharing, self.now)
+        self._followed(draft.kind, draft.logical_id, patients, draft)
         made = "create" if held is None or held.deleted else "update"
         about = stands["patient_id"]
         return self._revised(row, draft, version, interaction or made, content, about)
@@ -424,13 +452,31 @@ class Writing:
     def take_out(self, held: Any) -> Kept:
         """Delete the resource of a row: it is found no more, its versions stay."""
         resource_index.remove(self.session, held.id)
-        if held.kind == CONSENT:
-            consent.stated(self.session, held.logical_id, (), "", self.now)
+        self._followed(held.kind, held.logical_id, (), None)
         _TAKE_OUT.run(
             self.session.connection(),
             {"row": held.id, "version": held.version + 1, "changed": self.now, "deleted": True},
         )
         return self._revised(held.id, held, held.version + 1, "delete", b"", held.patient_id)
+
+    def _followed(
+        self, kind: str, logical_id: str, patients: Sequence[int], draft: Draft | None
+    ) -> None:
+        """What the exchange itself does by a resource does so now; without a draft it is gone."""
+        if kind == CONSENT:
+            sharing = draft.sharing if draft is not None else ""
+            consent.stated(self.session, logical_id, patients, sharing, self.now)
+        if self.access.requester.role is Role.EXCHANGE:
+            return  # what it derives of orders leads to none
+        told = draft.order if draft is not None else None
+        given = (self.access, self.session, logical_id, patients)
+        if kind == requests.KIND and not isinstance(told, requests.Booked):
+            for derived in requests.stated(*given, told, self.now):
+                held = self.held(*derived)
+                if held is not None and held.organization_id is None and not held.deleted:
+                    self.take_out(held)
+        if kind == requests.APPOINTMENT and not isinstance(told, requests.Requested):
+            requests.booked(*given, told, self.now)
 
     def _about_own(self, draft: Draft, patients: list[int]) -> None:
         """Raise unless the requester may record `draft` as its own, about all of its patients.

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import and_, bindparam, select, union
+from sqlalchemy import Select, and_, bindparam, select, union
 from sqlalchemy.orm import aliased
 
 from exchange import policy
 from exchange.access import Access
 from exchange.decided import conditions, joined
+from exchange.errors import TooBroad
 from exchange.policy import Action, Reach
 from exchange.query import STATEMENTS, decided, links, seen
 from exchange_storage import search
 from exchange_storage.forms import Form
 from exchange_storage.prepared import Prepared
-from exchange_storage.records import Patient
+from exchange_storage.records import Order, Patient, Study
 from exchange_storage.search import Criterion, Level
 
 
@@ -47,6 +48,47 @@ def persons(access: Access, patients: Iterable[int]) -> frozenset[int]:
     records = access.session.scalars(select(Patient).where(Patient.id.in_(known))).all()
     others = links(access, records)
     return known | {row for found in others.values() for row in found}
+
+
+def results(access: Access, requests: Sequence[str]) -> frozenset[str]:
+    """The UIDs of the studies that the asker may see and that have come of ServiceRequests."""
+    if not requests:
+        return frozenset()
+    found = _led(policy.reach(access.requester, Action.SEARCH), Study.study_instance_uid)
+    wanted = Order.request.in_(requests)
+    given = policy.parameters(access.requester, access.now)
+    rows = access.session.execute(union(*(one.where(wanted) for one in found)), given)
+    return frozenset(row[0] for row in rows)
+
+
+def requested(access: Access, criterion: Criterion, *, limit: int) -> tuple[str, ...]:
+    """The ServiceRequests of which studies have come that the asker may see, and that fulfil a
+    criterion; by logical id. Raises TooBroad where they are too many."""
+    values: list[Any] = []
+    reach = policy.reach(access.requester, Action.SEARCH)
+    criteria = search.form([decided(access, criterion)], values)
+    condition = search.condition(criteria, conditions(reach).links)
+    given = search.parameters(values) | policy.parameters(access.requester, access.now)
+    found = union(*(one.where(condition) for one in _led(reach, Order.request))).limit(limit + 1)
+    rows = access.session.execute(found, given).all()
+    if len(rows) > limit:
+        raise TooBroad("too many resources lead to it: ask for fewer of them")
+    return tuple(row[0] for row in rows)
+
+
+def _led(reach: Reach, column: Any) -> tuple[Select[Any], Select[Any]]:
+    """`column` of the studies within reach and the orders that have led to them: by the study's
+    UID, and by the accession number."""
+    served = joined(select(column), Level.STUDY).where(
+        policy.within(reach), Order.status != "CANCELED", Order.request != ""
+    )
+    by_uid = served.join(Order, Order.study_instance_uid == Study.study_instance_uid).where(
+        Order.organization_id == Patient.organization_id
+    )
+    by_number = served.join(Order, Order.accession_number == Study.accession_number).where(
+        Order.patient_id == Study.patient_id
+    )
+    return by_uid, by_number
 
 
 @lru_cache(len(Reach))

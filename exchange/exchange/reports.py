@@ -15,10 +15,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from exchange.access import Access
-from exchange.clinical import Kept
 from exchange.errors import Refused
-from exchange.policy import Action, Role
-from exchange.recording import ACTS, Act, Delete, Draft, Writing, several
+from exchange.policy import Role
+from exchange.recording import ACTS, Act, Delete, Derive, Draft, several
 from exchange_storage.records import Resource, Study
 
 KINDS = ("Binary", "DiagnosticReport", "DocumentReference", "Observation")
@@ -119,7 +118,7 @@ def keep(access: Access, study_instance_uid: str, drafts: Sequence[Draft]) -> in
     if access.requester.role is not Role.EXCHANGE:
         raise Refused("only the exchange itself derives resources from reports")
     wanted = {(one.kind, one.logical_id) for one in drafts}
-    acts: list[Act] = [_Derive(one) for one in drafts]
+    acts: list[Act] = [Derive(one) for one in drafts]
     acts += [
         Delete(kind, named)
         for kind, named in _held(access.session, study_instance_uid)
@@ -149,28 +148,3 @@ def _held(session: Session, study_instance_uid: str) -> list[tuple[str, str]]:
 
 def _prefix(study_instance_uid: str) -> str:
     return f"{hashlib.sha256(study_instance_uid.encode()).hexdigest()[:24]}-"
-
-
-@dataclass(frozen=True, slots=True)
-class _Derive:
-    """Make the draft the current version, unless that says the same already."""
-
-    draft: Draft
-
-    @property
-    def action(self) -> Action:
-        """Recorded."""
-        return Action.RECORD
-
-    def perform(self, writing: Writing) -> Kept:
-        """Do it."""
-        draft = self.draft
-        held = writing.held(draft.kind, draft.logical_id)
-        if held is not None and held.organization_id is not None:
-            # Somebody took the name before: what they wrote stays theirs.
-            return writing.present(draft.kind, draft.logical_id)
-        if held is not None and not held.deleted:
-            same = draft.render(draft.logical_id, held.version, held.changed)
-            if writing.content(held) == same:
-                return writing.present(draft.kind, draft.logical_id)
-        return writing.keep(draft, held)

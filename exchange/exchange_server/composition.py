@@ -277,7 +277,7 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
     from exchange_dicom.forward import Credentials, deliver
     from exchange_dicom.notification import notify
     from exchange_dicom.resources import Root
-    from exchange_fhir import reported
+    from exchange_fhir import ordered, reported
     from exchange_fhir.bulk import go_on
     from exchange_fhir.bundle import Pages
     from exchange_fhir.refresh import refresh
@@ -340,6 +340,10 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
         with exchange.on_behalf_of(WORKER) as access:
             priors.fetch(access, int(order), choice)
 
+    def tell_of(exchange: Exchange, order: str) -> None:
+        with exchange.on_behalf_of(WORKER) as access:
+            ordered.refresh(access, int(order), base=fhir_url, timezone=timezone)
+
     def destroy(exchange: Exchange, study: str) -> None:
         with exchange.on_behalf_of(WORKER) as access:
             destruction.remove_objects(access, study)
@@ -394,6 +398,7 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
         jobs.FORWARD: forward,
         jobs.NOTIFY: tell,
         jobs.PRIORS: fetch,
+        jobs.REQUEST: tell_of,
         jobs.DESTROY: destroy,
     }
     if settings.scrub_days:

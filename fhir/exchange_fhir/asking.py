@@ -437,6 +437,9 @@ class Asking:
             case "ImagingStudy", "endpoint":
                 owners = tuple(one.id for one in registered.found(self.scope, target, inner))
                 return Owned(owners)
+            case "ImagingStudy", "basedon" if target == "ServiceRequest":
+                led = clinical_search.ids(self.scope.access, target, inner, limit=MAX_TARGETS)
+                return imaging_study.based_on(self.scope, led)
             case "ImagingStudy", "patient" | "subject":
                 return inner if target == "Patient" else NONE
             case "ImagingStudy", _:
@@ -498,6 +501,8 @@ class Asking:
             return Linked(Level.PATIENT, OfStudies((inner,)))
         if kind == "Endpoint" and code == "endpoint":
             return Ids(self._owned(kind, Level.STUDY, inner))
+        if kind == "ServiceRequest" and code == "basedon":
+            return Ids(related.requested(self.scope.access, inner, limit=MAX_TARGETS))
         return NONE if kind in NATIVE else NOTHING
 
     def _of_patients(self, kind: str, parameter: SearchParameter, inner: Criterion) -> Any:

@@ -10,7 +10,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 
-from exchange_fhir import capability, described, transaction, validation, writing
+from exchange.orders import Status
+from exchange_fhir import (
+    capability,
+    described,
+    ordered,
+    ordering,
+    transaction,
+    validation,
+    writing,
+)
 from exchange_fhir.datatypes import Json
 from exchange_fhir.serving import Conduct
 
@@ -35,6 +44,7 @@ def statement() -> str:
         *_validation(),
         *_operations(),
         *_bulk_data(),
+        *_orders(),
         *_searches(server),
         *_security(server),
     ]
@@ -195,6 +205,34 @@ def _bulk_data() -> Iterator[str]:
         "the hospital's own number; conditional references lead to it."
     )
     yield ""
+
+
+def _orders() -> Iterator[str]:
+    yield "## Orders for images"
+    yield ""
+    yield (
+        "A ServiceRequest that a hospital writes of its own patient is an entry of its modality "
+        "worklist if its intent is an order's, it is for images (a DICOM code of a modality in "
+        "`orderDetail`, `code` or `category`, or a category of imaging: "
+        + ", ".join(f"`{system}|{value}`" for system, value in sorted(ordering.IMAGING))
+        + "), has an accession number (an identifier of type ACSN), and names no other registered "
+        "hospital as its performer. It is on the worklist while it is active and says when "
+        "(`occurrence`), or an Appointment based on it does, which comes before it; a modality is "
+        f"named by a reference with an identifier of the system `{ordering.AE_TITLE}`. What was "
+        "begun is not changed any more. Requests with one accession number are steps of one study."
+    )
+    yield ""
+    yield (
+        "Where an order stands is told by a Task (`focus`, `based-on`: the ServiceRequest), by "
+        "what modalities tell (MPPS); the hospital's ServiceRequest stays as it wrote it. An order "
+        "that came otherwise is a ServiceRequest that nobody else writes. An ImagingStudy is "
+        "`basedOn` the ServiceRequest by whose Study Instance UID or accession number it came."
+    )
+    yield ""
+    yield from _table(
+        ["order", "ServiceRequest that is derived", "Task"],
+        ([one.value, ordered.REQUESTS[one], ordered.TASKS[one]] for one in Status),
+    )
 
 
 def _searches(server: Json) -> Iterator[str]:

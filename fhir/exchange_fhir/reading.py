@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from exchange import documents, query, registration
+from exchange import documents, orders, query, registration
 from exchange.query import Found
 from exchange_fhir import json_format, registering
 from exchange_fhir.datatypes import Json
@@ -69,10 +69,13 @@ def _imaging_studies(scope: Scope, found: Sequence[Found]) -> list[Resource]:
     kept = documents.current(scope.access, "ImagingStudy", revisions)
     stale = [one for one, study in studies if study.study_instance_uid not in kept]
     contents = query.contents(scope.access, stale) if stale else {}
+    led = orders.of_studies(scope.access, [one.study.id for one in stale if one.study is not None])
     return [
         Resource("ImagingStudy", study.study_instance_uid, held, str(study.revision))
         if (held := kept.get(study.study_instance_uid))
-        else resource(imaging_study.to_fhir(one, contents[study.id], scope.timezone))
+        else resource(
+            imaging_study.to_fhir(one, contents[study.id], scope.timezone, led.get(study.id, ()))
+        )
         for one, study in studies
     ]
 

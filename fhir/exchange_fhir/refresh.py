@@ -12,7 +12,7 @@ import orjson
 from fhir.resources.R4B.imagingstudy import ImagingStudy
 from pydantic import ValidationError
 
-from exchange import documents, query
+from exchange import documents, orders, query
 from exchange.access import Access
 from exchange.errors import Invalid
 from exchange_fhir.resources import imaging_study
@@ -29,7 +29,8 @@ def refresh(access: Access, study: int, *, timezone: ZoneInfo) -> None:
     for found in answer.found:
         held = imaging_study.held(found)
         contents = query.contents(access, [found])[held.id]
-        content = orjson.dumps(imaging_study.to_fhir(found, contents, timezone))
+        led = orders.of_studies(access, [held.id]).get(held.id, ())
+        content = orjson.dumps(imaging_study.to_fhir(found, contents, timezone, led))
         _validate(content)
         documents.keep(access, "ImagingStudy", held.study_instance_uid, held.revision, content)
 

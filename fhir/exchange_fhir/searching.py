@@ -13,7 +13,7 @@ from functools import cmp_to_key, partial
 from typing import Any
 from urllib.parse import urlencode
 
-from exchange import clinical, clinical_search, policy, query
+from exchange import clinical, clinical_search, orders, policy, query
 from exchange.clinical_search import Hit
 from exchange.policy import Action, Deny
 from exchange.query import Found
@@ -387,6 +387,10 @@ def _references(scope: Scope, include: Include, sources: Sequence[One]) -> list[
             rows.append(one.row)
     if include.source == "Patient":
         rows += _written_patients(scope, sources)
+    if include.source == "ImagingStudy" and include.code in {"", "basedon"}:
+        studies = [one.found.study.id for one in sources if one.found and one.found.study]
+        led = orders.of_studies(scope.access, studies)
+        told += [("ServiceRequest", one.request) for found in led.values() for one in found]
     if rows:
         names, only = _rows_of(include)
         told += [
@@ -511,6 +515,9 @@ def _native_backwards(along: _Along, include: Include, kind: str, ones: Sequence
             return _records(along, Level.STUDY, "ImagingStudy", Rows(Level.PATIENT, rows))
         if kind == "Endpoint" and include.code in {"", "endpoint"} and hospitals:
             return _records(along, Level.STUDY, "ImagingStudy", Owned(hospitals))
+        if kind == "ServiceRequest" and include.code in {"", "basedon"}:
+            criterion = imaging_study.based_on(along.scope, [one.resource.id for one in ones])
+            return _records(along, Level.STUDY, "ImagingStudy", criterion)
         return []
     if kind == "Organization" and include.code in {"", "organization"} and hospitals:
         return _records(along, Level.PATIENT, "Patient", Owned(hospitals))

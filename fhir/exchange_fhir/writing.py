@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 from exchange import clinical
 from exchange.errors import Invalid, Stale
 from exchange.recording import Act, Create, Delete, Draft, Finder, Patch, Update, new_id
-from exchange_fhir import indexing, json_format, links, patching, subset, validation
+from exchange_fhir import indexing, json_format, links, ordering, patching, subset, validation
 from exchange_fhir.datatypes import Json, instant
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.outcome import Issue, Problem
@@ -160,6 +160,7 @@ def validated(resource: Json, place: Place, logical_id: str) -> Draft:
         patients=_patients(resource, place),
         values=indexing.values(resource, place.timezone, place.base),
         sharing=_sharing(resource) if kind == "Consent" else "",
+        order=ordering.order(resource, place.base, place.timezone),
         render=render,
     )
 

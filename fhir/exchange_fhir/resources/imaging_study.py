@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from zoneinfo import ZoneInfo
 
-from exchange import query
+from exchange import query, related
 from exchange.errors import Invalid
+from exchange.orders import Fulfilled
 from exchange.query import Contents, Found
 from exchange_fhir.datatypes import (
     DCM,
@@ -62,10 +63,16 @@ LATERALITY = {
 }
 
 
-def to_fhir(found: Found, contents: Iterable[Contents], timezone: ZoneInfo) -> Json:
+def to_fhir(
+    found: Found,
+    contents: Iterable[Contents],
+    timezone: ZoneInfo,
+    orders: Iterable[Fulfilled] = (),
+) -> Json:
     """The ImagingStudy of a study; it is the same for every asker, so it can be kept.
 
-    `timezone` is the hospitals' (PS3.3 leaves it out of dates and times, a dateTime needs it).
+    `orders` are those that have led to it. `timezone` is the hospitals' (PS3.3 leaves it out of
+    dates and times, a dateTime needs it).
     """
     study = held(found)
     told = [_series(one, found.owner.code, timezone) for one in contents]
@@ -79,6 +86,11 @@ def to_fhir(found: Found, contents: Iterable[Contents], timezone: ZoneInfo) -> J
         modality=[coding(DCM, modality) for modality in modalities],
         subject=reference("Patient", found.patient.id),
         started=moment(study.study_date, study.study_time, timezone),
+        basedOn=[
+            reference("ServiceRequest", one.request)
+            | {"identifier": _accession(found, one.accession_number)}
+            for one in orders
+        ],
         referrer=present(display=display_name(study.referring_physician_name)),
         endpoint=[reference("Endpoint", endpoint.identity(found.owner))],
         numberOfSeries=len(told),
@@ -100,16 +112,17 @@ def _identifiers(found: Found, study: Study) -> list[Json]:
     accession = text(study.accession_number)
     if not accession:
         return [uid]
+    return [uid, _accession(found, accession)]
+
+
+def _accession(found: Found, accession: str) -> Json:
     # The owner's numbers stand in one system; the type says which of them this is.
-    return [
-        uid,
-        {
-            "type": concept("v2-0203", "ACSN"),
-            "system": f"urn:oid:{found.owner.issuer}",
-            "value": accession,
-            "assigner": reference("Organization", found.owner.code),
-        },
-    ]
+    return {
+        "type": concept("v2-0203", "ACSN"),
+        "system": f"urn:oid:{found.owner.issuer}",
+        "value": text(accession),
+        "assigner": reference("Organization", found.owner.code),
+    }
 
 
 def _series(contents: Contents, owner: str, timezone: ZoneInfo) -> Json:
@@ -187,6 +200,16 @@ def _endpoint(scope: Scope, identity: str) -> Criterion:
     return Owned((owner.id,)) if owner and known else NOTHING
 
 
+def _based_on(scope: Scope, identity: str) -> Criterion:
+    return based_on(scope, [identity])
+
+
+def based_on(scope: Scope, requests: Sequence[str]) -> Criterion:
+    """The studies that have come of these ServiceRequests."""
+    found = related.results(scope.access, requests)
+    return named(sorted(found)) if found else NOTHING
+
+
 def _uid(value: str) -> str:
     return value.removeprefix("urn:oid:")
 
@@ -227,6 +250,9 @@ SEARCH: Table[Criterion] = Table(
         "instance": _holds("SOPInstanceUID", "SOP Instance UID of one of its instances"),
         "dicom-class": _holds("SOPClassUID", "SOP Class UID of one of its instances"),
         "endpoint": referring("Endpoint", _endpoint, "The owner's endpoint"),
+        "basedon": referring(
+            "ServiceRequest", _based_on, "The order that led to it: a ServiceRequest"
+        ),
     },
     sorts={"_id": "uid", "_lastUpdated": "changed", "started": "started"},
 )

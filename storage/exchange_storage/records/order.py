@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from exchange_storage.records.record import UID, Document, Identity, Key, Record, Text, Word
@@ -42,7 +43,7 @@ class Order(Record):
     """AE title of the scheduled modality; "" for any."""
     station_name: Mapped[Word]
     scheduled_date: Mapped[Word]
-    """YYYYMMDD, the hospital's local time, as DICOM has it."""
+    """YYYYMMDD, the hospital's local time, as DICOM has it; "" for one without an appointment."""
     scheduled_time: Mapped[Word]
     performing_physician_name: Mapped[Word]
     referring_physician_name: Mapped[Word]
@@ -54,6 +55,14 @@ class Order(Record):
     """SCHEDULED, IN PROGRESS, COMPLETED, DISCONTINUED, CANCELED."""
     placed: Mapped[datetime]
     changed: Mapped[datetime]
+    request: Mapped[UID] = mapped_column(
+        index=True, default_factory=lambda: f"order-{uuid.uuid4().hex}", server_default=text("''")
+    )
+    """The logical id of the ServiceRequest that it is: the hospital's own, or one derived of it."""
+    is_requested: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether the hospital wrote that ServiceRequest itself."""
+    appointment: Mapped[UID] = mapped_column(default="", server_default=text("''"))
+    """The logical id of the Appointment that says when it is; "" for none."""
 
 
 class PerformedStep(Record):

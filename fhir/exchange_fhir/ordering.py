@@ -1,0 +1,196 @@
+"""Requests for images and their appointments, as the worklist needs them (FHIR R4 12.12, 12.5).
+
+    code → modality, procedure     identifier → accession number, UIDs     occurrence → when
+
+IHE Scheduled Workflow's mapping of an imaging service request: the accession number is the
+identifier of type ACSN, the modality a code of DICOM's in `orderDetail`, `code` or `category`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from exchange.orders import Status
+from exchange.requests import APPOINTMENT, KIND, Booked, Requested
+from exchange_fhir import indexing
+from exchange_fhir.datatypes import DCM, DICOM_UID, Json, code, text
+
+AE_TITLE = "urn:dicom:ae-title"
+"""System of the identifier by which a reference names a modality: its AE title."""
+
+IMAGING = frozenset(
+    {
+        ("http://snomed.info/sct", "363679005"),
+        ("http://terminology.hl7.org/CodeSystem/v2-0074", "RAD"),
+        ("http://terminology.hl7.org/CodeSystem/v2-0074", "IMG"),
+        ("http://terminology.hl7.org/CodeSystem/observation-category", "imaging"),
+    }
+)
+"""Categories of requests for images."""
+
+OTHER_MODALITY = "OT"
+"""Of a request for images that names no modality (PS3.3 C.7.3.1.1.1)."""
+
+PRIORITIES: Mapping[str, str] = {
+    "stat": "STAT",
+    "urgent": "HIGH",
+    "asap": "HIGH",
+    "routine": "ROUTINE",
+}
+"""Request priorities as Requested Procedure Priority (PS3.3 C.4.11) has them."""
+
+STATUSES: Mapping[str, Status] = {
+    "active": Status.SCHEDULED,
+    "completed": Status.COMPLETED,
+    "draft": Status.CANCELED,
+    "on-hold": Status.CANCELED,
+    "revoked": Status.CANCELED,
+    "entered-in-error": Status.CANCELED,
+    "unknown": Status.CANCELED,
+}
+"""Where the order stands by the request's status: on the worklist only while it is active."""
+
+ORDERS = frozenset({"order", "original-order", "reflex-order", "filler-order", "instance-order"})
+"""Intents of what is to be done, not only proposed or planned."""
+
+BOOKED = frozenset({"booked", "arrived", "checked-in", "fulfilled"})
+"""Statuses of appointments that stand."""
+
+_MODALITY = re.compile(r"[A-Z][A-Z0-9]{1,7}", re.ASCII)
+
+
+def order(resource: Json, base: str, timezone: ZoneInfo) -> Requested | Booked | None:
+    """What a resource that is valid says of the worklist; None where it says nothing."""
+    match resource["resourceType"]:
+        case str(kind) if kind == KIND:
+            return _requested(resource, base, timezone)
+        case str(kind) if kind == APPOINTMENT:
+            return _booked(resource, base, timezone)
+    return None
+
+
+def _requested(resource: Json, base: str, timezone: ZoneInfo) -> Requested | None:
+    categories = set(_codings(resource, "category"))
+    modality = next(
+        (
+            value
+            for element in ("orderDetail", "code", "category")
+            for system, value in _codings(resource, element)
+            if system == DCM and _MODALITY.fullmatch(value)
+        ),
+        OTHER_MODALITY if categories & IMAGING else "",
+    )
+    number = _identifier(resource, "ACSN")
+    status = STATUSES[resource["status"]]
+    if not modality or not number or resource.get("intent") not in ORDERS:
+        return None
+    if resource.get("doNotPerform"):
+        return None
+    performers = resource.get("performer", [])
+    when = resource.get("occurrenceDateTime") or resource.get("occurrencePeriod", {}).get("start")
+    date, time = _local(when, timezone)
+    title, station = _station([*resource.get("locationReference", []), *performers])
+    return Requested(
+        status=status,
+        accession_number=number,
+        requested_procedure_id=_identifier(resource, "FILL") or _identifier(resource, "PLAC"),
+        study_instance_uid=_study(resource),
+        modality=modality,
+        body_part_examined=_said(resource.get("bodySite", [])),
+        procedure_description=_said([resource.get("code", {})]),
+        station_ae_title=title,
+        station_name=station,
+        scheduled_date=date,
+        scheduled_time=time,
+        performing_physician_name=_shown(performers, base, "Practitioner", "PractitionerRole"),
+        requesting_physician_name=text(resource.get("requester", {}).get("display", "")),
+        priority=PRIORITIES.get(resource.get("priority", ""), "ROUTINE"),
+        reason=_said(resource.get("reasonCode", [])),
+        performers=_named(performers, base, "Organization"),
+    )
+
+
+def _booked(resource: Json, base: str, timezone: ZoneInfo) -> Booked:
+    actors = [one["actor"] for one in resource.get("participant", []) if "actor" in one]
+    date, time = _local(resource.get("start"), timezone)
+    title, station = _station(actors)
+    return Booked(
+        requests=_named(resource.get("basedOn", []), base, KIND),
+        is_booked=resource.get("status") in BOOKED,
+        scheduled_date=date,
+        scheduled_time=time,
+        station_ae_title=title,
+        station_name=station or _shown(actors, base, "Device", "Location"),
+    )
+
+
+def _codings(resource: Json, element: str) -> Iterator[tuple[str, str]]:
+    told: Any = resource.get(element, [])
+    for concept in told if isinstance(told, list) else [told]:
+        for one in concept.get("coding", []):
+            yield one.get("system", ""), one.get("code", "")
+
+
+def _identifier(resource: Json, type_: str) -> str:
+    for one in resource.get("identifier", []):
+        types = {coding.get("code") for coding in one.get("type", {}).get("coding", [])}
+        if type_ in types and one.get("value"):
+            return code(one["value"])
+    return ""
+
+
+def _study(resource: Json) -> str:
+    for one in resource.get("identifier", []):
+        if one.get("system") == DICOM_UID:
+            uid = one.get("value", "").removeprefix("urn:oid:")
+            if re.fullmatch(r"[0-9.]{1,64}", uid, re.ASCII):
+                return str(uid)
+    return ""
+
+
+def _local(when: str | None, timezone: ZoneInfo) -> tuple[str, str]:
+    """A dateTime as DICOM's date and time in the hospitals' zone; a month or a year is no day."""
+    if when is None or len(when) < 10:
+        return "", ""
+    if "T" not in when:
+        return when.replace("-", ""), ""
+    try:
+        at = datetime.fromisoformat(when).astimezone(timezone)
+    except (ValueError, OverflowError):
+        return "", ""
+    return f"{at:%Y%m%d}", f"{at:%H%M%S}"
+
+
+def _station(references: list[Json]) -> tuple[str, str]:
+    """AE title and name of the first modality that is named by its AE title."""
+    for one in references:
+        told = one.get("identifier", {})
+        if told.get("system") == AE_TITLE and told.get("value"):
+            return told["value"].strip(), text(one.get("display", ""))
+    return "", ""
+
+
+def _named(references: list[Json], base: str, wanted: str) -> tuple[str, ...]:
+    found = (indexing.target(one.get("reference", ""), f"{base}/") for one in references)
+    return tuple(identity for kind, identity in found if kind == wanted)
+
+
+def _shown(references: list[Json], base: str, *kinds: str) -> str:
+    for one in references:
+        kind, _ = indexing.target(one.get("reference", ""), f"{base}/")
+        if (kind or one.get("type")) in kinds and one.get("display"):
+            return text(one["display"])
+    return ""
+
+
+def _said(concepts: list[Json]) -> str:
+    """What the first of some concepts says in words."""
+    for one in concepts:
+        shown = (coding.get("display", "") for coding in one.get("coding", []))
+        if said := one.get("text") or next(filter(None, shown), ""):
+            return text(said)
+    return ""
