@@ -8,11 +8,14 @@ from exchange import changes, commitment, rejection, watching, workitem_attribut
 from exchange_dicom import (
     data_set,
     frame_coding,
+    grey_values,
     media_types,
     pixel_data,
+    presentation_state,
     rendering,
     series_metadata,
     status,
+    viewport,
     web_capabilities,
     web_changes,
     web_commitment,
@@ -138,8 +141,8 @@ def origin_server() -> Iterator[str]:
         "As they are kept under `transfer-syntax=*`, else in Explicit VR Little Endian, to which "
         "all uncompressed syntaxes are rewritten and those with a decoder are decompressed; what "
         "remains is left out (206). In parts, one bare, or as application/zip with a file for "
-        "each instance, as kept. WADO-URI (section 9) at `/wado`: application/dicom and pictures; "
-        "anonymize and presentation states are refused."
+        "each instance, as kept. WADO-URI (section 9) at `/wado`: application/dicom and pictures, "
+        "by a presentation state too; anonymize is refused."
     )
     yield from prose(
         "Whoever asks for a hospital gets the patients of other hospitals under its own number, in "
@@ -174,18 +177,35 @@ def origin_server() -> Iterator[str]:
         f"At every level, as {', '.join(web_rendered.MEDIA_TYPES)}, bare or in parts. An instance "
         "is its first frame, or all of them as image/gif; a series or study is a part for each "
         "image, or the middle one bare; a thumbnail is the middle image; an encapsulated PDF "
-        "is application/pdf. `window` (with "
-        f"{', '.join(rendering.Function)}), `viewport` and `quality` are used, other parameters "
-        "announced by Warning 299. Modality LUT, VOI LUT or window (those of the frame first), "
-        "MONOCHROME1 and 2, PALETTE COLOR, RGB and YBR, overlays and pixel aspect are applied; "
-        "presentation states are not. With `iccprofile` yes, a picture in colour has the ICC "
+        "is application/pdf; a video that is stored as a file of MP4 or a stream of MPEG-2 is "
+        f"{' or '.join(web_rendered.VIDEO_TYPES)}, as it lies. `window` (with "
+        f"{', '.join(grey_values.Function)}), `viewport`, `quality` and `annotation` are used, "
+        "other parameters announced by Warning 299. Modality LUT, VOI LUT or window (those of the "
+        "frame first), "
+        "MONOCHROME1 and 2, PALETTE COLOR, RGB and YBR, overlays and pixel aspect are applied. "
+        "With `iccprofile` yes, a picture in colour has the ICC "
         "profile of its image, with srgb it is converted and has that one; adobergb and rommrgb "
         "are refused."
     )
+    yield from prose(
+        "A Grayscale or Color Softcopy Presentation State is rendered as its first image, or as "
+        "all of them in parts or as image/gif, each decided and recorded as if it were asked for "
+        "itself. Modality, VOI and Presentation LUT, shutters, overlays that are activated, "
+        "displayed area (fitted whatever its size mode), rotation and flip, graphics and text "
+        "with the tone and order of their layer are applied; styles of text, lines and patterns "
+        "and compound graphics are not; one that subtracts a mask is refused. Pseudo-color, "
+        "blending and volumetric states have no picture (406). `annotation=patient` writes the "
+        "name, the number under which the asker knows the patient, birth date, study date and "
+        "hospital; `technique` modality, part of the body, exposure and the like. Hanzi need a "
+        "typeface of the system (EXCHANGE_FONT); without one names are written in Latin letters."
+    )
     rows = [
-        ["Pixels of a frame or picture", str(rendering.PIXEL_LIMIT)],
+        ["Pixels of a frame or picture", str(viewport.PIXEL_LIMIT)],
         ["Pixels of an animation", str(rendering.GIF_PIXELS)],
         ["Pictures of an answer", str(web_rendered.PICTURES)],
+        ["Images of a presentation state", str(web_rendered.STATE_IMAGES)],
+        ["Bytes of a presentation state", str(presentation_state.SIZE_LIMIT)],
+        ["Objects that it draws, points of each", str(presentation_state.MARKS)],
         ["Side of a viewport, pixels", str(web_rendered.VIEWPORT)],
         ["Bytes of the header", str(rendering.HEAD_LIMIT)],
     ]

@@ -36,6 +36,7 @@ from exchange_dicom import (
     web_store,
     web_uri,
 )
+from exchange_dicom.lettering import LATIN, Lettering
 from exchange_dicom.media_types import MediaType
 from exchange_dicom.resources import Root, uid
 from exchange_dicom.web_answers import takes_gzip
@@ -66,13 +67,14 @@ def dicomweb(
     url: str = "",
     hanzi: bool = False,
     timezone: tzinfo = UTC,
+    lettering: Lettering = LATIN,
 ) -> APIRouter:
     """The web door: the routes of the services, to be mounted under a prefix.
 
     `url` is where clients find it as it is set, with the prefix: documents are kept with these
     addresses, whatever address somebody asks at. With `hanzi`, JSON has names in their ideographic
     group alone, for a viewer that shows the alphabetic one only. `timezone` is that of the
-    hospitals, for moments that come without an offset.
+    hospitals, for moments that come without an offset. `lettering` writes on pictures.
     """
     router = APIRouter(route_class=Route, tags=["DICOMweb"])
     bounds = limits or Limits()
@@ -185,6 +187,8 @@ def dicomweb(
             accept=_accept(request),
             if_none_match=request.headers.get("if-none-match", ""),
             thumbnail=thumbnail,
+            annotation=web_rendered.written(request.query_params.get("annotation", "")),
+            lettering=lettering,
             unused=web_rendered.unused(request.query_params),
         )
 
@@ -354,6 +358,7 @@ def dicomweb(
             root(request),
             request.query_params,
             accept=",".join(request.headers.getlist("accept")),
+            lettering=lettering,
             if_none_match=request.headers.get("if-none-match", ""),
         )
 

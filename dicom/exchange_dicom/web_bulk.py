@@ -137,7 +137,7 @@ def bulk_data(
             access, study, series, instance, purpose="bulk data", part={"attribute": path[:256]}
         ).instances
     try:
-        value = _pixels(held, path) if int(path[:8], 16) >= PIXELS else found(held, path)
+        value = pixel_value(held, path) if int(path[:8], 16) >= PIXELS else found(held, path)
         if value is None:
             return web_frames.answered(root, held, None, accept=accept, if_none_match=if_none_match)
         return _answer(held, path, value, accept, if_none_match, asked)
@@ -210,7 +210,7 @@ def _parts(
         of_pixels = int(path[:8], 16) >= PIXELS
         if pixels and not of_pixels:
             continue
-        value = _pixels(held, path) if of_pixels else found(held, path)
+        value = pixel_value(held, path) if of_pixels else found(held, path)
         if value is not None:
             fields = _fields(value) | {
                 "Content-Length": str(value.size),
@@ -298,7 +298,7 @@ def _in_parts(accept: Sequence[MediaType], media_type: str) -> bool:
     raise NotAcceptable(f'this can be had as {media_type}, or {MULTIPART}; type="{media_type}"')
 
 
-def _pixels(held: Held, path: str) -> Value | None:
+def pixel_value(held: Held, path: str) -> Value | None:
     """The pixels of the instance as one value, or None where they are frames. Raises NotFound."""
     known = pixel_data.pixels(held)
     if path != f"{known.tag:08X}":

@@ -105,8 +105,8 @@ TRANSACTIONS: Mapping[tuple[str, str], Transaction] = {
     ("GET", "pixeldata"): _BULK,
     ("GET", "rendered"): Transaction(
         "RetrieveRendered",
-        (*_PICTURES, *_in_parts(*_PICTURES), web_rendered.PDF),
-        ("window", "viewport", "quality", "iccprofile"),
+        (*_PICTURES, *_in_parts(*_PICTURES), web_rendered.PDF, *web_rendered.VIDEO_TYPES),
+        ("window", "viewport", "quality", "iccprofile", "annotation"),
         statuses=(200, 304),
     ),
     ("GET", "thumbnail"): Transaction(
@@ -115,7 +115,10 @@ TRANSACTIONS: Mapping[tuple[str, str], Transaction] = {
     ("GET", "wado"): Transaction(
         "RetrieveByUri",
         (DICOM, *_PICTURES),
-        ("requestType", "studyUID", "seriesUID", "objectUID", "contentType"),
+        (
+            *("requestType", "studyUID", "seriesUID", "objectUID", "contentType"),
+            *("presentationSeriesUID", "presentationUID", "annotation"),
+        ),
     ),
     ("POST", "{code}"): Transaction("Reject", (JSON,)),
     ("DELETE", "{study}"): _DELETE,

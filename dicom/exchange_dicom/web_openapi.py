@@ -19,8 +19,7 @@ from exchange_dicom.media_types import (
 )
 from exchange_dicom.query import OTHER_NUMBER
 from exchange_dicom.web_capabilities import WADL, Transaction
-from exchange_dicom.web_rendered import MEDIA_TYPES as PICTURES
-from exchange_dicom.web_rendered import PDF
+from exchange_dicom.web_rendered import MEDIA_TYPES, PDF, VIDEO_TYPES
 from exchange_storage.search import ATTRIBUTES
 
 Json = dict[str, Any]
@@ -82,6 +81,9 @@ _QUERY: Mapping[str, Json] = {
     "studyUID": _UID,
     "seriesUID": _UID,
     "objectUID": _UID,
+    "presentationSeriesUID": _UID,
+    "presentationUID": _UID,
+    "annotation": {"type": "string", "enum": ["patient", "technique", "patient,technique"]},
     "quality": {"type": "integer", "minimum": 1, "maximum": 100},
     "viewport": {"type": "string", "examples": ["256,256"]},
     "window": {"type": "string", "examples": ["40,400,linear"]},
@@ -115,6 +117,8 @@ _PROBLEM: Json = {
         "detail": {"type": "string"},
     },
 }
+_SHOWN = frozenset({*MEDIA_TYPES, *VIDEO_TYPES})
+
 _MANY = frozenset({"Search", "RetrieveMetadata", "RetrieveWorkitem"})
 """Transactions that answer with an array of data sets."""
 
@@ -233,6 +237,6 @@ def _content(kind: str, transaction: Transaction) -> Json:
 
 
 def _bytes(kind: str) -> Json:
-    if kind in (DICOM, MULTIPART, OCTET_STREAM, ZIP, PDF, DICOM_XML, WADL) or kind in PICTURES:
+    if kind in (DICOM, MULTIPART, OCTET_STREAM, ZIP, PDF, DICOM_XML, WADL) or kind in _SHOWN:
         return {}
     return {"schema": {"type": "string"}}

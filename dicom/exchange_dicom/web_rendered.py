@@ -2,8 +2,10 @@
 
 An instance is rendered as its first frame, or as an animation of all of them; frames as they are
 listed; a series or study as a picture of each of its images, in parts, or as the one that stands
-for them. An encapsulated PDF is that document. Thumbnails are always one picture, of the middle
-image, and kept for those who ask again.
+for them. A presentation state is rendered as the images to which it applies, shown as it says, each
+decided as if it had been asked for itself. An encapsulated PDF is that document, a video the file
+that it is.
+Thumbnails are always one picture, of the middle image, and kept for those who ask again.
 """
 
 from __future__ import annotations
@@ -15,28 +17,31 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+from PIL import Image
 from starlette.responses import Response
 
 from exchange import retrieval
 from exchange.access import Exchange
 from exchange.errors import Invalid, NotFound, TooLarge
 from exchange.policy import Requester
-from exchange.retrieval import Held
-from exchange_dicom import media_types, multipart, rendering, web_bulk, web_frames
-from exchange_dicom.header import MalformedDataSet
-from exchange_dicom.media_types import MULTIPART, MediaType, NotAcceptable
-from exchange_dicom.rendering import (
-    FUNCTIONS,
-    CannotRender,
-    Function,
-    Presentation,
-    Profile,
-    Rendering,
-    Viewport,
-    Window,
+from exchange.retrieval import Held, Selected
+from exchange_dicom import (
+    media_types,
+    multipart,
+    pixel_data,
+    rendering,
+    web_bulk,
+    web_frames,
 )
+from exchange_dicom.grey_values import FUNCTIONS, CannotRender, Function, Window
+from exchange_dicom.header import MalformedDataSet
+from exchange_dicom.lettering import LATIN, Lettering
+from exchange_dicom.media_types import MULTIPART, MediaType, NotAcceptable
+from exchange_dicom.presentation_state import STATES, PresentationState
+from exchange_dicom.rendering import Presentation, Profile, Rendering
 from exchange_dicom.resources import Root
 from exchange_dicom.transcoding import CannotTranscode
+from exchange_dicom.viewport import Viewport
 from exchange_dicom.web_answers import CACHING, entity_tag, streamed, unchanged
 
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/gif")
@@ -63,9 +68,18 @@ REMEMBERED = 2000
 
 REMEMBERED_BYTES = 32 << 10
 
-_USED = {"accept", "window", "viewport", "quality", "iccprofile"}
-_KNOWN = {"annotation", "charset"}
-_RENDERED_FORM = "rendered 2"
+VIDEO_TYPES = ("video/mp4", "video/mpeg")
+"""What a stored video is had as, where its stream is of that kind."""
+
+STATE_IMAGES = 200
+"""Images of a presentation state that are rendered at once."""
+
+ANNOTATIONS = ("patient", "technique")
+"""What can be written on a picture (PS3.18 8.3.5.1.1)."""
+
+_USED = {"accept", "annotation", "window", "viewport", "quality", "iccprofile"}
+_KNOWN = {"charset"}
+_RENDERED_FORM = "rendered 3"
 """Changes when the same pictures are made in another way."""
 
 
@@ -77,6 +91,8 @@ class Subject:
     series: str | None = None
     instance: str | None = None
     frames: str | None = None
+    state: tuple[str, str] | None = None
+    """Series and instance of a presentation state by which it is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +101,18 @@ class _Picture:
 
     held: Held
     frame: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How all pictures of an answer are made."""
+
+    wanted: Presentation
+    lettering: Lettering
+    state: PresentationState | None = None
+
+    def picture(self, made: Rendering, frame: int) -> Image.Image:
+        return made.picture(frame, self.wanted, self.state, self.lettering)
 
 
 def presentation(query: Mapping[str, str]) -> Presentation:
@@ -108,6 +136,14 @@ def named_or_not(query: Iterable[str], used: Set[str], known: Set[str]) -> list[
     return list(dict.fromkeys(one if one in known else "one that is not known" for one in ignored))
 
 
+def written(text: str) -> frozenset[str]:
+    """What is to be written on a picture. Raises Invalid."""
+    named = frozenset(filter(None, (one.strip().lower() for one in text.split(","))))
+    if not named <= {*ANNOTATIONS}:
+        raise Invalid(f"annotation is {' and '.join(ANNOTATIONS)}, with a comma between them")
+    return named
+
+
 def rendered(
     exchange: Exchange,
     requester: Requester,
@@ -118,6 +154,8 @@ def rendered(
     accept: Sequence[MediaType],
     if_none_match: str,
     thumbnail: bool = False,
+    annotation: Set[str] = frozenset(),
+    lettering: Lettering = LATIN,
     unused: Sequence[str] = (),
 ) -> Response:
     """The pictures of a resource, or its thumbnail; `unused` parameters are announced.
@@ -129,49 +167,188 @@ def rendered(
     listed = None if subject.frames is None else web_frames.numbers(subject.frames)
     purpose = "thumbnail" if thumbnail else "rendered"
     with exchange.on_behalf_of(requester) as access:
-        held = retrieval.instances(
+        retrieved = retrieval.instances(
             access,
             subject.study,
             subject.series,
             subject.instance,
             purpose=purpose,
             part={"frames": subject.frames[:256]} if subject.frames else None,
-        ).instances
+        )
+        held, stated = retrieved.instances, None
+        if subject.state is not None:
+            (stated,) = retrieval.instances(
+                access, subject.study, *subject.state, purpose=purpose
+            ).instances
+        if "patient" in annotation:
+            known, _ = retrieval.as_known(access, retrieved)
+            wanted = replace(wanted, patient=_about(known, lettering))
+    wanted = replace(wanted, technique="technique" in annotation)
     if subject.instance is not None and held[0].sop_class_uid == ENCAPSULATED_PDF:
         return _document(held[0], accept, if_none_match)
-    several = subject.instance is None or len(listed or ()) > 1
+    whole = subject.instance is not None and listed is None and not thumbnail
+    if whole and held[0].transfer_syntax_uid in pixel_data.VIDEO:
+        return _video(held[0], accept, if_none_match)
+    is_state = subject.instance is not None and held[0].sop_class_uid in STATES
+    several = subject.instance is None or is_state or len(listed or ()) > 1
     media_type, in_parts = _form(accept, several and not thumbnail)
     # A part, or an animation, for each; else the one that stands for them.
     each = in_parts or media_type == "image/gif"
     if several and listed and not each and not thumbnail:
         raise NotAcceptable(f'several frames are had as {MULTIPART}; type="{media_type}"')
+    state = _state(held[0] if is_state else stated)
+    pictures: list[_Picture] | None = None
+    if state is not None and is_state:
+        if listed is not None:
+            raise NotFound("a presentation state has no frames")
+        pictures = _of_state(exchange, requester, subject.study, state, purpose, each=each)
+        held = tuple(one.held for one in pictures)
     tag = entity_tag(
         _RENDERED_FORM,
         repr((wanted, thumbnail, listed, media_type, in_parts)),
         *(one.digest for one in held),
+        *(() if state is None else (state.digest,)),
     )
     if (same := unchanged(if_none_match, tag)) is not None:
         return same
     headers = {"ETag": tag, "Cache-Control": CACHING, "Content-Type": media_type}
+    way = _Way(wanted, lettering, state)
     if thumbnail:
         content = _thumbnails.get(tag)
         if content is None:
-            content = _single(_standing_for(held, listed), wanted, media_type)
+            one = pictures[0] if pictures else _standing_for(held, listed)
+            content = _single(one, way, media_type)
             _thumbnails.put(tag, content)
         answer = Response(content, headers=headers)
     elif in_parts:
         boundary = multipart.new_boundary()
         headers["Content-Type"] = f'{MULTIPART}; type="{media_type}"; boundary={boundary}'
-        body = _parts(_all(held, listed, each=False), wanted, media_type, boundary)
-        answer = streamed(body, headers)
+        asked = pictures or _all(held, listed, each=False)
+        answer = streamed(_parts(asked, way, media_type, boundary), headers)
     elif each:
-        answer = Response(_animation(_all(held, listed, each=True), wanted), headers=headers)
+        asked = pictures or _all(held, listed, each=True)
+        answer = Response(_animation(asked, way), headers=headers)
     else:
-        one = _standing_for(held, listed) if several else _all(held, listed, each=False)[0]
-        answer = Response(_single(one, wanted, media_type), headers=headers)
+        if pictures:
+            one = pictures[0]
+        else:
+            one = _standing_for(held, listed) if several else _all(held, listed, each=False)[0]
+        answer = Response(_single(one, way, media_type), headers=headers)
     if unused:
         answer.headers.append(*root.warning(f"parameters not used: {', '.join(unused)}"))
     return answer
+
+
+def _about(known: Selected, lettering: Lettering) -> tuple[str, ...]:
+    """Who was imaged where, under the number by which the asker knows the patient."""
+    patient = known.patient
+    alphabetic, _, rest = patient.name.partition("=")
+    ideographic = rest.partition("=")[0].replace("^", "")
+    name = ideographic if ideographic and lettering.writes(ideographic) else alphabetic
+    born = patient.birth_date
+    when = known.study.study_date
+    return (
+        " ".join(filter(None, name.split("^"))) or "?",
+        " ".join(filter(None, (known.number.value, patient.sex, _day(born)))),
+        " ".join(filter(None, (_day(when), known.owner.name))),
+    )
+
+
+def _day(date: str) -> str:
+    return f"{date[:4]}-{date[4:6]}-{date[6:]}" if len(date) == 8 else date
+
+
+def _state(held: Held | None) -> PresentationState | None:
+    """Raises NotAcceptable, TooLarge, Unavailable."""
+    if held is None:
+        return None
+    try:
+        return PresentationState(held)
+    except CannotRender as error:
+        raise NotAcceptable(str(error)) from error
+    except MalformedDataSet as error:
+        raise NotAcceptable("the presentation state is damaged") from error
+
+
+def _of_state(
+    exchange: Exchange,
+    requester: Requester,
+    study: str,
+    state: PresentationState,
+    purpose: str,
+    *,
+    each: bool,
+) -> list[_Picture]:
+    """The pictures of the images to which a presentation state applies; the first, if not `each`.
+
+    What it refers to is known once it was read, which is not done within a transaction: these
+    images are decided and recorded in one of their own. Raises NotFound, Gone, Refused, TooLarge.
+    """
+    wanted = state.references if each else state.references[:1]
+    if len(wanted) > STATE_IMAGES:
+        raise TooLarge(f"of a presentation state at most {STATE_IMAGES} images are rendered")
+    with exchange.on_behalf_of(requester) as access:
+        found = [
+            (
+                one,
+                retrieval.instances(
+                    access,
+                    study,
+                    one.series_instance_uid,
+                    one.sop_instance_uid,
+                    purpose=purpose,
+                    part={"presentation state": state.sop_instance_uid},
+                ).instances[0],
+            )
+            for one in wanted
+        ]
+    pictures: list[_Picture] = []
+    for one, held in found:
+        frames: Iterable[int] = one.frames or (1,)
+        if each and not one.frames:
+            frames = range(1, _frames_of(held) + 1)
+        pictures += [_Picture(held, frame) for frame in frames]
+    if len(pictures) > PICTURES:
+        raise TooLarge(f"an answer may have at most {PICTURES} pictures: ask for fewer at once")
+    if not pictures:
+        raise NotFound("the presentation state refers to no image")
+    return pictures
+
+
+def _frames_of(held: Held) -> int:
+    """Raises NotFound, NotAcceptable, TooLarge, Unavailable."""
+    try:
+        return pixel_data.pixels(held).frames
+    except MalformedDataSet as error:
+        raise _damaged() from error
+
+
+def _damaged() -> NotAcceptable:
+    return NotAcceptable("the image is damaged: retrieve the instance itself")
+
+
+def _video(held: Held, accept: Sequence[MediaType], if_none_match: str) -> Response:
+    """A stored video as it lies, where that is a file of its kind. Raises NotAcceptable."""
+    try:
+        value = web_bulk.pixel_value(held, f"{pixel_data.pixels(held).tag:08X}")
+        if value is None:
+            raise _damaged()
+        head = b"".join(value.pieces(held, 0, min(12, value.size)))
+        # An MP4 file begins with its File Type Box (ISO 14496-12 4.3), a program stream of MPEG-2
+        # with a pack header and an elementary one with a sequence header (ISO 13818).
+        found = "video/mp4" if head[4:8] == b"ftyp" else ""
+        if head[:4] in (b"\0\0\1\xba", b"\0\0\1\xb3"):
+            found = "video/mpeg"
+        if not found:
+            raise NotAcceptable("the video is no file that can be shown: ask for bulk data")
+        media_types.choose(accept, (found,))
+        tag = entity_tag(_RENDERED_FORM, found, held.digest)
+        if (same := unchanged(if_none_match, tag)) is not None:
+            return same
+        headers = {"Content-Type": found, "ETag": tag, "Cache-Control": CACHING}
+        return streamed(value.pieces(held, 0, value.size), headers)
+    except MalformedDataSet as error:
+        raise _damaged() from error
 
 
 def _document(held: Held, accept: Sequence[MediaType], if_none_match: str) -> Response:
@@ -242,44 +419,53 @@ def _all(held: Sequence[Held], listed: Sequence[int] | None, *, each: bool) -> l
     return [_Picture(one, frame) for one in images for frame in listed]
 
 
-def _single(one: _Picture, wanted: Presentation, media_type: str) -> bytes:
+def _single(one: _Picture, way: _Way, media_type: str) -> bytes:
     try:
         made = Rendering(one.held)
         frame = made.representative if one.frame is None else one.frame
-        picture = made.picture(frame, wanted)
-        return rendering.encoded([picture], media_type, wanted.quality, made.duration)
+        _check(one.held, frame, way)
+        picture = way.picture(made, frame)
+        return rendering.encoded([picture], media_type, way.wanted.quality, made.duration)
     except (CannotRender, CannotTranscode) as error:
         raise NotAcceptable(str(error)) from error
     except MalformedDataSet as error:
-        raise NotAcceptable("the image is damaged: retrieve the instance itself") from error
+        raise _damaged() from error
 
 
-def _animation(pictures: Sequence[_Picture], wanted: Presentation) -> bytes:
+def _check(held: Held, frame: int, way: _Way) -> None:
+    """Raises NotAcceptable where the presentation state says nothing of this frame."""
+    if way.state is not None and not way.state.applies_to(held.sop_instance_uid, frame):
+        raise NotAcceptable("the presentation state does not apply to this image")
+
+
+def _animation(pictures: Sequence[_Picture], way: _Way) -> bytes:
     """Raises NotFound, NotAcceptable, TooLarge."""
     try:
         first = Rendering(pictures[0].held)
+        for one in pictures:
+            _check(one.held, one.frame or 1, way)
         shown = (
-            (first if one.held is pictures[0].held else Rendering(one.held)).picture(
-                one.frame or 1, wanted
+            way.picture(
+                first if one.held is pictures[0].held else Rendering(one.held), one.frame or 1
             )
             for one in pictures
         )
-        return rendering.encoded(shown, "image/gif", wanted.quality, first.duration)
+        return rendering.encoded(shown, "image/gif", way.wanted.quality, first.duration)
     except (CannotRender, CannotTranscode) as error:
         raise NotAcceptable(str(error)) from error
     except MalformedDataSet as error:
-        raise NotAcceptable("the image is damaged: retrieve the instance itself") from error
+        raise _damaged() from error
 
 
 def _parts(
-    pictures: Sequence[_Picture], wanted: Presentation, media_type: str, boundary: str
+    pictures: Sequence[_Picture], way: _Way, media_type: str, boundary: str
 ) -> Iterator[bytes]:
     """A part for each picture that can be made; what cannot is left out, if it is not the only."""
     made = 0
     refused: Exception | None = None
     for one in pictures:
         try:
-            content = _single(one, wanted, media_type)
+            content = _single(one, way, media_type)
         except (NotAcceptable, NotFound, TooLarge) as error:
             refused = error
             continue

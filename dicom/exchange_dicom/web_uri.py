@@ -14,20 +14,27 @@ from exchange.access import Exchange
 from exchange.errors import Invalid, NotFound
 from exchange.policy import Requester
 from exchange_dicom import media_types, web_rendered, web_retrieve
+from exchange_dicom.grey_values import Window
+from exchange_dicom.lettering import LATIN, Lettering
 from exchange_dicom.media_types import DICOM, MediaType, NotAcceptable
-from exchange_dicom.rendering import Presentation, Viewport, Window
+from exchange_dicom.rendering import Presentation
 from exchange_dicom.resources import Root, uid
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
+from exchange_dicom.viewport import Viewport
 from exchange_dicom.web_rendered import VIEWPORT, Subject
 
 _OBJECT = {"requestType", "studyUID", "seriesUID", "objectUID", "contentType"}
 _PICTURE = {
     "rows", "columns", "region", "windowCenter", "windowWidth", "frameNumber", "imageQuality",
+    "annotation", "imageAnnotation", "presentationUID", "presentationSeriesUID",
 }  # fmt: skip
 _OF_DICOM = {"transferSyntax"}
-_KNOWN = {"charset", "annotation", "imageAnnotation"} | _PICTURE | _OF_DICOM
-_REFUSED = {"anonymize", "presentationUID", "presentationSeriesUID"}
+_KNOWN = {"charset"} | _PICTURE | _OF_DICOM
+_REFUSED = {"anonymize"}
 """Whose neglect would show what was not asked for."""
+
+_BY_THE_STATE = {"windowCenter", "windowWidth", "region"}
+"""What a presentation state says, and nobody else beside it (PS3.18 9.4.1.2.7)."""
 
 
 def retrieve(
@@ -38,6 +45,7 @@ def retrieve(
     *,
     accept: str,
     if_none_match: str,
+    lettering: Lettering = LATIN,
 ) -> Response:
     """The object as it is kept, or a picture of it.
 
@@ -50,20 +58,24 @@ def retrieve(
         raise Invalid(f"not served: {', '.join(refused)}")
     study, series, instance = (_uid(query, f"{one}UID") for one in ("study", "series", "object"))
     wanted = _wanted(query.get("contentType", ""), accept)
+    state = _state(query)
+    written = query.get("imageAnnotation") or query.get("annotation") or ""
     if wanted is None or not wanted[0].covers(DICOM):
         try:
             return web_rendered.rendered(
                 exchange,
                 requester,
                 root,
-                Subject(study, series, instance, query.get("frameNumber") or None),
+                Subject(study, series, instance, query.get("frameNumber") or None, state),
                 _presentation(query),
                 accept=wanted or media_types.parse("image/jpeg"),
                 if_none_match=if_none_match,
+                annotation=web_rendered.written(written),
+                lettering=lettering,
                 unused=web_rendered.named_or_not(query, _OBJECT | _PICTURE, _KNOWN),
             )
         except NotFound:
-            if wanted is not None or query.get("frameNumber"):
+            if wanted is not None or query.get("frameNumber") or state is not None:
                 raise
     syntax = uid(query.get("transferSyntax") or EXPLICIT_VR_LITTLE_ENDIAN)
     return web_retrieve.instances(
@@ -107,6 +119,15 @@ def _presentation(query: Mapping[str, str]) -> Presentation:
     window = None if center is None or width is None else Window(center, width)
     quality = _whole(query, "imageQuality", 100) or Presentation().quality
     return Presentation(window, _viewport(query), quality)
+
+
+def _state(query: Mapping[str, str]) -> tuple[str, str] | None:
+    """Series and instance of the presentation state, where one is named. Raises Invalid."""
+    if not query.get("presentationUID") and not query.get("presentationSeriesUID"):
+        return None
+    if beside := sorted(one for one in _BY_THE_STATE if query.get(one)):
+        raise Invalid(f"not together with a presentation state: {', '.join(beside)}")
+    return _uid(query, "presentationSeriesUID"), _uid(query, "presentationUID")
 
 
 def _viewport(query: Mapping[str, str]) -> Viewport | None:

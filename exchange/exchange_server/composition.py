@@ -45,6 +45,7 @@ from exchange_storage.spool import SpooledStore
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from exchange_dicom.lettering import Lettering
     from exchange_dicom.listener import Acceptor
     from exchange_fhir.serving import Conduct as FHIRConduct
     from exchange_server.worker import Worker
@@ -187,6 +188,18 @@ def _acceptor(
         ) from error
 
 
+def _lettering(settings: Settings) -> Lettering:
+    """What writes on pictures. Raises Invalid."""
+    from exchange_dicom.lettering import Lettering
+
+    if settings.font is None:
+        return Lettering.of_the_system()
+    try:
+        return Lettering(settings.font)
+    except OSError:
+        raise Invalid(f"EXCHANGE_FONT: {settings.font} is no typeface") from None
+
+
 def application(exchange: Exchange, settings: Settings) -> FastAPI:
     """The HTTP application with all its doors. Raises Invalid when a key is missing."""
     from exchange_dicom import web_openapi
@@ -210,6 +223,7 @@ def application(exchange: Exchange, settings: Settings) -> FastAPI:
         limits=Limits(instance_bytes=settings.instance_limit),
         url=f"{settings.http_url}{DICOMWEB}",
         timezone=ZoneInfo(settings.timezone),
+        lettering=_lettering(settings),
     )
     doors = (
         Door(

@@ -222,6 +222,11 @@ class Settings(BaseSettings):
         default=43200, description="Seconds after which a browser is signed out in any case"
     )
 
+    font: Path | None = Field(
+        default=None,
+        description="Typeface (TrueType, OpenType) with hanzi for names and annotations on "
+        "pictures; by default one of the system's: Noto Sans CJK, WenQuanYi Micro Hei",
+    )
     dicomweb_netrc: Path | None = Field(
         default=None,
         description="File in the form of netrc: the login at each DICOMweb service to which a "

@@ -77,8 +77,8 @@ def test_a_picture_is_had_as_it_was_asked(door: Door, image: bytes) -> None:
     second = asked(door, contentType="image/png", frameNumber=2)
     assert np.array_equal(shown(second), shown(whole)[::-1, ::-1])
     assert len(asked(door, imageQuality=10).content) < len(plain.content)
-    told = asked(door, annotation="patient", nonsense="x")
-    assert "annotation, one that is not known" in told.headers["Warning"]
+    told = asked(door, charset="utf-8", nonsense="x")
+    assert "charset, one that is not known" in told.headers["Warning"]
 
 
 def test_what_is_no_image_is_had_as_the_object(door: Door) -> None:

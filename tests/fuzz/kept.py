@@ -13,8 +13,9 @@ from exchange.errors import NotFound, TooLarge
 from exchange.retrieval import Held
 from exchange_dicom import header, instance, part10, pixel_data, transcoding
 from exchange_dicom.coercion import Coercion
+from exchange_dicom.grey_values import CannotRender
 from exchange_dicom.header import DataSetError
-from exchange_dicom.rendering import CannotRender, Presentation, Rendering
+from exchange_dicom.rendering import Presentation, Rendering
 from exchange_dicom.transcoding import CannotTranscode
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from exchange_storage.objects import MemoryStore
