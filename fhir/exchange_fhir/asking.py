@@ -17,7 +17,7 @@ from exchange_fhir import indexing, moments, prefixes, registered
 from exchange_fhir.definitions import elements, search_parameters
 from exchange_fhir.definitions.search_parameters import SearchParameter
 from exchange_fhir.outcome import Problem
-from exchange_fhir.resources import imaging_study, patient
+from exchange_fhir.resources import imaging_study, patient, person
 from exchange_fhir.search import MAX_LENGTH, MAX_VALUES, Scope, Table, any_of, split, unescaped
 from exchange_storage.criteria import (
     AllOf,
@@ -71,12 +71,14 @@ NATIVE: Mapping[str, Level] = {"Patient": Level.PATIENT, "ImagingStudy": Level.S
 TABLES: Mapping[str, Table[Criterion]] = {
     "Patient": patient.SEARCH,
     "ImagingStudy": imaging_study.SEARCH,
+    "Person": person.SEARCH,
 }
+"""What is asked of tables, not of index rows; a Person of the patient records that are theirs."""
 
 ALONE = frozenset({"AuditEvent", "Person"})
 """What is searched alone: no chain and no `_has` leads through it, and no search of all types."""
 
-SEARCHED = tuple(kind for kind in search_parameters.kinds() if kind != "Person")
+SEARCHED = search_parameters.kinds()
 """What is found by parameters."""
 
 TOGETHER = tuple(kind for kind in SEARCHED if kind not in ALONE)
@@ -129,11 +131,13 @@ class Asking:
         """
         if depth > MAX_DEPTH:
             raise TooBroad(f"chains have at most {MAX_DEPTH} links")
+        if kind in ALONE and (name == "_list" or name.startswith("_has:")):
+            raise Invalid(f"{name[:64]} is not supported for {kind}")
         if name.startswith("_has:"):
             return self._has(kind, name, value, depth)
         head, dot, rest = name.partition(".")
         code, _, modifier = head.partition(":")
-        if kind == "AuditEvent" and (dot or name == "_list"):
+        if kind == "AuditEvent" and dot:
             return self._of_patients_numbered(name, value)
         if dot and code in _codes(kind):
             return self._chain(kind, code, modifier, rest, value, depth)
@@ -143,7 +147,7 @@ class Asking:
         if name == "_list":
             inner = Selected("List", Ids(tuple(self._split(name, value))))
             return self._referred(kind, ("List.item",), inner)
-        if kind in NATIVE:
+        if kind in TABLES:
             return self._native(kind, code, modifier, value)
         parameter = search_parameters.of(kind).get(code)
         if parameter is None:
@@ -355,6 +359,8 @@ class Asking:
             read = parameter.read
             found = self._read(code, value, lambda one: read(self.scope, one, modifier))
             return any_of(found)
+        if kind == "Person" and code in {"email", "phonetic", "address-use"}:
+            return person.any_record(self._native("Patient", code, modifier, value))
         if known is None or kind != "Patient":
             if known is not None and modifier in {"", *_MODIFIERS.get(known.type, ())}:
                 return ALL if modifier == "not-in" else NONE  # no image ever says such a thing
@@ -388,6 +394,10 @@ class Asking:
 
     def _there(self, kind: str, code: str) -> Criterion:
         """Whether a record has any value under a parameter."""
+        if kind == "Person":
+            if code in {"email", "phonetic", *person.AS_OF_PATIENTS}:
+                return person.any_record(self._there("Patient", code))
+            return ALL if code in TABLES[kind].parameters else NONE
         keywords = _COLUMNS.get((kind, code))
         if keywords is not None:
             return AnyOf(tuple(Not(Match(one, Values(("",)))) for one in keywords))
@@ -405,7 +415,7 @@ class Asking:
     # -- Chains -----------------------------------------------------------------------------------
 
     def _chain(self, kind: str, code: str, modifier: str, rest: str, value: str, depth: int) -> Any:
-        table = TABLES[kind].parameters if kind in NATIVE else {}
+        table = TABLES[kind].parameters if kind in TABLES else {}
         if not modifier and f"{code}.{rest}" in table:  # a chain that means the person
             return self._native(kind, f"{code}.{rest}", "", value)
         parameter = search_parameters.of(kind)[code]
@@ -425,7 +435,7 @@ class Asking:
             found.append(self._leading(kind, parameter, target, inner))
         if not found:
             raise Unknown(f"{code}.{rest}")
-        if kind in NATIVE:
+        if kind in TABLES:
             return found[0] if len(found) == 1 else AnyOf(tuple(found))
         return found[0] if len(found) == 1 else Some(tuple(found))
 
@@ -442,7 +452,9 @@ class Asking:
                 return imaging_study.based_on(self.scope, led)
             case "ImagingStudy", "patient" | "subject":
                 return inner if target == "Patient" else NONE
-            case "ImagingStudy", _:
+            case "Person", "patient" | "link" if target == "Patient":
+                return person.any_record(query.decided(self.scope.access, inner))
+            case "ImagingStudy" | "Person", _:
                 return NONE
             case "Patient", "link":
                 raise Invalid("link cannot be chained: ask for the other record itself")
@@ -607,8 +619,8 @@ def _uri(value: str, modifier: str) -> Test:
 
 def compartment(asking: Asking, kind: str, identity: str) -> Any:
     """What is in the compartment of a Patient (R4 3.1.1.7): of all records of that person."""
-    if kind in NATIVE:
-        if kind == "ImagingStudy":
+    if kind in TABLES:
+        if kind in {"ImagingStudy", "Person"}:
             return asking.criterion(kind, "patient", identity)
         rows = query.seen(asking.scope.access, patient.rows(identity))
         return AnyOf(tuple(SamePerson(row) for row in sorted(rows)))

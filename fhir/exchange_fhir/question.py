@@ -10,7 +10,6 @@ from typing import Any
 
 from exchange.errors import Invalid, TooLarge
 from exchange_fhir.asking import (
-    NATIVE,
     SEARCHED,
     TABLES,
     TOGETHER,
@@ -217,7 +216,7 @@ class _Result:
                     raise Invalid("_sort: AuditEvents are put in order of their date")
                 self.order.append(one)
                 continue
-            if self.kind in NATIVE:
+            if self.kind in TABLES:
                 sorts = TABLES[self.kind].sorts
                 if key not in sorts:
                     known = ", ".join(sorted(sorts))

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from exchange import documents, orders, query, registration
+from exchange.persons import Known
 from exchange.query import Found
 from exchange_fhir import json_format, registering
 from exchange_fhir.datatypes import Json
-from exchange_fhir.resources import endpoint, imaging_study, organization, patient
+from exchange_fhir.resources import endpoint, imaging_study, organization, patient, person
 from exchange_fhir.search import Scope
 from exchange_storage.records import Organization
 
@@ -32,19 +33,27 @@ class Resource:
 
 def patients(scope: Scope, found: Sequence[Found]) -> list[Resource]:
     """The Patients of matches, each record once; four queries for all of them."""
+    return [resource(one) for one in _patients(scope, found).values()]
+
+
+def persons(scope: Scope, found: Sequence[Known]) -> list[Json]:
+    """The Persons of records that the asker may see."""
+    told = _patients(scope, [one.found for known in found for one in known.records])
+    return [person.to_fhir(known, told) for known in found]
+
+
+def _patients(scope: Scope, found: Sequence[Found]) -> dict[int, Json]:
     records = {one.patient.id: one for one in found}
     identifiers = query.identifiers(scope.access, records)
     links = query.links(scope.access, [one.patient for one in records.values()])
     written = registration.kept(scope.access, list(records))
-    return [
-        resource(
-            registering.completed(
-                patient.to_fhir(one, identifiers.get(row, ()), links.get(row, ())),
-                written.get(row),
-            )
+    return {
+        row: registering.completed(
+            patient.to_fhir(one, identifiers.get(row, ()), links.get(row, ())),
+            written.get(row),
         )
         for row, one in records.items()
-    ]
+    }
 
 
 def imaging_studies(scope: Scope, found: Sequence[Found]) -> list[Resource]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from exchange import organizations, query, trail
+from exchange import organizations, persons, query, trail
 from exchange.errors import NotFound
 from exchange_fhir import reading, trail_search
 from exchange_fhir.answers import Answered
@@ -35,6 +35,13 @@ def _endpoint(scope: Scope, identity: str) -> Resource:
     return _only(reading.endpoints(scope, found))
 
 
+def _person(scope: Scope, identity: str) -> Resource:
+    for number in patient.rows(identity):
+        known = persons.one(scope.access, number)
+        return reading.resource(reading.persons(scope, [known])[0])
+    raise NotFound("no such person")
+
+
 def _audit_event(scope: Scope, identity: str) -> Resource:
     if not (identity.isascii() and identity.isdecimal() and len(identity) <= 18):
         raise NotFound("no such record of the trail")
@@ -61,5 +68,6 @@ READS: Mapping[str, Callable[[Scope, str], Answered]] = {
     "ImagingStudy": _answer(_imaging_study),
     "Organization": _answer(_organization),
     "Patient": _answer(_patient),
+    "Person": _answer(_person),
 }
 """By kind; of Organization and Endpoint there are others, which hospitals wrote."""

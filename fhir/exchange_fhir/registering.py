@@ -100,13 +100,21 @@ def completed(derived: Json, written: Kept | None) -> Json:
         for one in derived.get("identifier", ())
         if (one.get("system"), one.get("value")) not in known
     ]
-    links = [*told.get("link", ()), *derived.get("link", ())]
+    linked = {_named(one) for one in told.get("link", ())}
+    others = [one for one in derived.get("link", ()) if _named(one) not in linked]
+    links = [*told.get("link", ()), *others]
     return (
         told
         | {"identifier": [*told.get("identifier", ()), *brought]}
         | {"managingOrganization": derived["managingOrganization"]}
         | ({"link": links} if links else {})
     )
+
+
+def _named(link: Json) -> str:
+    """The record that a link leads to, however its address was written."""
+    address = str(link.get("other", {}).get("reference", "")).partition("/_history/")[0]
+    return "/".join(address.rsplit("/", 2)[-2:])
 
 
 def _row(logical_id: str) -> int:

@@ -13,21 +13,22 @@ from functools import cmp_to_key, partial
 from typing import Any
 from urllib.parse import urlencode
 
-from exchange import clinical, clinical_search, orders, policy, query
+from exchange import clinical, clinical_search, orders, persons, policy, query
 from exchange.clinical_search import Hit
+from exchange.persons import Known
 from exchange.policy import Action, Deny
 from exchange.query import Found
-from exchange_fhir import reading, registered, trail_search
+from exchange_fhir import indexing, reading, registered, trail_search
 from exchange_fhir.asking import NATIVE
 from exchange_fhir.bundle import Page
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.question import Everywhere, Include, Question
 from exchange_fhir.reading import Resource
-from exchange_fhir.resources import endpoint, imaging_study
+from exchange_fhir.resources import endpoint, imaging_study, patient
 from exchange_fhir.search import Scope
-from exchange_storage.criteria import Level, Owned, Rows
+from exchange_storage.criteria import Level, Linked, Owned, Rows
 from exchange_storage.records import Organization
-from exchange_storage.resource_criteria import Every
+from exchange_storage.resource_criteria import Every, IsPerson
 from exchange_storage.resource_index import Date, Quantity, Reference, String, Token, Uri, Value
 from exchange_storage.resource_search import FIRST, LAST, Sort
 
@@ -118,6 +119,8 @@ def matches(scope: Scope, question: Question, after: After | None = None) -> Mat
     """The matches of a page."""
     if question.kind in NATIVE:
         return _native(scope, question, after or 0)
+    if question.kind == "Person":
+        return _persons(scope, question, after)
     if question.kind == "AuditEvent":
         found = trail_search.matches(scope, question, after, _asked(question))
         ones = [One(one, told=told) for one, told in found.ones]
@@ -152,6 +155,31 @@ def _native(scope: Scope, question: Question, offset: int) -> Matches:
     if question.total is None and not more and (answer.found or not offset):
         total = offset + len(answer.found)
     return Matches(ones, total, offset + len(ones) if more and question.count else None)
+
+
+def _persons(scope: Scope, question: Question, after: After | None) -> Matches:
+    answer = persons.find(
+        scope.access,
+        question.criteria,
+        limit=question.count,
+        after=after,
+        descending=question.order.startswith("-"),
+        total=question.total is True,
+        asked=_asked(question),
+    )
+    total = answer.total
+    if question.total is None and not answer.more and after is None:
+        total = len(answer.found)
+    following = answer.found[-1].person if answer.more and answer.found else None
+    return Matches(_people(scope, answer.found), total, following)
+
+
+def _people(scope: Scope, known: Sequence[Known]) -> list[One]:
+    made = reading.persons(scope, known)
+    return [
+        One(reading.resource(one), told=indexing.values(one, scope.timezone, scope.base))
+        for one in made
+    ]
 
 
 def _ones(scope: Scope, kind: str, found: Sequence[Found]) -> list[One]:
@@ -460,6 +488,10 @@ def _named(along: _Along, kind: str, ids: Sequence[str]) -> list[One]:
         return _records(along, Level.PATIENT, kind, Rows(Level.PATIENT, rows))
     if kind == "ImagingStudy":
         return _records(along, Level.STUDY, kind, imaging_study.named(ids))
+    if kind == "Person":
+        numbers = tuple(row for one in ids for row in patient.rows(one))
+        wanted = [Linked(Level.PATIENT, IsPerson(numbers))]
+        return _people(scope, persons.find(scope.access, wanted, limit=INCLUDED).found)
     found: list[One] = []
     if kind in registered.KINDS:
         hospitals = {registered.identity(kind, one): one for one in scope.organizations}
@@ -493,6 +525,11 @@ def _backwards(along: _Along, include: Include, sources: Sequence[One]) -> list[
         if only not in {"", kind}:
             continue
         ids = [one.resource.id for one in ones]
+        if source == "Person":
+            found = [one.found.patient.id for one in ones if one.found is not None]
+            known = persons.of_patients(scope.access, found, limit=INCLUDED + 1) if found else ()
+            new += along.add(_people(scope, known))
+            continue
         if source in NATIVE:
             new += along.add(_native_backwards(along, include, kind, ones))
         if source in registered.KINDS and kind in registered.KINDS and source != kind:

@@ -26,7 +26,8 @@ DERIVED: Mapping[str, str] = {
     "ImagingStudy": "an ImagingStudy comes of the images: store them by C-STORE or STOW-RS",
     "AuditEvent": "an AuditEvent is the exchange's own record of what was done; administrators "
     "read them, those of a hospital what its people did and what was done with its patients",
-    "Person": "a Person is what the exchange knows of who the patients of several hospitals are",
+    "Person": "a Person is what the exchange knows of who the patients of several hospitals are, "
+    "as far as the asker may see their records",
 }
 """What is not written by clients, and how it comes about."""
 

@@ -252,6 +252,28 @@ class OfStudies:
         return ("of studies", forms.form(self.criteria, values))
 
 
+@dataclass(frozen=True, slots=True)
+class OfPerson:
+    """A visible record of the patient record's person fulfils the criteria, this one or another."""
+
+    criteria: tuple[Criterion, ...]
+
+    def form(self, values: list[Any]) -> Form:
+        """See `forms.form`."""
+        return ("of person", forms.form(self.criteria, values))
+
+
+@dataclass(frozen=True, slots=True)
+class IsPerson:
+    """The patient record is of one of the persons with these row numbers."""
+
+    persons: tuple[int, ...]
+
+    def form(self, values: list[Any]) -> Form:
+        """See `forms.form`."""
+        return ("person", _among(self.persons, values))
+
+
 # -- Forms ----------------------------------------------------------------------------------------
 
 

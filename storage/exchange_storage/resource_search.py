@@ -154,6 +154,15 @@ class Conditions:
                 return Patient.id.in_(
                     self._decided.native(Level.STUDY, Study.patient_id, condition)
                 )
+            case ("of person", criteria):
+                of_one = and_(
+                    search.condition(criteria, self.links, binds), Patient.person_id.is_not(None)
+                )
+                return Patient.person_id.in_(
+                    self._decided.native(Level.PATIENT, Patient.person_id, of_one)
+                )
+            case ("person", size):
+                return _among(Patient.person_id, size, binds)
         raise TypeError("not a form of a link")
 
     # A condition as a list of rows.
