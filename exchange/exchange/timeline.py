@@ -87,6 +87,8 @@ class Said:
     title: str
     text: str
     status: str
+    studies: tuple[str, ...] = ()
+    """Study Instance UIDs to which it refers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import orjson
 
 from exchange.timeline import Said
+from exchange_fhir import readable
 
 TEXT = 2000
 """Characters of the longest text that is told."""
@@ -35,6 +36,7 @@ def said(timezone: ZoneInfo) -> Callable[[str, bytes], Said | None]:
             title=next((title for title in titles if title), str(resource.get("title", kind))),
             text=_text(resource)[:TEXT],
             status=str(resource.get("status", "")),
+            studies=readable.studies(resource, ""),
         )
 
     return tell

@@ -21,6 +21,7 @@ VERBS = (
     "consent",
     "deliveries",
     "destruction",
+    "dossier",
     "exports",
     "ledger",
     "orders",
@@ -78,7 +79,7 @@ def test_every_message_of_a_command_has_its_chinese(module: Path) -> None:
     assert sorted(messages(module.read_text("utf-8")) - TEXTS.keys()) == []
 
 
-@pytest.mark.parametrize("decision", [policy.may, policy.decide])
+@pytest.mark.parametrize("decision", [policy.may, policy.decide, policy.decide_clinical])
 def test_every_reason_of_a_decision_has_its_chinese(decision: Callable[..., object]) -> None:
     assert sorted(messages(inspect.getsource(decision)) - TEXTS.keys()) == []
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page
 from portal_city import NARROW, PortalCity, chromium, portal_city, signed_in
+from running import fhir
 
 FOLDER = Path(__file__).parents[2] / "deploy/pictures"
 
@@ -54,6 +55,47 @@ def study(page: Page, city: PortalCity) -> None:
     page.locator(".report").wait_for()
 
 
+RESULTS = (("2025-11-03", 101), ("2026-02-17", 109), ("2026-05-21", 124), ("2026-11-02", 138))
+"""Days, and what the laboratory found."""
+
+
+def record(page: Page, city: PortalCity) -> None:
+    """A result that was found before, written by the hospital for as long as that takes."""
+    known = next(one for one in city.people.studies if one.hospital == "NH")
+    with city.exchange.web("ris.nh") as client:
+        found = fhir(client, "Patient", identifier=known.patient_id, organization="nh")
+        written = [
+            client.post(
+                "/fhir/Observation",
+                json={
+                    "resourceType": "Observation",
+                    "status": "final",
+                    "code": {
+                        "coding": [{"system": "http://loinc.org", "code": "718-7"}],
+                        "text": "血红蛋白",
+                    },
+                    "subject": {"reference": f"Patient/{found[0]['id']}"},
+                    "effectiveDateTime": f"{day}T08:00:00+08:00",
+                    "performer": [{"display": "检验科 陈医师"}],
+                    "method": {"text": "氰化高铁法"},
+                    "valueQuantity": {"value": value, "unit": "g/L"},
+                    "interpretation": [{"coding": [{"code": "L" if value < 130 else "N"}]}],
+                    "referenceRange": [
+                        {
+                            "low": {"value": 115, "unit": "g/L"},
+                            "high": {"value": 150, "unit": "g/L"},
+                        }
+                    ],
+                },
+            ).json()["id"]
+            for day, value in RESULTS
+        ]
+        page.goto(f"/portal/records/Observation/{written[-1]}")
+        page.locator("svg.chart").wait_for()
+        for one in written:
+            client.delete(f"/fhir/Observation/{one}")
+
+
 def nothing_more(page: Page, city: PortalCity) -> None:
     """The page on which one comes in."""
 
@@ -63,6 +105,7 @@ PICTURES: dict[str, tuple[str, str, dict[str, int], Callable[[Page, PortalCity],
     "timeline": ("dr.bc", "zh-CN", SIZE, timeline),
     "timeline-phone": ("dr.bc", "en", NARROW, timeline),
     "study": ("dr.bc", "zh-CN", SIZE, study),
+    "record": ("dr.bc", "zh-CN", SIZE, record),
     "hospital": ("admin.bc", "zh-CN", SIZE, nothing_more),
     "operation": ("root", "zh-CN", SIZE, nothing_more),
 }

@@ -17,7 +17,7 @@ from exchange.traffic import Hour
 from exchange_server.observability import parts
 from exchange_server.portal.charts import Bars, bars
 from exchange_server.portal.language import Words, spoken
-from exchange_server.portal.pages import PREFIX, Pages, form
+from exchange_server.portal.pages import PREFIX, Number, Pages, form
 from exchange_storage.records import Organization
 
 GAPS = 50
@@ -87,7 +87,7 @@ def administration(exchange: Exchange, pages: Pages) -> APIRouter:
 
     @router.post("/hospital/conflicts/{number}")
     def settle(
-        request: Request, number: int, given: Annotated[dict[str, str], Depends(form)]
+        request: Request, number: Number, given: Annotated[dict[str, str], Depends(form)]
     ) -> Response:
         visitor = pages.visitor(request)
         verb = SETTLEMENTS.get(given.get("how", ""))
@@ -99,7 +99,7 @@ def administration(exchange: Exchange, pages: Pages) -> APIRouter:
 
     @router.post("/hospital/deliveries/{number}")
     def deliver(
-        request: Request, number: int, given: Annotated[dict[str, str], Depends(form)]
+        request: Request, number: Number, given: Annotated[dict[str, str], Depends(form)]
     ) -> Response:
         visitor = pages.visitor(request)
         with exchange.on_behalf_of(visitor.requester) as access:
@@ -149,7 +149,7 @@ def administration(exchange: Exchange, pages: Pages) -> APIRouter:
 
     @router.post("/operation/jobs/{number}")
     def again(
-        request: Request, number: int, _: Annotated[dict[str, str], Depends(form)]
+        request: Request, number: Number, _: Annotated[dict[str, str], Depends(form)]
     ) -> Response:
         visitor = pages.visitor(request)
         with exchange.on_behalf_of(visitor.requester) as access:

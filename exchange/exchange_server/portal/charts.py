@@ -66,6 +66,83 @@ def bars(chart: Bars) -> Markup:
     return Markup("".join([*parts, "</svg>"]))  # noqa: S704 - what came in is escaped above
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A value at a moment."""
+
+    at: float
+    """Seconds since 1970."""
+    value: float
+    label: str
+    """What it is for who points at it or hears it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How something went over time, and between which values it should be."""
+
+    title: str
+    points: Sequence[Point]
+    """In the order of their moments."""
+    low: float | None = None
+    high: float | None = None
+    ends: tuple[str, str] = ("", "")
+    """The first and the last moment, as they are written below."""
+
+
+def course(chart: Course) -> Markup:
+    """The chart; a table of the same values stands beside it."""
+    values = [one.value for one in chart.points]
+    bounds = [bound for bound in (chart.low, chart.high) if bound is not None]
+    least, most = min(values + bounds), max(values + bounds)
+    margin = (most - least) * 0.1 or abs(most) * 0.1 or 1.0
+    least, most = least - margin, most + margin
+    first, last = chart.points[0].at, chart.points[-1].at
+    inner, depth = WIDTH - _LEFT - 16, HEIGHT - _TOP - _BOTTOM
+
+    def across(at: float) -> float:
+        return _LEFT + 8 + (inner * (at - first) / (last - first) if last > first else inner / 2)
+
+    def down(value: float) -> float:
+        return _TOP + depth * (most - value) / (most - least)
+
+    parts = [
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"><title>'
+        f"{escape(chart.title)}</title>"
+    ]
+    if bounds:
+        top = down(chart.high) if chart.high is not None else float(_TOP)
+        bottom = down(chart.low) if chart.low is not None else float(_TOP + depth)
+        parts.append(
+            f'<rect class="normal" x="{_LEFT}" y="{top:.1f}" width="{WIDTH - _LEFT - 4}" '
+            f'height="{max(bottom - top, 0):.1f}"/>'
+        )
+    parts += [
+        f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - 4}" y1="{down(value):.1f}" '
+        f'y2="{down(value):.1f}"/><text class="axis" x="{_LEFT - 6}" '
+        f'y="{down(value) + 4:.1f}" text-anchor="end">{_told(value)}</text>'
+        for value in dict.fromkeys((*bounds, min(values), max(values)))
+    ]
+    drawn = [(across(one.at), down(one.value), one) for one in chart.points]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in drawn)
+    parts.append(f'<polyline class="course" points="{line}"/>')
+    for x, y, one in drawn:
+        parts.append(
+            f'<circle class="bar-1" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{escape(one.label)}'
+            "</title></circle>"
+        )
+    for x, anchor, text in ((_LEFT, "start", chart.ends[0]), (WIDTH - 4, "end", chart.ends[1])):
+        parts.append(
+            f'<text class="axis" x="{x}" y="{HEIGHT - 8}" text-anchor="{anchor}">'
+            f"{escape(text)}</text>"
+        )
+    return Markup("".join([*parts, "</svg>"]))  # noqa: S704 - what came in is escaped above
+
+
+def _told(value: float) -> str:
+    return short(value) if 10_000 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
 def short(value: float) -> str:
     """A number in at most four characters and a prefix."""
     for prefix in ("", "k", "M", "G", "T", "P"):

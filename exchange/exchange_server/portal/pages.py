@@ -10,22 +10,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from importlib.resources import files
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import parse_qsl, quote
 from zoneinfo import ZoneInfo
 
-from fastapi import Request, Response
+from fastapi import Path, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
-from exchange.errors import ExchangeError, NotAuthenticated, Refused, Unavailable
+from exchange.errors import ExchangeError, NotAuthenticated, NotFound, Refused, Unavailable
 from exchange.policy import Role
 from exchange_dicom import web_errors
 from exchange_server.cookies import Cookies, Visitor, from_our_pages
 from exchange_server.observability import place
-from exchange_server.portal import naming
+from exchange_server.portal import clinical_words, naming
 from exchange_server.portal.language import spoken
 
 DOOR = "portal"
@@ -36,6 +37,9 @@ PREFIX = "/portal"
 
 FIELDS = 64
 """Fields of a form, at most."""
+
+Number = Annotated[int, Path(ge=0, lt=2**63)]
+"""A row number in an address: no database has others."""
 
 HEADERS = {
     # Scripts and styles are files of ours: neither may stand inside a page.
@@ -50,6 +54,16 @@ HEADERS = {
     # With "no-referrer" a form of ours would say that it comes from nowhere (Fetch 3.1).
     "Referrer-Policy": "same-origin",
 }
+
+FRAMED = {
+    **HEADERS,
+    # Shown within a page of ours, and nowhere else.
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; object-src 'self'; img-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    ),
+}
+"""Of a document that somebody sent: it runs nothing and asks for nothing."""
 
 _NEXT = re.compile(r"/(?:portal|viewer|iid|IHEInvokeImageDisplay)(?:[/?][!-\[\]-~]*)?", re.ASCII)
 """Where one goes after signing in: to a page of this site, whatever a link has said."""
@@ -113,6 +127,7 @@ class Pages:
             statuses=naming.STATUSES,
             missing=naming.MISSING,
             kinds=naming.KINDS,
+            negating=clinical_words.NEGATING,
             part_names=naming.PARTS,
             outcomes=naming.OUTCOMES,
         )
@@ -134,6 +149,9 @@ class Pages:
             modality=partial(naming.modality, words=words),
             concept=partial(naming.concept, words=words),
             body_part=partial(naming.body_part, words=words),
+            element=partial(clinical_words.element, words=words),
+            coded=partial(clinical_words.code, words=words),
+            interpretation=partial(clinical_words.interpretation, words=words),
             told=words.told,
             language=words.language,
             visitor=getattr(request.state, "visitor", None),
@@ -165,6 +183,8 @@ class Pages:
                         return answered
                     except ExchangeError as error:
                         return pages.error(request, web_errors.of(error).http, error)
+                    except RequestValidationError:  # such as a number that is none
+                        return pages.error(request, 404, NotFound("there is no such page"))
                     except HTTPException:
                         raise
                     except Exception as error:

@@ -14,7 +14,7 @@ from exchange.errors import Invalid
 from exchange.policy import Action
 from exchange.timeline import Wanted
 from exchange_fhir import summary
-from exchange_server.portal.pages import PREFIX, Pages, form
+from exchange_server.portal.pages import PREFIX, Number, Pages, form
 
 PAGE = 40
 """Studies on one page of a timeline."""
@@ -57,7 +57,7 @@ def patients(exchange: Exchange, pages: Pages) -> APIRouter:
         )
 
     @router.get("/people/{number}")
-    def show(request: Request, number: int) -> Response:
+    def show(request: Request, number: Number) -> Response:
         visitor = pages.visitor(request)
         asked = request.query_params
         wanted = _wanted(asked)

@@ -13,12 +13,13 @@ from exchange.access import Exchange
 from exchange.errors import Invalid, NotFound
 from exchange.query import Contents
 from exchange.retrieval import Held
-from exchange.timeline import StudyEntry, Wanted
+from exchange.timeline import RecordEntry, StudyEntry, Wanted
 from exchange_dicom import media_types, series_metadata, structured_report, web_rendered
 from exchange_dicom.rendering import Presentation
 from exchange_dicom.resources import Root, uid
 from exchange_dicom.structured_report import Report
 from exchange_dicom.web_rendered import ENCAPSULATED_PDF, PDF, Subject
+from exchange_fhir import summary
 from exchange_server.portal.pages import HEADERS, Pages
 from exchange_server.portal.patients import DICOMWEB
 
@@ -50,6 +51,7 @@ class Document:
 def studies(exchange: Exchange, pages: Pages) -> APIRouter:
     """Routes about one study."""
     router = APIRouter(route_class=pages.route(), include_in_schema=False)
+    reading = summary.said(pages.timezone)
 
     @router.get("/studies/{study}")
     def show(request: Request, study: str) -> Response:
@@ -64,7 +66,9 @@ def studies(exchange: Exchange, pages: Pages) -> APIRouter:
                     access, study, one.series_instance_uid, one.sop_instance_uid, purpose="report"
                 )
                 held[one.sop_instance_uid] = read.instances[0]
-            of_person = timeline.of(access, found.patient.id, Wanted(), limit=PRIORS)
+            of_person = timeline.of(
+                access, found.patient.id, Wanted(), limit=PRIORS, reading=reading
+            )
         return pages.page(
             request,
             "study.html",
@@ -78,6 +82,11 @@ def studies(exchange: Exchange, pages: Pages) -> APIRouter:
                 one
                 for one in of_person.entries
                 if isinstance(one, StudyEntry) and one.study.study_instance_uid != study
+            ],
+            said=[
+                one
+                for one in of_person.entries
+                if isinstance(one, RecordEntry) and study in one.said.studies
             ],
             records=of_person.records,
             withheld=of_person.withheld,

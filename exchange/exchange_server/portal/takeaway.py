@@ -20,7 +20,7 @@ from exchange_dicom import taking_along
 from exchange_dicom.resources import uid
 from exchange_dicom.taking_along import Progress
 from exchange_dicom.web_answers import streamed
-from exchange_server.portal.pages import HEADERS, PREFIX, Pages, form
+from exchange_server.portal.pages import HEADERS, PREFIX, Number, Pages, form
 
 EVERY = 0.5
 """Seconds between two notes of how far an export has come, at least."""
@@ -42,7 +42,7 @@ def takeaway(exchange: Exchange, pages: Pages) -> APIRouter:
         return RedirectResponse(f"{PREFIX}/exports/{made.id}", 303)
 
     @router.get("/exports/{number}")
-    def follow(request: Request, number: int) -> Response:
+    def follow(request: Request, number: Number) -> Response:
         visitor = pages.visitor(request)
         with exchange.on_behalf_of(visitor.requester) as access:
             export = exports.of(access, number)
@@ -50,7 +50,7 @@ def takeaway(exchange: Exchange, pages: Pages) -> APIRouter:
         return pages.page(request, part, export=export, over=export.state in _OVER)
 
     @router.get("/exports/{number}/file")
-    def fetch(request: Request, number: int) -> Response:
+    def fetch(request: Request, number: Number) -> Response:
         visitor = pages.visitor(request)
         with exchange.on_behalf_of(visitor.requester) as access:
             export = exports.of(access, number)
