@@ -117,6 +117,7 @@ TEXTS: Mapping[str, str] = {
     "give a name, a number or a birth date": "请输入姓名、号码或出生日期",
     "no such patient record": "没有这份患者记录",
     "this is not a report": "这不是报告",
+    "no such record of the trail": "审计日志中没有这条记录",
     "there is no such page": "没有这个页面",
     "no such resource": "没有这份记录",
     "no such version": "没有这个版本",
