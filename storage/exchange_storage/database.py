@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,18 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, event, make_url
+from sqlalchemy import Connection, Dialect, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DBAPIError,
+    IntegrityError,
+    InvalidatePoolError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
 
 BUSY_SECONDS = 30
 """How long a writer waits for another process's transaction in SQLite."""
@@ -46,9 +54,16 @@ _POSTGRESQL = {
     "tcp_user_timeout": 15000,
     "keepalives_idle": 15,
     "keepalives_interval": 5,
+    # Compiling a statement takes longer than what is asked here takes to be answered.
     "options": "-c lock_timeout=30000 -c statement_timeout=60000 "
-    "-c idle_in_transaction_session_timeout=30000",
+    "-c idle_in_transaction_session_timeout=30000 -c jit=off",
 }
+
+PREPARED = 256
+"""Statements that a connection to PostgreSQL has the server keep, with their plans."""
+
+RESTED_SECONDS = 1.0
+"""After how long without use a connection is asked first whether the server is still there."""
 
 
 class _Turn:
@@ -135,7 +150,6 @@ class Database:
         if self.dialect == "sqlite":
             options["connect_args"] = {"timeout": BUSY_SECONDS, "check_same_thread": False}
         else:
-            options["pool_pre_ping"] = True
             options["connect_args"] = _POSTGRESQL
         self.engine = create_engine(parsed, **options)
         if self.dialect == "sqlite":
@@ -143,6 +157,9 @@ class Database:
             event.listen(self.engine, "begin", _begin_sqlite)
         self._reader, self._writer = self.engine, self.engine
         if self.dialect == "postgresql":
+            event.listen(self.engine, "connect", _prepare_postgresql)
+            event.listen(self.engine, "checkin", _note_rest)
+            event.listen(self.engine, "checkout", partial(_ask_if_rested, self.engine.dialect))
             # Said here, since a server may default to anything: a reader sees one moment, a
             # writer that has waited for a lock sees what the one before it committed.
             self._reader = self.engine.execution_options(
@@ -159,12 +176,19 @@ class Database:
         """A session over one consistent view; nothing that it might change is kept."""
         with self._reader.connect() as connection, connection.begin() as begun:
             session = _Reading(connection)
+            kept = False
             try:
                 yield session
+                if self.dialect == "postgresql" and not connection.invalidated:
+                    # Which had it read only; behind a rollback psycopg has the server forget every
+                    # prepared statement, so that each question would be planned anew.
+                    begun.commit()
+                    kept = True
             finally:
                 if session.in_transaction():
                     session.close()
-                begun.rollback()
+                if not kept:
+                    begun.rollback()
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
@@ -321,6 +345,27 @@ def _alone_in_sqlite(connection: Connection) -> Iterator[None]:
     finally:
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
+
+
+def _prepare_postgresql(connection: Any, _: object) -> None:
+    connection.prepared_max = PREPARED
+
+
+def _note_rest(_: object, record: ConnectionPoolEntry) -> None:
+    record.info["since"] = time.monotonic()
+
+
+def _ask_if_rested(
+    dialect: Dialect, connection: DBAPIConnection, record: ConnectionPoolEntry, _: object
+) -> None:
+    """As `pool_pre_ping` asks each time, which is a way to the server for every transaction."""
+    since = record.info.get("since")  # a new connection has none
+    if since is None or time.monotonic() - since < RESTED_SECONDS:
+        return
+    try:
+        dialect.do_ping(connection)
+    except dialect.loaded_dbapi.Error as error:
+        raise InvalidatePoolError("the server does not answer any more") from error
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _: object) -> None:

@@ -15,12 +15,23 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from real_parts import PostgreSQL
-from sqlalchemy import Engine, TextClause, delete, event, inspect, select, text
+from sqlalchemy import (
+    Engine,
+    TextClause,
+    delete,
+    event,
+    func,
+    inspect,
+    literal_column,
+    select,
+    text,
+)
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from exchange_storage import database as module
 from exchange_storage.database import Database, unavailable
+from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     Commitment,
     CommitmentReference,
@@ -356,6 +367,39 @@ def test_what_a_reader_changes_is_not_kept(database: Database) -> None:
 
     with database.reading() as session:
         assert session.scalars(select(Job.subject)).one() == "1"
+
+
+def test_what_is_asked_again_and_again_is_planned_once(postgresql_server: PostgreSQL) -> None:
+    database = Database(postgresql_server.create_schema(), connections=1)
+    asked = Prepared(select(literal_column("40 + 2")))
+    for _ in range(10):
+        with database.reading() as session:
+            assert asked.number(session.connection(), {}) == 42
+
+    kept = "SELECT statement, generic_plans + custom_plans FROM pg_prepared_statements"
+    with database.reading() as session:
+        plans = [tuple(row) for row in session.connection().exec_driver_sql(kept)]
+    database.close()
+
+    assert plans == [("SELECT 40 + 2", 5)]  # from the sixth time on, all by that one
+
+
+def test_a_connection_that_rested_while_the_server_was_away_is_not_used(
+    postgresql_server: PostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RESTED_SECONDS", 0.0)
+    database = Database(postgresql_server.create_schema(), connections=1)
+    other = Database(postgresql_server.url(), connections=1)
+    with database.reading() as session:
+        process = session.connection().exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+    with other.reading() as session:
+        end = select(func.pg_terminate_backend(process, 60_000))
+        assert session.scalars(end).one()
+
+    with database.reading() as session:
+        assert session.connection().exec_driver_sql("SELECT 42").scalar_one() == 42
+    other.close()
+    database.close()
 
 
 def test_a_failed_writer_leaves_nothing(database: Database) -> None:
