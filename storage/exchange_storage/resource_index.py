@@ -98,7 +98,7 @@ class Uri:
 
 Value = Token | String | Reference | Date | Quantity | Uri
 
-_TABLES: Mapping[type[Any], Any] = {
+TABLES: Mapping[type[Any], Any] = {
     Token: SearchToken,
     String: SearchString,
     Reference: SearchReference,
@@ -106,30 +106,35 @@ _TABLES: Mapping[type[Any], Any] = {
     Quantity: SearchQuantity,
     Uri: SearchUri,
 }
-_COLUMNS = {kind: [*(one.name for one in fields(kind)), "resource_id"] for kind in _TABLES}
+_COLUMNS = {kind: [*(one.name for one in fields(kind)), "resource_id"] for kind in TABLES}
 _ADD = {
     kind: Prepared(insert(table), columns)
-    for (kind, table), columns in zip(_TABLES.items(), _COLUMNS.values(), strict=True)
+    for (kind, table), columns in zip(TABLES.items(), _COLUMNS.values(), strict=True)
 }
 _REMOVE = [
     Prepared(delete(table).where(table.resource_id == bindparam("resource")))
-    for table in _TABLES.values()
+    for table in TABLES.values()
 ]
 
 
-def add(session: Session, resource: int, values: Iterable[Value]) -> None:
-    """Have the resource with this row number found under `values`; repeated ones count once."""
-    rows: dict[type[Any], dict[tuple[Any, ...], dict[str, Any]]] = {}
+def rows(resource: int, values: Iterable[Value]) -> dict[type[Any], list[dict[str, Any]]]:
+    """The index rows of the resource with this row number, by the type of their values."""
+    found: dict[type[Any], dict[tuple[Any, ...], dict[str, Any]]] = {}
     for value in values:
         kind = type(value)
         row = {
             name: one[:LENGTH] if isinstance(one := getattr(value, name), str) else one
             for name in _COLUMNS[kind][:-1]
         }
-        rows.setdefault(kind, {})[tuple(row.values())] = row | {"resource_id": resource}
+        found.setdefault(kind, {})[tuple(row.values())] = row | {"resource_id": resource}
+    return {kind: list(of_kind.values()) for kind, of_kind in found.items()}
+
+
+def add(session: Session, resource: int, values: Iterable[Value]) -> None:
+    """Have the resource with this row number found under `values`; repeated ones count once."""
     connection = session.connection()
-    for kind, found in rows.items():
-        _ADD[kind].run_many(connection, list(found.values()))
+    for kind, found in rows(resource, values).items():
+        _ADD[kind].run_many(connection, found)
 
 
 def remove(session: Session, resource: int) -> None:

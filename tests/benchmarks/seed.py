@@ -246,6 +246,12 @@ def _add(connection: Connection, record: type[Record], rows: Iterable[Sequence[A
     )
 
 
+def copied(connection: Connection, record: type[Record], rows: Sequence[dict[str, Any]]) -> None:
+    """Rows by the names of their columns, every one of the record's table."""
+    columns = [column.key for column in record.__table__.columns]
+    _add(connection, record, ([one[column] for column in columns] for one in rows))
+
+
 def _skewed(chance: random.Random, count: int) -> int:
     """One of so many, each half as likely again as the next."""
     weights = list(accumulate(1.5**-place for place in range(count)))

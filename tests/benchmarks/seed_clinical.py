@@ -1,0 +1,225 @@
+"""Fill an index with what hospitals wrote by FHIR, ten resources for each patient that `seed` made.
+
+The rows are those that the verbs would write: resources go through the door's own drafts, without
+their validation, and into the tables as many at a time as a bulk load takes. The same arguments
+make the same rows.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import islice
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from seed import copied
+from sqlalchemy import Connection, select
+
+from exchange.recording import Draft
+from exchange_fhir import writing
+from exchange_fhir.writing import Place
+from exchange_storage import resource_index
+from exchange_storage.database import Database
+from exchange_storage.records import Compartment, Organization, Patient, Resource, Revision
+
+Json = dict[str, Any]
+
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+PLACE = Place(base="https://exchange.example/fhir", timezone=ZoneInfo("Asia/Shanghai"))
+BATCH = 20_000
+"""Resources whose rows go in together."""
+CODES = tuple(f"{code}-{code % 10}" for code in range(10000, 10200))
+DOCTORS = 500
+LOINC = "http://loinc.org"
+ICD = "http://hl7.org/fhir/sid/icd-10"
+
+FOUND = tuple(table.__tablename__ for table in resource_index.TABLES.values())
+"""The tables under whose rows resources are found."""
+
+
+def resources(chance: random.Random, patient: int) -> Iterator[Json]:
+    """Ten resources of a patient."""
+    subject = {"reference": f"Patient/{patient}"}
+    day = NOW - timedelta(days=chance.randrange(2000))
+    seen = {"reference": f"Encounter/e{patient}"}
+    doctor = {"reference": f"Practitioner/d{chance.randrange(DOCTORS)}"}
+    yield {
+        "resourceType": "Encounter", "id": f"e{patient}", "status": "finished",
+        "class": {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "AMB"},
+        "subject": subject, "period": {"start": day.isoformat()},
+    }  # fmt: skip
+    yield {
+        "resourceType": "Condition", "id": f"c{patient}", "subject": subject, "encounter": seen,
+        "code": {"coding": [{"system": ICD, "code": f"J{chance.randrange(90)}"}]},
+        "recordedDate": day.date().isoformat(),
+    }  # fmt: skip
+    for at in range(7):
+        code = chance.choice(CODES)
+        yield {
+            "resourceType": "Observation", "id": f"o{patient}-{at}", "status": "final",
+            "code": {"coding": [{"system": LOINC, "code": code, "display": f"Test {code}"}]},
+            "subject": subject, "encounter": seen, "performer": [doctor],
+            "effectiveDateTime": (day + timedelta(hours=at)).isoformat(),
+            "valueQuantity": {"value": Decimal(chance.randrange(1, 999)) / 10, "unit": "mmol/L",
+                              "system": "http://unitsofmeasure.org", "code": "mmol/L"},
+        }  # fmt: skip
+    yield {
+        "resourceType": "DiagnosticReport", "id": f"r{patient}", "status": "final",
+        "code": {"coding": [{"system": LOINC, "code": "24627-2"}]}, "subject": subject,
+        "encounter": seen, "resultsInterpreter": [doctor], "issued": day.isoformat(),
+        "result": [{"reference": f"Observation/o{patient}-{at}"} for at in range(7)],
+    }  # fmt: skip
+
+
+def doctors() -> Iterator[Json]:
+    """Who performs and interprets."""
+    for at in range(DOCTORS):
+        yield {
+            "resourceType": "Practitioner", "id": f"d{at}",
+            "identifier": [{"system": "urn:staff", "value": f"S{at}"}],
+            "name": [{"family": "王李张刘陈"[at % 5], "given": [f"医{at}"]}],
+        }  # fmt: skip
+
+
+def fill(database: Database, patients: int, *, seed: int = 11) -> int:
+    """Put the resources of all patients into the index, which has none; returns how many."""
+    chance = random.Random(seed)
+    with database.reading() as session:
+        rows = session.execute(select(Patient.id, Patient.organization_id))
+        owners: dict[int, int] = dict(rows.all())
+        hospital = session.scalars(select(Organization.id).limit(1)).one()
+
+    def told() -> Iterator[tuple[int, Draft]]:
+        for one in doctors():
+            yield hospital, writing.validated(one, PLACE, one["id"])
+        for patient in range(1, patients + 1):
+            for one in resources(chance, patient):
+                yield owners[patient], writing.validated(one, PLACE, one["id"])
+
+    return written(database, told())
+
+
+def written(database: Database, told: Iterable[tuple[int, Draft]]) -> int:
+    """Keep new resources, each with the hospital that writes it; returns how many."""
+    row = 0
+    drafts = iter(told)
+    with _in_bulk(database) as connection:
+        while batch := list(islice(drafts, BATCH)):
+            row = _written(connection, batch, row)
+            connection.commit()
+    return row
+
+
+def _written(connection: Connection, batch: list[tuple[int, Draft]], row: int) -> int:
+    resources: list[dict[str, Any]] = []
+    revisions: list[dict[str, Any]] = []
+    compartments: list[dict[str, Any]] = []
+    values: dict[type[Any], list[dict[str, Any]]] = {kind: [] for kind in resource_index.TABLES}
+    for owner, draft in batch:
+        row += 1
+        changed = NOW + timedelta(milliseconds=row)
+        resources.append({
+            "id": row, "kind": draft.kind, "logical_id": draft.logical_id, "version": 1,
+            "organization_id": owner, "patient_id": next(iter(draft.patients), None),
+            "changed": changed, "is_directory": draft.is_directory,
+            "has_others": len(draft.patients) > 1, "deleted": False,
+        })  # fmt: skip
+        compartments += (
+            {"resource_id": row, "patient_id": patient} for patient in draft.patients[1:]
+        )
+        revisions.append({
+            "id": row, "resource_id": row, "kind": draft.kind, "version": 1,
+            "interaction": "create", "content": draft.render(draft.logical_id, 1, changed),
+            "recorded": changed, "elsewhere": False,
+        })  # fmt: skip
+        for kind, found in resource_index.rows(row, draft.values).items():
+            values[kind] += found
+    copied(connection, Resource, resources)
+    copied(connection, Compartment, compartments)
+    copied(connection, Revision, revisions)
+    for kind, table in resource_index.TABLES.items():
+        keys = [column.key for column in table.__table__.primary_key]
+        copied(connection, table, sorted(values[kind], key=lambda one: [one[key] for key in keys]))
+    return row
+
+
+@contextmanager
+def _in_bulk(database: Database) -> Iterator[Connection]:
+    """A connection to fill the tables over: what is to be looked up by is made afterwards."""
+    with database.engine.connect() as connection:
+        prepare, finish = _ABOUT[database.dialect]
+        prepare(connection)
+        listed = ", ".join(f"'{table}'" for table in FOUND)
+        if database.dialect == "postgresql":
+            keys = connection.exec_driver_sql(
+                "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) "
+                f"FROM pg_constraint WHERE contype = 'p' AND conrelid = ANY (ARRAY[{listed}]"
+                "::regclass[])"
+            ).all()
+            for table, name, _ in keys:
+                connection.exec_driver_sql(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
+            indexes = connection.exec_driver_sql(
+                "SELECT indexname, indexdef FROM pg_indexes "
+                f"WHERE schemaname = current_schema() AND tablename IN ({listed})"
+            ).all()
+        else:
+            keys = []
+            indexes = connection.exec_driver_sql(
+                f"SELECT name, sql FROM sqlite_master WHERE tbl_name IN ({listed}) "
+                "AND type = 'index' AND sql IS NOT NULL"
+            ).all()
+        for name, _ in indexes:
+            connection.exec_driver_sql(f"DROP INDEX {name}")
+        yield connection
+        for _, definition in indexes:
+            connection.exec_driver_sql(definition)
+        for table, name, definition in keys:
+            connection.exec_driver_sql(f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition}")
+        connection.commit()
+        finish(connection)
+        connection.invalidate()  # what was set goes with the session
+
+
+def _prepare_sqlite(connection: Connection) -> None:
+    cursor: Any = connection.connection.cursor()
+    for told in ("synchronous=OFF", "foreign_keys=OFF", "cache_size=-2000000"):
+        cursor.execute(f"PRAGMA {told}")
+
+
+def _prepare_postgresql(connection: Connection) -> None:
+    for told in (
+        "statement_timeout = 0",
+        "idle_in_transaction_session_timeout = 0",
+        "synchronous_commit = off",
+        "session_replication_role = replica",
+        "maintenance_work_mem = '1GB'",
+    ):
+        connection.exec_driver_sql(f"SET {told}")
+    connection.commit()
+
+
+def _finish_sqlite(connection: Connection) -> None:
+    cursor: Any = connection.connection.cursor()
+    cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _finish_postgresql(connection: Connection) -> None:
+    """Rows were given their numbers: what counts them goes on from there."""
+    for table in ("resource", "revision"):
+        sequence = f"pg_get_serial_sequence('{table}', 'id')"
+        connection.exec_driver_sql(f"SELECT setval({sequence}, (SELECT max(id) FROM {table}))")
+    connection.commit()
+    # The server would see to it by itself, some time later.
+    raw: Any = connection.connection.dbapi_connection
+    raw.autocommit = True
+    raw.execute("VACUUM ANALYZE")
+
+
+_ABOUT = {
+    "sqlite": (_prepare_sqlite, _finish_sqlite),
+    "postgresql": (_prepare_postgresql, _finish_postgresql),
+}
