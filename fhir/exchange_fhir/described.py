@@ -97,6 +97,17 @@ OPERATIONS = (
         ),
     ),
     Operation(
+        "Document",
+        "document",
+        ("Composition",),
+        on_type=True,
+        parameters=(
+            ("id", "in", 0, "1", "uri"),
+            ("persist", "in", 0, "1", "boolean"),
+            _BUNDLE,
+        ),
+    ),
+    Operation(
         "Match",
         "match",
         ("Patient",),

@@ -21,6 +21,7 @@ from exchange_fhir.asking import COMPARTMENT, SEARCHED
 from exchange_fhir.bulk import bulk_data
 from exchange_fhir.bundle import Pairs
 from exchange_fhir.definitions import search_parameters
+from exchange_fhir.documented import documenting
 from exchange_fhir.everything import everything
 from exchange_fhir.latest import latest
 from exchange_fhir.matching_operations import matched
@@ -172,7 +173,7 @@ def fhir(
         )
         return Response(content, media_type="application/json")
 
-    for routes in (bulk_data, describing, everything, latest, matched, operating):
+    for routes in (bulk_data, describing, documenting, everything, latest, matched, operating):
         router.include_router(routes(serving, _Route))
 
     @router.get("")
