@@ -10,7 +10,7 @@ from datetime import timedelta
 from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
-from exchange import derived
+from exchange import derived, reindex
 from exchange.access import Access
 from exchange.audit import Outcome
 from exchange.policy import Action
@@ -55,10 +55,17 @@ class Progress:
     total: int
 
 
-def check(access: Access, *, read: bool = True) -> Iterator[Finding | Progress]:
+def check(
+    access: Access,
+    *,
+    read: bool = True,
+    resources: reindex.Reader | None = None,
+    every: bool = False,
+) -> Iterator[Finding | Progress]:
     """Compare the index with the object store; with `read` compute every digest from the bytes.
 
-    Raises Refused, Unavailable.
+    Where it is given what reads them, `resources` are looked at too, some of them or `every` one:
+    whether they are found under what they say. Raises Refused, Unavailable.
     """
     access.require(Action.ADMINISTER)
     access.note(Action.ADMINISTER, reason="check of the store")
@@ -78,6 +85,10 @@ def check(access: Access, *, read: bool = True) -> Iterator[Finding | Progress]:
         lost = session.execute(_WITHOUT_VERSION).all()
     for kind, logical_id in lost:
         yield Finding(f"{kind}/{logical_id}", "the resource is there, its current version is not")
+    if resources is not None:
+        for _, named in reindex.differing(access, resources, every=every):
+            for one in named:
+                yield Finding(one, "is not found under what it says: `exchange reindex`")
     for stored in access.objects.list(OBJECTS):
         if access.now - stored.kept >= SETTLED:
             with access.exchange.database.reading() as session:

@@ -56,6 +56,8 @@ TIDY = "tidy"
 """Delete workitems that ended long ago, and event reports that nobody has fetched."""
 BULK = "bulk"
 """Go on with an export or import of many resources (its number), or remove what is left of it."""
+REINDEX = "reindex"
+"""Go on with the walk that has all resources found under what the definitions say now."""
 CHECKPOINT = "checkpoint"
 """Keep the signed head of the audit trail in the object store."""
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo
@@ -34,6 +35,7 @@ from exchange_server.cli_lifecycle import (
 from exchange_server.cli_network import network_commands
 from exchange_server.cli_orders import ledger_commands, order_commands
 from exchange_server.cli_registry import consent_commands, organization_commands, user_commands
+from exchange_server.cli_resources import resource_commands
 from exchange_server.cli_routes import route_commands
 from exchange_server.cli_viewer import viewer_commands
 from exchange_server.settings import Settings, host_port
@@ -56,6 +58,7 @@ app.add_typer(order_commands, name="order")
 app.add_typer(route_commands, name="route")
 app.add_typer(viewer_commands, name="viewer")
 app.add_typer(network_commands)
+app.add_typer(resource_commands)
 app.add_typer(conflict_commands, name="conflict")
 app.add_typer(commitment_commands, name="commitment")
 app.add_typer(lifecycle_commands)
@@ -283,6 +286,14 @@ def verify() -> None:
     terminal.done("审计日志完整", "The audit trail is whole")
 
 
+class Sample(StrEnum):
+    """How many resources a check looks at."""
+
+    NONE = "none"
+    SOME = "some"
+    ALL = "all"
+
+
 @app.command("check", help=say("核对索引与对象存储", "Compare the index with the object store"))
 def check_store(
     read: Annotated[
@@ -291,14 +302,24 @@ def check_store(
             help=say("读取全部内容并核对摘要", "Read every object and compare its digest")
         ),
     ] = True,
+    resources: Annotated[
+        Sample,
+        typer.Option(
+            help=say(
+                "核对多少 FHIR 资源的检索索引", "Of how many FHIR resources the index is compared"
+            )
+        ),
+    ] = Sample.SOME,
 ) -> None:
     lost = harmless = 0
+    reader = composition.resource_reader(settings.load()) if resources is not Sample.NONE else None
+    every = resources is Sample.ALL
     with (
         terminal.acting() as access,
         terminal.counting(say("已核对实例", "Instances checked")) as progress,
     ):
         task = progress.add_task("", total=None)
-        for one in check.check(access, read=read):
+        for one in check.check(access, read=read, resources=reader, every=every):
             if isinstance(one, check.Finding):
                 lost, harmless = lost + (not one.harmless), harmless + one.harmless
                 terminal.line(progress, one.key, one.what)

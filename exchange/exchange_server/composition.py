@@ -24,6 +24,7 @@ from exchange import (
     identity,
     jobs,
     priors,
+    reindex,
     reports,
     retention,
     retrieval,
@@ -56,6 +57,9 @@ DICOMWEB = "/dicom-web"
 
 SCRUBBING = timedelta(seconds=20)
 """How long a worker reads again what is kept before it rests, twice as long."""
+
+REINDEXING = timedelta(seconds=20)
+"""How long a worker indexes resources anew before it looks whether it is to stop."""
 
 
 def initialise(settings: Settings) -> Exchange:
@@ -370,6 +374,13 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
             observe(DAMAGE_FOUND, walked.damaged)
         raise jobs.Later(max(2 * SCRUBBING, walked.again - began).total_seconds())
 
+    def index_anew(exchange: Exchange, _: str) -> None:
+        until = datetime.now(UTC) + REINDEXING
+        with exchange.on_behalf_of(WORKER) as access:
+            finished = reindex.walk(access, resource_reader(settings), until=until)
+        if not finished:
+            raise jobs.Later(0)
+
     def retain(exchange: Exchange, _: str) -> None:
         found = None
         while found is None or found:
@@ -414,12 +425,21 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
         jobs.PRIORS: fetch,
         jobs.REQUEST: tell_of,
         jobs.DESTROY: destroy,
+        jobs.REINDEX: index_anew,
     }
     if settings.scrub_days:
         handlers[jobs.SCRUB] = read_again
     if settings.retention_automatic:
         handlers[jobs.RETAIN] = retain
     return Worker(exchange, handlers)
+
+
+def resource_reader(settings: Settings) -> reindex.Reader:
+    """What reads of a resource under what it is found, and whom it is about."""
+    from exchange_fhir import writing
+
+    place = writing.Place(base=f"{settings.http_url}/fhir", timezone=ZoneInfo(settings.timezone))
+    return lambda content: writing.said(content, place)
 
 
 def _dimse_tls(settings: Settings) -> ssl.SSLContext | None:

@@ -49,6 +49,7 @@ ASIDE: Mapping[tuple[str, ...], int] = {
     (jobs.NOTIFY,): 1,
     (jobs.BULK,): 1,
     (jobs.SCRUB, jobs.RETAIN, jobs.DESTROY, jobs.TIDY): 1,
+    (jobs.REINDEX,): 1,
 }
 """Kinds that wait for somebody else, or take long, and on how many threads of their own they do:
 a study must not wait for its index because another hospital's node does not answer."""

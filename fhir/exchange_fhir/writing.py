@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 from exchange import clinical
 from exchange.errors import Invalid, Stale
 from exchange.recording import Act, Create, Delete, Draft, Finder, Patch, Update, new_id
+from exchange.reindex import Said
 from exchange_fhir import indexing, json_format, links, ordering, patching, subset, validation
 from exchange_fhir.datatypes import Json, instant
 from exchange_fhir.definitions import search_parameters
@@ -164,6 +165,20 @@ def validated(resource: Json, place: Place, logical_id: str) -> Draft:
         order=ordering.order(resource, place.base, place.timezone),
         render=render,
     )
+
+
+def said(content: bytes, place: Place) -> Said:
+    """What a resource that is kept says of itself: under what it is found, and whom it is about."""
+    resource = json_format.parse(content)
+    try:
+        patients = (
+            patient.rows(resource["id"])
+            if resource["resourceType"] == "Patient"
+            else _patients(resource, place)
+        )
+    except Problem:
+        patients = None
+    return Said(indexing.values(resource, place.timezone, place.base), patients)
 
 
 def _sharing(consent: Json) -> str:

@@ -14,10 +14,10 @@ their value, under a name of their own:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert
+from sqlalchemy import bindparam, delete, insert, select
 from sqlalchemy.orm import Session
 
 from exchange_storage.prepared import Prepared
@@ -115,6 +115,27 @@ _REMOVE = [
     Prepared(delete(table).where(table.resource_id == bindparam("resource")))
     for table in TABLES.values()
 ]
+
+
+def kept(value: Value) -> Value:
+    """A value as it is kept: its texts in their length."""
+    told: dict[str, Any] = {
+        name: one[:LENGTH]
+        for name in _COLUMNS[type(value)][:-1]
+        if isinstance(one := getattr(value, name), str) and len(one) > LENGTH
+    }
+    return replace(value, **told) if told else value
+
+
+def held(session: Session, resources: Iterable[int]) -> dict[int, set[Value]]:
+    """Under what resources, by their row numbers, are found now."""
+    wanted = list(resources)
+    found: dict[int, set[Value]] = {}
+    for kind, table in TABLES.items():
+        columns = [getattr(table, name) for name in _COLUMNS[kind]]
+        for *told, resource in session.execute(select(*columns).where(columns[-1].in_(wanted))):
+            found.setdefault(resource, set()).add(kind(*told))
+    return found
 
 
 def rows(resource: int, values: Iterable[Value]) -> dict[type[Any], list[dict[str, Any]]]:

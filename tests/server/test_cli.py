@@ -284,6 +284,25 @@ def test_the_store_is_checked_object_by_object(node: str, city: Run) -> None:
     assert err == "1 objects are damaged\n"
 
 
+def test_resources_are_indexed_anew_by_a_worker_and_checked(city: Run) -> None:
+    assert city("reindex", "--no-wait")[2] == "A worker does it\n"
+    ended = threading.Event()
+
+    def work() -> None:
+        with exchange() as opened:
+            worker(opened, load()).run(ended)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        status, _, err = city("reindex")
+    finally:
+        ended.set()
+        thread.join()
+    assert (status, err) == (0, "0 resources, of which 0 are found under something else now\n")
+    assert city("check", "--resources", "all")[0] == 0
+
+
 def test_jobs_are_counted_and_retried(node: str, city: Run) -> None:
     city("send", node, str(CT), "--calling", "PACS")
     kinds = {line.split("\t")[1] for line in city("job", "list")[1].splitlines()}

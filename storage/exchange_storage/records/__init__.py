@@ -4,6 +4,7 @@ from exchange_storage.records.audit import AuditHead, AuditRecord
 from exchange_storage.records.bulk import BulkFile, BulkJob
 from exchange_storage.records.clinical import (
     Compartment,
+    Reindexing,
     Resource,
     ResourceVersion,
     Revision,
@@ -82,6 +83,7 @@ __all__ = [
     "PerformedStep",
     "Person",
     "Record",
+    "Reindexing",
     "Rejection",
     "RequestAttributes",
     "Resource",

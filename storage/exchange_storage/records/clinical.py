@@ -186,3 +186,21 @@ class SearchUri(Record):
     value: Mapped[Word] = mapped_column(primary_key=True)
     resource_id: Mapped[Identity] = mapped_column(ForeignKey("resource.id"), primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Reindexing(Record):
+    """One walk through all resources, to have them found under what the definitions say now."""
+
+    __tablename__ = "reindexing"
+
+    id: Mapped[Key] = mapped_column(init=False)
+    begun: Mapped[datetime]
+    last: Mapped[Identity]
+    """Row number of the last resource that there was when it began."""
+    position: Mapped[Identity] = mapped_column(default=0)
+    """Row number of the last resource that was looked at."""
+    read: Mapped[Identity] = mapped_column(default=0)
+    """Resources that were looked at."""
+    changed: Mapped[Identity] = mapped_column(default=0)
+    """Resources that were found under something else before."""
+    finished: Mapped[datetime | None] = mapped_column(default=None)
