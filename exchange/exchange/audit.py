@@ -32,6 +32,9 @@ from exchange_storage.records import AuditHead, AuditRecord
 GENESIS = "0" * 64
 """What stands in for the digest before the first record."""
 
+ASKED_LENGTH = 4096
+"""Bytes of the longest question that the audit trail keeps as it came."""
+
 CHECKPOINTS = "audit/"
 """Where checkpoints lie in the object store: ``audit/<sequence, 20 digits>.json``."""
 
@@ -95,6 +98,14 @@ _CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",
 def link(previous: str, content: str) -> str:
     """The digest of a record: SHA-256 over the digest before it and its content."""
     return hashlib.sha256(f"{previous}\n{content}".encode()).hexdigest()
+
+
+def for_the_trail(asked: str | bytes) -> str:
+    """A question as the audit trail keeps it (BALP: base64), or only its digest if it is long."""
+    asked = asked.encode(errors="replace") if isinstance(asked, str) else asked
+    if len(asked) > ASKED_LENGTH:
+        return f"sha256:{hashlib.sha256(asked).hexdigest()}"
+    return b64encode(asked).decode()
 
 
 _HEAD = Prepared(

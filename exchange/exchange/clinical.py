@@ -15,8 +15,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, or_, select, true
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, and_, bindparam, exists, literal, or_, select, true
+from sqlalchemy.orm import Session, aliased
 
 from exchange import facts, policy
 from exchange.access import Access
@@ -90,11 +90,13 @@ def history(
     limit: int,
     since: datetime | None = None,
     before: int | None = None,
+    at: tuple[datetime, datetime] | None = None,
 ) -> Page:
     """Versions that the asker may see, newest first: of one resource, of a kind, or of all.
 
-    Those recorded at `since` or later; from the one before the revision key `before` on, so that
-    pages do not shift. Raises NotFound for a resource that never was, Refused.
+    Those recorded at `since` or later, and current at some moment of the span `at`; from the one
+    before the revision key `before` on, so that pages do not shift. Raises NotFound for a
+    resource that never was, Refused.
     """
     asked = {"what": _name(kind, logical_id), "interaction": "history"}
     action = reading(access.requester, Action.RETRIEVE if logical_id else Action.SEARCH, kind)
@@ -111,8 +113,11 @@ def history(
         given |= {"since": since}
     if before is not None:
         given |= {"before": before}
+    if at is not None:
+        given |= {"begins": at[0], "ends": at[1]}
     form = _History(
         bool(kind), bool(logical_id), since is not None, before is not None,
+        at is not None,
         policy.reach(access.requester, action),
     )  # fmt: skip
     connection = access.session.connection()
@@ -297,6 +302,7 @@ class _History:
     instance: bool
     since: bool
     before: bool
+    at: bool
     reach: Reach
 
 
@@ -315,6 +321,19 @@ def _history(form: _History) -> Prepared:
         statement = statement.where(Revision.recorded >= bindparam("since"))
     if form.before:
         statement = statement.where(Revision.id < bindparam("before"))
+    if form.at:
+        following = aliased(Revision)
+        superseded = exists(
+            select(literal(1))
+            .select_from(following)
+            .where(
+                following.resource_id == Revision.resource_id,
+                following.version == Revision.version + 1,
+                following.recorded <= bindparam("begins"),
+            )
+            .correlate(Revision)
+        )
+        statement = statement.where(Revision.recorded < bindparam("ends"), ~superseded)
     statement = statement.where(_here(form.reach))
     return Prepared(statement.order_by(Revision.id.desc()).limit(bindparam("limit")))
 

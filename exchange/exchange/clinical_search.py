@@ -19,11 +19,11 @@ from sqlalchemy.orm import Session, aliased
 
 from exchange import policy
 from exchange.access import Access
+from exchange.audit import for_the_trail
 from exchange.clinical import reading
 from exchange.decided import conditions
 from exchange.errors import TooBroad
 from exchange.policy import Action, Reach
-from exchange.query import for_the_trail
 from exchange.recording import Finder
 from exchange_storage import resource_search
 from exchange_storage.forms import Form

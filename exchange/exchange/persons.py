@@ -16,10 +16,11 @@ from sqlalchemy import bindparam, func, select
 
 from exchange import identity, policy
 from exchange.access import Access
+from exchange.audit import for_the_trail
 from exchange.decided import conditions, joined
 from exchange.errors import NotFound
 from exchange.policy import Action, Reach
-from exchange.query import STATEMENTS, Found, Number, decided, for_the_trail
+from exchange.query import STATEMENTS, Found, Number, decided
 from exchange_storage import search
 from exchange_storage.criteria import Linked
 from exchange_storage.forms import Form

@@ -6,8 +6,6 @@ withheld is recorded in the audit trail, never told.
 
 from __future__ import annotations
 
-import hashlib
-from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +24,7 @@ from sqlalchemy.orm import Session, aliased
 
 from exchange import policy
 from exchange.access import Access
+from exchange.audit import for_the_trail
 from exchange.decided import CHAIN, conditions, joined
 from exchange.errors import Gone, Invalid, NotFound, TooBroad
 from exchange.facts import of as _facts_of
@@ -45,9 +44,6 @@ from exchange_storage.records import (
 )
 from exchange_storage.rows import Columns, one_of
 from exchange_storage.search import Criterion, Level
-
-ASKED_LENGTH = 4096
-"""Bytes of the longest question that the audit trail keeps as it came."""
 
 NUMBERS = 100
 """Numbers of another hospital that one question may match."""
@@ -226,24 +222,32 @@ def find(
 
 
 def finder(
-    access: Access, criteria: Sequence[Criterion], *, own: bool, asked: str = ""
+    access: Access,
+    criteria: Sequence[Criterion],
+    *,
+    own: bool,
+    level: Level = Level.PATIENT,
+    asked: str = "",
 ) -> Callable[[Session], list[str]]:
-    """What finds patient records within a unit of work: their row numbers, two of them at most.
+    """What finds patient records, or studies, within a unit of work, two of them at most.
 
-    With `own` only the asking hospital's. Raises Refused, Invalid.
+    By their row numbers, or their UIDs; with `own` only the asking hospital's. Raises Refused,
+    Invalid.
     """
-    told = {"level": Level.PATIENT.name, "asked": for_the_trail(asked), "for": "a condition"}
+    told = {"level": level.name, "asked": for_the_trail(asked), "for": "a condition"}
     access.require(Action.SEARCH, detail=told)
     owned = [search.Owned((access.organization,))] if own else []
     values: list[Any] = []
     form = search.form([*(decided(access, one) for one in criteria), *owned], values)
     reach = policy.reach(access.requester, Action.SEARCH)
-    matching = _permitted(_Wanted(Level.PATIENT, form, reach, ""))
+    matching = _permitted(_Wanted(level, form, reach, ""))
     given = search.parameters(values) | _given(access) | {"limit": 2, "offset": 0}
 
     def found(session: Session) -> list[str]:
         rows = matching.all(session.connection(), given)
         access.note(Action.SEARCH, detail=told | {"answered": len(rows)})
+        if level is Level.STUDY:
+            return [row.study__study_instance_uid for row in rows]
         return [str(row.patient__id) for row in rows]
 
     return found
@@ -330,14 +334,6 @@ def _known_as(
             yield Number(told.own_number, told.own_issuer)
         else:
             yield Number(patient.patient_id, owner.issuer)
-
-
-def for_the_trail(asked: str | bytes) -> str:
-    """A question as the audit trail keeps it (BALP: base64), or only its digest if it is long."""
-    asked = asked.encode(errors="replace") if isinstance(asked, str) else asked
-    if len(asked) > ASKED_LENGTH:
-        return f"sha256:{hashlib.sha256(asked).hexdigest()}"
-    return b64encode(asked).decode()
 
 
 def decided(access: Access, criterion: Criterion) -> Criterion:

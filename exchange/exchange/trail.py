@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, or_, select, true
 
-from exchange import organizations, query
+from exchange import audit, organizations
 from exchange.access import Access
 from exchange.errors import NotFound
 from exchange.policy import Action
@@ -117,7 +117,7 @@ def seek(
     They begin behind the one numbered `after`. That the trail is read is recorded here, `asked` as
     the question was asked. Raises Refused.
     """
-    told = {"what": "AuditEvent", "asked": query.for_the_trail(asked)}
+    told = {"what": "AuditEvent", "asked": audit.for_the_trail(asked)}
     access.require(Action.AUDIT, detail=told)
     about = sorted(sought.patients or ())
     access.note(

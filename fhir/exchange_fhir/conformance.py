@@ -126,7 +126,7 @@ def _conditions() -> Iterator[str]:
     yield (
         "A condition that changes something is asked of what the asker's own hospital wrote. "
         "`Prefer: return=` minimal, representation (the default) or OperationOutcome. History "
-        "takes `_count`, `_since`, and of one resource `_at`; pages do not shift."
+        "takes `_count`, `_since` and `_at`; pages do not shift."
     )
     yield ""
 

@@ -303,29 +303,16 @@ def history(
 def _versions(
     here: Here, asked: Asked, past: Past, before: int | None
 ) -> tuple[Sequence[Kept], bool]:
-    found: list[Kept] = []
-    while True:
-        page = clinical.history(
-            here.access,
-            asked.kind,
-            asked.logical_id,
-            limit=past.count,
-            since=past.since,
-            before=before,
-        )
-        if past.at is None:
-            return page.kept, page.more
-        low, high = past.at
-        for one in page.kept:  # newest first: of those before the span only one was current in it
-            if one.changed < high:
-                found.append(one)
-            if one.changed <= low:
-                return found, False
-            if len(found) == past.count:
-                return found, True
-        if not page.more:
-            return found, False
-        before = page.kept[-1].key
+    page = clinical.history(
+        here.access,
+        asked.kind,
+        asked.logical_id,
+        limit=past.count,
+        since=past.since,
+        before=before,
+        at=past.at,
+    )
+    return page.kept, page.more
 
 
 _METHODS = {"create": "POST", "update": "PUT", "delete": "DELETE"}

@@ -57,7 +57,7 @@ def interacting(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         before: int | None = None
         if token := request.query_params.get("_page"):
             given, before = serving.pages.unseal(requester, address, token)
-        past = _past(given, serving, instance=bool(logical_id))
+        past = _past(given, serving)
 
         def following(key: int) -> str:
             page = serving.pages.seal(requester, address, past.used, key)
@@ -185,7 +185,7 @@ def _change(request: Request, content: bytes) -> Callable[[], patching.Change]:
     return read
 
 
-def _past(given: Pairs, serving: Serving, *, instance: bool) -> interactions.Past:
+def _past(given: Pairs, serving: Serving) -> interactions.Past:
     """The question that the parameters of a history ask. Raises Problem."""
     count, since, at = interactions.HISTORY, None, None
     used: list[tuple[str, str]] = []
@@ -201,13 +201,13 @@ def _past(given: Pairs, serving: Serving, *, instance: bool) -> interactions.Pas
                     since = moment(value.replace(" ", "+")).astimezone(UTC)
                 except (ValueError, OverflowError):
                     raise Problem(400, "invalid", "_since is an instant") from None
-            case "_at" if instance:
+            case "_at":
                 at = interactions.span_of(span(value.replace(" ", "+"), serving.timezone))
             case "_format" | "_pretty" | "_page":
                 continue
             case _:
                 # Unlike those of a search, what is left out here would show too much.
-                told = "of a history there are _count, _since, and _at for one resource"
+                told = "of a history there are _count, _since and _at"
                 raise Problem(400, "not-supported", told)
         used.append((name, value))
     return interactions.Past(count=count, since=since, at=at, used=used)

@@ -251,7 +251,14 @@ def test_history_begins_at_a_moment_or_tells_what_was_current_then(hospital: Doo
         return [one["response"]["etag"] for one in bundle.get("entry", [])]
 
     assert versions(f"_since={moment}") == ['W/"3"', 'W/"2"']
+
+    def current(path: str) -> list[str]:
+        bundle = system.bundle(f"{path}/_history?_at={moment}&_count=200".lstrip("/"), "history")
+        told = (one["resource"] for one in bundle["entry"] if "resource" in one)
+        return [one["meta"]["versionId"] for one in told if one["id"] == made["id"]]
+
     assert versions(f"_at={moment}") == ['W/"2"']
+    assert current("Location") == current("") == ["2"]
     assert versions("_at=2020") == []
     assert versions("_since=2999-01-01T00:00:00Z") == []
     system.refused(f"{named}/_history?_since=soon", 400, "invalid")
