@@ -96,9 +96,11 @@ class Action(StrEnum):
     """Put a workitem on the hospital's worklist."""
     WORK = "work"
     """Find, read, do, cancel and watch workitems."""
+    SHARE = "share"
+    """Refer a colleague to a study by a link, and follow one."""
 
 
-SHARED = frozenset({Action.SEARCH, Action.RETRIEVE, Action.WORK})
+SHARED = frozenset({Action.SEARCH, Action.RETRIEVE, Action.WORK, Action.SHARE})
 """What hospitals may do with each other's records; all else each does with its own only."""
 
 DIRECTORY = frozenset({Action.LOOK_UP, Action.PUBLISH})
@@ -178,6 +180,7 @@ _ROLES: dict[Action, frozenset[Role]] = {
     Action.PUBLISH: frozenset(Role),
     Action.SCHEDULE: frozenset({Role.SYSTEM}),
     Action.WORK: frozenset({Role.CLINICIAN, Role.SYSTEM, Role.EXCHANGE}),
+    Action.SHARE: frozenset({Role.CLINICIAN}),
 }
 
 

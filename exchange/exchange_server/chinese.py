@@ -118,6 +118,20 @@ TEXTS: Mapping[str, str] = {
     "no such patient record": "没有这份患者记录",
     "this is not a report": "这不是报告",
     "no such record of the trail": "审计日志中没有这条记录",
+    "a link lasts 1 to {} days, and is opened 1 to {} times": (
+        "链接有效 1 至 {} 天，可打开 1 至 {} 次"
+    ),
+    "a note has at most {} characters": "说明至多 {} 个字符",
+    "studies are shared with colleagues for treatment only": "只为诊疗目的与同事分享检查",
+    "no colleague has this name": "没有这位同事",
+    "this link is not for you, or there is no such link": "此链接不是给您的，或没有此链接",
+    "the link has ended; ask your colleague for another": "链接已失效，请同事重新分享",
+    "you have shared nothing under this number": "您没有此编号的分享",
+    "your colleague may not see it: {}": "您的同事无权查看：{}",
+    "only users of the exchange share, and are shared with": "只有平台用户可以分享和接受分享",
+    "choose a colleague, and say for how long and how often": (
+        "请选择同事，并填写有效天数和可打开次数"
+    ),
     "there is no such page": "没有这个页面",
     "no such resource": "没有这份记录",
     "no such version": "没有这个版本",

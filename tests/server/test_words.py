@@ -33,6 +33,7 @@ VERBS = (
     "retention",
     "routing",
     "sessions",
+    "shares",
     "timeline",
     "traffic",
     "trail",

@@ -228,6 +228,7 @@ async def form(request: Request) -> dict[str, str]:
 
 _PLACES = (
     ("search", ("查找患者", "Find a patient")),
+    ("shares", ("分享", "Shares")),
     ("hospital", ("医院", "Hospital")),
     ("operation", ("运行", "Operation")),
 )
@@ -238,7 +239,12 @@ def navigation(visitor: Visitor) -> list[tuple[str, tuple[str, str]]]:
     """The pages that somebody may use."""
     administers = visitor.requester.role is Role.ADMINISTRATOR
     regional = administers and visitor.requester.organization is None
-    may = {"search": not administers, "hospital": administers, "operation": regional}
+    may = {
+        "search": not administers,
+        "shares": not administers,
+        "hospital": administers,
+        "operation": regional,
+    }
     return [(place, words) for place, words in _PLACES if may[place]]
 
 

@@ -15,6 +15,7 @@ from exchange_server.portal.entrance import entrance
 from exchange_server.portal.pages import Pages
 from exchange_server.portal.patients import patients
 from exchange_server.portal.records import records
+from exchange_server.portal.sharing import sharing
 from exchange_server.portal.studies import studies
 from exchange_server.portal.takeaway import takeaway
 
@@ -34,6 +35,7 @@ def portal(
     router.include_router(patients(exchange, pages))
     router.include_router(studies(exchange, pages))
     router.include_router(records(exchange, pages))
+    router.include_router(sharing(exchange, pages))
     router.include_router(takeaway(exchange, pages))
     router.include_router(administration(exchange, pages))
     return router

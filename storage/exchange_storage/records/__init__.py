@@ -41,7 +41,7 @@ from exchange_storage.records.people import (
 )
 from exchange_storage.records.record import Record
 from exchange_storage.records.routing import Delivered, Delivery, Route
-from exchange_storage.records.sharing import Consent
+from exchange_storage.records.sharing import Consent, Share
 from exchange_storage.records.work import Change, Export, Job
 from exchange_storage.records.workitem import (
     Workitem,
@@ -99,6 +99,7 @@ __all__ = [
     "SearchToken",
     "SearchUri",
     "Series",
+    "Share",
     "Study",
     "Tally",
     "User",

@@ -1,4 +1,4 @@
-"""What patients have said of sharing their records."""
+"""What patients have said of sharing their records, and what colleagues share with each other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column
 
-from exchange_storage.records.record import Identity, Key, Record, Word
+from exchange_storage.records.record import UID, Digest, Identity, Key, Record, Text, Word
 
 
 class Consent(Record):
@@ -25,3 +25,30 @@ class Consent(Record):
     recorded: Mapped[datetime]
     recorded_by: Mapped[Word]
     ended: Mapped[datetime | None] = mapped_column(default=None)
+
+
+class Share(Record):
+    """A study that one clinician shares with another by a link, for a time: a referral.
+
+    It gives nobody more than the policy permits them.
+    """
+
+    __tablename__ = "share"
+
+    id: Mapped[Key] = mapped_column(init=False)
+    digest: Mapped[Digest] = mapped_column(unique=True)
+    """SHA-256 of the secret of 256 bits that stands in the link alone."""
+    study_instance_uid: Mapped[UID]
+    sharer_id: Mapped[Identity] = mapped_column(ForeignKey("user_account.id"), index=True)
+    recipient_id: Mapped[Identity] = mapped_column(ForeignKey("user_account.id"), index=True)
+    purpose: Mapped[Word]
+    """Purpose of use (HL7 v3 PurposeOfUse)."""
+    note: Mapped[Text]
+    """What the sharer asks or says."""
+    made: Mapped[datetime]
+    until: Mapped[datetime]
+    most: Mapped[int]
+    """How often the link may be opened."""
+    opened: Mapped[int] = mapped_column(default=0)
+    last_opened: Mapped[datetime | None] = mapped_column(default=None)
+    revoked: Mapped[datetime | None] = mapped_column(default=None)
