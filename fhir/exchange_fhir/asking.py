@@ -13,8 +13,8 @@ from typing import Any
 
 from exchange import clinical_search, query, related, trail
 from exchange.errors import Invalid, TooBroad
-from exchange_fhir import indexing, moments, prefixes, registered
-from exchange_fhir.definitions import elements, search_parameters
+from exchange_fhir import indexing, moments, prefixes, registered, tokens
+from exchange_fhir.definitions import search_parameters
 from exchange_fhir.definitions.search_parameters import SearchParameter
 from exchange_fhir.outcome import Problem
 from exchange_fhir.resources import imaging_study, patient, person
@@ -53,14 +53,24 @@ from exchange_storage.resource_criteria import (
     Test,
     Together,
     TokenIs,
-    UriBelow,
-    UriIs,
     Without,
     Written,
 )
 
 MAX_DEPTH = 4
 """Links of a chain, forwards and backwards together."""
+
+PARTS: Mapping[str, str] = {
+    "Encounter": "part-of",
+    "Location": "partof",
+    "Organization": "partof",
+    "Procedure": "part-of",
+    "Task": "part-of",
+}
+"""What has parts of its own type, and by which parameter (``:above``, ``:below``)."""
+
+MAX_LEVELS = 10
+"""Levels of such parts that are followed."""
 
 MAX_TARGETS = 500
 """Hospitals' own entries of the directory that one condition may lead to."""
@@ -103,9 +113,9 @@ _REFUSED = {
 """What is never ignored, since the answer would be another than was asked for."""
 
 _MODIFIERS: Mapping[str, frozenset[str]] = {
-    "token": frozenset({"missing", "not", "text", "in", "not-in", "of-type"}),
+    "token": frozenset({"missing", "not", "text", "in", "not-in", "of-type", "above", "below"}),
     "string": frozenset({"missing", "exact", "contains"}),
-    "reference": frozenset({"missing", "identifier"}),
+    "reference": frozenset({"missing", "identifier", "above", "below"}),
     "uri": frozenset({"missing", "below", "above"}),
     "date": frozenset({"missing"}),
     "quantity": frozenset({"missing"}),
@@ -185,19 +195,25 @@ class Asking:
         names = _names(parameter)
         if parameter.type == "reference":
             if modifier == "identifier":
-                tokens = self._read(parameter.code, value, _token)
-                return Indexed("token", _beside(names, "identifier"), tuple(tokens))
+                told = self._read(parameter.code, value, tokens.token)
+                return Indexed("token", _beside(names, "identifier"), tuple(told))
+            if modifier:
+                return self._levels(parameter, modifier, value)
             return self._references(parameter, "", value)
         match modifier:
             case "text":
                 texts = [StartsWith(unescaped(one)) for one in self._split(parameter.code, value)]
                 return Indexed("string", _beside(names, "text"), tuple(texts))
             case "of-type":
-                typed = self._read(parameter.code, value, _of_type)
+                typed = self._read(parameter.code, value, tokens.of_type)
                 return Indexed("token", _beside(names, "of-type"), tuple(typed))
             case "in":
-                return Indexed("token", names, _value_set(value))
-        tests: list[Test] = []
+                return Indexed("token", names, tokens.value_set(value))
+            case "above" | "below" if parameter.type == "token":
+                told = self._read(parameter.code, value, tokens.token)
+                tests = [one for token in told for one in tokens.subsumed(token, modifier)]
+                return Indexed("token", names, tuple(tests)) if tests else NOTHING
+        tests = []
         for one in self._read(parameter.code, value, lambda text: text):
             tests += self._tests(parameter.type, parameter, modifier, one)
         return Indexed(parameter.type, names, tuple(tests)) if tests else NOTHING
@@ -208,9 +224,9 @@ class Asking:
         """The tests, each of which will do, that one value stands for."""
         match type_:
             case "token":
-                token = _token(value)
+                asked = tokens.token(value)
                 implicit = parameter is not None and any(path.system for path in parameter.paths)
-                return [TokenIs(token.code)] if implicit and token.system == "" else [token]
+                return [TokenIs(asked.code)] if implicit and asked.system == "" else [asked]
             case "string":
                 text = unescaped(value)
                 match modifier:
@@ -224,7 +240,7 @@ class Asking:
             case "quantity" | "number":
                 return prefixes.quantity(value)
             case "uri":
-                return [_uri(unescaped(value), modifier)]
+                return [tokens.uri(unescaped(value), modifier)]
         raise Invalid("a value of this type cannot be asked for here")
 
     def _span(self, value: str) -> tuple[str, int, int]:
@@ -261,6 +277,43 @@ class Asking:
                     tests.append(RefersTo(target, ids))
         return Indexed("reference", _names(parameter), tuple(tests)) if tests else NOTHING
 
+    def _levels(self, parameter: SearchParameter, modifier: str, value: str) -> Asked:
+        """References to what is named, and to all that is part of it, or of which it is part."""
+        tests: list[Test] = []
+        for one in self._split(parameter.code, value):
+            kind, identity = indexing.target(unescaped(one), f"{self.scope.base}/")
+            kinds = [part for part in PARTS if part in parameter.target and kind in {"", part}]
+            if len(kinds) != 1:
+                told = f"{parameter.code}:{modifier} is asked for one of {', '.join(PARTS)}"
+                raise Invalid(f"{told}, written with its type")
+            identity = identity if kind else unescaped(one)
+            tests.append(RefersTo(kinds[0], self._within(kinds[0], identity, modifier)))
+        return Indexed("reference", _names(parameter), tuple(tests))
+
+    def _within(self, kind: str, identity: str, modifier: str) -> tuple[str, ...]:
+        """A resource with all that is part of it, or of which it is part, as far as visible."""
+        access = self.scope.access
+        names = _names(search_parameters.of(kind)[PARTS[kind]])
+        found, front = {identity}, [identity]
+        for _ in range(MAX_LEVELS):
+            if not front:
+                break
+            if modifier == "below":
+                hits = clinical_search.referring(
+                    access, kind, names, kind, front, limit=MAX_TARGETS + 1
+                )
+                reached = {one.logical_id for one in hits}
+            else:
+                held = clinical_search.named(access, kind, front, limit=MAX_TARGETS + 1)
+                rows = [one.row for one in held]
+                led = clinical_search.referred(access, rows, names) if rows else ()
+                reached = {target for _, target_kind, target in led if target_kind == kind}
+            front = sorted(reached - found)
+            found |= reached
+            if len(found) > MAX_TARGETS:
+                raise TooBroad("too many are part of it: ask for fewer of them")
+        return tuple(sorted(found))
+
     def _persons(self, parameter: SearchParameter, identity: str) -> tuple[str, ...]:
         rows = patient.rows(identity)
         same = trail.same_patient if parameter.kind == "AuditEvent" else related.same_person
@@ -271,7 +324,7 @@ class Asking:
         if name not in {"patient.identifier", "patient:Patient.identifier"}:
             raise Invalid("of AuditEvents only patient.identifier is chained")
         wanted = []
-        for token in self._read("identifier", value, _token):
+        for token in self._read("identifier", value, tokens.token):
             if not token.code:
                 raise Invalid("patient.identifier has a value")
             owner = self.scope.issuer(token.system or "")
@@ -574,47 +627,6 @@ def _boolean(name: str, value: str) -> bool:
     if value not in {"true", "false"}:
         raise Invalid(f"{name}:missing is true or false")
     return value == "true"
-
-
-def _token(value: str) -> TokenIs:
-    match [unescaped(part) for part in split(value, "|")]:
-        case [code]:
-            return TokenIs(code)
-        case [system, ""]:
-            return TokenIs(None, system)
-        case [system, code]:
-            return TokenIs(code, system)
-        case _:
-            raise Invalid("a token is written code, system|code, |code or system|")
-
-
-def _of_type(value: str) -> TokenIs:
-    match [unescaped(part) for part in split(value, "|")]:
-        case [system, code, number] if code and number:
-            return TokenIs(f"{code}|{number}", system or None)
-        case _:
-            raise Invalid("it is written [system]|[code]|[value]")
-
-
-def _value_set(value: str) -> tuple[Test, ...]:
-    try:
-        codes = elements.value_set(unescaped(value).partition("|")[0])
-    except KeyError:
-        told = "this value set is not known here; those of required bindings are"
-        raise Problem(400, "not-found", told) from None
-    found = tuple(TokenIs(code, system) for system, listed in codes.items() for code in listed)
-    return tuple(sorted(found, key=repr))
-
-
-def _uri(value: str, modifier: str) -> Test:
-    match modifier:
-        case "below":
-            return UriBelow(value)
-        case "above":
-            ends = [at for at, one in enumerate(value) if one == "/"]
-            starts = (value[:end] for end in ends[2:])
-            return UriIs((value, *starts, *(value[: end + 1] for end in ends[2:])))
-    return UriIs((value,))
 
 
 def compartment(asking: Asking, kind: str, identity: str) -> Any:

@@ -276,7 +276,7 @@ def test_what_is_asked_is_found(door: Door, asked: str, found: list[str]) -> Non
         "Observation?_content=x",
         "Observation?_text=x",
         "Location?near=1|2",
-        "Observation?code:above=x",
+        "Observation?date:above=2026",
         "Observation?subject:Practitioner=1",
         "Observation?date=yesterday",
         "Observation?value-quantity=many",
