@@ -486,7 +486,9 @@ def _references(names: tuple[str, ...]) -> Prepared:
             .distinct()
             .where(
                 one_of(SearchReference.resource_id, "wanted", dialect),
-                SearchReference.parameter.in_([literal_column(f"'{name}'") for name in names]),
+                resource_search.unindexed(SearchReference.parameter).in_(
+                    [literal_column(f"'{name}'") for name in names]
+                ),
                 SearchReference.target_kind != "",
             )
         )

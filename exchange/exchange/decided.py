@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, exists, literal, select
+from sqlalchemy import ColumnElement, Select, and_, literal, select
 
 from exchange import policy
 from exchange.policy import Reach
 from exchange_storage.records import Instance, Organization, Patient, Resource, Series, Study
 from exchange_storage.resource_search import Conditions
+from exchange_storage.rows import there_is
 from exchange_storage.search import Level
 
 CHAIN: Sequence[tuple[Level, Any, Any]] = (
@@ -62,7 +63,7 @@ def joined(statement: Select[*tuple[Any, ...]], level: Level) -> Select[*tuple[A
 _SERVED: Mapping[Level, tuple[ColumnElement[bool], ...]] = {
     Level.PATIENT: (~Patient.withdrawn,),
     Level.STUDY: (
-        exists(
+        there_is(
             select(literal(1))
             .select_from(Series)
             .join(Instance, Instance.series_id == Series.id)
@@ -71,7 +72,7 @@ _SERVED: Mapping[Level, tuple[ColumnElement[bool], ...]] = {
         ),
     ),
     Level.SERIES: (
-        exists(
+        there_is(
             select(literal(1))
             .select_from(Instance)
             .where(Instance.series_id == Series.id, Instance.is_primary)

@@ -19,7 +19,6 @@ from sqlalchemy import (
     SQLColumnExpression,
     and_,
     bindparam,
-    exists,
     false,
     literal,
     or_,
@@ -36,6 +35,7 @@ from exchange_storage.records import (
     Resource,
     Workitem,
 )
+from exchange_storage.rows import there_is
 
 SHARING = "sharing"
 """The agreement of the region under which hospitals see each other's records."""
@@ -269,7 +269,7 @@ def opted_out(patient: type[Patient] = Patient) -> ColumnElement[bool]:
     stated = aliased(Patient)
     denies = and_(Consent.decision == "deny", Consent.ended.is_(None))
     return or_(
-        exists(
+        there_is(
             select(literal(1))
             .select_from(Consent)
             .where(Consent.patient_id == patient.id, denies)
@@ -277,7 +277,7 @@ def opted_out(patient: type[Patient] = Patient) -> ColumnElement[bool]:
         ),
         and_(
             patient.person_id.is_not(None),
-            exists(
+            there_is(
                 select(literal(1))
                 .select_from(Consent)
                 .join(stated, stated.id == Consent.patient_id)
@@ -408,7 +408,7 @@ def _all(reach: Reach, resource: type[Resource]) -> ColumnElement[bool]:
     """Whether every patient whom the resource is about is within reach, and there is one."""
     first, further = aliased(Patient), aliased(Patient)
     return and_(
-        exists(
+        there_is(
             select(literal(1))
             .select_from(first)
             .where(first.id == resource.patient_id, within(reach, first))
@@ -416,7 +416,7 @@ def _all(reach: Reach, resource: type[Resource]) -> ColumnElement[bool]:
         ),
         or_(
             ~resource.has_others,
-            ~exists(
+            ~there_is(
                 select(literal(1))
                 .select_from(Compartment)
                 .join(further, further.id == Compartment.patient_id)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from urllib.parse import urljoin
 from zoneinfo import ZoneInfo
 
 from fastapi import Request
+from starlette.applications import Starlette
 
 from exchange import organizations
 from exchange.access import Access, Exchange
@@ -26,6 +28,12 @@ METADATA = "fhir metadata"
 
 Identify = Callable[[Request], Requester]
 """Who sends a request. Raises NotAuthenticated."""
+
+
+@lru_cache(8)
+def _path(app: Starlette) -> str:
+    """Where the server is below the application's address: looked for among all routes once."""
+    return str(app.url_path_for(METADATA)).removesuffix("metadata").rstrip("/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +64,9 @@ class Serving:
 
     def base(self, request: Request) -> str:
         """The address of the server as the client writes it, without a slash at its end."""
-        found = self.base_url or str(request.url_for(METADATA)).removesuffix("metadata")
-        return found.rstrip("/")
+        if self.base_url:
+            return self.base_url.rstrip("/")
+        return f"{str(request.base_url).rstrip('/')}{_path(request.app)}"
 
     def place(self, request: Request) -> Place:
         """Where resources are written."""

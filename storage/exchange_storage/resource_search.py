@@ -19,7 +19,6 @@ from sqlalchemy import (
     String,
     and_,
     cast,
-    exists,
     false,
     func,
     literal_column,
@@ -47,6 +46,7 @@ from exchange_storage.records import (
     SearchUri,
     Study,
 )
+from exchange_storage.rows import there_is
 from exchange_storage.search import Binds
 
 TABLES: Mapping[str, Any] = {
@@ -205,7 +205,7 @@ class Conditions:
                 return not_(self._looked_at(part, resource, binds))
             case ("indexed", table, parameters, tests):
                 value = aliased(TABLES[table])
-                return _there_is(
+                return _has_value(
                     value,
                     resource,
                     value.resource_id == resource.id,
@@ -214,10 +214,10 @@ class Conditions:
                 )
             case ("together", components):
                 rows = self._together(components, resource, binds)
-                return exists(rows.correlate(resource))
+                return there_is(rows.correlate(resource))
             case ("leads", parameters, inner):
                 reference = aliased(SearchReference)
-                return _there_is(
+                return _has_value(
                     reference,
                     resource,
                     reference.resource_id == resource.id,
@@ -228,7 +228,7 @@ class Conditions:
                 rows = self._referring(
                     reference, literal_column("1"), kind, parameters, inner, binds
                 ).where(reference.target == resource.logical_id)
-                return exists(rows.correlate(resource))
+                return there_is(rows.correlate(resource))
             case ("ids", size):
                 return _among(resource.logical_id, size, binds)
             case ("changed", since, before):
@@ -346,16 +346,16 @@ def _(element: Any, compiler: Any, **options: Any) -> str:
 
 
 class unindexed(FunctionElement[Any]):  # noqa: N801 - as above
-    """A column as it is, without its index: SQLite, which knows no figures, would prefer that of
-    the type to the rows that a condition looks up."""
+    """A text column as it is, without its index: SQLite, which knows no figures, would prefer that
+    of the type to the rows that a condition looks up, and so would PostgreSQL where it takes them
+    for many."""
 
     inherit_cache = True
 
 
 @compiles(unindexed)
 def _(element: Any, compiler: Any, **options: Any) -> str:
-    told: str = compiler.process(element.clauses, **options)
-    return told
+    return f"({compiler.process(element.clauses, **options)} || '')"
 
 
 @compiles(unindexed, "sqlite")
@@ -515,11 +515,11 @@ def _of(value: Any, parameters: Sequence[str]) -> ColumnElement[bool]:
     return many
 
 
-def _there_is(
+def _has_value(
     value: Any, resource: type[Resource], *conditions: ColumnElement[bool]
 ) -> ColumnElement[bool]:
     found: Select[Any] = select(literal_column("1")).select_from(value)
-    return exists(found.where(*conditions).correlate(resource))
+    return there_is(found.where(*conditions).correlate(resource))
 
 
 def _among(column: Any, size: int, binds: Binds) -> ColumnElement[bool]:

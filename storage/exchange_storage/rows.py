@@ -9,11 +9,13 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     ColumnElement,
+    Select,
     SQLColumnExpression,
     String,
     any_,
     bindparam,
     cast,
+    exists,
     func,
     select,
 )
@@ -64,3 +66,12 @@ def one_of_texts(
         listed = func.json_array_elements_text(cast(given, JSON())).column_valued("value")
         return text == any_(func.array(select(listed).scalar_subquery(), type_=ARRAY(String())))
     return text.in_(select(func.json_each(given).table_valued("value").c.value))
+
+
+def there_is(rows: Select[Any]) -> ColumnElement[bool]:
+    """Whether there is one of `rows`, looked for anew at each row of the statement around it.
+
+    PostgreSQL would make a list of all of them first where it takes that for cheaper: it does not
+    know that a page is full long before the end, nor, in a plan for any value, how frequent one is.
+    """
+    return exists(rows.suffix_with("OFFSET 0", dialect="postgresql"))

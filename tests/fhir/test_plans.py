@@ -1,0 +1,96 @@
+"""However many resources there are, an index leads to what is asked for, in both databases."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+import pytest
+from clinical import questions
+from fhir_door import opened
+from psycopg import sql
+from psycopg._queries import PostgresQuery
+from psycopg.adapt import Transformer
+from region import Region
+from seed import seed
+from seed_clinical import fill
+from sqlalchemy import Connection
+
+from exchange_storage.database import Database
+from exchange_storage.prepared import Prepared
+
+LARGE = re.compile(r"resource|revision|search_\w+|patient\w*|study|series|instance|audit_record")
+
+Asked = tuple[Prepared, Mapping[str, Any]]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
+    """The statements that were run, and their parameters."""
+    told: list[Asked] = []
+    run = Prepared._execute
+
+    def noted(self: Prepared, connection: Connection, given: Mapping[str, Any]) -> list[Any]:
+        told.append((self, given))
+        return run(self, connection, given)
+
+    monkeypatch.setattr(Prepared, "_execute", noted)
+    return told
+
+
+def test_no_question_that_is_measured_looks_through_a_table(
+    city: Region, asked: list[Asked]
+) -> None:
+    database = city.exchange.database
+    patients = seed(database, 100)
+    fill(database, patients)
+    clinician = opened(city).clinician("beicheng")
+    planned = _sqlite if database.dialect == "sqlite" else _postgresql
+    for told, make in questions(random.Random(5), patients).items():
+        asked.clear()
+        assert clinician.get(make()).status_code == 200
+
+        assert asked, told
+        for statement, given in asked:
+            compiled = statement._compiled[database.dialect]
+            plan = planned(database, compiled.words, compiled.values(given))
+            assert [line for line in plan if _looks_through(line)] == [], told
+
+
+_SCANNED = re.compile(r"SCAN (\w+?)(?:_\d+)?(?! VIRTUAL)\b|Seq Scan on (\w+)")
+_TOO_WIDE = re.compile(
+    r"SEARCH search_\w+ USING .*\(parameter=\?\)|"
+    r"Index Cond: \(\(?parameter\)?(?:::text)? = '[^']*'::text\)$"
+)
+
+
+def _looks_through(line: str) -> bool:
+    """Whether a line of a plan is about all of a large table, or all values of a parameter."""
+    scanned = _SCANNED.search(line)
+    large = scanned is not None and LARGE.fullmatch(scanned[1] or scanned[2])
+    return bool(large or _TOO_WIDE.search(line))
+
+
+def _sqlite(database: Database, words: str, values: Any) -> list[str]:
+    with database.engine.connect() as connection:
+        cursor: Any = connection.connection.cursor()
+        return [row[3] for row in cursor.execute(f"EXPLAIN QUERY PLAN {words}", values)]
+
+
+def _postgresql(database: Database, words: str, values: Any) -> list[str]:
+    """The plan for whatever values, made as if looking through a table cost a fortune: of tables
+    this small it would be the cheapest."""
+    address = database.engine.url.set(drivername="postgresql")
+    with psycopg.connect(address.render_as_string(hide_password=False)) as connection:
+        query = PostgresQuery(Transformer(connection))
+        query.convert(words, values)
+        connection.execute("SET plan_cache_mode = force_generic_plan")
+        connection.execute("SET enable_seqscan = off")
+        connection.execute(b"PREPARE asked AS " + query.query)
+        named = [values[name] for name in query._order or ()]
+        given = sql.SQL("({})").format(sql.SQL(", ").join(map(sql.Literal, named)))
+        explain = sql.SQL("EXPLAIN EXECUTE asked") + (given if named else sql.SQL(""))
+        return [row[0] for row in connection.execute(explain)]
