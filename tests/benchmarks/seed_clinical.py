@@ -1,8 +1,9 @@
 """Fill an index with what hospitals wrote by FHIR, ten resources for each patient that `seed` made.
 
 The rows are those that the verbs would write: resources go through the door's own drafts, without
-their validation, and into the tables as many at a time as a bulk load takes. The same arguments
-make the same rows.
+their validation, and into the tables as many at a time as a bulk load takes. Of more than `WRITTEN`
+patients the others' are copies that the database makes itself: found under numbers of their own,
+with the content of the first. The same arguments make the same rows.
 """
 
 from __future__ import annotations
@@ -32,8 +33,12 @@ NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 PLACE = Place(base="https://exchange.example/fhir", timezone=ZoneInfo("Asia/Shanghai"))
 BATCH = 20_000
 """Resources whose rows go in together."""
+WRITTEN = 100_000
+"""Patients whose resources are written out; those of more are copies of theirs."""
 CODES = tuple(f"{code}-{code % 10}" for code in range(10000, 10200))
 DOCTORS = 500
+PER_PATIENT = 10
+"""Resources."""
 LOINC = "http://loinc.org"
 ICD = "http://hl7.org/fhir/sid/icd-10"
 
@@ -93,24 +98,38 @@ def fill(database: Database, patients: int, *, seed: int = 11) -> int:
         owners: dict[int, int] = dict(rows.all())
         hospital = session.scalars(select(Organization.id).limit(1)).one()
 
+    made = min(patients, WRITTEN)
+
     def told() -> Iterator[tuple[int, Draft]]:
         for one in doctors():
             yield hospital, writing.validated(one, PLACE, one["id"])
-        for patient in range(1, patients + 1):
+        for patient in range(1, made + 1):
             for one in resources(chance, patient):
                 yield owners[patient], writing.validated(one, PLACE, one["id"])
 
-    return written(database, told())
+    with _in_bulk(database) as connection:
+        _all_written(connection, told())
+        for moved in range(made, patients, made):
+            last = DOCTORS + PER_PATIENT * min(made, patients - moved)
+            for statement in _copies(moved, last):
+                connection.exec_driver_sql(statement)
+            connection.commit()
+        (count,) = connection.exec_driver_sql("SELECT count(*) FROM resource").one()
+    return int(count)
 
 
 def written(database: Database, told: Iterable[tuple[int, Draft]]) -> int:
     """Keep new resources, each with the hospital that writes it; returns how many."""
+    with _in_bulk(database) as connection:
+        return _all_written(connection, told)
+
+
+def _all_written(connection: Connection, told: Iterable[tuple[int, Draft]]) -> int:
     row = 0
     drafts = iter(told)
-    with _in_bulk(database) as connection:
-        while batch := list(islice(drafts, BATCH)):
-            row = _written(connection, batch, row)
-            connection.commit()
+    while batch := list(islice(drafts, BATCH)):
+        row = _written(connection, batch, row)
+        connection.commit()
     return row
 
 
@@ -145,6 +164,49 @@ def _written(connection: Connection, batch: list[tuple[int, Draft]], row: int) -
         keys = [column.key for column in table.__table__.primary_key]
         copied(connection, table, sorted(values[kind], key=lambda one: [one[key] for key in keys]))
     return row
+
+
+def _copies(moved: int, last: int) -> Iterator[str]:
+    """What copies the resources of the first patients, up to the row `last`, to others.
+
+    Patient 7 becomes patient 7 + `moved`; what is theirs goes along.
+    """
+    shift = moved * PER_PATIENT
+    copied = f"BETWEEN {DOCTORS + 1} AND {last}"
+    yield f"""
+        INSERT INTO resource (id, kind, logical_id, version, organization_id, patient_id, changed,
+                              is_directory, has_others, deleted)
+        SELECT r.id + {shift}, r.kind,
+               substr(r.logical_id, 1, 1) || CAST(p.id AS TEXT) || CASE r.kind
+               WHEN 'Observation' THEN substr(r.logical_id, length(r.logical_id) - 1) ELSE '' END,
+               r.version, p.organization_id, p.id, r.changed, r.is_directory, r.has_others,
+               r.deleted
+        FROM resource AS r JOIN patient AS p ON p.id = r.patient_id + {moved}
+        WHERE r.id {copied} ORDER BY r.id"""
+    yield f"""
+        INSERT INTO revision (id, resource_id, kind, version, interaction, content, recorded,
+                              elsewhere)
+        SELECT id + {shift}, resource_id + {shift}, kind, version, interaction, content, recorded,
+               elsewhere
+        FROM revision WHERE resource_id {copied} ORDER BY id"""
+    for table in resource_index.TABLES.values():
+        columns = [column.key for column in table.__table__.columns]
+        told = [_COPIED.get(name, name).format(shift=shift, moved=moved) for name in columns]
+        yield f"""
+            INSERT INTO {table.__tablename__} ({", ".join(columns)})
+            SELECT {", ".join(told)} FROM {table.__tablename__} WHERE resource_id {copied}
+            ORDER BY {", ".join(str(number + 1) for number in range(len(columns)))}"""
+
+
+_COPIED = {
+    "resource_id": "resource_id + {shift}",
+    "target": "CASE target_kind WHEN 'Practitioner' THEN target "
+    "WHEN 'Patient' THEN CAST(CAST(target AS BIGINT) + {moved} AS TEXT) "
+    "WHEN 'Encounter' THEN 'e' || CAST(CAST(substr(target, 2) AS BIGINT) + {moved} AS TEXT) "
+    "ELSE 'o' || CAST(CAST(substr(target, 2, length(target) - 3) AS BIGINT) + {moved} AS TEXT) "
+    "|| substr(target, length(target) - 1) END",
+}
+"""What is another in a copy."""
 
 
 @contextmanager
