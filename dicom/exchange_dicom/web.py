@@ -10,6 +10,7 @@ sends slowly, or stops, keeps nobody from searching and reading.
 # Without `from __future__ import annotations`: FastAPI reads the annotations of local functions.
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, tzinfo
 
 from anyio import CapacityLimiter, WouldBlock, fail_after, from_thread, to_thread
@@ -76,7 +77,13 @@ def dicomweb(
     group alone, for a viewer that shows the alphabetic one only. `timezone` is that of the
     hospitals, for moments that come without an offset. `lettering` writes on pictures.
     """
-    router = APIRouter(route_class=Route, tags=["DICOMweb"])
+
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        yield
+        await channels.farewell()
+
+    router = APIRouter(route_class=Route, tags=["DICOMweb"], lifespan=lifespan)
     bounds = limits or Limits()
     receptions = CapacityLimiter(RECEPTIONS)
     kept = Root(url)
@@ -422,7 +429,7 @@ def dicomweb(
         accept = _accept(request)
         return web_commitment.result(exchange, identify(request), transaction, accept=accept)
 
-    add_worklist(
+    channels = add_worklist(
         router,
         exchange,
         Manners(

@@ -32,6 +32,9 @@ from exchange_dicom.web_errors import problem
 LOOK = 1.0
 """Seconds between two looks for what other processes have written."""
 
+FAREWELL = 5.0
+"""Seconds within which what waits is sent before the process ends."""
+
 HELD = 45.0
 """Seconds for which a report is kept after it was sent: longer than a connection that is dead
 remains unnoticed (two times 20 s, see the settings of the server)."""
@@ -70,6 +73,8 @@ class _Connection:
     sent: deque[tuple[int, float]] = field(default_factory=deque)
     """Reports that were sent and are kept, with the moment."""
     last: int = 0
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+    """It has been sent all that there was."""
 
 
 class Channels:
@@ -90,6 +95,18 @@ class Channels:
         if loop is not None and self._open:
             with suppress(RuntimeError):  # the loop has ended meanwhile
                 loop.call_soon_threadsafe(self._wake.set)
+
+    async def farewell(self) -> None:
+        """Send what waits now, such as that the service goes down: the process is to end."""
+        waited = [*self._open]
+        for one in waited:
+            one.told.clear()
+            one.news.set()
+        if waited:
+            telling = [asyncio.create_task(one.told.wait()) for one in waited]
+            _, late = await asyncio.wait(telling, timeout=FAREWELL)
+            for task in late:
+                task.cancel()
 
     async def serve(self, socket: WebSocket, title: str) -> None:
         """Answer an opening handshake, and send reports until the connection ends."""
@@ -121,6 +138,7 @@ class Channels:
             pass  # what was sent is sent again on the next connection
         finally:
             self._open.discard(connection)
+            connection.told.set()
             if closed is not None:
                 closed.cancel()
             if not self._open and self._looking is not None:
@@ -142,6 +160,8 @@ class Channels:
                     await socket.send_text(_written(report))
                     connection.sent.append((report.number, time.monotonic()))
                 if not reports:
+                    if not connection.news.is_set():
+                        connection.told.set()
                     news = asyncio.create_task(connection.news.wait())
                     await asyncio.wait(
                         {news, closed}, timeout=HELD / 3, return_when=asyncio.FIRST_COMPLETED

@@ -34,8 +34,8 @@ class Manners:
     """Of moments that come without an offset."""
 
 
-def add_worklist(router: APIRouter, exchange: Exchange, manners: Manners) -> None:
-    """Add the routes to those of the web door."""
+def add_worklist(router: APIRouter, exchange: Exchange, manners: Manners) -> Channels:
+    """Add the routes to those of the web door; gives the notification connections."""
     identify, root, zone = manners.identify, manners.root, manners.zone
     channels = Channels(exchange, identify)
 
@@ -123,3 +123,5 @@ def add_worklist(router: APIRouter, exchange: Exchange, manners: Manners) -> Non
     @router.websocket(web_subscriptions.CHANNEL)
     async def open_channel(socket: WebSocket, subscriber: str) -> None:
         await channels.serve(socket, subscriber)
+
+    return channels

@@ -11,16 +11,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, exists, func, insert, literal, select
+from sqlalchemy import ColumnElement, delete, exists, func, insert, literal, or_, select
 from sqlalchemy.orm import Session
 
 from exchange import policy
 from exchange.access import Access
-from exchange.errors import Invalid, NotFound, TooBroad, TooLarge
-from exchange.policy import Action
+from exchange.errors import Invalid, NotFound, Refused, TooBroad, TooLarge
+from exchange.policy import Action, Role
 from exchange.workitem_attributes import (
     CONTACT_NAME,
     CONTACT_URI,
@@ -66,12 +66,20 @@ _NOTHING: Json = {}
 
 
 class Event(IntEnum):
-    """Event Type ID (PS3.4 Table CC.2.4-1); SCP Status Change, 4, is not told."""
+    """Event Type ID (PS3.4 Table CC.2.4-1)."""
 
     STATE_REPORT = 1
     CANCEL_REQUESTED = 2
     PROGRESS_REPORT = 3
+    STATUS_CHANGE = 4
     ASSIGNED = 5
+
+
+class Status(StrEnum):
+    """SCP Status (0074,1242)."""
+
+    GOING_DOWN = "GOING DOWN"
+    RESTARTED = "RESTARTED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +352,40 @@ def cancel_requested(access: Access, session: Session, workitem: Workitem, told:
     return len(to)
 
 
+def status_changed(access: Access, status: Status) -> int:
+    """Report to all who watch the worklist that the service goes down, or is there again.
+
+    Nothing was forgotten meanwhile: a warm start, of subscriptions and workitems. Says how many are
+    told. Raises Refused for anybody but the exchange itself.
+    """
+    if access.requester.role is not Role.EXCHANGE:
+        raise Refused("only the exchange itself tells how it is")
+    told: dict[str, Any] = {"00741242": {"vr": "CS", "Value": [status]}}
+    if status is Status.RESTARTED:
+        told |= {tag: {"vr": "CS", "Value": ["WARM START"]} for tag in ("00741244", "00741246")}
+
+    def unit(session: Session) -> int:
+        rows = [
+            {
+                "organization_id": one.organization_id,
+                "subscriber": one.subscriber,
+                "workitem_id": None,
+                "recorded": access.now,
+                "content": _content(
+                    FILTERED if one.filtered else GLOBAL, Event.STATUS_CHANGE, told
+                ),
+            }
+            for one in session.scalars(select(WorklistSubscription))
+        ]
+        # What it was before is no news any more.
+        session.execute(delete(WorkitemEvent).where(WorkitemEvent.workitem_id.is_(None)))
+        if rows:
+            session.execute(insert(WorkitemEvent), rows)
+        return len(rows)
+
+    return access.write(unit)
+
+
 def _subscribed(session: Session, workitem: Workitem) -> list[tuple[int, str]]:
     rows = session.execute(
         select(WorkitemSubscription.organization_id, WorkitemSubscription.subscriber).where(
@@ -376,9 +418,13 @@ def _write(
 
 
 def _report(workitem: Workitem, event: Event, content: Json) -> Json:
+    return _content(workitem.sop_instance_uid, event, content)
+
+
+def _content(uid: str, event: Event, content: Json) -> Json:
     return {
         "00000002": {"vr": "UI", "Value": [SOP_CLASS]},
-        "00001000": {"vr": "UI", "Value": [workitem.sop_instance_uid]},
+        "00001000": {"vr": "UI", "Value": [uid]},
         "00001002": {"vr": "US", "Value": [int(event)]},
         **dict(sorted(content.items())),
     }
@@ -419,13 +465,13 @@ def pending(access: Access, title: str, after: int, *, limit: int) -> Sequence[R
     known = subscriber(title)
     found = access.session.scalars(
         select(WorkitemEvent)
-        .join(Workitem, Workitem.id == WorkitemEvent.workitem_id)
+        .outerjoin(Workitem, Workitem.id == WorkitemEvent.workitem_id)
         .outerjoin(Patient, Patient.id == Workitem.patient_id)
         .where(
             WorkitemEvent.organization_id == access.organization,
             WorkitemEvent.subscriber == known,
             WorkitemEvent.id > after,
-            policy.workable(access.requester),
+            or_(WorkitemEvent.workitem_id.is_(None), policy.workable(access.requester)),
         )
         .order_by(WorkitemEvent.id)
         .limit(limit),

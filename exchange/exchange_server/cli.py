@@ -141,6 +141,7 @@ def serve(
         typer.Option(help=say("就绪后写入地址的文件", "File to write the addresses to when ready")),
     ] = None,
 ) -> None:
+    from exchange.watching import Status
     from exchange_server.roles import Role as Process
     from exchange_server.supervisor import Supervisor
 
@@ -149,6 +150,7 @@ def serve(
     exchange = composition.open_exchange(given)
     try:
         composition.migrate(exchange)
+        composition.tell_watchers(exchange, Status.RESTARTED)
     finally:
         exchange.close()
     run = given.data / "run"
@@ -169,6 +171,7 @@ def serve(
             command=lambda role: [sys.executable, "-m", "exchange_server", role],
             stop_seconds=given.stop_seconds,
             on_ready=lambda: _announce(given, ready_file),
+            on_stop=lambda: composition.say_goodbye(given),
         )
         status = supervisor.run()
         if ready_file is not None:

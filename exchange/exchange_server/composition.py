@@ -30,10 +30,13 @@ from exchange import (
     retrieval,
     routing,
     scrub,
+    watching,
     workitems,
 )
 from exchange.access import Exchange
-from exchange.errors import Invalid, NotAuthenticated, Unavailable
+from exchange.errors import ExchangeError, Invalid, NotAuthenticated, Unavailable
+from exchange.policy import Requester, Role
+from exchange.watching import Status
 from exchange_server.keys import TokenKeys, audit_key, make_keys, page_key
 from exchange_server.settings import Settings
 from exchange_server.tokens import Tokens
@@ -52,8 +55,15 @@ if TYPE_CHECKING:
     from exchange_server.worker import Worker
 
 
+log = logging.getLogger(__name__)
+
 DICOMWEB = "/dicom-web"
 """Where the DICOMweb door is."""
+
+SERVICE = Requester(
+    name="exchange", role=Role.EXCHANGE, organization=None, purpose=None, door="cli"
+)
+"""The exchange itself, as it starts and ends."""
 
 SCRUBBING = timedelta(seconds=20)
 """How long a worker reads again what is kept before it rests, twice as long."""
@@ -125,6 +135,24 @@ def open_store(settings: Settings) -> ObjectStore:
             except ValueError as error:  # the SDK's own, of a malformed bucket or endpoint
                 raise Invalid(f"the settings of the S3 store are not valid: {error}") from error
             return SpooledStore(FilesystemStore(spool), remote)
+
+
+def tell_watchers(exchange: Exchange, status: Status) -> None:
+    """Tell those who watch worklists that the exchange is there again, or goes down."""
+    with exchange.on_behalf_of(SERVICE) as access:
+        watching.status_changed(access, status)
+
+
+def say_goodbye(settings: Settings) -> None:
+    """Tell them that it goes down; where that is not possible, it goes down all the same."""
+    try:
+        exchange = open_exchange(settings)
+        try:
+            tell_watchers(exchange, Status.GOING_DOWN)
+        finally:
+            exchange.close()
+    except ExchangeError as error:
+        log.warning("nobody is told that the exchange goes down: %s", type(error).__name__)
 
 
 def token_keys(settings: Settings) -> TokenKeys:

@@ -14,8 +14,9 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -25,6 +26,9 @@ from exchange_server import composition, metrics
 from exchange_server.connection import CONNECTIONS, WEBSOCKET_MESSAGE, Connection
 from exchange_server.observability import ROLE_READY, ROLE_STOPPED, log_to_stderr, observe
 from exchange_server.settings import SUPERVISOR, Settings, host_port
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 log = logging.getLogger(__name__)
 
@@ -144,8 +148,9 @@ def _web(settings: Settings) -> None:
     # uvicorn takes the signals while it runs and raises them again afterwards: for nobody then.
     for number in STOP:
         signal.signal(number, lambda *_: None)
+    app = composition.application(exchange, settings)
     config = uvicorn.Config(
-        composition.application(exchange, settings),
+        app,
         loop="uvloop",
         http=Connection,
         limit_concurrency=CONNECTIONS,
@@ -165,7 +170,7 @@ def _web(settings: Settings) -> None:
     )
     sockets = [_listening(host, settings) for host in settings.http_addresses]
     try:
-        _Web(config).run(sockets)
+        _Web(config, app).run(sockets)
     finally:
         for one in sockets:
             one.close()
@@ -173,12 +178,24 @@ def _web(settings: Settings) -> None:
 
 
 class _Web(uvicorn.Server):
-    """uvicorn, that says when it listens."""
+    """uvicorn, that says when it listens, and lets doors end before their connections do."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+        self._doors = AsyncExitStack()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._doors.enter_async_context(self._app.router.lifespan_context(self._app))
         await super().startup(sockets)
         if self.started:
             _ready(Role.WEB)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # uvicorn would end the lifespan when the connections, to which something may be said
+        # still, have been closed.
+        await self._doors.aclose()
+        await super().shutdown(sockets)
 
 
 def _listening(host: str, settings: Settings) -> socket.socket:

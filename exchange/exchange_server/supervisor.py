@@ -59,6 +59,8 @@ class Supervisor:
     stop_seconds: float
     on_ready: Callable[[], None]
     """Called once, when every process is ready."""
+    on_stop: Callable[[], None] = lambda: None
+    """Called before the processes are told to end, once they were ready."""
     _children: list[_Child] = field(default_factory=list, init=False)
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector, init=False)
     _signals: socket.socket = field(init=False)
@@ -125,7 +127,11 @@ class Supervisor:
                     if child.restart_at is not None and child.restart_at <= time.monotonic():
                         self._start(child)
         finally:
-            killed = self._stop()
+            try:
+                if announced:
+                    self.on_stop()
+            finally:
+                killed = self._stop()
         return 1 if failed or killed else 0
 
     def _start(self, child: _Child) -> None:

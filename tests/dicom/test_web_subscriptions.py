@@ -28,8 +28,8 @@ from worklist_door import (
 )
 
 from exchange import watching, workitems
-from exchange.errors import TooLarge
-from exchange.watching import FILTERED, GLOBAL
+from exchange.errors import Refused, TooLarge
+from exchange.watching import FILTERED, GLOBAL, Status
 from exchange.workitem_attributes import SOP_CLASS
 from exchange_dicom import web_notifications
 from exchange_storage.records import WorkitemEvent, WorkitemSubscription
@@ -337,6 +337,43 @@ def test_only_the_worklist_can_be_suspended_and_only_what_is_there_ended(desk: D
     subscribe(desk, "SOMEBODY", uid)
     assert unsubscribe(desk, "SOMEBODY", uid, who="nanhu") == 404
     assert unsubscribe(desk, "SOMEBODY", uid) == 200
+
+
+def test_who_watches_the_worklist_is_told_that_the_service_goes_down_and_is_back(
+    desk: Door,
+) -> None:
+    """PS3.4 CC.2.4: SCP Status Change. Of one workitem nobody is told how the service is."""
+    subscribe(desk, "STATUS", GLOBAL)
+    subscribe(desk, "STATUS2", FILTERED, filter="WorklistLabel=STATUS")
+    uid = created(desk, WorklistLabel="ELSEWHERE")
+    subscribe(desk, "STATUS3", uid)
+    with (
+        listening(desk, "STATUS") as socket,
+        listening(desk, "STATUS2") as other,
+        listening(desk, "STATUS3") as third,
+    ):
+        assert states(socket, 1) == [(uid, "SCHEDULED")]
+        assert states(third, 1) == [(uid, "SCHEDULED")]
+        with desk.city.exchange.on_behalf_of(WORKER) as access:
+            assert watching.status_changed(access, Status.GOING_DOWN) >= 2
+        told = event(socket)
+        assert (told["type"], told["workitem"], told["SCPStatus"]) == (4, GLOBAL, "GOING DOWN")
+        assert event(other)["workitem"] == FILTERED
+        with desk.city.exchange.on_behalf_of(WORKER) as access:
+            watching.status_changed(access, Status.RESTARTED)
+        told = event(socket)
+        assert (told["type"], told["SCPStatus"]) == (4, "RESTARTED")
+        assert told["SubscriptionListStatus"] == "WARM START"
+        assert told["UnifiedProcedureStepListStatus"] == "WARM START"
+        to_state(desk, uid, "IN PROGRESS")
+        assert states(third, 1) == [(uid, "IN PROGRESS")]
+    with (
+        pytest.raises(Refused),
+        desk.city.exchange.on_behalf_of(desk.city.system("beicheng")) as access,
+    ):
+        watching.status_changed(access, Status.RESTARTED)
+    unsubscribe(desk, "STATUS", GLOBAL)
+    unsubscribe(desk, "STATUS2", FILTERED)
 
 
 def test_reports_that_nobody_fetches_wait_for_a_week(

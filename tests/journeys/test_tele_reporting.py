@@ -6,12 +6,14 @@ Over two processes that serve HTTP, so that what one of them is told the other o
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 from region import ADMINISTRATOR, credit_code
 from running import PASSWORD, RunningExchange
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from worklist_door import elements, new_uid, performed, performer, step
 
@@ -107,3 +109,29 @@ def test_a_study_is_reported_on_in_another_hospital(reporting: RunningExchange) 
             assert reported(back) == (1, "COMPLETED")
         (told,) = sender.get(f"/dicom-web/workitems/{uid}").json()
         assert told["00741216"]["Value"]
+
+
+def test_who_watches_is_told_that_the_exchange_goes_down_and_is_back(
+    reporting: RunningExchange,
+) -> None:
+    """The last in this file: it ends the exchange of all of them, and starts it again."""
+    with reporting.web("ris.bc") as ris:
+        there = f"/dicom-web/workitems/{GLOBAL}/subscribers/BC_RIS"
+        assert ris.post(there).status_code == 201
+
+    def status(socket: ClientConnection) -> str:
+        while True:
+            told = json.loads(socket.recv(timeout=30))
+            if told["00001002"]["Value"] == [4]:
+                return str(told["00741242"]["Value"][0])
+
+    with listening(reporting, "BC_RIS", "ris.bc") as socket:
+        ending = threading.Thread(target=reporting.stop)
+        ending.start()
+        assert status(socket) == "GOING DOWN"
+        with pytest.raises(ConnectionClosed):
+            status(socket)
+        ending.join()
+    reporting.start()
+    with listening(reporting, "BC_RIS", "ris.bc") as socket:
+        assert status(socket) == "RESTARTED"

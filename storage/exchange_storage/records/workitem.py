@@ -107,7 +107,8 @@ class WorkitemEvent(Record):
     id: Mapped[Key] = mapped_column(init=False)
     organization_id: Mapped[Identity] = mapped_column(ForeignKey("organization.id"))
     subscriber: Mapped[Word]
-    workitem_id: Mapped[Identity] = mapped_column(ForeignKey("workitem.id"), index=True)
+    workitem_id: Mapped[Identity | None] = mapped_column(ForeignKey("workitem.id"), index=True)
+    """None for what is reported of the worklist itself."""
     recorded: Mapped[datetime]
     content: Mapped[Document]
     """The event report as DICOM JSON (PS3.18 section 11.13)."""
