@@ -9,12 +9,17 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+from browsing import chromium, visitor
 from region import ADMINISTRATOR, credit_code
 from running import PASSWORD, RunningExchange
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
 from worklist_door import elements, new_uid, performed, performer, step
 
 from exchange import organizations, users
@@ -109,6 +114,58 @@ def test_a_study_is_reported_on_in_another_hospital(reporting: RunningExchange) 
             assert reported(back) == (1, "COMPLETED")
         (told,) = sender.get(f"/dicom-web/workitems/{uid}").json()
         assert told["00741216"]["Value"]
+
+
+OPENED = """([address]) => new Promise((told) => {
+    const socket = new WebSocket(address);
+    socket.onmessage = (message) => { socket.close(); told(message.data); };
+    socket.onerror = () => told("refused");
+})"""
+"""What a page hears first over a notification connection."""
+
+
+def test_a_page_of_ours_listens_and_one_from_elsewhere_does_not(
+    reporting: RunningExchange, tmp_path: Path
+) -> None:
+    """Browsers send the session's cookie to every port of a host: it is the Origin that tells."""
+    uid = new_uid()
+    body = step(ScheduledHumanPerformersSequence=[performer("南湖医院")])
+    with reporting.web("ris.bc") as sender:
+        answer = sender.post(f"/dicom-web/workitems?{uid}", json=body, headers=JSON)
+        assert answer.status_code == 201
+    channel = f"ws{reporting.url.removeprefix('http')}/dicom-web/ws/subscribers/DESK"
+    (tmp_path / "page.html").write_text("<title>elsewhere</title>")
+    quiet = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    elsewhere = ThreadingHTTPServer(("127.0.0.1", 0), quiet)
+    serving = threading.Thread(target=elsewhere.serve_forever)
+    serving.start()
+    try:
+        with chromium() as browser, visitor(browser, reporting.url) as context:
+            page = context.new_page()
+            page.goto("/portal/sign-in")
+            page.fill("#name", "dr.nh")
+            page.fill("#password", PASSWORD)
+            page.keyboard.press("Enter")
+            page.wait_for_url("**/portal/search*")
+            subscribed = page.evaluate(
+                "(path) => fetch(path, {method: 'POST'}).then((answer) => answer.status)",
+                f"/dicom-web/workitems/{uid}/subscribers/DESK",
+            )
+            assert subscribed == 201
+            assert uid in page.evaluate(OPENED, [channel])
+
+            page.goto(f"http://127.0.0.1:{elsewhere.server_port}/page.html")
+            assert page.evaluate(OPENED, [channel]) == "refused"
+            cookies = "; ".join(f"{one['name']}={one['value']}" for one in context.cookies())
+    finally:
+        elsewhere.shutdown()
+        serving.join()
+        elsewhere.server_close()
+    shown = {"Cookie": cookies}
+    for origin in (Origin("https://elsewhere.example"), Origin("null")):
+        with pytest.raises(InvalidStatus) as refused:
+            connect(channel, additional_headers=shown, origin=origin, proxy=None)
+        assert refused.value.response.status_code == 401
 
 
 def test_who_watches_is_told_that_the_exchange_goes_down_and_is_back(
