@@ -51,19 +51,18 @@ ITEMS: Mapping[str, frozenset[str]] = {
 """What the items of a sequence have, for each sequence that is answered."""
 
 _LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
+_PLAIN = frozenset({"AE", "AS", "CS", "DA", "DT", "LO", "SH", "TM", "UI", "UR"})
+"""VRs of text that is in JSON as it is."""
+
 _BINARY = {"US": "<H", "UL": "<L", "SS": "<h", "SL": "<l"}
 _INTEGERS = frozenset({"IS", "US", "UL", "SS", "SL"})
-_COLUMNS: Mapping[Level, tuple[tuple[str, str], ...]] = {
-    level: tuple((k, a.column.key) for k, a in ATTRIBUTES.items() if a.level is level)
-    for level in Level
-}
 
 
-def describe(found: Found, level: Level) -> dict[str, Value]:
+def describe(found: Found, level: Level, wanted: frozenset[str] | None = None) -> dict[str, Value]:
     """All that can be returned for a match at `level`, the levels above included.
 
-    The patient stands under the asker's own number where the asker has one; the owner's is then
-    in Other Patient IDs Sequence.
+    Where only certain keywords are `wanted`, others may be left out. The patient stands under the
+    asker's own number where the asker has one; the owner's is then in Other Patient IDs Sequence.
     """
     records: dict[Level, Any] = {
         Level.PATIENT: found.patient,
@@ -72,11 +71,9 @@ def describe(found: Found, level: Level) -> dict[str, Value]:
         Level.IMAGE: found.instance,
     }
     told: dict[str, Value] = {}
-    for at in Level:
-        if at <= level:
-            for keyword, column in _COLUMNS[at]:
-                value = getattr(records[at], column)
-                told[keyword] = "" if value is None else value
+    for at, keyword, column in _columns(level, wanted):
+        value = getattr(records[at], column)
+        told[keyword] = "" if value is None else value
     told["PatientID"] = found.number.value
     told["IssuerOfPatientID"] = found.number.issuer
     told["OtherPatientIDs"] = ""
@@ -104,7 +101,7 @@ def describe(found: Found, level: Level) -> dict[str, Value]:
             told["InstitutionName"] = found.owner.name
         case Level.SERIES:
             told["NumberOfSeriesRelatedInstances"] = summary.instances
-            told["InstitutionName"] = told["InstitutionName"] or found.owner.name
+            told["InstitutionName"] = told.get("InstitutionName") or found.owner.name
         case Level.IMAGE:
             pass
     if found.requests is not None:
@@ -117,6 +114,16 @@ def describe(found: Found, level: Level) -> dict[str, Value]:
         ]
     told["InstanceAvailability"] = "ONLINE"
     return told
+
+
+@lru_cache(1024)
+def _columns(level: Level, wanted: frozenset[str] | None) -> tuple[tuple[Level, str, str], ...]:
+    """Where the attributes of a match stand: level, keyword, column of the level's record."""
+    return tuple(
+        (attribute.level, keyword, attribute.column.key)
+        for keyword, attribute in ATTRIBUTES.items()
+        if attribute.level <= level and (wanted is None or keyword in wanted)
+    )
 
 
 @cache
@@ -184,6 +191,8 @@ def _texts(value: Value) -> list[str]:
 
 
 def _json(vr: str, value: Value) -> dict[str, Any]:
+    if isinstance(value, str) and vr in _PLAIN and "\\" not in value:  # most of all there is
+        return {"vr": vr, "Value": [value]} if value else {"vr": vr}
     if vr == "SQ":
         items = [to_json(item) for item in value]  # type: ignore[union-attr,arg-type]
         return {"vr": vr, "Value": items} if items else {"vr": vr}

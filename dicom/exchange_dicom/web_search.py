@@ -136,7 +136,8 @@ def search(
             requests=wanted.everything or "RequestAttributesSequence" in fields,
             asked=asked,
         )
-    body = [_match(root, one, level, None if wanted.everything else fields) for one in answer.found]
+    told = None if wanted.everything else frozenset(fields)
+    body = [_match(root, one, level, told) for one in answer.found]
     response = web_models.many(answered, body) if body else Response(status_code=204)
     for text in _warnings(level, wanted, asking.unsupported, answer.more):
         response.headers.append(*root.warning(text))
@@ -223,8 +224,10 @@ def _fields(level: Level, within: Mapping[str, str]) -> set[str]:
     return told
 
 
-def _match(root: Root, found: query.Found, level: Level, fields: set[str] | None) -> dict[str, Any]:
-    known = attributes.describe(found, level)
+def _match(
+    root: Root, found: query.Found, level: Level, fields: frozenset[str] | None
+) -> dict[str, Any]:
+    known = attributes.describe(found, level, fields)
     told = {k: v for k, v in known.items() if fields is None or k in fields}
     told["SpecificCharacterSet"] = "ISO_IR 192"
     told["RetrieveURL"] = root.resource(

@@ -183,8 +183,7 @@ def find(
     if too_broad is not None and not search.selective(criteria):
         _bounded(access, level, too_broad)
     page, more, counted, withheld = _page(access, wanted, given, limit, offset, total, too_broad)
-    columns = _columns(level)
-    rows = [columns.records(row) for row in page]
+    rows = _columns(level).all(page)
     patients = {row[0].id for row in rows}
     people = {(row[0].person_id, row[0].person_id or row[0].id) for row in rows}
     studies = {row[2].study_instance_uid for row in rows} if level > Level.PATIENT else set()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 
-from sqlalchemy import Select, bindparam, func, select
+from sqlalchemy import bindparam, func, select
 
 from exchange import query
 from exchange.access import Access, translated
@@ -16,6 +16,7 @@ from exchange.errors import Gone, NotFound, Refused, TooBroad, Unavailable
 from exchange.policy import Action, Role
 from exchange.query import Number, facts
 from exchange_storage.objects import ObjectStore
+from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     Destroyed,
     Instance,
@@ -25,6 +26,7 @@ from exchange_storage.records import (
     Series,
     Study,
 )
+from exchange_storage.rows import Columns
 from exchange_storage.search import Criterion, Level
 
 INSTANCES = 200_000
@@ -93,17 +95,13 @@ def instances(
     instance of it that was rejected or deleted, Refused with the policy's reason.
     """
     access.require(Action.RETRIEVE, study=study_instance_uid)
-    row = access.session.execute(_ABOUT, {"study": study_instance_uid}).one_or_none()
+    row = _ABOUT.first(access.session.connection(), {"study": study_instance_uid})
     if row is None:
         raise NotFound("no such study")
-    subject = {"patient": row.Patient.id, "study": study_instance_uid}
-    access.require(Action.RETRIEVE, facts(access, row.Patient), **subject)
-    wanted = _primary(series_instance_uid is not None, sop_instance_uid is not None)
-    given = {"study": row.Study.id, "series": series_instance_uid, "instance": sop_instance_uid}
-    found = tuple(
-        _held(access, instance, study_instance_uid, series)
-        for instance, series in access.session.execute(wanted, given)
-    )
+    patient, owner, study = _SUBJECT.records(row)
+    subject = {"patient": patient.id, "study": study_instance_uid}
+    access.require(Action.RETRIEVE, facts(access, patient), **subject)
+    found = _primary(access, study, series_instance_uid, sop_instance_uid)
     if not found:
         if sop_instance_uid and _was_held(access, study_instance_uid, sop_instance_uid):
             raise Gone("the instance was taken out of use, or deleted by rule")
@@ -120,7 +118,7 @@ def instances(
         },
         **subject,
     )
-    return Retrieved(row.Organization, row.Patient, row.Study, found)
+    return Retrieved(owner, patient, study, found)
 
 
 def as_known(access: Access, retrieved: Retrieved) -> tuple[Selected, str]:
@@ -160,8 +158,7 @@ def of_study(access: Access, study: int) -> tuple[Held, ...]:
     row = access.session.get(Study, study)
     if row is None:
         return ()
-    found = access.session.execute(_primary(False, False), {"study": study})
-    return tuple(_held(access, one, row.study_instance_uid, series) for one, series in found)
+    return _primary(access, row, None, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -381,8 +378,21 @@ def _in_our_words(pieces: Iterator[bytes], size: int | None) -> Iterator[bytes]:
         raise Unavailable("the object is not as long as what was received")
 
 
-_ABOUT = (
-    select(Patient, Organization, Study)
+def _primary(
+    access: Access, study: Study, series: str | None, instance: str | None
+) -> tuple[Held, ...]:
+    """The primary instances of a study, of one series of it, or one alone."""
+    given = {"study": study.id, "series": series, "instance": instance}
+    wanted = _instances(series is not None, instance is not None)
+    return tuple(
+        Held(study_instance_uid=study.study_instance_uid, objects=access.objects, **row._asdict())
+        for row in wanted.all(access.session.connection(), given)
+    )
+
+
+_SUBJECT = Columns(Patient, Organization, Study)
+_ABOUT = Prepared(
+    select(*_SUBJECT.selected)
     .join(Organization, Organization.id == Patient.organization_id)
     .join(Study, Study.patient_id == Patient.id)
     .where(Study.study_instance_uid == bindparam("study"))
@@ -393,10 +403,21 @@ _ISSUER = select(Organization.issuer).where(Organization.id == bindparam("asker"
 
 
 @cache
-def _primary(of_series: bool, one: bool) -> Select[Instance, str]:
-    """The instances of a study, of one series of it, or one alone; built once for each."""
+def _instances(of_series: bool, one: bool) -> Prepared:
+    """What selects of primary instances what `Held` tells; built once for each form."""
     wanted = (
-        select(Instance, Series.series_instance_uid)
+        select(
+            Series.series_instance_uid,
+            Instance.sop_instance_uid,
+            Instance.sop_class_uid,
+            Instance.transfer_syntax_uid,
+            Instance.key,
+            Instance.size,
+            Instance.digest,
+            Instance.character_set,
+            Instance.character_set_repair,
+            Instance.rows,
+        )
         .join(Series, Series.id == Instance.series_id)
         .where(Series.study_id == bindparam("study"), Instance.is_primary)
     )
@@ -404,7 +425,7 @@ def _primary(of_series: bool, one: bool) -> Select[Instance, str]:
         wanted = wanted.where(Series.series_instance_uid == bindparam("series"))
     if one:
         wanted = wanted.where(Instance.sop_instance_uid == bindparam("instance"))
-    return wanted.order_by(*_IN_ORDER)
+    return Prepared(wanted.order_by(*_IN_ORDER))
 
 
 # Numbers are text (IS): the shorter of two without leading zeros is the smaller.

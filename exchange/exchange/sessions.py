@@ -11,14 +11,16 @@ import secrets
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import bindparam, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from exchange.access import Access
 from exchange.audit import Outcome
 from exchange.errors import Refused
 from exchange.policy import Action, Purpose, Role
+from exchange_storage.prepared import Prepared
 from exchange_storage.records import Organization, User, UserSession
+from exchange_storage.rows import Columns
 
 NOTED = timedelta(minutes=1)
 """A use is noted so long after the last that was: a page of pictures does not write for each."""
@@ -80,25 +82,23 @@ def begin(access: Access, user: User, purpose: Purpose, lifetime: Lifetime) -> s
 
 def of(access: Access, secret: str, lifetime: Lifetime) -> SignedIn | None:
     """Whose session has this secret; None when it has ended, or never was."""
-    row = access.session.execute(
-        select(UserSession, User, Organization)
-        .join(User, User.id == UserSession.user_id)
-        .outerjoin(Organization, Organization.id == User.organization_id)
-        .where(
-            UserSession.digest == _digest(secret),
-            UserSession.used > access.now - lifetime.idle,
-            UserSession.began > access.now - lifetime.whole,
-            User.active,
-        )
-    ).one_or_none()
+    row = _HELD.first(
+        access.session.connection(),
+        {
+            "digest": _digest(secret),
+            "used": access.now - lifetime.idle,
+            "began": access.now - lifetime.whole,
+        },
+    )
     if row is None:
         return None
-    held = row.UserSession
+    held, user, organization = _COLUMNS.records(row)
     if access.now - held.used >= min(NOTED, lifetime.idle / 4):
         # Not by the object: one that was ended meanwhile must not come back.
         used = update(UserSession).where(UserSession.id == held.id).values(used=access.now)
         access.write(lambda session: session.execute(used))
-    return SignedIn(row.User, row.Organization, Purpose(held.purpose))
+    belongs = organization if user.organization_id is not None else None
+    return SignedIn(user, belongs, Purpose(held.purpose))
 
 
 def end(access: Access, secret: str) -> None:
@@ -117,3 +117,17 @@ def end(access: Access, secret: str) -> None:
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
+
+
+_COLUMNS = Columns(UserSession, User, Organization)
+_HELD = Prepared(
+    select(*_COLUMNS.selected)
+    .join(User, User.id == UserSession.user_id)
+    .outerjoin(Organization, Organization.id == User.organization_id)
+    .where(
+        UserSession.digest == bindparam("digest"),
+        UserSession.used > bindparam("used"),
+        UserSession.began > bindparam("began"),
+        User.active,
+    )
+)

@@ -8,14 +8,16 @@ from functools import cache
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.orm import Session
 
 from exchange import organizations
 from exchange.access import Access
 from exchange.errors import Invalid, NotAuthenticated, NotFound
 from exchange.policy import Action, Role
+from exchange_storage.prepared import Prepared
 from exchange_storage.records import User, UserSession
+from exchange_storage.rows import Columns
 
 MIN_PASSWORD = 10
 MAX_PASSWORD = 256
@@ -112,6 +114,12 @@ def by_name(session: Session, name: str) -> User | None:
     return session.scalars(select(User).where(User.name == name)).one_or_none()
 
 
+def standing(session: Session, name: str) -> User | None:
+    """The user of this name as every request asks for it: active or not, and only to be read."""
+    row = _STANDING.first(session.connection(), {"name": name})
+    return None if row is None else _USER.records(row)[0]
+
+
 def authenticate(session: Session, name: str, password: str) -> User:
     """The active user with this name and password.
 
@@ -158,3 +166,7 @@ def _hash(password: str) -> str:
 @cache
 def _decoy() -> str:
     return _HASHER.hash(secrets.token_urlsafe(15))
+
+
+_USER = Columns(User)
+_STANDING = Prepared(select(*_USER.selected).where(User.name == bindparam("name")))

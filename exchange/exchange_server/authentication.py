@@ -71,7 +71,7 @@ def identify(
 def _bearer(exchange: Exchange, asking: Requester, claims: Mapping[str, Any]) -> Requester:
     """Whom `claims` of a sound token name, as the database knows them. Raises NotAuthenticated."""
     with exchange.on_behalf_of(asking) as access:
-        user = users.by_name(access.session, claims["sub"])
+        user = users.standing(access.session, claims["sub"])
     if user is None or not user.active:
         raise NotAuthenticated("this user is not active any more")
     try:

@@ -116,6 +116,10 @@ class TokenKeys:
         """The key of this `kid`, or None."""
         return self._keys().get(kid) if isinstance(kid, str) else None
 
+    def present(self) -> object:
+        """The keys as they are now: another object as soon as one was added or removed."""
+        return self._keys()
+
     def public(self) -> dict[str, list[dict[str, Any]]]:
         """The public keys, as RFC 7517 section 5 writes a set."""
         keys = self._keys().values()

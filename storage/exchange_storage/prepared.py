@@ -116,7 +116,7 @@ class _Compiled:
         converts = [
             entry.type.dialect_impl(dialect).result_processor(dialect, None) for entry in result
         ]
-        self._converts = converts if any(converts) else None
+        self._converts = [(at, convert) for at, convert in enumerate(converts) if convert]
 
     def values(self, given: Given) -> Any:
         """The values as the driver takes them."""
@@ -130,15 +130,15 @@ class _Compiled:
 
     def rows(self, fetched: Sequence[Sequence[Any]]) -> list[Any]:
         """What the driver fetched, as named tuples of converted values."""
-        if self._converts is None:
+        if not self._converts:
             return [self._make(row) for row in fetched]
-        return [
-            self._make(
-                value if convert is None else convert(value)
-                for value, convert in zip(row, self._converts, strict=True)
-            )
-            for row in fetched
-        ]
+        made = []
+        for row in fetched:
+            values = list(row)
+            for at, convert in self._converts:
+                values[at] = convert(values[at])
+            made.append(self._make(values))
+        return made
 
 
 _REQUIRED = object()

@@ -31,21 +31,34 @@ class Columns:
         self.selected: list[ColumnElement[Any]] = []
         self._parts: list[tuple[type[Record], tuple[str, ...], int, int]] = []
         for record in records:
-            names = tuple(attribute.key for attribute in record.__mapper__.column_attrs)
+            (key,) = record.__mapper__.primary_key
+            names = [attribute.key for attribute in record.__mapper__.column_attrs]
+            names.sort(key=lambda name: name != key.key)  # first, what tells one from another
             start = len(self.selected)
             for name in names:
                 labelled = getattr(record, name).label(f"{record.__tablename__}__{name}")
                 self.selected.append(labelled)
-            self._parts.append((record, names, start, start + len(names)))
+            self._parts.append((record, tuple(names), start, start + len(names)))
 
     def records(self, row: Sequence[Any]) -> tuple[Any, ...]:
         """The records of a row that begins with these columns: in no session, never written."""
-        made = []
-        for record, names, start, end in self._parts:
-            one = record.__mapper__.class_manager.new_instance()
-            one.__dict__.update(zip(names, row[start:end], strict=True))
-            made.append(one)
-        return tuple(made)
+        return self.all([row])[0]
+
+    def all(self, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+        """The same for the rows of one answer: what the same row of a table tells is one record."""
+        made: dict[tuple[int, Any], Any] = {}
+        found = []
+        for row in rows:
+            records = []
+            for record, names, start, end in self._parts:
+                one = made.get((start, row[start]))
+                if one is None:
+                    one = record.__mapper__.class_manager.new_instance()
+                    one.__dict__.update(zip(names, row[start:end], strict=True))
+                    made[start, row[start]] = one
+                records.append(one)
+            found.append(tuple(records))
+        return found
 
 
 def one_of(number: SQLColumnExpression[int], parameter: str, dialect: str) -> ColumnElement[bool]:

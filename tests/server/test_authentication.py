@@ -349,6 +349,28 @@ def test_what_somebody_is_now_counts_and_not_what_the_token_says(
     assert who(client, token).status_code == 401
 
 
+def test_a_token_that_was_believed_is_not_once_it_has_expired(
+    client: TestClient, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = signed(tokens, {})
+    assert [who(client, token).status_code for _ in range(2)] == [200, 200]
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3600)
+    assert who(client, token).text == "the access token has expired; ask for another"
+
+
+def test_a_token_that_was_believed_is_not_once_its_key_is_gone(
+    client: TestClient, tokens: Tokens, tmp_path: Path
+) -> None:
+    token = signed(tokens, {})
+    assert [who(client, token).status_code for _ in range(2)] == [200, 200]
+    kid, _ = tokens.keys.signing()
+    TokenKeys(tmp_path / "keys/tokens").rotate()
+    (tmp_path / f"keys/tokens/{kid}.jwk").unlink()  # it was stolen, say
+    assert who(client, token).status_code == 401
+    assert who(client, signed(tokens, {})).status_code == 200
+
+
 # -- Keys -----------------------------------------------------------------------------------------
 
 
