@@ -2,29 +2,73 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from anyio import to_thread
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Send
 
-PIECE = 1 << 20
-"""Bytes handed to the server at once."""
+PIECE = 1 << 19
+"""Bytes that are handed to the server at once, and read at a time: each with a change of threads.
+"""
+
+SMALL = 64 << 10
+"""Bytes below which it costs less to copy a piece to its neighbours than to hand it on alone."""
+
+_Piece = bytes | memoryview
 
 CACHING = "private, no-cache"
 """Whether it may be seen is decided anew each time, so no cache may answer by itself."""
 
 
-def streamed(
-    pieces: Iterable[bytes | memoryview], headers: Mapping[str, str], status: int = 200
-) -> Response:
+def streamed(pieces: Iterable[_Piece], headers: Mapping[str, str], status: int = 200) -> Response:
     """An answer whose first piece is at hand: a missing object is told by the status."""
     gathered = _gathered(pieces)
-    first = next(gathered, b"")
+    first = next(gathered, [])
     second = next(gathered, None)
     if second is None:  # in one go, without a change of threads for each piece
-        return Response(bytes(first), status, headers=dict(headers))
-    return StreamingResponse(chain([first, second], gathered), status, headers=headers)
+        return Response(b"".join(first), status, headers=dict(headers))
+    return _ReadAhead([first, second], gathered, status, headers)
+
+
+class _ReadAhead(StreamingResponse):
+    """A body of which more is read while the last that was read is on its way."""
+
+    def __init__(
+        self,
+        read: Iterable[Sequence[_Piece]],
+        rest: Iterator[Sequence[_Piece]],
+        status: int,
+        headers: Mapping[str, str],
+    ) -> None:
+        super().__init__((), status, headers)
+        self._read = read
+        self._rest = rest
+
+    async def stream_response(self, send: Send) -> None:
+        """Send it. Raises what is raised by the reading."""
+        start = {"status": self.status_code, "headers": self.raw_headers}
+        await send({"type": "http.response.start", **start})
+        more = self._more()
+        for group in self._read:
+            await _sent(group, send)
+        # Where the client goes away the reading that has begun ends by itself.
+        while group := await asyncio.shield(more):
+            more = self._more()
+            await _sent(group, send)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _more(self) -> asyncio.Task[Sequence[_Piece]]:
+        more = asyncio.create_task(to_thread.run_sync(next, self._rest, ()))
+        more.add_done_callback(lambda done: done.cancelled() or done.exception())  # may go unread
+        return more
+
+
+async def _sent(group: Iterable[_Piece], send: Send) -> None:
+    for piece in group:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
 
 
 def entity_tag(*parts: str) -> str:
@@ -49,19 +93,28 @@ def takes_gzip(accept_encoding: str) -> bool:
     return False
 
 
-def _gathered(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    """The same bytes in pieces of about `PIECE`, each of which costs a change of threads."""
-    waiting: list[bytes | memoryview] = []
+def _gathered(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
+    """The same bytes in groups of about `PIECE`, of pieces that are neither `SMALL` nor larger."""
+    group: list[_Piece] = []
+    small: list[_Piece] = []
     size = 0
     for piece in pieces:
-        if size + len(piece) < PIECE:
-            waiting.append(piece)
-            size += len(piece)
-            continue
-        if waiting:
-            yield b"".join(waiting)
-            waiting, size = [], 0
-        view = memoryview(piece)
-        yield from (view[at : at + PIECE] for at in range(0, len(view), PIECE))
-    if waiting:
-        yield b"".join(waiting)
+        size += len(piece)
+        if len(piece) < SMALL:
+            small.append(piece)
+        else:
+            group += [b"".join(small)] if small else []
+            group += _cut(piece)
+            small = []
+        if size >= PIECE:
+            yield [*group, b"".join(small)] if small else group
+            group, small, size = [], [], 0
+    if size:
+        yield [*group, b"".join(small)] if small else group
+
+
+def _cut(piece: _Piece) -> list[_Piece]:
+    if len(piece) <= PIECE:
+        return [piece]
+    view = memoryview(piece)
+    return [view[at : at + PIECE] for at in range(0, len(view), PIECE)]
