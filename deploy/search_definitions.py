@@ -32,6 +32,18 @@ KINDS = (
 NOT_STORED = frozenset({"_id", "_lastUpdated", "_text", "_content", "_query"})
 """What no index row answers: columns do, or nothing."""
 
+PROFILED: dict[str, dict[str, Json]] = {
+    "DocumentReference": {
+        "creation": {
+            "type": "date",
+            "url": "https://profiles.ihe.net/ITI/MHD/SearchParameter/DocumentReference-Creation",
+            "description": "When the document was created",
+            "expression": "DocumentReference.content.attachment.creation",
+        }
+    }
+}
+"""What IHE profiles add to the standard's (MHD, ITI-67)."""
+
 INDEXED: dict[str, frozenset[str]] = {
     "token": frozenset(
         {"code", "Coding", "CodeableConcept", "Identifier", "boolean", "ContactPoint", "string"}
@@ -187,6 +199,9 @@ def parameters(definitions: Definitions, kind: str) -> Json:
             inner = expression.replace("Resource.", f"{kind}.") if general else expression
             told["paths"] = definitions.paths(kind, inner, one["type"])
         found[one["code"]] = told
+    for code, one in PROFILED.get(kind, {}).items():
+        paths = definitions.paths(kind, one["expression"], one["type"])
+        found[code] = one | {"paths": paths}
     return dict(sorted(found.items()))
 
 

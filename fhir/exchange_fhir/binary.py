@@ -16,6 +16,8 @@ _TYPE = re.compile(
     r"[a-z0-9!#$&^_.+\-]+/[a-z0-9!#$&^_.+\-]+(?: *;[\x20-\x7e]{1,200})?", re.IGNORECASE
 )
 
+_OF_FHIR = frozenset({"application/fhir+json", "application/fhir+xml"})
+
 _SANDBOX = "sandbox; default-src 'none'; frame-ancestors 'none'"
 """What somebody sent runs nothing in this server's name."""
 
@@ -37,17 +39,21 @@ def resource(request: Request, content: bytes, logical_id: str) -> Json:
     )
 
 
-def wants_content(request: Request) -> bool:
-    """Whether the content itself is asked for, not the resource: neither JSON nor XML of FHIR."""
+def response(request: Request, answered: Answered) -> Response | None:
+    """The content of a Binary, in its own type; None where the resource is asked for.
+
+    Who accepts FHIR's JSON or XML asks for that, unless it is just what the content is: a CDA
+    document is text/xml as well.
+    """
     if request.query_params.get("_format"):
-        return False
-    accept = request.headers.get("accept", "*/*")
-    return not any(negotiation.is_fhir(one) for one in accept.split(","))
-
-
-def response(answered: Answered) -> Response:
-    """The content of a Binary, in its own type."""
+        return None
     told = json_format.parse(answered.content)
+    accept = [one.strip() for one in request.headers.get("accept", "*/*").split(",")]
+    types = {one.partition(";")[0].strip().lower() for one in accept}
+    own = str(told.get("contentType", "")).partition(";")[0].strip().lower()
+    named = own in types and own not in _OF_FHIR
+    if not named and any(negotiation.is_fhir(one) for one in accept):
+        return None
     headers = {
         "Cache-Control": "no-store",
         "Content-Disposition": "attachment",

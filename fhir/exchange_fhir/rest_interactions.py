@@ -147,8 +147,10 @@ def interacting(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
 
 
 def _read(request: Request, kind: str, answered: Answered) -> Response:
-    if kind == "Binary" and answered.content and binary.wants_content(request):
-        return binary.response(answered)
+    if kind == "Binary" and answered.content:
+        content = binary.response(request, answered)
+        if content is not None:
+            return content
     return negotiation.response(answered, negotiation.negotiated(request))
 
 

@@ -93,6 +93,8 @@ def keys(name: str) -> NameKeys:
             full.update({one + other, other + one, f"{one}^{other}".strip("^")})
             family.add(one)
             given.add(other)
+        if middle:  # each given name by itself as well (FHIR R4: any of them)
+            given.update(map(fold, (first, *middle.split(" "))))
     return NameKeys(frozenset(full - {""}), frozenset(family - {""}), frozenset(given - {""}))
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from fhirclient import client as smart
 from fhirclient.models.humanname import HumanName
@@ -13,8 +16,10 @@ from fhirclient.models.observation import Observation
 from fhirclient.models.patient import Patient
 from fhirpy import SyncFHIRClient
 from fhirpy.base.exceptions import OperationOutcome, ResourceNotFound
+from images import ct
+from pydicom import dcmread
 from region import ADMINISTRATOR, credit_code
-from running import PASSWORD, RunningExchange
+from running import PASSWORD, RunningExchange, fhir, parts
 
 from exchange import organizations, users
 from exchange.policy import Role
@@ -79,6 +84,39 @@ def test_fhirclient_registers_a_patient_writes_searches_and_deletes(
     assert (read.status, read.meta.versionId) == ("final", "2")
     assert read.subject.resolved(Patient).id == made["id"]
     read.delete(server)
+
+
+def test_smart_imaging_access_leads_from_a_patient_to_the_images_with_one_token(
+    running: RunningExchange, tmp_path: Path
+) -> None:
+    """SMART Imaging Access: discovery, the patient's studies with their endpoint, WADO-RS there."""
+    with running.web("his") as app:
+        known = app.get("/fhir/.well-known/smart-configuration").json()
+        assert "smart-imaging-access" in known["capabilities"]
+        assert known["token_endpoint"] == f"{running.url}/oauth/token"
+        image = ct(tmp_path / "image.dcm", patient="S1", study="1.2.826.7")
+        running.dicomweb("his").store_instances([dcmread(tmp_path / "image.dcm")])
+        (patient,) = fhir(app, "Patient", identifier=f"{ISSUER}|S1")
+
+        for narrowed in ("", "&_lastUpdated=gt2020-01-01", "&identifier=urn:oid:1.2.826.7"):
+            query = f"patient={patient['id']}&_include=ImagingStudy:endpoint{narrowed}"
+            bundle = app.get(f"/fhir/ImagingStudy?{query}").json()
+            study, endpoint = (one["resource"] for one in bundle["entry"])
+            assert study["subject"]["reference"] == f"Patient/{patient['id']}"
+            numbers = [(one.get("system"), one["value"]) for one in study["identifier"]]
+            assert ("urn:dicom:uid", "urn:oid:1.2.826.7") in numbers
+            assert study["endpoint"][0]["reference"] == f"Endpoint/{endpoint['id']}"
+            assert endpoint["connectionType"]["code"] == "dicom-wado-rs"
+            assert study["modality"][0]["code"] == "CT"
+
+        address = f"{endpoint['address']}/studies/1.2.826.7"
+        accept = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+        retrieved = app.get(address, headers={"Accept": accept})
+        assert retrieved.status_code == 200, retrieved.text
+        (content,) = parts(retrieved.content, retrieved.headers["content-type"])
+        assert dcmread(BytesIO(content)).SOPInstanceUID == image.SOPInstanceUID
+    without = httpx2.get(address, headers={"Accept": accept}, timeout=60)
+    assert without.status_code == 401
 
 
 def test_fhirpy_saves_patches_and_is_told_what_is_wrong(running: RunningExchange) -> None:

@@ -18,6 +18,7 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import (
     Comprehensive3DSRStorage,
+    EncapsulatedCDAStorage,
     EncapsulatedPDFStorage,
     ExplicitVRLittleEndian,
     XRayRadiationDoseSRStorage,
@@ -129,6 +130,18 @@ def pdf() -> bytes:
     return part10(made)
 
 
+CDA = '<ClinicalDocument xmlns="urn:hl7-org:v3"><title>检查报告</title></ClinicalDocument>'.encode()
+
+
+def cda() -> bytes:
+    made = common(EncapsulatedCDAStorage, "1.9.4", "DOC")
+    made.DocumentTitle, made.MIMETypeOfEncapsulatedDocument = "CT report", "text/xml"
+    made.HL7InstanceIdentifier = "2.25.101^1"
+    made.ConceptNameCodeSequence = [code("18748-4", "LN", "Diagnostic imaging study")]
+    made.EncapsulatedDocument = CDA + b"\0" * (len(CDA) % 2)
+    return part10(made)
+
+
 @dataclass(slots=True)
 class Hospital:
     """One hospital that sends reports, and who reads them."""
@@ -222,6 +235,16 @@ def test_a_document_is_fetched_as_what_it_is(hospital: Hospital) -> None:
     with hospital.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
         consent.opt_out(access, "beicheng", "R1")
     hospital.doctor.refused(attachment["url"], 403, "forbidden", Accept="application/fhir+json")
+
+
+def test_a_cda_document_in_dicom_is_a_document_like_any_other(hospital: Hospital) -> None:
+    hospital.send(cda())
+
+    document = only(hospital.found("DocumentReference"))
+    attachment = document["content"][0]["attachment"]
+    assert attachment["contentType"] == "text/xml"
+    fetched = hospital.doctor.get(attachment["url"], Accept="text/xml")
+    assert (fetched.headers["content-type"].partition(";")[0], fetched.content) == ("text/xml", CDA)
 
 
 def test_nobody_changes_what_a_report_says_but_by_another_report(hospital: Hospital) -> None:
