@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 
 from exchange import audit, policy
 from exchange.audit import Entry, Outcome
-from exchange.errors import ExchangeError, Invalid, NoRoom, Refused, Unavailable
+from exchange.errors import ExchangeError, Invalid, NoRoom, NotFound, Refused, Unavailable
 from exchange.policy import Action, Clinical, Deny, Facts, Requester
 from exchange_storage.database import Database, unavailable
 from exchange_storage.objects import (
@@ -143,6 +143,18 @@ class Access:
             self.note(action, outcome=Outcome.REFUSED, reason=decision.reason, **about)
             raise Refused(decision.reason)
 
+    @contextmanager
+    def unseen(self, told: str) -> Iterator[None]:
+        """A refusal inside is recorded as such, and answered as if there were nothing: NotFound.
+
+        For what goes by a name of its writer's choice: else who guesses names learns which are
+        taken.
+        """
+        try:
+            yield
+        except Refused as refused:
+            raise NotFound(told) from refused
+
     def note(
         self,
         action: Action,
@@ -182,6 +194,8 @@ class Access:
 
     def failed(self, error: ExchangeError) -> None:
         """Record that the request ended in `error`; refusals have been recorded where they fell."""
+        if isinstance(error.__cause__, Refused):
+            return  # what may not be seen: see `unseen`
         if not isinstance(error, Refused | Unavailable):
             self.note(self._asked_for, outcome=Outcome.FAILED, reason=str(error), **self._about)
 

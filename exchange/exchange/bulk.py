@@ -1,8 +1,12 @@
 """Many resources at once, in the background: asked for, followed, fetched by who asked, and ended.
 
-What an export holds is decided for the asker, resource by resource, when it is written; its files
-are theirs alone, and are deleted after a day. The door knows what is asked and how far it is; here
-it is only kept, so that a worker that dies is followed by another.
+Who may have what written out is the policy's (`Action.EXPORT`, `policy.exporting`): a hospital's
+system all of its own, others' for public health only; of a group, patients whom the hospital
+treats. What an export holds is decided for the asker, resource by resource, when it is written; its
+files are theirs alone, as long as they are who they were and nothing in it was withdrawn since, and
+are deleted after a day. A user is known by name: no name is ever given to another. The door knows
+what is asked and how far it is; here it is only kept, so that a worker that dies is followed by
+another.
 """
 
 from __future__ import annotations
@@ -12,17 +16,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from exchange import jobs
+from exchange import jobs, policy
 from exchange.access import Access, Exchange, translated
-from exchange.errors import NotFound, TooBroad
+from exchange.errors import Gone, NotFound, TooBroad
 from exchange.policy import Action, Purpose, Requester, Role
 from exchange_storage.objects import ObjectNotFound, Staged
-from exchange_storage.records import BulkFile, BulkJob, Patient, Study
+from exchange_storage.prepared import Prepared
+from exchange_storage.records import Agreement, BulkFile, BulkJob, Consent, Patient, Study, User
+from exchange_storage.rows import one_of
 
 KEPT = timedelta(days=1)
 """For so long the files of an export, and what came of an import, can be fetched."""
@@ -53,10 +60,7 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
-_ACTIONS: Mapping[str, Action] = {
-    Direction.EXPORT: Action.RETRIEVE,
-    Direction.IMPORT: Action.RECORD,
-}
+WITHDRAWN = "a consent or an agreement has changed since: ask for the export again"
 
 
 class Cancelled(Exception):
@@ -94,8 +98,11 @@ def ask(
 
     Raises Refused, TooBroad while too many of the asker's are going on.
     """
-    action = _ACTIONS[direction]
+    action = _action(direction, asked)
     access.require(action, detail={"what": f"bulk {direction}"})
+    reader = access.requester
+    if action is Action.EXPORT:
+        reader = policy.exporting(reader)
     token = secrets.token_urlsafe(24)
     told = dict(asked)
     if content is not None:
@@ -119,7 +126,7 @@ def ask(
             requester=requester.name,
             role=requester.role,
             organization_id=requester.organization,
-            purpose=requester.purpose or "",
+            purpose=reader.purpose or "",
             request=request[:4096],
             asked=told,
             made=now,
@@ -140,7 +147,11 @@ def ask(
 
 
 def of(access: Access, token: str) -> BulkJob:
-    """One of the asker's own. Raises Refused, NotFound for anybody else's, or one that is over."""
+    """One of the asker's own.
+
+    Raises Refused, NotFound for anybody else's, or one that is over, and Gone for an export of
+    which something was withdrawn since.
+    """
     requester = access.requester
     job = access.session.scalars(
         select(BulkJob).where(
@@ -153,10 +164,63 @@ def of(access: Access, token: str) -> BulkJob:
         )
     ).one_or_none()
     if job is None:
-        access.require(Action.RETRIEVE)
         raise NotFound("you have asked for no such export or import, or it is over")
-    access.require(_ACTIONS[job.direction], detail={"job": job.id})
+    access.require(_action(job.direction, job.asked), detail={"job": job.id})
+    if withdrawn(access, job):
+        raise Gone(WITHDRAWN)
     return job
+
+
+def withdrawn(access: Access, job: BulkJob) -> bool:
+    """Whether the asker of an export might not see all of it any more that others' hospitals share.
+
+    What was withdrawn before it was asked for is not in it.
+    """
+    if job.direction != Direction.EXPORT:
+        return False
+    reader = asker(job)
+    given = policy.parameters(reader, access.now)
+    patients = job.asked.get("patients")
+    if patients is not None:
+        wanted = {"wanted": f"[{','.join(map(str, patients))}]"}
+        seen = _seen(policy.reach(reader, Action.RETRIEVE))
+        return seen.number(access.session.connection(), given | wanted) < len(set(patients))
+    if reader.purpose is not Purpose.PUBLIC_HEALTH:
+        return False  # its own hospital's, which nobody withdraws from it
+    denied = select(Consent.id).where(
+        Consent.decision == "deny", Consent.ended.is_(None), Consent.recorded >= job.made
+    )
+    left = select(Agreement.id).where(
+        Agreement.kind == policy.REPORTING,
+        Agreement.until >= job.made,
+        Agreement.until <= access.now,
+    )
+    return any(access.session.execute(one.limit(1)).first() for one in (denied, left))
+
+
+@lru_cache(len(policy.Reach))
+def _seen(reach: policy.Reach) -> Prepared:
+    return Prepared(
+        lambda dialect: (
+            select(func.count())
+            .select_from(Patient)
+            .where(one_of(Patient.id, "wanted", dialect), policy.within(reach))
+        )
+    )
+
+
+def _action(direction: str, asked: Mapping[str, Any]) -> Action:
+    if direction == Direction.IMPORT:
+        return Action.RECORD
+    return Action.EXPORT if asked.get("patients") is None else Action.EXPORT_GROUP
+
+
+def _is_still(session: Session, job: BulkJob) -> bool:
+    """Whether who asked is who they were: not deactivated, nor of another role or hospital."""
+    user = session.scalars(select(User).where(User.name == job.requester)).one_or_none()
+    if user is None:  # a system that is known otherwise than by a password
+        return True
+    return user.active and (user.role, user.organization_id) == (job.role, job.organization_id)
 
 
 def files(access: Access, job: BulkJob) -> Sequence[BulkFile]:
@@ -173,7 +237,7 @@ def file(access: Access, token: str, number: int) -> BulkFile:
     if found is None:
         raise NotFound("no such file")
     detail = {"what": "bulk file", "job": job.id, "file": number, "resources": found.count}
-    access.note(_ACTIONS[job.direction], detail=detail)
+    access.note(_action(job.direction, job.asked), detail=detail)
     return found
 
 
@@ -185,7 +249,8 @@ def cancel(access: Access, token: str) -> None:
         job = session.get_one(BulkJob, number, with_for_update=True)
         job.state = State.CANCELLED
         jobs.ask(session, jobs.BULK, str(number), datetime.now(UTC))
-        access.note(_ACTIONS[job.direction], detail={"what": "bulk cancelled", "job": number})
+        action = _action(job.direction, job.asked)
+        access.note(action, detail={"what": "bulk cancelled", "job": number})
 
     access.write(unit)
 
@@ -251,7 +316,12 @@ def going_on(access: Access, number: int) -> BulkJob | None:
     """The job with this number, where there is something to be done. Only for the worker."""
     access.require(Action.VERIFY)
     job = access.session.get(BulkJob, number)
-    return job if job is not None and job.state == State.WORKING else None
+    if job is None or job.state != State.WORKING:
+        return None
+    if not _is_still(access.session, job):
+        _called_off(access, [number], "who asked may no longer")
+        return None
+    return job
 
 
 def asker(job: BulkJob) -> Requester:
@@ -313,10 +383,27 @@ def extent(access: Access) -> Extent:
     return Extent(patients or 0, studies or 0)
 
 
+def _called_off(access: Access, numbers: Sequence[int], reason: str) -> None:
+    def unit(session: Session) -> None:
+        state = {"state": State.CANCELLED, "told": reason}
+        session.execute(update(BulkJob).where(BulkJob.id.in_(numbers)).values(state))
+        detail = {"what": "bulk cancelled", "jobs": list(numbers), "why": reason}
+        access.note(Action.VERIFY, detail=detail)
+
+    if numbers:
+        access.write(unit)
+
+
 def tidy(access: Access) -> int:
-    """Remove what has expired or was cancelled, `TIDIED` at a time; how many there were."""
+    """Remove what has expired or was cancelled, `TIDIED` at a time; how many there were.
+
+    So are exports of which something was withdrawn, and those of who is no longer who they were.
+    """
     access.require(Action.VERIFY)
-    over = or_(BulkJob.expires < access.now, BulkJob.state == State.CANCELLED)
+    ended = access.session.scalars(select(BulkJob).where(BulkJob.state == State.COMPLETE)).all()
+    void = [one.id for one in ended if withdrawn(access, one) or not _is_still(access.session, one)]
+    _called_off(access, void, WITHDRAWN)
+    over = or_(BulkJob.expires < access.now, BulkJob.state == State.CANCELLED, BulkJob.id.in_(void))
     found = access.session.execute(select(BulkJob.id, BulkJob.token).where(over).limit(TIDIED))
     jobs_over = found.all()
     for _, token in jobs_over:

@@ -41,6 +41,10 @@ DIRECTORY = frozenset(
 """Kinds that are in the directory of the region where they are about no patient."""
 
 
+NOBODY = 0
+"""The row number of no patient."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
     """A version of a resource, as it is held."""
@@ -196,7 +200,7 @@ def _one(access: Access, kind: str, logical_id: str, version: int | None) -> Kep
 def _permitted(
     access: Access, action: Action, kind: str, logical_id: str, version: int | None
 ) -> Any:
-    """The row of a version, if the asker may see it. Raises NotFound, Refused."""
+    """The row of a version, if the asker may see it. Raises NotFound, also where they may not."""
     given = policy.parameters(access.requester, access.now)
     given |= {"kind": kind, "logical_id": logical_id}
     reach = policy.reach(access.requester, action)
@@ -206,8 +210,10 @@ def _permitted(
         # No column holds more; what is asked for then was never written.
         given |= {"version": min(version, 2**31 - 1)}
         row = _version(reach).first(access.session.connection(), given)
+    told = "no such resource" if version is None else "no such version"
     if row is None:
-        raise NotFound("no such resource" if version is None else "no such version")
+        facts.of(access.session, given, [NOBODY])  # who measures learns nothing either
+        raise NotFound(told)
     if not row.permitted:
         patients = about(access.session, row.id, row.patient_id, others=row.has_others)
         known = facts.of(access.session, given, patients)
@@ -217,7 +223,8 @@ def _permitted(
             patients=tuple(known[patient] for patient in patients),
         )
         detail = {"what": _name(kind, logical_id)}
-        access.require(action, clinical, patient=row.patient_id, detail=detail)
+        with access.unseen(told):
+            access.require(action, clinical, patient=row.patient_id, detail=detail)
         raise NotFound("no such version")  # it was about somebody else: see `Revision.elsewhere`
     return row
 

@@ -113,6 +113,21 @@ def page(access: Access, wanted: Wanted, *, after: int, limit: int) -> Page:
     return Page(found, len(found) == limit)
 
 
+def about(access: Access, rows: Iterable[int]) -> dict[int, frozenset[int]]:
+    """The patient records that resources, by their rows, are about: all, not the first alone.
+
+    It is for the caller to have been permitted the resources.
+    """
+    wanted = {"wanted": _list(rows)}
+    found: dict[int, set[int]] = {}
+    for statement in (_FIRST, _FURTHER):
+        for row in statement.all(access.session.connection(), wanted):
+            known = found.setdefault(row.id, set())
+            if row.patient_id is not None:
+                known.add(row.patient_id)
+    return {row: frozenset(patients) for row, patients in found.items()}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Form:
     """What is wanted without its values: what a statement is built from."""
@@ -188,3 +203,15 @@ def _cared_for(parameters: Sequence[str]) -> Any:
 
 def _list(rows: Iterable[int]) -> str:
     return f"[{','.join(map(str, rows))}]"
+
+
+_FIRST = Prepared(
+    lambda dialect: select(Resource.id, Resource.patient_id).where(
+        one_of(Resource.id, "wanted", dialect)
+    )
+)
+_FURTHER = Prepared(
+    lambda dialect: select(Compartment.resource_id.label("id"), Compartment.patient_id).where(
+        one_of(Compartment.resource_id, "wanted", dialect)
+    )
+)

@@ -28,6 +28,8 @@ def of(session: Session, given: Mapping[str, Any], patients: Iterable[int]) -> d
             owner_shares=bool(row.owner_shares),
             asker_shares=bool(row.asker_shares),
             opted_out=bool(row.opted_out),
+            owner_reports=bool(row.owner_reports),
+            asker_reports=bool(row.asker_reports),
         )
         for row in rows
     }
@@ -40,5 +42,7 @@ _FACTS = Prepared(
         policy.shares(Patient.organization_id).label("owner_shares"),
         policy.asker_shares().label("asker_shares"),
         policy.opted_out().label("opted_out"),
+        policy.shares(Patient.organization_id, policy.REPORTING).label("owner_reports"),
+        policy.asker_shares(policy.REPORTING).label("asker_reports"),
     ).where(one_of(Patient.id, "wanted", dialect))
 )

@@ -224,21 +224,21 @@ def _nothing_goes_there(session: Session, entity: ApplicationEntity) -> None:
     session.execute(delete(Delivery).where(Delivery.entity_id == entity.id))
 
 
-def join_agreement(access: Access, code: str) -> None:
+def join_agreement(access: Access, code: str, kind: str = SHARING) -> None:
     """A hospital shares from now on. Raises Refused, NotFound, Invalid when it does already."""
     access.require(Action.ADMINISTER, detail={"code": code})
 
     def unit(session: Session) -> None:
         organization = by_code(session, code)
-        if organization.id in agreements(session, access.now):
-            raise Invalid("this hospital is in the sharing agreement already")
-        session.add(Agreement(organization_id=organization.id, kind=SHARING, since=access.now))
-        access.note(Action.ADMINISTER, reason="sharing agreement joined", detail={"code": code})
+        if organization.id in agreements(session, access.now, kind):
+            raise Invalid("this hospital is in this agreement already")
+        session.add(Agreement(organization_id=organization.id, kind=kind, since=access.now))
+        access.note(Action.ADMINISTER, reason=f"{kind} agreement joined", detail={"code": code})
 
     access.write(unit)
 
 
-def end_agreement(access: Access, code: str) -> None:
+def end_agreement(access: Access, code: str, kind: str = SHARING) -> None:
     """A hospital shares no longer, and sees nobody else's records, from this commit on.
 
     Raises Refused, NotFound, Invalid when it is in no agreement.
@@ -250,15 +250,15 @@ def end_agreement(access: Access, code: str) -> None:
             update(Agreement)
             .where(
                 Agreement.organization_id == by_code(session, code).id,
-                Agreement.kind == SHARING,
+                Agreement.kind == kind,
                 or_(Agreement.until.is_(None), Agreement.until > access.now),
             )
             .values(until=access.now)
             .returning(Agreement.id)
         ).all()
         if not ended:
-            raise Invalid("this hospital is not in the sharing agreement")
-        access.note(Action.ADMINISTER, reason="sharing agreement ended", detail={"code": code})
+            raise Invalid("this hospital is not in this agreement")
+        access.note(Action.ADMINISTER, reason=f"{kind} agreement ended", detail={"code": code})
 
     access.write(unit)
 
@@ -309,9 +309,9 @@ def entities(session: Session) -> Sequence[ApplicationEntity]:
     return session.scalars(select(ApplicationEntity).order_by(*order)).all()
 
 
-def agreements(session: Session, now: datetime) -> set[int]:
-    """The row numbers of the hospitals that are in the sharing agreement now."""
-    sharing = select(Organization.id).where(shares(Organization.id))
+def agreements(session: Session, now: datetime, kind: str = SHARING) -> set[int]:
+    """The row numbers of the hospitals that are in an agreement now."""
+    sharing = select(Organization.id).where(shares(Organization.id, kind))
     return set(session.scalars(sharing, {"now": now}))
 
 

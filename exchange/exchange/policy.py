@@ -7,7 +7,7 @@ what `visible` selects, and what `decide_clinical` permits for a clinical resour
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
@@ -39,6 +39,9 @@ from exchange_storage.rows import there_is
 
 SHARING = "sharing"
 """The agreement of the region under which hospitals see each other's records."""
+
+REPORTING = "public health"
+"""The agreement under which hospitals' systems have each other's records for public health."""
 
 
 class Role(StrEnum):
@@ -98,10 +101,17 @@ class Action(StrEnum):
     """Find, read, do, cancel and watch workitems."""
     SHARE = "share"
     """Refer a colleague to a study by a link, and follow one."""
+    EXPORT = "export"
+    """Have all records written out at once, as `exporting` narrows them."""
+    EXPORT_GROUP = "export a group"
+    """The same of patients of a group whom the hospital treats."""
 
 
 SHARED = frozenset({Action.SEARCH, Action.RETRIEVE, Action.WORK, Action.SHARE})
 """What hospitals may do with each other's records; all else each does with its own only."""
+
+REPORTED = frozenset({Action.SEARCH, Action.RETRIEVE})
+"""What a hospital's system may do with others' records for public health."""
 
 DIRECTORY = frozenset({Action.LOOK_UP, Action.PUBLISH})
 """What is done with the directory, where no patient is."""
@@ -130,6 +140,9 @@ class Facts:
     asker_shares: bool
     opted_out: bool
     """The patient has not consented to sharing, at any of their hospitals."""
+    owner_reports: bool = False
+    """Whether it is in the agreement on public health."""
+    asker_reports: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +194,8 @@ _ROLES: dict[Action, frozenset[Role]] = {
     Action.SCHEDULE: frozenset({Role.SYSTEM}),
     Action.WORK: frozenset({Role.CLINICIAN, Role.SYSTEM, Role.EXCHANGE}),
     Action.SHARE: frozenset({Role.CLINICIAN}),
+    Action.EXPORT: frozenset({Role.SYSTEM}),
+    Action.EXPORT_GROUP: frozenset({Role.CLINICIAN, Role.SYSTEM}),
 }
 
 
@@ -208,6 +223,10 @@ def decide(requester: Requester, action: Action, facts: Facts) -> Decision:
         return Permit("the organization's own record")
     if action not in SHARED:
         return Deny(f"a hospital may not {action} what is another hospital's")
+    if action in REPORTED and _reports(requester) and facts.asker_reports and facts.owner_reports:
+        if facts.opted_out:
+            return Deny("the patient has not consented to sharing")
+        return Permit("shared for public health")
     if not facts.asker_shares:
         return Deny("the asking organization has not joined the sharing agreement")
     if not facts.owner_shares:
@@ -217,6 +236,22 @@ def decide(requester: Requester, action: Action, facts: Facts) -> Decision:
     if facts.opted_out:
         return Deny("the patient has not consented to sharing")
     return Permit("shared for treatment")
+
+
+def _reports(requester: Requester) -> bool:
+    """Whether it is a hospital's system that asks for public health, not a person."""
+    return requester.role is Role.SYSTEM and requester.purpose is Purpose.PUBLIC_HEALTH
+
+
+def exporting(requester: Requester) -> Requester:
+    """The requester, as all records are read for their export: a hospital's system has its own.
+
+    Others' only for public health, by an agreement of its own: who treats somebody does not need
+    everybody. To read is decided for whom this gives, record by record, as always.
+    """
+    if requester.purpose is Purpose.PUBLIC_HEALTH:
+        return requester
+    return replace(requester, purpose=Purpose.OPERATIONS)
 
 
 def decide_clinical(requester: Requester, action: Action, facts: Clinical) -> Decision:
@@ -246,17 +281,19 @@ def decide_clinical(requester: Requester, action: Action, facts: Clinical) -> De
                 return refusal
             case Permit():
                 pass
-    return Permit("the organization's own resource" if own else "shared for treatment")
+    if own:
+        return Permit("the organization's own resource")
+    return Permit(f"shared for {'public health' if _reports(requester) else 'treatment'}")
 
 
 def shares(
-    organization: SQLColumnExpression[int] | BindParameter[int],
+    organization: SQLColumnExpression[int] | BindParameter[int], kind: str = SHARING
 ) -> ColumnElement[bool]:
-    """Whether an organization is in the sharing agreement at the moment `now`, in SQL."""
+    """Whether an organization is in an agreement at the moment `now`, in SQL."""
     now = bindparam("now", type_=Agreement.since.type)
     return organization.in_(
         select(Agreement.organization_id).where(
-            Agreement.kind == SHARING,
+            Agreement.kind == kind,
             Agreement.since <= now,
             or_(Agreement.until.is_(None), Agreement.until > now),
         )
@@ -288,9 +325,9 @@ def opted_out(patient: type[Patient] = Patient) -> ColumnElement[bool]:
     )
 
 
-def asker_shares() -> ColumnElement[bool]:
-    """Whether the asking organization is in the sharing agreement, in SQL."""
-    return shares(bindparam("asker", type_=Patient.organization_id.type))
+def asker_shares(kind: str = SHARING) -> ColumnElement[bool]:
+    """Whether the asking organization is in an agreement, in SQL."""
+    return shares(bindparam("asker", type_=Patient.organization_id.type), kind)
 
 
 class Reach(StrEnum):
@@ -300,6 +337,7 @@ class Reach(StrEnum):
     DIRECTORY = "the directory"
     OWN = "own"
     SHARED = "own or shared"
+    REPORTED = "own or shared for public health"
     EVERYTHING = "everything"
 
 
@@ -311,6 +349,8 @@ def reach(requester: Requester, action: Action) -> Reach:
         return Reach.EVERYTHING
     if action in DIRECTORY:
         return Reach.DIRECTORY
+    if action in REPORTED and _reports(requester):
+        return Reach.REPORTED
     shared = action in SHARED and requester.purpose is Purpose.TREATMENT
     return Reach.SHARED if shared else Reach.OWN
 
@@ -331,7 +371,9 @@ def within(reach: Reach, patient: type[Patient] = Patient) -> ColumnElement[bool
         case Reach.OWN:
             return _own(patient)
         case Reach.SHARED:
-            return _own_or_shared(patient)
+            return _own_or_shared(patient, SHARING)
+        case Reach.REPORTED:
+            return _own_or_shared(patient, REPORTING)
         case Reach.EVERYTHING:
             return true()
 
@@ -354,7 +396,7 @@ def clinical_within(reach: Reach, resource: type[Resource] = Resource) -> Column
             return false()
         case Reach.DIRECTORY:
             return and_(resource.is_directory)
-        case Reach.OWN | Reach.SHARED:
+        case Reach.OWN | Reach.SHARED | Reach.REPORTED:
             asker = bindparam("asker", type_=Patient.organization_id.type)
             return or_(
                 resource.is_directory, resource.organization_id == asker, _all(reach, resource)
@@ -371,7 +413,7 @@ def workable(requester: Requester) -> ColumnElement[bool]:
     match reach(requester, Action.WORK):
         case Reach.NOTHING | Reach.DIRECTORY:
             return false()
-        case Reach.OWN:
+        case Reach.OWN | Reach.REPORTED:
             return _own_work()
         case Reach.SHARED:
             return or_(
@@ -399,8 +441,8 @@ def _own(patient: type[Patient]) -> ColumnElement[bool]:
 
 
 @cache
-def _own_or_shared(patient: type[Patient]) -> ColumnElement[bool]:
-    shared = and_(asker_shares(), shares(patient.organization_id), ~opted_out(patient))
+def _own_or_shared(patient: type[Patient], kind: str) -> ColumnElement[bool]:
+    shared = and_(asker_shares(kind), shares(patient.organization_id, kind), ~opted_out(patient))
     return or_(_own(patient), shared)
 
 

@@ -153,7 +153,7 @@ class Update:
         if self.if_match is not None and (held is None or held.version != self.if_match):
             raise Stale("the version that was named is not the current one: read it again")
         if held is None and not self.may_create:
-            raise NotFound("no such resource")
+            raise writing.nothing()
         return writing.keep(draft, held)
 
 
@@ -210,7 +210,7 @@ class Delete:
         logical_id = found or self.logical_id
         held = writing.held(self.kind, logical_id)
         if held is None:
-            raise NotFound("no such resource")
+            raise writing.nothing()
         writing.permitted(held)
         if held.deleted:
             return writing.present(self.kind, logical_id)
@@ -340,13 +340,18 @@ class Writing:
         """
         held = self.held(kind, logical_id)
         if held is None:
-            raise NotFound("no such resource")
+            raise self.nothing()
         self.permitted(held)
         if held.deleted:
             raise Gone("the resource was deleted")
         if if_match is not None and held.version != if_match:
             raise Stale("the version that was named is not the current one: read it again")
         return held
+
+    def nothing(self) -> NotFound:
+        """That there is no such resource; who measures does not learn which are but unseen."""
+        facts.of(self.session, self._given, [clinical.NOBODY])
+        return NotFound("no such resource")
 
     def content(self, held: Any) -> bytes:
         """The bytes of the current version of a row."""
@@ -375,18 +380,21 @@ class Writing:
         )
 
     def permitted(self, held: Any) -> None:
-        """Raise Refused unless the requester may change the resource of a row."""
+        """Raise Refused unless the requester may change the resource of a row, and NotFound where
+        they may not even see it: nobody learns by guessing which names are taken."""
         patients = clinical.about(self.session, held.id, held.patient_id, others=held.has_others)
         clinical_facts = Clinical(
             owner=held.organization_id,
             is_directory=held.is_directory,
             patients=self.facts(patients),
         )
-        self.access.require(
-            Action.PUBLISH if held.is_directory else Action.RECORD,
-            clinical_facts,
-            patient=held.patient_id,
-            detail={"what": f"{held.kind}/{held.logical_id}"},
+        access = self.access
+        about = {"patient": held.patient_id, "detail": {"what": f"{held.kind}/{held.logical_id}"}}
+        reading = clinical.reading(access.requester, Action.RETRIEVE, held.kind)
+        with access.unseen("no such resource"):
+            access.require(reading, clinical_facts, **about)
+        access.require(
+            Action.PUBLISH if held.is_directory else Action.RECORD, clinical_facts, **about
         )
 
     def facts(self, patients: Iterable[int]) -> tuple[Facts, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, select, union
+from sqlalchemy import Select, and_, bindparam, or_, select, union
 from sqlalchemy.orm import aliased
 
 from exchange import policy
@@ -48,6 +48,23 @@ def persons(access: Access, patients: Iterable[int]) -> frozenset[int]:
     records = access.session.scalars(select(Patient).where(Patient.id.in_(known))).all()
     others = links(access, records)
     return known | {row for found in others.values() for row in found}
+
+
+def treated(access: Access, patients: Iterable[int]) -> frozenset[int]:
+    """Those of the patient rows whose person the asker's hospital has a record of its own of."""
+    own, record = aliased(Patient), aliased(Patient)
+    found = select(record.id).where(
+        record.id.in_(tuple(patients)),
+        or_(
+            record.organization_id == access.organization,
+            record.person_id.in_(
+                select(own.person_id).where(
+                    own.organization_id == access.organization, own.person_id.is_not(None)
+                )
+            ),
+        ),
+    )
+    return frozenset(access.session.scalars(found))
 
 
 def results(access: Access, requests: Sequence[str]) -> frozenset[str]:

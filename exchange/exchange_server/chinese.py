@@ -99,8 +99,8 @@ TEXTS: Mapping[str, str] = {
     "routes lead there: {}; `exchange route remove` comes first": (
         "有转发规则指向它：{}；请先 `exchange route remove`"
     ),
-    "this hospital is in the sharing agreement already": "该医院已加入共享协议",
-    "this hospital is not in the sharing agreement": "该医院未加入共享协议",
+    "this hospital is in this agreement already": "该医院已加入该协议",
+    "this hospital is not in this agreement": "该医院未加入该协议",
     "a limit is a number from 1 on": "限制须为不小于 1 的数",
     "a user name has 1 to 64 printable characters": "用户名为 1 至 64 个可打印字符",
     "nobody signs in as the exchange itself": "不能以平台自身的角色登录",

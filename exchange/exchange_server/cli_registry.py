@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from exchange import consent, organizations, users
-from exchange.policy import Action, Role
+from exchange.policy import REPORTING, SHARING, Action, Role
 from exchange_server import settings, terminal
 from exchange_server.settings import host_port
 from exchange_server.words import say
@@ -24,6 +24,13 @@ _Entity = Annotated[
     str, typer.Argument(metavar=_ENTITY_FORM, help=say("应用实体", "The application entity"))
 ]
 _UserName = Annotated[str, typer.Argument(help=say("用户名", "User name"))]
+_PublicHealth = Annotated[
+    bool,
+    typer.Option(
+        "--public-health",
+        help=say("公共卫生协议，而非诊疗共享", "The agreement on public health, not on treatment"),
+    ),
+]
 _OrganizationCode = Annotated[
     str, typer.Option("--organization", help=say("医院代码", "Code of the hospital"))
 ]
@@ -210,16 +217,16 @@ def limit_organization(
 
 
 @organization_commands.command(help=say("医院加入共享协议", "A hospital joins the agreement"))
-def share(code: _Code) -> None:
+def share(code: _Code, public_health: _PublicHealth = False) -> None:
     with terminal.acting() as access:
-        organizations.join_agreement(access, code)
+        organizations.join_agreement(access, code, REPORTING if public_health else SHARING)
     terminal.done(f"{code} 开始共享", f"{code} shares from now on")
 
 
 @organization_commands.command(help=say("医院退出共享协议", "A hospital leaves the agreement"))
-def unshare(code: _Code) -> None:
+def unshare(code: _Code, public_health: _PublicHealth = False) -> None:
     with terminal.acting() as access:
-        organizations.end_agreement(access, code)
+        organizations.end_agreement(access, code, REPORTING if public_health else SHARING)
     terminal.done(f"{code} 停止共享", f"{code} shares no longer")
 
 

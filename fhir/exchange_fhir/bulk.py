@@ -17,7 +17,8 @@ from fastapi.routing import APIRoute
 from exchange import bulk, clinical, related
 from exchange.access import Access, Exchange, translated
 from exchange.bulk import Cancelled, Direction, State
-from exchange.policy import Requester
+from exchange.errors import Refused
+from exchange.policy import Action, Requester
 from exchange_fhir import bulk_export, bulk_import, indexing, json_format, negotiation, parameters
 from exchange_fhir.bulk_export import Wanted
 from exchange_fhir.datatypes import instant
@@ -60,6 +61,8 @@ def bulk_data(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         _in_background(request)
         given = parameters.given(request, content)
         with serving.exchange.on_behalf_of(requester) as access:
+            if not group:
+                access.require(Action.EXPORT, detail={"what": "bulk export"})
             wanted = _wanted(serving, request, access, given, of_patients=of_patients)
             if group:
                 wanted = _of_group(access, wanted, group)
@@ -230,7 +233,9 @@ def _filters(given: parameters.Given) -> list[str]:
 
 
 def _of_group(access: Access, wanted: Wanted, logical_id: str) -> Wanted:
-    """Only of the members, with their records at other hospitals. Raises NotFound, Refused."""
+    """Only of the members whom the asker's hospital treats, that is, of whom it has a record, with
+    their records at other hospitals. Raises NotFound, Refused."""
+    access.require(Action.EXPORT_GROUP, detail={"what": f"Group/{logical_id}"})
     group = json_format.parse(clinical.read(access, "Group", logical_id).content)
     rows: list[int] = []
     for member in group.get("member", ()):
@@ -239,8 +244,10 @@ def _of_group(access: Access, wanted: Wanted, logical_id: str) -> Wanted:
             rows += patient.rows(named)
     if len(rows) > MEMBERS:
         raise Problem(400, "too-costly", f"a group that is exported has at most {MEMBERS} members")
-    told = wanted.told() | {"patients": sorted(related.persons(access, rows))}
-    return Wanted.read(told)
+    treated = related.treated(access, related.persons(access, rows))
+    if rows and not treated:
+        raise Refused("of a group those are exported whom the hospital treats: it treats none")
+    return Wanted.read(wanted.told() | {"patients": sorted(treated)})
 
 
 # -- How far it is --------------------------------------------------------------------------------

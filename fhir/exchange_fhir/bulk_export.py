@@ -324,12 +324,13 @@ def _filtered(kind: str) -> Stage:
                 asked=f"$export {kind}",
             ),
         )
-        members = None if wanted.patients is None else frozenset(wanted.patients)
+        about = compartment.about(scope.access, [one.row for one in answer.found])
+        members = frozenset(wanted.patients or ())
         found = [
             Resource(one.kind, one.logical_id, one.content)
             for one in answer.found
             if (one.patient is not None or not wanted.of_patients)
-            and (members is None or one.patient in members)
+            and (wanted.patients is None or about[one.row] & members)
         ]
         return Page(found, list(answer.last) if answer.more else None)
 

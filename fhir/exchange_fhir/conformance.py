@@ -192,7 +192,12 @@ def _bulk_data() -> Iterator[str]:
     yield ""
     yield (
         "FHIR Bulk Data Access 2.0: `$export` of the system, of patients or of a group, with "
-        "`Prefer: respond-async`; files are NDJSON, and are the asker's alone for a day. Every "
+        "`Prefer: respond-async`; files are NDJSON, and are the asker's alone for a day. A "
+        "hospital's system exports the hospital's own records, and others' for the purpose "
+        "PUBHLTH where both are in the agreement on that; a clinician exports groups, of which "
+        "those whom the hospital has a record of. Once a consent or an agreement ends that an "
+        "export depends on, "
+        "it is answered by 410. Every "
         "resource is decided for the asker when it is written; what was changed after the moment "
         "of the request is not in it. `DELETE` of the status address cancels. A `_typeFilter` of "
         "kept resources asks by token, reference and uri parameters."

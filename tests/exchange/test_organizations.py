@@ -320,7 +320,7 @@ def test_a_hospital_that_ends_its_agreement_neither_shows_nor_sees_until_it_join
         organizations.end_agreement(access, "nanhu")
     assert (seen("beicheng"), seen("nanhu"), seen("dongshan")) == (1, 1, 1)
     with (
-        pytest.raises(Invalid, match="not in the sharing agreement"),
+        pytest.raises(Invalid, match="not in this agreement"),
         city.exchange.on_behalf_of(ADMINISTRATOR) as access,
     ):
         organizations.end_agreement(access, "nanhu")

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from exchange import policy, query, retrieval
 from exchange.errors import Refused
 from exchange.policy import (
+    REPORTING,
     SHARING,
     Action,
     Clinical,
@@ -28,6 +29,7 @@ from exchange.policy import (
     Role,
     decide,
     decide_clinical,
+    exporting,
     may,
     parameters,
     visible,
@@ -95,6 +97,49 @@ def test_nothing_but_looking_reaches_another_hospitals_record(role: Role, action
     assert isinstance(decision, Deny)
 
 
+SYSTEM = replace(CLINICIAN, role=Role.SYSTEM)
+REPORTED = replace(SHARED, owner_reports=True, asker_reports=True)
+
+
+def test_a_hospitals_system_has_others_records_for_public_health_by_agreement_of_both() -> None:
+    figures = replace(SYSTEM, purpose=Purpose.PUBLIC_HEALTH)
+    assert decide(figures, Action.SEARCH, REPORTED) == Permit("shared for public health")
+    for facts in (
+        SHARED,
+        replace(REPORTED, owner_reports=False),
+        replace(REPORTED, asker_reports=False),
+        replace(REPORTED, opted_out=True),
+    ):
+        assert isinstance(decide(figures, Action.SEARCH, facts), Deny)
+    doctor = replace(figures, role=Role.CLINICIAN)
+    assert isinstance(decide(doctor, Action.SEARCH, REPORTED), Deny)
+
+
+@given(
+    requester=st.builds(
+        Requester,
+        name=st.just("somebody"),
+        role=st.sampled_from(Role),
+        organization=st.none() | st.sampled_from((1, 2)),
+        purpose=st.none() | st.sampled_from(Purpose),
+    ),
+    facts=st.builds(Facts, **dict.fromkeys(
+        ("owner_shares", "asker_shares", "opted_out", "owner_reports", "asker_reports"),
+        st.booleans(),
+    ), owner=st.sampled_from((1, 2))),
+)  # fmt: skip
+def test_all_records_are_exported_by_a_hospitals_system_and_others_by_agreement_only(
+    requester: Requester, facts: Facts
+) -> None:
+    if isinstance(may(requester, Action.EXPORT), Deny):
+        assert requester.role is not Role.SYSTEM or requester.organization is None
+        return
+    permitted = isinstance(decide(exporting(requester), Action.RETRIEVE, facts), Permit)
+    agreed = facts.owner_reports and facts.asker_reports and not facts.opted_out
+    reported = requester.purpose is Purpose.PUBLIC_HEALTH and agreed
+    assert permitted == (facts.owner == requester.organization or reported)
+
+
 OWN = Clinical(owner=2, is_directory=False, patients=(replace(SHARED, owner=2),))
 
 
@@ -151,9 +196,9 @@ class World:
     resources: tuple[tuple[int | None, bool, tuple[int, ...]], ...] = ()
     """Hospital that wrote it, whether it is in the directory, indexes of its patients."""
 
-    def shares(self, hospital: int | None) -> bool:
+    def shares(self, hospital: int | None, agreement: str = SHARING) -> bool:
         return any(
-            owner == hospital and kind == SHARING and since <= 0 and (until is None or until > 0)
+            owner == hospital and kind == agreement and since <= 0 and (until is None or until > 0)
             for owner, kind, since, until in self.agreements
         )
 
@@ -176,6 +221,8 @@ class World:
             owner_shares=self.shares(owner),
             asker_shares=self.shares(requester.organization),
             opted_out=self.opted_out(index),
+            owner_reports=self.shares(owner, REPORTING),
+            asker_reports=self.shares(requester.organization, REPORTING),
         )
 
     def clinical(self, index: int, requester: Requester) -> Clinical:
@@ -246,7 +293,7 @@ class World:
 hospitals = st.sampled_from((1, 2, 3))
 agreement = st.tuples(
     hospitals,
-    st.sampled_from((SHARING, SHARING, "research")),
+    st.sampled_from((SHARING, SHARING, REPORTING, REPORTING, "research")),
     st.sampled_from((-2, -1, 0, 1)),
     st.sampled_from((None, -1, 0, 1)),
 )

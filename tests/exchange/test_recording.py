@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 import pytest
@@ -68,6 +69,14 @@ def found_under(city: Region, code: str) -> int:
         return len(session.scalars(select(SearchToken).where(SearchToken.code == code)).all())
 
 
+@contextmanager
+def unseen(why: str) -> Iterator[None]:
+    """It is answered as if it were not there; the trail has the reason."""
+    with pytest.raises(NotFound) as told:
+        yield
+    assert why in str(told.value.__cause__)
+
+
 def test_what_a_hospital_wrote_of_its_patient_is_read_where_it_is_shared(city: Region) -> None:
     kept = create(
         city, city.system("beicheng"), draft("Observation", patient(city, "beicheng"), says="5.1")
@@ -106,7 +115,7 @@ def test_who_has_not_consented_is_read_of_in_their_own_hospital_only(city: Regio
         consent.opt_out(access, "beicheng", "P1")
 
     assert read(city, city.clinician("beicheng"), kept).content == kept.content
-    with pytest.raises(Refused, match="has not consented"):
+    with unseen("has not consented"):
         read(city, city.clinician("nanhu"), kept)
 
 
@@ -118,7 +127,7 @@ def test_what_is_about_two_patients_is_read_by_whoever_may_see_both(city: Region
     with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
         consent.opt_out(access, "beicheng", "P2")
 
-    with pytest.raises(Refused, match="has not consented"):
+    with unseen("has not consented"):
         read(city, city.clinician("nanhu"), kept)
 
 
@@ -131,7 +140,7 @@ def test_what_is_about_nobody_stays_in_its_hospital_but_for_the_directory(city: 
     assert read(city, ADMINISTRATOR, listed).content == listed.content
     research = city.clinician("nanhu", Purpose.PUBLIC_HEALTH)
     assert read(city, research, listed).content == listed.content
-    with pytest.raises(Refused, match="it is about no patient"):
+    with unseen("it is about no patient"):
         read(city, city.clinician("nanhu"), own)
     with pytest.raises(Refused, match="administrator may not retrieve"):
         read(city, ADMINISTRATOR, own)
@@ -140,7 +149,7 @@ def test_what_is_about_nobody_stays_in_its_hospital_but_for_the_directory(city: 
 def test_a_device_of_a_patient_is_not_in_the_directory(city: Region) -> None:
     kept = create(city, city.system("beicheng"), draft("Device", patient(city, "beicheng")))
 
-    with pytest.raises(Refused, match="not in the directory"):
+    with unseen("not in the directory"):
         read(city, ADMINISTRATOR, kept)
 
 

@@ -432,4 +432,4 @@ def test_content_is_kept_as_a_binary_and_fetched_in_its_own_type(hospital: Door)
         content=pdf,
         headers={"Content-Type": "application/pdf"} | system.headers,
     )
-    hospital.clinician("nanhu").refused(f"Binary/{ours.json()['id']}", 403, "forbidden")
+    hospital.clinician("nanhu").refused(f"Binary/{ours.json()['id']}", 404, "not-found")

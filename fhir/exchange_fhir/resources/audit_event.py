@@ -37,6 +37,8 @@ ACTS: Mapping[Action, tuple[str, str, str]] = {
     Action.PUBLISH: ("110100", "Application Activity", "U"),
     Action.SCHEDULE: ("110111", "Procedure Record", "C"),
     Action.WORK: ("110111", "Procedure Record", "U"),
+    Action.EXPORT: ("110106", "Export", "R"),
+    Action.EXPORT_GROUP: ("110106", "Export", "R"),
 }
 """Event ID (PS3.16 CID 400), its meaning, and what is done: C, R, U, D or E(xecute)."""
 

@@ -1,0 +1,166 @@
+"""Who may have many records written out at once, of whom, and for how long the files are theirs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from bundles import WEIGHT
+from exporting import ASYNC, exported, kicked_off, lines, manifest, named, of, work
+from fhir_door import Asker, Door, outcome
+from region import ADMINISTRATOR, ID_CARD, WORKER
+from sqlalchemy import update
+
+from exchange import bulk, consent, organizations, users
+from exchange.policy import REPORTING, Purpose, Role
+from exchange_storage.records import Organization, User
+
+
+@pytest.fixture
+def hospital(door: Door) -> Door:
+    """Wang was at beicheng (Patient/1) and at nanhu (Patient/2), Zhao at nanhu only (Patient/3)."""
+    city = door.city
+    city.send("beicheng", patient="W1", card=ID_CARD)
+    city.send("nanhu", patient="W2", study="1.2.2", instance="1.4.2", card=ID_CARD)
+    city.send("nanhu", patient="Z1", study="1.2.3", instance="1.4.3", PatientName="Zhao")
+    city.identify()
+    return door
+
+
+def group(asker: Asker, *members: int) -> str:
+    told: dict[str, Any] = {"resourceType": "Group", "type": "person", "actual": True}
+    told["member"] = [{"entity": {"reference": f"Patient/{one}"}} for one in members]
+    return f"Group/{asker.made(told)['id']}/$export"
+
+
+def test_a_clinician_has_no_hospital_written_out_and_a_system_only_its_own(
+    hospital: Door,
+) -> None:
+    for path in ("$export", "Patient/$export"):
+        refused = hospital.clinician("beicheng").get(path, Prefer=ASYNC)
+        assert "may not export" in outcome(refused, 403, "forbidden")
+        assert of("Patient", exported(hospital, hospital.system("beicheng"), path)) == ["Patient/1"]
+
+
+def test_others_records_are_exported_for_public_health_by_an_agreement_of_both(
+    hospital: Door,
+) -> None:
+    figures = hospital.asker(
+        replace(hospital.city.system("beicheng"), purpose=Purpose.PUBLIC_HEALTH)
+    )
+    assert of("Patient", exported(hospital, figures, "$export")) == ["Patient/1"]
+    with hospital.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        for code in ("beicheng", "nanhu"):
+            organizations.join_agreement(access, code, REPORTING)
+        consent.opt_out(access, "nanhu", "Z1")
+    address = kicked_off(figures.get("$export", Prefer=ASYNC))
+    work(hospital)
+    files = manifest(figures, address)["output"]
+    assert of("Patient", named(lines(figures, files))) == ["Patient/1", "Patient/2"]
+
+    with hospital.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        consent.opt_out(access, "nanhu", "W2")
+    for path in (address, files[0]["url"]):
+        assert "changed since" in outcome(figures.get(path), 410, "deleted")
+
+
+def test_a_clinician_exports_of_a_group_whom_the_hospital_treats(hospital: Door) -> None:
+    nanhu = hospital.system("nanhu")
+    system = hospital.system("beicheng")
+    doctor = hospital.clinician("beicheng")
+    whole = group(nanhu, 2, 3)  # which beicheng may see, since nanhu shares
+
+    assert of("Patient", exported(hospital, doctor, whole)) == ["Patient/1", "Patient/2"]
+    strangers = group(nanhu, 3)
+    refused = doctor.get(strangers, Prefer=ASYNC)
+    assert "treats none" in outcome(refused, 403, "forbidden")
+    assert of("Patient", exported(hospital, system, group(system, 1))) == ["Patient/1", "Patient/2"]
+
+
+def test_a_filter_finds_what_is_about_any_member_of_the_group(hospital: Door) -> None:
+    nanhu = hospital.system("nanhu")
+    both = nanhu.made(
+        {
+            "resourceType": "Appointment",
+            "status": "booked",
+            "participant": [
+                {"actor": {"reference": f"Patient/{row}"}, "status": "accepted"} for row in (3, 2)
+            ],
+        }
+    )
+    path = f"{group(nanhu, 2)}?_type=Appointment"
+    for query in (path, f"{path}&_typeFilter=Appointment?status=booked"):
+        names = exported(hospital, hospital.clinician("nanhu"), query)
+        assert names == [f"Appointment/{both['id']}"], query
+
+
+def test_the_files_of_an_export_are_void_once_somebody_in_it_opts_out(hospital: Door) -> None:
+    hospital.system("nanhu").made(WEIGHT | {"subject": {"reference": "Patient/2"}})
+    doctor = hospital.clinician("beicheng")
+    address = kicked_off(doctor.get(group(hospital.system("beicheng"), 1), Prefer=ASYNC))
+    work(hospital)
+    files = manifest(doctor, address)["output"]
+    assert lines(doctor, files)
+
+    with hospital.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        consent.opt_out(access, "nanhu", "W2")
+
+    for path in (address, files[0]["url"]):
+        assert "changed since" in outcome(doctor.get(path), 410, "deleted")
+    with hospital.city.exchange.on_behalf_of(WORKER) as access:
+        assert bulk.tidy(access) == 1
+    assert list(hospital.city.exchange.objects.list(bulk.PREFIX)) == []
+    outcome(doctor.get(address), 404, "not-found")
+
+
+def test_the_files_of_an_export_are_void_once_a_hospital_leaves_the_agreement(
+    hospital: Door,
+) -> None:
+    doctor = hospital.clinician("beicheng")
+    address = kicked_off(doctor.get(group(hospital.system("beicheng"), 1), Prefer=ASYNC))
+    work(hospital)
+    assert manifest(doctor, address)["output"]
+    with hospital.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        organizations.end_agreement(access, "nanhu")
+    outcome(doctor.get(address), 410, "deleted")
+
+
+@pytest.mark.parametrize(
+    "change", [{"active": False}, {"role": Role.CLINICIAN}, {"organization_id": 2}]
+)
+def test_who_is_no_longer_who_they_were_has_nothing_exported_and_keeps_no_files(
+    hospital: Door, change: dict[str, Any]
+) -> None:
+    requester = replace(hospital.city.system("beicheng"), name="ris")
+    with hospital.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        users.add(
+            access,
+            name="ris",
+            display_name="",
+            role=Role.SYSTEM,
+            organization="beicheng",
+            password="long enough",
+        )
+    asker = hospital.asker(requester)
+    done = kicked_off(asker.get("$export?_type=Patient", Prefer=ASYNC))
+    work(hospital)
+    assert manifest(asker, done)["output"]
+    going_on = kicked_off(asker.get("$export?_type=Patient", Prefer=ASYNC))
+    with hospital.city.exchange.database.writing() as session:
+        session.execute(update(User).values(change))
+    work(hospital)
+    outcome(asker.get(going_on), 404, "not-found")
+    with hospital.city.exchange.on_behalf_of(WORKER) as access:
+        bulk.tidy(access)
+    assert list(hospital.city.exchange.objects.list(bulk.PREFIX)) == []
+
+
+def test_an_export_of_a_hospital_is_not_another_hospitals(hospital: Door) -> None:
+    asker = hospital.system("beicheng")
+    address = kicked_off(asker.get("$export?_type=Patient", Prefer=ASYNC))
+    work(hospital)
+    with hospital.city.exchange.database.reading() as session:
+        other = session.query(Organization.id).filter_by(code="nanhu").scalar()
+    moved = replace(hospital.city.system("beicheng"), organization=other, door="fhir")
+    outcome(hospital.asker(moved).get(address), 404, "not-found")

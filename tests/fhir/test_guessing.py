@@ -1,0 +1,85 @@
+"""Who guesses the names of resources learns nothing: what may not be seen is as if not there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fhir_door import Asker, Door, outcome
+from sqlalchemy import text
+
+JSON_PATCH = "application/json-patch+json"
+
+
+def observation(logical_id: str, subject: str | None) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "resourceType": "Observation",
+        "id": logical_id,
+        "status": "final",
+        "code": {"text": "心率"},
+    }
+    return told | ({"subject": {"reference": subject}} if subject else {})
+
+
+@pytest.fixture
+def hospital(door: Door) -> Asker:
+    """beicheng has written of a patient who does not share, and of nobody."""
+    door.city.send("beicheng", patient="P1")
+    system = door.system("beicheng")
+    for named, subject in (("secret", "Patient/1"), ("nobody", None)):
+        made = system.send("PUT", f"Observation/{named}", observation(named, subject))
+        assert made.status_code == 201, made.text
+    with door.city.exchange.database.writing() as session:
+        session.execute(
+            text(
+                "INSERT INTO consent (patient_id, decision, recorded, recorded_by)"
+                " VALUES (1, 'deny', '2026-11-26 00:00:00+00:00', 'test')"
+            )
+        )
+    return system
+
+
+@pytest.mark.parametrize("named", ["secret", "nobody"])
+def test_what_may_not_be_seen_is_answered_as_what_is_not_there(
+    door: Door, hospital: Asker, named: str
+) -> None:
+    other = door.system("nanhu")
+    patch = [{"op": "replace", "path": "/status", "value": "amended"}]
+
+    def answers(logical_id: str) -> list[tuple[int, str]]:
+        path = f"Observation/{logical_id}"
+        sent = [
+            other.get(path),
+            other.get(f"{path}/_history/1"),
+            other.get(f"{path}/_history"),
+            other.send("PATCH", path, patch, Content_Type=JSON_PATCH),  # type: ignore[arg-type]
+            other.send("PATCH", path, patch, Content_Type=JSON_PATCH, If_Match='W/"7"'),  # type: ignore[arg-type]
+            other.send("DELETE", path),
+            other.send("DELETE", path, If_Match='W/"7"'),
+        ]
+        return [(one.status_code, one.json()["issue"][0]["diagnostics"]) for one in sent]
+
+    assert answers(named) == answers("nothing-of-this-name")
+    assert {status for status, _ in answers(named)} == {404}
+    # A write cannot make another resource of the same name: it is told no more than that.
+    for headers in ({}, {"If_Match": 'W/"7"'}, {"If_None_Match": "*"}):
+        refused = other.send("PUT", f"Observation/{named}", observation(named, None), **headers)
+        assert outcome(refused, 404, "not-found") == "no such resource"
+    assert hospital.read(f"Observation/{named}")["meta"]["versionId"] == "1"
+
+
+def test_that_it_was_refused_and_why_stands_in_the_trail(door: Door, hospital: Asker) -> None:
+    assert door.clinician("nanhu").get("Observation/secret").status_code == 404
+    with door.city.exchange.database.reading() as session:
+        told = session.execute(
+            text("SELECT outcome, content FROM audit_record ORDER BY sequence DESC LIMIT 1")
+        ).one()
+    assert told.outcome == "refused"
+    assert "the patient has not consented to sharing" in told.content
+
+
+def test_who_may_see_it_is_told_why_they_may_not_change_it(door: Door, hospital: Asker) -> None:
+    door.city.send("beicheng", patient="P2", study="1.2.2", instance="1.4.2")
+    shared = hospital.made(observation("shared", "Patient/2"))
+    refused = door.system("nanhu").send("DELETE", f"Observation/{shared['id']}")
+    assert "only who wrote it" in outcome(refused, 403, "forbidden")
