@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from exchange_fhir import outcome, patching
+from exchange_fhir import openapi_operations, outcome, patching
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.negotiation import JSON, XML
 
@@ -35,7 +35,6 @@ RESULTS: tuple[tuple[str, Json], ...] = (
 )
 
 _FORM = "application/x-www-form-urlencoded"
-_ID: Json = {"type": "string", "pattern": r"^[A-Za-z0-9\-.]{1,64}$", "minLength": 1}
 _VERSION: Json = {"type": "string", "pattern": r"^[1-9][0-9]{0,8}$", "minLength": 1}
 
 
@@ -75,12 +74,20 @@ def paths(statement: Mapping[str, Any], prefix: str) -> Json:
     for item in every.values():
         of_type = _in_path("type", {"type": "string", "enum": others})
         item["parameters"] = [of_type, *item.get("parameters", ())]
+    for path, item in openapi_operations.paths(
+        prefix,
+        sorted({*names, *others}),
+        _operation,
+        _schema,
+        errors=(*ERRORS, *ERRORS_OF_CHANGES),
+    ).items():
+        found[path] = found.get(path, {}) | item
     return found | every
 
 
 def _of_type(kind: str, path: str) -> Json:
     """What is done with resources of a type: read, vread, history, create, update, delete."""
-    in_path = [_in_path("id", _ID)]
+    in_path = [_in_path("id", openapi_operations.ID)]
     return {
         path: {
             "post": _change("create", kind, kind, sent=kind, done=(200, 201)),

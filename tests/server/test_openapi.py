@@ -7,7 +7,9 @@ says how many requests of each operation (default 6); a longer run is for a pers
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -23,6 +25,10 @@ from schemathesis.specs.openapi.checks import content_type_conformance, status_c
 from web_door import IMAGE, SERIES, STUDY
 from whole import WORKITEM, Whole, whole
 
+from exchange_server import composition
+from exchange_server.keys import make_keys
+from exchange_server.settings import Settings
+
 EXAMPLES = int(os.environ.get("SCHEMATHESIS", "6"))
 BOUNDS = settings(
     max_examples=EXAMPLES,
@@ -36,8 +42,21 @@ KNOWN = {"study": STUDY, "series": SERIES, "instance": IMAGE, "workitem": WORKIT
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance]
 
 
+DOORS = ("/dicom-web", "/fhir", "/oauth", "/health", "/ready", "/metrics", "/.well-known")
+NOT_DESCRIBED = {
+    # The capabilities are the same at every resource.
+    ("/dicom-web/{}", "OPTIONS"),
+    # Refused as too costly, in words.
+    ("/fhir/Patient/$everything", "GET"),
+    ("/fhir/Patient/$everything", "POST"),
+    # What is answered to any other method.
+    *(("/fhir", method) for method in ("DELETE", "HEAD", "OPTIONS", "PATCH", "PUT", "TRACE")),
+}
+
+
 @schemathesis.serializer(
-    "application/dicom", "application/dicom+xml", "application/fhir+xml", "multipart/related"
+    *("application/dicom", "application/dicom+xml", "multipart/related"),
+    *("application/fhir+xml", "application/fhir+ndjson"),
 )
 def as_it_is(_: Any, value: Any) -> bytes:
     """What no schema describes: any bytes."""
@@ -66,6 +85,50 @@ def test_every_door_is_described(description: dict[str, Any]) -> None:
         if method != "parameters"
     ]
     assert len(operations) == len(set(operations))
+
+
+def test_nothing_is_served_that_is_not_described(
+    description: dict[str, Any], tmp_path: Path
+) -> None:
+    """But for pages, the viewer's own door, what is said to be refused, and aliases."""
+    told = Settings(data=tmp_path, http_documentation=True)
+    make_keys(told.keys)
+    exchange = composition.open_exchange(told)
+    try:
+        exchange.prepare()
+        application = composition.application(exchange, told)
+    finally:
+        exchange.close()
+    described = {
+        (re.sub(r"{[^}]*}", "{}", path), method.upper())
+        for path, item in description["paths"].items()
+        for method in item
+        if method != "parameters"
+    }
+    served = {
+        (re.sub(r"{[^}]*}", "{}", path), method)
+        for path, methods in _routes(application.routes)
+        for method in methods
+        if path.startswith(DOORS) and "{path:path}" not in path and not path.endswith("/")
+    }
+
+    assert len(served) > 80
+
+    # One path stands for the types that have none of their own, where the door has one for all.
+    def of_type(path: str) -> str:
+        return re.sub(r"^/fhir/[A-Z][A-Za-z]+(?=/|$)", "/fhir/{}", path)
+
+    of_types = {(of_type(path), method) for path, method in described}
+    others = served - described - of_types - NOT_DESCRIBED
+    assert {one for one in others if (of_type(one[0]), one[1]) not in of_types} == set()
+
+
+def _routes(routes: Iterable[Any], prefix: str = "") -> Iterator[tuple[str, Iterable[str]]]:
+    for route in routes:
+        if (within := getattr(route, "original_router", None)) is not None:  # FastAPI includes late
+            yield from _routes(within.routes, prefix + route.include_context.prefix)
+        elif methods := getattr(route, "methods", None):
+            yield prefix + route.path, methods
 
 
 @pytest.mark.parametrize("mode", GenerationMode)
