@@ -298,7 +298,11 @@ def application(exchange: Exchange, settings: Settings) -> FastAPI:
             name=pages.DOOR,
             prefix=pages.PREFIX,
             routes=partial(
-                portal, cookies=cookies, passwords=passwords, timezone=ZoneInfo(settings.timezone)
+                portal,
+                cookies=cookies,
+                passwords=passwords,
+                timezone=ZoneInfo(settings.timezone),
+                foreseen=viewer.foreseen(found),
             ),
         ),
     )

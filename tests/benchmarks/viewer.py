@@ -95,9 +95,9 @@ def serve(folder: Path) -> RunningExchange:
     return made
 
 
-def visits(site: RunningExchange, count: int) -> list[float]:
-    """Seconds to the first image, of so many visits with one browser."""
-    taken: list[float] = []
+def visits(site: RunningExchange, count: int) -> list[tuple[float, float]]:
+    """Seconds to the first image, and of them those of the page's thread, of each visit."""
+    taken: list[tuple[float, float]] = []
     with chromium() as browser, visitor(browser, site.url) as reader:
         page = reader.new_page()
         page.goto("/portal/sign-in")
@@ -106,8 +106,13 @@ def visits(site: RunningExchange, count: int) -> list[float]:
         page.close()
         for _ in range(count):
             with opened(reader, site.url) as (page, _):
+                tools = reader.new_cdp_session(page)
+                tools.send("Performance.enable", {"timeDomain": "threadTicks"})
                 page.goto(opening([STUDY]), wait_until="commit")
-                taken.append(float(page.wait_for_function(DRAWN).json_value()) / 1000)
+                drawn = float(page.wait_for_function(DRAWN).json_value()) / 1000
+                told = tools.send("Performance.getMetrics")["metrics"]
+                busy = next(one["value"] for one in told if one["name"] == "TaskDuration")
+                taken.append((drawn, float(busy)))
     return taken
 
 
@@ -141,8 +146,10 @@ def main() -> None:
                 assert sent.returncode == 0, sent.stderr
             time.sleep(15)  # for the worker, which waits until a study is quiet
             first, *again = visits(site, asked.visits)
-            print(f"first image: empty browser {first:.2f} s", end="")
-            print(f", again {statistics.median(again):.2f} s" if again else "")
+            print(f"first image: empty browser {first[0]:.2f} s", end="")
+            print(f", again {statistics.median(one for one, _ in again):.2f} s" if again else "")
+            busy = " ".join(f"{own:.2f}" for _, own in (first, *again))
+            print(f"of them the page's main thread was busy: {busy} s, whatever else runs here")
             for who in ("dr.bc", "dr.nh"):
                 for root in ("/dicom-web", "/viewer/dicom-web"):
                     took = metadata(site, who, root)

@@ -206,6 +206,16 @@ def test_a_clinician_opens_a_study_and_sees_the_picture(
     assert seen.failed == []
 
 
+def test_the_page_of_a_study_has_the_viewer_fetched_meanwhile(
+    visit: tuple[Page, Seen], people: City
+) -> None:
+    page, seen = visit
+    with page.expect_request_finished(lambda asked: "/app.bundle." in asked.url):
+        page.goto(f"/portal/studies/{study_of(people, 'CT').study_instance_uid}")
+
+    assert seen.failed == []
+
+
 def test_scrolling_and_window_show_what_we_render(visit: tuple[Page, Seen], people: City) -> None:
     page, seen = visit
     study = study_of(people, "CT")

@@ -5,7 +5,7 @@
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -99,7 +99,8 @@ STATIC: Mapping[str, Static] = {
 class Pages:
     """Makes pages for the readers of one portal."""
 
-    def __init__(self, cookies: Cookies, timezone: ZoneInfo) -> None:
+    def __init__(self, cookies: Cookies, timezone: ZoneInfo, foreseen: Sequence[str] = ()) -> None:
+        """`foreseen`: scripts of the viewer, which a browser fetches while somebody still reads."""
         self.cookies = cookies
         self.timezone = timezone
         self._templates = Environment(
@@ -121,6 +122,7 @@ class Pages:
         )
         self._templates.globals.update(
             static=_static,
+            foreseen=tuple(foreseen),
             prefix=PREFIX,
             navigation=navigation,
             bases=naming.BASES,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter
@@ -27,9 +28,10 @@ def portal(
     cookies: Cookies,
     passwords: Passwords,
     timezone: ZoneInfo,
+    foreseen: Sequence[str] = (),
 ) -> APIRouter:
     """The routes of the portal, to be mounted under `pages.PREFIX`."""
-    pages = Pages(cookies, timezone)
+    pages = Pages(cookies, timezone, foreseen)
     router = APIRouter(include_in_schema=False)
     router.include_router(entrance(exchange, pages, passwords))
     router.include_router(patients(exchange, pages))

@@ -65,6 +65,13 @@ def opening(studies: Sequence[str]) -> str:
     return f"{PREFIX}/viewer?StudyInstanceUIDs={quote(','.join(studies), safe=',')}"
 
 
+def foreseen(found: Installed | None) -> tuple[str, ...]:
+    """The addresses of the scripts that the viewer begins with."""
+    if found is None:
+        return ()
+    return tuple(f"{installation.PREFIX}{name}" for name in (found.bundle, *found.following))
+
+
 def viewer(pages: Pages, found: Installed | None) -> APIRouter:
     """The routes of the viewer, to be mounted under `PREFIX`."""
     router = APIRouter(route_class=pages.route(), include_in_schema=False)
@@ -122,8 +129,7 @@ def viewer(pages: Pages, found: Installed | None) -> APIRouter:
 def _page(found: Installed, language: str, title: str) -> str:
     prefix = installation.PREFIX
     preloaded = "\n".join(
-        f'<link rel="preload" as="script" href="{prefix}{escape(name)}">'
-        for name in (found.bundle, *found.following)
+        f'<link rel="preload" as="script" href="{escape(address)}">' for address in foreseen(found)
     )
     return f"""<!doctype html>
 <html lang="{language}">

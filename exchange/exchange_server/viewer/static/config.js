@@ -93,7 +93,7 @@ window.config = {
   groupEnabledModesFirst: true,
   investigationalUseDialog: { option: "never" },
   showErrorDetails: "dev",
-  maxNumRequests: { interaction: 100, thumbnail: 5, prefetch: 25 },
+  maxNumRequests: { interaction: 100, thumbnail: 5, prefetch: 6 },
   defaultDataSourceName: "exchange",
   dataSources: [
     {
