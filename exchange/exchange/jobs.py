@@ -60,6 +60,8 @@ REINDEX = "reindex"
 """Go on with the walk that has all resources found under what the definitions say now."""
 CHECKPOINT = "checkpoint"
 """Keep the signed head of the audit trail in the object store."""
+COUNT = "count"
+"""Count what has come and was fetched since the last time."""
 
 ATTEMPTS = 12
 ATTEMPTS_AT_OTHERS = 96

@@ -7,27 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, literal_column, select
 
-from exchange import jobs, scrub
+from exchange import jobs, scrub, traffic
 from exchange.access import Access
 from exchange.audit import Outcome
 from exchange.errors import NotFound, Refused
 from exchange.policy import Action
+from exchange.traffic import Grown
 from exchange_storage.records import (
     ApplicationEntity,
     AuditRecord,
-    Change,
     Instance,
     Job,
     Organization,
 )
-
-SAMPLED = 2000
-"""Instances of a day by whose sizes the bytes of the day are reckoned."""
 
 SENDERS = 5000
 """Instances that came last, by which it is told who is sending."""
@@ -40,16 +37,6 @@ class Queue:
     kind: str
     waiting: int
     given_up: int
-
-
-@dataclass(frozen=True, slots=True)
-class Grown:
-    """What came on a day."""
-
-    day: date
-    instances: int
-    size: int
-    """Bytes, reckoned by the first `SAMPLED` instances of the day where there are more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +83,8 @@ def state(access: Access, *, days: int, timezone: ZoneInfo) -> State:
         ),
         dead=jobs.dead_letters(access.session),
         damaged=scrub.known_damages(access),
-        growth=tuple(
-            _grown(access, today - timedelta(days=ago), timezone) for ago in reversed(range(days))
+        growth=traffic.grown(
+            access.session, today - timedelta(days=days - 1), days, timezone=timezone
         ),
         nodes=_nodes(access),
         failures=_failures(access, first),
@@ -120,28 +107,6 @@ def _of_the_region(access: Access) -> None:
         reason = "only the region's own administrators see all hospitals"
         access.note(Action.ADMINISTER, outcome=Outcome.REFUSED, reason=reason)
         raise Refused(reason)
-
-
-def _grown(access: Access, day: date, timezone: ZoneInfo) -> Grown:
-    """By the numbers of the change feed, which has one entry for each instance that came."""
-    begins = datetime.combine(day, time(), timezone)
-    ends = datetime.combine(day + timedelta(days=1), time(), timezone)
-    low, high = access.session.execute(
-        select(func.min(Change.sequence), func.max(Change.sequence)).where(
-            Change.recorded >= begins, Change.recorded < ends
-        )
-    ).one()
-    if low is None:
-        return Grown(day, 0, 0)
-    count = high - low + 1
-    sampled, size = access.session.execute(
-        select(func.count(), func.coalesce(func.sum(Instance.size), 0))
-        .select_from(Change)
-        .join(Instance, Instance.id == Change.instance_id)
-        .where(Change.sequence >= low, Change.sequence <= min(high, low + SAMPLED - 1))
-    ).one()
-    share = min(count, SAMPLED)
-    return Grown(day, count, int(size) * count // share if sampled else 0)
 
 
 def _nodes(access: Access) -> tuple[Node, ...]:
@@ -170,10 +135,14 @@ def _nodes(access: Access) -> tuple[Node, ...]:
     )
 
 
+_SUCCESS: ColumnElement[str] = literal_column(f"'{Outcome.SUCCESS}'")
+"""As it stands in the condition of the index that is meant for this question."""
+
+
 def _failures(access: Access, since: datetime) -> tuple[Failures, ...]:
     rows = access.session.execute(
         select(AuditRecord.action, AuditRecord.outcome, func.count())
-        .where(AuditRecord.recorded >= since, AuditRecord.outcome != Outcome.SUCCESS)
+        .where(AuditRecord.recorded >= since, AuditRecord.outcome != _SUCCESS)
         .group_by(AuditRecord.action, AuditRecord.outcome)
         .order_by(func.count().desc(), AuditRecord.action)
     )

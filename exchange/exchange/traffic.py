@@ -1,18 +1,38 @@
-"""Traffic: what a hospital sent on a day, and what was fetched of it and by it, hour by hour."""
+"""Traffic: what hospitals sent on a day, and what was fetched of them and by them, hour by hour.
+
+The worker counts the change feed and the audit trail into quarters of an hour; what came since is
+counted when somebody looks, so that a day of half a million instances is a few rows, and exact.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, and_, case, func, select
+from sqlalchemy import ColumnElement, Select, and_, func, literal_column, select
+from sqlalchemy.orm import Session
 
 from exchange import organizations
 from exchange.access import Access
 from exchange.audit import Outcome
-from exchange.policy import Action
-from exchange_storage.records import AuditRecord, Change, Instance, Patient
+from exchange.errors import Refused
+from exchange.policy import Action, Role
+from exchange_storage.records import (
+    AuditRecord,
+    Change,
+    Instance,
+    Patient,
+    Traffic,
+    TrafficCounted,
+)
+
+BATCH = 20_000
+"""Entries of the feed, and of the trail, that are counted in one step."""
+
+SLOT = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,26 +51,143 @@ class Hour:
     """Retrievals of its patients' records by other hospitals'."""
 
 
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """What came on a day, from all hospitals."""
+
+    day: date
+    instances: int
+    size: int
+    """Bytes."""
+
+
+@dataclass(slots=True)
+class _Tally:
+    received: int = 0
+    size: int = 0
+    fetched: int = 0
+    fetched_by_others: int = 0
+
+    def add(self, other: _Tally | Traffic) -> None:
+        self.received += other.received
+        self.size += other.size
+        self.fetched += other.fetched
+        self.fetched_by_others += other.fetched_by_others
+
+
+_Tallies = Mapping[tuple[int, datetime], _Tally]
+"""By hospital and quarter of an hour."""
+
+
 def of_day(access: Access, day: date, code: str, *, timezone: ZoneInfo) -> tuple[Hour, ...]:
     """The 24 hours of a day of the hospital with this code. Raises Refused, NotFound."""
     access.require(Action.ADMINISTER, detail={"code": code})
     hospital = organizations.administered(access, code)
     midnight = datetime.combine(day, time(), timezone)
-    ends = [midnight + timedelta(hours=hour) for hour in range(25)]
-
-    def within(column: ColumnElement[datetime], hour: int) -> ColumnElement[bool]:
-        return and_(column >= ends[hour], column < ends[hour + 1])
-
-    came = Change.__table__.c.recorded
-    counts = access.session.execute(
-        select(
-            *(func.count().filter(within(came, hour)) for hour in range(24)),
-            *(
-                func.coalesce(func.sum(case((within(came, hour), Instance.size), else_=0)), 0)
-                for hour in range(24)
-            ),
+    ends = midnight + timedelta(hours=24)
+    hours = [_Tally() for _ in range(24)]
+    counted = access.session.scalars(
+        select(Traffic).where(
+            Traffic.organization_id == hospital.id,
+            Traffic.begins >= midnight,
+            Traffic.begins < ends,
         )
-        .select_from(Change)
+    )
+    for one in counted:
+        hours[(one.begins - midnight) // timedelta(hours=1)].add(one)
+    for (organization, begins), tally in _since(access.session).items():
+        if organization == hospital.id and midnight <= begins < ends:
+            hours[(begins - midnight) // timedelta(hours=1)].add(tally)
+    access.note(Action.ADMINISTER, reason="traffic looked at", detail={"code": code})
+    return tuple(
+        Hour(hour, one.received, one.size, one.fetched, one.fetched_by_others)
+        for hour, one in enumerate(hours)
+    )
+
+
+def grown(session: Session, first: date, days: int, *, timezone: ZoneInfo) -> tuple[Grown, ...]:
+    """What came from all hospitals on each of so many days; the caller has been permitted that."""
+    found = {first + timedelta(days=ago): _Tally() for ago in range(days)}
+    rows = session.execute(
+        select(
+            Traffic.begins,
+            func.sum(Traffic.received).label("received"),
+            func.sum(Traffic.size).label("size"),
+        )
+        .where(Traffic.begins >= datetime.combine(first, time(), timezone))
+        .group_by(Traffic.begins)
+    )
+    came = [(row.begins, _Tally(int(row.received), int(row.size))) for row in rows]
+    came += [(begins, tally) for (_, begins), tally in _since(session).items()]
+    for begins, tally in came:
+        if (one := found.get(begins.astimezone(timezone).date())) is not None:
+            one.add(tally)
+    return tuple(Grown(day, one.received, one.size) for day, one in found.items())
+
+
+def count(access: Access) -> bool:
+    """Count the next of what has come since; whether that was all. Raises Refused.
+
+    Only the exchange itself counts.
+    """
+    if access.requester.role is not Role.EXCHANGE:
+        raise Refused("only the exchange itself counts traffic")
+    at = _counted(access.session)
+    last_change = access.session.scalar(select(func.max(Change.sequence))) or 0
+    last_record = access.session.scalar(select(func.max(AuditRecord.sequence))) or 0
+    change, record = min(at[0] + BATCH, last_change), min(at[1] + BATCH, last_record)
+    if (change, record) == at:
+        return True
+    tallies = _tallies(access.session, at, (change, record))
+
+    def unit(session: Session) -> None:
+        if _counted(session) != at:
+            return  # another worker was quicker
+        for (organization, begins), tally in tallies.items():
+            held = session.get(Traffic, (organization, begins))
+            if held is None:
+                held = Traffic(organization_id=organization, begins=begins)
+                session.add(held)
+                session.flush()
+            held.received += tally.received
+            held.size += tally.size
+            held.fetched += tally.fetched
+            held.fetched_by_others += tally.fetched_by_others
+        session.merge(TrafficCounted(id=1, change=change, record=record))
+
+    access.write(unit)
+    return (change, record) == (last_change, last_record)
+
+
+def _counted(session: Session) -> tuple[int, int]:
+    row = session.execute(select(TrafficCounted.change, TrafficCounted.record)).one_or_none()
+    return (0, 0) if row is None else (row.change, row.record)
+
+
+def _since(session: Session) -> _Tallies:
+    """What is not counted yet: the feed and the trail of a minute, where a worker runs."""
+    return _tallies(session, _counted(session), None)
+
+
+def _tallies(session: Session, after: tuple[int, int], until: tuple[int, int] | None) -> _Tallies:
+    """The feed and the trail behind the sequences `after`, up to `until`."""
+    found: dict[tuple[int, datetime], _Tally] = defaultdict(_Tally)
+    for row in session.execute(_came(after[0], until[0] if until else None)):
+        tally = found[row.organization_id, _slot(row.recorded)]
+        tally.received += 1
+        tally.size += row.size
+    for at, by, of in session.execute(_fetched(after[1], until[1] if until else None)):
+        if by is None:
+            continue  # such as the exchange itself
+        found[by, _slot(at)].fetched += 1
+        if of is not None and of != by:
+            found[of, _slot(at)].fetched_by_others += 1
+    return found
+
+
+def _came(after: int, until: int | None) -> Select[*tuple[datetime, int, int]]:
+    return (
+        select(Change.recorded, Instance.organization_id, Instance.size)
         .join(
             Instance,
             and_(
@@ -58,32 +195,32 @@ def of_day(access: Access, day: date, code: str, *, timezone: ZoneInfo) -> tuple
                 Instance.sop_instance_uid == Change.sop_instance_uid,
             ),
         )
-        .where(
-            came >= ends[0],
-            came < ends[24],
-            Change.action.in_(("create", "conflict")),
-            Instance.organization_id == hospital.id,
-        )
-    ).one()
-    at = AuditRecord.__table__.c.recorded
-    mine = AuditRecord.organization_id == hospital.id
-    others = and_(~mine, Patient.organization_id == hospital.id)
-    fetched = access.session.execute(
+        .where(Change.action.in_(("create", "conflict")), *_between(Change, after, until))
+    )
+
+
+def _fetched(after: int, until: int | None) -> Select[*tuple[datetime, int | None, int | None]]:
+    return (
         select(
-            *(func.count().filter(and_(mine, within(at, hour))) for hour in range(24)),
-            *(func.count().filter(and_(others, within(at, hour))) for hour in range(24)),
+            AuditRecord.recorded,
+            AuditRecord.organization_id.label("by"),
+            Patient.organization_id.label("of"),
         )
-        .select_from(AuditRecord)
         .outerjoin(Patient, Patient.id == AuditRecord.patient_id)
         .where(
-            at >= ends[0],
-            at < ends[24],
             AuditRecord.action == Action.RETRIEVE,
-            AuditRecord.outcome == Outcome.SUCCESS,
+            AuditRecord.outcome == literal_column(f"'{Outcome.SUCCESS}'"),
+            *_between(AuditRecord, after, until),
         )
-    ).one()
-    access.note(Action.ADMINISTER, reason="traffic looked at", detail={"code": code})
-    return tuple(
-        Hour(hour, counts[hour], int(counts[24 + hour]), fetched[hour], fetched[24 + hour])
-        for hour in range(24)
     )
+
+
+def _between(
+    record: type[Change] | type[AuditRecord], after: int, until: int | None
+) -> tuple[ColumnElement[bool], ...]:
+    later = record.sequence > after
+    return (later,) if until is None else (later, record.sequence <= until)
+
+
+def _slot(at: datetime) -> datetime:
+    return at.replace(minute=at.minute // 15 * 15, second=0, microsecond=0)

@@ -30,6 +30,7 @@ from exchange import (
     retrieval,
     routing,
     scrub,
+    traffic,
     watching,
     workitems,
 )
@@ -365,6 +366,12 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
         with exchange.on_behalf_of(WORKER) as access:
             audit.checkpoint(access.session, access.objects)
 
+    def count(exchange: Exchange, _: str) -> None:
+        whole = False
+        while not whole:
+            with exchange.on_behalf_of(WORKER) as access:
+                whole = traffic.count(access)
+
     client_tls = _client_tls(settings)
     credentials = Credentials(netrc=settings.dicomweb_netrc, ca=settings.dicomweb_ca)
     choice = priors.Choice(studies=settings.priors_studies, days=settings.priors_days)
@@ -451,6 +458,7 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
         jobs.BULK: many,
         jobs.REFRESH: derive,
         jobs.CHECKPOINT: checkpoint,
+        jobs.COUNT: count,
         jobs.COMMIT: commit,
         jobs.FORWARD: forward,
         jobs.NOTIFY: tell,

@@ -37,6 +37,7 @@ CHECKPOINT_SECONDS = 60.0
 
 RECURRING: Mapping[str, tuple[str, float]] = {
     jobs.CHECKPOINT: ("trail", CHECKPOINT_SECONDS),
+    jobs.COUNT: ("traffic", 60.0),
     jobs.SCRUB: ("objects", 3600.0),
     jobs.RETAIN: ("expired", 3600.0),
     jobs.TIDY: ("worklist", 3600.0),
@@ -49,6 +50,7 @@ ASIDE: Mapping[tuple[str, ...], int] = {
     (jobs.NOTIFY,): 1,
     (jobs.BULK,): 1,
     (jobs.SCRUB, jobs.RETAIN, jobs.DESTROY, jobs.TIDY): 1,
+    (jobs.COUNT,): 1,
     (jobs.REINDEX,): 1,
 }
 """Kinds that wait for somebody else, or take long, and on how many threads of their own they do:

@@ -42,7 +42,7 @@ from exchange_storage.records.people import (
 from exchange_storage.records.record import Record
 from exchange_storage.records.routing import Delivered, Delivery, Route
 from exchange_storage.records.sharing import Consent, Share
-from exchange_storage.records.work import Change, Export, Job
+from exchange_storage.records.work import Change, Export, Job, Traffic, TrafficCounted
 from exchange_storage.records.workitem import (
     Workitem,
     WorkitemEvent,
@@ -102,6 +102,8 @@ __all__ = [
     "Share",
     "Study",
     "Tally",
+    "Traffic",
+    "TrafficCounted",
     "User",
     "UserSession",
     "Workitem",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from sqlalchemy import Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from exchange_storage.records.record import UID, Digest, Identity, Key, Record, Text, Word
@@ -17,6 +18,15 @@ class AuditRecord(Record):
     """
 
     __tablename__ = "audit_record"
+    __table_args__ = (
+        # What was refused or failed is little among all that was done.
+        Index(
+            "ix_audit_record_wrong",
+            "recorded",
+            sqlite_where=text("outcome <> 'success'"),
+            postgresql_where=text("outcome <> 'success'"),
+        ),
+    )
 
     sequence: Mapped[Key] = mapped_column(autoincrement=False)
     """1, 2, 3 … without a gap."""

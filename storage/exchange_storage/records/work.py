@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Index, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from exchange_storage.records.record import UID, Identity, Key, Record, Text, Word
@@ -72,3 +72,36 @@ class Change(Record):
     study_instance_uid: Mapped[UID]
     series_instance_uid: Mapped[UID]
     sop_instance_uid: Mapped[UID]
+
+
+class Traffic(Record):
+    """What came from a hospital in a quarter of an hour, and what was fetched of it and by it."""
+
+    __tablename__ = "traffic"
+    __table_args__ = (Index(None, "begins"),)
+
+    organization_id: Mapped[Identity] = mapped_column(
+        ForeignKey("organization.id"), primary_key=True
+    )
+    begins: Mapped[datetime] = mapped_column(primary_key=True)
+    """A quarter of an hour, in which the hours of every time zone begin."""
+    received: Mapped[int] = mapped_column(default=0)
+    """Instances."""
+    size: Mapped[int] = mapped_column(BigInteger, default=0)
+    """Their bytes."""
+    fetched: Mapped[int] = mapped_column(default=0)
+    """Retrievals by its own people and systems."""
+    fetched_by_others: Mapped[int] = mapped_column(default=0)
+    """Retrievals of its patients' records by other hospitals'."""
+
+
+class TrafficCounted(Record):
+    """How far the change feed and the audit trail are counted in `Traffic`: one row."""
+
+    __tablename__ = "traffic_counted"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    change: Mapped[Identity]
+    """Sequence of the last change."""
+    record: Mapped[Identity]
+    """Sequence of the last record of the trail."""
