@@ -132,6 +132,7 @@ TEXTS: Mapping[str, str] = {
     "choose a colleague, and say for how long and how often": (
         "请选择同事，并填写有效天数和可打开次数"
     ),
+    "only the exchange itself counts traffic": "只有平台自身统计流量",
     "there is no such page": "没有这个页面",
     "no such resource": "没有这份记录",
     "no such version": "没有这个版本",
@@ -318,6 +319,7 @@ TEXTS: Mapping[str, str] = {
     "cannot listen on {}: {}": "无法监听 {}：{}",
     "the certificates of the node cannot be read: {}": "无法读取节点证书：{}",
     "the settings of the S3 store are not valid: {}": "S3 存储的设置无效：{}",
+    "EXCHANGE_FONT: {} is no typeface": "EXCHANGE_FONT 指向的 {} 不是字体文件",
     "the audit key is not an Ed25519 key": "审计密钥不是 Ed25519 密钥",
     "there are no keys in {}; run `exchange init`": "{} 中没有密钥；请运行 `exchange init`",
     "the audit key cannot be read: {}": "无法读取审计密钥：{}",
