@@ -14,21 +14,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 import urllib3
 from rich.console import Console
-from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from exchange import audit, consent, jobs, organizations, trail, users
 from exchange.access import Exchange
@@ -38,7 +33,16 @@ from exchange.organizations import Entity
 from exchange.policy import Action, Requester, Role
 from exchange_dicom import scu
 from exchange_server import composition, settings
-from exchange_server.settings import Settings, host_port
+from exchange_server.demo_asking import (
+    Clinician,
+    bundle,
+    patient_id,
+    registered_code,
+    studies_by_fhir,
+    value,
+)
+from exchange_server.demo_told import Story, addresses, bar, progress_of
+from exchange_server.settings import Settings
 from exchange_server.words import say
 from exchange_storage.search import Level
 
@@ -56,70 +60,6 @@ _OPERATOR = Requester(
 )
 
 
-@dataclass(slots=True)
-class _Story:
-    """What is told, and which of its claims did not come true."""
-
-    console: Console
-    failed: list[str] = field(default_factory=list)
-
-    def chapter(self, in_chinese: str, in_english: str) -> None:
-        """A heading."""
-        self.console.print()
-        self.console.rule(say(in_chinese, in_english), align="left")
-
-    def claim(self, true: bool, in_chinese: str, in_english: str) -> None:
-        """Something that must be so."""
-        words = say(in_chinese, in_english)
-        self.console.print(f"  {'✓' if true else '✗'} {words}", markup=False, soft_wrap=True)
-        if not true:
-            self.failed.append(words)
-
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table in a terminal, else lines separated by tabs."""
-        if not self.console.is_terminal:
-            for row in (columns, *rows):
-                self.console.print("    " + "\t".join(row), markup=False, soft_wrap=True)
-            return
-        table = Table(*columns)
-        for row in rows:
-            table.add_row(*row)
-        self.console.print(table, markup=False)
-
-
-@dataclass(frozen=True, slots=True)
-class _Clinician:
-    """Someone who asks by HTTP."""
-
-    http: urllib3.PoolManager
-    url: str
-    name: str
-    password: str
-
-    def token(self) -> str:
-        """Sign in (RFC 6749 section 4.4)."""
-        answer = self.http.request(
-            "POST",
-            f"{self.url}/oauth/token",
-            body=urlencode({"grant_type": "client_credentials"}),
-            headers={
-                "Content-Type": "application/x-www-form-urlencoded",
-                **urllib3.make_headers(basic_auth=f"{self.name}:{self.password}"),
-            },
-        )
-        if answer.status != 200:
-            raise Unavailable(f"signing in was answered with {answer.status}")
-        return str(answer.json()["access_token"])
-
-    def get(self, path: str, token: str, accept: str, **query: str) -> urllib3.BaseHTTPResponse:
-        """Ask for something, as this clinician."""
-        return self.http.request(
-            "GET",
-            f"{self.url}{path}" + (f"?{urlencode(query)}" if query else ""),
-            headers={"Authorization": f"Bearer {token}", "Accept": accept},
-        )
-
-
 def run(*, size: str, once: bool, data: Path | None, language_hint: bool = True) -> int:
     """Tell the whole story; returns the exit status, 0 when all of it came true.
 
@@ -131,7 +71,7 @@ def run(*, size: str, once: bool, data: Path | None, language_hint: bool = True)
     except ImportError as error:
         raise Invalid("the sample city is not installed; start the demo by deploy/demo") from error
     console = Console(highlight=False)
-    story = _Story(console)
+    story = Story(console)
     with ExitStack() as stack:
         if data is None:
             home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="exchange-demo-")))
@@ -143,7 +83,7 @@ def run(*, size: str, once: bool, data: Path | None, language_hint: bool = True)
         if language_hint:
             console.print("English: EXCHANGE_LANGUAGE=en", style="dim")
         story.chapter("一座虚构的城市", "A fictional city")
-        with _bar(console, say("生成影像", "Making images")) as advance:
+        with bar(console, say("生成影像", "Making images")) as advance:
             city = sample_city.generate(home / "city", size, advance)
         console.print(
             say(
@@ -159,7 +99,7 @@ def run(*, size: str, once: bool, data: Path | None, language_hint: bool = True)
         clinicians = _register(exchange, given, city)
         stack.enter_context(_serving(home))
         _tell(story, exchange, given, city, clinicians, home)
-        _addresses(console, given, clinicians)
+        addresses(console, given, clinicians)
         if story.failed:
             claims = "; ".join(story.failed)
             console.print(say(f"未通过：{claims}", f"Not true: {claims}"), markup=False)
@@ -170,11 +110,11 @@ def run(*, size: str, once: bool, data: Path | None, language_hint: bool = True)
 
 
 def _tell(
-    story: _Story,
+    story: Story,
     exchange: Exchange,
     given: Settings,
     city: City,
-    clinicians: dict[str, _Clinician],
+    clinicians: dict[str, Clinician],
     home: Path,
 ) -> None:
     story.chapter("三家医院同时发送（C-STORE）", "Three hospitals send at once (C-STORE)")
@@ -191,7 +131,7 @@ def _tell(
     clinician = clinicians[asker.code]
     token = clinician.token()
     wanted = {one.study_instance_uid for one in city.studies if one.person == person}
-    by_fhir = _until(lambda: _fhir_studies(clinician, token, mine), lambda got: got >= wanted)
+    by_fhir = _until(lambda: studies_by_fhir(clinician, token, mine), lambda got: got >= wanted)
     story.claim(
         time.monotonic() - began <= FOUND_WITHIN,
         f"发送结束后 {time.monotonic() - began:.1f} 秒可查",
@@ -205,7 +145,7 @@ def _tell(
     )
     _timeline(story, clinician, token, city, person, mine)
     by_qido = {
-        _value(study, "0020000D")
+        value(study, "0020000D")
         for study in clinician.get(
             "/dicom-web/studies", token, "application/dicom+json", PatientID=mine.patient_id
         ).json()
@@ -238,10 +178,10 @@ def _tell(
 
 
 def _timeline(
-    story: _Story, clinician: _Clinician, token: str, city: City, person: str, mine: Record
+    story: Story, clinician: Clinician, token: str, city: City, person: str, mine: Record
 ) -> None:
     card = city.person(person).resident_id
-    found = _bundle(clinician, token, "/fhir/Patient", identifier=f"urn:oid:{RESIDENT_ID}|{card}")
+    found = bundle(clinician, token, "/fhir/Patient", identifier=f"urn:oid:{RESIDENT_ID}|{card}")
     known_at = {one.hospital for one in city.records_of(person) if one.resident_id is not None}
     story.claim(
         len(found)
@@ -249,11 +189,11 @@ def _timeline(
         f"身份证 {card[:6]}********{card[-4:]}：{len(found)} 份病案",
         f"ID card {card[:6]}********{card[-4:]}: {len(found)} patient records",
     )
-    studies = _bundle(
+    studies = bundle(
         clinician,
         token,
         "/fhir/ImagingStudy",
-        patient=_patient_id(clinician, token, mine),
+        patient=patient_id(clinician, token, mine),
         _include="ImagingStudy:endpoint",
     )
     timeline = [one for one in studies if one["resourceType"] == "ImagingStudy"]
@@ -279,7 +219,7 @@ def _timeline(
     )
 
 
-def _open(story: _Story, clinician: _Clinician, token: str, city: City, study: str) -> None:
+def _open(story: Story, clinician: Clinician, token: str, city: City, study: str) -> None:
     known = next(one for one in city.studies if one.study_instance_uid == study)
     answer = clinician.get(
         f"/dicom-web/studies/{study}",
@@ -297,9 +237,9 @@ def _open(story: _Story, clinician: _Clinician, token: str, city: City, study: s
 
 
 def _withdraw(
-    story: _Story,
+    story: Story,
     exchange: Exchange,
-    clinician: _Clinician,
+    clinician: Clinician,
     token: str,
     target: scu.Node,
     mine: Record,
@@ -307,7 +247,7 @@ def _withdraw(
 ) -> None:
     story.chapter("患者撤回共享同意", "The patient withdraws consent to sharing")
     with exchange.on_behalf_of(_OPERATOR) as access:
-        consent.opt_out(access, _code(mine.hospital), mine.patient_id)
+        consent.opt_out(access, registered_code(mine.hospital), mine.patient_id)
     dicom = 'multipart/related; type="application/dicom"; transfer-syntax=*'
     refused = clinician.get(f"/dicom-web/studies/{study}", token, dicom)
     read = clinician.get(f"/fhir/ImagingStudy/{study}", token, "application/fhir+json")
@@ -321,16 +261,16 @@ def _withdraw(
     story.claim(nothing, "QIDO-RS：没有结果", "QIDO-RS: nothing")
     story.claim(not find, "C-FIND：没有结果", "C-FIND: nothing")
     with exchange.on_behalf_of(_OPERATOR) as access:
-        consent.opt_in(access, _code(mine.hospital), mine.patient_id)
+        consent.opt_in(access, registered_code(mine.hospital), mine.patient_id)
     again = clinician.get(f"/fhir/ImagingStudy/{study}", token, "application/fhir+json")
     story.claim(again.status == 200, "再次同意后可见", "Visible again after consenting again")
 
 
-def _who_looked(story: _Story, exchange: Exchange, mine: Record, asker: Hospital) -> None:
+def _who_looked(story: Story, exchange: Exchange, mine: Record, asker: Hospital) -> None:
     story.chapter("谁看过这位患者", "Who looked at this patient")
     zone = ZoneInfo("Asia/Shanghai")
     with exchange.on_behalf_of(_OPERATOR) as access:
-        of = (_code(asker.code), mine.patient_id)
+        of = (registered_code(asker.code), mine.patient_id)
         looked = [
             one
             for one in trail.records(access, limit=100, patient=of)
@@ -368,12 +308,12 @@ def _audit_row(told: dict[str, Any], zone: ZoneInfo) -> list[str]:
     return [str(told["sequence"]), f"{at:%H:%M:%S}", *(str(told[column]) for column in columns)]
 
 
-def _register(exchange: Exchange, given: Settings, city: City) -> dict[str, _Clinician]:
+def _register(exchange: Exchange, given: Settings, city: City) -> dict[str, Clinician]:
     """Register the hospitals with their application entities, and a clinician at each."""
     http = urllib3.PoolManager(timeout=urllib3.Timeout(connect=5, read=60), retries=False)
     clinicians = {}
     for hospital in city.hospitals:
-        code = _code(hospital.code)
+        code = registered_code(hospital.code)
         name, password = f"dr.{code}", users.generated_password()
         with exchange.on_behalf_of(_OPERATOR) as access:
             organizations.register(
@@ -393,7 +333,7 @@ def _register(exchange: Exchange, given: Settings, city: City) -> dict[str, _Cli
                 organization=code,
                 password=password,
             )
-        clinicians[hospital.code] = _Clinician(http, given.http_url, name, password)
+        clinicians[hospital.code] = Clinician(http, given.http_url, name, password)
     return clinicians
 
 
@@ -406,7 +346,7 @@ def _send(console: Console, given: Settings, city: City, home: Path) -> tuple[in
         for hospital in city.hospitals
     }
     began = time.monotonic()
-    with _progress(console) as progress:
+    with progress_of(console) as progress:
         bars = {
             hospital.code: progress.add_task(
                 say(hospital.name, hospital.english_name), total=len(files[hospital.code])
@@ -506,45 +446,10 @@ def _someone(city: City) -> tuple[Hospital, str]:
     return best[2], best[3]
 
 
-def _patient_id(clinician: _Clinician, token: str, mine: Record) -> str:
-    (patient,) = _bundle(
-        clinician,
-        token,
-        "/fhir/Patient",
-        identifier=mine.patient_id,
-        organization=_code(mine.hospital),
-    )
-    return str(patient["id"])
-
-
-def _fhir_studies(clinician: _Clinician, token: str, mine: Record) -> set[str]:
-    found = _bundle(
-        clinician, token, "/fhir/ImagingStudy", patient=_patient_id(clinician, token, mine)
-    )
-    return {str(one["id"]) for one in found}
-
-
-def _bundle(clinician: _Clinician, token: str, path: str, **query: str) -> list[dict[str, Any]]:
-    """The resources of a searchset."""
-    answer = clinician.get(path, token, "application/fhir+json", **query)
-    if answer.status != 200:
-        raise Unavailable(f"{path} was answered with {answer.status}")
-    return [entry["resource"] for entry in answer.json().get("entry", ())]
-
-
-def _value(study: dict[str, Any], tag: str) -> str:
-    return str(study[tag]["Value"][0])
-
-
 def _hospitals(city: City, studies: set[str]) -> str:
     at = {one.hospital for one in city.studies if one.study_instance_uid in studies}
     known = [one for one in city.hospitals if one.code in at]
     return say("、".join(one.name for one in known), ", ".join(one.english_name for one in known))
-
-
-def _code(hospital: str) -> str:
-    """The hospital's code as the exchange registers it."""
-    return hospital.lower()
 
 
 def _until(ask: Callable[[], set[str]], enough: Callable[[set[str]], bool]) -> set[str]:
@@ -561,45 +466,6 @@ def _wait_for_worker(exchange: Exchange) -> None:
             return {kind for kind, dead in jobs.backlog(session) if not dead}
 
     _until(waiting, lambda kinds: not kinds)
-
-
-def _addresses(console: Console, given: Settings, clinicians: dict[str, _Clinician]) -> None:
-    dicom = host_port(given.dimse_addresses[0], given.dimse_port)
-    lines = [
-        f"{say('浏览器', 'Pages')}      {given.http_url}/portal/",
-        *([f"{say('阅片器', 'Viewer')}     {given.http_url}/viewer/"] * bool(given.viewer)),
-        f"FHIR       {given.http_url}/fhir/metadata",
-        f"DICOMweb   {given.http_url}/dicom-web/studies",
-        f"DICOM      {given.ae_title}@{dicom}",
-        f"{say('令牌', 'Token')}      POST {given.http_url}/oauth/token",
-        f"{say('指标', 'Metrics')}    {given.http_url}/metrics",
-        *(f"{one.name}\t{one.password}" for one in clinicians.values()),
-    ]
-    console.print()
-    if console.is_terminal:
-        console.print(
-            Panel("\n".join(lines), title=say("地址与账号", "Where to look"), expand=False)
-        )
-    else:
-        for line in lines:
-            console.print(line, markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    with _progress(console) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-def _progress(console: Console) -> Progress:
-    columns = (
-        TextColumn("  {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 def _wait_for_signal() -> None:
