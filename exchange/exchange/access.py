@@ -143,6 +143,17 @@ class Access:
             self.note(action, outcome=Outcome.REFUSED, reason=decision.reason, **about)
             raise Refused(decision.reason)
 
+    def require_region(self, **about: Any) -> None:
+        """Raise Refused, and record it, unless the requester administers the whole region.
+
+        A hospital's own administers that hospital: see `organizations.administered`.
+        """
+        self.require(Action.ADMINISTER, **about)
+        if self.requester.organization is not None:
+            reason = "only the region's own administrators do this"
+            self.note(Action.ADMINISTER, outcome=Outcome.REFUSED, reason=reason, **about)
+            raise Refused(reason)
+
     @contextmanager
     def unseen(self, told: str) -> Iterator[None]:
         """A refusal inside is recorded as such, and answered as if there were nothing: NotFound.

@@ -67,7 +67,7 @@ def check(
     Where it is given what reads them, `resources` are looked at too, some of them or `every` one:
     whether they are found under what they say. Raises Refused, Unavailable.
     """
-    access.require(Action.ADMINISTER)
+    access.require_region()
     access.note(Action.ADMINISTER, reason="check of the store")
     with access.exchange.database.reading() as session:
         total = session.execute(select(func.count()).select_from(Instance)).scalar_one()

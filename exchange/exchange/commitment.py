@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
 
-from sqlalchemy import select, update
+from sqlalchemy import select, true, update
 from sqlalchemy.orm import Session
 
 from exchange import jobs, organizations
@@ -311,12 +311,17 @@ class Listed:
 
 
 def latest(access: Access, limit: int = 50) -> Sequence[Listed]:
-    """The last transactions of all hospitals, the newest first. Raises Refused."""
+    """The last transactions of all hospitals, or of an administrator's own, the newest first.
+
+    Raises Refused.
+    """
     access.require(Action.ADMINISTER)
+    own = access.requester.organization
     access.note(Action.ADMINISTER, reason="commitments listed")
     found = access.session.execute(
         select(Commitment, Organization.code)
         .join(Organization, Organization.id == Commitment.organization_id)
+        .where(true() if own is None else Commitment.organization_id == own)
         .order_by(Commitment.id.desc())
         .limit(limit)
     ).all()

@@ -57,7 +57,7 @@ def stated(
 
 def _record(access: Access, organization: str, number: str, decision: str) -> None:
     access.require(Action.ADMINISTER)
-    owner = organizations.by_code(access.session, organization)
+    owner = organizations.administered(access, organization)
     if not number:  # records without a number are of one study each: see `Patient.patient_id`
         raise NotFound("a patient is named by a number of the hospital")
 

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, func, literal_column, select
 from exchange import jobs, scrub, traffic
 from exchange.access import Access
 from exchange.audit import Outcome
-from exchange.errors import NotFound, Refused
+from exchange.errors import NotFound
 from exchange.policy import Action
 from exchange.traffic import Grown
 from exchange_storage.records import (
@@ -72,7 +72,7 @@ class State:
 
 def state(access: Access, *, days: int, timezone: ZoneInfo) -> State:
     """How the exchange does, and what came on each of the last `days`. Raises Refused."""
-    _of_the_region(access)
+    access.require_region()
     today = access.now.astimezone(timezone).date()
     first = datetime.combine(today, time(), timezone)
     backlog = jobs.backlog(access.session)
@@ -95,18 +95,10 @@ def state(access: Access, *, days: int, timezone: ZoneInfo) -> State:
 
 def retry(access: Access, number: int) -> None:
     """Try a job again that was given up, by its row number. Raises Refused, NotFound."""
-    _of_the_region(access)
+    access.require_region()
     access.note(Action.ADMINISTER, reason="jobs retried", detail={"job": number})
     if not access.write(lambda session: jobs.retry(session, number)):
         raise NotFound("no job that was given up has this number; `exchange job list` shows them")
-
-
-def _of_the_region(access: Access) -> None:
-    access.require(Action.ADMINISTER)
-    if access.requester.organization is not None:
-        reason = "only the region's own administrators see all hospitals"
-        access.note(Action.ADMINISTER, outcome=Outcome.REFUSED, reason=reason)
-        raise Refused(reason)
 
 
 def _nodes(access: Access) -> tuple[Node, ...]:

@@ -377,9 +377,8 @@ def _organization(access: Access, session: Session, code: str | None) -> int:
     if code is None:
         return access.organization
     found = session.scalars(select(Organization).where(Organization.code == code)).one_or_none()
-    if found is None:
-        raise NotFound("no organization has this code; `exchange organization list` shows them")
-    if access.requester.role is not Role.ADMINISTRATOR and found.id != access.organization:
+    region = access.requester.role is Role.ADMINISTRATOR and access.requester.organization is None
+    if found is None or not (region or found.id == access.requester.organization):
         raise NotFound("no organization has this code; `exchange organization list` shows them")
     return found.id
 

@@ -103,7 +103,7 @@ def register(
 
     Raises Refused, or Invalid when a code or an entity is malformed or already taken.
     """
-    access.require(Action.ADMINISTER)
+    access.require_region()
     if not _CODE.fullmatch(code):
         raise Invalid("a code has 1 to 32 lower-case letters, digits and hyphens")
     if not name.strip():
@@ -146,7 +146,7 @@ def add_entity(access: Access, code: str, entity: Entity) -> None:
     checked = _checked(entity)
 
     def unit(session: Session) -> None:
-        _add(session, by_code(session, code).id, checked)
+        _add(session, administered(access, code, session).id, checked)
         access.note(Action.ADMINISTER, reason="application entity registered", detail=about)
 
     access.write(unit)
@@ -161,7 +161,7 @@ def replace_entity(access: Access, code: str, entity: Entity) -> None:
     checked = _checked(entity)
 
     def unit(session: Session) -> None:
-        organization = by_code(session, code).id
+        organization = administered(access, code, session).id
         found = session.scalars(
             select(ApplicationEntity).where(
                 ApplicationEntity.organization_id == organization,
@@ -193,7 +193,7 @@ def remove_entity(access: Access, code: str, entity: Entity) -> None:
     def unit(session: Session) -> None:
         found = session.scalars(
             select(ApplicationEntity).where(
-                ApplicationEntity.organization_id == by_code(session, code).id,
+                ApplicationEntity.organization_id == administered(access, code, session).id,
                 ApplicationEntity.title == entity.title,
                 ApplicationEntity.address.in_({entity.address, _written(entity.address)}),
             )
@@ -229,7 +229,7 @@ def join_agreement(access: Access, code: str, kind: str = SHARING) -> None:
     access.require(Action.ADMINISTER, detail={"code": code})
 
     def unit(session: Session) -> None:
-        organization = by_code(session, code)
+        organization = administered(access, code, session)
         if organization.id in agreements(session, access.now, kind):
             raise Invalid("this hospital is in this agreement already")
         session.add(Agreement(organization_id=organization.id, kind=kind, since=access.now))
@@ -249,7 +249,7 @@ def end_agreement(access: Access, code: str, kind: str = SHARING) -> None:
         ended = session.execute(
             update(Agreement)
             .where(
-                Agreement.organization_id == by_code(session, code).id,
+                Agreement.organization_id == administered(access, code, session).id,
                 Agreement.kind == kind,
                 or_(Agreement.until.is_(None), Agreement.until > access.now),
             )
@@ -271,15 +271,18 @@ def by_code(session: Session, code: str) -> Organization:
     return found
 
 
-def administered(access: Access, code: str) -> Organization:
+def administered(access: Access, code: str, session: Session | None = None) -> Organization:
     """The hospital with this code, that the asker administers: their own, or any of the region.
 
-    Raises NotFound for any other.
+    Looked up through `session` within a unit of work. Raises NotFound for any other: that another
+    hospital is there, its administrator learns elsewhere.
     """
     own = access.requester.organization
-    found = access.session.scalars(
-        select(Organization).where(Organization.code == code)
-    ).one_or_none()
+    found = (
+        (session or access.session)
+        .scalars(select(Organization).where(Organization.code == code))
+        .one_or_none()
+    )
     if found is None or own not in {None, found.id}:
         raise NotFound("no organization of yours has this code; `exchange organization list`")
     return found
@@ -382,7 +385,7 @@ def limit(access: Access, code: str, limits: Limits) -> None:
         raise Invalid("a limit is a number from 1 on")
 
     def unit(session: Session) -> None:
-        organization = by_code(session, code)
+        organization = administered(access, code, session)
         organization.association_limit = limits.associations
         organization.rate_limit = limits.rate
         access.note(Action.ADMINISTER, reason="limits set", detail=about)

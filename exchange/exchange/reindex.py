@@ -49,7 +49,7 @@ def ask(access: Access) -> int:
 
     A worker does it. Raises Refused.
     """
-    access.require(Action.ADMINISTER)
+    access.require_region()
 
     def unit(session: Session) -> int:
         walk = _unfinished(session) or _begun(session)
@@ -72,7 +72,7 @@ class Progress:
 
 def progress(access: Access, walk: int) -> Progress:
     """How far the walk with this number has come. Raises Refused."""
-    access.require(Action.ADMINISTER)
+    access.require_region()
     with access.exchange.database.reading() as session:
         row = session.get_one(Reindexing, walk)
         left = session.scalar(
@@ -109,7 +109,7 @@ def differing(access: Access, read: Reader, *, every: bool) -> Iterator[tuple[in
 
     All of them with `every`, else some, evenly. Raises Refused, Unavailable.
     """
-    access.require(Action.ADMINISTER)
+    access.require_region()
     database = access.exchange.database
     with database.reading() as session:
         last = session.scalar(select(func.max(Resource.id))) or 0

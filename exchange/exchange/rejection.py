@@ -192,7 +192,7 @@ def reject(
         raise Invalid(f"at most {REFERENCES} instances at a time")
 
     def unit(session: Session) -> int:
-        owner = organizations.by_code(session, organization).id
+        owner = organizations.administered(access, organization, session).id
         condition = (
             Study.study_instance_uid == study
             if study
@@ -338,7 +338,7 @@ def restore(
         raise Invalid("name either instances or a study")
 
     def unit(session: Session) -> int:
-        owner = organizations.by_code(session, organization).id
+        owner = organizations.administered(access, organization, session).id
         mine = (
             Rejection.organization_id == owner,
             Rejection.withdrawn.is_(None),
@@ -414,8 +414,10 @@ def listed(
         .limit(limit)
     )
     if organization is not None:
-        owner = organizations.by_code(access.session, organization)
+        owner = organizations.administered(access, organization)
         wanted = wanted.where(Rejection.organization_id == owner.id)
+    elif (own := access.requester.organization) is not None:
+        wanted = wanted.where(Rejection.organization_id == own)
     access.note(Action.ADMINISTER, reason="rejections listed", detail={"code": organization})
     return [
         Listed(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from exchange import destruction, jobs, organizations
@@ -69,7 +69,7 @@ def set_rule(access: Access, organization: str, modality: str, days: int) -> Non
         raise Invalid("a modality has at most 16 characters")
 
     def unit(session: Session) -> None:
-        owner = organizations.by_code(session, organization)
+        owner = organizations.administered(access, organization, session)
         rule = session.scalars(
             select(RetentionRule).where(
                 RetentionRule.organization_id == owner.id, RetentionRule.modality == modality
@@ -93,7 +93,7 @@ def remove_rule(access: Access, organization: str, modality: str) -> None:
     access.require(Action.ADMINISTER, detail=about)
 
     def unit(session: Session) -> None:
-        owner = organizations.by_code(session, organization)
+        owner = organizations.administered(access, organization, session)
         removed = session.execute(
             delete(RetentionRule)
             .where(RetentionRule.organization_id == owner.id, RetentionRule.modality == modality)
@@ -107,12 +107,13 @@ def remove_rule(access: Access, organization: str, modality: str) -> None:
 
 
 def rules(access: Access) -> Sequence[Rule]:
-    """All rules. Raises Refused."""
+    """All rules; to a hospital's administrator, its own. Raises Refused."""
     access.require(Action.ADMINISTER)
     access.note(Action.ADMINISTER, reason="retention rules listed")
     rows = access.session.execute(
         select(Organization.code, RetentionRule.modality, RetentionRule.days)
         .join(Organization, Organization.id == RetentionRule.organization_id)
+        .where(_administered(access))
         .order_by(Organization.code, RetentionRule.modality)
     )
     return [Rule(*row) for row in rows]
@@ -127,6 +128,7 @@ def hold(access: Access, study_instance_uid: str, reason: str) -> None:
         raise Invalid("a hold needs a reason of at most 4096 characters: --reason")
 
     def unit(session: Session) -> None:
+        _own_study(access, session, study_instance_uid)
         session.add(
             LegalHold(
                 study_instance_uid=study_instance_uid,
@@ -145,6 +147,7 @@ def lift(access: Access, study_instance_uid: str) -> None:
     access.require(Action.ADMINISTER, study=study_instance_uid)
 
     def unit(session: Session) -> None:
+        _own_study(access, session, study_instance_uid)
         lifted = session.execute(
             update(LegalHold)
             .where(LegalHold.study_instance_uid == study_instance_uid, LegalHold.lifted.is_(None))
@@ -159,12 +162,40 @@ def lift(access: Access, study_instance_uid: str) -> None:
 
 
 def holds(access: Access) -> Sequence[LegalHold]:
-    """The holds in force, the oldest first. Raises Refused."""
+    """The holds in force, the oldest first; to a hospital's administrator, of its own studies.
+
+    Raises Refused.
+    """
     access.require(Action.ADMINISTER)
     access.note(Action.ADMINISTER, reason="holds listed")
-    return access.session.scalars(
-        select(LegalHold).where(LegalHold.lifted.is_(None)).order_by(LegalHold.id)
-    ).all()
+    wanted = select(LegalHold).where(LegalHold.lifted.is_(None)).order_by(LegalHold.id)
+    if (own := access.requester.organization) is not None:
+        wanted = wanted.where(LegalHold.study_instance_uid.in_(_studies(own)))
+    return access.session.scalars(wanted).all()
+
+
+def _administered(access: Access) -> ColumnElement[bool]:
+    """Whether a rule is of a hospital that the asker administers."""
+    own = access.requester.organization
+    return true() if own is None else RetentionRule.organization_id == own
+
+
+def _studies(organization: int) -> Select[str]:
+    return (
+        select(Study.study_instance_uid)
+        .join(Patient, Patient.id == Study.patient_id)
+        .where(Patient.organization_id == organization)
+    )
+
+
+def _own_study(access: Access, session: Session, study_instance_uid: str) -> None:
+    """Raise NotFound unless the study is of the asker's hospital, or they are the region's."""
+    own = access.requester.organization
+    if own is None:
+        return
+    found = _studies(own).where(Study.study_instance_uid == study_instance_uid)
+    if session.execute(found).first() is None:
+        raise NotFound("this hospital has no such study")
 
 
 def expired(access: Access, *, limit: int = 1000, free: bool = False) -> Sequence[Expired]:
@@ -174,7 +205,7 @@ def expired(access: Access, *, limit: int = 1000, free: bool = False) -> Sequenc
     access.require(Action.DESTROY)
     session = access.session
     days: dict[int, dict[str, int]] = {}
-    for rule in session.scalars(select(RetentionRule)):
+    for rule in session.scalars(select(RetentionRule).where(_administered(access))):
         days.setdefault(rule.organization_id, {})[rule.modality] = rule.days
     found: list[Expired] = []
     count = (
@@ -233,6 +264,8 @@ def destroy(access: Access, study: Expired) -> int:
     Invalid while it is under a legal hold.
     """
     access.require(Action.DESTROY, study=study.study_instance_uid)
+    if access.requester.organization is not None:
+        organizations.administered(access, study.organization)
 
     def unit(session: Session) -> int:
         destruction.require_no_hold(session, study.study_instance_uid)

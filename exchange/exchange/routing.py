@@ -108,7 +108,7 @@ def add(access: Access, organization: str, rule: Rule) -> None:
     source = _values(rule.source)
 
     def unit(session: Session) -> None:
-        owner = organizations.by_code(session, organization)
+        owner = organizations.administered(access, organization, session)
         taken = select(Route.id).where(Route.organization_id == owner.id, Route.name == rule.name)
         if session.scalars(taken).first() is not None:
             raise Invalid("this hospital has a route of this name already")
@@ -141,7 +141,7 @@ def remove(access: Access, organization: str, name: str) -> None:
     access.require(Action.ADMINISTER, detail=about)
 
     def unit(session: Session) -> None:
-        owner = organizations.by_code(session, organization)
+        owner = organizations.administered(access, organization, session)
         route = session.scalars(
             select(Route).where(Route.organization_id == owner.id, Route.name == name)
         ).one_or_none()

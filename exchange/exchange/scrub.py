@@ -100,7 +100,7 @@ def walk(access: Access, *, days: int, until: datetime) -> Walked:
 
 def damages(access: Access, limit: int = 1000) -> Sequence[Damage]:
     """What is known to be damaged, the oldest first. Raises Refused."""
-    access.require(Action.ADMINISTER)
+    access.require_region()
     access.note(Action.ADMINISTER, reason="damages listed")
     rows = access.session.scalars(
         select(records.Damage).order_by(records.Damage.found).limit(limit)
@@ -116,7 +116,7 @@ def known_damages(access: Access) -> int:
 
 def walks(access: Access, limit: int = 10) -> Sequence[Scrub]:
     """The last walks, the newest first. Raises Refused."""
-    access.require(Action.ADMINISTER)
+    access.require_region()
     access.note(Action.ADMINISTER, reason="scrubs listed")
     return access.session.scalars(select(Scrub).order_by(Scrub.id.desc()).limit(limit)).all()
 

@@ -41,16 +41,20 @@ def add(
 ) -> User:
     """Register a user; `organization` is a hospital's code, or None for the region's own staff.
 
+    A hospital's administrator registers, and changes, the hospital's own.
+
     Raises Refused, NotFound for the hospital, Invalid.
     """
     access.require(Action.ADMINISTER)
+    if organization is None:
+        access.require_region(detail={"user": name[:64]})
     if not name or len(name) > 64 or not name.isprintable() or name != name.strip():
         raise Invalid("a user name has 1 to 64 printable characters")
     if role is Role.EXCHANGE:
         raise Invalid("nobody signs in as the exchange itself")
     if role is not Role.ADMINISTRATOR and organization is None:
         raise Invalid(f"a {role} belongs to an organization")
-    belongs = organizations.by_code(access.session, organization).id if organization else None
+    belongs = organizations.administered(access, organization).id if organization else None
     password_hash = _hash(password)
 
     def unit(session: Session) -> User:
@@ -147,7 +151,7 @@ def _change(
 
     def unit(session: Session) -> None:
         user = by_name(session, name)
-        if user is None:
+        if user is None or access.requester.organization not in {None, user.organization_id}:
             raise NotFound("no user has this name")
         change(user)
         if signs_out:

@@ -11,23 +11,33 @@ import pytest
 from region import ADMINISTRATOR, ID_CARD, Region
 
 from exchange import (
+    check,
     conflicts,
+    consent,
     deliveries,
     jobs,
     ledger,
     operation,
+    orders,
     organizations,
+    reindex,
+    rejection,
+    retention,
     retrieval,
     routing,
+    scrub,
     traffic,
+    users,
 )
 from exchange.access import Access
 from exchange.errors import NotFound, Refused
+from exchange.organizations import Entity, Limits
 from exchange.policy import Requester, Role
 from exchange.routing import Rule
 from exchange_storage.records import Delivery, Job
 
 ZONE = ZoneInfo("Asia/Shanghai")
+PASSWORD = "long enough"
 
 
 def today() -> date:
@@ -172,3 +182,84 @@ def test_nobody_of_a_hospital_sees_how_the_region_does(filled: Region, role: Rol
         operation.state(access, days=1, timezone=ZONE)
     with pytest.raises(Refused), filled.exchange.on_behalf_of(somebody) as access:
         operation.retry(access, 1)
+
+
+def test_a_hospitals_administrator_administers_that_hospital_alone(filled: Region) -> None:
+    """Each verb of administration, on another hospital and on the own one."""
+    with filled.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        for code in ("beicheng", "nanhu"):
+            users.add(
+                access,
+                name=f"dr.{code}",
+                display_name="",
+                role=Role.CLINICIAN,
+                organization=code,
+                password=PASSWORD,
+            )
+
+    def new_user(access: Access, code: str) -> None:
+        users.add(
+            access,
+            name=f"new.{code}",
+            display_name="",
+            role=Role.CLINICIAN,
+            organization=code,
+            password=PASSWORD,
+        )
+
+    numbers = {"beicheng": ("B1", "1.2.1"), "nanhu": ("N1", "1.2.2")}
+    entity = Entity(title="NEW", address="127.0.0.1", port=104)
+    verbs: dict[str, Callable[[Access, str], object]] = {
+        "user add": new_user,
+        "user deactivate": lambda access, code: users.deactivate(access, f"dr.{code}"),
+        "user activate": lambda access, code: users.activate(access, f"dr.{code}"),
+        "user password": lambda access, code: users.set_password(access, f"dr.{code}", PASSWORD),
+        "consent": lambda access, code: consent.opt_out(access, code, numbers[code][0]),
+        "add-ae": lambda access, code: organizations.add_entity(access, code, entity),
+        "remove-ae": lambda access, code: organizations.remove_entity(access, code, entity),
+        "unshare": organizations.end_agreement,
+        "share": organizations.join_agreement,
+        "limit": lambda access, code: organizations.limit(access, code, Limits(1, 1)),
+        "route": lambda access, code: routing.remove(access, code, "cloud"),
+        "rule": lambda access, code: retention.set_rule(access, code, "CT", 100),
+        "hold": lambda access, code: retention.hold(access, numbers[code][1], "asked for"),
+        "lift": lambda access, code: retention.lift(access, numbers[code][1]),
+        "orders": lambda access, code: orders.listed(access, organization=code),
+        "reject": lambda access, code: rejection.reject(
+            access, code, "113037", study=numbers[code][1]
+        ),
+        "rejected": lambda access, code: rejection.listed(access, organization=code),
+    }
+    for verb in verbs.values():
+        with (
+            pytest.raises(NotFound),
+            filled.exchange.on_behalf_of(own(filled, "beicheng")) as access,
+        ):
+            verb(access, "nanhu")
+        with filled.exchange.on_behalf_of(own(filled, "beicheng")) as access:
+            verb(access, "beicheng")
+
+
+def test_what_concerns_the_whole_region_is_its_own_administrators(filled: Region) -> None:
+    verbs: tuple[Callable[[Access], object], ...] = (
+        lambda access: list(check.check(access)),
+        reindex.ask,
+        scrub.damages,
+        lambda access: users.add(
+            access,
+            name="boss",
+            display_name="",
+            role=Role.ADMINISTRATOR,
+            organization=None,
+            password=PASSWORD,
+        ),
+        lambda access: organizations.register(
+            access, code="west", name="西", credit_code="", issuer="2.25.9"
+        ),
+    )
+    for verb in verbs:
+        with (
+            pytest.raises(Refused, match="region's own"),
+            filled.exchange.on_behalf_of(own(filled, "beicheng")) as access,
+        ):
+            verb(access)
