@@ -159,9 +159,15 @@ def match(access: Access, sought: Sought, *, limit: int, only_certain: bool = Fa
     )
     rows = [found.patient.id for found in answer.found]
     identifiers = query.identifiers(access, rows)
+    issuers = {one.issuer for one in organizations.everyone(access.session)}
     matches: list[Match] = []
     for found in answer.found:
-        others = [(one.system, one.value) for one in identifiers.get(found.patient.id, ())]
+        others = [
+            (one.system, one.value)
+            for one in identifiers.get(found.patient.id, ())
+            # A hospital's number is what that hospital says, not what another one states of it.
+            if _issuer(one.system) not in issuers
+        ]
         scored = score(sought, found.patient, found.owner.issuer, others)
         if scored.grade is not None:
             matches.append(Match(found, round(scored.value, 3), scored.grade, scored.reasons))

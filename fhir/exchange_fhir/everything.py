@@ -23,7 +23,7 @@ from exchange import clinical, clinical_search, compartment, query
 from exchange.access import Access
 from exchange.errors import NotFound
 from exchange.policy import Requester
-from exchange_fhir import json_format, negotiation, parameters, reading, subset
+from exchange_fhir import json_format, negotiation, outcome, parameters, reading, subset
 from exchange_fhir.answers import Answered
 from exchange_fhir.bundle import Pairs
 from exchange_fhir.datatypes import Json
@@ -361,10 +361,28 @@ def _entry(base: str, one: Resource, mode: str) -> Json:
     }
 
 
+def _broken(content: bytes) -> bytes:
+    """The entry that says that what comes before it is not all."""
+    told = orjson.loads(content)
+    told["issue"].insert(
+        0,
+        {
+            "severity": "fatal",
+            "code": "incomplete",
+            "diagnostics": "the Bundle is not complete: ask again",
+        },
+    )
+    return orjson.dumps({"resource": told, "search": {"mode": "outcome"}})
+
+
 def _streamed(
     base: str, address: str, first: Piece, piece: Callable[[Position], Piece]
 ) -> Iterator[bytes]:
-    """The Bundle, piece by piece; what breaks on the way leaves it visibly without its end."""
+    """The Bundle, piece by piece; what breaks on the way is told by its last entry.
+
+    The status has been sent by then: who reads the Bundle sees by the OperationOutcome in it that
+    it is not whole.
+    """
     links = orjson.dumps([{"relation": "self", "url": address}])
     yield b'{"resourceType":"Bundle","type":"searchset","link":' + links
     seen: set[tuple[str, str]] = set()
@@ -383,5 +401,11 @@ def _streamed(
             between = b","
         if current.following is None:
             break
-        current = piece(current.following)
+        try:
+            current = piece(current.following)
+        except Exception as error:
+            told_of = outcome.response(error)  # which logs what was not expected
+            yield between + _broken(bytes(told_of.body))
+            between = b","
+            break
     yield b"}" if between != b"," else b"]}"

@@ -183,6 +183,9 @@ def _references(
             system, value = str(told.get("system", "")), str(told.get("value", ""))
             itself = _same(system, source[0]) and value == source[1]
             wanted = not targets or any(_same(system, target) for target in targets)
+            issuing = scope.issuer(issuer_uri(system) or system)
+            if issuing is not None and issuing.id != owners[one.id].id:
+                continue  # what another hospital says its number is, only that one knows
             if wanted and _is_domain(scope, system) and not itself:
                 identifiers.setdefault((system, value), told)
     told_of = [

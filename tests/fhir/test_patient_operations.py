@@ -11,7 +11,8 @@ from fhir_door import Asker, Door, entries, is_fhir, link, name, opened, outcome
 from real_parts import PostgreSQL
 from region import ID_CARD, region
 
-from exchange import identity
+from exchange import compartment, identity
+from exchange.errors import Unavailable
 from exchange_fhir import everything
 
 RESIDENT_ID = f"urn:oid:{identity.RESIDENT_ID}"
@@ -248,3 +249,57 @@ def test_the_documents_of_a_patient(hospital: Door) -> None:
     assert doctor.ids(f"{path}&type=11502-2") == []
     assert doctor.ids(f"{path}&start=2026-11-03") == []
     doctor.refused("DocumentReference/$docref", 400, "required")
+
+
+def test_what_a_hospital_states_of_anothers_number_leads_to_nobody(door: Door) -> None:
+    door.city.send("nanhu", patient="W2", study="1.2.2", instance="1.4.2", card=ID_CARD)
+    door.city.identify()
+    liar = {
+        "resourceType": "Patient",
+        "identifier": [
+            {"system": "urn:oid:2.25.101", "value": "X1"},
+            {"system": "urn:oid:2.25.102", "value": "W2"},
+            {"system": "urn:oid:2.25.102", "value": "W9"},
+        ],
+        "name": [{"family": "李", "given": ["四"]}],
+    }
+    system = door.system("beicheng")
+    made = system.made(liar)
+    door.city.identify()
+
+    stated = [one["value"] for one in system.read(f"Patient/{made['id']}")["identifier"]]
+    assert sorted(stated) == ["W2", "W9", "X1"]  # kept as it was stated
+    assert pix(system, "sourceIdentifier=urn:oid:2.25.101|X1") == ([], [f"Patient/{made['id']}"])
+    _, ids = pix(system, "sourceIdentifier=urn:oid:2.25.102|W2")
+    assert ids == ["Patient/1"]
+    number = {"system": "urn:oid:2.25.102", "value": "W9"}
+    sought = {"resourceType": "Patient", "identifier": [number]}
+    graded = system.send("POST", "Patient/$match", sought).json()
+    assert graded.get("entry", []) == []
+
+
+def test_everything_that_breaks_on_the_way_ends_as_a_bundle_that_says_so(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door.city.send("beicheng", patient="W1")
+    system = door.system("beicheng")
+    for _ in range(3):
+        system.made(WEIGHT | {"subject": {"reference": "Patient/1"}})
+    monkeypatch.setattr(everything, "PAGE", 2)
+    page = compartment.page
+    asked = 0
+
+    def broken(*given: Any, **told: Any) -> compartment.Page:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            raise Unavailable("the index does not answer; try again later")
+        return page(*given, **told)
+
+    monkeypatch.setattr(compartment, "page", broken)
+    bundle = system.read("Patient/1/$everything")
+    *told, last = bundle["entry"]
+    assert 0 < len(told) < 5
+    assert last["search"]["mode"] == "outcome"
+    issues = [(one["severity"], one["code"]) for one in last["resource"]["issue"]]
+    assert issues == [("fatal", "incomplete"), ("error", "transient")]
