@@ -27,7 +27,7 @@ from exchange import audit, policy
 from exchange.audit import Entry, Outcome
 from exchange.errors import ExchangeError, Invalid, NoRoom, NotFound, Refused, Unavailable
 from exchange.policy import Action, Clinical, Deny, Facts, Requester
-from exchange_storage.database import Database, unavailable
+from exchange_storage.database import Database, timed_out, unavailable
 from exchange_storage.objects import (
     ObjectNotFound,
     ObjectStore,
@@ -336,4 +336,6 @@ def translated() -> Iterator[None]:
     except SQLAlchemyError as error:
         if not unavailable(error):
             raise
+        if timed_out(error):
+            raise Unavailable("the question takes too long: ask for less of it") from error
         raise Unavailable("the index does not answer; try again later") from error

@@ -21,6 +21,7 @@ TEXTS: Mapping[str, str] = {
     "the object store failed; the operators' log has details": "对象存储出错，详见运维日志",
     "a value holds what the index cannot keep or compare": "某个值含有索引无法保存或比较的字符",
     "the index does not answer; try again later": "索引数据库没有应答，请稍后重试",
+    "the question takes too long: ask for less of it": "查询耗时过长，请缩小范围",
     "the commit was interrupted; try again": "提交被中断，请重试",
     "the head of the audit trail is missing: nothing can be recorded": (
         "审计链的链头缺失，无法记录任何操作"

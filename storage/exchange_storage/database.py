@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 import stat
 import threading
 import time
@@ -47,6 +48,13 @@ _PRAGMAS = (
 )
 
 
+STATEMENT_SECONDS = 60
+"""How long one statement may take, in both databases: who asks too much gets no answer, and others
+theirs."""
+
+_STEPS = 100_000
+"""Instructions of SQLite's virtual machine, some milliseconds, between two looks at the clock."""
+
 _POSTGRESQL = {
     "connect_timeout": 5,
     # A node that freezes while it holds the head of the audit chain must not stop all others, and
@@ -55,7 +63,7 @@ _POSTGRESQL = {
     "keepalives_idle": 15,
     "keepalives_interval": 5,
     # Compiling a statement takes longer than what is asked here takes to be answered.
-    "options": "-c lock_timeout=30000 -c statement_timeout=60000 "
+    "options": f"-c lock_timeout=30000 -c statement_timeout={STATEMENT_SECONDS * 1000} "
     "-c idle_in_transaction_session_timeout=30000 -c jit=off",
 }
 
@@ -148,7 +156,11 @@ class Database:
         }
         options["hide_parameters"] = True  # an error is logged: it must not show patient data
         if self.dialect == "sqlite":
-            options["connect_args"] = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+            options["connect_args"] = {
+                "timeout": BUSY_SECONDS,
+                "check_same_thread": False,
+                "factory": _Connection,
+            }
         else:
             options["connect_args"] = _POSTGRESQL
         self.engine = create_engine(parsed, **options)
@@ -330,8 +342,11 @@ def _alone_in_sqlite(connection: Connection) -> Iterator[None]:
     That is dropping it, which enforced foreign keys forbid; and they cannot be switched off within
     a transaction (https://sqlite.org/lang_altertable.html, section 7).
     """
+    held = connection.connection.dbapi_connection
     cursor = connection.connection.cursor()
     cursor.execute("PRAGMA foreign_keys=OFF")
+    if isinstance(held, _Connection):
+        held.limited = False
     try:
         with connection.begin():
             yield
@@ -345,6 +360,8 @@ def _alone_in_sqlite(connection: Connection) -> Iterator[None]:
     finally:
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
+        if isinstance(held, _Connection):
+            held.limited = True
 
 
 def _prepare_postgresql(connection: Any, _: object) -> None:
@@ -366,6 +383,46 @@ def _ask_if_rested(
         dialect.do_ping(connection)
     except dialect.loaded_dbapi.Error as error:
         raise InvalidatePoolError("the server does not answer any more") from error
+
+
+class _Connection(sqlite3.Connection):
+    """A connection of SQLite, which has no time limit of its own for statements."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.limited = True
+        self.until = 0.0
+        self.set_progress_handler(self._is_over, _STEPS)
+
+    def cursor(self, factory: Any = None) -> Any:
+        """A cursor whose statements end in time."""
+        return super().cursor(factory or _Cursor)
+
+    def _is_over(self) -> bool:
+        return self.limited and time.monotonic() > self.until
+
+
+class _Cursor(sqlite3.Cursor):
+    """A cursor; the time for a statement begins anew with each."""
+
+    connection: _Connection
+
+    def execute(self, *given: Any) -> Any:
+        """Run a statement. Raises OperationalError when it takes too long, as fetching does."""
+        self.connection.until = time.monotonic() + STATEMENT_SECONDS
+        return super().execute(*given)
+
+    def executemany(self, *given: Any) -> Any:
+        """The same for many rows of values together."""
+        self.connection.until = time.monotonic() + STATEMENT_SECONDS
+        return super().executemany(*given)
+
+
+def timed_out(error: SQLAlchemyError) -> bool:
+    """Whether a statement was ended because it took too long."""
+    cause = getattr(error, "orig", None)
+    interrupted = isinstance(cause, sqlite3.OperationalError) and str(cause) == "interrupted"
+    return interrupted or getattr(cause, "sqlstate", "") == "57014"  # query_canceled
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _: object) -> None:

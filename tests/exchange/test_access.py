@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from real_parts import PostgreSQL, postgresql
 from region import ADMINISTRATOR, HOSPITALS, WORKER, Region, region
-from sqlalchemy import func, select, text
+from sqlalchemy import Integer, func, select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -23,9 +23,11 @@ from exchange import audit, query
 from exchange.access import Access, Exchange
 from exchange.errors import Invalid, NoRoom, NotFound, Refused, Unavailable
 from exchange.policy import Action
+from exchange_storage import database
 from exchange_storage.database import Database
 from exchange_storage.objects import MemoryStore, ObjectNotFound, StoreFull, StoreUnavailable
-from exchange_storage.records import AuditRecord, Job, Person
+from exchange_storage.prepared import Prepared
+from exchange_storage.records import AuditRecord, Job, Organization, Person
 from exchange_storage.search import Level
 
 
@@ -371,6 +373,7 @@ import sys, threading
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from exchange.access import Exchange
 from exchange.policy import Action, Requester, Role
+from exchange_storage import database
 from exchange_storage.database import Database
 from exchange_storage.objects import MemoryStore
 
@@ -420,3 +423,31 @@ def test_processes_that_write_at_once_make_one_chain_without_a_gap(database_url:
     assert last == 240
     assert wrong(exchange) == []
     exchange.close()
+
+
+COUNTING = """
+WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 1000000000)
+SELECT count(*) FROM number
+"""
+
+
+def test_a_question_that_takes_too_long_is_ended_and_the_next_one_answered(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = database._POSTGRESQL | {"options": "-c statement_timeout=200"}
+    monkeypatch.setattr(database, "STATEMENT_SECONDS", 0.2)
+    monkeypatch.setattr(database, "_POSTGRESQL", short)
+    with region(database_url) as city:
+        for _ in range(2):
+            with (
+                pytest.raises(Unavailable, match="takes too long"),
+                city.exchange.on_behalf_of(city.clinician("beicheng")) as access,
+            ):
+                access.session.execute(text(COUNTING))
+            with (
+                pytest.raises(Unavailable, match="takes too long"),
+                city.exchange.on_behalf_of(city.clinician("beicheng")) as access,
+            ):
+                Prepared(text(COUNTING).columns(count=Integer)).all(access.session.connection(), {})
+        with city.exchange.on_behalf_of(city.clinician("beicheng")) as access:
+            assert access.session.execute(select(func.count()).select_from(Organization)).scalar()
