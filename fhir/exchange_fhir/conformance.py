@@ -14,6 +14,7 @@ from exchange.orders import Status
 from exchange_fhir import (
     capability,
     described,
+    invariants,
     ordered,
     ordering,
     transaction,
@@ -147,6 +148,7 @@ def _bundles() -> Iterator[str]:
 
 
 def _validation() -> Iterator[str]:
+    keys = dict.fromkeys(one.key for told in invariants.INVARIANTS.values() for one in told)
     yield "## Validation"
     yield ""
     yield (
@@ -155,9 +157,10 @@ def _validation() -> Iterator[str]:
         "references lead to, contained resources, and the narrative. All errors are told, up to "
         f"{validation.ISSUES}, each with its IssueType and FHIRPath: 400 where it is no resource, "
         "422 where it breaks a rule. Profiles are not validated, and kept as they are stated. "
-        "Invariants are checked as far as they concern extensions, references, contained "
-        "resources and narratives. Patients that are referred to must be the hospital's own; other "
-        "references to what is not here are taken, or refused by a setting."
+        "Invariants are checked where they are errors, and told by their keys: "
+        f"{', '.join(keys)}, and those of extensions, references, contained resources and "
+        "narratives. Patients that are referred to must be the hospital's own; other references to "
+        "what is not here are taken, or refused by a setting."
     )
     yield ""
 

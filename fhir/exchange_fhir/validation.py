@@ -1,7 +1,8 @@
 """Validation on write (FHIR R4 3.1.0.1, 3.2): a resource against the definitions of R4 4.0.1.
 
 Every error is told, not only the first: structure, cardinality, datatypes, codes of required
-bindings, and the types of what references lead to. What a profile adds is not looked at.
+bindings, the types of what references lead to, and invariants. What a profile adds is not
+looked at.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from exchange_fhir import narrative, primitives
+from exchange_fhir import invariants, narrative, primitives
 from exchange_fhir.datatypes import Json
 from exchange_fhir.definitions import elements
 from exchange_fhir.definitions.elements import Element, Property, Structure
@@ -119,6 +120,8 @@ class _Walk:
             if element.least and element.name not in chosen:
                 told = f"{structure.name} needs {element.stem}"
                 self._tell("required", told, f"{path}.{element.stem}")
+        for broken in invariants.broken(structure.name, value):
+            self._tell("invariant", f"{broken.told} ({broken.key})", path)
         match structure.name:
             case "Extension":
                 if ("extension" in chosen) == ("value[x]" in chosen):

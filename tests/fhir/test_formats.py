@@ -153,7 +153,7 @@ def test_every_error_is_told_with_its_place() -> None:
         ('"id": "a b"', "value"),
         ('"id": "' + "a" * 65 + '"', "value"),
         ('"implicitRules": "a b"', "value"),
-        ('"photo": [{"data": "abc"}]', "value"),
+        ('"photo": [{"contentType": "image/png", "data": "abc"}]', "value"),
         ('"address": [{"text": ""}]', "value"),
         ('"address": [{"text": "a\\u0000b"}]', "value"),
         ('"address": [{"text": "\\ud800"}]', "value"),
