@@ -20,7 +20,12 @@ HEADER_LIMIT = 16 * 1024
 PART_LIMIT = 100_000
 """Parts in one body."""
 
-_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
+BOUNDARY_LIMIT = 200
+"""Characters of a boundary. RFC 2046 allows 70; Orthanc's DICOMweb plug-in sends 73."""
+
+_BOUNDARY = re.compile(
+    rf"[0-9A-Za-z'()+_,\-./:=? ]{{0,{BOUNDARY_LIMIT - 1}}}[0-9A-Za-z'()+_,\-./:=?]"
+)
 
 
 class MalformedMultipart(Invalid):
@@ -48,7 +53,7 @@ def parts(
     within a part's pieces (a body that ends there had been cut off), and TooLarge.
     """
     if not _BOUNDARY.fullmatch(boundary):
-        raise MalformedMultipart("the boundary is not one of 1 to 70 characters of RFC 2046")
+        raise MalformedMultipart("the boundary is not one of RFC 2046, of at least 1 character")
     reader = _Reader(body, b"\r\n--" + boundary.encode("ascii"))
     for _ in reader.content():
         pass  # the preamble

@@ -182,7 +182,7 @@ def test_an_image_sent_twice_is_stored_once_and_both_times_with_success(door: Do
     [
         (b"", 'multipart/related; type="application/dicom"', 400),
         (b"", 'multipart/related; type="application/dicom"; boundary=""', 400),
-        (b"", f'multipart/related; type="application/dicom"; boundary={"x" * 71}', 400),
+        (b"", f'multipart/related; type="application/dicom"; boundary={"x" * 201}', 400),
         (b"nothing", 'multipart/related; type="application/dicom"; boundary=b', 400),
         (b"--b--", 'multipart/related; type="application/dicom"; boundary=b', 400),
         (b"--b\r\n\r\n", 'multipart/related; type="application/dicom"; boundary=b', 400),
