@@ -18,7 +18,16 @@ from exchange_fhir.definitions import search_parameters
 from exchange_fhir.definitions.search_parameters import SearchParameter
 from exchange_fhir.outcome import Problem
 from exchange_fhir.resources import imaging_study, patient, person
-from exchange_fhir.search import MAX_LENGTH, MAX_VALUES, Scope, Table, any_of, split, unescaped
+from exchange_fhir.search import (
+    MAX_LENGTH,
+    MAX_VALUES,
+    Scope,
+    Table,
+    Type,
+    any_of,
+    split,
+    unescaped,
+)
 from exchange_storage.criteria import (
     AllOf,
     AnyOf,
@@ -408,6 +417,12 @@ class Asking:
                 missing = _boolean(code, value)
                 present = self._there(kind, code)
                 return Not(present) if missing else present
+            case "in" | "not-in" if parameter is not None and parameter.type == Type.TOKEN:
+                codes = [one.code for one in tokens.value_set(value) if isinstance(one, TokenIs)]
+                among = any_of(parameter.read(self.scope, code or "", "") for code in codes)
+                return Not(among) if modifier == "not-in" else among
+            case "above" | "below" if parameter is not None:
+                raise Invalid(f"the modifier :{modifier} is not supported for {code}")
         if parameter is not None and (not modifier or modifier in parameter.modifiers):
             read = parameter.read
             found = self._read(code, value, lambda one: read(self.scope, one, modifier))

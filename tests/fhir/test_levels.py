@@ -62,6 +62,14 @@ def test_a_code_is_asked_for_with_those_below_or_above_it(
     assert {code for code, one in statuses.items() if one in found} == expected
 
 
+def test_a_patient_of_whom_only_images_tell_is_in_a_value_set_too(hospital: Door) -> None:
+    asker = hospital.clinician("nanhu")
+    genders = "http://hl7.org/fhir/ValueSet/administrative-gender"
+
+    assert "Patient/1" in asker.ids(f"Patient?gender:in={genders}&_count=500")
+    assert asker.ids(f"Patient?gender:not-in={genders}&_count=500") == []
+
+
 def test_levels_that_are_not_known_are_not_guessed(hospital: Door) -> None:
     asker = hospital.clinician("nanhu")
     asker.refused("Condition?code:below=http://snomed.info/sct|73211009", 400, "not-supported")

@@ -122,7 +122,7 @@ def test_fhirpath_patch_adds_inserts_replaces_moves_and_deletes() -> None:
             type="add",
             path="Patient",
             name="contact",
-            value=("", [{"name": "gender", "valueCode": "male"}]),
+            value=("", [{"name": "organization", "valueReference": {"display": "学校"}}]),
         ),
     )
 
@@ -131,7 +131,7 @@ def test_fhirpath_patch_adds_inserts_replaces_moves_and_deletes() -> None:
     assert made["birthDate"] == "1950-01-01"
     assert made["deceasedDateTime"] == "2026-11-26"
     assert "deceasedBoolean" not in made
-    assert made["contact"] == [{"gender": "male"}]
+    assert made["contact"] == [{"organization": {"display": "学校"}}]
     assert made["identifier"][0]["value"] == "P2"
 
 
