@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -49,6 +50,10 @@ _VALUES = (
 )
 _RESULTS = frozenset({*_VALUES, "interpretation", "referenceRange", "dataAbsentReason"})
 """Elements of an Observation and its components that stand in a row of results."""
+
+# What becomes part of an address of ours: letters and digits, and never ".." alone.
+_ID = re.compile(r"(?=.*[A-Za-z0-9])[A-Za-z0-9\-.]{1,64}", re.ASCII)
+_UID = re.compile(r"[0-9][0-9.]{0,63}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,13 @@ class Attached:
     """Logical id of the Binary; "" where it is none."""
     outside: str
     """Its address on another server, which is told and not fetched."""
-    data: bytes | None = field(repr=False)
+    encoded: str | None = field(repr=False)
+    """Its content in Base64, where the resource itself has it."""
+
+    @property
+    def data(self) -> bytes | None:
+        """The same, decoded; None where that cannot be done."""
+        return None if self.encoded is None else _decoded(self.encoded)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,11 +191,13 @@ def studies(told: Json, base: str) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for reference in _references(told, 0):
         kind, logical_id = indexing.target(str(reference.get("reference", "")), base)
-        if kind == "ImagingStudy" and logical_id:
+        if kind == "ImagingStudy" and _UID.fullmatch(logical_id):
             found[logical_id] = None
         identifier = reference.get("identifier")
         if isinstance(identifier, dict) and identifier.get("system") == DICOM_UID:
-            found[str(identifier.get("value", "")).removeprefix("urn:oid:")] = None
+            uid = str(identifier.get("value", "")).removeprefix("urn:oid:")
+            if _UID.fullmatch(uid):
+                found[uid] = None
     return tuple(found)[:TEXTS]
 
 
@@ -291,7 +304,7 @@ class _Reading:
         identifier = value.get("identifier")
         if not shown and isinstance(identifier, dict):
             shown = str(identifier.get("value", ""))
-        if kind and logical_id:
+        if kind and _ID.fullmatch(logical_id):
             self.leads.append(Lead(name, kind, logical_id, shown))
         return shown or written
 
@@ -306,9 +319,9 @@ class _Reading:
                 title=str(value.get("title", ""))[:255],
                 media_type=str(value.get("contentType", ""))[:255],
                 size=size if isinstance(size, int) else None,
-                binary=logical_id if inside else "",
+                binary=logical_id if inside and _ID.fullmatch(logical_id) else "",
                 outside="" if inside else address[:2000],
-                data=_decoded(value["data"]) if isinstance(value.get("data"), str) else None,
+                encoded=value["data"] if isinstance(value.get("data"), str) else None,
             )
         )
         return str(value.get("title", "")) or str(value.get("contentType", "")) or address

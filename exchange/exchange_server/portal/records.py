@@ -217,8 +217,10 @@ def _media_type(attached: Attached) -> str:
 
 def _content(access: Access, attached: Attached) -> bytes:
     """Raises NotFound, Refused, Invalid."""
-    if attached.data is not None:
-        return attached.data
+    if attached.encoded is not None:
+        if (held := attached.data) is None:
+            raise Invalid("the document cannot be read")
+        return held
     if not attached.binary:
         raise NotFound("this document lies with another system")
     content = readable.binary(clinical.read(access, "Binary", attached.binary).content)
@@ -230,7 +232,7 @@ def _content(access: Access, attached: Attached) -> bytes:
 def _document(access: Access, number: int, attached: Attached) -> Document:
     media_type = _media_type(attached)
     try:
-        if attached.data is None and not attached.binary:
+        if attached.encoded is None and not attached.binary:
             raise NotFound("this document lies with another system")
         if number < SHOWN and (media_type == "text/plain" or cda.is_cda(media_type)):
             content = _content(access, attached)

@@ -12,6 +12,7 @@ from exchange import query, retrieval, timeline
 from exchange.access import Exchange
 from exchange.errors import Invalid, NotFound
 from exchange.query import Contents
+from exchange.reports import ENCAPSULATED_CDA, logical_id
 from exchange.retrieval import Held
 from exchange.timeline import RecordEntry, StudyEntry, Wanted
 from exchange_dicom import media_types, series_metadata, structured_report, web_rendered
@@ -20,7 +21,7 @@ from exchange_dicom.resources import Root, uid
 from exchange_dicom.structured_report import Report
 from exchange_dicom.web_rendered import ENCAPSULATED_PDF, PDF, Subject
 from exchange_fhir import summary
-from exchange_server.portal.pages import HEADERS, Pages
+from exchange_server.portal.pages import FRAMED, Pages
 from exchange_server.portal.patients import DICOMWEB
 
 REPORTS = 6
@@ -46,6 +47,8 @@ class Document:
     report: Report | None
     """None for a document that is shown as it is, or that has a page of its own."""
     pdf: bool
+    record: str = ""
+    """Logical id of the record that was made of it, for a CDA document; else ""."""
 
 
 def studies(exchange: Exchange, pages: Pages) -> APIRouter:
@@ -60,7 +63,9 @@ def studies(exchange: Exchange, pages: Pages) -> APIRouter:
         with exchange.on_behalf_of(visitor.requester) as access:
             found = query.study(access, uid(study))
             (contents,) = query.contents(access, [found]).values()
-            reports = [one for one in _documents(contents) if not one.pdf][:REPORTS]
+            reports = [one for one in _documents(study, contents) if not (one.pdf or one.record)][
+                :REPORTS
+            ]
             for one in reports:
                 read = retrieval.instances(
                     access, study, one.series_instance_uid, one.sop_instance_uid, purpose="report"
@@ -76,7 +81,8 @@ def studies(exchange: Exchange, pages: Pages) -> APIRouter:
             study=found.study,
             series=[one for one in contents if one.series.modality not in _WITHOUT_PICTURE],
             documents=[
-                _with_report(one, held.get(one.sop_instance_uid)) for one in _documents(contents)
+                _with_report(one, held.get(one.sop_instance_uid))
+                for one in _documents(study, contents)
             ],
             others=[
                 one
@@ -119,9 +125,7 @@ def studies(exchange: Exchange, pages: Pages) -> APIRouter:
             if_none_match="",
         )
         answer.headers["Content-Disposition"] = "inline"
-        # Shown within a page of ours, and nowhere else.
-        framed = HEADERS["Content-Security-Policy"].replace("ancestors 'none'", "ancestors 'self'")
-        answer.headers["Content-Security-Policy"] = f"{framed}; object-src 'self'"
+        answer.headers.update(FRAMED)
         return answer
 
     @router.get("/compare")
@@ -135,7 +139,7 @@ def studies(exchange: Exchange, pages: Pages) -> APIRouter:
     return router
 
 
-def _documents(contents: Sequence[Contents]) -> Sequence[Document]:
+def _documents(study: str, contents: Sequence[Contents]) -> Sequence[Document]:
     return [
         Document(
             one.series.series_instance_uid,
@@ -143,10 +147,13 @@ def _documents(contents: Sequence[Contents]) -> Sequence[Document]:
             one.series.series_description,
             None,
             instance.sop_class_uid == ENCAPSULATED_PDF,
+            logical_id(study, instance.sop_instance_uid)
+            if instance.sop_class_uid == ENCAPSULATED_CDA
+            else "",
         )
         for one in contents
         for instance in one.instances
-        if instance.sop_class_uid == ENCAPSULATED_PDF
+        if instance.sop_class_uid in {ENCAPSULATED_PDF, ENCAPSULATED_CDA}
         or structured_report.is_report(instance.sop_class_uid)
     ]
 
