@@ -125,6 +125,11 @@ class Access:
             self._session = self._stack.enter_context(self.exchange.database.reading())
         return self._session
 
+    def renew(self) -> None:
+        """Have `session` be a view of what is there now."""
+        self._stack.close()
+        self._session = None
+
     def require(self, action: Action, facts: Facts | Clinical | None = None, **about: Any) -> None:
         """Raise Refused, and record the refusal, unless the policy permits `action`.
 

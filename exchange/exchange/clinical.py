@@ -166,6 +166,23 @@ def current(access: Access, kind: str, logical_ids: Sequence[str]) -> list[Kept]
     return [_kept(row) for row in rows]
 
 
+def changeable(access: Access, kind: str, logical_id: str) -> Kept | None:
+    """The current version of a resource, where there is one that the asker may change.
+
+    Not audited: whoever goes on with it is.
+    """
+    requester = access.requester
+    given = policy.parameters(requester, access.now) | {"kind": kind, "logical_id": logical_id}
+    reach = policy.reach(requester, reading(requester, Action.RETRIEVE, kind))
+    row = _current(reach).first(access.session.connection(), given)
+    if row is None or not row.permitted or row.organization_id != requester.organization:
+        return None
+    action = Action.PUBLISH if row.is_directory else Action.RECORD
+    if isinstance(policy.may(requester, action), Deny) or row.interaction == "delete":
+        return None
+    return _kept(row)
+
+
 def reading(requester: Requester, action: Action, kind: str) -> Action:
     """What reading resources of this kind is: `action`, or to look up the directory.
 

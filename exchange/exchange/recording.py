@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -39,8 +39,16 @@ ACTS = 1000
 CONSENT = "Consent"
 """The kind of which the policy itself depends."""
 
+ATTEMPTS = 5
+"""How often a patch is computed anew because another version has come meanwhile."""
+
 PATIENTS = 1000
 """Patient records that one resource may be about."""
+
+
+class Moved(Exception):
+    """Another version has come since a patch was computed."""
+
 
 Render = Callable[[str, int, datetime], bytes]
 """The JSON in UTF-8 of a resource, once its logical id, version and moment are known."""
@@ -161,7 +169,9 @@ class Update:
 class Patch:
     """Make of the current version what `change` makes of its bytes; else as `Update`.
 
-    `change` raises Invalid where the current version is not what it can be applied to.
+    `change` raises Invalid where the current version is not what it can be applied to. It is
+    computed before anybody else has to wait (`prepare`), and again in the commit only where
+    another version has come meanwhile.
     """
 
     kind: str
@@ -181,8 +191,25 @@ class Patch:
             raise NotFound("nothing matches the condition")
         logical_id = found or self.logical_id
         held = writing.current(self.kind, logical_id, self.if_match)
-        content = writing.content(held)
-        return writing.keep(replace(self.change(content), logical_id=logical_id), held)
+        prepared = writing.prepared.get(id(self))
+        if prepared is not None and prepared[:2] == (logical_id, held.version):
+            draft = prepared[2]
+        elif prepared is not None and not writing.made(self.kind, logical_id):
+            raise Moved
+        else:  # of an act that depends on others
+            draft = self.change(writing.content(held))
+        return writing.keep(replace(draft, logical_id=logical_id), held)
+
+    def prepare(self, access: Access) -> tuple[str, int, Draft] | None:
+        """The logical id, the version that it is of, and what is made of it; None where what is
+        there may not be read, or cannot be told yet."""
+        found = self.matching(access.session) if self.matching is not None else (self.logical_id,)
+        if len(found) != 1:
+            return None
+        held = clinical.changeable(access, self.kind, found[0])
+        if held is None or self.if_match not in {None, held.version}:
+            return None
+        return held.logical_id, held.version, self.change(held.content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +324,7 @@ def several(access: Access, acts: Sequence[Act]) -> list[Kept]:
             access.require(action)
 
     def unit(session: Session) -> list[Kept]:
-        writing = Writing(access, session)
+        writing = Writing(access, session, prepared)
         for number, act in enumerate(acts):
             try:
                 writing.done.append(act.perform(writing))
@@ -306,20 +333,52 @@ def several(access: Access, acts: Sequence[Act]) -> list[Kept]:
                 raise
         return writing.done
 
-    return access.write(unit)
+    for _ in range(ATTEMPTS):
+        prepared = {id(act): made for act, made in _prepared(access, acts) if made is not None}
+        try:
+            return access.write(unit)
+        except Moved:
+            access.renew()
+    raise Stale("the resource is changed by others all the time: try again")
+
+
+def _prepared(
+    access: Access, acts: Sequence[Act]
+) -> Iterator[tuple[Act, tuple[str, int, Draft] | None]]:
+    """What patches make of what is there, before anybody else has to wait for it."""
+    for number, act in enumerate(acts):
+        if isinstance(act, Patch):
+            try:
+                yield act, act.prepare(access)
+            except Exception as error:
+                error.add_note(f"act {number}")
+                raise
 
 
 class Writing:
     """A unit of work on clinical resources: what acts are made of. Only acts use it."""
 
-    def __init__(self, access: Access, session: Session) -> None:
+    def __init__(
+        self,
+        access: Access,
+        session: Session,
+        prepared: Mapping[int, tuple[str, int, Draft]] | None = None,
+    ) -> None:
         self.access = access
         self.session = session
+        self.prepared = prepared or {}
+        """By the identity of a patch: logical id, version, and what it makes of that version."""
         self.now = datetime.now(UTC)
         """Not when the request came: versions are in the order of their moments."""
         self.done: list[Kept] = []
         self._given = policy.parameters(access.requester, access.now)
         self._facts: dict[int, Facts] = {}
+
+    def made(self, kind: str, logical_id: str) -> bool:
+        """Whether this unit of work has made the current version of a resource."""
+        return any(
+            (one.kind, one.logical_id, one.made) == (kind, logical_id, True) for one in self.done
+        )
 
     def only(self, finder: Finder | None) -> str | None:
         """The one logical id that is found, or None. Raises Stale where there are several."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jsonpatch
-from jsonpointer import JsonPointerException
+from jsonpointer import JsonPointer, JsonPointerException
 
 from exchange_fhir import json_format
 from exchange_fhir.datatypes import Json
@@ -27,6 +27,8 @@ MERGE = "application/merge-patch+json"
 
 OPERATIONS = 1000
 """Operations of one patch, at most."""
+LOOKED_AT = 200_000
+"""Elements that the paths of one FHIRPath Patch lead through, at most."""
 VALUES = 200_000
 """Values of a resource that copies make, at most: each copy can double it."""
 CHARACTERS = 16 << 20
@@ -56,10 +58,13 @@ def json_patch(content: bytes) -> Change:
     def change(resource: Json) -> Json:
         try:
             made = deepcopy(resource)
+            size = _Size()
+            if any(operation["op"] == "copy" for operation in operations):
+                size.add(made)
             for patch, operation in zip(patches, operations, strict=True):
+                if operation["op"] == "copy":  # each can double what there is
+                    size.add(JsonPointer(operation["from"]).resolve(made))
                 made = patch.apply(made, in_place=True)
-                if operation["op"] == "copy" and _is_large(made):
-                    raise _unfit(f"the patch makes more than {VALUES} values, or too long ones")
         except jsonpatch.JsonPatchTestFailed:
             raise _unfit("a test of the patch failed: the resource is not as it expects") from None
         except (jsonpatch.JsonPatchException, JsonPointerException, TypeError, KeyError):
@@ -100,27 +105,47 @@ def fhirpath_patch(parameters: Json) -> Change:
 
     def change(resource: Json) -> Json:
         made = deepcopy(resource)
+        work = _Work()
         for operation in operations:
-            operation.apply(made)
+            operation.apply(made, work)
         return made
 
     return change
 
 
-def _is_large(told: Any) -> bool:
-    waiting, count, characters = [told], 0, 0
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, str):
-            characters += len(one)
-            if characters > CHARACTERS:
-                return True
-        if isinstance(one, dict | list):
-            waiting += one.values() if isinstance(one, dict) else one
-            count += len(one)
-            if count > VALUES:
-                return True
-    return False
+@dataclass(slots=True)
+class _Size:
+    """How much a resource has come to hold."""
+
+    values: int = 0
+    characters: int = 0
+
+    def add(self, told: Any) -> None:
+        """Count a value with all below it. Raises Problem where it is too much."""
+        waiting = [told]
+        while waiting:
+            one = waiting.pop()
+            if isinstance(one, str):
+                self.characters += len(one)
+            elif isinstance(one, dict | list):
+                waiting += one.values() if isinstance(one, dict) else one
+                self.values += len(one)
+            if self.values > VALUES or self.characters > CHARACTERS:
+                raise _unfit(f"the patch makes more than {VALUES} values, or too long ones")
+
+
+@dataclass(slots=True)
+class _Work:
+    """How many elements a patch has looked at: a thousand paths through a long list take long."""
+
+    looked_at: int = 0
+
+    def done(self) -> None:
+        """One more was looked at. Raises Problem where they are too many."""
+        self.looked_at += 1
+        if self.looked_at > LOOKED_AT:
+            told = f"the paths of the patch lead through more than {LOOKED_AT} elements"
+            raise Problem(422, "too-costly", told)
 
 
 # -- FHIRPath Patch -------------------------------------------------------------------------------
@@ -155,10 +180,10 @@ class _Operation:
     """The datatype of the value as the Parameters say it; "" where it is made of parts."""
     numbers: Mapping[str, int]
 
-    def apply(self, resource: Json) -> None:
+    def apply(self, resource: Json, work: _Work) -> None:
         """Change the resource. Raises Problem."""
         if self.type == "add":
-            holder, structure = _holder(resource, self.path)
+            holder, structure = _holder(resource, self.path, work)
             found = _property(structure, self.name, self.value_type)
             if found.element.is_list:
                 holder.setdefault(found.name, []).append(deepcopy(self.value))
@@ -167,7 +192,7 @@ class _Operation:
             else:
                 holder[found.name] = deepcopy(self.value)
             return
-        places = list(_places(resource, self.path))
+        places = _places(resource, self.path, work)
         match self.type:
             case "delete":
                 if len(places) > 1:
@@ -318,7 +343,7 @@ def _steps(path: str) -> list[_Step]:
     return steps
 
 
-def _places(resource: Json, path: str) -> Iterator[_Place]:
+def _places(resource: Json, path: str, work: _Work) -> list[_Place]:
     """The places to which a path leads. Raises Problem."""
     steps = _steps(path)
     kind = resource["resourceType"]
@@ -330,7 +355,11 @@ def _places(resource: Json, path: str) -> Iterator[_Place]:
         if step.name:
             if number:
                 holders = [_below(place) for place in places]
-            places = [place for held in holders for place in _named(*held, step.name)]
+            places = []
+            for held in holders:
+                for place in _named(*held, step.name):
+                    work.done()
+                    places.append(place)
         elif step.single:
             if len(places) > 1:
                 raise _unfit("single() meets more than one element")
@@ -338,19 +367,19 @@ def _places(resource: Json, path: str) -> Iterator[_Place]:
             places = places[step.at :][:1]
         else:
             places = [
-                one for one in places if _holds(one.value, step.field.split("."), step.wanted)
+                one for one in places if _holds(one.value, step.field.split("."), step.wanted, work)
             ]
-    return iter(places)
+    return places
 
 
-def _holder(resource: Json, path: str) -> tuple[Json, Structure]:
+def _holder(resource: Json, path: str, work: _Work) -> tuple[Json, Structure]:
     """The object to which something is added."""
     if len(_steps(path)) == 1:
         kind = resource["resourceType"]
         if path not in {kind, "Resource", "DomainResource"}:
             raise _unfit(f"the path begins with {kind}")
         return resource, elements.structure(kind)
-    places = list(_places(resource, path))
+    places = _places(resource, path, work)
     if len(places) != 1:
         raise _unfit("the path of an addition does not lead to one element")
     return _below(places[0])
@@ -398,12 +427,14 @@ def _property(structure: Structure, name: str, value_type: str) -> Property:
     return found
 
 
-def _holds(value: Any, way: Sequence[str], wanted: str) -> bool:
+def _holds(value: Any, way: Sequence[str], wanted: str, work: _Work) -> bool:
+    work.done()
     if not way:
         return bool(value == wanted)
     if isinstance(value, list):
-        return any(_holds(one, way, wanted) for one in value)
-    return isinstance(value, dict) and way[0] in value and _holds(value[way[0]], way[1:], wanted)
+        return any(_holds(one, way, wanted, work) for one in value)
+    below = value.get(way[0]) if isinstance(value, dict) else None
+    return below is not None and _holds(below, way[1:], wanted, work)
 
 
 def _remove(place: _Place) -> None:

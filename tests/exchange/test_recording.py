@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Session
 from exchange import check, clinical, consent, recording
 from exchange.clinical import Kept
 from exchange.errors import Gone, Invalid, NotFound, Refused, Stale, TooLarge
-from exchange.policy import Purpose, Requester
+from exchange.policy import Purpose, Requester, Role
 from exchange.recording import After, Create, Delete, Draft, Patch, Update
 from exchange_storage.records import AuditRecord, Patient, Revision, SearchToken
 from exchange_storage.resource_index import Token
@@ -422,3 +423,41 @@ def test_a_resource_whose_version_is_lost_is_named_by_the_check(city: Region) ->
 
     assert [one.key for one in found] == [f"List/{lost.logical_id}"]
     assert read(city, system, fine).content == fine.content
+
+
+def test_a_patch_is_computed_while_others_write_and_anew_where_it_was_overtaken(
+    city: Region,
+) -> None:
+    system = city.system("beicheng")
+    about = patient(city, "beicheng")
+    kept = create(city, system, draft("Observation", about, says="first"))
+    seen: list[bytes] = []
+
+    def change(content: bytes) -> Draft:
+        seen.append(content)
+        if len(seen) == 1:  # which nobody could do who had to wait for this
+            later = draft("Observation", about, says="second", logical_id=kept.logical_id)
+            with city.exchange.on_behalf_of(system) as other:
+                recording.update(other, later)
+        return draft("Observation", about, says="patched")
+
+    with city.exchange.on_behalf_of(system) as access:
+        (made,) = recording.several(access, [Patch("Observation", kept.logical_id, change)])
+
+    assert (made.version, made.content.endswith(b"patched")) == (3, True)
+    assert [one.rpartition(b" ")[2] for one in seen] == [b"first", b"second"]
+
+
+def test_a_patch_tells_nothing_of_what_its_asker_may_not_change(city: Region) -> None:
+    kept = create(city, city.system("beicheng"), draft("Observation", patient(city, "beicheng")))
+
+    def change(_: bytes) -> Draft:
+        raise AssertionError
+
+    for asker in (city.system("nanhu"), ADMINISTRATOR, replace(city.system("beicheng"),
+                  role=Role.ADMINISTRATOR)):  # fmt: skip
+        with (
+            pytest.raises((Refused, NotFound)),
+            city.exchange.on_behalf_of(asker) as access,
+        ):
+            recording.several(access, [Patch("Observation", kept.logical_id, change)])

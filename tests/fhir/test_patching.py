@@ -179,3 +179,18 @@ def test_a_merge_patch_replaces_what_it_names_and_leaves_out_what_is_null() -> N
 
     assert (made["birthDate"], made["name"], "contact" in made) == ("1950", [{"text": "A"}], False)
     assert made["identifier"] == PATIENT["identifier"]
+
+
+def test_a_patch_whose_paths_lead_through_too_much_is_refused() -> None:
+    many = PATIENT | {"name": [{"use": "official", "text": str(one)} for one in range(1000)]}
+    one = operation(type="replace", path="Patient.name.where(text = '999').use", value="old")
+    patch = patching.fhirpath_patch({"resourceType": "Parameters", "parameter": [one] * 1000})
+    with pytest.raises(Problem, match="lead through more than") as told:
+        patch(many)
+    assert (told.value.answer.http, told.value.answer.code) == (422, "too-costly")
+
+
+def test_copies_of_copies_end_before_they_fill_the_memory() -> None:
+    copies = [{"op": "copy", "from": "/name", "path": "/name/0/given/0"}] * 1000
+    with pytest.raises(Problem, match="makes more than"):
+        json_patched(*copies)
