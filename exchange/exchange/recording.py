@@ -272,6 +272,33 @@ class Derive:
 
 
 @dataclass(frozen=True, slots=True)
+class Forget:
+    """Take what was derived out of use, with all versions of it: of the exchange itself.
+
+    What a hospital rejected or had deleted is not to be read in an earlier version; it is derived
+    again should it come back.
+    """
+
+    kind: str
+    logical_id: str
+
+    @property
+    def action(self) -> Action:
+        """Recorded."""
+        return Action.RECORD
+
+    def perform(self, writing: Writing) -> Kept:
+        """Do it. Raises NotFound."""
+        kept = Delete(self.kind, self.logical_id).perform(writing)
+        held = writing.held(self.kind, self.logical_id)
+        earlier = sqlalchemy.delete(Revision).where(
+            Revision.resource_id == held.id, Revision.version < held.version
+        )
+        writing.session.execute(earlier)
+        return kept
+
+
+@dataclass(frozen=True, slots=True)
 class After:
     """An act that depends on what the acts before it in the same request made."""
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from exchange.access import Access
 from exchange.errors import Refused
 from exchange.policy import Role
-from exchange.recording import ACTS, Act, Delete, Derive, Draft, several
+from exchange.recording import ACTS, Act, Derive, Draft, Forget, several
 from exchange_storage.records import Resource, Study
 
 KINDS = ("Binary", "DiagnosticReport", "DocumentReference", "Observation")
@@ -120,7 +120,7 @@ def keep(access: Access, study_instance_uid: str, drafts: Sequence[Draft]) -> in
     wanted = {(one.kind, one.logical_id) for one in drafts}
     acts: list[Act] = [Derive(one) for one in drafts]
     acts += [
-        Delete(kind, named)
+        Forget(kind, named)
         for kind, named in _held(access.session, study_instance_uid)
         if (kind, named) not in wanted
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,13 @@ from pydicom.uid import (
     XRayRadiationDoseSRStorage,
 )
 from region import ADMINISTRATOR, Region
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
 from web_door import Door, opened
 
-from exchange import consent, jobs, rejection
+from exchange import consent, jobs, rejection, retention
 from exchange_server.composition import worker
 from exchange_server.settings import Settings
-from exchange_storage.records import Job
+from exchange_storage.records import Job, Revision, Study
 
 PDF = b"%PDF-1.4 a report of one page\n"
 STUDY = "1.2.826.1"
@@ -234,7 +234,7 @@ def test_a_document_is_fetched_as_what_it_is(hospital: Hospital) -> None:
     assert report["presentedForm"][0]["url"] == attachment["url"]
     with hospital.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
         consent.opt_out(access, "beicheng", "R1")
-    hospital.doctor.refused(attachment["url"], 403, "forbidden", Accept="application/fhir+json")
+    hospital.doctor.refused(attachment["url"], 404, "not-found", Accept="application/fhir+json")
 
 
 def test_a_cda_document_in_dicom_is_a_document_like_any_other(hospital: Hospital) -> None:
@@ -261,13 +261,45 @@ def test_nobody_changes_what_a_report_says_but_by_another_report(hospital: Hospi
     assert report["status"] == "preliminary"
 
 
+def gone(hospital: Hospital, *names: str) -> None:
+    """Neither the resources nor what they said before can be read by anybody."""
+    for name in names:
+        for asker in (hospital.doctor, hospital.fhir.system("beicheng")):
+            asker.refused(name, 410, "deleted")
+            asker.refused(f"{name}/_history/1", 404, "not-found")
+            (version,) = asker.bundle(f"{name}/_history", mode_of="history")["entry"]
+            assert version["request"]["method"] == "DELETE"
+
+
+def test_what_is_deleted_for_good_leaves_nothing_that_was_made_of_it(hospital: Hospital) -> None:
+    hospital.send(measurement_report(), pdf())
+    kinds = ("Observation", "DiagnosticReport", "DocumentReference", "Binary")
+    names = [f"{kind}/{one['id']}" for kind in kinds for one in hospital.found(kind)]
+    assert len(names) == 5
+
+    with hospital.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        retention.set_rule(access, "beicheng", "", 1)
+    with hospital.city.exchange.database.writing() as session:
+        session.execute(update(Study).values(received=datetime.now(UTC) - timedelta(days=9)))
+    with hospital.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        (study,) = retention.expired(access)
+    with hospital.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        assert retention.destroy(access, study) == 2
+    hospital.work()
+
+    gone(hospital, *names)
+    with hospital.city.exchange.database.reading() as session:
+        assert not session.scalars(select(Revision).where(Revision.content != b"")).all()
+
+
 def test_what_a_rejected_report_said_goes_with_it(hospital: Hospital) -> None:
     hospital.send(measurement_report(), pdf())
-    assert len(hospital.found("Observation")) == 1
+    (observation,) = hospital.found("Observation")
 
     with hospital.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
         rejection.reject(access, "beicheng", "113001", ["1.9.1"])
     hospital.work()
 
     assert hospital.found("Observation") == []
+    gone(hospital, f"Observation/{observation['id']}")
     assert only(hospital.found("DiagnosticReport"))["presentedForm"]
