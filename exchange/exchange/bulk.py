@@ -19,7 +19,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import ColumnElement, delete, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from exchange import jobs, policy
@@ -28,7 +28,16 @@ from exchange.errors import Gone, NotFound, TooBroad
 from exchange.policy import Action, Purpose, Requester, Role
 from exchange_storage.objects import ObjectNotFound, Staged
 from exchange_storage.prepared import Prepared
-from exchange_storage.records import Agreement, BulkFile, BulkJob, Consent, Patient, Study, User
+from exchange_storage.records import (
+    Agreement,
+    BulkFile,
+    BulkJob,
+    Consent,
+    Organization,
+    Patient,
+    Study,
+    User,
+)
 from exchange_storage.rows import one_of
 
 KEPT = timedelta(days=1)
@@ -307,6 +316,86 @@ def content(exchange: Exchange, job: BulkJob, start: int) -> Iterator[bytes]:
     """What is to be imported, from a byte on. Only for the worker. Raises Unavailable."""
     with translated():
         yield from exchange.objects.stream(job.asked["content"], start)
+
+
+# -- For those who run the exchange ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An export or import as a list of them shows it; never what it holds."""
+
+    number: int
+    direction: str
+    requester: str
+    organization: str
+    state: str
+    done: int
+    """Resources that have been exported, or lines that have been read."""
+    files: int
+    made: datetime
+    expires: datetime
+    told: str
+
+
+def listed(access: Access, *, number: int | None = None, limit: int = 100) -> Sequence[Listed]:
+    """The last exports and imports, the newest first; to a hospital's administrator, its own.
+
+    Only the one with this `number`, where one is given. Raises Refused.
+    """
+    access.require(Action.ADMINISTER, detail={"what": "bulk jobs", "job": number})
+    files = select(func.count()).where(BulkFile.job_id == BulkJob.id).scalar_subquery()
+    wanted = (
+        select(BulkJob, Organization.code, files.label("files"))
+        .outerjoin(Organization, Organization.id == BulkJob.organization_id)
+        .where(_administered(access))
+        .order_by(BulkJob.id.desc())
+        .limit(limit)
+    )
+    if number is not None:
+        wanted = wanted.where(BulkJob.id == number)
+    access.note(Action.ADMINISTER, reason="bulk jobs listed", detail={"job": number})
+    return [
+        Listed(
+            number=row.BulkJob.id,
+            direction=row.BulkJob.direction,
+            requester=row.BulkJob.requester,
+            organization=row.code or "",
+            state=row.BulkJob.state,
+            done=row.BulkJob.done,
+            files=row.files,
+            made=row.BulkJob.made,
+            expires=row.BulkJob.expires,
+            told=row.BulkJob.told,
+        )
+        for row in access.session.execute(wanted)
+    ]
+
+
+def call_off(access: Access, number: int) -> None:
+    """End an export or import, whoever asked for it, and have its files removed.
+
+    Raises Refused, NotFound.
+    """
+    access.require(Action.ADMINISTER, detail={"what": "bulk cancelled", "job": number})
+
+    def unit(session: Session) -> None:
+        found = select(BulkJob.id).where(
+            BulkJob.id == number, BulkJob.state != State.CANCELLED, _administered(access)
+        )
+        if session.execute(found).first() is None:
+            raise NotFound("no export or import has this number; `exchange export list`")
+        session.execute(update(BulkJob).where(BulkJob.id == number).values(state=State.CANCELLED))
+        jobs.ask(session, jobs.BULK, str(number), datetime.now(UTC))
+        detail = {"what": "bulk cancelled", "job": number}
+        access.note(Action.ADMINISTER, reason="bulk job cancelled", detail=detail)
+
+    access.write(unit)
+
+
+def _administered(access: Access) -> ColumnElement[bool]:
+    own = access.requester.organization
+    return true() if own is None else BulkJob.organization_id == own
 
 
 # -- What the worker does -------------------------------------------------------------------------

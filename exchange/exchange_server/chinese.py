@@ -178,6 +178,11 @@ TEXTS: Mapping[str, str] = {
     "a password has {} to {} characters": "密码须为 {} 至 {} 个字符",
     "this user name is taken": "用户名已被使用",
     "no user has this name": "没有此用户",
+    "no export or import has this number; `exchange export list`": (
+        "没有此编号的导出或导入；请见 `exchange export list`"
+    ),
+    "such resources are not exported: {}": "此类资源不能导出：{}",
+    "the export did not end well: {}": "导出未能完成：{}",
     "no active user has this name": "没有此名的在用用户",
     "a patient is named by a number of the hospital": "请以该医院的患者号指明患者",
     "this hospital has no patient with this number": "该医院没有此患者号",

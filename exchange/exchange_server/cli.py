@@ -35,7 +35,7 @@ from exchange_server.cli_lifecycle import (
 from exchange_server.cli_network import network_commands
 from exchange_server.cli_orders import ledger_commands, order_commands
 from exchange_server.cli_registry import consent_commands, organization_commands, user_commands
-from exchange_server.cli_resources import resource_commands
+from exchange_server.cli_resources import export_commands, resource_commands
 from exchange_server.cli_routes import route_commands
 from exchange_server.cli_viewer import viewer_commands
 from exchange_server.settings import Settings, host_port
@@ -59,6 +59,7 @@ app.add_typer(route_commands, name="route")
 app.add_typer(viewer_commands, name="viewer")
 app.add_typer(network_commands)
 app.add_typer(resource_commands)
+app.add_typer(export_commands, name="export")
 app.add_typer(conflict_commands, name="conflict")
 app.add_typer(commitment_commands, name="commitment")
 app.add_typer(lifecycle_commands)

@@ -5,6 +5,8 @@ Both are asked for, followed at an address of their own, and done by a worker.
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of the routes made below.
 
+import zlib
+from collections.abc import Iterable, Iterator
 from datetime import UTC
 from email.utils import format_datetime
 from typing import Annotated, Any
@@ -142,10 +144,23 @@ def bulk_data(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
             found = bulk.file(access, token, row)
             with translated():
                 pieces = access.objects.stream(found.key)
-        headers = {"Cache-Control": "no-store", "Content-Length": str(found.size)}
+        headers = {"Cache-Control": "no-store", "Vary": "Accept-Encoding"}
+        if negotiation.takes_gzip(request):
+            headers["Content-Encoding"] = "gzip"
+            return StreamingResponse(_zipped(pieces), 200, headers, MEDIA_TYPE)
+        headers["Content-Length"] = str(found.size)
         return StreamingResponse(pieces, 200, headers, MEDIA_TYPE)
 
     return router
+
+
+def _zipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Pieces compressed on their way (RFC 1952), as fast as that can be."""
+    zipping = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    for piece in pieces:
+        if made := zipping.compress(piece):
+            yield made
+    yield zipping.flush()
 
 
 def go_on(exchange: Exchange, worker: Requester, number: int, serving: Serving) -> None:

@@ -227,14 +227,22 @@ def response(answered: Answered, written: Format, *, prefer: Return | None = Non
     )
 
 
+def takes_gzip(request: Request) -> bool:
+    """Whether the client takes gzip (RFC 9110 section 12.5.3)."""
+    taken = [_media_type(one) for one in request.headers.get("accept-encoding", "").split(",")]
+    return any(one in {"gzip", "*"} and _quality(told.get("q", "1")) > 0 for one, told in taken)
+
+
 def compressed(response: Response, request: Request) -> Response:
     """The response as gzip, where the client takes that and it is worth it; not a stream."""
     if isinstance(response, StreamingResponse):
         return response
     body = bytes(response.body)
-    taken = [_media_type(one) for one in request.headers.get("accept-encoding", "").split(",")]
-    takes = any(one in {"gzip", "*"} and _quality(told.get("q", "1")) > 0 for one, told in taken)
-    if takes and len(body) >= COMPRESSED and "content-encoding" not in response.headers:
+    if (
+        takes_gzip(request)
+        and len(body) >= COMPRESSED
+        and "content-encoding" not in response.headers
+    ):
         response.body = gzip.compress(body, 5, mtime=0)
         response.headers["Content-Encoding"] = "gzip"
         response.headers["Content-Length"] = str(len(response.body))

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -20,6 +25,7 @@ from exchange import bulk, jobs
 from exchange.errors import Unavailable
 from exchange.policy import Purpose
 from exchange_fhir import bulk_export, bulk_import
+from exchange_storage.filesystem import FilesystemStore
 from exchange_storage.records import BulkJob, Job
 
 
@@ -306,3 +312,77 @@ def test_what_is_no_ndjson_or_nobodys_to_write_is_not_taken(hospital: Door) -> N
         headers=administrator.headers | {"Prefer": ASYNC, "Content-Type": NDJSON},
     )
     outcome(response, 403, "forbidden")
+
+
+def test_a_file_is_compressed_for_who_takes_that(hospital: Door) -> None:
+    asker = hospital.system("beicheng")
+    address = kicked_off(asker.get("$export?_type=Observation", Prefer=ASYNC))
+    work(hospital)
+    (file,) = manifest(asker, address)["output"]
+    zipped = asker.get(file["url"], Accept_Encoding="gzip")
+    plain = asker.get(file["url"], Accept_Encoding="identity")
+    assert zipped.headers["content-encoding"] == "gzip"
+    assert "content-encoding" not in plain.headers
+    assert plain.headers["content-length"] == str(len(plain.content))
+    assert zipped.content == plain.content  # which the client has inflated
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from exchange.access import Exchange
+from exchange_fhir import bulk_import
+from exchange_storage.database import Database
+from exchange_storage.filesystem import FilesystemStore
+from exporting import going_on
+
+bulk_import.SEGMENT = bulk_import.TOGETHER = 2
+taken, done = 0, bulk_import._done
+
+def deadly(*given):
+    global taken
+    done(*given)
+    taken += 1
+    if taken == 3:  # taken in, and not yet noted
+        os.kill(os.getpid(), signal.SIGKILL)
+
+bulk_import._done = deadly
+store = FilesystemStore(Path(sys.argv[2]))
+going_on(Exchange(Database(sys.argv[1]), store, Ed25519PrivateKey.generate()))
+"""
+"""A worker that is killed behind the sixth line."""
+
+
+def test_an_import_goes_on_where_its_worker_was_killed(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk_import, "SEGMENT", 2)
+    monkeypatch.setattr(bulk_import, "TOGETHER", 2)
+    with region(database_url, FilesystemStore(tmp_path / "store")) as city:
+        city.send("beicheng", patient="W1")
+        door = opened(city)
+        system = door.system("beicheng")
+        one = WEIGHT | {"subject": {"reference": "Patient/1"}}
+        response = system.client.post(
+            "/fhir/$import",
+            content=b"\n".join([orjson.dumps(one)] * 10),
+            headers=system.headers | {"Content-Type": NDJSON, "Prefer": ASYNC},
+        )
+        address = kicked_off(response)
+        ended = subprocess.run(
+            [sys.executable, "-c", KILLED, database_url, str(tmp_path / "store")],
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "support")},
+            timeout=120,
+            check=False,
+        )
+        assert ended.returncode == -signal.SIGKILL
+        assert system.get(address).headers["x-progress"] == "4 lines read"
+
+        while waiting(door):
+            work(door)
+
+        told = manifest(system, address)
+        assert (told["output"], told["error"]) == ([{"type": "Observation", "count": 10}], [])
+        found = system.ids("Observation?_count=50")
+        assert len(found) == 10  # those that were taken twice are the same resources

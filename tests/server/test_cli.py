@@ -50,6 +50,24 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureF
     return typed
 
 
+@contextmanager
+def working() -> Iterator[None]:
+    """A worker works meanwhile."""
+    ended = threading.Event()
+
+    def work() -> None:
+        with exchange() as opened:
+            worker(opened, load()).run(ended)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 @pytest.fixture
 def city(run: Run) -> Run:
     """The same, after `init` and with hospital `north`, whose PACS calls from loopback."""
@@ -286,21 +304,35 @@ def test_the_store_is_checked_object_by_object(node: str, city: Run) -> None:
 
 def test_resources_are_indexed_anew_by_a_worker_and_checked(city: Run) -> None:
     assert city("reindex", "--no-wait")[2] == "A worker does it\n"
-    ended = threading.Event()
-
-    def work() -> None:
-        with exchange() as opened:
-            worker(opened, load()).run(ended)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
+    with working():
         status, _, err = city("reindex")
-    finally:
-        ended.set()
-        thread.join()
     assert (status, err) == (0, "0 resources, of which 0 are found under something else now\n")
     assert city("check", "--resources", "all")[0] == 0
+
+
+def test_a_hospitals_records_are_written_out_followed_listed_and_called_off(
+    node: str, city: Run, tmp_path: Path
+) -> None:
+    city("send", node, str(CT), "--calling", "PACS")
+    to = tmp_path / "out"
+    export = ("export", "start", "--organization", "north", "--type", "Patient")
+    with working():
+        status, _, err = city(*export, "--type", "ImagingStudy", "--to", str(to))
+    assert (status, err) == (0, "Export 1: 2 resources in 2 files\n")
+    (patient, study) = sorted(path.read_text() for path in to.iterdir())
+    assert '"resourceType":"ImagingStudy"' in study + patient
+
+    assert city(*export, "--no-wait")[2] == "Export 2: a worker does it\n"
+    rows = [line.split("\t") for line in city("export", "list")[1].splitlines()]
+    assert [(row[0], row[3], row[4]) for row in rows] == [
+        ("2", "north", "working"),
+        ("1", "north", "complete"),
+    ]
+    assert city("export", "cancel", "2")[0] == 0
+    assert city("export", "show", "2")[1].split("\t")[4] == "cancelled"
+    assert city("export", "cancel", "2")[0] == city("export", "show", "9")[0] == 1
+    assert city(*export, "--type", "Colour")[0] == 1
+    assert city("export", "start", "--organization", "nowhere")[0] == 1
 
 
 def test_jobs_are_counted_and_retried(node: str, city: Run) -> None:

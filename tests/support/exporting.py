@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -10,6 +11,7 @@ from httpx2 import Response
 from region import WORKER
 
 from exchange import jobs
+from exchange.access import Exchange
 from exchange_fhir.bulk import go_on
 from exchange_fhir.bundle import Pages
 from exchange_fhir.serving import Conduct, Serving
@@ -19,12 +21,14 @@ NDJSON = "application/fhir+ndjson"
 ASYNC = "respond-async"
 
 
-def worker(door: Door) -> Worker:
+def worker(exchange: Exchange) -> Worker:
+    """One that knows exports and imports."""
+
     def refused(_: object) -> Any:
         raise AssertionError
 
     serving = Serving(
-        exchange=door.city.exchange,
+        exchange=exchange,
         identify=refused,
         pages=Pages(KEY),
         base_url=None,
@@ -33,13 +37,22 @@ def worker(door: Door) -> Worker:
         conduct=Conduct(),
     )
     handlers = {jobs.BULK: lambda exchange, number: go_on(exchange, WORKER, int(number), serving)}
-    return Worker(door.city.exchange, handlers)
+    return Worker(exchange, handlers)
+
+
+def going_on(exchange: Exchange) -> None:
+    """The first export or import goes on, again and again, taken by nobody else."""
+    handler = worker(exchange)._handlers[jobs.BULK]
+    while True:
+        with suppress(jobs.Later):
+            handler(exchange, "1")
+            return
 
 
 def work(door: Door) -> int:
     """Let the worker do what there is; how many times it was asked."""
     times = 0
-    while worker(door).run_once():
+    while worker(door.city.exchange).run_once():
         times += 1
     return times
 
