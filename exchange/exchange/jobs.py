@@ -21,6 +21,7 @@ from sqlalchemy import (
     cast,
     delete,
     func,
+    literal,
     or_,
     select,
     update,
@@ -58,6 +59,10 @@ BULK = "bulk"
 """Go on with an export or import of many resources (its number), or remove what is left of it."""
 REINDEX = "reindex"
 """Go on with the walk that has all resources found under what the definitions say now."""
+HAPPENED = "happened"
+"""See who is to be told of what has happened, and what of it (all that waits)."""
+TELL = "tell"
+"""Notify a subscriber (the number of the subscription)."""
 CHECKPOINT = "checkpoint"
 """Keep the signed head of the audit trail in the object store."""
 COUNT = "count"
@@ -141,6 +146,14 @@ def ask(session: Session, kind: str, subject: str, due: datetime) -> None:
     )
 
 
+def hasten(session: Session, kind: str, subject: str, due: datetime) -> None:
+    """Ask for work as `ask` does, that is due at `due` though it was put off until later."""
+    ask(session, kind, subject, due)
+    session.execute(
+        update(Job).where(Job.kind == kind, Job.subject == subject, Job.due > due).values(due=due)
+    )
+
+
 def of(kind: str, number: SQLColumnExpression[int]) -> ColumnElement[bool]:
     """Whether a job is of this kind and about the row with this number, in SQL."""
     return and_(Job.kind == kind, Job.subject == cast(number, String))
@@ -189,13 +202,28 @@ def finish(database: Database, done: Sequence[Claim]) -> None:
 
 
 def postpone(database: Database, claimed: Claim, seconds: float) -> None:
-    """The work goes on after so many seconds; that is no failure."""
+    """The work goes on after so many seconds; that is no failure.
+
+    Sooner, where somebody asked meanwhile: what came with that may not wait.
+    """
+    now = datetime.now(UTC)
+    sooner = min(seconds, 1.0)
     with database.writing() as session:
         session.execute(
             update(Job)
             .where(Job.id == claimed.id)
-            .values(leased_until=None, due=datetime.now(UTC) + timedelta(seconds=seconds))
+            .values(
+                leased_until=None,
+                due=case(
+                    (Job.asked == claimed.asked, _moment(now + timedelta(seconds=seconds))),
+                    else_=_moment(now + timedelta(seconds=sooner)),
+                ),
+            )
         )
+
+
+def _moment(at: datetime) -> ColumnElement[datetime]:
+    return literal(at, Job.due.type)
 
 
 def fail(database: Database, claimed: Claim, error: str) -> None:

@@ -234,3 +234,25 @@ def test_work_asked_for_and_done_at_once_is_never_lost(database: Database) -> No
     with database.reading() as session:
         assert session.scalars(select(Job)).all() == []
     assert seen
+
+
+def test_what_was_put_off_is_due_at_once_when_it_is_hastened(database: Database) -> None:
+    ask(database, hours=5)
+    with database.writing() as session:
+        jobs.hasten(session, jobs.REFRESH, "1", datetime.now(UTC))
+        jobs.hasten(session, jobs.IDENTIFY, "2", datetime.now(UTC))
+
+    assert {one.subject for one in jobs.claim(database, KINDS)} == {"1", "2"}
+
+
+def test_who_asks_while_the_work_puts_itself_off_does_not_wait_so_long(database: Database) -> None:
+    ask(database)
+    (first,) = jobs.claim(database, KINDS)
+    jobs.postpone(database, first, 3600)
+    assert only(database).due > datetime.now(UTC) + timedelta(minutes=50)
+
+    all_due(database)
+    (again,) = jobs.claim(database, KINDS)
+    ask(database)
+    jobs.postpone(database, again, 3600)
+    assert only(database).due < datetime.now(UTC) + timedelta(seconds=10)
