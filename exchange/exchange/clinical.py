@@ -40,6 +40,9 @@ DIRECTORY = frozenset(
 )
 """Kinds that are in the directory of the region where they are about no patient."""
 
+SUBSCRIPTION = "Subscription"
+"""The kind that is its writer's alone: who is to be told of what."""
+
 
 NOBODY = 0
 """The row number of no patient."""
@@ -188,9 +191,18 @@ def reading(requester: Requester, action: Action, kind: str) -> Action:
 
     Of a kind in the directory, whoever may not see anything of patients sees the rest all the same.
     """
+    if kind == SUBSCRIPTION:
+        return Action.SUBSCRIBE
     if kind in DIRECTORY and isinstance(policy.may(requester, action), Deny):
         return Action.LOOK_UP
     return action
+
+
+def changing(kind: str, *, is_directory: bool) -> Action:
+    """What writing a resource of this kind is."""
+    if kind == SUBSCRIPTION:
+        return Action.SUBSCRIBE
+    return Action.PUBLISH if is_directory else Action.RECORD
 
 
 def about(session: Session, resource: int, patient: int | None, *, others: bool) -> list[int]:
@@ -238,6 +250,7 @@ def _permitted(
             owner=row.organization_id,
             is_directory=row.is_directory,
             patients=tuple(known[patient] for patient in patients),
+            whose=row.whose,
         )
         detail = {"what": _name(kind, logical_id)}
         with access.unseen(told):
@@ -284,6 +297,7 @@ def _of_resource(reach: Reach, *, elsewhere: bool) -> Select[*tuple[Any, ...]]:
             Resource.organization_id,
             Resource.is_directory,
             Resource.has_others,
+            Resource.whose,
             (and_(visible, _here(reach)) if elsewhere else visible).label("permitted"),
         )
         .join(Revision, Revision.resource_id == Resource.id)

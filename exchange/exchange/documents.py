@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from sqlalchemy import bindparam, delete, insert, select, tuple_
 from sqlalchemy.orm import Session
 
+from exchange import happenings
 from exchange.access import Access
 from exchange.errors import Refused
 from exchange.policy import Role
@@ -26,11 +27,18 @@ _ADD = Prepared(
 
 
 def keep(
-    access: Access, resource_type: str, resource_id: str, version: int, content: bytes
+    access: Access,
+    resource_type: str,
+    resource_id: str,
+    version: int,
+    content: bytes,
+    *,
+    patient: int | None = None,
 ) -> None:
     """Make `content` the current version of the resource, unless a later one is kept already.
 
-    Only the exchange itself derives documents: raises Refused for anybody else.
+    `patient` is the record that it is about. Only the exchange itself derives documents: raises
+    Refused for anybody else.
     """
     if access.requester.role is not Role.EXCHANGE:
         raise Refused("only the exchange itself keeps derived documents")
@@ -54,6 +62,16 @@ def keep(
                 "recorded": access.now,
             },
         )
+        if held is None or held.version < version:
+            happenings.changed(
+                session,
+                resource_type,
+                resource_id,
+                version,
+                patient,
+                access.now,
+                created=held is None,
+            )
 
     access.write(unit)
 

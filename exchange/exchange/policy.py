@@ -105,6 +105,8 @@ class Action(StrEnum):
     """Have all records written out at once, as `exporting` narrows them."""
     EXPORT_GROUP = "export a group"
     """The same of patients of a group whom the hospital treats."""
+    SUBSCRIBE = "subscribe"
+    """Have oneself told of events, and write, read and end the wish for it."""
 
 
 SHARED = frozenset({Action.SEARCH, Action.RETRIEVE, Action.WORK, Action.SHARE})
@@ -154,6 +156,8 @@ class Clinical:
     is_directory: bool
     patients: tuple[Facts, ...]
     """Of each patient record that it is about."""
+    whose: str = ""
+    """Name of the one user whose it is, beside their hospital's administrators."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +200,7 @@ _ROLES: dict[Action, frozenset[Role]] = {
     Action.SHARE: frozenset({Role.CLINICIAN}),
     Action.EXPORT: frozenset({Role.SYSTEM}),
     Action.EXPORT_GROUP: frozenset({Role.CLINICIAN, Role.SYSTEM}),
+    Action.SUBSCRIBE: frozenset(Role),
 }
 
 
@@ -219,6 +224,8 @@ def decide(requester: Requester, action: Action, facts: Facts) -> Decision:
         return Permit("the exchange's own work")
     if action in DIRECTORY:
         return Deny("what is about a patient is not in the directory")
+    if action is Action.SUBSCRIBE:
+        return Deny("what is about a patient is no subscription")
     if facts.owner == requester.organization:
         return Permit("the organization's own record")
     if action not in SHARED:
@@ -264,6 +271,16 @@ def decide_clinical(requester: Requester, action: Action, facts: Clinical) -> De
     if requester.role is Role.EXCHANGE:
         return Permit("the exchange's own work")
     own = facts.owner == requester.organization
+    if facts.whose:
+        administers = action is Action.SUBSCRIBE and requester.role is Role.ADMINISTRATOR
+        if facts.owner is None or not own:
+            return Deny("it is another organization's subscription")
+        if facts.whose != requester.name and not administers:
+            return Deny("it is somebody else's subscription")
+    if action is Action.SUBSCRIBE:
+        if not facts.whose:
+            return Deny("it is not a subscription")
+        return Permit("one's own subscription, or one's hospital's")
     if action in DIRECTORY and not facts.is_directory:
         return Deny("it is not in the directory")
     if action in SHARED or action is Action.LOOK_UP:
@@ -338,6 +355,8 @@ class Reach(StrEnum):
     OWN = "own"
     SHARED = "own or shared"
     REPORTED = "own or shared for public health"
+    SUBSCRIPTIONS = "one's own subscriptions"
+    HOSPITALS_SUBSCRIPTIONS = "the hospital's subscriptions"
     EVERYTHING = "everything"
 
 
@@ -351,6 +370,9 @@ def reach(requester: Requester, action: Action) -> Reach:
         return Reach.DIRECTORY
     if action in REPORTED and _reports(requester):
         return Reach.REPORTED
+    if action is Action.SUBSCRIBE:
+        administers = requester.role is Role.ADMINISTRATOR
+        return Reach.HOSPITALS_SUBSCRIPTIONS if administers else Reach.SUBSCRIPTIONS
     shared = action in SHARED and requester.purpose is Purpose.TREATMENT
     return Reach.SHARED if shared else Reach.OWN
 
@@ -366,7 +388,7 @@ def visible(requester: Requester, action: Action) -> ColumnElement[bool]:
 def within(reach: Reach, patient: type[Patient] = Patient) -> ColumnElement[bool]:
     """`visible`, by what the requester may reach; `patient` may be an alias."""
     match reach:
-        case Reach.NOTHING | Reach.DIRECTORY:
+        case Reach.NOTHING | Reach.DIRECTORY | Reach.SUBSCRIPTIONS | Reach.HOSPITALS_SUBSCRIPTIONS:
             return false()
         case Reach.OWN:
             return _own(patient)
@@ -391,16 +413,24 @@ def visible_clinical(
 @cache
 def clinical_within(reach: Reach, resource: type[Resource] = Resource) -> ColumnElement[bool]:
     """`visible_clinical`, by what the requester may reach."""
+    asker = bindparam("asker", type_=Patient.organization_id.type)
+    name = bindparam("asker_name", type_=Resource.whose.type)
+    own = resource.organization_id == asker
+    theirs = and_(own, resource.whose == name)
     match reach:
         case Reach.NOTHING:
             return false()
         case Reach.DIRECTORY:
-            return and_(resource.is_directory)
+            return and_(resource.is_directory, or_(resource.whose == "", theirs))
         case Reach.OWN | Reach.SHARED | Reach.REPORTED:
-            asker = bindparam("asker", type_=Patient.organization_id.type)
-            return or_(
-                resource.is_directory, resource.organization_id == asker, _all(reach, resource)
+            return and_(
+                or_(resource.is_directory, own, _all(reach, resource)),
+                or_(resource.whose == "", theirs),
             )
+        case Reach.SUBSCRIPTIONS:
+            return and_(theirs, resource.whose != "")
+        case Reach.HOSPITALS_SUBSCRIPTIONS:
+            return and_(own, resource.whose != "")
         case Reach.EVERYTHING:
             return true()
 
@@ -411,7 +441,7 @@ def workable(requester: Requester) -> ColumnElement[bool]:
     A hospital works on its own, and on what another has assigned to it of what that one shares.
     """
     match reach(requester, Action.WORK):
-        case Reach.NOTHING | Reach.DIRECTORY:
+        case Reach.NOTHING | Reach.DIRECTORY | Reach.SUBSCRIPTIONS | Reach.HOSPITALS_SUBSCRIPTIONS:
             return false()
         case Reach.OWN | Reach.REPORTED:
             return _own_work()
@@ -431,7 +461,7 @@ def workable(requester: Requester) -> ColumnElement[bool]:
 
 def parameters(requester: Requester, now: datetime) -> dict[str, Any]:
     """The parameters of `visible`, `shares` and `asker_shares`: who asks, and when."""
-    return {"asker": requester.organization, "now": now}
+    return {"asker": requester.organization, "asker_name": requester.name, "now": now}
 
 
 # Built once: putting these together takes longer than to run them.

@@ -20,11 +20,20 @@ import sqlalchemy
 from sqlalchemy import bindparam, insert, select
 from sqlalchemy.orm import Session
 
-from exchange import clinical, consent, facts, policy, requests
+from exchange import (
+    clinical,
+    consent,
+    facts,
+    happenings,
+    policy,
+    requests,
+    subscriptions,
+)
 from exchange.access import Access
 from exchange.clinical import Kept
 from exchange.errors import Gone, Invalid, NotFound, Stale, TooLarge
 from exchange.policy import Action, Clinical, Facts, Permit, Role
+from exchange.subscriptions import Terms
 from exchange_storage import resource_index
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Compartment, Resource, Revision
@@ -82,6 +91,8 @@ class Draft:
     """What a Consent in force says of sharing: ``deny`` or ``permit``; else ""."""
     order: requests.Requested | requests.Booked | None = None
     """What a ServiceRequest for images, or an Appointment for some, says of the worklist."""
+    terms: Terms | None = None
+    """What a Subscription asks for, where somebody asks anew."""
     render: Render
 
     @property
@@ -226,8 +237,10 @@ class Delete:
 
     @property
     def action(self) -> Action | None:
-        """Published, where such a kind can be nothing else."""
-        return None if self.kind in clinical.DIRECTORY else Action.RECORD
+        """Known at once where such a kind can be but one thing."""
+        if self.kind in clinical.DIRECTORY:
+            return None
+        return clinical.changing(self.kind, is_directory=False)
 
     def perform(self, writing: Writing) -> Kept:
         """Do it. Raises Refused, NotFound, Stale."""
@@ -473,6 +486,7 @@ class Writing:
             owner=held.organization_id,
             is_directory=held.is_directory,
             patients=self.facts(patients),
+            whose=held.whose,
         )
         access = self.access
         about = {"patient": held.patient_id, "detail": {"what": f"{held.kind}/{held.logical_id}"}}
@@ -480,7 +494,7 @@ class Writing:
         with access.unseen("no such resource"):
             access.require(reading, clinical_facts, **about)
         access.require(
-            Action.PUBLISH if held.is_directory else Action.RECORD, clinical_facts, **about
+            clinical.changing(held.kind, is_directory=held.is_directory), clinical_facts, **about
         )
 
     def facts(self, patients: Iterable[int]) -> tuple[Facts, ...]:
@@ -527,6 +541,7 @@ class Writing:
                     "kind": draft.kind,
                     "logical_id": draft.logical_id,
                     "organization_id": self.access.requester.organization,
+                    "whose": self._whose(draft),
                 },
             )
         else:
@@ -539,14 +554,27 @@ class Writing:
             _ADD_OTHER.run_many(connection, others)
         resource_index.add(self.session, row, draft.values)
         self._followed(draft.kind, draft.logical_id, patients, draft)
+        if draft.terms is not None:
+            subscriptions.accepted(self.access, self.session, row, draft.logical_id, draft.terms)
         made = "create" if held is None or held.deleted else "update"
-        about = stands["patient_id"]
+        about = patients[0] if patients else None
+        happenings.changed(
+            self.session,
+            draft.kind,
+            draft.logical_id,
+            version,
+            about,
+            self.now,
+            created=made == "create",
+        )
         return self._revised(row, draft, version, interaction or made, content, about)
 
     def take_out(self, held: Any) -> Kept:
         """Delete the resource of a row: it is found no more, its versions stay."""
         resource_index.remove(self.session, held.id)
         self._followed(held.kind, held.logical_id, (), None)
+        if held.kind == clinical.SUBSCRIPTION:
+            subscriptions.ended(self.session, held.id)
         _TAKE_OUT.run(
             self.session.connection(),
             {"row": held.id, "version": held.version + 1, "changed": self.now, "deleted": True},
@@ -584,11 +612,17 @@ class Writing:
             if fact.owner != requester.organization and not may_see:
                 raise Invalid(_UNKNOWN_PATIENT)
         own = Clinical(
-            owner=requester.organization, is_directory=draft.is_directory, patients=known
+            owner=requester.organization,
+            is_directory=draft.is_directory,
+            patients=known,
+            whose=self._whose(draft),
         )
         detail = {"what": f"{draft.kind}/{draft.logical_id}"}
         first = patients[0] if patients else None
         self.access.require(_writing(draft), own, patient=first, detail=detail)
+
+    def _whose(self, draft: Draft) -> str:
+        return self.access.requester.name if draft.kind == clinical.SUBSCRIPTION else ""
 
     def _current(self, held: Any) -> Any:
         given = {"resource": held.id, "version": held.version}
@@ -618,7 +652,7 @@ class Writing:
                 "elsewhere": False,
             },
         )
-        action = Action.PUBLISH if named.is_directory else Action.RECORD
+        action = clinical.changing(named.kind, is_directory=named.is_directory)
         detail = {
             "what": f"{named.kind}/{named.logical_id}",
             "interaction": interaction,
@@ -638,14 +672,14 @@ class Writing:
 
 
 def _writing(draft: Draft) -> Action:
-    return Action.PUBLISH if draft.is_directory else Action.RECORD
+    return clinical.changing(draft.kind, is_directory=draft.is_directory)
 
 
 _ADD = Prepared(
     insert(Resource).returning(Resource.id),
     [
         *("kind", "logical_id", "version", "organization_id", "patient_id", "changed"),
-        *("is_directory", "has_others", "deleted"),
+        *("is_directory", "has_others", "deleted", "whose"),
     ],
 )
 _HELD = Prepared(
@@ -660,6 +694,7 @@ _HELD = Prepared(
         Resource.has_others,
         Resource.changed,
         Resource.deleted,
+        Resource.whose,
     ).where(Resource.kind == bindparam("kind"), Resource.logical_id == bindparam("logical_id"))
 )
 

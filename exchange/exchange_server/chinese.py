@@ -149,6 +149,9 @@ TEXTS: Mapping[str, str] = {
     "the body of the document cannot be read": "文档正文无法读取",
     "a version is a number from 1 on": "版本为不小于 1 的数",
     "it is not in the directory": "它不在目录中",
+    "it is another organization's subscription": "这是另一家医院的订阅",
+    "it is somebody else's subscription": "这是他人的订阅",
+    "it is not a subscription": "这不是订阅",
     "only who wrote it may change it": "只有书写它的医院可以修改",
     "another organization's own: it is about no patient": "这是另一家医院自己的内容，不涉及患者",
     "up to {} studies can be seen side by side": "一次至多并排查看 {} 项检查",
@@ -162,6 +165,7 @@ TEXTS: Mapping[str, str] = {
     "the matches cannot be put in this order": "结果不能按此排序",
     # Decisions of the policy, where a page tells why
     "the role {} may not {}": "角色 {} 不能执行 {}",
+    "what is about a patient is no subscription": "与患者有关的内容不是订阅",
     "a {} without an organization may not {}": "角色 {} 不属于任何医院，不能执行 {}",
     "the asking organization has not joined the sharing agreement": "本院未加入共享协议",
     "the owning organization has not joined the sharing agreement": "该医院未加入共享协议",
@@ -243,6 +247,43 @@ TEXTS: Mapping[str, str] = {
     "{} does not answer: {}": "{} 没有应答：{}",
     "{} instances were not taken: {}": "{} 个实例未被接受：{}",
     "the logins of DICOMweb services cannot be read: {}": "DICOMweb 登录文件无法读取：{}",
+    # Subscriptions
+    "a hospital may have {} subscriptions": "一家医院最多有 {} 个订阅",
+    "this host is not registered for the hospital's notifications; its administrator allows it:"
+    " exchange subscription allow": (
+        "此主机未登记为该医院的通知地址；请管理员运行：exchange subscription allow"
+    ),
+    "a patient that it refers to is not known": "所引用的患者不存在",
+    "a header's value is given anew where the endpoint is another": (
+        "更换通知地址时须重新给出请求头的值"
+    ),
+    "nobody is told by this subscription: it was written before any were told": (
+        "此订阅不会通知任何人：它写入时平台尚无通知功能"
+    ),
+    "no subscription of this number has failed; exchange subscription list": (
+        "没有此编号的失败订阅；请查看 exchange subscription list"
+    ),
+    "a hospital has at most {} such hosts": "一家医院最多登记 {} 个通知主机",
+    "this hospital is not notified at this host": "该医院没有登记此通知主机",
+    "a host is written NAME, ADDRESS or either with :PORT, an IPv6 address in brackets": (
+        "主机写作 名称 或 地址，可带 :端口；IPv6 地址加方括号"
+    ),
+    "only the exchange itself notifies subscribers": "只有平台自身可以通知订阅者",
+    "its owner may not sign in any more": "其所有者已不能登录",
+    "its owner has another hospital or role": "其所有者已换医院或角色",
+    "its host is not registered for the hospital's notifications any more": (
+        "其主机已不再登记为该医院的通知地址"
+    ),
+    "no handshake: {}": "握手失败：{}",
+    "the endpoint answers HTTP {}": "通知地址应答 HTTP {}",
+    "the endpoint does not answer: {}": "通知地址没有应答：{}",
+    "the endpoint does not answer in time": "通知地址未及时应答",
+    "the endpoint is not called over https": "通知地址不是 https",
+    "the address of the endpoint is none": "通知地址无效",
+    "the host of the endpoint is not known": "通知地址的主机名无法解析",
+    "the host of the endpoint is at an address that is not called": (
+        "通知地址的主机位于不允许连接的网络"
+    ),
     # Conflicts, rejection, retention, scrub
     "another instance has this SOP Instance UID": "此 SOP Instance UID 已属于另一个实例",
     "the hospital has rejected this instance": "该医院已停用此实例",

@@ -37,6 +37,7 @@ from exchange_server.cli_orders import ledger_commands, order_commands
 from exchange_server.cli_registry import consent_commands, organization_commands, user_commands
 from exchange_server.cli_resources import export_commands, resource_commands
 from exchange_server.cli_routes import route_commands
+from exchange_server.cli_subscriptions import subscription_commands
 from exchange_server.cli_viewer import viewer_commands
 from exchange_server.settings import Settings, host_port
 from exchange_server.words import say, told
@@ -56,6 +57,7 @@ app.add_typer(user_commands, name="user")
 app.add_typer(consent_commands, name="consent")
 app.add_typer(order_commands, name="order")
 app.add_typer(route_commands, name="route")
+app.add_typer(subscription_commands, name="subscription")
 app.add_typer(viewer_commands, name="viewer")
 app.add_typer(network_commands)
 app.add_typer(resource_commands)

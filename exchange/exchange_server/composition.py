@@ -10,6 +10,7 @@ import secrets
 import ssl
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, NoReturn
 from zoneinfo import ZoneInfo
 
@@ -23,6 +24,7 @@ from exchange import (
     destruction,
     identity,
     jobs,
+    notifying,
     priors,
     reindex,
     reports,
@@ -319,6 +321,7 @@ def _fhir_conduct(settings: Settings) -> FHIRConduct:
         body_limit=settings.fhir_body_limit,
         update_creates=settings.fhir_update_creates,
         dangling=settings.fhir_dangling_references,
+        plain_http=settings.hook_http,
     )
 
 
@@ -328,9 +331,10 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
     from exchange_dicom.forward import Credentials, deliver
     from exchange_dicom.notification import notify
     from exchange_dicom.resources import Root
-    from exchange_fhir import ordered, reported
+    from exchange_fhir import ordered, reported, telling
     from exchange_fhir.bulk import go_on
     from exchange_fhir.bundle import Pages
+    from exchange_fhir.hooks import Hooks
     from exchange_fhir.refresh import refresh
     from exchange_fhir.serving import Serving
     from exchange_server.observability import DAMAGE_FOUND, observe
@@ -442,6 +446,18 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
     def many(exchange: Exchange, number: str) -> None:
         go_on(exchange, WORKER, int(number), serving)
 
+    hooks = Hooks(
+        plain_http=settings.hook_http,
+        networks=[ip_network(one) for one in settings.hook_networks],
+        ca=settings.hook_ca,
+    )
+
+    def see(exchange: Exchange, _: str) -> None:
+        telling.see(exchange, WORKER, serving)
+
+    def tell_subscriber(exchange: Exchange, number: str) -> None:
+        telling.tell(exchange, WORKER, int(number), serving, hooks)
+
     def tidy(exchange: Exchange, _: str) -> None:
         deleted = workitems.DELETED_AT_ONCE
         while deleted == workitems.DELETED_AT_ONCE:
@@ -451,11 +467,17 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
         while removed == bulk.TIDIED:
             with exchange.on_behalf_of(WORKER) as access:
                 removed = bulk.tidy(access)
+        forgotten = notifying.FORGOTTEN
+        while forgotten == notifying.FORGOTTEN:
+            with exchange.on_behalf_of(WORKER) as access:
+                forgotten = notifying.forget(access)
 
     handlers = {
         jobs.IDENTIFY: link,
         jobs.TIDY: tidy,
         jobs.BULK: many,
+        jobs.HAPPENED: see,
+        jobs.TELL: tell_subscriber,
         jobs.REFRESH: derive,
         jobs.CHECKPOINT: checkpoint,
         jobs.COUNT: count,

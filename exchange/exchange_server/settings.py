@@ -209,6 +209,18 @@ class Settings(BaseSettings):
         description="FHIR resources may refer to resources that are not here (but for patients)",
     )
 
+    hook_networks: Words = Field(
+        default=(),
+        description="Private networks in which FHIR subscribers may be notified, such as "
+        "10.0.0.0/8; without it only addresses of the open network are called",
+    )
+    hook_http: bool = Field(
+        default=False, description="FHIR subscribers may be notified over http, unencrypted"
+    )
+    hook_ca: Path | None = Field(
+        default=None, description="PEM certificates of the CA of FHIR subscribers' endpoints"
+    )
+
     instance_limit: Annotated[int, Field(ge=1 << 20)] = Field(
         default=8 << 30, description="Largest instance that is received"
     )
@@ -291,7 +303,12 @@ class Settings(BaseSettings):
         return init_settings, env_settings, toml
 
     @field_validator(
-        "dimse_addresses", "http_addresses", "http_trusted_proxies", "metrics_from", mode="before"
+        "dimse_addresses",
+        "hook_networks",
+        "http_addresses",
+        "http_trusted_proxies",
+        "metrics_from",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -299,7 +316,7 @@ class Settings(BaseSettings):
             return tuple(word.strip() for word in value.split(",") if word.strip())
         return value
 
-    @field_validator("http_trusted_proxies", "metrics_from")
+    @field_validator("hook_networks", "http_trusted_proxies", "metrics_from")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(str(ip_network(word, strict=False)) for word in value)

@@ -48,6 +48,7 @@ ASIDE: Mapping[tuple[str, ...], int] = {
     (jobs.FORWARD,): 4,
     (jobs.COMMIT,): 2,
     (jobs.NOTIFY,): 1,
+    (jobs.TELL,): 4,
     (jobs.BULK,): 1,
     (jobs.SCRUB, jobs.RETAIN, jobs.DESTROY, jobs.TIDY): 1,
     (jobs.COUNT,): 1,

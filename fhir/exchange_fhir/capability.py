@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.metadata import version
 
-from exchange_fhir import described, patching, question, reads, writing
+from exchange.clinical import SUBSCRIPTION
+from exchange_fhir import described, patching, question, reads, subscribing, writing
 from exchange_fhir.asking import MAX_DEPTH, SEARCHED, TABLES
 from exchange_fhir.datatypes import Json, concept, present
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.negotiation import JSON, XML
 from exchange_fhir.search import MAX_VALUES
 from exchange_fhir.serving import Conduct
+from exchange_fhir.topics import TOPICS
 
 FHIR_VERSION = "4.0.1"
 DATE = "2026-11-26"
@@ -32,6 +34,8 @@ _SEARCHING = (
 )
 
 
+_WEBSOCKET = "http://hl7.org/fhir/StructureDefinition/capabilitystatement-websocket"
+_TOPIC = f"{subscribing.GUIDE}/StructureDefinition/capabilitystatement-subscriptiontopic-canonical"
 CHANGED = ("create", "update", "patch", "delete")
 LOOKED_BACK = ("vread", "history-instance", "history-type")
 
@@ -55,6 +59,7 @@ def statement(base: str, token_endpoint: str = "", conduct: Conduct | None = Non
         "patchFormat": [patching.MEDIA_TYPE, JSON, XML, patching.MERGE],
         "rest": [
             {
+                "extension": [{"url": _WEBSOCKET, "valueUri": f"ws{base.removeprefix('http')}/ws"}],
                 "mode": "server",
                 "documentation": _SEARCHING,
                 "security": {
@@ -62,7 +67,7 @@ def statement(base: str, token_endpoint: str = "", conduct: Conduct | None = Non
                     "description": _SECURITY + (issued if token_endpoint else ""),
                 },
                 "resource": [
-                    *(_resource(kind, conduct) for kind in served()),
+                    *(_resource(kind, conduct, base) for kind in served()),
                     *(_described(kind) for kind in described.KINDS),
                 ],
                 "interaction": [
@@ -95,7 +100,7 @@ def interactions(kind: str) -> tuple[str, ...]:
     return ("read", *CHANGED, *LOOKED_BACK, *search)
 
 
-def _resource(kind: str, conduct: Conduct) -> Json:
+def _resource(kind: str, conduct: Conduct, base: str) -> Json:
     done = interactions(kind)
     policies = ["literal", "logical", "local", *([] if conduct.dangling else ["enforced"])]
     told: Json = {
@@ -122,7 +127,22 @@ def _resource(kind: str, conduct: Conduct) -> Json:
         for one in described.OPERATIONS
         if one.is_on(kind) and ("create" in done or not one.changes)
     ]
+    if kind == SUBSCRIPTION:
+        told |= _subscribed(base)
     return present(**told, operation=operations)
+
+
+def _subscribed(base: str) -> Json:
+    """The topics, as the Subscriptions Backport tells of them in R4."""
+    return {
+        "extension": [
+            {"url": _TOPIC, "valueCanonical": topic.url(base)} for topic in TOPICS.values()
+        ],
+        "supportedProfile": [subscribing.PROFILE],
+        "documentation": "Topic-based, as hl7.fhir.uv.subscriptions-backport 1.1.0 has it for R4. "
+        "What could not be delivered is not accepted. It is its owner's, and their hospital's "
+        "administrators'.",
+    }
 
 
 def _searched(kind: str) -> Json:

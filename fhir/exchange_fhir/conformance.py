@@ -10,13 +10,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 
+from exchange import notifying, subscriptions
 from exchange.orders import Status
+from exchange.subscriptions import Channel
 from exchange_fhir import (
     capability,
     described,
     invariants,
     ordered,
     ordering,
+    subscribing,
+    subscription_sockets,
+    topics,
     transaction,
     validation,
     writing,
@@ -46,6 +51,7 @@ def statement() -> str:
         *_operations(),
         *_bulk_data(),
         *_orders(),
+        *_subscriptions(),
         *_searches(server),
         *_security(server),
     ]
@@ -241,6 +247,89 @@ def _orders() -> Iterator[str]:
         ["order", "ServiceRequest that is derived", "Task"],
         ([one.value, ordered.REQUESTS[one], ordered.TASKS[one]] for one in Status),
     )
+
+
+def _subscriptions() -> Iterator[str]:
+    yield "## Subscriptions"
+    yield ""
+    yield (
+        "Topic-based, as the Subscriptions Backport (hl7.fhir.uv.subscriptions-backport 1.1.0) has "
+        "them for R4: `criteria` names a topic, `[base]/SubscriptionTopic/` and its name, and "
+        "backport-filter-criteria narrows it (`Type?parameter=value,value`; all are to be met). "
+        "R4 has no SubscriptionTopic resource; the CapabilityStatement lists the topics."
+    )
+    yield ""
+    yield from _table(
+        ["topic", "is told when", "filters"],
+        (
+            [
+                f"`{one.name}`",
+                one.told,
+                "; ".join(
+                    f"`{kind}?` {', '.join(f'`{name}`' for name in names)}"
+                    for kind, names in one.filters.items()
+                ),
+            ]
+            for one in topics.TOPICS.values()
+        ),
+    )
+    own = ", ".join(f"`{one}`" for one in topics.TOPICS if one in topics.OWN_PATIENTS)
+    yield (
+        "The filter `patient` means the person: records of theirs at other hospitals too, as far "
+        f"as they are shared. Without it {own} tell of patients of the subscriber's own hospital. "
+        f"Filters are tokens and references, at most {subscribing.FILTERS} with "
+        f"{subscribing.VALUES} values each."
+    )
+    yield ""
+    yield (
+        "A Subscription that could not be delivered is refused (422): another topic, filter, "
+        f"channel ({', '.join(f'`{one}`' for one in Channel)} are there), payload "
+        f"({', '.join(f'`{one}`' for one in subscribing.PAYLOADS)}) or content "
+        f"({', '.join(f'`{one}`' for one in subscribing.CONTENTS)}), an end that has passed; 400 "
+        "for a patient who is not known to the subscriber; 403 for a host that is not registered "
+        f"for the hospital. A hospital has at most {subscriptions.MOST}. Sent with the status "
+        "`off` it is kept and told nothing; any other status that is sent becomes `requested`, or "
+        "`active` for a websocket."
+    )
+    yield ""
+    yield (
+        "A rest-hook is `active` once its endpoint has answered the handshake; where it does not, "
+        "or does not answer 2xx for "
+        f"{notifying.GIVES_UP.total_seconds() / 3600:.0f} hours of tries, or its owner leaves, it "
+        "is in `error`, which says why. Notifications come in the order of the events, which are "
+        "numbered without gaps; one may come twice, none is left out. "
+        f"The heartbeat is {subscribing.HEARTBEAT} s or more, the time-out {subscribing.TIMEOUT} s "
+        f"(at most {subscribing.TIMEOUT_MOST}), the count {subscribing.EVENTS_MOST} events or "
+        "fewer. A write that changes a Subscription begins with a handshake anew and goes on with "
+        "the numbers."
+    )
+    yield ""
+    yield (
+        "`$get-ws-binding-token` gives a token that is good for "
+        f"{subscription_sockets.GOOD_FOR.total_seconds():.0f} s and binds the asker's own "
+        f"subscriptions, at most {subscription_sockets.BOUND}, to a connection to "
+        f"`[base]{subscription_sockets.PATH}` (ws or wss) by the message `bind-with-token: TOKEN` "
+        "(or as JSON, with `type` and `payload.token`). Each binding is answered by a handshake; "
+        "what happens from then on is sent. What was missed in between is told by `$events`."
+    )
+    yield ""
+    yield (
+        "Endpoints are called over https (http by a setting), at hosts that an administrator has "
+        "registered for the hospital, and only at addresses of the open network or of networks "
+        "that a setting names; a host is resolved once for each notification, no redirect is "
+        "followed, and nothing of an answer is read but its status. The values of "
+        f"`channel.header` are kept apart and read as `{subscriptions.HIDDEN}`; sent back so, they "
+        "stay as they are, for the same endpoint."
+    )
+    yield ""
+    yield (
+        "Each event is decided for the owner when it arises, when it is told, and when `$events` "
+        f"asks for it, within {notifying.KEPT.days} days: of what the owner may not see (any more) "
+        "nothing is told but, where it had one, its number. `full-resource` is the resource as a "
+        "read by the owner answers it at that moment; `additional-context` is the patient, as "
+        "their own hospital's record where there is one."
+    )
+    yield ""
 
 
 def _searches(server: Json) -> Iterator[str]:

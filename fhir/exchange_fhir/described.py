@@ -59,6 +59,9 @@ _EXPORT = (
     ("_typeFilter", "in", 0, "*", "string"),
 )
 _BULK_DATA = "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/"
+_SUBSCRIPTIONS = (
+    "http://hl7.org/fhir/uv/subscriptions-backport/OperationDefinition/backport-subscription-"
+)
 _OUTCOME = ("return", "out", 1, "1", "OperationOutcome")
 _BUNDLE = ("return", "out", 1, "1", "Bundle")
 _META = ("return", "out", 1, "1", "Meta")
@@ -189,6 +192,40 @@ OPERATIONS = (
         ("Group",),
         address=f"{_BULK_DATA}group-export",
         parameters=_EXPORT,
+    ),
+    Operation(
+        "SubscriptionStatus",
+        "status",
+        ("Subscription",),
+        on_type=True,
+        address=f"{_SUBSCRIPTIONS}status",
+        parameters=(("id", "in", 0, "*", "id"), ("status", "in", 0, "*", "code"), _BUNDLE),
+    ),
+    Operation(
+        "SubscriptionEvents",
+        "events",
+        ("Subscription",),
+        address=f"{_SUBSCRIPTIONS}events",
+        parameters=(
+            ("eventsSinceNumber", "in", 0, "1", "string"),
+            ("eventsUntilNumber", "in", 0, "1", "string"),
+            ("content", "in", 0, "1", "code"),
+            _BUNDLE,
+        ),
+    ),
+    Operation(
+        "SubscriptionGetWsBindingToken",
+        "get-ws-binding-token",
+        ("Subscription",),
+        on_type=True,
+        address=f"{_SUBSCRIPTIONS}get-ws-binding-token",
+        parameters=(
+            ("id", "in", 0, "*", "id"),
+            ("token", "out", 1, "1", "string"),
+            ("expiration", "out", 1, "1", "dateTime"),
+            ("subscription", "out", 0, "*", "string"),
+            ("websocket-url", "out", 1, "1", "url"),
+        ),
     ),
 )
 """The operations on any resource, and those of one type."""

@@ -46,6 +46,8 @@ class Operation:
 _SEARCH = ("_id", "_lastUpdated", "_count", "_format")
 _EXPORT = ("_since", "_until", "_type", "_outputFormat", "_typeFilter", "_elements")
 _EVERYTHING = ("start", "end", "_since", "_type", "_count")
+_EVENTS = ("eventsSinceNumber", "eventsUntilNumber", "content")
+_BINDING = "$get-ws-binding-token"
 
 OPERATIONS = (
     Operation("export", "/$export", BOTH, "OperationOutcome", _EXPORT, (202,), in_background=True),
@@ -90,6 +92,11 @@ OPERATIONS = (
         "validateOne", "/{type}/{id}/$validate", BOTH, "OperationOutcome", ("mode",),
         sent=("Resource", "Parameters"),
     ),
+    Operation("subscriptionStatus", "/Subscription/$status", BOTH, "Bundle", ("id", "status")),
+    Operation("subscriptionStatusOf", "/Subscription/{id}/$status", BOTH, "Bundle"),
+    Operation("subscriptionEvents", "/Subscription/{id}/$events", BOTH, "Bundle", _EVENTS),
+    Operation("bindSubscriptions", f"/Subscription/{_BINDING}", BOTH, "Parameters", ("id",)),
+    Operation("bindSubscription", f"/Subscription/{{id}}/{_BINDING}", BOTH, "Parameters"),
     Operation("searchAll", "", GET, "Bundle", _SEARCH),
     Operation("searchAllByForm", "/_search", POST, "Bundle", sent=(FORM,)),
     Operation("searchCompartment", "/Patient/{id}/{kind}", GET, "Bundle", _SEARCH),
@@ -123,6 +130,10 @@ _QUERY: Mapping[str, Json] = {
     "_format": {"type": "string", "enum": ["json", "xml", JSON, XML]},
     "mode": {"type": "string", "enum": ["create", "update", "delete"]},
     "persist": {"type": "string", "enum": ["true", "false"]},
+    "content": {"type": "string", "enum": ["empty", "id-only", "full-resource"]},
+    "eventsSinceNumber": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+    "eventsUntilNumber": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+    "status": {"type": "string", "enum": ["requested", "active", "error", "off"]},
     "on-demand": {"type": "string", "enum": ["true", "false"]},
 }
 

@@ -32,7 +32,14 @@ def refresh(access: Access, study: int, *, timezone: ZoneInfo) -> None:
         led = orders.of_studies(access, [held.id]).get(held.id, ())
         content = orjson.dumps(imaging_study.to_fhir(found, contents, timezone, led))
         _validate(content)
-        documents.keep(access, "ImagingStudy", held.study_instance_uid, held.revision, content)
+        documents.keep(
+            access,
+            "ImagingStudy",
+            held.study_instance_uid,
+            held.revision,
+            content,
+            patient=found.patient.id,
+        )
 
 
 def _validate(content: bytes) -> None:

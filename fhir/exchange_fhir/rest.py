@@ -30,6 +30,8 @@ from exchange_fhir.outcome import Problem
 from exchange_fhir.rest_described import describing
 from exchange_fhir.rest_interactions import body, interacting
 from exchange_fhir.serving import METADATA, Conduct, Identify, Serving
+from exchange_fhir.subscription_operations import subscribed
+from exchange_fhir.subscription_sockets import Bindings
 
 FORM_LIMIT = 1 << 16
 """Bytes of a form to search by."""
@@ -173,8 +175,17 @@ def fhir(
         )
         return Response(content, media_type="application/json")
 
-    for routes in (bulk_data, describing, documenting, everything, latest, matched, operating):
+    for routes in (
+        bulk_data,
+        describing,
+        documenting,
+        everything,
+        latest,
+        matched,
+        operating,
+    ):
         router.include_router(routes(serving, _Route))
+    router.include_router(subscribed(serving, _Route, Bindings(key)))
 
     @router.get("")
     @router.get("/")

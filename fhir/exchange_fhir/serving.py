@@ -48,6 +48,8 @@ class Conduct:
     """Whether a PUT to an id that is not known creates the resource."""
     dangling: bool = True
     """Whether references to resources that are not here are taken."""
+    plain_http: bool = False
+    """Whether subscribers may be notified without encryption."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +80,7 @@ class Serving:
             base=base,
             timezone=self.timezone,
             update_creates=self.conduct.update_creates,
+            plain_http=self.conduct.plain_http,
         )
 
     def scope(self, base: str, access: Access) -> Scope:

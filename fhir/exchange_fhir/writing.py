@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -17,7 +17,17 @@ from exchange import clinical
 from exchange.errors import Invalid, Stale
 from exchange.recording import Act, Create, Delete, Draft, Finder, Patch, Update, new_id
 from exchange.reindex import Said
-from exchange_fhir import indexing, json_format, links, ordering, patching, subset, validation
+from exchange.subscriptions import Terms
+from exchange_fhir import (
+    indexing,
+    json_format,
+    links,
+    ordering,
+    patching,
+    subscribing,
+    subset,
+    validation,
+)
 from exchange_fhir.datatypes import Json, instant
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.outcome import Issue, Problem
@@ -51,6 +61,8 @@ class Place:
     """Whether a PUT to an id that is not known creates the resource."""
     unknown: Unknown | None = None
     """Which of the resources that are referred to are not here; None where any are taken."""
+    plain_http: bool = False
+    """Whether subscribers may be notified without encryption."""
 
 
 def writable(kind: str) -> None:
@@ -149,6 +161,15 @@ def validated(resource: Json, place: Place, logical_id: str) -> Draft:
         raise Problem(422, "business-rule", told, issues=[Issue("business-rule", told, place_of)])
     if place.unknown is not None and (missing := place.unknown(links.local(resource, place.base))):
         raise Problem(422, "not-found", "", issues=_dangling(resource, place.base, missing))
+    terms: Terms | None = None
+    if kind == clinical.SUBSCRIPTION:
+        resource, terms = subscribing.read(resource, place.base, plain_http=place.plain_http)
+    return replace(plain(resource, place, logical_id), terms=terms)
+
+
+def plain(resource: Json, place: Place, logical_id: str) -> Draft:
+    """The draft of a resource as it is. Raises Problem for a patient who is not known."""
+    kind: str = resource["resourceType"]
     meta, rest = settled(resource)
 
     def render(named: str, version: int, at: datetime) -> bytes:

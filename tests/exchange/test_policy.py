@@ -51,7 +51,7 @@ NOW = datetime(2026, 11, 1, tzinfo=UTC)
 CLINICIAN = Requester(
     name="dr", role=Role.CLINICIAN, organization=2, purpose=Purpose.TREATMENT, door="fhir"
 )
-READING = {Action.SEARCH, Action.RETRIEVE, Action.LOOK_UP}
+READING = {Action.SEARCH, Action.RETRIEVE, Action.LOOK_UP, Action.SUBSCRIBE}
 SHARED = Facts(owner=1, owner_shares=True, asker_shares=True, opted_out=False)
 
 
@@ -170,6 +170,24 @@ def test_only_what_is_in_the_directory_is_published_and_by_who_wrote_it() -> Non
     assert isinstance(decide_clinical(CLINICIAN, Action.PUBLISH, OWN), Deny)
 
 
+def test_a_subscription_is_its_owners_and_their_administrators() -> None:
+    theirs = Clinical(owner=2, is_directory=False, patients=(), whose="dr")
+    colleague = replace(CLINICIAN, name="dr.other")
+    administrator = replace(CLINICIAN, name="admin", role=Role.ADMINISTRATOR)
+
+    for asker in (CLINICIAN, administrator):
+        assert isinstance(decide_clinical(asker, Action.SUBSCRIBE, theirs), Permit)
+    for asker in (
+        colleague,
+        replace(CLINICIAN, organization=1),
+        replace(administrator, organization=1),
+        replace(administrator, organization=None),
+    ):
+        assert isinstance(decide_clinical(asker, Action.SUBSCRIBE, theirs), Deny)
+    assert isinstance(decide_clinical(administrator, Action.SUBSCRIBE, OWN), Deny)
+    assert isinstance(decide_clinical(colleague, Action.RETRIEVE, theirs), Deny)
+
+
 def test_every_action_and_every_role_stand_in_the_table() -> None:
     assert set(policy._ROLES) == set(Action)
     assert set().union(*policy._ROLES.values()) == set(Role)
@@ -193,8 +211,8 @@ class World:
     """Hospital, and person where the record is linked."""
     consents: tuple[tuple[int, str, bool], ...]
     """Index of the patient, decision, whether it has ended."""
-    resources: tuple[tuple[int | None, bool, tuple[int, ...]], ...] = ()
-    """Hospital that wrote it, whether it is in the directory, indexes of its patients."""
+    resources: tuple[tuple[int | None, bool, tuple[int, ...], str], ...] = ()
+    """Hospital that wrote it, whether it is in the directory, its patients' indexes, and whose."""
 
     def shares(self, hospital: int | None, agreement: str = SHARING) -> bool:
         return any(
@@ -226,11 +244,12 @@ class World:
         )
 
     def clinical(self, index: int, requester: Requester) -> Clinical:
-        owner, is_directory, patients = self.resources[index]
+        owner, is_directory, patients, whose = self.resources[index]
         return Clinical(
             owner=owner,
             is_directory=is_directory,
             patients=tuple(self.facts(one, requester) for one in self.about(patients)),
+            whose=whose,
         )
 
     def about(self, patients: tuple[int, ...]) -> list[int]:
@@ -274,7 +293,7 @@ class World:
                         ended=NOW if ended else None,
                     )
                 )
-        for index, (writer, is_directory, patients) in enumerate(self.resources, 1):
+        for index, (writer, is_directory, patients, whose) in enumerate(self.resources, 1):
             rows = [one + 1 for one in self.about(patients)]
             first_row = rows[0] if rows else None
             session.execute(
@@ -282,7 +301,7 @@ class World:
                     id=index, kind="Observation", logical_id=str(index), version=1, changed=NOW,
                     organization_id=writer, patient_id=first_row,
                     is_directory=is_directory,
-                    has_others=len(rows) > 1, deleted=False,
+                    has_others=len(rows) > 1, deleted=False, whose=whose,
                 )
             )  # fmt: skip
             for other in rows[1:]:
@@ -311,6 +330,7 @@ worlds = st.builds(
             st.none() | hospitals,
             st.booleans(),
             st.lists(st.integers(0, 4), max_size=3, unique=True).map(tuple),
+            st.sampled_from(("", "", "somebody", "dr", "somebody else")),
         ),
         max_size=4,
     ).map(tuple),

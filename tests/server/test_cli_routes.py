@@ -122,3 +122,17 @@ def test_the_ledger_takes_the_hospitals_count_and_lists_the_gap(city: Run) -> No
     assert "少于院方计数" in city("ledger", "--date", "20261101", "--gaps")[1]
     answer = json.loads(city("ledger", "--date", "20261101", "--gaps", "--json")[1])
     assert [one["counts"] for one in answer["gaps"]] == ["studies: 0 of 2"]
+
+
+def test_hosts_for_notifications_are_allowed_listed_and_taken_back(city: Run) -> None:
+    assert city("subscription", "allow", "bc", "His.Example.cn:8443")[0] == 0
+    assert city("subscription", "allow", "bc", "[fd00::5]:443")[0] == 0
+    for wrong in ("http://x/", "0x7f.1", "2130706433", "a b", "x:99999", "", "user@x"):
+        assert city("subscription", "allow", "bc", wrong)[0] == 1, wrong
+    listed = "bc\t[fd00::5]:443\nbc\this.example.cn:8443\n"
+    assert city("subscription", "hosts") == (0, listed, "")
+    assert city("subscription", "disallow", "bc", "[fd00::5]:443")[0] == 0
+    assert city("subscription", "disallow", "bc", "other")[2] == "错误：该医院没有登记此通知主机\n"
+    assert city("subscription", "list") == (0, "", "")
+    assert city("subscription", "retry")[2] == "将重试 0 个订阅\n"
+    assert city("subscription", "retry", "5")[0] == 1

@@ -34,6 +34,7 @@ VERBS = (
     "routing",
     "sessions",
     "shares",
+    "subscriptions",
     "timeline",
     "traffic",
     "trail",

@@ -39,6 +39,7 @@ ACTS: Mapping[Action, tuple[str, str, str]] = {
     Action.WORK: ("110111", "Procedure Record", "U"),
     Action.EXPORT: ("110106", "Export", "R"),
     Action.EXPORT_GROUP: ("110106", "Export", "R"),
+    Action.SUBSCRIBE: ("110100", "Application Activity", "E"),
 }
 """Event ID (PS3.16 CID 400), its meaning, and what is done: C, R, U, D or E(xecute)."""
 

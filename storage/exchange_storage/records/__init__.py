@@ -42,6 +42,12 @@ from exchange_storage.records.people import (
 from exchange_storage.records.record import Record
 from exchange_storage.records.routing import Delivered, Delivery, Route
 from exchange_storage.records.sharing import Consent, Share
+from exchange_storage.records.subscription import (
+    Happening,
+    HookHost,
+    Subscription,
+    SubscriptionEvent,
+)
 from exchange_storage.records.work import Change, Export, Job, Traffic, TrafficCounted
 from exchange_storage.records.workitem import (
     Workitem,
@@ -70,6 +76,8 @@ __all__ = [
     "Destroyed",
     "ExpectedInstance",
     "Export",
+    "Happening",
+    "HookHost",
     "Instance",
     "Job",
     "LegalHold",
@@ -101,6 +109,8 @@ __all__ = [
     "Series",
     "Share",
     "Study",
+    "Subscription",
+    "SubscriptionEvent",
     "Tally",
     "Traffic",
     "TrafficCounted",

@@ -65,6 +65,9 @@ class Resource(Record):
     has_others: Mapped[bool] = mapped_column(default=False)
     """Whether it is about further patients too: see `Compartment`."""
     deleted: Mapped[bool] = mapped_column(default=False)
+    whose: Mapped[Word] = mapped_column(default="", server_default=text("''"))
+    """Name of the one user whose it is, beside their hospital's administrators: a Subscription's
+    owner. "" for all others, which are their hospital's."""
 
 
 class Compartment(Record):

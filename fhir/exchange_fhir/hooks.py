@@ -1,0 +1,162 @@
+"""Calling subscribers: one POST to an address that somebody else has chosen, and no further.
+
+Whoever writes a Subscription chooses where the exchange connects to. So a host is resolved once,
+the connection goes to the very address that was looked at, and that address is one of the open
+network, or of those networks that the operators have named; nothing is followed, and nothing is
+read of an answer but its status.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
+
+Network = IPv4Network | IPv6Network
+
+_NEVER: Sequence[Network] = tuple(
+    ip_network(one)
+    for one in (
+        "0.0.0.0/8",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+        "::/128",
+        "ff00::/8",
+        "169.254.169.254/32",  # instance metadata of many clouds
+        "fd00:ec2::254/128",
+        "100.100.100.200/32",
+    )
+)
+"""Never called, whatever a setting says."""
+
+_TRANSLATED: Sequence[Network] = tuple(
+    ip_network(one) for one in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
+)
+"""IPv6 addresses that stand for IPv4 ones elsewhere: called only where a setting names them."""
+
+_HEADERS = {"User-Agent": "imaging-exchange", "Accept": "*/*", "Connection": "close"}
+
+
+class NotTaken(Exception):
+    """The subscriber has not taken a notification; says why, without what was sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """How subscribers are called."""
+
+    plain_http: bool = False
+    """Whether notifications may go unencrypted."""
+    networks: Sequence[Network] = ()
+    """Networks that are called though they are not part of the open network."""
+    ca: Path | None = None
+    """PEM certificates of a CA that is trusted instead of those of the system."""
+
+    def post(
+        self,
+        url: str,
+        content: bytes,
+        headers: Sequence[tuple[str, str]],
+        media_type: str,
+        timeout: int,
+    ) -> None:
+        """POST a notification; `timeout` seconds are for all of it. Raises NotTaken."""
+        try:
+            found = urlsplit(url)
+            host, port = found.hostname or "", found.port
+        except ValueError:
+            raise NotTaken("the address of the endpoint is none") from None
+        if found.scheme != "https" and not (self.plain_http and found.scheme == "http"):
+            raise NotTaken("the endpoint is not called over https")
+        secure = found.scheme == "https"
+        address = self.address(host, port or (443 if secure else 80))
+        target = (found.path or "/") + (f"?{found.query}" if found.query else "")
+        given: dict[str, str] = {}
+        for name, value in headers:
+            given[name] = f"{given[name]}, {value}" if name in given else value
+        sent = {**_HEADERS, **given, "Host": found.netloc, "Content-Type": media_type}
+        connection = self._connection(address, host, port, secure=secure, timeout=timeout)
+        # Each read has a time limit of its own, so that a trickle would never end.
+        was_late = threading.Event()
+        late = threading.Timer(timeout, _cut, [connection, was_late])
+        late.start()
+        try:
+            status = _posted(connection, target, content, sent)
+        finally:
+            late.cancel()
+            connection.close()
+        if was_late.is_set():
+            raise NotTaken("the endpoint does not answer in time")
+        if not 200 <= status < 300:
+            raise NotTaken(f"the endpoint answers HTTP {status}")
+
+    def address(self, host: str, port: int) -> str:
+        """The address that a host is called at: each that it resolves to must be allowed, and the
+        first of them is called. Raises NotTaken.
+        """
+        try:
+            resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            raise NotTaken("the host of the endpoint is not known") from None
+        addresses = [str(one[4][0]).partition("%")[0] for one in resolved]
+        if not addresses or not all(self.is_allowed(ip_address(one)) for one in addresses):
+            raise NotTaken("the host of the endpoint is at an address that is not called")
+        return addresses[0]
+
+    def is_allowed(self, address: IPv4Address | IPv6Address) -> bool:
+        """Whether an address is called."""
+        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+        told = mapped or address
+        if _within(told, _NEVER):
+            return False
+        if _within(told, self.networks):
+            return True
+        return told.is_global and not told.is_multicast and not _within(told, _TRANSLATED)
+
+    def _connection(
+        self, address: str, host: str, port: int | None, *, secure: bool, timeout: int
+    ) -> HTTPConnection:
+        if not secure:
+            return HTTPConnection(address, port or 80, timeout=timeout)
+        return HTTPSConnection(
+            address,
+            port or 443,
+            timeout=timeout,
+            server_hostname=host,
+            assert_hostname=host,
+            ssl_context=ssl.create_default_context(cafile=self.ca),
+        )
+
+
+def _within(address: IPv4Address | IPv6Address, networks: Sequence[Network]) -> bool:
+    return any(address.version == one.version and address in one for one in networks)
+
+
+def _posted(
+    connection: HTTPConnection, target: str, content: bytes, headers: Mapping[str, str]
+) -> int:
+    try:
+        connection.request("POST", target, body=content, headers=headers, preload_content=False)
+        return connection.getresponse().status
+    except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
+        # urllib3 puts other errors around what went wrong, and its texts name the address.
+        raise NotTaken(f"the endpoint does not answer: {type(error).__name__}") from None
+
+
+def _cut(connection: HTTPConnection, was_late: threading.Event) -> None:
+    was_late.set()
+    sock = connection.sock
+    if sock is not None:
+        try:
+            sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return

@@ -1,0 +1,573 @@
+"""Subscriptions: who is told of what, and that nothing withheld is told to anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+from fhir_door import BASE, Asker, opened, outcome
+from real_parts import PostgreSQL
+from region import ADMINISTRATOR, ID_CARD, region
+from subscribed import CONDUCT, Desk, Endpoint, endpoint, events, said, wish
+
+from exchange import consent, subscriptions, users
+from exchange_fhir import subscribing, topics, xml_format
+from exchange_fhir.outcome import Problem
+from exchange_fhir.subscribing import EXTENSION
+
+REPORT = {
+    "resourceType": "DiagnosticReport",
+    "status": "final",
+    "code": {"coding": [{"system": "http://loinc.org", "code": "18748-4"}]},
+    "subject": {"reference": "Patient/1"},
+}
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def desk(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Desk]:
+    """Wang was at beicheng (Patient/1) and at nanhu (Patient/2), Li at beicheng (Patient/3)."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('hospital') / 'exchange.sqlite'}"
+    else:
+        server: PostgreSQL = request.getfixturevalue("postgresql_server")
+        url = server.create_schema()
+    with region(url) as city:
+        city.send("beicheng", patient="W1", card=ID_CARD)
+        city.send("nanhu", patient="W2", study="1.2.2", instance="1.4.2", card=ID_CARD)
+        city.send("beicheng", patient="L1", study="1.2.3", instance="1.4.3", PatientName="Li^Na")
+        city.identify()
+        made = Desk(opened(city, CONDUCT))
+        made.door.refresh()
+        yield made
+
+
+@pytest.fixture
+def hook(desk: Desk) -> Iterator[Endpoint]:
+    with endpoint() as made:
+        desk.allow("beicheng", made)
+        desk.allow("nanhu", made)
+        yield made
+
+
+def test_a_clinician_is_told_of_a_new_study_of_a_person_at_another_hospital(
+    desk: Desk, hook: Endpoint
+) -> None:
+    doctor = desk.clinician("beicheng")
+    made = doctor.made(wish("new-study", hook.url, "ImagingStudy?patient=Patient/1"))
+    assert made["status"] == "requested"
+    desk.work()
+
+    (handshake,) = hook.bundles()
+    assert said(handshake, "type") == "handshake"
+    assert said(handshake, "status") == "requested"
+    assert said(handshake, "subscription") == {"reference": f"{BASE}/Subscription/{made['id']}"}
+    active = doctor.read(f"Subscription/{made['id']}")
+    assert (active["status"], active["meta"]["versionId"]) == ("active", "2")
+
+    desk.door.city.send("nanhu", patient="W2", study="1.2.9", instance="1.4.9", card=ID_CARD)
+    desk.door.city.send("beicheng", patient="L1", study="1.2.8", instance="1.4.8")
+    desk.happens()
+
+    (told,) = hook.bundles()
+    assert said(told, "type") == "event-notification"
+    assert events(told) == [(1, "ImagingStudy/1.2.9")]
+    assert [entry["fullUrl"] for entry in told["entry"][1:]] == [f"{BASE}/ImagingStudy/1.2.9"]
+    assert "resource" not in told["entry"][1]
+
+
+def active(desk: Desk, asker: Asker, resource: dict[str, Any], hook: Endpoint) -> dict[str, Any]:
+    """A Subscription whose endpoint has answered its handshake."""
+    made = asker.made(resource)
+    desk.work()
+    assert said(hook.bundles()[-1], "type") == "handshake"
+    return made
+
+
+def only(told: list[dict[str, Any]]) -> list[str]:
+    """What the events of notifications are about, in their order."""
+    return [focus for bundle in told for _, focus in events(bundle)]
+
+
+# What is accepted.
+
+
+@pytest.mark.parametrize(
+    ("wrong", "place"),
+    [
+        ({"criteria": "Patient?"}, "Subscription.criteria"),
+        ({"criteria": f"{BASE}/SubscriptionTopic/admission"}, "Subscription.criteria"),
+        ({"end": "2020-01-01T00:00:00Z"}, "Subscription.end"),
+        ({"channel": {"type": "email", "endpoint": "mailto:a@b.cn"}}, "Subscription.channel.type"),
+        ({"channel": {"type": "sms", "endpoint": "tel:1"}}, "Subscription.channel.type"),
+        ({"channel": {"endpoint": "ftp://127.0.0.1/"}}, "Subscription.channel.endpoint"),
+        ({"channel": {"endpoint": "http://a:b@127.0.0.1/"}}, "Subscription.channel.endpoint"),
+        ({"channel": {"endpoint": "http:///x"}}, "Subscription.channel.endpoint"),
+        ({"channel": {"endpoint": "http://127.0.0.1:99999/"}}, "Subscription.channel.endpoint"),
+        ({"channel": {"payload": "text/plain"}}, "Subscription.channel.payload"),
+        ({"channel": {"payload": None}}, "Subscription.channel.payload"),
+        ({"channel": {"_payload": None}}, "Subscription.channel.payload"),
+        ({"channel": {"header": ["no colon"]}}, "Subscription.channel.header"),
+        ({"channel": {"header": ["Host: elsewhere"]}}, "Subscription.channel.header"),
+        ({"channel": {"header": ["X: a\r\nY: b"]}}, "Subscription.channel.header"),
+        ({"filter": "ImagingStudy?colour=red"}, "Subscription.criteria"),
+        ({"filter": "Encounter?patient=Patient/1"}, "Subscription.criteria"),
+        ({"filter": "ImagingStudy?modality="}, "Subscription.criteria"),
+        ({"filter": "ImagingStudy?modality=|"}, "Subscription.criteria"),
+        ({"filter": "ImagingStudy?patient=Practitioner/1"}, "Subscription.criteria"),
+        ({"filter": "ImagingStudy?patient:missing=true"}, "Subscription.criteria"),
+        ({"filter": "((((("}, "Subscription.criteria"),
+        ({"heartbeat-period": 1}, "Subscription.channel"),
+        ({"timeout": 3600}, "Subscription.channel"),
+    ],
+)
+def test_what_could_not_be_delivered_is_not_accepted(
+    desk: Desk, hook: Endpoint, wrong: dict[str, Any], place: str
+) -> None:
+    wrong = dict(wrong)
+    resource = wish("new-study", hook.url, *([wrong.pop("filter")] if "filter" in wrong else []))
+    for name in [name for name in wrong if name in {"heartbeat-period", "timeout"}]:
+        url, value = f"{EXTENSION}{name}", wrong.pop(name)
+        resource["channel"]["extension"] = [{"url": url, "valueUnsignedInt": value}]
+    channel = resource["channel"] | wrong.pop("channel", {})
+    resource |= wrong
+    resource["channel"] = {name: value for name, value in channel.items() if value}
+
+    refused = desk.clinician("beicheng").send("POST", "Subscription", resource)
+
+    assert refused.status_code == 422, refused.text
+    assert place in refused.json()["issue"][0]["expression"]
+    assert hook.received == []
+
+
+def test_a_patient_who_is_not_known_to_the_subscriber_is_not_told_of(desk: Desk) -> None:
+    doctor = desk.clinician("beicheng")
+
+    wished = wish("new-study", "", "ImagingStudy?patient=Patient/99999")
+    outcome(doctor.send("POST", "Subscription", wished), 400, "invalid")
+
+
+def test_a_hospital_is_notified_at_its_registered_hosts_only(desk: Desk) -> None:
+    doctor = desk.clinician("beicheng")
+    with endpoint() as other:
+        refused = doctor.send("POST", "Subscription", wish("new-study", other.url))
+        assert "not registered" in outcome(refused, 403, "forbidden")
+        desk.allow("nanhu", other)
+        assert doctor.send("POST", "Subscription", wish("new-study", other.url)).status_code == 403
+        desk.allow("beicheng", other)
+        made = doctor.made(wish("new-study", other.url))
+        with desk.door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+            subscriptions.disallow(access, "beicheng", other.host)
+        desk.work()
+        assert other.received == []
+    assert doctor.read(f"Subscription/{made['id']}")["status"] == "error"
+
+
+def test_https_is_asked_for_unless_a_setting_allows_http() -> None:
+    resource = wish("new-study", "http://hook.example/")
+    with pytest.raises(Problem):
+        subscribing.read(resource, BASE, plain_http=False)
+    resource["channel"]["endpoint"] = "https://hook.example/"
+    assert subscribing.read(resource, BASE, plain_http=False)[1].endpoint
+
+
+def test_whoever_may_not_ask_of_patients_has_nothing_to_be_told(desk: Desk) -> None:
+    clerk = replace(ADMINISTRATOR, name="clerk", organization=desk.door.city.ids["beicheng"])
+    refused = desk.user(clerk).send("POST", "Subscription", wish("new-study"))
+    outcome(refused, 403, "forbidden")
+
+
+def test_a_subscription_is_its_owners_and_their_hospitals_administrators(desk: Desk) -> None:
+    doctor = desk.clinician("beicheng")
+    made = doctor.made(wish("new-study"))
+    named = f"Subscription/{made['id']}"
+    city = desk.door.city
+    colleague = desk.user(replace(city.clinician("beicheng"), name="dr.other"))
+    clerk = replace(ADMINISTRATOR, name="clerk", organization=city.ids["beicheng"])
+    others_clerk = replace(ADMINISTRATOR, name="clerk2", organization=city.ids["nanhu"])
+
+    for stranger in (
+        colleague,
+        desk.clinician("nanhu"),
+        desk.system("beicheng"),
+        desk.user(others_clerk),
+        desk.user(ADMINISTRATOR),
+    ):
+        for path in (named, f"{named}/_history/1", f"{named}/$status", f"{named}/$events"):
+            assert stranger.get(path).status_code == 404, path
+        assert stranger.send("PUT", named, made).status_code == 404
+        assert stranger.send("DELETE", named).status_code == 404
+        assert made["id"] not in stranger.get("Subscription").text
+        assert made["id"] not in stranger.get("Subscription/_history").text
+        assert made["id"] not in stranger.get("Subscription/$status").text
+
+    for theirs in (doctor, desk.user(clerk)):
+        assert theirs.read(named)["status"] == "active"
+        assert named in theirs.ids("Subscription?status=active")
+        assert theirs.get(f"{named}/$status").status_code == 200
+    assert desk.user(clerk).send("DELETE", named).status_code == 204
+    assert doctor.get(named).status_code == 410
+
+
+# What is told, and how.
+
+
+def test_secrets_go_to_the_endpoint_and_nowhere_else(desk: Desk, hook: Endpoint) -> None:
+    doctor = desk.clinician("beicheng")
+    secret = "Bearer s3cret-of-the-endpoint"
+    wished = wish("new-study", hook.url, header=[f"Authorization: {secret}"])
+    made = doctor.made(wished)
+    desk.work()
+
+    assert hook.received.pop()[0]["Authorization"] == secret
+    told = doctor.read(f"Subscription/{made['id']}")
+    assert told["channel"]["header"] == ["Authorization: ***"]
+    assert secret not in doctor.get(f"Subscription/{made['id']}/_history").text
+
+    assert doctor.send("PUT", f"Subscription/{made['id']}", told).status_code == 200
+    desk.work()
+    assert hook.received.pop()[0]["Authorization"] == secret
+    told["channel"]["endpoint"] = "http://127.0.0.1:1/"
+    desk.allow("beicheng", Endpoint("", "127.0.0.1:1"))
+    assert doctor.send("PUT", f"Subscription/{made['id']}", told).status_code == 400
+
+
+def test_without_an_answer_to_the_handshake_nothing_is_told(desk: Desk, hook: Endpoint) -> None:
+    doctor = desk.clinician("beicheng")
+    hook.statuses = [500]
+    made = doctor.made(wish("report-final", hook.url))
+    desk.work()
+
+    hook.bundles()
+    told = doctor.read(f"Subscription/{made['id']}")
+    assert (told["status"], told["error"]) == (
+        "error",
+        "no handshake: the endpoint answers HTTP 500",
+    )
+    desk.system("beicheng").made(REPORT)
+    desk.work(late=True)
+    assert hook.received == []
+
+    with desk.door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        (listed,) = [
+            one
+            for one in subscriptions.listed(access)
+            if one.state == "error" and one.number == desk.row(made).id
+        ]
+        assert listed.to == hook.host
+        assert subscriptions.retry(access, listed.number) == 1
+    desk.work()
+    assert said(hook.bundles()[0], "type") == "handshake"
+    assert "error" not in doctor.read(f"Subscription/{made['id']}")
+
+
+def test_a_redirect_is_not_followed(desk: Desk, hook: Endpoint) -> None:
+    with endpoint() as elsewhere:
+        hook.statuses, hook.location = [307], elsewhere.url
+        made = desk.clinician("beicheng").made(wish("new-study", hook.url))
+        desk.work()
+        assert elsewhere.received == []
+    assert desk.row(made).state == "error"
+
+
+def test_reports_are_told_when_they_are_final_in_order_and_again_until_they_are_taken(
+    desk: Desk, hook: Endpoint
+) -> None:
+    system = desk.system("beicheng")
+    made = active(desk, system, wish("report-final", hook.url), hook)
+
+    report = system.made(REPORT | {"status": "preliminary"})
+    named = f"DiagnosticReport/{report['id']}"
+    hook.statuses = [503]
+    assert system.send("PUT", named, report | {"status": "final"}).status_code == 200
+    desk.work()
+    assert system.send("PUT", named, report | {"status": "amended"}).status_code == 200
+    other = f"DiagnosticReport/{system.made(REPORT)['id']}"
+    desk.work()
+
+    (not_taken,) = hook.bundles()
+    assert events(not_taken) == [(1, named)]
+    assert desk.row(made).failures == 1
+    desk.work(late=True)
+    (told,) = hook.bundles()
+    assert events(told) == [(1, named), (2, named), (3, other)]
+    assert said(told, "events-since-subscription-start") == "3"
+    assert desk.row(made).failures == 0
+    assert system.send("DELETE", f"Subscription/{made['id']}").status_code == 204
+
+
+def test_an_endpoint_that_never_answers_again_ends_in_error(desk: Desk, hook: Endpoint) -> None:
+    system = desk.system("beicheng")
+    made = active(desk, system, wish("report-final", hook.url), hook)
+    desk.changed(made, failing=datetime.now(UTC) - timedelta(hours=25), failures=30)
+    hook.statuses = [404]
+    system.made(REPORT)
+    desk.work(late=True)
+    desk.work(late=True)
+
+    told = system.read(f"Subscription/{made['id']}")
+    assert (told["status"], told["error"]) == ("error", "the endpoint answers HTTP 404")
+    (entry,) = system.bundle(f"Subscription/{made['id']}/$status")["entry"]
+    assert [one for one in entry["resource"]["parameter"] if one["name"] == "error"]
+
+
+@pytest.mark.parametrize("content", ["empty", "id-only", "full-resource"])
+@pytest.mark.parametrize("payload", ["application/fhir+json", "application/fhir+xml"])
+def test_as_much_is_told_as_was_asked_for(
+    desk: Desk, hook: Endpoint, content: str, payload: str
+) -> None:
+    system = desk.system("beicheng")
+    wished = wish("report-final", hook.url, content=content, payload=payload)
+    made = system.made(wished)
+    desk.work()
+    hook.received.clear()
+    report = system.made(REPORT | {"conclusion": "没有发现异常"})
+    desk.work()
+
+    (headers, body) = hook.received.pop()
+    assert headers["Content-Type"] == payload
+    told = orjson.loads(body) if payload.endswith("json") else xml_format.parse(body)
+    focus = "" if content == "empty" else f"DiagnosticReport/{report['id']}"
+    assert events(told) == [(1, focus)]
+    assert bool(said(told, "topic")) == (content != "empty")
+    assert ("没有发现异常" in body.decode()) == (content == "full-resource")
+    assert len(told["entry"]) == (1 if content == "empty" else 2)
+    assert system.send("DELETE", f"Subscription/{made['id']}").status_code == 204
+
+
+def test_filters_narrow_and_no_more_events_come_at_once_than_wanted(
+    desk: Desk, hook: Endpoint
+) -> None:
+    system = desk.system("beicheng")
+    wished = wish(
+        "report-final",
+        hook.url,
+        "DiagnosticReport?code=http://loinc.org|18748-4,|x&category=RAD",
+        extension=[{"url": f"{EXTENSION}max-count", "valuePositiveInt": 2}],
+    )
+    made = active(desk, system, wished, hook)
+    radiology = {"category": [{"coding": [{"code": "RAD"}]}]}
+    other = {"code": {"coding": [{"system": "urn:x", "code": "18748-4"}]}}
+    expected = [
+        f"DiagnosticReport/{system.made(REPORT | radiology)['id']}",
+        f"DiagnosticReport/{system.made(REPORT | radiology)['id']}",
+        f"DiagnosticReport/{system.made(REPORT | radiology)['id']}",
+    ]
+    system.made(REPORT)
+    system.made(REPORT | radiology | other)
+    desk.work()
+
+    told = hook.bundles()
+    assert [len(events(one)) for one in told] == [2, 1]
+    assert only(told) == expected
+    assert system.send("DELETE", f"Subscription/{made['id']}").status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_told"),
+    [
+        ({}, {"interpretation": "AA"}, True),
+        ({"interpretation": "H"}, {"interpretation": "HH"}, True),
+        ({"interpretation": "LL"}, {"interpretation": "LL"}, False),
+        ({}, {"interpretation": "A"}, False),
+        ({}, {"interpretation": "AA", "status": "entered-in-error"}, False),
+    ],
+)
+def test_a_critical_finding_is_told_when_it_becomes_one(
+    desk: Desk, hook: Endpoint, before: dict[str, str], after: dict[str, str], is_told: bool
+) -> None:
+    def observed(interpretation: str = "N", status: str = "final") -> dict[str, Any]:
+        judged = {"system": topics.INTERPRETATION, "code": interpretation}
+        return {
+            "resourceType": "Observation",
+            "status": status,
+            "code": {"text": "钾"},
+            "subject": {"reference": "Patient/1"},
+            "interpretation": [{"coding": [judged]}],
+        }
+
+    system = desk.system("beicheng")
+    first = system.made(observed(**before))
+    made = active(desk, system, wish("critical-finding", hook.url), hook)
+    named = f"Observation/{first['id']}"
+    changed = observed(**after) | {"id": first["id"], "note": [{"text": "again"}]}
+    assert system.send("PUT", named, changed).status_code == 200
+    desk.work()
+
+    assert only(hook.bundles()) == ([named] if is_told else [])
+    assert system.send("DELETE", f"Subscription/{made['id']}").status_code == 204
+
+
+def test_a_critical_conclusion_of_a_report_is_told_too(desk: Desk, hook: Endpoint) -> None:
+    system = desk.system("beicheng")
+    made = active(desk, system, wish("critical-finding", hook.url), hook)
+    coding = {"system": "http://radlex.org", "code": "RID49480"}
+    report = system.made(REPORT | {"conclusionCode": [{"coding": [coding]}]})
+    desk.work()
+    assert only(hook.bundles()) == [f"DiagnosticReport/{report['id']}"]
+    assert system.send("DELETE", f"Subscription/{made['id']}").status_code == 204
+
+
+def test_an_order_is_told_to_the_hospital_that_is_to_perform_it(desk: Desk, hook: Endpoint) -> None:
+    nanhu, beicheng = desk.system("nanhu"), desk.system("beicheng")
+    made = active(desk, nanhu, wish("order-for-us", hook.url), hook)
+
+    def order(**told: Any) -> dict[str, Any]:
+        return {
+            "resourceType": "ServiceRequest",
+            "status": "active",
+            "intent": "order",
+            "subject": {"reference": "Patient/1"},
+        } | told
+
+    theirs = {"performer": [{"reference": "Organization/nanhu"}]}
+    wanted = beicheng.made(order(**theirs))
+    beicheng.made(order(performer=[{"reference": "Organization/dongshan"}]))
+    beicheng.made(order(**theirs, status="draft"))
+    named = f"ServiceRequest/{wanted['id']}"
+    assert beicheng.send("PUT", named, wanted | {"priority": "stat"}).status_code == 200
+    task = beicheng.made(
+        {
+            "resourceType": "Task",
+            "status": "requested",
+            "intent": "order",
+            "for": {"reference": "Patient/1"},
+            "owner": {"reference": f"{BASE}/Organization/nanhu"},
+        }
+    )
+    desk.work()
+
+    told = hook.bundles()
+    assert only(told) == [named, f"Task/{task['id']}"]
+    # The patient is told as the subscriber's own hospital knows them.
+    assert f"{BASE}/Patient/2" in str(told[0]["entry"][0])
+    assert nanhu.send("DELETE", f"Subscription/{made['id']}").status_code == 204
+
+
+def test_a_heartbeat_comes_when_it_is_due_and_the_end_ends_it(desk: Desk, hook: Endpoint) -> None:
+    doctor = desk.clinician("beicheng")
+    wished = wish(
+        "new-study",
+        hook.url,
+        extension=[{"url": f"{EXTENSION}heartbeat-period", "valueUnsignedInt": 60}],
+    ) | {"end": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
+    made = active(desk, doctor, wished, hook)
+    desk.work(late=True)
+    assert hook.received == []
+
+    desk.changed(made, spoken=datetime.now(UTC) - timedelta(minutes=2))
+    desk.work(late=True)
+    (beat,) = hook.bundles()
+    assert (said(beat, "type"), said(beat, "events-since-subscription-start")) == ("heartbeat", "0")
+
+    desk.changed(made, ends=datetime.now(UTC) - timedelta(seconds=1))
+    desk.work(late=True)
+    assert hook.received == []
+    assert doctor.read(f"Subscription/{made['id']}")["status"] == "off"
+
+
+def test_what_is_switched_off_is_told_nothing_and_goes_on_with_its_numbers(
+    desk: Desk, hook: Endpoint
+) -> None:
+    system = desk.system("beicheng")
+    made = active(desk, system, wish("report-final", hook.url), hook)
+    named = f"Subscription/{made['id']}"
+    system.made(REPORT)
+    desk.work()
+    hook.bundles()
+
+    off = system.read(named) | {"status": "off"}
+    assert system.send("PUT", named, off).json()["status"] == "off"
+    system.made(REPORT)
+    desk.work(late=True)
+    assert hook.received == []
+    assert system.send("PUT", named, off | {"status": "active"}).json()["status"] == "requested"
+    desk.work()
+    system.made(REPORT)
+    desk.work()
+    handshake, told = hook.bundles()
+    assert said(handshake, "events-since-subscription-start") == "1"
+    assert [number for number, _ in events(told)] == [2]
+    assert system.send("DELETE", named).status_code == 204
+
+
+# Nothing withheld is told.
+
+
+def test_who_has_withdrawn_consent_meanwhile_is_not_told_of(desk: Desk, hook: Endpoint) -> None:
+    doctor, nanhu = desk.clinician("beicheng"), desk.system("nanhu")
+    wished = wish("report-final", hook.url, "patient=Patient/1", content="full-resource")
+    made = active(desk, doctor, wished, hook)
+    theirs = REPORT | {"subject": {"reference": "Patient/2"}, "conclusion": "秘密"}
+
+    hook.statuses = [503]
+    first = nanhu.made(theirs)
+    desk.work()
+    assert only(hook.bundles()) == [f"DiagnosticReport/{first['id']}"]
+    with desk.door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        consent.opt_out(access, "nanhu", "W2")
+    nanhu.made(theirs)
+    desk.work(late=True)
+
+    ((_, body),) = hook.received
+    (told,) = hook.bundles()
+    assert events(told) == [(1, "")]
+    assert "秘密" not in body.decode()
+    kept = doctor.bundle(f"Subscription/{made['id']}/$events", "history")
+    assert events(kept) == [(1, "")]
+    with desk.door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        consent.opt_in(access, "nanhu", "W2")
+    kept = doctor.bundle(f"Subscription/{made['id']}/$events?content=id-only", "history")
+    assert events(kept) == [(1, f"DiagnosticReport/{first['id']}")]
+    assert doctor.send("DELETE", f"Subscription/{made['id']}").status_code == 204
+
+
+def test_who_may_not_sign_in_any_more_is_told_nothing(desk: Desk, hook: Endpoint) -> None:
+    leaving = replace(desk.door.city.system("beicheng"), name="leaving")
+    system = desk.user(leaving)
+    made = active(desk, system, wish("report-final", hook.url), hook)
+    with desk.door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        users.deactivate(access, "leaving")
+    desk.system("beicheng").made(REPORT)
+    desk.work()
+
+    assert hook.received == []
+    row = desk.row(made)
+    assert (row.state, row.events) == ("error", 0)
+    assert "may not sign in" in row.reason
+
+
+def test_without_a_filter_one_is_told_of_ones_own_patients(desk: Desk, hook: Endpoint) -> None:
+    made = active(desk, desk.clinician("beicheng"), wish("report-final", hook.url), hook)
+    desk.system("nanhu").made(REPORT | {"subject": {"reference": "Patient/2"}})
+    own = desk.system("beicheng").made(REPORT)
+    desk.work()
+    assert only(hook.bundles()) == [f"DiagnosticReport/{own['id']}"]
+    assert desk.clinician("beicheng").send("DELETE", f"Subscription/{made['id']}")
+
+
+def test_events_are_told_again_for_those_who_missed_them(desk: Desk, hook: Endpoint) -> None:
+    system = desk.system("beicheng")
+    made = active(desk, system, wish("report-final", hook.url), hook)
+    told = [f"DiagnosticReport/{system.made(REPORT)['id']}" for _ in range(4)]
+    desk.work()
+    named = f"Subscription/{made['id']}"
+
+    asked = f"{named}/$events?eventsSinceNumber=2&eventsUntilNumber=3"
+    bundle = system.bundle(asked, "history")
+    assert said(bundle, "type") == "query-event"
+    assert events(bundle) == [(2, told[1]), (3, told[2])]
+    full = system.bundle(f"{asked}&content=full-resource", "history")
+    assert [entry["resource"]["id"] for entry in full["entry"][1:]]
+    system.refused(f"{named}/$events?eventsSinceNumber=x", 400, "invalid")
+    system.refused(f"{named}/$events?content=all", 400, "invalid")
+
+    (status,) = system.bundle(f"Subscription/$status?id={made['id']}&status=active")["entry"]
+    assert said({"entry": [status]}, "events-since-subscription-start") == "4"
+    assert "entry" not in system.bundle(f"Subscription/$status?id={made['id']}&status=error")
+    assert system.send("DELETE", named).status_code == 204
