@@ -50,6 +50,8 @@ def from_xml(document: bytes) -> dict[str, dict[str, Any]]:
         root = parser.close()
     except ET.ParseError as error:
         raise Invalid(f"the metadata are not well-formed XML, line {error.position[0]}") from None
+    except (LookupError, ValueError):  # of the encoding that the document declares
+        raise Invalid("metadata in XML are encoded in UTF-8, UTF-16 or ISO-8859-1") from None
     if _name(root) != "NativeDicomModel":
         raise Invalid("the metadata in XML are not a NativeDicomModel")
     return _model(root)

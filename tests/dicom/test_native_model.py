@@ -49,6 +49,8 @@ def test_what_xml_cannot_write_is_replaced() -> None:
         (b"", "well-formed"),
         (b"<a", "well-formed"),
         (b"<a/>", "not a NativeDicomModel"),
+        (b'<?xml version="1.0" encoding="UTX-8"?><NativeDicomModel/>', "encoded in UTF-8"),
+        (b'<?xml version="1.0" encoding="GB18030"?><NativeDicomModel/>', "encoded in UTF-8"),
         (b"<!DOCTYPE a [<!ENTITY b 'bb'>]><NativeDicomModel/>", "document type"),
         (b"<!DOCTYPE a SYSTEM 'file:///etc/passwd'><NativeDicomModel/>", "document type"),
         (b"<NativeDicomModel><b/></NativeDicomModel>", "no DicomAttribute"),
