@@ -128,6 +128,11 @@ def origin_server() -> Iterator[str]:
         f"reading ({', '.join(changes.State)}). A reader goes on from `through`, or by the Link "
         "header field. An entry shows to whom its study shows."
     )
+    yield from prose(
+        "So is the ledger, `/ledger/{YYYYMMDD}`: a hospital's system tells by PUT what it counts "
+        "as sent on a day (application/json with source, studies and instances; 204), and reads "
+        "by GET what was ordered, announced and counted against what came and was read back."
+    )
     codes = ", ".join(f"{code} {words}" for code, words in rejection.CODES.items())
     yield from prose(
         "So are `POST {study, series or instance}/reject/{code}` (200, with the count), by which a "

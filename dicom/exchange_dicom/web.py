@@ -29,6 +29,7 @@ from exchange_dicom import (
     web_changes,
     web_commitment,
     web_frames,
+    web_ledger,
     web_metadata,
     web_rejection,
     web_rendered,
@@ -455,6 +456,19 @@ def dicomweb(
     @router.get("/changefeed/latest")
     def read_latest_change(request: Request) -> Response:
         return web_changes.latest(exchange, identify(request), accept=_accept(request))
+
+    @router.get("/ledger/{day}")
+    def read_ledger(request: Request, day: str) -> Response:
+        accept = _accept(request)
+        return web_ledger.read(exchange, identify(request), day, zone=timezone, accept=accept)
+
+    @router.put("/ledger/{day}")
+    async def tell_ledger(request: Request, day: str) -> Response:
+        kind = request.headers.get("content-type", "")
+        return await receive(
+            request,
+            lambda: web_ledger.tell(exchange, identify(request), day, kind, _body(request)),
+        )
 
     @router.options("", include_in_schema=False)
     @router.options("/{rest:path}", include_in_schema=False)

@@ -124,6 +124,8 @@ TRANSACTIONS: Mapping[tuple[str, str], Transaction] = {
     ("DELETE", "{study}"): _DELETE,
     ("DELETE", "{series}"): _DELETE,
     ("DELETE", "{instance}"): _DELETE,
+    ("GET", "{day}"): Transaction("ReadLedger", (JSON,)),
+    ("PUT", "{day}"): Transaction("TellLedger", sent=(JSON,), statuses=(204,)),
     ("POST", "{transaction}"): Transaction(
         "RequestCommitment", _MODELS, sent=_MODELS, statuses=(200, 202, 409)
     ),

@@ -62,6 +62,7 @@ _FLAG: Json = {"type": "string", "enum": ["true", "false"]}
 _PATH: Mapping[str, Json] = {
     "listed": {"type": "string", "pattern": "^[1-9][0-9]{0,3}(,[1-9][0-9]{0,3}){0,4}$"},
     "path": {"type": "string", "pattern": "^[0-9A-F]{8}(/[0-9]{1,3}/[0-9A-F]{8}){0,2}$"},
+    "day": {"type": "string", "pattern": "^20[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|1[0-9]|2[0-8])$"},
     "code": {"type": "string", "enum": [*rejection.CODES]},
     "subscriber": _TITLE,
 }
@@ -119,10 +120,20 @@ _PROBLEM: Json = {
 }
 _SHOWN = frozenset({*MEDIA_TYPES, *VIDEO_TYPES})
 
+_COUNTS: Json = {
+    "type": "object",
+    "description": "What a hospital counts itself as sent; of one of the two at least.",
+    "properties": {
+        "source": {"type": "string", "minLength": 1, "maxLength": 64},
+        "studies": {"type": "integer", "minimum": 0, "maximum": 1_000_000},
+        "instances": {"type": "integer", "minimum": 0, "maximum": 1_000_000},
+    },
+    "additionalProperties": False,
+}
 _MANY = frozenset({"Search", "RetrieveMetadata", "RetrieveWorkitem"})
 """Transactions that answer with an array of data sets."""
 
-_OURS = frozenset({"ReadChanges", "ReadLatestChange", "Reject"})
+_OURS = frozenset({"ReadChanges", "ReadLatestChange", "Reject", "ReadLedger"})
 """Transactions that answer with JSON which is no data set."""
 
 
@@ -180,6 +191,8 @@ def _operation(path: str, transaction: Transaction) -> Json:
             "required": transaction.name != "RequestCancellation",
             "content": {kind: _body(kind) for kind in _distinct(transaction.sent)},
         }
+    if transaction.name == "TellLedger":
+        told["requestBody"]["content"] = {JSON: {"schema": _COUNTS}}
     return told
 
 

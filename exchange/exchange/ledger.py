@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta, tzinfo
 from enum import StrEnum
 from itertools import chain, islice
 from zoneinfo import ZoneInfo
@@ -109,7 +109,7 @@ def lines(
     first: date,
     last: date,
     *,
-    timezone: ZoneInfo,
+    timezone: tzinfo,
     organization: str | None = None,
 ) -> Sequence[Line]:
     """The ledger from `first` to `last`, of one hospital or, for an administrator, of all.
@@ -307,7 +307,7 @@ def _not_begun() -> ColumnElement[bool]:
     )
 
 
-def _line(session: Session, hospital: Organization, day: date, timezone: ZoneInfo) -> Line:
+def _line(session: Session, hospital: Organization, day: date, timezone: tzinfo) -> Line:
     written = f"{day:%Y%m%d}"
     scheduled, not_begun = session.execute(
         select(func.count().filter(Order.status != "CANCELED"), func.count().filter(_not_begun()))
