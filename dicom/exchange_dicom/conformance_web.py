@@ -211,6 +211,7 @@ def origin_server() -> Iterator[str]:
         ["Images of a presentation state", str(web_rendered.STATE_IMAGES)],
         ["Bytes of a presentation state", str(presentation_state.SIZE_LIMIT)],
         ["Objects that it draws, points of each", str(presentation_state.MARKS)],
+        ["Points and characters of all of them", str(presentation_state.POINTS)],
         ["Side of a viewport, pixels", str(web_rendered.VIEWPORT)],
         ["Bytes of the header", str(rendering.HEAD_LIMIT)],
     ]

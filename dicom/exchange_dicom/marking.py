@@ -25,9 +25,7 @@ def mark(
 
     def place(point: Point, of_area: bool) -> Point:
         # Parts of the displayed area are parts of what is seen, however the image lies in it.
-        if of_area:
-            return shown.of(*point)
-        x, y = placing.of(*point)
+        x, y = (shown if of_area else placing).of(*point)
         return max(-_FAR, min(_FAR, x)), max(-_FAR, min(_FAR, y))
 
     corners = [placing.of(x, y) for x in (area.left, area.right) for y in (area.top, area.bottom)]

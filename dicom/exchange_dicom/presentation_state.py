@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -40,14 +41,17 @@ APPLIED = frozenset({GRAYSCALE, COLOR})
 STATES = frozenset(f"1.2.840.10008.5.1.4.1.1.11.{last}" for last in range(1, 13))
 """SOP classes of all presentation states."""
 
-SIZE_LIMIT = 16 << 20
+SIZE_LIMIT = 8 << 20
 """Bytes of the largest presentation state that is read."""
 
 REFERENCES = 2000
 """Images of one presentation state."""
 
 MARKS = 10_000
-"""Graphic and text objects that are drawn, and points of one of them."""
+"""Graphic and text objects that are drawn."""
+
+POINTS = 200_000
+"""Points and characters of all of them; each takes its time."""
 
 LETTERS = 4096
 """Characters of a text object that are drawn."""
@@ -89,6 +93,11 @@ class Line:
     filled: bool
     tone: int
 
+    @property
+    def size(self) -> int:
+        """Its points."""
+        return len(self.points)
+
 
 @dataclass(frozen=True, slots=True)
 class Text:
@@ -102,6 +111,11 @@ class Text:
     tone: int
     anchor: Point | None = None
     anchor_of_area: bool = False
+
+    @property
+    def size(self) -> int:
+        """Its characters."""
+        return sum(map(len, self.lines))
 
 
 Mark = Line | Text
@@ -177,7 +191,7 @@ class PresentationState:
         """Where a shutter hides the image; `plane` is the overlay of one that is a bitmap."""
         shapes = _several(self._told.get("ShutterShape"))
         hidden = np.zeros((rows, columns), bool)
-        for shape in shapes:
+        for shape in dict.fromkeys(shapes):  # once, however often one is named
             match shape:
                 case "RECTANGULAR":
                     left, right, top, bottom = (
@@ -263,15 +277,23 @@ class PresentationState:
     def marks(self, of: tuple[str, int]) -> list[Mark]:
         """Graphics and text, in the order in which they are drawn."""
         found: list[tuple[int, Mark]] = []
+        size = 0
         for item in self._items("GraphicAnnotationSequence", of):
             order, tone = self._layers.get(str(item.get("GraphicLayer") or ""), (0, 255))
-            for one in item.get("GraphicObjectSequence") or ():
-                found += [(order, line) for line in _lines(one, tone)]
-            for one in item.get("TextObjectSequence") or ():
-                if text := self._text(one, tone):
-                    found.append((order, text))
-            if len(found) > MARKS:
-                raise TooLarge(f"a presentation state may draw at most {MARKS} objects")
+            lines = (
+                line
+                for one in item.get("GraphicObjectSequence") or ()
+                for line in _lines(one, tone)
+            )
+            texts = (self._text(one, tone) for one in item.get("TextObjectSequence") or ())
+            every: Iterator[Mark] = chain(lines, filter(None, texts))
+            for mark in every:
+                found.append((order, mark))
+                size += mark.size
+                if len(found) > MARKS or size > POINTS:
+                    raise TooLarge(
+                        f"a presentation state may draw at most {MARKS} objects of {POINTS} points"
+                    )
         return [mark for _, mark in sorted(found, key=lambda one: one[0])]
 
     def _text(self, told: Dataset, tone: int) -> Text | None:

@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -26,12 +25,14 @@ from web_door import IMAGE, SERIES, STUDY, Door, body_of, data_set, file, kept, 
 
 from exchange import consent
 from exchange.errors import TooLarge
+from exchange.retrieval import Held
 from exchange_dicom import marking
 from exchange_dicom.grey_values import CannotRender
 from exchange_dicom.header import MalformedDataSet
 from exchange_dicom.lettering import PLACES, Lettering
 from exchange_dicom.presentation_state import COLOR, GRAYSCALE, PresentationState
 from exchange_dicom.rendering import Presentation, Rendering
+from exchange_dicom.viewport import Viewport
 from exchange_storage.records import AuditRecord
 
 STATE = f"{STUDY}.9.1"
@@ -88,10 +89,16 @@ def window(center: float, width: float, *of: Dataset) -> Dataset:
     return voi
 
 
-def through(door: Door, **told: Any) -> Picture:
-    """The one image as a presentation state shows it that says this."""
-    sent(door, state_of(**told))
-    return shown(door, f"{SHOWN}/rendered")
+def in_memory(made: Dataset) -> Held:
+    """The data set as the exchange keeps it."""
+    uids = str(made.SOPClassUID), str(made.SOPInstanceUID)
+    return kept(body_of(file(made)), str(ExplicitVRLittleEndian), *uids)
+
+
+def through(image: Dataset, **told: Any) -> Picture:
+    """The image as a presentation state shows it that says this."""
+    state = PresentationState(in_memory(state_of(**told)))
+    return np.asarray(Rendering(in_memory(image)).picture(1, Presentation(), state))
 
 
 # Grey values: what the state says, and nothing of what the image says
@@ -114,16 +121,18 @@ def test_the_window_is_that_of_the_presentation_state(door: Door, syntax: str) -
     assert alike(other, windowed(RAMP * 2.0 - 10, 0, 100))
 
 
-def test_what_a_presentation_state_leaves_out_is_left_out(door: Door) -> None:
+def test_what_a_presentation_state_leaves_out_is_left_out() -> None:
     """Without window and rescale the values stand for themselves, over all that they can be."""
-    sent(door, image_of(RescaleSlope="3", RescaleIntercept="9", WindowCenter="1", WindowWidth="2"))
 
-    made = through(door, PresentationLUTShape="INVERSE")
+    made = through(
+        image_of(RescaleSlope="3", RescaleIntercept="9", WindowCenter="1", WindowWidth="2"),
+        PresentationLUTShape="INVERSE",
+    )
 
     assert alike(made, 255 - np.rint((RAMP + 32768.0) / 65535 * 255).astype(int))
 
 
-def test_all_three_tables_of_a_presentation_state_are_applied(door: Door) -> None:
+def test_all_three_tables_of_a_presentation_state_are_applied() -> None:
     def table(first: int, bits: int, entries: list[int]) -> Dataset:
         made = item(LUTDescriptor=[len(entries), first, bits], LUTData=entries)
         made["LUTDescriptor"].VR, made["LUTData"].VR = ("SS" if first < 0 else "US"), "US"
@@ -133,10 +142,9 @@ def test_all_three_tables_of_a_presentation_state_are_applied(door: Door) -> Non
     modality.ModalityLUTType = "US"
     voi = table(500, 12, [4095 - entry for entry in range(2000)])
     presented = table(0, 10, [1023 - entry for entry in range(1024)])
-    sent(door, image_of())
 
     made = through(
-        door,
+        image_of(),
         ModalityLUTSequence=[modality],
         SoftcopyVOILUTSequence=[item(VOILUTSequence=[voi])],
         PresentationLUTSequence=[presented],
@@ -183,11 +191,10 @@ BRIGHT: dict[str, Any] = {"SoftcopyVOILUTSequence": [window(-9000, 1)]}
 """All that is shown is white."""
 
 
-def test_shutters_hide_what_lies_outside_of_all_of_them(door: Door) -> None:
-    sent(door, image_of())
+def test_shutters_hide_what_lies_outside_of_all_of_them() -> None:
 
     made = through(
-        door,
+        image_of(),
         **BRIGHT,
         ShutterShape=["RECTANGULAR", "CIRCULAR", "POLYGONAL"],
         ShutterLeftVerticalEdge="5",
@@ -295,8 +302,7 @@ def graphic(kind: str, *points: float, units: str = "PIXEL", filled: str = "N") 
     )
 
 
-def test_graphics_are_drawn_where_the_image_has_come_to_lie(door: Door) -> None:
-    sent(door, image_of())
+def test_graphics_are_drawn_where_the_image_has_come_to_lie() -> None:
     box = (10.5, 10.5, 20.5, 10.5, 20.5, 15.5, 10.5, 15.5, 10.5, 10.5)
     annotations = item(
         GraphicLayer="L",
@@ -308,12 +314,13 @@ def test_graphics_are_drawn_where_the_image_has_come_to_lie(door: Door) -> None:
         GraphicObjectSequence=[graphic("POLYLINE", 0, 0, 60, 40)],
         ReferencedImageSequence=[image_reference("1.2.3")],
     )
-    made = through(
-        door,
+    state = state_of(
         SoftcopyVOILUTSequence=[window(9000, 1)],
         GraphicAnnotationSequence=[annotations, elsewhere],
         ImageRotation=90,
     )
+    read, image = PresentationState(in_memory(state)), Rendering(in_memory(image_of()))
+    made = np.asarray(image.picture(1, Presentation(), read))
 
     expected = np.zeros((48, 64), bool)
     expected[10:16, 10:21] = True
@@ -321,7 +328,8 @@ def test_graphics_are_drawn_where_the_image_has_come_to_lie(door: Door) -> None:
     assert made.shape == drawn.shape
     assert np.mean((made > 127) != drawn) < 0.01  # edges apart
 
-    larger = shown(door, f"{SHOWN}/rendered?viewport=192,256")
+    wanted = Presentation(viewport=Viewport(192, 256))
+    larger = np.asarray(image.picture(1, wanted, read))
     again = np.asarray(Image.fromarray(drawn).resize((192, 256)))
     assert larger.shape == again.shape
     assert np.mean((larger > 127) != again) < 0.01
@@ -338,13 +346,12 @@ def test_graphics_are_drawn_where_the_image_has_come_to_lie(door: Door) -> None:
     ],
 )
 def test_each_kind_of_graphics_is_drawn(
-    door: Door, kind: str, points: tuple[float, ...], there: tuple[int, int]
+    kind: str, points: tuple[float, ...], there: tuple[int, int]
 ) -> None:
-    sent(door, image_of())
     marks = item(GraphicLayer="L", GraphicObjectSequence=[graphic(kind, *points)])
 
     made = through(
-        door, SoftcopyVOILUTSequence=[window(9000, 1)], GraphicAnnotationSequence=[marks]
+        image_of(), SoftcopyVOILUTSequence=[window(9000, 1)], GraphicAnnotationSequence=[marks]
     )
 
     down, across = there
@@ -352,8 +359,7 @@ def test_each_kind_of_graphics_is_drawn(
     assert not made[:5].any()
 
 
-def test_text_is_written_in_its_box_and_points_to_what_it_means(door: Door) -> None:
-    sent(door, image_of(np.zeros((200, 200), "<i2")))
+def test_text_is_written_in_its_box_and_points_to_what_it_means() -> None:
     text = item(
         BoundingBoxAnnotationUnits="DISPLAY",
         BoundingBoxTopLeftHandCorner=[0.5, 0.5],
@@ -366,7 +372,9 @@ def test_text_is_written_in_its_box_and_points_to_what_it_means(door: Door) -> N
     marks = item(GraphicLayer="L", TextObjectSequence=[text])
 
     made = through(
-        door, SoftcopyVOILUTSequence=[window(9000, 1)], GraphicAnnotationSequence=[marks]
+        image_of(np.zeros((200, 200), "<i2")),
+        SoftcopyVOILUTSequence=[window(9000, 1)],
+        GraphicAnnotationSequence=[marks],
     )
 
     assert made[18:23, 18:23].max() == 255
@@ -375,7 +383,7 @@ def test_text_is_written_in_its_box_and_points_to_what_it_means(door: Door) -> N
     assert not made[150:].any()
 
 
-def test_a_color_presentation_state_turns_a_color_image(door: Door) -> None:
+def test_a_color_presentation_state_turns_a_color_image() -> None:
     colours = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     image = image_of(
         colours[..., 0],
@@ -384,11 +392,31 @@ def test_a_color_presentation_state_turns_a_color_image(door: Door) -> None:
         PlanarConfiguration=0,
         PixelData=colours.tobytes(),
     )
-    sent(door, image)
 
-    made = through(door, SOPClassUID=COLOR, ImageRotation=180, PresentationLUTShape=None)
+    made = through(image, SOPClassUID=COLOR, ImageRotation=180, PresentationLUTShape=None)
 
     assert np.array_equal(made, colours[::-1, ::-1])
+
+
+def test_what_lies_far_away_and_what_is_named_often_takes_no_time() -> None:
+    """A line of a billion pixels, and thousands of shutters that are all the same."""
+    far = item(
+        GraphicLayer="L",
+        GraphicObjectSequence=[
+            graphic("POLYLINE", -2e9, -2e9, 2e9, 2e9, units=units) for units in ("PIXEL", "DISPLAY")
+        ],
+    )
+    made = through(
+        image_of(),
+        **BRIGHT,
+        GraphicAnnotationSequence=[far],
+        ShutterShape=["CIRCULAR"] * 7000,
+        CenterOfCircularShutter=[24, 32],
+        RadiusOfCircularShutter="5",
+    )
+
+    assert made[24, 32] == 255
+    assert made[2, 60] == 0
 
 
 # What cannot be shown, and who may see
@@ -469,16 +497,14 @@ def test_the_uri_shows_an_image_by_a_presentation_state(door: Door) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "told"),
+    "limit",
     [
-        ("presentation_state.SIZE_LIMIT", {}),
-        ("presentation_state.REFERENCES", {}),
-        ("presentation_state.MARKS", {}),
-        ("web_rendered.STATE_IMAGES", {}),
+        *(f"presentation_state.{one}" for one in ("SIZE_LIMIT", "REFERENCES", "MARKS", "POINTS")),
+        "web_rendered.STATE_IMAGES",
     ],
 )
 def test_presentation_states_have_limits(
-    door: Door, limit: str, told: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    door: Door, limit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     marks = item(GraphicLayer="L", GraphicObjectSequence=[graphic("POLYLINE", 1, 1, 9, 9)])
     sent(door, image_of(), state_of(GraphicAnnotationSequence=[marks]))
@@ -533,12 +559,11 @@ def test_a_damaged_presentation_state_is_applied_or_said_to_be_damaged(data: st.
     content = bytearray(EVERYTHING)
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    image = Rendering(kept(body_of(file(image_of())), str(ExplicitVRLittleEndian)))
-    held = kept(bytes(content), str(ExplicitVRLittleEndian))
+    image = Rendering(in_memory(image_of()))
+    held = kept(bytes(content), str(ExplicitVRLittleEndian), GRAYSCALE, STATE)
 
     with suppress(CannotRender, MalformedDataSet, TooLarge):
-        state = PresentationState(replace(held, sop_class_uid=GRAYSCALE))
-        image.picture(1, Presentation(), state)
+        image.picture(1, Presentation(), PresentationState(held))
 
 
 # Captions

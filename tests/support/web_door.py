@@ -227,16 +227,18 @@ def fill(door: Door) -> None:
     assert door.send(ct(4, **other), who="nanhu").status_code == 200
 
 
-def kept(content: bytes, syntax: str) -> Held:
+def kept(
+    content: bytes, syntax: str, sop_class_uid: str = "1.2", sop_instance_uid: str = "1.3"
+) -> Held:
     """An object in a store, as the index would name it."""
     objects = MemoryStore()
-    whole = part10.file_meta("1.2", "1.3", syntax) + content
+    whole = part10.file_meta(sop_class_uid, sop_instance_uid, syntax) + content
     objects.put("a", whole)
     return Held(
         study_instance_uid="1",
         series_instance_uid="1.1",
-        sop_instance_uid="1.3",
-        sop_class_uid="1.2",
+        sop_instance_uid=sop_instance_uid,
+        sop_class_uid=sop_class_uid,
         transfer_syntax_uid=syntax,
         key="a",
         size=len(whole),
