@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_network
+from queue import SimpleQueue
 from typing import Any
 
 import orjson
@@ -46,6 +47,10 @@ class Endpoint:
     statuses: list[int] = field(default_factory=list)
     """What it answers to the next notifications; 200 when there is nothing here."""
     location: str = ""
+    arrived: SimpleQueue[bytes] = field(default_factory=SimpleQueue)
+    """What comes, for who waits for it."""
+    answers: threading.Event = field(default_factory=threading.Event)
+    """It answers while this is set."""
 
     def bundles(self) -> list[dict[str, Any]]:
         """The notifications that it took or not, in their order, and no more of them again."""
@@ -65,6 +70,8 @@ def endpoint(tls: ssl.SSLContext | None = None) -> Iterator[Endpoint]:
         def do_POST(self) -> None:
             content = self.rfile.read(int(self.headers["Content-Length"]))
             made.received.append((dict(self.headers), content))
+            made.arrived.put(content)
+            made.answers.wait(60)
             self.send_response(made.statuses.pop(0) if made.statuses else 200)
             if made.location:
                 self.send_header("Location", made.location)
@@ -80,11 +87,13 @@ def endpoint(tls: ssl.SSLContext | None = None) -> Iterator[Endpoint]:
         port = server.server_address[1]
         scheme, name = ("https", "localhost") if tls is not None else ("http", "127.0.0.1")
         made = Endpoint(f"{scheme}://{name}:{port}/told?to=me", f"{name}:{port}")
+        made.answers.set()
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
             yield made
         finally:
+            made.answers.set()
             server.shutdown()
             thread.join()
 
