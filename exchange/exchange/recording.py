@@ -16,8 +16,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-import sqlalchemy
-from sqlalchemy import bindparam, insert, select
 from sqlalchemy.orm import Session
 
 from exchange import (
@@ -34,9 +32,7 @@ from exchange.clinical import Kept
 from exchange.errors import Gone, Invalid, NotFound, Stale, TooLarge
 from exchange.policy import Action, Clinical, Facts, Permit, Role
 from exchange.subscriptions import Terms
-from exchange_storage import resource_index
-from exchange_storage.prepared import Prepared
-from exchange_storage.records import Compartment, Resource, Revision
+from exchange_storage import resource_index, resource_rows
 from exchange_storage.resource_index import Value
 
 LIMIT = 16 << 20
@@ -304,10 +300,8 @@ class Forget:
         """Do it. Raises NotFound."""
         kept = Delete(self.kind, self.logical_id).perform(writing)
         held = writing.held(self.kind, self.logical_id)
-        earlier = sqlalchemy.delete(Revision).where(
-            Revision.resource_id == held.id, Revision.version < held.version
-        )
-        writing.session.execute(earlier)
+        earlier = {"resource": held.id, "version": held.version}
+        resource_rows.REMOVE_EARLIER.run(writing.session.connection(), earlier)
         return kept
 
 
@@ -430,7 +424,7 @@ class Writing:
     def held(self, kind: str, logical_id: str) -> Any:
         """The row of a resource, whoever's it is; None where there is none."""
         given = {"kind": kind, "logical_id": logical_id}
-        return _HELD.first(self.session.connection(), given)
+        return resource_rows.HELD.first(self.session.connection(), given)
 
     def current(self, kind: str, logical_id: str, if_match: int | None) -> Any:
         """The row of a resource that the requester may change.
@@ -534,7 +528,7 @@ class Writing:
         }
         connection = self.session.connection()
         if held is None:
-            row = _ADD.number(
+            row = resource_rows.ADD.number(
                 connection,
                 {
                     **stands,
@@ -547,11 +541,11 @@ class Writing:
         else:
             row = held.id
             self._moved(held, patients)
-            _SET.run(connection, {**stands, "row": row})
+            resource_rows.SET.run(connection, {**stands, "row": row})
             resource_index.remove(self.session, row)
         if len(patients) > 1:
             others = [{"resource_id": row, "patient_id": patient} for patient in patients[1:]]
-            _ADD_OTHER.run_many(connection, others)
+            resource_rows.ADD_OTHER.run_many(connection, others)
         resource_index.add(self.session, row, draft.values)
         self._followed(draft.kind, draft.logical_id, patients, draft)
         if draft.terms is not None:
@@ -575,7 +569,7 @@ class Writing:
         self._followed(held.kind, held.logical_id, (), None)
         if held.kind == clinical.SUBSCRIPTION:
             subscriptions.ended(self.session, held.id)
-        _TAKE_OUT.run(
+        resource_rows.TAKE_OUT.run(
             self.session.connection(),
             {"row": held.id, "version": held.version + 1, "changed": self.now, "deleted": True},
         )
@@ -626,21 +620,21 @@ class Writing:
 
     def _current(self, held: Any) -> Any:
         given = {"resource": held.id, "version": held.version}
-        return _REVISION.first(self.session.connection(), given)
+        return resource_rows.REVISION.first(self.session.connection(), given)
 
     def _moved(self, held: Any, patients: list[int]) -> None:
         """See to it that versions about others than `patients` are not shown with theirs."""
         connection = self.session.connection()
         before = clinical.about(self.session, held.id, held.patient_id, others=held.has_others)
         if set(before) != set(patients):
-            _ELSEWHERE.run(connection, {"resource": held.id})
+            resource_rows.ELSEWHERE.run(connection, {"resource": held.id})
         if held.has_others:
-            _REMOVE_OTHERS.run(connection, {"resource": held.id})
+            resource_rows.REMOVE_OTHERS.run(connection, {"resource": held.id})
 
     def _revised(
         self, row: int, named: Any, version: int, interaction: str, content: bytes, about: Any
     ) -> Kept:
-        key = _ADD_REVISION.number(
+        key = resource_rows.ADD_REVISION.number(
             self.session.connection(),
             {
                 "resource_id": row,
@@ -673,56 +667,3 @@ class Writing:
 
 def _writing(draft: Draft) -> Action:
     return clinical.changing(draft.kind, is_directory=draft.is_directory)
-
-
-_ADD = Prepared(
-    insert(Resource).returning(Resource.id),
-    [
-        *("kind", "logical_id", "version", "organization_id", "patient_id", "changed"),
-        *("is_directory", "has_others", "deleted", "whose"),
-    ],
-)
-_HELD = Prepared(
-    select(
-        Resource.id,
-        Resource.kind,
-        Resource.logical_id,
-        Resource.version,
-        Resource.organization_id,
-        Resource.patient_id,
-        Resource.is_directory,
-        Resource.has_others,
-        Resource.changed,
-        Resource.deleted,
-        Resource.whose,
-    ).where(Resource.kind == bindparam("kind"), Resource.logical_id == bindparam("logical_id"))
-)
-
-
-def _set(*columns: str) -> Prepared:
-    values = {name: bindparam(name, type_=getattr(Resource, name).type) for name in columns}
-    return Prepared(
-        sqlalchemy.update(Resource).where(Resource.id == bindparam("row")).values(values)
-    )
-
-
-_SET = _set("version", "patient_id", "is_directory", "has_others", "changed", "deleted")
-_TAKE_OUT = _set("version", "changed", "deleted")
-_REVISION = Prepared(
-    select(Revision.id, Revision.recorded, Revision.content, Revision.interaction).where(
-        Revision.resource_id == bindparam("resource"), Revision.version == bindparam("version")
-    )
-)
-_ADD_REVISION = Prepared(
-    insert(Revision).returning(Revision.id),
-    ["resource_id", "kind", "version", "interaction", "content", "recorded", "elsewhere"],
-)
-_ELSEWHERE = Prepared(
-    sqlalchemy.update(Revision)
-    .where(Revision.resource_id == bindparam("resource"))
-    .values(elsewhere=True)
-)
-_ADD_OTHER = Prepared(insert(Compartment), ["resource_id", "patient_id"])
-_REMOVE_OTHERS = Prepared(
-    sqlalchemy.delete(Compartment).where(Compartment.resource_id == bindparam("resource"))
-)
