@@ -19,14 +19,15 @@ from sqlalchemy import (
     func,
     literal,
     select,
+    true,
 )
 from sqlalchemy.orm import Session, aliased
 
-from exchange import policy
+from exchange import in_order, policy
 from exchange.access import Access
 from exchange.audit import for_the_trail
 from exchange.decided import CHAIN, conditions, joined
-from exchange.errors import Gone, Invalid, NotFound, TooBroad
+from exchange.errors import Gone, NotFound, TooBroad
 from exchange.facts import of as _facts_of
 from exchange.policy import Action, Reach
 from exchange.summaries import NOTHING, Summary, summaries
@@ -120,32 +121,6 @@ class Contents:
     instances: tuple[Listed, ...]
 
 
-_ORDER: Mapping[Level, tuple[Any, ...]] = {
-    Level.PATIENT: (Patient.id,),
-    Level.STUDY: (Study.study_date.desc(), Study.id.desc()),
-    Level.SERIES: (Series.id,),
-    Level.IMAGE: (Instance.id,),
-}
-SORTED: Mapping[Level, Mapping[str, tuple[Any, ...]]] = {
-    Level.PATIENT: {
-        "changed": (Patient.changed,),
-        "birth": (Patient.birth_date,),
-        "name": (Patient.name,),
-        "sex": (Patient.sex,),
-        "address": (Patient.address,),
-        "row": (Patient.id,),
-    },
-    Level.STUDY: {
-        "changed": (Study.changed,),
-        "started": (Study.study_date, Study.study_time),
-        "uid": (Study.study_instance_uid,),
-    },
-}
-"""Orders that can be asked for instead of the level's own: keys, with commas between."""
-
-_ROWS: Mapping[Level, Any] = {Level.PATIENT: Patient.id, Level.STUDY: Study.id}
-
-
 def find(
     access: Access,
     level: Level,
@@ -153,6 +128,7 @@ def find(
     *,
     limit: int,
     offset: int = 0,
+    after: Sequence[Any] | None = None,
     total: bool = False,
     summarize: bool = True,
     requests: bool = False,
@@ -163,9 +139,10 @@ def find(
 ) -> Answer:
     """The matches at `level` that the asker may see, `limit` of them from `offset` on.
 
-    The order is stable: studies newest first, all else as received, or `order`, keys of `SORTED`
-    with "-" before those that descend. `total` counts all of them, `requests` tells of series for
-    what they were made.
+    Or those behind `after`, the `in_order.place` of a match, which others shift by nothing. The
+    order is stable: studies newest first, all else as received, or `order`, keys of
+    `in_order.SORTED` with "-" before those that descend. `total` counts all of them, `requests`
+    tells of series for what they were made.
     `too_broad` is the message of the TooBroad raised instead of leaving some out, and instead of
     looking through a large archive for what has no selective key. `asked` is the
     question as it came, for the audit trail only (it may name a patient). `action` is what the
@@ -182,7 +159,9 @@ def find(
     given = search.parameters(values) | _given(access)
     if too_broad is not None and not search.selective(criteria):
         _bounded(access, level, too_broad)
-    page, more, counted, withheld = _page(access, wanted, given, limit, offset, total, too_broad)
+    page, more, counted, withheld = _page(
+        access, wanted, given, limit, offset, after, total, too_broad
+    )
     rows = _columns(level).all(page)
     patients = {row[0].id for row in rows}
     people = {(row[0].person_id, row[0].person_id or row[0].id) for row in rows}
@@ -268,12 +247,13 @@ def _page(
     given: Mapping[str, Any],
     limit: int,
     offset: int,
+    after: Sequence[Any] | None,
     total: bool,
     too_broad: str | None,
 ) -> tuple[list[Any], bool, int | None, int | None]:
     """The rows of a page; whether more remain; the total, if wanted; how many are withheld."""
     connection = access.session.connection()
-    if not offset:
+    if not offset and after is None:
         most = min(limit, WITHHELD_COUNTED) + CANDIDATES - WITHHELD_COUNTED
         rows = _candidates(wanted).all(connection, {**given, "limit": most})
         permitted = [row for row in rows if row.permitted]
@@ -290,11 +270,14 @@ def _page(
         count = _count(wanted, permitted=True).number(connection, {**given, "limit": most})
         if count > limit and too_broad is not None:
             raise TooBroad(too_broad)
-    bounds = {"limit": limit + 1, "offset": offset}
-    rows = _permitted(wanted).all(connection, {**given, **bounds})
+    bounds: dict[str, Any] = {"limit": limit + 1, "offset": offset}
+    if after is not None:
+        bounds |= in_order.bounds(wanted.level, wanted.order, after)
+    statement = _permitted(wanted, behind=after is not None)
+    rows = statement.all(connection, {**given, **bounds})
     more = len(rows) > limit
     unseen: int | None = None
-    if not more and not offset:
+    if not more and not offset and after is None:
         statement = _count(wanted, permitted=False)
         unseen = statement.number(connection, {**given, "limit": WITHHELD_COUNTED})
     return rows[:limit], more, count if total else None, unseen
@@ -532,19 +515,6 @@ def _given(access: Access) -> dict[str, Any]:
     return policy.parameters(access.requester, access.now)
 
 
-def _ordered(level: Level, order: str) -> tuple[Any, ...]:
-    if not order:
-        return _ORDER[level]
-    found: list[Any] = []
-    for key in order.split(","):
-        columns = SORTED.get(level, {}).get(key.removeprefix("-"))
-        if columns is None:
-            raise Invalid("the matches cannot be put in this order")
-        found += [column.desc() for column in columns] if key.startswith("-") else columns
-    row = _ROWS[level]
-    return (*found, row.desc() if order.rpartition(",")[2].startswith("-") else row)
-
-
 _EVERYTHING = 1 << 62
 
 
@@ -561,21 +531,22 @@ def _candidates(wanted: _Wanted) -> Prepared:
     statement = _told(wanted.level).add_columns(policy.within(wanted.reach).label("permitted"))
     return Prepared(
         statement.where(_condition(wanted))
-        .order_by(*_ordered(wanted.level, wanted.order))
+        .order_by(*in_order.by(wanted.level, wanted.order))
         .limit(bindparam("limit"))
     )
 
 
 @lru_cache(STATEMENTS)
-def _permitted(wanted: _Wanted) -> Prepared:
-    """A page of the permitted matches."""
+def _permitted(wanted: _Wanted, *, behind: bool = False) -> Prepared:
+    """A page of the permitted matches; with `behind` of those behind a place."""
     return Prepared(
         _told(wanted.level)
         .where(
             _condition(wanted),
             policy.within(wanted.reach),
+            in_order.behind(wanted.level, wanted.order) if behind else true(),
         )
-        .order_by(*_ordered(wanted.level, wanted.order))
+        .order_by(*in_order.by(wanted.level, wanted.order))
         .limit(bindparam("limit"))
         .offset(bindparam("offset"))
     )

@@ -58,7 +58,7 @@ class Question:
     """Whether the matches are counted; None: told where it is known without counting."""
     sort: tuple[Sort, ...]
     order: str
-    """The same for what has tables of its own, see `query.SORTED`."""
+    """The same for what has tables of its own, see `in_order.SORTED`."""
     include: tuple[Include, ...]
     revinclude: tuple[Include, ...]
     used: tuple[tuple[str, str], ...]

@@ -119,7 +119,7 @@ class Table(Generic[T]):
     documentation: str
     parameters: Mapping[str, Parameter[T]]
     sorts: Mapping[str, str] = field(default_factory=dict)
-    """Sort keys, and what `query.SORTED` calls them."""
+    """Sort keys, and what `in_order.SORTED` calls them."""
 
 
 # -- Parameters by type -------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from functools import cmp_to_key, partial
 from typing import Any
 from urllib.parse import urlencode
 
-from exchange import clinical, clinical_search, orders, persons, policy, query
+from exchange import clinical, clinical_search, in_order, orders, persons, policy, query
 from exchange.clinical_search import Hit
+from exchange.errors import Invalid
 from exchange.persons import Known
 from exchange.policy import Action, Deny
 from exchange.query import Found
@@ -118,7 +119,7 @@ def everywhere(
 def matches(scope: Scope, question: Question, after: After | None = None) -> Matches:
     """The matches of a page."""
     if question.kind in NATIVE:
-        return _native(scope, question, after or 0)
+        return _native(scope, question, after)
     if question.kind == "Person":
         return _persons(scope, question, after)
     if question.kind == "AuditEvent":
@@ -137,13 +138,17 @@ def _asked(question: Question) -> str:
     return f"{question.kind}?{urlencode(question.used)}"
 
 
-def _native(scope: Scope, question: Question, offset: int) -> Matches:
+def _native(scope: Scope, question: Question, after: After | None) -> Matches:
+    level = NATIVE[question.kind]
+    if not isinstance(after, dict | None):
+        raise Invalid("this page is of an earlier release: search again")
+    told, keys = (0, None) if after is None else (after["told"], _keys(after["keys"]))
     answer = query.find(
         scope.access,
-        NATIVE[question.kind],
+        level,
         list(question.criteria),
         limit=question.count,
-        offset=offset,
+        after=keys,
         total=question.total is True,
         summarize=False,
         order=question.order,
@@ -152,9 +157,12 @@ def _native(scope: Scope, question: Question, offset: int) -> Matches:
     ones = _ones(scope, question.kind, answer.found)
     more = answer.more or len(ones) < len(answer.found)
     total = answer.total
-    if question.total is None and not more and (answer.found or not offset):
-        total = offset + len(answer.found)
-    return Matches(ones, total, offset + len(ones) if more and question.count else None)
+    if question.total is None and not more and (answer.found or after is None):
+        total = told + len(answer.found)
+    if not more or not ones:
+        return Matches(ones, total, None)
+    last = in_order.place(level, question.order, answer.found[len(ones) - 1])
+    return Matches(ones, total, {"told": told + len(ones), "keys": _written(last)})
 
 
 def _persons(scope: Scope, question: Question, after: After | None) -> Matches:

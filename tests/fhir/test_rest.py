@@ -283,6 +283,42 @@ def test_whoever_asks_learns_in_json_where_tokens_are_issued(door: Door, city: R
 
 
 @pytest.mark.parametrize(
+    "query",
+    [
+        "ImagingStudy?_count=2",
+        "ImagingStudy?_count=2&_sort=-_lastUpdated",
+        "Patient?_count=2&_sort=-birthdate,-_lastUpdated",
+        "Patient?_count=2&_sort=-_id",
+    ],
+)
+def test_pages_do_not_shift_while_hospitals_send(door: Door, query: str) -> None:
+    for number in range(5):
+        sent_on(door, number)
+    asker = door.clinician("nanhu")
+    pages = asker.pages(query)
+    first = next(pages)
+    before = set(asker.ids(f"{query.partition('?')[0]}?_count=500"))
+
+    sent_on(door, 9)  # which stands before all others
+
+    told = [name(one) for page in [first, *pages] for one in entries(page)]
+    assert len(told) == len(set(told))
+    assert set(told) == before
+
+
+def sent_on(door: Door, number: int) -> None:
+    """Another patient's study, later than those with lower numbers."""
+    door.city.send(
+        "beicheng",
+        patient=f"P{number}",
+        study=f"1.2.{number}",
+        instance=f"1.4.{number}",
+        StudyDate=f"2026110{number}",
+        PatientBirthDate=f"1950010{number or 1}",
+    )
+
+
+@pytest.mark.parametrize(
     ("path", "code"),
     [
         ("Patient/999", "not-found"),
