@@ -99,7 +99,9 @@ def colleagues(access: Access, text: str) -> tuple[Colleague, ...]:
         .order_by(User.display_name, User.name)
         .limit(COLLEAGUES)
     )
-    return tuple(Colleague(row.User, row.Organization) for row in rows)
+    found = tuple(Colleague(row.User, row.Organization) for row in rows)
+    access.note(Action.SHARE, reason="colleagues looked for", detail={"answered": len(found)})
+    return found
 
 
 def share(
@@ -243,6 +245,7 @@ def _listed(access: Access, mine: Any, others: Any) -> tuple[Listed, ...]:
         .order_by(Share.id.desc())
         .limit(LISTED)
     ).all()
+    access.note(Action.SHARE, reason="shares listed", detail={"answered": len(rows)})
     studies = _studies(access, [row[0].study_instance_uid for row in rows])
     return tuple(
         Listed(

@@ -32,7 +32,9 @@ from exchange_storage.records import (
 BATCH = 20_000
 """Entries of the feed, and of the trail, that are counted in one step."""
 
-SLOT = timedelta(minutes=15)
+LOOKED_AT = 5 * BATCH
+"""Entries that are not counted yet and are looked at for a page, of each, at most: a worker that is
+behind by more, as after an upgrade, tells of them later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def of_day(access: Access, day: date, code: str, *, timezone: ZoneInfo) -> tuple
     )
     for one in counted:
         hours[(one.begins - midnight) // timedelta(hours=1)].add(one)
-    for (organization, begins), tally in _since(access.session).items():
+    for (organization, begins), tally in _since(access.session, midnight).items():
         if organization == hospital.id and midnight <= begins < ends:
             hours[(begins - midnight) // timedelta(hours=1)].add(tally)
     access.note(Action.ADMINISTER, reason="traffic looked at", detail={"code": code})
@@ -108,17 +110,18 @@ def of_day(access: Access, day: date, code: str, *, timezone: ZoneInfo) -> tuple
 def grown(session: Session, first: date, days: int, *, timezone: ZoneInfo) -> tuple[Grown, ...]:
     """What came from all hospitals on each of so many days; the caller has been permitted that."""
     found = {first + timedelta(days=ago): _Tally() for ago in range(days)}
+    midnight = datetime.combine(first, time(), timezone)
     rows = session.execute(
         select(
             Traffic.begins,
             func.sum(Traffic.received).label("received"),
             func.sum(Traffic.size).label("size"),
         )
-        .where(Traffic.begins >= datetime.combine(first, time(), timezone))
+        .where(Traffic.begins >= midnight)
         .group_by(Traffic.begins)
     )
     came = [(row.begins, _Tally(int(row.received), int(row.size))) for row in rows]
-    came += [(begins, tally) for (_, begins), tally in _since(session).items()]
+    came += [(begins, tally) for (_, begins), tally in _since(session, midnight).items()]
     for begins, tally in came:
         if (one := found.get(begins.astimezone(timezone).date())) is not None:
             one.add(tally)
@@ -138,7 +141,11 @@ def count(access: Access) -> bool:
     change, record = min(at[0] + BATCH, last_change), min(at[1] + BATCH, last_record)
     if (change, record) == at:
         return True
-    tallies = _tallies(access.session, at, (change, record))
+    tallies = _tallies(
+        access.session,
+        _came(Change.sequence > at[0], Change.sequence <= change),
+        _fetched(AuditRecord.sequence > at[1], AuditRecord.sequence <= record),
+    )
 
     def unit(session: Session) -> None:
         if _counted(session) != at:
@@ -164,19 +171,25 @@ def _counted(session: Session) -> tuple[int, int]:
     return (0, 0) if row is None else (row.change, row.record)
 
 
-def _since(session: Session) -> _Tallies:
-    """What is not counted yet: the feed and the trail of a minute, where a worker runs."""
-    return _tallies(session, _counted(session), None)
+def _since(session: Session, midnight: datetime) -> _Tallies:
+    """What of that day on is not counted yet: a minute's feed and trail, where a worker runs."""
+    change, record = _counted(session)
+    came = _came(Change.sequence > change, Change.recorded >= midnight)
+    fetched = _fetched(AuditRecord.sequence > record, AuditRecord.recorded >= midnight)
+    return _tallies(session, came.limit(LOOKED_AT), fetched.limit(LOOKED_AT))
 
 
-def _tallies(session: Session, after: tuple[int, int], until: tuple[int, int] | None) -> _Tallies:
-    """The feed and the trail behind the sequences `after`, up to `until`."""
+def _tallies(
+    session: Session,
+    came: Select[*tuple[datetime, int, int]],
+    fetched: Select[*tuple[datetime, int | None, int | None]],
+) -> _Tallies:
     found: dict[tuple[int, datetime], _Tally] = defaultdict(_Tally)
-    for row in session.execute(_came(after[0], until[0] if until else None)):
-        tally = found[row.organization_id, _slot(row.recorded)]
+    for at, organization, size in session.execute(came):
+        tally = found[organization, _slot(at)]
         tally.received += 1
-        tally.size += row.size
-    for at, by, of in session.execute(_fetched(after[1], until[1] if until else None)):
+        tally.size += size
+    for at, by, of in session.execute(fetched):
         if by is None:
             continue  # such as the exchange itself
         found[by, _slot(at)].fetched += 1
@@ -185,7 +198,8 @@ def _tallies(session: Session, after: tuple[int, int], until: tuple[int, int] | 
     return found
 
 
-def _came(after: int, until: int | None) -> Select[*tuple[datetime, int, int]]:
+def _came(*where: ColumnElement[bool]) -> Select[*tuple[datetime, int, int]]:
+    """Of the change feed: when an instance came, from whom, and its bytes."""
     return (
         select(Change.recorded, Instance.organization_id, Instance.size)
         .join(
@@ -195,31 +209,23 @@ def _came(after: int, until: int | None) -> Select[*tuple[datetime, int, int]]:
                 Instance.sop_instance_uid == Change.sop_instance_uid,
             ),
         )
-        .where(Change.action.in_(("create", "conflict")), *_between(Change, after, until))
+        .where(Change.action.in_(("create", "conflict")), *where)
+        .order_by(Change.sequence)
     )
 
 
-def _fetched(after: int, until: int | None) -> Select[*tuple[datetime, int | None, int | None]]:
+def _fetched(*where: ColumnElement[bool]) -> Select[*tuple[datetime, int | None, int | None]]:
+    """Of the trail: when something was fetched, by which hospital, and of which."""
     return (
-        select(
-            AuditRecord.recorded,
-            AuditRecord.organization_id.label("by"),
-            Patient.organization_id.label("of"),
-        )
+        select(AuditRecord.recorded, AuditRecord.organization_id, Patient.organization_id)
         .outerjoin(Patient, Patient.id == AuditRecord.patient_id)
         .where(
             AuditRecord.action == Action.RETRIEVE,
             AuditRecord.outcome == literal_column(f"'{Outcome.SUCCESS}'"),
-            *_between(AuditRecord, after, until),
+            *where,
         )
+        .order_by(AuditRecord.sequence)
     )
-
-
-def _between(
-    record: type[Change] | type[AuditRecord], after: int, until: int | None
-) -> tuple[ColumnElement[bool], ...]:
-    later = record.sequence > after
-    return (later,) if until is None else (later, record.sequence <= until)
 
 
 def _slot(at: datetime) -> datetime:

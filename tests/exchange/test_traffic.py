@@ -12,7 +12,7 @@ from sqlalchemy import Select, select, text, update
 
 from exchange import operation, retrieval, traffic
 from exchange.errors import Refused
-from exchange_storage.records import AuditRecord, Traffic, TrafficCounted
+from exchange_storage.records import AuditRecord, Change, Traffic, TrafficCounted
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 
@@ -85,6 +85,15 @@ def test_two_workers_count_nothing_twice(busy: Region) -> None:
     assert seen(busy, "beicheng")[0] == 3
 
 
+def test_a_page_does_not_look_through_what_a_worker_has_still_to_count(
+    busy: Region, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(traffic, "LOOKED_AT", 1)
+    assert seen(busy, "beicheng")[0] == 1
+    count(busy)
+    assert seen(busy, "beicheng")[0] == 3
+
+
 def test_nobody_but_the_exchange_counts(busy: Region) -> None:
     with pytest.raises(Refused), busy.exchange.on_behalf_of(ADMINISTRATOR) as access:
         traffic.count(access)
@@ -110,8 +119,8 @@ def test_what_is_asked_of_the_index_walks_no_table(busy: Region, what: str) -> N
     now = datetime.now(UTC)
     asked: dict[str, Select[*tuple[Any, ...]]] = {
         "counted": select(Traffic).where(Traffic.organization_id == 1, Traffic.begins >= now),
-        "feed": traffic._came(5, 9),
-        "trail": traffic._fetched(5, 9),
+        "feed": traffic._came(Change.sequence > 5, Change.sequence <= 9),
+        "trail": traffic._fetched(AuditRecord.sequence > 5, AuditRecord.sequence <= 9),
         "wrong": select(AuditRecord.sequence).where(
             AuditRecord.recorded >= now, AuditRecord.outcome != operation._SUCCESS
         ),
