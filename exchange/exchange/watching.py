@@ -360,6 +360,7 @@ def status_changed(access: Access, status: Status) -> int:
     """
     if access.requester.role is not Role.EXCHANGE:
         raise Refused("only the exchange itself tells how it is")
+    access.require(Action.WORK, detail={"workitem": GLOBAL})
     told: dict[str, Any] = {"00741242": {"vr": "CS", "Value": [status]}}
     if status is Status.RESTARTED:
         told |= {tag: {"vr": "CS", "Value": ["WARM START"]} for tag in ("00741244", "00741246")}
@@ -381,6 +382,7 @@ def status_changed(access: Access, status: Status) -> int:
         session.execute(delete(WorkitemEvent).where(WorkitemEvent.workitem_id.is_(None)))
         if rows:
             session.execute(insert(WorkitemEvent), rows)
+            access.note(Action.WORK, reason=status.lower(), detail={"subscribers": len(rows)})
         return len(rows)
 
     return access.write(unit)
