@@ -297,7 +297,7 @@ class Asking:
                 raise Invalid(f"{told}, written with its type")
             identity = identity if kind else unescaped(one)
             tests.append(RefersTo(kinds[0], self._within(kinds[0], identity, modifier)))
-        return Indexed("reference", _names(parameter), tuple(tests))
+        return Indexed("reference", _names(parameter), tuple(tests)) if tests else NOTHING
 
     def _within(self, kind: str, identity: str, modifier: str) -> tuple[str, ...]:
         """A resource with all that is part of it, or of which it is part, as far as visible."""
@@ -339,7 +339,7 @@ class Asking:
             owner = self.scope.issuer(token.system or "")
             system = (token.system or "").removeprefix("urn:oid:")
             wanted.append((owner.id if owner else None, system, token.code))
-        rows = trail.patients(self.scope.access, wanted)
+        rows = trail.patients(self.scope.access, wanted) if wanted else ()
         found = RefersTo("Patient", tuple(str(row) for row in rows))
         return Indexed("reference", ("AuditEvent.patient",), (found,)) if rows else NOTHING
 

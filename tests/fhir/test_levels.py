@@ -128,6 +128,8 @@ def places(hospital: Door) -> dict[str, str]:
         ("Location?organization=Organization/beicheng", set()),
         ("Organization?partof:below=beicheng", {"radiology", "CT"}),
         ("PractitionerRole?location:below=Location/none", set()),
+        ("PractitionerRole?location:below=,", set()),
+        ("PractitionerRole?role:below=,", set()),
     ],
 )
 def test_a_place_is_asked_for_with_what_is_part_of_it(
