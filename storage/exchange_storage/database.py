@@ -418,6 +418,16 @@ class _Cursor(sqlite3.Cursor):
         return super().executemany(*given)
 
 
+def unlimited(connection: Connection) -> None:
+    """Let statements take as long as they take, as long as SQLite's connection lives, or
+    PostgreSQL's transaction: for who fills an index with many rows."""
+    held = connection.connection.dbapi_connection
+    if isinstance(held, _Connection):
+        held.limited = False
+    else:
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+
+
 def timed_out(error: SQLAlchemyError) -> bool:
     """Whether a statement was ended because it took too long."""
     cause = getattr(error, "orig", None)

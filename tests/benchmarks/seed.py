@@ -22,7 +22,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, select
 
 from exchange_storage import names
-from exchange_storage.database import Database
+from exchange_storage.database import Database, unlimited
 from exchange_storage.records import (
     Instance,
     NameKind,
@@ -88,8 +88,8 @@ def seed(database: Database, studies: int, *, seed: int = 7) -> int:
 
 
 def _prepare(connection: Connection) -> None:
+    unlimited(connection)
     if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
 
 

@@ -24,7 +24,7 @@ from exchange.recording import Draft
 from exchange_fhir import writing
 from exchange_fhir.writing import Place
 from exchange_storage import resource_index
-from exchange_storage.database import Database
+from exchange_storage.database import Database, unlimited
 from exchange_storage.records import Compartment, Organization, Patient, Resource, Revision
 
 Json = dict[str, Any]
@@ -247,6 +247,7 @@ def _in_bulk(database: Database) -> Iterator[Connection]:
 
 
 def _prepare_sqlite(connection: Connection) -> None:
+    unlimited(connection)
     cursor: Any = connection.connection.cursor()
     for told in ("synchronous=OFF", "foreign_keys=OFF", "cache_size=-2000000"):
         cursor.execute(f"PRAGMA {told}")

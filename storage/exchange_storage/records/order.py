@@ -61,7 +61,7 @@ class Order(Record):
     """The logical id of the ServiceRequest that it is: the hospital's own, or one derived of it."""
     is_requested: Mapped[bool] = mapped_column(default=False, server_default=false())
     """Whether the hospital wrote that ServiceRequest itself."""
-    appointment: Mapped[UID] = mapped_column(default="", server_default=text("''"))
+    appointment: Mapped[UID] = mapped_column(index=True, default="", server_default=text("''"))
     """The logical id of the Appointment that says when it is; "" for none."""
 
 
