@@ -162,15 +162,16 @@ def tell(
         if one.ends is not None and one.ends <= now:
             _restate(exchange, worker, one, State.OFF, "", serving)
             return
-        if one.channel == Channel.REST_HOOK:
-            if one.state == State.REQUESTED:
-                if not _shake_hands(exchange, worker, one, serving, hooks):
-                    return
-                continue
-            if one.told < one.events:
-                if not _notify(exchange, worker, one, serving, hooks):
-                    return
-                continue
+        if one.state == State.REQUESTED:
+            if one.channel == Channel.WEBSOCKET:  # whoever binds it is greeted there
+                _restate(exchange, worker, one, State.ACTIVE, "", serving)
+            elif not _shake_hands(exchange, worker, one, serving, hooks):
+                return
+            continue
+        if one.channel == Channel.REST_HOOK and one.told < one.events:
+            if not _notify(exchange, worker, one, serving, hooks):
+                return
+            continue
         wait = notifying.until(one, now)
         if wait is None:
             return

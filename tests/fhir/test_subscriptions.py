@@ -9,13 +9,14 @@ from typing import Any
 
 import orjson
 import pytest
-from fhir_door import BASE, Asker, opened, outcome
+from fhir_door import BASE, SHANGHAI, Asker, opened, outcome
 from real_parts import PostgreSQL
-from region import ADMINISTRATOR, ID_CARD, region
+from region import ADMINISTRATOR, ID_CARD, WORKER, region
 from subscribed import CONDUCT, Desk, Endpoint, endpoint, events, said, wish
 
-from exchange import consent, subscriptions, users
-from exchange_fhir import subscribing, topics, xml_format
+from exchange import consent, reports, subscriptions, users
+from exchange.reports import Report
+from exchange_fhir import reported, subscribing, topics, xml_format
 from exchange_fhir.outcome import Problem
 from exchange_fhir.subscribing import EXTENSION
 
@@ -340,6 +341,33 @@ def test_as_much_is_told_as_was_asked_for(
     assert system.send("DELETE", f"Subscription/{made['id']}").status_code == 204
 
 
+def test_a_structured_report_that_is_verified_is_told_like_any_other(
+    desk: Desk, hook: Endpoint
+) -> None:
+    system = desk.system("beicheng")
+    made = active(desk, system, wish("report-final", hook.url), hook)
+    report = Report(
+        sop_instance_uid="1.9.1",
+        title=None,
+        is_complete=True,
+        is_preliminary=False,
+        is_verified=True,
+        date="20261101",
+        time="101500",
+        accession_number="",
+        verifiers=(),
+        items=(),
+    )
+    with desk.door.city.exchange.on_behalf_of(WORKER) as access:
+        subject = reports.Subject(1, "1.2.1")
+        reported.refresh(access, subject, [report], base=BASE, timezone=SHANGHAI)
+    desk.work()
+
+    named = reports.logical_id("1.2.1", "1.9.1")
+    assert only(hook.bundles()) == [f"DiagnosticReport/{named}"]
+    assert system.send("DELETE", f"Subscription/{made['id']}").status_code == 204
+
+
 def test_filters_narrow_and_no_more_events_come_at_once_than_wanted(
     desk: Desk, hook: Endpoint
 ) -> None:
@@ -540,6 +568,23 @@ def test_who_may_not_sign_in_any_more_is_told_nothing(desk: Desk, hook: Endpoint
     row = desk.row(made)
     assert (row.state, row.events) == ("error", 0)
     assert "may not sign in" in row.reason
+
+
+def test_what_ended_with_its_owner_goes_on_when_they_are_back(desk: Desk) -> None:
+    back = replace(desk.door.city.system("beicheng"), name="back")
+    system = desk.user(back)
+    made = system.made(wish("report-final"))
+    with desk.door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        users.deactivate(access, "back")
+    desk.system("beicheng").made(REPORT)
+    desk.work()
+    assert desk.row(made).state == "error"
+
+    with desk.door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        users.activate(access, "back")
+        assert subscriptions.retry(access, desk.row(made).id) == 1
+    desk.work()
+    assert system.read(f"Subscription/{made['id']}")["status"] == "active"
 
 
 def test_without_a_filter_one_is_told_of_ones_own_patients(desk: Desk, hook: Endpoint) -> None:
