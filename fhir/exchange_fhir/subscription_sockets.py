@@ -115,6 +115,8 @@ class _Connection:
     """One connection, and what is bound to it."""
 
     since: float
+    receiving: "asyncio.Task[str]"
+    """What waits for the next message."""
     bound: dict[int, _Bound] = field(default_factory=dict)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -136,13 +138,12 @@ class Sockets:
         if len(self._open) >= CONNECTIONS:
             await _close(socket, TRY_AGAIN, "too many connections; try again in a moment")
             return
-        connection = _Connection(time.monotonic())
+        connection = _Connection(time.monotonic(), asyncio.create_task(_received(socket)))
         self._open.add(connection)
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look_for_news())
-        receiving = asyncio.create_task(_received(socket))
         try:
-            code, why = await self._converse(socket, connection, receiving)
+            code, why = await self._converse(socket, connection)
             await _close(socket, code, why)
         except WebSocketDisconnect:
             pass
@@ -150,15 +151,13 @@ class Sockets:
             await _close(socket, TRY_AGAIN, "connect again in a moment")
         finally:
             self._open.discard(connection)
-            receiving.cancel()
+            connection.receiving.cancel()
             with suppress(asyncio.CancelledError, WebSocketDisconnect):
-                await receiving
+                await connection.receiving
             if not self._open and self._looking is not None:
                 self._looking.cancel()
 
-    async def _converse(
-        self, socket: WebSocket, connection: _Connection, receiving: "asyncio.Task[str]"
-    ) -> tuple[int, str]:
+    async def _converse(self, socket: WebSocket, connection: _Connection) -> tuple[int, str]:
         """Bind and notify; with which code and reason the connection is to be closed."""
         while True:
             now = time.monotonic()
@@ -166,18 +165,20 @@ class Sockets:
             wait = min(waits) if waits else connection.since + UNBOUND - now
             news = asyncio.create_task(connection.news.wait())
             await asyncio.wait(
-                {receiving, news}, timeout=max(0.0, wait), return_when=asyncio.FIRST_COMPLETED
+                {connection.receiving, news},
+                timeout=max(0.0, wait),
+                return_when=asyncio.FIRST_COMPLETED,
             )
             news.cancel()
             connection.news.clear()
-            if receiving.done():
-                told = receiving.result()
+            if connection.receiving.done():
+                told = connection.receiving.result()
                 numbers = self._bindings.read(_token(told))
                 if not numbers:
                     return NOT_VALID, "bind-with-token: and a token that is good"
                 if not await self._bind(socket, connection, numbers):
                     return NOT_VALID, "no subscription of this token is active"
-                receiving = asyncio.create_task(_received(socket))
+                connection.receiving = asyncio.create_task(_received(socket))
             for one in list(connection.bound.values()):
                 if (one.fresh or not one.due(time.monotonic())) and not await self._speak(
                     socket, one
