@@ -151,21 +151,9 @@ def current(access: Access, kind: str, logical_ids: Sequence[str]) -> list[Kept]
     What was deleted is left out. It is for the caller to have audited what it tells of.
     """
     reach = policy.reach(access.requester, reading(access.requester, Action.RETRIEVE, kind))
-    rows = access.session.execute(
-        select(*_VERSION)
-        .select_from(Resource)
-        .join(
-            Revision,
-            and_(Revision.resource_id == Resource.id, Revision.version == Resource.version),
-        )
-        .where(
-            Resource.kind == kind,
-            Resource.logical_id.in_(logical_ids),
-            ~Resource.deleted,
-            policy.clinical_within(reach),
-        ),
-        policy.parameters(access.requester, access.now),
-    )
+    given = policy.parameters(access.requester, access.now)
+    given |= {"kind": kind, "ids": json.dumps(list(logical_ids))}
+    rows = _visible(reach).all(access.session.connection(), given)
     return [_kept(row) for row in rows]
 
 
@@ -328,6 +316,27 @@ def _known(reach: Reach) -> Prepared:
             one_of_texts(Resource.logical_id, "ids", dialect),
             ~Resource.deleted,
             policy.clinical_within(reach),
+        )
+    )
+
+
+@lru_cache(len(Reach))
+def _visible(reach: Reach) -> Prepared:
+    """The current versions that are permitted."""
+    return Prepared(
+        lambda dialect: (
+            select(*_VERSION)
+            .select_from(Resource)
+            .join(
+                Revision,
+                and_(Revision.resource_id == Resource.id, Revision.version == Resource.version),
+            )
+            .where(
+                Resource.kind == bindparam("kind"),
+                one_of_texts(Resource.logical_id, "ids", dialect),
+                ~Resource.deleted,
+                policy.clinical_within(reach),
+            )
         )
     )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
-from sqlalchemy import bindparam, delete, insert, select, tuple_
+from sqlalchemy import bindparam, delete, insert, select
 from sqlalchemy.orm import Session
 
 from exchange import happenings
@@ -13,12 +14,22 @@ from exchange.errors import Refused
 from exchange.policy import Role
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import ResourceVersion
+from exchange_storage.rows import one_of_texts
 
 _SAME = (
     ResourceVersion.resource_type == bindparam("of_type"),
     ResourceVersion.resource_id == bindparam("of_id"),
 )
 _HELD = Prepared(select(ResourceVersion.version).where(*_SAME, ResourceVersion.is_current))
+_CURRENT = Prepared(
+    lambda dialect: select(
+        ResourceVersion.resource_id, ResourceVersion.version, ResourceVersion.content
+    ).where(
+        ResourceVersion.resource_type == bindparam("of_type"),
+        one_of_texts(ResourceVersion.resource_id, "ids", dialect),
+        ResourceVersion.is_current,
+    )
+)
 _REMOVE = Prepared(delete(ResourceVersion).where(*_SAME))
 _ADD = Prepared(
     insert(ResourceVersion),
@@ -84,11 +95,8 @@ def current(access: Access, resource_type: str, versions: Mapping[str, int]) -> 
     """
     if not versions:
         return {}
-    rows = access.session.execute(
-        select(ResourceVersion.resource_id, ResourceVersion.content).where(
-            ResourceVersion.resource_type == resource_type,
-            ResourceVersion.is_current,
-            tuple_(ResourceVersion.resource_id, ResourceVersion.version).in_(versions.items()),
-        )
-    )
-    return {row.resource_id: row.content for row in rows}
+    given = {"of_type": resource_type, "ids": json.dumps(list(versions))}
+    rows = _CURRENT.all(access.session.connection(), given)
+    return {
+        row.resource_id: row.content for row in rows if row.version == versions[row.resource_id]
+    }

@@ -17,6 +17,7 @@ from exchange import refusals
 from exchange.access import Access, Exchange
 from exchange.errors import Invalid, NotFound
 from exchange.policy import SHARING, Action, Purpose, Requester, Role, shares
+from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     Agreement,
     ApplicationEntity,
@@ -25,6 +26,7 @@ from exchange_storage.records import (
     Organization,
     Route,
 )
+from exchange_storage.rows import Columns
 
 _CREDIT_ALPHABET = "0123456789ABCDEFGHJKLMNPQRTUWXY"
 _CREDIT_WEIGHTS = (1, 3, 9, 27, 19, 26, 16, 17, 20, 29, 25, 13, 8, 24, 10, 30, 28)
@@ -296,8 +298,15 @@ def by_issuer(session: Session, issuer: str) -> Organization | None:
 
 
 def everyone(session: Session) -> Sequence[Organization]:
-    """All hospitals, in the order of their codes. Their directory is open to every requester."""
-    return session.scalars(select(Organization).order_by(Organization.code)).all()
+    """All hospitals, in the order of their codes, only to be read.
+
+    Their directory is open to every requester.
+    """
+    return [one for (one,) in _HOSPITAL.all(_EVERYONE.all(session.connection(), {}))]
+
+
+_HOSPITAL = Columns(Organization)
+_EVERYONE = Prepared(select(*_HOSPITAL.selected).order_by(Organization.code))
 
 
 def look_up(access: Access, what: str) -> None:

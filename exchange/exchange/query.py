@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session, aliased
 from exchange import in_order, policy
 from exchange.access import Access
 from exchange.audit import for_the_trail
-from exchange.decided import CHAIN, conditions, joined
+from exchange.decided import CHAIN, conditions, joined, known_by, same_persons
 from exchange.errors import Gone, NotFound, TooBroad
 from exchange.facts import of as _facts_of
 from exchange.policy import Action, Reach
@@ -369,7 +369,7 @@ def _requests(access: Access, series: set[int]) -> dict[int, tuple[Request, ...]
     """The requests for series, by row; one query for all."""
     if not series:
         return {}
-    asked = {"wanted": f"[{','.join(map(str, sorted(series)))}]"}
+    asked = {"wanted": _list(series)}
     of_series: dict[int, tuple[Request, ...]] = {}
     for row, procedure, step in _REQUESTS.all(access.session.connection(), asked):
         of_series[row] = (*of_series.get(row, ()), Request(procedure, step))
@@ -428,15 +428,9 @@ def links(access: Access, records: Sequence[Patient]) -> Mapping[int, tuple[int,
     persons = {record.person_id for record in records if record.person_id is not None}
     if not persons:
         return {}
-    rows = access.session.execute(
-        select(Patient.person_id, Patient.id)
-        .where(
-            Patient.person_id.in_(persons),
-            policy.visible(access.requester, Action.SEARCH),
-        )
-        .order_by(Patient.id),
-        _given(access),
-    )
+    given = _given(access) | {"wanted": _list(persons)}
+    found = same_persons(policy.reach(access.requester, Action.SEARCH))
+    rows = found.all(access.session.connection(), given)
     of_person: dict[int | None, list[int]] = defaultdict(list)
     for person, row in rows:
         of_person[person].append(row)
@@ -460,47 +454,24 @@ def identifiers(
     access: Access, patients: Iterable[int]
 ) -> Mapping[int, tuple[PatientIdentifier, ...]]:
     """The other identifiers of the patient rows that the asker may see, by row number."""
-    rows = access.session.scalars(
-        select(PatientIdentifier)
-        .join(Patient, Patient.id == PatientIdentifier.patient_id)
-        .where(
-            PatientIdentifier.patient_id.in_(tuple(patients)),
-            policy.visible(access.requester, Action.SEARCH),
-        )
-        .order_by(PatientIdentifier.system, PatientIdentifier.value),
-        _given(access),
-    )
+    given = _given(access) | {"wanted": _list(patients)}
+    found = known_by(policy.reach(access.requester, Action.SEARCH))
     of_patient: dict[int, tuple[PatientIdentifier, ...]] = {}
-    for row in rows:
-        of_patient[row.patient_id] = (*of_patient.get(row.patient_id, ()), row)
+    for patient, system, value in found.all(access.session.connection(), given):
+        one = PatientIdentifier(patient_id=patient, system=system, value=value)
+        of_patient[patient] = (*of_patient.get(patient, ()), one)
     return of_patient
 
 
 def contents(access: Access, studies: Iterable[Found]) -> Mapping[int, tuple[Contents, ...]]:
     """Series and instances of studies that were found, by study row; two queries for all."""
-    wanted = tuple({found.study.id for found in studies if found.study is not None})
-    # Numbers are text (IS): the shorter of two without leading zeros is the smaller.
-    listed = access.session.execute(
-        select(
-            Instance.series_id,
-            Instance.sop_instance_uid,
-            Instance.sop_class_uid,
-            Instance.instance_number,
-        )
-        .join(Series, Series.id == Instance.series_id)
-        .where(Series.study_id.in_(wanted), Instance.is_primary)
-        .order_by(func.length(Instance.instance_number), Instance.instance_number, Instance.id)
-    )
+    wanted = {found.study.id for found in studies if found.study is not None}
+    connection, given = access.session.connection(), {"wanted": _list(wanted)}
     of_series: dict[int | None, list[Listed]] = defaultdict(list)
-    for series_id, *told in listed:
+    for series_id, *told in _LISTED.all(connection, given):
         of_series[series_id].append(Listed(*told))
-    series = access.session.scalars(
-        select(Series)
-        .where(Series.study_id.in_(wanted))
-        .order_by(func.length(Series.series_number), Series.series_number, Series.id)
-    )
     of_study: dict[int, tuple[Contents, ...]] = dict.fromkeys(wanted, ())
-    for one in series:
+    for (one,) in _SERIES.all(_SERIES_OF.all(connection, given)):
         if instances := of_series.get(one.id):
             of_study[one.study_id] = (*of_study[one.study_id], Contents(one, tuple(instances)))
     return of_study
@@ -509,6 +480,35 @@ def contents(access: Access, studies: Iterable[Found]) -> Mapping[int, tuple[Con
 def facts(access: Access, record: Patient) -> policy.Facts:
     """What a decision on `record` depends on, as it is now."""
     return _facts_of(access.session, _given(access), [record.id])[record.id]
+
+
+# Numbers are text (IS): the shorter of two without leading zeros is the smaller.
+_LISTED = Prepared(
+    lambda dialect: (
+        select(
+            Instance.series_id,
+            Instance.sop_instance_uid,
+            Instance.sop_class_uid,
+            Instance.instance_number,
+        )
+        .join(Series, Series.id == Instance.series_id)
+        .where(one_of(Series.study_id, "wanted", dialect), Instance.is_primary)
+        .order_by(func.length(Instance.instance_number), Instance.instance_number, Instance.id)
+    )
+)
+_SERIES = Columns(Series)
+_SERIES_OF = Prepared(
+    lambda dialect: (
+        select(*_SERIES.selected)
+        .where(one_of(Series.study_id, "wanted", dialect))
+        .order_by(func.length(Series.series_number), Series.series_number, Series.id)
+    )
+)
+
+
+def _list(rows: Iterable[int]) -> str:
+    """Row numbers as `one_of` is given them."""
+    return f"[{','.join(map(str, sorted(rows)))}]"
 
 
 def _given(access: Access) -> dict[str, Any]:

@@ -61,7 +61,9 @@ class Columns:
         return found
 
 
-def one_of(number: SQLColumnExpression[int], parameter: str, dialect: str) -> ColumnElement[bool]:
+def one_of(
+    number: SQLColumnExpression[int] | SQLColumnExpression[int | None], parameter: str, dialect: str
+) -> ColumnElement[bool]:
     """Whether `number` is in a list that is given as JSON: a prepared statement's words are the
     same for a list of any length."""
     given = bindparam(parameter, type_=String())
