@@ -145,7 +145,7 @@ def _written(connection: Connection, batch: list[tuple[int, Draft]], row: int) -
             "id": row, "kind": draft.kind, "logical_id": draft.logical_id, "version": 1,
             "organization_id": owner, "patient_id": next(iter(draft.patients), None),
             "changed": changed, "is_directory": draft.is_directory,
-            "has_others": len(draft.patients) > 1, "deleted": False,
+            "has_others": len(draft.patients) > 1, "deleted": False, "whose": "",
         })  # fmt: skip
         compartments += (
             {"resource_id": row, "patient_id": patient} for patient in draft.patients[1:]
@@ -175,12 +175,12 @@ def _copies(moved: int, last: int) -> Iterator[str]:
     copied = f"BETWEEN {DOCTORS + 1} AND {last}"
     yield f"""
         INSERT INTO resource (id, kind, logical_id, version, organization_id, patient_id, changed,
-                              is_directory, has_others, deleted)
+                              is_directory, has_others, deleted, whose)
         SELECT r.id + {shift}, r.kind,
                substr(r.logical_id, 1, 1) || CAST(p.id AS TEXT) || CASE r.kind
                WHEN 'Observation' THEN substr(r.logical_id, length(r.logical_id) - 1) ELSE '' END,
                r.version, p.organization_id, p.id, r.changed, r.is_directory, r.has_others,
-               r.deleted
+               r.deleted, r.whose
         FROM resource AS r JOIN patient AS p ON p.id = r.patient_id + {moved}
         WHERE r.id {copied} ORDER BY r.id"""
     yield f"""

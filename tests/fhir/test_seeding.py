@@ -29,7 +29,7 @@ def test_a_seeded_index_has_the_rows_that_a_hospital_makes_by_writing(city: Regi
     told = [*resources(random.Random(3), 1), *resources(random.Random(4), 2), next(doctors())]
     told.append(
         {
-            "resourceType": "Appointment", "id": "a1", "status": "booked",
+            "resourceType": "Appointment", "id": "a1", "status": "proposed",
             "participant": [
                 {"actor": {"reference": f"Patient/{patient}"}, "status": "accepted"}
                 for patient in (1, 2)
