@@ -33,10 +33,10 @@ from exchange_storage.resource_criteria import (
 )
 from exchange_storage.resource_index import Value
 
-LOOKED_AT = 5_000
+LOOKED_AT = 2_000
 """Records of the trail that one page looks at: then it ends, with a link to go on by."""
 
-COUNTED = 50_000
+COUNTED = 10_000
 """The same, where all matches are to be counted."""
 
 

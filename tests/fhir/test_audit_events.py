@@ -13,6 +13,7 @@ from region import ADMINISTRATOR
 
 from exchange.audit import Outcome
 from exchange.policy import Action
+from exchange_fhir import trail_search
 from exchange_fhir.resources import audit_event
 
 
@@ -117,6 +118,23 @@ def test_the_trail_is_paged_in_its_order(looked_at: Door) -> None:
     assert newest == sorted(newest, key=int, reverse=True)
     assert oldest[: len(newest)] == newest[::-1]
     admin.refused("AuditEvent?_sort=agent-name", 400, "invalid")
+
+
+def test_a_page_that_has_looked_long_enough_ends_and_leads_on(
+    looked_at: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = looked_at.administrator()
+    whole = {one["id"] for one in found(admin, "agent-role=clinician&_count=500&date=lt2999")}
+    monkeypatch.setattr(trail_search, "LOOKED_AT", 5)
+    monkeypatch.setattr(trail_search, "COUNTED", 5)
+
+    pages = list(admin.pages("AuditEvent?agent-role=clinician&_sort=date"))
+
+    told = [entry["resource"]["id"] for page in pages for entry in entries(page)]
+    assert whole <= set(told)
+    assert len(told) == len(set(told))
+    assert len(pages) > 3
+    admin.refused("AuditEvent?agent-role=clinician&_total=accurate", 400, "too-costly")
 
 
 def test_to_read_the_trail_is_recorded_in_it(looked_at: Door) -> None:
