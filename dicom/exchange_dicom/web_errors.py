@@ -8,10 +8,13 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Coroutine
+from functools import partial
 from http import HTTPStatus
+from inspect import iscoroutinefunction
 from typing import Any
 
 import orjson
+from anyio import to_thread
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -59,12 +62,19 @@ class Route(APIRoute):
     """A route of the web door, which answers for every error itself."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler, with errors turned into answers."""
-        handle = super().get_route_handler()
+        """The handler, with errors turned into answers.
+
+        It calls the endpoint with the request and the parameters of the path, which are text: what
+        else FastAPI could find out for it takes longer than some answers do.
+        """
+        endpoint = self.endpoint
+        waits = iscoroutinefunction(endpoint)
 
         async def answer(request: Request) -> Response:
             try:
-                return await handle(request)
+                called = partial(endpoint, request, **request.path_params)
+                answered: Response = await (called() if waits else to_thread.run_sync(called))
+                return answered
             except Unavailable as error:
                 return problem(of(error).http, str(error), {"Retry-After": str(RETRY_AFTER)})
             except NotAuthenticated as error:

@@ -22,6 +22,7 @@ from exchange_server.cookies import Cookies
 from exchange_server.observability import NEEDED, REQUEST, exposition, observe, parts
 from exchange_server.passwords import Passwords
 from exchange_server.settings import Settings
+from exchange_server.shelves import Shelves
 from exchange_server.tokens import Tokens
 
 
@@ -88,7 +89,7 @@ def create_app(
     for door in doors:
         identify = authentication.identify(exchange, tokens, door.name, cookies)
         router = door.routes(exchange, identify)
-        app.include_router(router, prefix=door.prefix)
+        app.router.routes.append(Shelves(router, door.prefix))
         if door.paths is not None:
             paths.append(door.paths(router, door.prefix))
     described = openapi.document(paths, {k: v for door in doors for k, v in door.schemas.items()})

@@ -184,8 +184,8 @@ def fhir(
         matched,
         operating,
     ):
-        router.include_router(routes(serving, _Route))
-    router.include_router(subscribed(serving, _Route, Bindings(key)))
+        router.routes += routes(serving, _Route).routes
+    router.routes += subscribed(serving, _Route, Bindings(key)).routes
 
     @router.get("")
     @router.get("/")
@@ -198,7 +198,7 @@ def fhir(
     ) -> Response:
         return searched(request, "", form)
 
-    router.include_router(interacting(serving, _Route))
+    router.routes += interacting(serving, _Route).routes
 
     @router.get("/{kind}")
     @router.get("/{kind}/")

@@ -28,6 +28,7 @@ from whole import WORKITEM, Whole, whole
 from exchange_server import composition
 from exchange_server.keys import make_keys
 from exchange_server.settings import Settings
+from exchange_server.shelves import Shelves
 
 EXAMPLES = int(os.environ.get("SCHEMATHESIS", "6"))
 BOUNDS = settings(
@@ -125,7 +126,9 @@ def test_nothing_is_served_that_is_not_described(
 
 def _routes(routes: Iterable[Any], prefix: str = "") -> Iterator[tuple[str, Iterable[str]]]:
     for route in routes:
-        if (within := getattr(route, "original_router", None)) is not None:  # FastAPI includes late
+        if isinstance(route, Shelves):
+            yield from _routes(route.routes, prefix)
+        elif (within := getattr(route, "original_router", None)) is not None:  # included late
             yield from _routes(within.routes, prefix + route.include_context.prefix)
         elif methods := getattr(route, "methods", None):
             yield prefix + route.path, methods

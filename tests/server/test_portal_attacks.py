@@ -20,6 +20,7 @@ from exchange.policy import Role
 from exchange_server import composition
 from exchange_server.keys import make_keys
 from exchange_server.settings import Settings
+from exchange_server.shelves import Shelves
 
 PASSWORD = "correct horse battery"
 SAME = {"Sec-Fetch-Site": "same-origin"}
@@ -190,7 +191,9 @@ def routes(app: FastAPI, method: str) -> list[str]:
     waiting: list[tuple[str, Any]] = [("", one) for one in app.routes]
     while waiting:
         prefix, one = waiting.pop()
-        if (within := getattr(one, "original_router", None)) is not None:  # included late
+        if isinstance(one, Shelves):
+            waiting += [(prefix, inner) for inner in one.routes]
+        elif (within := getattr(one, "original_router", None)) is not None:  # included late
             waiting += [(prefix + one.include_context.prefix, inner) for inner in within.routes]
         elif isinstance(one, APIRoute) and method in (one.methods or ()):
             found.append(prefix + one.path)
