@@ -219,7 +219,19 @@ def test_documents_are_shown_in_the_page_and_nothing_in_them_acts(
         ("Condition", {"code": {"text": "肺炎"}, "onsetDateTime": "2026-10"}, "起病"),
         (
             "AllergyIntolerance",
-            {"code": {"text": "青霉素"}, "criticality": "high"},
+            {
+                "code": {"text": "青霉素"},
+                "criticality": "high",
+                "clinicalStatus": {
+                    "coding": [
+                        {
+                            "system": "http://terminology.hl7.org/CodeSystem/"
+                            "allergyintolerance-clinical",
+                            "code": "active",
+                        }
+                    ]
+                },
+            },
             "危险程度",
         ),
         (
