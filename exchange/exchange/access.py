@@ -27,6 +27,7 @@ from exchange import audit, policy
 from exchange.audit import Entry, Outcome
 from exchange.errors import ExchangeError, Invalid, NoRoom, NotFound, Refused, Unavailable
 from exchange.policy import Action, Clinical, Deny, Facts, Requester
+from exchange_storage.carried import CarryingStore
 from exchange_storage.database import Database, timed_out, unavailable
 from exchange_storage.objects import (
     ObjectNotFound,
@@ -52,7 +53,7 @@ class Exchange:
         self, database: Database, objects: ObjectStore, signing_key: Ed25519PrivateKey
     ) -> None:
         self.database = database
-        self.objects = objects
+        self.objects = CarryingStore(objects, database)
         self.signing_key = signing_key
         self.keeping = ThreadPoolExecutor(KEEPERS, thread_name_prefix="keeping")
         """Threads on which objects become durable while their rows are written."""
@@ -89,8 +90,8 @@ class Exchange:
     def close(self) -> None:
         """Let go of the database and the store."""
         self.keeping.shutdown()
-        self.database.close()
         self.objects.close()
+        self.database.close()
 
 
 class Access:
@@ -107,7 +108,7 @@ class Access:
         self._about: dict[str, Any] = {}
 
     @property
-    def objects(self) -> ObjectStore:
+    def objects(self) -> CarryingStore:
         """The object store."""
         return self.exchange.objects
 

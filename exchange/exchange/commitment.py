@@ -7,6 +7,7 @@ it will stay, and was read back from there and had its digest. Whoever was told 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
@@ -18,7 +19,7 @@ from exchange import jobs, organizations
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound, TooLarge
 from exchange.policy import Action
-from exchange_storage.objects import ObjectNotFound
+from exchange_storage.objects import ObjectNotFound, StoreFull, StoreUnavailable
 from exchange_storage.records import (
     ApplicationEntity,
     Commitment,
@@ -165,6 +166,8 @@ def check(access: Access, number: int, *, seconds: float = 60.0) -> bool:
         if commitment.checked is not None:
             return True
         references = _references(session, commitment)
+    with suppress(StoreUnavailable, StoreFull):  # then it is carried on, and not settled
+        access.objects.put_down()
     until = monotonic() + seconds
     verdicts: dict[int, int | None] = {}
     verified: list[int] = []

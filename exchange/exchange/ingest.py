@@ -5,8 +5,9 @@
             incoming.write(piece)
         receipt = ingest.receive(access, incoming, instance)
 
-The object comes before the row: a crash between the two leaves an object that `exchange check`
-names, never a row without its object. Every reception is one of four cases, see `Outcome`.
+The object comes before the row, or in the same commit where it is small: a crash between the two
+leaves an object that `exchange check` names, never a row without its object. Every reception is
+one of four cases, see `Outcome`.
 """
 
 from __future__ import annotations
@@ -188,7 +189,8 @@ def begin(access: Access, *, limit: int = 8 << 30) -> Incoming:
 def receive(
     access: Access, incoming: Incoming, received: Received, *, note: Note | None = None
 ) -> Receipt:
-    """Keep an instance: object, then row, audit record, change and jobs in one commit.
+    """Keep an instance: object, then row, audit record, change and jobs in one commit, into which
+    a small object goes too.
 
     A rejection `note` that the instance is, is followed in the same commit.
 
@@ -205,7 +207,8 @@ def receive(
     digest = incoming.staged.digest
     study, series, instance = (uids[keyword] for keyword in _KEYS[:3])
     key = keys.of_instance(study, series, instance, digest)
-    kept = _keep(access, incoming, key)
+    carried = _carried(access, incoming)
+    kept = _keep(access, incoming, key) if carried is None else None
     row = {
         "organization_id": access.organization,
         "key": key,
@@ -220,22 +223,26 @@ def receive(
     }
 
     def unit(session: Session) -> Receipt:
-        receipt = _index(access, session, received, dict(row))
+        receipt = _index(access, session, received, dict(row), carried)
         if note is not None and receipt.outcome is Outcome.KEPT:
             rejection.apply(access, session, note, row["sop_instance_uid"])
         return receipt
 
     try:
-        return access.write(unit, after=kept.result)
+        receipt = access.write(unit, after=kept.result if kept else None)
     except _BeingRemoved as going:
-        wait((kept,))  # it may be kept again by now, after it was removed
-        access.write(
-            lambda session: destruction.remove_again(session, row["sop_instance_uid"], key)
-        )
+        if kept is not None:
+            wait((kept,))  # it may be kept again by now, after it was removed
+            access.write(
+                lambda session: destruction.remove_again(session, row["sop_instance_uid"], key)
+            )
         raise Unavailable(str(going)) from going  # every door has an answer for that
     finally:
-        if not kept.done():
+        if kept is not None and not kept.done():
             wait((kept,))  # what is staged is nobody else's before it may be discarded
+    if kept is None and receipt.outcome is Outcome.HELD:
+        incoming.staged.keep(key)  # by whoever had it before; it may have been lost since
+    return receipt
 
 
 def _keep(access: Access, incoming: Incoming, key: str) -> Future[Stored]:
@@ -251,7 +258,21 @@ def _keep(access: Access, incoming: Incoming, key: str) -> Future[Stored]:
     return kept
 
 
-def _index(access: Access, session: Session, received: Received, row: dict[str, Any]) -> Receipt:
+def _carried(access: Access, incoming: Incoming) -> bytes | None:
+    """The bytes of what is so small that the index carries it, durable with its row."""
+    if not access.objects.carries(incoming.written):
+        return None
+    with incoming.staged.reader() as reader:
+        return reader.read()
+
+
+def _index(
+    access: Access,
+    session: Session,
+    received: Received,
+    row: dict[str, Any],
+    carried: bytes | None,
+) -> Receipt:
     """The unit of work. Its moment is now, not when the first byte came: changes are in order."""
     now = datetime.now(UTC)
     row["received"] = now
@@ -277,6 +298,8 @@ def _index(access: Access, session: Session, received: Received, row: dict[str, 
         if rejection.is_rejected(session, access.organization, uid)
         else place_of(access, session, access.organization, received, now)
     )
+    if carried is not None:
+        access.objects.carry(connection, row["key"], carried)
     if isinstance(place, str):
         return _conflict(access, session, received, row, place)
     instance_id = _ADD_INSTANCE.number(

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from exchange import jobs, scrub
-from exchange.access import Exchange
+from exchange.access import Exchange, translated
 from exchange.errors import ExchangeError
 from exchange.policy import Requester, Role
 from exchange_storage.objects import ObjectNotFound, ObjectStoreError
@@ -111,6 +111,17 @@ SPOOL_STUCK = Observation(
     labels=("reason",),
     level=logging.WARNING,
 )
+CARRIED_MOVED = Observation(
+    name="carried_objects_moved",
+    help="Small objects moved from the index to the object store",
+    level=logging.DEBUG,
+)
+CARRIED_STUCK = Observation(
+    name="carried_stuck",
+    help="Times that small objects could not be moved from the index to the object store",
+    labels=("reason",),
+    level=logging.WARNING,
+)
 WORKER_STALLED = Observation(
     name="worker_stalled",
     help="Times that a worker could not look for jobs",
@@ -135,6 +146,11 @@ JOBS = Observation(
 SPOOLED = Observation(
     name="spool_objects", help="Objects in the spool, not yet in the remote store", kind=Kind.GAUGE
 )
+CARRIED = Observation(
+    name="carried_objects",
+    help="Small objects in the index, not yet in the object store",
+    kind=Kind.GAUGE,
+)
 PART_READY = Observation(
     name="part_ready", help="Whether a part answers: 1 or 0", kind=Kind.GAUGE, labels=("part",)
 )
@@ -152,11 +168,14 @@ OBSERVATIONS = (
     JOB_FAILED,
     SPOOL_MOVED,
     SPOOL_STUCK,
+    CARRIED_MOVED,
+    CARRIED_STUCK,
     WORKER_STALLED,
     DAMAGE_FOUND,
     DAMAGED,
     JOBS,
     SPOOLED,
+    CARRIED,
     PART_READY,
 )
 
@@ -248,10 +267,15 @@ class _Gauges:
         with suppress(ExchangeError), self.exchange.on_behalf_of(_OPERATOR) as access:
             damaged.add_metric([], scrub.known_damages(access))
         yield damaged
-        if isinstance(self.exchange.objects, SpooledStore):
+        store = self.exchange.objects.store
+        if isinstance(store, SpooledStore):
             spooled = gauge(SPOOLED)
-            spooled.add_metric([], self.exchange.objects.waiting(COUNTED_AGO))
+            spooled.add_metric([], store.waiting(COUNTED_AGO))
             yield spooled
+        carried = gauge(CARRIED)
+        with suppress(ExchangeError), translated():
+            carried.add_metric([], self.exchange.objects.waiting())
+        yield carried
 
 
 def parts(exchange: Exchange) -> dict[str, str]:

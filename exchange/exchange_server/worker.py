@@ -1,4 +1,5 @@
-"""The worker: does the later work that the outbox holds, and empties the spool."""
+"""The worker: does the later work that the outbox holds, puts down what the index carries, and
+empties the spool."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from exchange import jobs
 from exchange.access import Exchange
 from exchange.policy import Requester, Role
 from exchange_server.observability import (
+    CARRIED_MOVED,
+    CARRIED_STUCK,
     JOB,
     JOB_FAILED,
     SPOOL_MOVED,
@@ -29,6 +32,9 @@ IDLE = 0.2
 
 STALLED = 2.0
 """Seconds before the next look when the last one failed."""
+
+CARRIED_IDLE = 1.0
+"""Seconds for which small objects gather in the index: put down together, they cost less."""
 
 CLAIMED = 8
 """Jobs taken at a time: few, since a stop waits for them and a crash holds them for a lease."""
@@ -81,7 +87,10 @@ class Worker:
         here = [kind for kind in self._handlers if kind not in aside]
         ended = threading.Event()
         leases = threading.Thread(target=self._renew_leases, args=(ended,), name="leases")
-        threads = [threading.Thread(target=self._empty_spool, args=(stop,), name="spool")]
+        threads = [
+            threading.Thread(target=self._empty_spool, args=(stop,), name="spool"),
+            threading.Thread(target=self._put_down, args=(stop,), name="carried"),
+        ]
         for all_kinds, number in ASIDE.items():
             kinds = [kind for kind in all_kinds if kind in self._handlers]
             work = (stop, kinds, 1, ASIDE_IDLE)
@@ -140,7 +149,7 @@ class Worker:
 
     def empty_spool_once(self, stop: threading.Event | None = None) -> None:
         """Move what is in the spool now to the remote store: all of it, or until `stop` is set."""
-        store = self._exchange.objects
+        store = self._exchange.objects.store
         if not isinstance(store, SpooledStore):
             return
 
@@ -155,6 +164,17 @@ class Worker:
             observe(SPOOL_STUCK, reason="differs", also={"keys": list(drained.differing[:8])})
         if drained.stopped_by is not None:
             observe(SPOOL_STUCK, reason=type(drained.stopped_by).__name__)
+
+    def put_down_once(self, stop: threading.Event | None = None) -> None:
+        """Put the small objects that the index carries now into the store, or until `stop` is set.
+
+        Raises StoreUnavailable, StoreFull, and what a database raises; they are carried on.
+        """
+        put = self._exchange.objects.put_down(proceed=lambda: stop is None or not stop.is_set())
+        if put.moved:
+            observe(CARRIED_MOVED, put.moved)
+        if put.differing:
+            observe(CARRIED_STUCK, reason="differs", also={"keys": list(put.differing[:8])})
 
     def _do(self, job: jobs.Claim) -> bool:
         """Whether it is done; what failed or goes on later is noted."""
@@ -193,6 +213,13 @@ class Worker:
                     jobs.renew(self._exchange.database, taken)
                 except Exception as error:
                     observe(WORKER_STALLED, also={"error": place(error)})
+
+    def _put_down(self, stop: threading.Event) -> None:
+        while not stop.wait(CARRIED_IDLE):
+            try:
+                self.put_down_once(stop)
+            except Exception as error:
+                observe(CARRIED_STUCK, reason=type(error).__name__)
 
     def _empty_spool(self, stop: threading.Event) -> None:
         # On a thread of its own: an upload of some gigabytes must not keep a study from its index.

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from enum import IntEnum
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ theirs."""
 _STEPS = 100_000
 """Instructions of SQLite's virtual machine, some milliseconds, between two looks at the clock."""
 
+_LOCK_FILE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+
 _POSTGRESQL = {
     "connect_timeout": 5,
     # A node that freezes while it holds the head of the audit chain must not stop all others, and
@@ -74,6 +77,13 @@ RESTED_SECONDS = 1.0
 """After how long without use a connection is asked first whether the server is still there."""
 
 
+class Lock(IntEnum):
+    """What one at a time may do, by number (PostgreSQL's advisory locks)."""
+
+    MIGRATING = 7310951
+    CARRIED = 7310952
+
+
 class _Turn:
     """Whose turn it is to write to a SQLite file, among the threads of all processes.
 
@@ -84,7 +94,7 @@ class _Turn:
 
     def __init__(self, path: str) -> None:
         self._threads = threading.Lock()
-        self._file = _turn_file(path)
+        self._file = _lock_file(path, "turn")
 
     @contextmanager
     def taken(self) -> Iterator[None]:
@@ -121,11 +131,10 @@ class _Turn:
         return True
 
 
-def _turn_file(path: str) -> int | None:
-    """The lock file beside the database file, for whom the database is, whoever makes it."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+def _lock_file(path: str, name: str) -> int | None:
+    """A lock file beside the database file, for whom the database is, whoever makes it."""
     try:
-        file = os.open(f"{path}-turn", flags, 0o600)
+        file = os.open(f"{path}-{name}", _LOCK_FILE, 0o600)
     except OSError:
         return None
     with suppress(OSError):  # there is no database yet, or this is another's file
@@ -144,6 +153,7 @@ class Database:
     """
 
     def __init__(self, url: str, *, connections: int = 32) -> None:
+        self._url = url
         parsed = make_url(url)
         self.dialect = parsed.get_backend_name()
         # The connection that was used last, since what it has read is still in its cache.
@@ -215,6 +225,41 @@ class Database:
             finally:
                 if session.in_transaction():
                     session.close()
+
+    @contextmanager
+    def alone(self, lock: Lock, *, wait: bool = True) -> Iterator[bool]:
+        """Keep all others out of `lock`, in all processes on all machines, without a transaction.
+
+        False, and nobody is kept out, where another has it and the caller does not `wait`. Raises
+        OSError where a lock file cannot be made beside SQLite's.
+        """
+        if self.dialect == "postgresql":
+            with self.engine.connect() as connection:
+                alone = connection.execution_options(isolation_level="AUTOCOMMIT")
+                ask = "SELECT pg_advisory_lock(%s)" if wait else "SELECT pg_try_advisory_lock(%s)"
+                taken = alone.exec_driver_sql(ask, (lock.value,)).scalar_one() is not False
+                try:
+                    yield taken
+                finally:
+                    if taken:
+                        alone.exec_driver_sql("SELECT pg_advisory_unlock(%s)", (lock.value,))
+            return
+        file = _lock_file(str(self.engine.url.database), lock.name.lower())
+        if file is None:
+            raise OSError(f"the file of the lock {lock.name} beside the index cannot be opened")
+        try:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                taken = True
+            except BlockingIOError:
+                taken = False
+            yield taken
+        finally:
+            os.close(file)
+
+    def sibling(self, connections: int) -> Database:
+        """The same database by connections of its own, for what may not wait for others'."""
+        return Database(self._url, connections=connections)
 
     def migrate(self) -> None:
         """Bring the schema to this release's; safe when several processes do so at once.
@@ -326,7 +371,8 @@ def _alone_in_postgresql(connection: Connection) -> Iterator[None]:
         connection.commit()
         # Asked for, not waited for: a statement that waits has a snapshot, and an index that is
         # made beside the writers waits for every older snapshot.
-        while not connection.exec_driver_sql("SELECT pg_try_advisory_lock(7310951)").scalar_one():
+        ask, lock = "SELECT pg_try_advisory_lock(%s)", (Lock.MIGRATING.value,)
+        while not connection.exec_driver_sql(ask, lock).scalar_one():
             connection.commit()
             time.sleep(MIGRATING_SECONDS)
         connection.commit()

@@ -12,8 +12,8 @@ import fcntl
 import os
 import stat
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -55,6 +55,37 @@ class FilesystemStore(ObjectStore):
 
     def stage(self) -> StagedFile:
         return StagedFile(self._staging, self._keep)
+
+    def put_many(self, objects: Sequence[tuple[str, bytes]]) -> None:
+        # Each step for all of them before the next: the file system's journal is then written for
+        # many at once, which is most of what a sync costs.
+        with ExitStack() as stack:
+            lot = []
+            for key, content in objects:
+                folder, _, name = checked_key(key).rpartition("/")
+                staged = stack.enter_context(self.stage())
+                staged.write(content)
+                lot.append((key, folder, name, staged))
+            try:
+                directories = {folder: self._directory(folder) for _, folder, _, _ in lot}
+                for _, folder, _, staged in lot:
+                    staged.flush(directories[folder].number)
+                if self._durable:
+                    for _, _, _, staged in lot:
+                        staged.sync()
+                for _, folder, name, staged in lot:
+                    self._link(staged, directories[folder], name)
+                for directory in directories.values():
+                    self._sync(directory)
+                return
+            except FileNotFoundError:  # a folder was emptied and removed meanwhile
+                for _, folder, _, _ in lot:
+                    self._forget(folder)
+            except NotADirectoryError as error:
+                raise InvalidKey("the key runs through another object") from error
+            except OSError as error:
+                raise answer_to(error) from error
+        super().put_many(objects)
 
     def stream(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         file, size = self._open(key)

@@ -11,7 +11,7 @@ import hashlib
 import io
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -170,6 +170,12 @@ class ObjectStore(Protocol):
             for piece in chunks(source):
                 staged.write(piece)
             return staged.keep(key)
+
+    def put_many(self, objects: Sequence[tuple[str, bytes]]) -> None:
+        """Keep each of these contents under its key, as `put` does; all are durable, or may be
+        asked for again. Raises what `put` raises for one of them."""
+        for key, content in objects:
+            self.put(key, content)
 
     def stream(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         """`length` bytes (default: all) from byte `start`, in pieces; fewer where the object ends.

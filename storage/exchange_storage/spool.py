@@ -12,7 +12,7 @@ import heapq
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -66,6 +66,13 @@ class SpooledStore(ObjectStore):
 
     def put(self, key: str, source: Source) -> Stored:
         return self._spool.put(key, source)
+
+    def put_many(self, objects: Sequence[tuple[str, bytes]]) -> None:
+        """Keep them in the remote store itself: they are durable where they come from, and the
+        spool of this machine could not be read by others."""
+        with ThreadPoolExecutor(self._uploads, "put") as uploads:
+            for put in [uploads.submit(self._remote.put, *one) for one in objects]:
+                put.result()
 
     def stream(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         return self._found(lambda store: store.stream(key, start, length))

@@ -26,6 +26,7 @@ from exchange_dicom.contexts import STORAGE_COMMITMENT_INSTANCE as WELL_KNOWN
 from exchange_dicom.contexts import STORAGE_COMMITMENT_PUSH as PUSH
 from exchange_dicom.dimse import CommandField
 from exchange_dicom.pdu import COMMAND, LAST
+from exchange_storage.carried import LARGEST
 from exchange_storage.filesystem import FilesystemStore
 from exchange_storage.objects import MemoryStore
 from exchange_storage.spool import SpooledStore
@@ -42,10 +43,11 @@ def served(tmp_path: Path) -> Iterator[Served]:
         yield made
 
 
-def kept(served: Served, *instances: str) -> None:
+def kept(served: Served, *instances: str, size: int = 4096) -> None:
+    pixels = element(0x7FE00010, "OW", bytes(size))
     with calling(served.port) as pacs:
         for uid in instances:
-            assert pacs.store(image(instance=uid), uid).status == SUCCESS
+            assert pacs.store(image(instance=uid, pixels=pixels), uid).status == SUCCESS
 
 
 def wanted(*references: tuple[str, str], transaction: str | None = None) -> Dataset:
@@ -197,6 +199,7 @@ def test_an_asker_that_is_known_by_its_network_cannot_be_called_and_is_told_wher
 
 def test_every_reference_is_in_one_of_the_two_lists(served: Served) -> None:
     kept(served, "1.4.1", "1.4.2")
+    served.city.exchange.objects.put_down()
     damaged = next((served.root / "objects").rglob("1.4.2.*.dcm"))
     damaged.write_bytes(damaged.read_bytes()[:-2] + b"!!")
     sender = Sender()
@@ -308,7 +311,7 @@ def test_what_lies_in_the_spool_is_not_committed_before_it_is_in_the_store(
 ) -> None:
     store = SpooledStore(FilesystemStore(tmp_path / "spool"), MemoryStore())
     with serving(tmp_path, objects=store) as served:
-        kept(served, "1.4.1")
+        kept(served, "1.4.1", size=LARGEST)
         sender, port = Sender(), free_port()
         registered(served, "BEICHENG", port)
         assert sender.ask(served, wanted((CT, "1.4.1"))) == SUCCESS
@@ -374,7 +377,7 @@ def test_the_asker_may_go_on_before_it_has_answered_the_report(served: Served) -
 def test_an_asker_without_a_port_is_told_when_the_spool_has_been_emptied(tmp_path: Path) -> None:
     store = SpooledStore(FilesystemStore(tmp_path / "spool"), MemoryStore())
     with serving(tmp_path, objects=store) as served:
-        kept(served, "1.4.1")
+        kept(served, "1.4.1", size=LARGEST)
         with bare(served) as pacs:
             context, _ = pacs.contexts[PUSH]
             echo, _ = pacs.contexts[VERIFICATION]

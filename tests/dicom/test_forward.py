@@ -332,6 +332,7 @@ def test_one_object_that_cannot_be_read_holds_up_no_other(served: Served, tmp_pa
     service = Service()
     send(served, "BEICHENG", tmp_path, 4)
     uids = [str(dcmread(path).SOPInstanceUID) for path in sorted(tmp_path.glob("BEICHENG*.dcm"))]
+    served.city.exchange.objects.put_down()
     (missing,) = (served.root / "objects").rglob(f"{uids[1]}.*.dcm")
     (short,) = (served.root / "objects").rglob(f"{uids[2]}.*.dcm")
     whole = short.read_bytes()

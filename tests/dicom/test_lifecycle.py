@@ -378,6 +378,7 @@ def test_what_is_discarded_goes_and_what_is_kept_stays(served: Served) -> None:
 def test_a_scrub_names_what_is_damaged_and_goes_on_where_it_stopped(served: Served) -> None:
     for number in range(4):
         store(served, image(instance=f"1.4.{number}"), f"1.4.{number}")
+    served.city.exchange.objects.put_down()
     damaged = next((served.root / "objects").rglob("1.4.2.*.dcm"))
     damaged.write_bytes(b"?")
     since = datetime.now(UTC)

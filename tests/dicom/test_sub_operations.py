@@ -303,6 +303,7 @@ def test_a_move_ends_with_its_asker(served: Served, tmp_path: Path) -> None:
 def test_an_image_that_cannot_be_read_fails_alone(served: Served, tmp_path: Path) -> None:
     paths = known_at_two_hospitals(served, tmp_path, 4)
     gone, cut = (str(dcmread(path).SOPInstanceUID) for path in paths[1:3])
+    served.city.exchange.objects.put_down()
     next((served.root / "objects").rglob(f"{gone}.*.dcm")).unlink()
     damaged = next((served.root / "objects").rglob(f"{cut}.*.dcm"))
     damaged.write_bytes(damaged.read_bytes()[:-100])

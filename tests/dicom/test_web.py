@@ -909,7 +909,9 @@ def test_an_unexpected_error_tells_the_asker_nothing_and_the_log_no_patient_data
 
 def test_an_image_that_the_store_has_lost_is_not_said_to_be_unknown(door: Door) -> None:
     door.send(ct())
-    (kept,) = (Path(door.city.exchange.objects._objects)).rglob("*.dcm")  # type: ignore[attr-defined]
+    objects = door.city.exchange.objects
+    objects.put_down()
+    (kept,) = Path(objects.store._objects).rglob("*.dcm")  # type: ignore[attr-defined]
     kept.unlink()
 
     assert door.get(f"studies/{STUDY}").status_code == 503

@@ -134,6 +134,7 @@ def test_an_object_on_its_way_to_where_it_will_stay_is_not_committed_yet(
 
 def test_an_object_that_was_damaged_is_not_committed(door: Door, tmp_path: Path) -> None:
     door.send(ct(1))
+    door.city.exchange.objects.put_down()
     (kept,) = (tmp_path / "objects").rglob("*.dcm")
     kept.write_bytes(kept.read_bytes()[:-1] + b"x")
 

@@ -88,7 +88,8 @@ def city_door(
         opened(city) as door,
     ):
         assert door.send(*IMAGES).status_code == 200
-        assert objects.drain().moved == len(IMAGES)
+        small = city.exchange.objects.put_down()
+        assert small.moved + objects.drain().moved == len(IMAGES)
         assert objects.waiting() == 0
         yield door
         for stored in list(remote.list()):

@@ -31,6 +31,7 @@ def filled(city: Region) -> Region:
     city.send("beicheng", instance="1.4.1", body=b"first")
     city.send("beicheng", instance="1.4.1", body=b"other")
     city.send("nanhu", study=".1.2", instance=".1.4", body=b"odd names")
+    city.exchange.objects.put_down()
     return city
 
 
@@ -43,8 +44,9 @@ def key_of(city: Region, body: bytes) -> str:
 
 
 def store(city: Region) -> MemoryStore:
-    assert isinstance(city.exchange.objects, MemoryStore)
-    return city.exchange.objects
+    store = city.exchange.objects.store
+    assert isinstance(store, MemoryStore)
+    return store
 
 
 def age(city: Region, key: str, by: timedelta) -> None:
@@ -110,6 +112,7 @@ def test_an_old_object_that_is_sent_again_during_the_check_is_not_called_an_orph
         walk = check.check(access)
         assert next(walk) == Progress(1, 3)
         filled.send("beicheng", instance="1.4.9", body=b"again")
+        filled.exchange.objects.put_down()
         age(filled, key_of(filled, b"again"), 2 * check.SETTLED)
 
         assert [one for one in walk if isinstance(one, Finding)] == []

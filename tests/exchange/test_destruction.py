@@ -13,6 +13,7 @@ from sqlalchemy.pool import QueuePool
 
 from exchange import check, commitment, conflicts, destruction, jobs, rejection, retention, scrub
 from exchange.errors import Unavailable
+from exchange_storage.carried import LARGEST
 from exchange_storage.database import Database
 from exchange_storage.objects import MemoryStore
 from exchange_storage.records import (
@@ -158,26 +159,28 @@ class Interrupted(MemoryStore):
             self.after(key)
 
 
+@pytest.mark.parametrize("body", [b"small", bytes(LARGEST + 1)], ids=["small", "large"])
 def test_what_is_sent_again_and_refused_while_it_is_removed_does_not_stay(
-    database_url: str,
+    database_url: str, body: bytes
 ) -> None:
     store = Interrupted()
     with region(database_url, store) as city:
-        city.send("beicheng")
+        city.send("beicheng", body=body)
         destroyed(city)
 
         def again(_: str) -> None:
             store.after = lambda _: None
             with pytest.raises(Unavailable, match="send it again"):
-                city.send("beicheng")
-            assert len(objects(city)) == 1  # nobody else would remove it
+                city.send("beicheng", body=body)
+            # What is not carried lies there, and nobody else would remove it.
+            assert len(objects(city)) == (len(body) > LARGEST)
 
         store.after = again
         removed(city)
         removed(city)
 
         assert objects(city) == []
-        city.send("beicheng")
+        city.send("beicheng", body=body)
         removed(city)
         assert len(objects(city)) == 1
 
@@ -222,6 +225,7 @@ def test_no_connection_to_the_index_waits_for_an_object(database_url: str) -> No
         store.database = city.exchange.database
         for number in range(3):
             city.send("beicheng", instance=f"1.4.{number}", body=bytes([number]))
+        city.exchange.objects.put_down()
         references = [(CT_IMAGE_STORAGE, f"1.4.{number}") for number in range(3)]
         with city.exchange.on_behalf_of(city.system("beicheng")) as access:
             asked = commitment.ask(access, "1.9.1", references)
@@ -245,9 +249,8 @@ def test_no_connection_to_the_index_waits_for_an_object(database_url: str) -> No
 
 
 def damage(city: Region, key: str) -> None:
-    store = city.exchange.objects
-    assert isinstance(store, MemoryStore)
-    store.delete(key)
+    city.exchange.objects.put_down()
+    city.exchange.objects.store.delete(key)
 
 
 def walked(city: Region, days: int = 90) -> scrub.Walked:

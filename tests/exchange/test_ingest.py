@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from region import (
@@ -12,12 +14,16 @@ from region import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     ID_CARD,
     Region,
+    region,
 )
 from sqlalchemy import func, select
 
 from exchange import audit, consent, ingest, jobs, retrieval
 from exchange.errors import Invalid, Refused, TooLarge
 from exchange.ingest import Outcome
+from exchange_storage.carried import LARGEST, CarryingStore
+from exchange_storage.database import Database
+from exchange_storage.objects import MemoryStore
 from exchange_storage.records import (
     AuditRecord,
     Change,
@@ -301,3 +307,52 @@ def test_a_slow_reception_does_not_turn_a_studys_last_change_back(city: Region) 
 
     with city.exchange.database.reading() as session:
         assert session.scalars(select(Study.changed)).one() >= before
+
+
+@pytest.mark.parametrize("size", [6, LARGEST, LARGEST + 1])
+def test_an_instance_that_was_lost_is_there_again_when_it_is_sent_again(
+    city: Region, size: int
+) -> None:
+    city.send("beicheng", body=bytes(size))
+    city.exchange.objects.put_down()
+    (key,) = kept(city)
+    city.exchange.objects.store.delete(key)
+
+    assert city.send("beicheng", body=bytes(size)).outcome is Outcome.HELD
+
+    assert city.exchange.objects.get(key) == bytes(size)
+
+
+def test_of_a_small_instance_that_was_acknowledged_the_files_of_the_index_have_every_byte(
+    tmp_path: Path,
+) -> None:
+    with region(f"sqlite:///{tmp_path / 'index.sqlite'}") as city:
+        city.send("beicheng", body=b"of the utmost importance")
+        # What a machine finds that loses power now: no connection was closed.
+        (tmp_path / "found").mkdir()
+        for file in ("index.sqlite", "index.sqlite-wal"):
+            shutil.copy(tmp_path / file, tmp_path / "found" / file)
+
+    database = Database(f"sqlite:///{tmp_path / 'found' / 'index.sqlite'}")
+    found = CarryingStore(MemoryStore(), database)
+    with database.reading() as session:
+        (instance,) = session.scalars(select(Instance))
+    assert found.get(instance.key) == b"of the utmost importance"
+    found.close()
+    database.close()
+
+
+def test_what_a_failing_unit_would_have_carried_is_not_kept(
+    city: Region, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "_announce", _fails)
+
+    with pytest.raises(RuntimeError):
+        city.send("beicheng")
+
+    assert kept(city) == []
+    assert rows(city, Instance) == 0
+
+
+def _fails(*_: object) -> None:
+    raise RuntimeError

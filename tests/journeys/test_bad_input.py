@@ -78,10 +78,12 @@ def held(exchange: RunningExchange) -> tuple[int, int, int]:
     data = exchange.home / "exchange"
     with closing(sqlite3.connect(data / "index.sqlite")) as index:
         (rows,) = index.execute("SELECT count(*) FROM instance").fetchone()
+        keys = {key for (key,) in index.execute("SELECT key FROM carried")}
     objects = data / "objects"
-    lying = sum(path.is_file() for path in (objects / "objects" / "studies").rglob("*"))
+    files = [path for path in (objects / "objects" / "studies").rglob("*") if path.is_file()]
+    keys |= {str(path.relative_to(objects / "objects")) for path in files}
     staged = [path for path in (objects / "staging").rglob("*") if path.is_file()]
-    return rows, lying, sum(path.name != "lock" for path in staged)
+    return rows, len(keys), sum(path.name != "lock" for path in staged)
 
 
 def served(exchange: RunningExchange, study: str = "1.2.1") -> set[bytes]:

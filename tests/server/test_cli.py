@@ -292,6 +292,8 @@ def test_the_trail_is_listed_and_proven_until_somebody_edits_it(city: Run) -> No
 def test_the_store_is_checked_object_by_object(node: str, city: Run) -> None:
     city("send", node, str(CT), "--calling", "PACS")
     assert city("check")[0] == 0
+    with exchange() as opened:
+        opened.objects.put_down()
     (kept,) = (load().data / "objects/objects/studies").rglob("*.dcm")
     whole = kept.read_bytes()
     kept.chmod(0o600)

@@ -12,9 +12,12 @@ from pathlib import Path
 from real_parts import LOOPBACK, Part, S3Address
 from region import ADMINISTRATOR, Region
 from running import PASSWORD, RunningExchange
+from sqlalchemy import func, select
 
 from exchange import users
 from exchange.policy import Role as UserRole
+from exchange_storage.database import Database
+from exchange_storage.records import Carried
 
 PATIENCE = 60
 """Seconds until waiting ends."""
@@ -53,7 +56,14 @@ class Role(Part):
 
 
 def drained(exchange: RunningExchange) -> None:
-    """Wait until the worker has moved everything from the spool to the remote store."""
+    """Wait until the worker has moved everything from index and spool to the remote store."""
+    index = f"sqlite:///{exchange.home / 'exchange' / 'index.sqlite'}"
+    database = Database(exchange.settings.get("EXCHANGE_DATABASE_URL", index))
+    deadline = time.monotonic() + PATIENCE
+    while (carried := _carried(database)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    database.close()
+    assert carried == 0
     spool = exchange.home / "exchange" / "spool" / "objects"
     deadline = time.monotonic() + PATIENCE
     # The worker removes folders while this looks into them, which `walk` does not mind.
@@ -62,6 +72,11 @@ def drained(exchange: RunningExchange) -> None:
     ):
         time.sleep(0.1)
     assert left == 0
+
+
+def _carried(database: Database) -> int:
+    with database.reading() as session:
+        return session.scalar(select(func.count()).select_from(Carried)) or 0
 
 
 def remote(s3: S3Address, bucket: str) -> dict[str, str]:

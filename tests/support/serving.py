@@ -32,6 +32,7 @@ class Served:
 
     def held(self) -> tuple[int, int, int]:
         """How many instances the index has, how many objects there are, and what is half-way."""
+        self.city.exchange.objects.put_down()
         with self.city.exchange.database.reading() as session:
             rows = session.scalar(select(func.count()).select_from(Instance)) or 0
         objects = sum(path.is_file() for path in (self.root / "objects").rglob("*"))
@@ -40,6 +41,7 @@ class Served:
 
     def kept(self, instance: str) -> list[bytes]:
         """The data sets that lie there under an SOP Instance UID."""
+        self.city.exchange.objects.put_down()
         found = sorted((self.root / "objects").rglob(f"{instance}.*.dcm"))
         return [data_set(path.read_bytes()) for path in found]
 

@@ -2,6 +2,7 @@
 
 from exchange_storage.records.audit import AuditHead, AuditRecord
 from exchange_storage.records.bulk import BulkFile, BulkJob
+from exchange_storage.records.carried import Carried
 from exchange_storage.records.clinical import (
     Compartment,
     Reindexing,
@@ -64,6 +65,7 @@ __all__ = [
     "AuditRecord",
     "BulkFile",
     "BulkJob",
+    "Carried",
     "Change",
     "Commitment",
     "CommitmentReference",
