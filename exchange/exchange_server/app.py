@@ -1,7 +1,8 @@
 """The HTTP application: every door under one roof, with health, metrics and the manners of HTTP."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any
@@ -79,16 +80,28 @@ def create_app(
     With `cookies`, doors know a user by the session of their browser, too.
     """
     documented = settings.http_documentation
+    routers: list[APIRouter] = []
+
+    @asynccontextmanager
+    async def lifespan(served: FastAPI) -> AsyncIterator[None]:
+        """Doors begin and end with the application: it does not include their routers."""
+        async with AsyncExitStack() as stack:
+            for one in routers:
+                await stack.enter_async_context(one.lifespan_context(served))
+            yield
+
     app = FastAPI(
         title="Imaging exchange",
         openapi_url="/openapi.json" if documented else None,
         docs_url="/docs" if documented else None,
         redoc_url=None,
+        lifespan=lifespan,
     )
     paths: list[Mapping[str, Any]] = []
     for door in doors:
         identify = authentication.identify(exchange, tokens, door.name, cookies)
         router = door.routes(exchange, identify)
+        routers.append(router)
         app.router.routes.append(Shelves(router, door.prefix))
         if door.paths is not None:
             paths.append(door.paths(router, door.prefix))

@@ -84,6 +84,8 @@ def test_a_filter_finds_what_is_about_any_member_of_the_group(hospital: Door) ->
         {
             "resourceType": "Appointment",
             "status": "booked",
+            "start": "2026-11-27T09:00:00+08:00",
+            "end": "2026-11-27T09:20:00+08:00",
             "participant": [
                 {"actor": {"reference": f"Patient/{row}"}, "status": "accepted"} for row in (3, 2)
             ],

@@ -114,8 +114,7 @@ def in_conflict(exchange: RunningExchange) -> set[bytes]:
     """The data sets that wait for review."""
     with exchange.opened() as opened, opened.database.reading() as session:
         keys = session.scalars(select(Instance.key).join(Conflict)).all()
-    root = exchange.home / "exchange" / "objects" / "objects"
-    return {data_set((root / key).read_bytes()) for key in keys}
+        return {data_set(b"".join(opened.objects.stream(key))) for key in keys}
 
 
 def fetched(exchange: RunningExchange, sent: Sent) -> list[bytes]:
