@@ -25,7 +25,7 @@ from caller import (
 )
 from images import data_set
 from real_parts import PostgreSQL, S3Address
-from roles import Role, drained, remote, small_exchange
+from roles import PATIENCE, Role, drained, remote, small_exchange
 from running import DICOM_AS_STORED, RunningExchange, parts
 
 KILLS = {1: 10, 2: 5}
@@ -68,6 +68,14 @@ class Modality:
     def on(self) -> None:
         """There is somebody to send to."""
         self._running.set()
+
+    def has_stored(self) -> None:
+        """Wait until one more was stored, however slow the machine is."""
+        before = len(self.stored)
+        deadline = time.monotonic() + PATIENCE
+        while len(self.stored) == before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(self.stored) > before
 
     def off(self) -> None:
         """There is nobody; what is on its way may fail."""
@@ -180,6 +188,7 @@ def test_j7_no_kill_loses_what_was_answered_with_success(
             running.start()
             try:
                 modality.on()
+                modality.has_stored()
                 time.sleep(chance.uniform(0, 0.6))
                 are_found(exchange, [modality.image(one)[0] for one in spot])
                 time.sleep(chance.uniform(0, 0.6))
