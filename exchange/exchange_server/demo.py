@@ -461,9 +461,12 @@ def _until(ask: Callable[[], set[str]], enough: Callable[[set[str]], bool]) -> s
 
 
 def _wait_for_worker(exchange: Exchange) -> None:
+    """Until it has derived what there is to derive of the images; its rounds never end."""
+
     def waiting() -> set[str]:
         with exchange.database.reading() as session:
-            return {kind for kind, dead in jobs.backlog(session) if not dead}
+            left = {kind for kind, dead in jobs.backlog(session) if not dead}
+            return left & {jobs.IDENTIFY, jobs.REFRESH}
 
     _until(waiting, lambda kinds: not kinds)
 
