@@ -43,8 +43,8 @@ _PRAGMAS = (
     "PRAGMA synchronous=FULL",  # a commit survives a power cut, not only a crash
     "PRAGMA foreign_keys=ON",
     "PRAGMA case_sensitive_like=ON",  # DICOM matching is case sensitive; PostgreSQL's LIKE is too
-    "PRAGMA cache_size=-65536",
-    "PRAGMA mmap_size=268435456",
+    "PRAGMA cache_size=-16384",  # KiB: what is read is mapped, see the next line
+    "PRAGMA mmap_size=2147418112",  # as much as SQLite lets one map
     "PRAGMA temp_store=MEMORY",
 )
 
