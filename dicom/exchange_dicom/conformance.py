@@ -194,6 +194,8 @@ def _network() -> Iterator[str]:
             ["AE title", "`EXCHANGE_AE_TITLE`", "EXCHANGE"],
             ["Port", "`EXCHANGE_DIMSE_PORT`", "11112"],
             ["Port of TLS beside it", "`EXCHANGE_DIMSE_TLS_PORT`", "none"],
+            ["Certificate revocation lists of clients", "`EXCHANGE_DIMSE_TLS_CRL`", "none"],
+            ["TLS without clients' certificates", "`EXCHANGE_DIMSE_TLS_ANONYMOUS`", "False"],
             [
                 "Longest PDU received, bytes",
                 "`EXCHANGE_DIMSE_MAXIMUM_LENGTH`",
@@ -289,7 +291,10 @@ def _security() -> Iterator[str]:
     )
     yield from prose(
         "TLS 1.2 or 1.3, the suites of TLS 1.3 and those below, no renegotiation, no compression; "
-        "with a client's certificate where a CA is set. An application entity can be registered "
+        "with a client's certificate of the CA that is set, unless anonymous TLS is: then nobody "
+        "is asked for one. Where certificate revocation lists (RFC 5280) are set, nobody is heard "
+        "whose certificate is on one, or whose CA has none in force. An application entity can be "
+        "registered "
         "with the SHA-256 of its certificate: then it is known by that alone, called over TLS "
         "alone, and the certificate stands for no other hospital."
     )

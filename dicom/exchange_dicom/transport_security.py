@@ -7,9 +7,13 @@ compression. Certificates on both sides, where the CA of the callers' is known.
 
 from __future__ import annotations
 
+import logging
 import ssl
+import threading
 from collections.abc import Mapping
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 SUITES = (
     "ECDHE-ECDSA-AES256-GCM-SHA384",
@@ -43,11 +47,16 @@ WORDS: Mapping[str, str] = {
 """What OpenSSL's reasons mean, said of the other end."""
 
 
-def acceptor(certificate: Path, key: Path | None, client_ca: Path | None) -> ssl.SSLContext:
+def acceptor(
+    certificate: Path, key: Path | None, client_ca: Path | None, revoked: Path | None = None
+) -> ssl.SSLContext:
     """For who is called. With `client_ca` only who shows a certificate of that CA is heard; without
     it none is asked for, and the caller is as unknown as without TLS.
 
-    Raises OSError, which ssl.SSLError is, for files that cannot be read or do not fit.
+    `revoked` has the certificate revocation lists (RFC 5280 section 5) of the CAs of `client_ca`,
+    as PEM: nobody is heard whose certificate is on one, or whose issuer has none that is in force.
+    It is read again when it has changed. Raises OSError, which ssl.SSLError is, for files that
+    cannot be read or do not fit.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _profile(context)
@@ -55,7 +64,41 @@ def acceptor(certificate: Path, key: Path | None, client_ca: Path | None) -> ssl
     if client_ca is not None:
         context.load_verify_locations(client_ca)
         context.verify_mode = ssl.CERT_REQUIRED
+    if revoked is not None:
+        _Revocation(context, revoked)
     return context
+
+
+class _Revocation:
+    """The lists of what was revoked, as they stand in a file that its CA replaces from time to
+    time: of each issuer the newest counts."""
+
+    def __init__(self, context: ssl.SSLContext, lists: Path) -> None:
+        self._lists = lists
+        self._lock = threading.Lock()
+        self._read = self._stamp()
+        context.load_verify_locations(lists)
+        if not context.cert_store_stats()["crl"]:
+            raise OSError(f"{lists} has no certificate revocation list")
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+        context.sni_callback = self._looked
+
+    def _stamp(self) -> tuple[int, int]:
+        found = self._lists.stat()
+        return found.st_mtime_ns, found.st_ino
+
+    def _looked(
+        self, _connection: ssl.SSLSocket | ssl.SSLObject, _name: str | None, context: ssl.SSLContext
+    ) -> None:
+        """Before each handshake. What cannot be read changes nothing: the lists run out by
+        themselves."""
+        try:
+            with self._lock:
+                if (found := self._stamp()) != self._read:
+                    context.load_verify_locations(self._lists)
+                    self._read = found
+        except OSError as error:
+            log.error("the certificate revocation lists cannot be read: %s", type(error).__name__)
 
 
 def requestor(

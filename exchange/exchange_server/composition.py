@@ -517,11 +517,15 @@ def _dimse_tls(settings: Settings) -> ssl.SSLContext | None:
         )
     try:
         return transport_security.acceptor(
-            settings.dimse_tls_certificate, settings.dimse_tls_key, settings.dimse_tls_client_ca
+            settings.dimse_tls_certificate,
+            settings.dimse_tls_key,
+            settings.dimse_tls_client_ca,
+            settings.dimse_tls_crl,
         )
     except OSError as error:
         raise Invalid(
-            f"the certificates of the node cannot be read: {type(error).__name__}"
+            "the certificates of the node, or their revocation lists, cannot be read: "
+            f"{type(error).__name__}"
         ) from error
 
 

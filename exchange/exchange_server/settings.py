@@ -157,9 +157,19 @@ class Settings(BaseSettings):
     dimse_tls_key: Path | None = Field(default=None, description="PEM private key of the node")
     dimse_tls_client_ca: Path | None = Field(
         default=None,
-        description="PEM certificates of the CA whose clients alone may connect; without it nobody "
-        "is asked for a certificate, and whoever is registered with the SHA-256 fingerprint of one "
-        "(TITLE@ADDRESS#SHA256) cannot call",
+        description="PEM certificates of the CA whose clients alone may connect",
+    )
+    dimse_tls_crl: Path | None = Field(
+        default=None,
+        description="PEM certificate revocation lists of the CAs of dimse_tls_client_ca, of each "
+        "of them; read again when the file has changed. With it nobody is heard whose certificate "
+        "is on one, or whose CA has none that is in force",
+    )
+    dimse_tls_anonymous: bool = Field(
+        default=False,
+        description="Speak TLS without dimse_tls_client_ca: nobody is asked for a certificate, and "
+        "whoever is registered with the SHA-256 fingerprint of one (TITLE@ADDRESS#SHA256) cannot "
+        "call",
     )
 
     http_addresses: Words = Field(
@@ -358,6 +368,16 @@ class Settings(BaseSettings):
                 raise ValueError(f"{certificate} and {key} belong together")
         if self.dimse_tls_client_ca and not self.dimse_tls_certificate:
             raise ValueError("dimse_tls_client_ca needs dimse_tls_certificate")
+        if self.dimse_tls_crl and not self.dimse_tls_client_ca:
+            raise ValueError("dimse_tls_crl needs dimse_tls_client_ca, whose lists it has")
+        if self.dimse_tls_certificate and not self.dimse_tls_client_ca:
+            if not self.dimse_tls_anonymous:
+                raise ValueError(
+                    "dimse_tls_certificate needs dimse_tls_client_ca, or else dimse_tls_anonymous: "
+                    "nobody is asked for a certificate then"
+                )
+        elif self.dimse_tls_anonymous:
+            raise ValueError("dimse_tls_anonymous is for TLS without dimse_tls_client_ca")
         return self
 
     @property

@@ -321,6 +321,50 @@ def test_nobody_renegotiates(secured: Secured) -> None:
     assert "no renegotiation" in done.stderr
 
 
+# Revocation
+
+
+def test_who_lost_their_certificate_is_refused_as_soon_as_the_list_says_so(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    node, pacs = authority.issue("node"), authority.issue("pacs")
+    lists = authority.revoke(authority.issue("stolen"))
+    tls = transport_security.acceptor(node.certificate, node.key, authority.certificate, lists)
+    with serving(tmp_path, tls=tls) as served:
+        bound(served, "beicheng", "BEICHENG-TLS", pacs)
+        secured = Secured(served, authority, node, pacs)
+        echo(secured, pacs)
+        stolen = lists.with_name("stolen.pem"), lists.with_name("stolen.key")
+        with pytest.raises(Unavailable, match="revoked"):
+            echo(secured, Certificate(*stolen, ""))
+        authority.revoke(pacs)
+        with pytest.raises(Unavailable, match="revoked"):
+            echo(secured, pacs)
+        assert any("certificate revoked" in one for one in secured.trail())
+
+
+@pytest.mark.parametrize("lack", ["no list of its issuer", "a list that has expired"])
+def test_nobody_is_heard_of_whom_it_cannot_be_told_whether_they_lost_their_certificate(
+    tmp_path: Path, lack: str
+) -> None:
+    authority, other = Authority(tmp_path), Authority(tmp_path, "other-ca")
+    node, pacs = authority.issue("node"), authority.issue("pacs")
+    expired = lack == "a list that has expired"
+    lists = authority.revoke(expired=True) if expired else other.revoke()
+    tls = transport_security.acceptor(node.certificate, node.key, authority.certificate, lists)
+    with serving(tmp_path, tls=tls) as served:
+        bound(served, "beicheng", "BEICHENG-TLS", pacs)
+        with pytest.raises(Unavailable):
+            echo(Secured(served, authority, node, pacs), pacs)
+
+
+def test_a_file_that_is_no_revocation_list_is_refused(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    node = authority.issue("node")
+    ca = authority.certificate
+    with pytest.raises(OSError, match="no certificate revocation list"):
+        transport_security.acceptor(node.certificate, node.key, ca, ca)
+
+
 # User identity
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from certificates import Authority
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 from pydantic_core import PydanticUndefined
 
 from exchange.errors import Invalid
@@ -124,6 +124,26 @@ def test_a_node_that_asks_for_no_certificate_says_whom_it_cannot_know(
         dimse_tls_certificate=own.certificate,
         dimse_tls_key=own.key,
         dimse_tls_client_ca=authority.certificate if asked else None,
+        dimse_tls_anonymous=not asked,
     )
     assert composition._dimse_tls(given) is not None
     assert ("dimse_tls_client_ca is not set" in caplog.text) is not asked
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, "dimse_tls_certificate needs dimse_tls_client_ca, or else dimse_tls_anonymous"),
+        ({"dimse_tls_crl": "lists.crl"}, "dimse_tls_crl needs dimse_tls_client_ca"),
+        (
+            {"dimse_tls_client_ca": "ca.pem", "dimse_tls_anonymous": "true"},
+            "dimse_tls_anonymous is for TLS without dimse_tls_client_ca",
+        ),
+    ],
+)
+def test_a_node_over_tls_asks_for_certificates_unless_it_is_told_not_to(
+    given: dict[str, str], told: str
+) -> None:
+    own = {"dimse_tls_certificate": "node.pem", "dimse_tls_key": "node.key"}
+    with pytest.raises(ValidationError, match=told):
+        Settings.model_validate(own | given)

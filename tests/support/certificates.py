@@ -28,6 +28,7 @@ class Authority:
 
     def __init__(self, folder: Path, name: str = "ca") -> None:
         self._folder = folder
+        self._lists = 0
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _named(name)
         own = _begun(self._name, self._name, self._key).add_extension(
@@ -57,6 +58,30 @@ class Authority:
             )
         )
         return Certificate(*paths, made.fingerprint(hashes.SHA256()).hex())
+
+    def revoke(self, *revoked: Certificate, name: str = "revoked", expired: bool = False) -> Path:
+        """The list of certificates that are revoked; a later one takes an earlier one's place."""
+        now = datetime.now(UTC)
+        self._lists += 1
+        lists = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._name)
+            .last_update(now - timedelta(days=2) + timedelta(seconds=self._lists))
+            .next_update(now + timedelta(days=-1 if expired else 1))
+            .add_extension(x509.CRLNumber(self._lists), critical=False)
+        )
+        for one in revoked:
+            serial = x509.load_pem_x509_certificate(one.certificate.read_bytes()).serial_number
+            lists = lists.add_revoked_certificate(
+                x509.RevokedCertificateBuilder()
+                .serial_number(serial)
+                .revocation_date(now - timedelta(hours=1))
+                .build()
+            )
+        made = lists.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        path = self._folder / f"{name}.crl"
+        path.write_bytes(made)
+        return path
 
 
 def _named(name: str) -> x509.Name:
