@@ -303,8 +303,26 @@ def _security() -> Iterator[str]:
     yield from prose(
         "An association is accepted for a registered calling AE title from its registered address, "
         "network or host, or with its registered certificate; everything in it is asked on behalf "
-        "of that hospital. User identities (PS3.7 D.3.3.7) are logged by name, answered where that "
-        "is asked, and not used for authentication. DICOMweb takes bearer tokens of OAuth 2.0."
+        "of that hospital. What becomes of a user identity (PS3.7 D.3.3.7) is set "
+        "for each hospital; DICOMweb takes bearer tokens of OAuth 2.0."
+    )
+    yield from table(
+        ("Rule of the hospital", "What becomes of a user identity"),
+        [
+            ["off", "nobody looks at it; answered where that is asked"],
+            [
+                "log (default)",
+                "the name, of type 1 and 2, is logged and recorded as what the system says; "
+                "answered where that is asked; nobody is refused",
+            ],
+            [
+                "require",
+                "type 2 (username and passcode: a user of the exchange) and type 5 (JSON Web "
+                "Token: an access token of the exchange) are verified, and the user must be one of "
+                "the calling hospital's; anything else, and none, is rejected (permanent, 1, 1); "
+                "the record of each act names the user",
+            ],
+        ],
     )
     yield from heading("7.3", "Application level security")
     yield from prose(

@@ -12,11 +12,14 @@ import logging
 import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
-from exchange import organizations
+from exchange import admission, organizations
 from exchange.access import Exchange
-from exchange.errors import Unavailable
-from exchange.policy import Requester
+from exchange.admission import Admission, UserIdentity
+from exchange.audit import Outcome
+from exchange.errors import NotAuthenticated, Unavailable
+from exchange.policy import Action, Requester
 from exchange_dicom import (
     commitment,
     contexts,
@@ -32,6 +35,7 @@ from exchange_dicom.association import Association
 from exchange_dicom.contexts import FIND_LEVELS, FIND_OF, VERIFICATION
 from exchange_dicom.conversation import Conversation, Limits, Service
 from exchange_dicom.dimse import CommandField
+from exchange_dicom.identity import Verify, claimed, told, unverifiable
 from exchange_dicom.listener import Acceptor
 from exchange_dicom.negotiation import Accepted, Conduct, Peer, TransferSyntaxes, select_contexts
 from exchange_dicom.pace import Pace
@@ -40,8 +44,6 @@ from exchange_dicom.pdu import (
     AssociateRequest,
     RejectReason,
     RoleSelection,
-    UserIdentity,
-    UserIdentityType,
 )
 
 log = logging.getLogger(__name__)
@@ -86,9 +88,6 @@ REPORT_SECONDS = 300.0
 """Silence for which an association is kept whose asker still waits for a commitment report; then
 the silence between two messages begins to count."""
 
-NAME_LENGTH = 64
-"""Characters of a user's name that are logged."""
-
 STORAGE: Mapping[CommandField, Service] = {CommandField.C_STORE_RQ: storage.store}
 
 
@@ -102,13 +101,17 @@ def node(
     client_tls: ssl.SSLContext | None = None,
     limits: Limits | None = None,
     share_port: bool = False,
+    verify: Verify = unverifiable,
 ) -> Acceptor:
-    """The DICOM door: an acceptor that serves `exchange` under `ae_title` (not started yet)."""
+    """The DICOM door: an acceptor that serves `exchange` under `ae_title` (not started yet).
+
+    `verify` says who the user is whom an association names.
+    """
     bounds = limits or Limits()
     pace = Pace()
 
     def handle(association: Association) -> None:
-        _Door(exchange, association, ae_title, bounds, client_tls, pace).serve()
+        _Door(exchange, association, ae_title, bounds, client_tls, pace, verify).serve()
 
     def refused(peer: Peer, reason: str) -> None:
         with suppress(Unavailable):
@@ -136,6 +139,7 @@ class _Door:
         limits: Limits,
         client_tls: ssl.SSLContext | None,
         pace: Pace,
+        verify: Verify,
     ) -> None:
         self._exchange = exchange
         self._association = association
@@ -143,7 +147,8 @@ class _Door:
         self._limits = limits
         self._client_tls = client_tls
         self._pace = pace
-        self._own = organizations.Limits()
+        self._verify = verify
+        self._own = Admission()
         self._entered: int | None = None
         self._requester: Requester | None = None
         self._extended: dict[str, bytes] = {}
@@ -187,16 +192,16 @@ class _Door:
                 self._exchange, request.calling_ae, str(peer.address), shown
             )
             if self._requester is not None:
-                self._own = organizations.limits(self._exchange, self._requester)
+                self._own = admission.of(self._exchange, self._requester)
         except Unavailable:
             return AssociateReject(RejectReason.TEMPORARY_CONGESTION, transient=True)
         if self._requester is None or (hospital := self._requester.organization) is None:
             return AssociateReject(RejectReason.CALLING_AE_TITLE_NOT_RECOGNIZED)
-        if not self._pace.enter(hospital, self._own.associations, self._association):
+        if not self._pace.enter(hospital, self._own.limits.associations, self._association):
             return AssociateReject(RejectReason.LOCAL_LIMIT_EXCEEDED, transient=True)
         self._entered = hospital
-        if request.user.identity is not None:
-            log.info("association of %s: %s", request.calling_ae, _user(request.user.identity))
+        if (refusal := self._identify(request, self._requester)) is not None:
+            return refusal
         self._extended = {
             uid: bytes(one == 1 and at < EXTENDED[uid] for at, one in enumerate(wanted))
             for uid, wanted in request.user.extended.items()
@@ -218,20 +223,40 @@ class _Door:
             extended=self._extended,
         )
 
+    def _identify(self, request: AssociateRequest, requester: Requester) -> AssociateReject | None:
+        """Who the user is, as far as their hospital wants it told or proved (D.3.3.7)."""
+        identity, rule = request.user.identity, self._own.user_identity
+        if rule is UserIdentity.OFF:
+            return None
+        if identity is not None:
+            log.info("association of %s: %s", request.calling_ae, told(identity))
+        if rule is UserIdentity.LOG:
+            if identity is not None:
+                self._requester = replace(requester, person=claimed(identity))
+            return None
+        try:
+            if identity is None:
+                raise NotAuthenticated("the association names no user")
+            person = self._verify(identity, requester)
+            self._requester = known = replace(requester, person=person)
+            with self._exchange.on_behalf_of(known) as access:
+                access.note(Action.AUTHENTICATE, reason="user identity verified")
+        except NotAuthenticated as error:
+            self._requester = None
+            with suppress(Unavailable), self._exchange.on_behalf_of(requester) as access:
+                access.note(
+                    Action.AUTHENTICATE,
+                    outcome=Outcome.REFUSED,
+                    reason=f"user identity: {error}",
+                )
+            return AssociateReject(RejectReason.NO_REASON_GIVEN)
+        except Unavailable:
+            self._requester = None
+            return AssociateReject(RejectReason.TEMPORARY_CONGESTION, transient=True)
+        return None
+
     def _pause(self) -> float:
-        return self._pace.pause(self._entered or 0, self._own.rate)
-
-
-def _user(identity: UserIdentity) -> str:
-    """A user identity as the log may have it (PS3.7 D.3.3.7): who, and never by what they prove it.
-
-    A passcode, a ticket or a token opens doors; of all kinds only the first two name somebody.
-    """
-    if identity.kind not in {UserIdentityType.USERNAME, UserIdentityType.USERNAME_AND_PASSCODE}:
-        return f"a user identity of type {identity.kind}"
-    name = identity.primary.decode("utf-8", "replace")[:NAME_LENGTH]
-    shown = "".join(one if one.isprintable() else "?" for one in name)
-    return f"the user {shown!r} (type {identity.kind})"
+        return self._pace.pause(self._entered or 0, self._own.limits.rate)
 
 
 def _supported(abstract_syntax: str) -> TransferSyntaxes | None:

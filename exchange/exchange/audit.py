@@ -79,6 +79,8 @@ class Entry:
             "study": self.study,
             "detail": self.detail,
         }
+        if asker.person is not None:
+            told["person"] = {"name": asker.person.name, "verified": asker.person.verified}
         text = _CANONICAL.encode(told)
         # Half of a surrogate pair has no UTF-8; the escape that JSON has for it does.
         return text.encode(errors="backslashreplace").decode()

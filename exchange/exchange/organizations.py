@@ -364,44 +364,6 @@ def caller(
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a hospital may do at a time in one process; None for no limit of its own."""
-
-    associations: int | None = None
-    rate: int | None = None
-    """Instances a second."""
-
-
-def limits(exchange: Exchange, requester: Requester) -> Limits:
-    """The limits of the hospital for which the requester acts. Raises Unavailable."""
-    with exchange.on_behalf_of(requester) as access:
-        row = access.session.execute(
-            select(Organization.association_limit, Organization.rate_limit).where(
-                Organization.id == requester.organization
-            )
-        ).one_or_none()
-    return Limits(*row) if row is not None else Limits()
-
-
-def limit(access: Access, code: str, limits: Limits) -> None:
-    """Set a hospital's limits, from its next association on. Raises Refused, NotFound, Invalid."""
-    about = {"code": code, "associations": limits.associations, "rate": limits.rate}
-    access.require(Action.ADMINISTER, detail=about)
-    if any(
-        one is not None and not 0 < one < 1_000_000 for one in (limits.associations, limits.rate)
-    ):
-        raise Invalid("a limit is a number from 1 on")
-
-    def unit(session: Session) -> None:
-        organization = administered(access, code, session)
-        organization.association_limit = limits.associations
-        organization.rate_limit = limits.rate
-        access.note(Action.ADMINISTER, reason="limits set", detail=about)
-
-    access.write(unit)
-
-
 def refused(exchange: Exchange, title: str, address: str, reason: str) -> None:
     """Audit that an association was refused; those of one caller are counted after the first few.
 

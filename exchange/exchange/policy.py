@@ -120,6 +120,15 @@ DIRECTORY = frozenset({Action.LOOK_UP, Action.PUBLISH})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """Whoever sits at the system that asks."""
+
+    name: str
+    verified: bool
+    """Whether they have proved who they are; else it is what their system says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Requester:
     """Who asks, for which hospital, what for, and from where."""
 
@@ -130,6 +139,9 @@ class Requester:
     address: str = ""
     door: str = ""
     """The protocol: ``dimse``, ``dicomweb``, ``fhir``, ``portal``, ``cli``, ``worker``."""
+    person: Person | None = None
+    """Who uses the system that asks, where it tells. No decision depends on it: the hospital
+    answers for its systems."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,13 +15,13 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
-from exchange import users
 from exchange.access import Exchange
 from exchange.audit import Outcome
 from exchange.errors import ExchangeError, NotAuthenticated, Unavailable
-from exchange.policy import Action, Purpose, Requester, Role
+from exchange.policy import Action, Purpose, Requester
 from exchange_server.addresses import nobody
 from exchange_server.cookies import Cookies
+from exchange_server.identities import bearer
 from exchange_server.observability import SIGN_IN_REFUSED, SIGNED_IN, observe
 from exchange_server.passwords import WINDOW, Passwords, Refusals, TooManyTries, source_of
 from exchange_server.tokens import Tokens
@@ -54,7 +54,7 @@ def identify(
         try:
             claims = tokens.verify(token.strip())
             claimed = replace(asking, name=str(claims["sub"])[:64])
-            return _bearer(exchange, asking, claims)
+            return bearer(exchange, asking, claims)
         except NotAuthenticated as error:
             source = source_of(asking.address)
             if refused.of_late(source) < AUDITED_TOKENS:
@@ -66,23 +66,6 @@ def identify(
             raise
 
     return who
-
-
-def _bearer(exchange: Exchange, asking: Requester, claims: Mapping[str, Any]) -> Requester:
-    """Whom `claims` of a sound token name, as the database knows them. Raises NotAuthenticated."""
-    with exchange.on_behalf_of(asking) as access:
-        user = users.standing(access.session, claims["sub"])
-    if user is None or not user.active:
-        raise NotAuthenticated("this user is not active any more")
-    try:
-        stated = claims.get("purpose_of_use")
-        purpose = Purpose(stated) if stated is not None else None
-        role = Role(user.role)
-    except ValueError as error:
-        raise NotAuthenticated("the access token is not valid here") from error
-    return replace(
-        asking, name=user.name, role=role, organization=user.organization_id, purpose=purpose
-    )
 
 
 def sign_in(exchange: Exchange, tokens: Tokens, passwords: Passwords | None = None) -> APIRouter:

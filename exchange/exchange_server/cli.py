@@ -265,6 +265,9 @@ def list_audit(
     for record in found:
         at = datetime.fromisoformat(record["recorded"]).astimezone(zone)
         record["recorded"] = at.isoformat(timespec="seconds")
+        if person := record.get("person"):
+            how = "" if person["verified"] else say("，未经验证", ", not verified")
+            record["requester"] += f" ({person['name']}{how})"
     terminal.table(list(columns), [[str(one[column]) for column in columns] for one in found])
 
 

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from exchange import consent, organizations, users
+from exchange import admission, consent, organizations, users
+from exchange.admission import UserIdentity
 from exchange.policy import REPORTING, SHARING, Action, Role
 from exchange_server import settings, terminal
 from exchange_server.settings import host_port
@@ -212,8 +213,26 @@ def limit_organization(
     ] = None,
 ) -> None:
     with terminal.acting() as access:
-        organizations.limit(access, code, organizations.Limits(associations, rate))
+        admission.limit(access, code, admission.Limits(associations, rate))
     terminal.done(f"已设置 {code} 的限制", f"The limits of {code} are set")
+
+
+@organization_commands.command(
+    "user-identity",
+    help=say(
+        "DICOM 连接中声明的用户：off 不理会，log 记入日志与审计，require 须为本院用户并经验证"
+        "（口令或访问令牌），否则拒绝",
+        "Users whom DICOM associations name: off passes them over, log records what is said, "
+        "require wants a user of the hospital who proves it by passcode or access token",
+    ),
+)
+def user_identity(
+    code: _Code,
+    rule: Annotated[UserIdentity, typer.Argument(help=say("off、log 或 require", "Which"))],
+) -> None:
+    with terminal.acting() as access:
+        admission.name_users(access, code, rule)
+    terminal.done(f"已设置 {code}：{rule}", f"{code}: {rule}")
 
 
 @organization_commands.command(help=say("医院加入共享协议", "A hospital joins the agreement"))

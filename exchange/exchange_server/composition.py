@@ -190,6 +190,7 @@ def _acceptor(
     from exchange_dicom.conversation import Limits
     from exchange_dicom.negotiation import Conduct
     from exchange_dicom.node import node
+    from exchange_server.identities import Identities
 
     conduct = Conduct(
         maximum_length=settings.dimse_maximum_length,
@@ -215,6 +216,7 @@ def _acceptor(
             client_tls=_client_tls(settings),
             limits=limits,
             share_port=settings.node_processes > 1,
+            verify=Identities(exchange, tokens(settings)),
         )
     except OSError as error:
         raise Unavailable(

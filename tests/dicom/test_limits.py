@@ -10,9 +10,9 @@ from caller import SUCCESS, Caller, Hung, calling, image
 from region import ADMINISTRATOR
 from serving import Served, serving
 
-from exchange import organizations
+from exchange import admission
+from exchange.admission import Limits
 from exchange.errors import Invalid
-from exchange.organizations import Limits
 from exchange_dicom.pace import BURST, Pace
 from exchange_dicom.pdu import AssociateReject, RejectReason
 
@@ -25,7 +25,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 def limited(served: Served, **limits: int) -> None:
     with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        organizations.limit(access, "beicheng", Limits(**limits))
+        admission.limit(access, "beicheng", Limits(**limits))
 
 
 def test_a_hospital_has_as_many_associations_as_it_may_and_the_others_theirs(

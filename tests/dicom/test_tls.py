@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import socket
@@ -17,8 +16,6 @@ import pytest
 from caller import SUCCESS
 from certificates import Authority, Certificate
 from images import ct
-from pynetdicom import AE
-from pynetdicom.pdu_primitives import UserIdentityNegotiation
 from real_parts import ends_with_us, free_port
 from region import ADMINISTRATOR
 from retrieving import asked, get, move, send, workstation
@@ -28,7 +25,6 @@ from exchange import audit, organizations
 from exchange.errors import Invalid, Unavailable
 from exchange.organizations import Entity
 from exchange_dicom import scu, transport_security
-from exchange_dicom.contexts import VERIFICATION
 from exchange_storage.search import Level
 
 STUDY = "1.2.826.1"
@@ -363,30 +359,3 @@ def test_a_file_that_is_no_revocation_list_is_refused(tmp_path: Path) -> None:
     ca = authority.certificate
     with pytest.raises(OSError, match="no certificate revocation list"):
         transport_security.acceptor(node.certificate, node.key, ca, ca)
-
-
-# User identity
-
-
-@pytest.mark.parametrize(("kind", "shown"), [(1, "dr.wang"), (2, "dr.wang"), (5, "type 5")])
-def test_a_user_that_is_named_is_logged_and_what_proves_them_is_not(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: int, shown: str
-) -> None:
-    identity = UserIdentityNegotiation()
-    identity.user_identity_type = kind
-    identity.positive_response_requested = True
-    identity.primary_field = b"dr.wang" if kind < 3 else b"secret.token"
-    if kind == 2:
-        identity.secondary_field = b"secret passcode"
-    entity = AE("BEICHENG")
-    entity.add_requested_context(VERIFICATION)
-    with serving(tmp_path) as served, caplog.at_level(logging.INFO, "exchange_dicom"):
-        association = entity.associate(
-            "127.0.0.1", served.port, ae_title="EXCHANGE", ext_neg=[identity]
-        )
-        assert association.is_established
-        assert association.send_c_echo().Status == SUCCESS
-        association.release()
-    (line,) = [one.getMessage() for one in caplog.records if "user" in one.getMessage()]
-    assert shown in line
-    assert "secret" not in "".join(one.getMessage() for one in caplog.records)

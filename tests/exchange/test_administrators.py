@@ -11,6 +11,7 @@ import pytest
 from region import ADMINISTRATOR, ID_CARD, Region
 
 from exchange import (
+    admission,
     check,
     conflicts,
     consent,
@@ -30,8 +31,9 @@ from exchange import (
     users,
 )
 from exchange.access import Access
+from exchange.admission import Limits, UserIdentity
 from exchange.errors import NotFound, Refused
-from exchange.organizations import Entity, Limits
+from exchange.organizations import Entity
 from exchange.policy import Requester, Role
 from exchange.routing import Rule
 from exchange_storage.records import Delivery, Job
@@ -219,7 +221,10 @@ def test_a_hospitals_administrator_administers_that_hospital_alone(filled: Regio
         "remove-ae": lambda access, code: organizations.remove_entity(access, code, entity),
         "unshare": organizations.end_agreement,
         "share": organizations.join_agreement,
-        "limit": lambda access, code: organizations.limit(access, code, Limits(1, 1)),
+        "limit": lambda access, code: admission.limit(access, code, Limits(1, 1)),
+        "user identity": lambda access, code: admission.name_users(
+            access, code, UserIdentity.REQUIRE
+        ),
         "route": lambda access, code: routing.remove(access, code, "cloud"),
         "rule": lambda access, code: retention.set_rule(access, code, "CT", 100),
         "hold": lambda access, code: retention.hold(access, numbers[code][1], "asked for"),

@@ -12,7 +12,7 @@ from fhir_door import Asker, Door, entries, outcome
 from region import ADMINISTRATOR
 
 from exchange.audit import Outcome
-from exchange.policy import Action
+from exchange.policy import Action, Person
 from exchange_fhir import trail_search
 from exchange_fhir.resources import audit_event
 
@@ -189,6 +189,21 @@ def test_what_comes_along_is_of_the_directory_only(looked_at: Door) -> None:
 
     along = [one["resource"] for one in entries(bundle, "include")]
     assert [one["id"] for one in along] == ["nanhu"]
+
+
+@pytest.mark.parametrize(("verified", "told"), [(True, "verified"), (False, "as the system says")])
+def test_who_used_the_system_that_asked_is_told_beside_it(
+    hospital: Door, verified: bool, told: str
+) -> None:
+    name = f"dr.wang-{verified}"
+    pacs = replace(hospital.city.system("beicheng"), person=Person(name=name, verified=verified))
+    with hospital.city.exchange.on_behalf_of(pacs) as access:
+        access.note(Action.SEARCH)
+
+    event = found(hospital.administrator(), "agent-name=BEICHENG&_sort=-date")[0]
+
+    (user,) = (one for one in event["agent"] if one.get("name") == name)
+    assert (user["role"][0]["text"], user["requestor"]) == (told, False)
 
 
 def test_nobody_writes_the_trail_by_fhir(looked_at: Door) -> None:

@@ -190,10 +190,10 @@ def test_hospitals_send_while_an_index_is_made(postgresql_server: PostgreSQL) ->
     url = postgresql_server.create_schema()
     database = Database(url)
     database.migrate()
-    database.take_back("0011")
     hospital, _, _ = a_commitment()
     with database.writing() as session:
         session.add(hospital)
+    database.take_back("0011")
     ended = threading.Event()
 
     def migrate() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,9 @@ from images import data_set
 from region import Region, region
 from sqlalchemy import func, select
 
+from exchange.access import Exchange
 from exchange_dicom.conversation import Limits
+from exchange_dicom.identity import Verify, unverifiable
 from exchange_dicom.negotiation import Conduct
 from exchange_dicom.node import node
 from exchange_storage.filesystem import FilesystemStore
@@ -66,8 +68,12 @@ def serving(
     tls: ssl.SSLContext | None = None,
     client_tls: ssl.SSLContext | None = None,
     objects: ObjectStore | None = None,
+    verifying: Callable[[Exchange], Verify] = lambda _: unverifiable,
 ) -> Iterator[Served]:
-    """A region and its node, in this process, until the block ends."""
+    """A region and its node, in this process, until the block ends.
+
+    `verifying` makes what knows the users whom associations name.
+    """
     root = tmp_path / "store"
     tmp_path.mkdir(exist_ok=True)
     url = database_url or f"sqlite:///{tmp_path / 'index.sqlite'}"
@@ -80,6 +86,7 @@ def serving(
             limits=limits,
             tls=tls,
             client_tls=client_tls,
+            verify=verifying(city.exchange),
         )
         thread = threading.Thread(target=acceptor.serve_forever)
         thread.start()

@@ -124,14 +124,23 @@ def _agents(told: Mapping[str, Any], hospitals: Mapping[int, str]) -> list[Json]
         requestor=True,
         network=_network(_plain(told["address"])),
     )
-    hospital = hospitals.get(told["organization"], "")
-    if not hospital:
-        return [user]
-    own = {"text": "the organization for which it was asked"}
-    return [
-        user,
-        {"type": own, "who": reference("Organization", hospital), "requestor": False},
-    ]
+    found = [user]
+    if person := told.get("person"):
+        named = _plain(person["name"])
+        found.append(
+            present(
+                type=concept("v3-ParticipationType", "IRCP", "information recipient"),
+                role=[{"text": "verified" if person["verified"] else "as the system says"}],
+                who={"identifier": {"value": named}, "display": named},
+                altId=named,
+                name=named,
+                requestor=False,
+            )
+        )
+    if hospital := hospitals.get(told["organization"], ""):
+        own = {"text": "the organization for which it was asked"}
+        found.append({"type": own, "who": reference("Organization", hospital), "requestor": False})
+    return found
 
 
 def _network(address: str) -> Json:

@@ -29,6 +29,8 @@ class Organization(Record):
     """Associations at a time in one node process; None for the node's own limit."""
     rate_limit: Mapped[int | None] = mapped_column(default=None)
     """Instances a second in one node process; None for no limit."""
+    user_identity: Mapped[Word] = mapped_column(default="log", server_default=text("'log'"))
+    """What is done with a user whom an association names: ``off``, ``log`` or ``require``."""
 
 
 class ApplicationEntity(Record):
