@@ -14,7 +14,6 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, NoReturn
 from zoneinfo import ZoneInfo
 
-from alembic.util import CommandError
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from exchange import (
@@ -46,7 +45,6 @@ from exchange_server.tokens import Tokens
 from exchange_storage.database import Database
 from exchange_storage.filesystem import FilesystemStore
 from exchange_storage.objects import ObjectStore, ObjectStoreError
-from exchange_storage.s3 import S3Store
 from exchange_storage.spool import SpooledStore
 
 if TYPE_CHECKING:
@@ -96,6 +94,8 @@ def initialise(settings: Settings) -> Exchange:
 
 def migrate(exchange: Exchange) -> None:
     """Bring the index to this release. Raises Unavailable, or Invalid when it is a newer one's."""
+    from alembic.util import CommandError
+
     try:
         exchange.prepare()
     except DBAPIError as error:
@@ -124,6 +124,8 @@ def open_store(settings: Settings) -> ObjectStore:
         case "filesystem":
             return FilesystemStore(settings.data / "objects")
         case "s3":
+            from exchange_storage.s3 import S3Store
+
             spool = settings.spool or settings.data / "spool"
             try:
                 remote = S3Store.connect(

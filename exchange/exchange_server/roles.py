@@ -26,6 +26,8 @@ from exchange_server import composition, metrics
 from exchange_server.connection import CONNECTIONS, WEBSOCKET_MESSAGE, Connection
 from exchange_server.observability import ROLE_READY, ROLE_STOPPED, log_to_stderr, observe
 from exchange_server.settings import SUPERVISOR, Settings, host_port
+from exchange_server.starting import imported_for_good
+from exchange_storage import names
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -73,8 +75,10 @@ def _ready(role: Role) -> None:
 
 
 def _node(settings: Settings) -> None:
-    exchange = composition.open_exchange(settings)
-    acceptors = composition.dicom_nodes(exchange, settings)
+    with imported_for_good():
+        names.prepare()
+        exchange = composition.open_exchange(settings)
+        acceptors = composition.dicom_nodes(exchange, settings)
 
     def stop() -> None:
         stopping = [
@@ -100,8 +104,9 @@ def _node(settings: Settings) -> None:
 
 def _worker(settings: Settings) -> None:
     os.nice(10)  # later work yields the processor to those who wait for an answer
-    exchange = composition.open_exchange(settings)
-    worker = composition.worker(exchange, settings)
+    with imported_for_good():
+        exchange = composition.open_exchange(settings)
+        worker = composition.worker(exchange, settings)
     stop = threading.Event()
     with _metrics(exchange, settings):
         _until_told(Role.WORKER, lambda: worker.run(stop), stop.set)
@@ -144,11 +149,13 @@ def _until_told(role: Role, serve: Callable[[], None], stop: Callable[[], None])
 
 
 def _web(settings: Settings) -> None:
-    exchange = composition.open_exchange(settings)
     # uvicorn takes the signals while it runs and raises them again afterwards: for nobody then.
     for number in STOP:
         signal.signal(number, lambda *_: None)
-    app = composition.application(exchange, settings)
+    with imported_for_good():
+        names.prepare()
+        exchange = composition.open_exchange(settings)
+        app = composition.application(exchange, settings)
     config = uvicorn.Config(
         app,
         loop="uvloop",

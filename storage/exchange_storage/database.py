@@ -13,12 +13,8 @@ from contextlib import contextmanager, nullcontext, suppress
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Dialect, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
@@ -31,6 +27,9 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 BUSY_SECONDS = 30
 """How long a writer waits for another process's transaction in SQLite."""
@@ -266,6 +265,8 @@ class Database:
 
         Raises IntegrityError, and changes nothing, where a row would refer to one that is gone.
         """
+        from alembic import command
+
         with self._migrating() as config:
             command.upgrade(config, "head")
 
@@ -274,6 +275,8 @@ class Database:
 
         What only later ones keep is deleted.
         """
+        from alembic import command
+
         with self._migrating() as config:
             command.downgrade(config, revision)
 
@@ -288,6 +291,9 @@ class Database:
 
     def revision(self) -> tuple[str | None, str | None]:
         """The schema revision found in the database, and the one that this release wants."""
+        from alembic.runtime.migration import MigrationContext
+        from alembic.script import ScriptDirectory
+
         with self.engine.connect() as connection:
             found = MigrationContext.configure(connection).get_current_revision()
         return found, ScriptDirectory.from_config(_alembic_config()).get_current_head()
@@ -358,6 +364,8 @@ def unavailable(error: SQLAlchemyError) -> bool:
 
 
 def _alembic_config() -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     return config

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
-
-from pypinyin import Style, lazy_pinyin
+from functools import cache, partial
 
 _HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _NOISE = re.compile(r"[\s\-'’·.,，]+")
@@ -63,8 +63,22 @@ def fold(text: str) -> str:
 
 def pinyin(family: str, given: str) -> tuple[str, str]:
     """A name in hanzi as toneless pinyin, surnames in their reading as surnames."""
-    first = _SURNAMES.get(family) or "".join(lazy_pinyin(family, style=Style.NORMAL))
-    return fold(first), fold("".join(lazy_pinyin(given, style=Style.NORMAL)))
+    read = _reading()
+    first = _SURNAMES.get(family) or "".join(read(family))
+    return fold(first), fold("".join(read(given)))
+
+
+def prepare() -> None:
+    """Load the dictionaries of pinyin now, instead of when the first name in hanzi comes."""
+    _reading()
+
+
+@cache
+def _reading() -> Callable[[str], list[str]]:
+    """What reads hanzi: imported when it is needed, for its dictionaries take 60 MB."""
+    from pypinyin import Style, lazy_pinyin
+
+    return partial(lazy_pinyin, style=Style.NORMAL)
 
 
 def split_hanzi(name: str) -> tuple[str, str]:
