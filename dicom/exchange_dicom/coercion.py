@@ -10,10 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
+from typing import TypeVar
 
-from exchange.retrieval import Selected
+from exchange.retrieval import Selected, Span
 from exchange_dicom.data_set import Element, explicit, implicit, is_implicit, located
 from exchange_dicom.header import MalformedDataSet
+
+P = TypeVar("P", bound=bytes | memoryview | Span)
 
 HEAD_LIMIT = 64 << 20
 """Bytes within which the elements up to group 0400 must end."""
@@ -75,8 +79,8 @@ def needed(one: Selected, receiver: str, at: datetime) -> Coercion | None:
 
 
 def coerced(
-    pieces: Iterable[bytes | memoryview], transfer_syntax_uid: str, coercion: Coercion
-) -> Iterator[bytes | memoryview]:
+    pieces: Iterable[P], transfer_syntax_uid: str, coercion: Coercion
+) -> Iterator[bytes | memoryview | P]:
     """The pieces of a data set (little endian, not deflated) with its patient's number coerced.
 
     PatientID and Issuer of Patient ID become the receiving hospital's; the owner's stand in Other
@@ -84,13 +88,16 @@ def coerced(
     at the first piece when the head of the data set cannot be read, or its character set does not
     have what the number is written with.
     """
-    rest = iter(pieces)
+    rest: Iterator[bytes | memoryview | P] = iter(pieces)
     gathered = bytearray()
     head = b""
     wanted = 0
     complete = False
     while not complete:
         piece = next(rest, None)
+        if isinstance(piece, Span):  # the head ends in it
+            rest = chain(piece.pieces(), rest)
+            continue
         complete = piece is None
         gathered += piece or b""
         if len(gathered) < wanted and not complete:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from typing import cast
 
 from anyio import to_thread
 from starlette.responses import Response, StreamingResponse
-from starlette.types import Send
+from starlette.types import Message, Receive, Scope, Send
+
+from exchange.retrieval import Span
 
 PIECE = 1 << 19
 """Bytes that are handed to the server at once, and read at a time: each with a change of threads.
@@ -17,56 +21,89 @@ PIECE = 1 << 19
 SMALL = 64 << 10
 """Bytes below which it costs less to copy a piece to its neighbours than to hand it on alone."""
 
-_Piece = bytes | memoryview
+PIECES = "exchange.response.pieces"
+"""The ASGI extension, and the event of that type, by which a server is given a whole body at once.
+
+Under ``pieces`` the event has an iterator of what `Piece` is; the server takes from it on a thread
+of its own, as fast as the client reads, and sends a `Span` from where it lies. It follows
+``http.response.start``, and nothing follows it. Without the extension all is read here.
+"""
+
+Piece = bytes | memoryview | Span
+
+_Bytes = bytes | memoryview
 
 CACHING = "private, no-cache"
 """Whether it may be seen is decided anew each time, so no cache may answer by itself."""
 
 
-def streamed(pieces: Iterable[_Piece], headers: Mapping[str, str], status: int = 200) -> Response:
+def streamed(pieces: Iterable[Piece], headers: Mapping[str, str], status: int = 200) -> Response:
     """An answer whose first piece is at hand: a missing object is told by the status."""
-    gathered = _gathered(pieces)
-    first = next(gathered, [])
-    second = next(gathered, None)
-    if second is None:  # in one go, without a change of threads for each piece
-        return Response(b"".join(first), status, headers=dict(headers))
-    return _ReadAhead([first, second], gathered, status, headers)
+    rest = iter(pieces)
+    first: list[Piece] = []
+    size = 0
+    while size < PIECE and (piece := next(rest, None)) is not None:
+        first.append(piece)
+        size += len(piece)
+    if size < PIECE and not any(isinstance(piece, Span) for piece in first):
+        whole = b"".join(cast(list[_Bytes], first))
+        return Response(whole, status, headers=dict(headers))  # without a change of threads
+    return _Streamed(chain(first, rest), status, headers)
 
 
-class _ReadAhead(StreamingResponse):
-    """A body of which more is read while the last that was read is on its way."""
+def read(pieces: Iterable[Piece]) -> Iterator[_Bytes]:
+    """The same bytes, of which none lie in a file any more."""
+    for piece in pieces:
+        if isinstance(piece, Span):
+            yield from piece.pieces()
+        else:
+            yield piece
 
-    def __init__(
-        self,
-        read: Iterable[Sequence[_Piece]],
-        rest: Iterator[Sequence[_Piece]],
-        status: int,
-        headers: Mapping[str, str],
-    ) -> None:
+
+class _Streamed(StreamingResponse):
+    """A body that the server takes as fast as the client reads it.
+
+    Of a server without the extension, more is read while the last that was read is on its way.
+    """
+
+    def __init__(self, pieces: Iterator[Piece], status: int, headers: Mapping[str, str]) -> None:
         super().__init__((), status, headers)
-        self._read = read
-        self._rest = rest
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it. Raises what is raised by the reading."""
+        if PIECES not in scope.get("extensions", {}):
+            await super().__call__(scope, receive, send)
+            return
+        await send(self._start())
+        await send({"type": PIECES, "pieces": self._pieces})
 
     async def stream_response(self, send: Send) -> None:
-        """Send it. Raises what is raised by the reading."""
-        start = {"status": self.status_code, "headers": self.raw_headers}
-        await send({"type": "http.response.start", **start})
-        more = self._more()
-        for group in self._read:
-            await _sent(group, send)
+        """Send what is read here."""
+        gathered = _gathered(read(self._pieces))
+        more = _more(gathered)
+        await send(self._start())
         # Where the client goes away the reading that has begun ends by itself.
         while group := await asyncio.shield(more):
-            more = self._more()
+            more = _more(gathered)
             await _sent(group, send)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _more(self) -> asyncio.Task[Sequence[_Piece]]:
-        more = asyncio.create_task(to_thread.run_sync(next, self._rest, ()))
-        more.add_done_callback(lambda done: done.cancelled() or done.exception())  # may go unread
-        return more
+    def _start(self) -> Message:
+        return {
+            "type": "http.response.start",
+            "status": self.status_code,
+            "headers": self.raw_headers,
+        }
 
 
-async def _sent(group: Iterable[_Piece], send: Send) -> None:
+def _more(groups: Iterator[list[_Bytes]]) -> asyncio.Task[list[_Bytes]]:
+    more = asyncio.create_task(to_thread.run_sync(next, groups, []))
+    more.add_done_callback(lambda done: done.cancelled() or done.exception())  # may go unread
+    return more
+
+
+async def _sent(group: Iterable[_Bytes], send: Send) -> None:
     for piece in group:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
 
@@ -93,10 +130,10 @@ def takes_gzip(accept_encoding: str) -> bool:
     return False
 
 
-def _gathered(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
+def _gathered(pieces: Iterable[_Bytes]) -> Iterator[list[_Bytes]]:
     """The same bytes in groups of about `PIECE`, of pieces that are neither `SMALL` nor larger."""
-    group: list[_Piece] = []
-    small: list[_Piece] = []
+    group: list[_Bytes] = []
+    small: list[_Bytes] = []
     size = 0
     for piece in pieces:
         size += len(piece)
@@ -113,7 +150,7 @@ def _gathered(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
         yield [*group, b"".join(small)] if small else group
 
 
-def _cut(piece: _Piece) -> list[_Piece]:
+def _cut(piece: _Bytes) -> list[_Bytes]:
     if len(piece) <= PIECE:
         return [piece]
     view = memoryview(piece)

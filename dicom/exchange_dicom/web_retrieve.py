@@ -27,7 +27,7 @@ from exchange.policy import Requester
 from exchange.retrieval import Held
 from exchange_dicom import data_set, kept, media_types, multipart, transcoding
 from exchange_dicom.archive import archive
-from exchange_dicom.coercion import Coercion, needed
+from exchange_dicom.coercion import Coercion, coerced, needed
 from exchange_dicom.header import EXPLICIT_VR_BIG_ENDIAN, DataSetError, MalformedDataSet
 from exchange_dicom.media_types import (
     DICOM,
@@ -40,7 +40,7 @@ from exchange_dicom.part10 import file_meta
 from exchange_dicom.resources import Root
 from exchange_dicom.transcoding import CannotTranscode
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
-from exchange_dicom.web_answers import streamed
+from exchange_dicom.web_answers import SMALL, Piece, read, streamed
 
 REWRITE_LIMIT = 1 << 30
 """Bytes of the largest data set that is inflated to be written anew with Explicit VR."""
@@ -91,11 +91,11 @@ class _Sent:
             return self
         return replace(self, transfer_syntax_uid=self.held.transfer_syntax_uid)
 
-    def pieces(self) -> Iterator[bytes | memoryview]:
+    def pieces(self) -> Iterator[Piece]:
         if self.coercion is not None:
             return _made(self.held, self.transfer_syntax_uid, self.coercion)
         if self.as_kept:
-            return self.held.stream()
+            return self.held.lying() if self.held.size > SMALL else self.held.stream()
         if self.held.transfer_syntax_uid in _REWRITTEN:
             return _rewritten(self.held)
         return _made(self.held, self.transfer_syntax_uid)
@@ -152,7 +152,7 @@ def _answer(sent: Sequence[_Sent], wanted: _Wanted, study: str) -> Response:
     # Under the wildcard each part says its own syntax, so each is decided when its turn comes.
     final = map(_Sent.or_as_kept, sent) if wanted.whatever else iter(sent)
     if wanted.how == ZIP:
-        files = ((f"{one.path}.dcm", one.pieces()) for one in final)
+        files = ((f"{one.path}.dcm", read(one.pieces())) for one in final)
         named = f'attachment; filename="{segment(study)}.zip"'
         return streamed(archive(files), {"Content-Type": ZIP, "Content-Disposition": named})
     boundary = multipart.new_boundary()
@@ -200,7 +200,7 @@ def _not_acceptable(held: Sequence[Held]) -> NotAcceptable:
     return NotAcceptable(f"kept in the transfer syntax {kept}; ask for it with transfer-syntax=*")
 
 
-def _stream(pieces: Iterable[bytes | memoryview], media_type: str, length: int | None) -> Response:
+def _stream(pieces: Iterable[Piece], media_type: str, length: int | None) -> Response:
     headers = {"Content-Type": media_type}
     if length is not None:
         headers["Content-Length"] = str(length)
@@ -222,7 +222,7 @@ def _fields(one: _Sent) -> Mapping[str, str]:
     return {"Content-Type": one.media_type}
 
 
-def _body(sent: Iterable[_Sent], boundary: str) -> Iterator[bytes | memoryview]:
+def _body(sent: Iterable[_Sent], boundary: str) -> Iterator[Piece]:
     for one in sent:
         yield multipart.head(_fields(one), boundary)
         yield from one.pieces()
@@ -232,15 +232,20 @@ def _body(sent: Iterable[_Sent], boundary: str) -> Iterator[bytes | memoryview]:
 def _rewritten(held: Held) -> Iterator[bytes | memoryview]:
     """The instance with Explicit VR Little Endian. Raises MalformedDataSet."""
     yield file_meta(held.sop_class_uid, held.sop_instance_uid, EXPLICIT_VR_LITTLE_ENDIAN)
-    read = kept.reading(held, REWRITE_LIMIT)
-    yield from data_set.explicit(data_set.walk(read, held.transfer_syntax_uid), read)
+    reading = kept.reading(held, REWRITE_LIMIT)
+    yield from data_set.explicit(data_set.walk(reading, held.transfer_syntax_uid), reading)
 
 
 def _made(
     held: Held, transfer_syntax_uid: str, coercion: Coercion | None = None
-) -> Iterator[bytes | memoryview]:
+) -> Iterator[Piece]:
     """What is decompressed or coerced. Raises CannotTranscode before its first piece."""
-    pieces = transcoding.data_set_of(held, transfer_syntax_uid, coercion)
+    pieces: Iterator[Piece]
+    as_kept = transfer_syntax_uid == held.transfer_syntax_uid
+    if coercion is not None and as_kept and transfer_syntax_uid not in _REWRITTEN:
+        pieces = coerced(_headed(held), transfer_syntax_uid, coercion)
+    else:
+        pieces = transcoding.data_set_of(held, transfer_syntax_uid, coercion)
     try:
         first = next(pieces)
     except DataSetError as error:
@@ -248,6 +253,15 @@ def _made(
     yield file_meta(held.sop_class_uid, held.sop_instance_uid, transfer_syntax_uid)
     yield first
     yield from pieces
+
+
+def _headed(held: Held) -> Iterator[Piece]:
+    """The data set as it is kept: its head, which is taken apart, and what lies behind."""
+    start = kept.offset(held)
+    head = held.read(start, SMALL)
+    yield head
+    if (behind := start + len(head)) < held.size:
+        yield from held.lying(behind)
 
 
 def _can_be_rewritten(held: Held) -> bool:

@@ -8,9 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import TimerHandle
+from collections.abc import Iterator
 from http import HTTPStatus
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from anyio import CapacityLimiter
+from anyio.lowlevel import RunVar
+from starlette.types import Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from exchange_dicom.web_answers import PIECES, Piece
+from exchange_server.sending import Sending
 
 CONNECTIONS = 1000
 """Connections at a time, in each process."""
@@ -33,8 +40,21 @@ WRITE_SECONDS = 120.0
 WEBSOCKET_MESSAGE = 16 << 10
 """Bytes of a message that a client sends over a WebSocket, where nothing is expected of it."""
 
+SENDERS = 16
+"""Threads that send bodies at a time, in each process; see `sending`."""
+
 SLICE = 32 << 10
 """Bytes parsed between two looks at the limits."""
+
+
+_SENDERS: RunVar[CapacityLimiter] = RunVar("senders")
+
+
+def _senders() -> CapacityLimiter:
+    """The threads of this event loop that send bodies."""
+    if (known := _SENDERS.get(None)) is None:
+        _SENDERS.set(known := CapacityLimiter(SENDERS))
+    return known
 
 
 class _TooMuch(Exception):
@@ -56,6 +76,9 @@ class Connection(HttpToolsProtocol):
         self._refusal = HTTPStatus.BAD_REQUEST
         self._late: TimerHandle | None = None
         self._stuck: TimerHandle | None = None
+        self._sending: Sending | None = None
+        self._answered_by = self.app
+        self.app = self._serve
         if len(self.connections) > CONNECTIONS:
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
             return
@@ -65,6 +88,8 @@ class Connection(HttpToolsProtocol):
         """Stop all clocks."""
         self._header_came()
         self.resume_writing()
+        if self._sending is not None:
+            self._sending.abandon()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -91,6 +116,8 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         super().on_message_begin()
+        if self.scheme == "http":
+            self.scope["extensions"] = {PIECES: {}}
         self._await_header()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -142,6 +169,48 @@ class Connection(HttpToolsProtocol):
         if self._stuck is not None:
             self._stuck.cancel()
             self._stuck = None
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The application, which may send what `PIECES` says."""
+        cycle: RequestResponseCycle = send.__self__  # type: ignore[attr-defined]
+
+        async def sent(message: Message) -> None:
+            if message["type"] == PIECES:
+                await self._send_pieces(cycle, message["pieces"])
+            else:
+                await send(message)
+
+        await self._answered_by(scope, receive, sent)
+
+    async def _send_pieces(self, cycle: RequestResponseCycle, pieces: Iterator[Piece]) -> None:
+        """Send a whole body. Raises what the pieces raise."""
+        if cycle.scope["method"] != "HEAD":
+            await self._emptied()
+            if cycle.disconnected:
+                return
+            number = self.transport.get_extra_info("socket").fileno()
+            sending = Sending(number, pieces, chunked=bool(cycle.chunked_encoding))
+            self._sending = sending
+            try:
+                await sending.all(WRITE_SECONDS, _senders())
+            except (ConnectionError, TimeoutError):
+                cycle.disconnected = True
+                self.transport.abort()
+                return
+            finally:
+                self._sending = None
+                sending.close()
+            if not cycle.chunked_encoding:
+                cycle.expected_content_length -= sending.size
+        await cycle.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _emptied(self) -> None:
+        """Wait until nothing that was written before is still here."""
+        await asyncio.sleep(0)  # uvloop writes at the end of a round
+        if self.transport.get_write_buffer_size():
+            self.transport.set_write_buffer_limits(0)
+            await self.flow.drain()
+            self.transport.set_write_buffer_limits()
 
     def _await_header(self) -> None:
         if self._late is None:

@@ -22,6 +22,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from exchange_storage.database import Database, Lock
 from exchange_storage.objects import (
+    Descriptor,
     ObjectDiffers,
     ObjectNotFound,
     ObjectStore,
@@ -132,6 +133,12 @@ class CarryingStore(ObjectStore):
         content: bytes = found.content
         first, end = span(len(content), start, length)
         return iter((content[first:end],) if first < end else ())
+
+    def file(self, key: str) -> Descriptor | None:
+        try:
+            return self.store.file(key)
+        except (ObjectNotFound, StoreUnavailable):
+            return None  # it may be carried
 
     def stat(self, key: str) -> Stored:
         try:

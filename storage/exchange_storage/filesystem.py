@@ -19,6 +19,7 @@ from pathlib import Path
 
 from exchange_storage.objects import (
     CHUNK,
+    Descriptor,
     InvalidKey,
     ObjectDiffers,
     ObjectNotFound,
@@ -29,7 +30,7 @@ from exchange_storage.objects import (
     digest_of,
     span,
 )
-from exchange_storage.staging import Descriptor, StagedFile, StagingArea, answer_to
+from exchange_storage.staging import StagedFile, StagingArea, answer_to
 
 OPEN_DIRECTORIES = 256
 """Directories kept open for writing: about the series that arrive at one time."""
@@ -90,6 +91,9 @@ class FilesystemStore(ObjectStore):
     def stream(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         file, size = self._open(key)
         return _pieces(file, *span(size, start, length))
+
+    def file(self, key: str) -> Descriptor:
+        return self._open(key)[0]
 
     def stat(self, key: str) -> Stored:
         with _answering(key):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -105,6 +106,23 @@ def span(size: int, start: int, length: int | None) -> tuple[int, int]:
     return min(start, end), end
 
 
+class Descriptor:
+    """An open file, closed when the last to use it lets go: threads share open directories."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def close(self) -> None:
+        """Close it; harmless when repeated."""
+        number, self.number = self.number, -1
+        if number >= 0:
+            os.close(number)
+
+    __del__ = close
+
+
 class Staged(Protocol):
     """An object on its way in: written piece by piece, then kept under a key or discarded.
 
@@ -187,6 +205,15 @@ class ObjectStore(Protocol):
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """The same bytes in one piece. Raises ObjectNotFound, StoreUnavailable."""
         return b"".join(self.stream(key, start, length))
+
+    def file(self, key: str) -> Descriptor | None:  # noqa: ARG002 - most have none
+        """The object as an open file of this machine, where it lies in one: to be read by places,
+        and closed. An object deleted meanwhile is still there to its end.
+
+        None says nothing of whether there is such an object. Raises ObjectNotFound,
+        StoreUnavailable.
+        """
+        return None
 
     def stat(self, key: str) -> Stored:
         """What the store knows of `key`. Raises ObjectNotFound, StoreUnavailable."""

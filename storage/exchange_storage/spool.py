@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from exchange_storage.filesystem import FilesystemStore
 from exchange_storage.objects import (
+    Descriptor,
     ObjectDiffers,
     ObjectNotFound,
     ObjectStore,
@@ -76,6 +77,12 @@ class SpooledStore(ObjectStore):
 
     def stream(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         return self._found(lambda store: store.stream(key, start, length))
+
+    def file(self, key: str) -> Descriptor | None:
+        try:
+            return self._spool.file(key)
+        except ObjectNotFound:
+            return None
 
     def stat(self, key: str) -> Stored:
         return self._found(lambda store: store.stat(key))

@@ -24,6 +24,7 @@ from typing import BinaryIO, cast
 
 from exchange_storage.objects import (
     Bytes,
+    Descriptor,
     ObjectStoreError,
     Staged,
     Stored,
@@ -60,23 +61,6 @@ def answer_to(error: OSError) -> ObjectStoreError:
     """What a store says when the operating system says `error`; without paths or file names."""
     reason = error.strerror or type(error).__name__
     return StoreFull(reason) if error.errno in _NO_ROOM else StoreUnavailable(reason)
-
-
-class Descriptor:
-    """An open file, closed when the last to use it lets go: threads share open directories."""
-
-    __slots__ = ("number",)
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def close(self) -> None:
-        """Close it; harmless when repeated."""
-        number, self.number = self.number, -1
-        if number >= 0:
-            os.close(number)
-
-    __del__ = close
 
 
 class StagingArea:

@@ -126,6 +126,24 @@ def test_an_image_deleted_while_it_is_sent_is_sent_whole_or_the_break_is_told(
         assert not isinstance(object_store, MemoryStore | FilesystemStore)
 
 
+def test_an_image_that_lies_in_a_file_is_read_from_there_also_when_it_is_deleted(
+    object_store: ObjectStore,
+) -> None:
+    object_store.put(KEY, IMAGE)
+    file = object_store.file(KEY)
+    object_store.delete(KEY)
+    if isinstance(object_store, FilesystemStore):
+        with pytest.raises(ObjectNotFound):
+            object_store.file(KEY)
+        with pytest.raises(InvalidKey):
+            object_store.file("../passwd")
+    if file is None:
+        assert not isinstance(object_store, FilesystemStore)
+        return
+    assert os.pread(file.number, len(IMAGE) + 1, 0) == IMAGE
+    file.close()
+
+
 # Receiving
 
 
