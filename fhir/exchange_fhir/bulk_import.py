@@ -43,6 +43,8 @@ class Line:
 
     number: int
     content: bytes
+    """Of one that is too long only its end."""
+    is_too_long: bool = False
 
 
 def take_in(exchange: Exchange, worker: Requester, job: BulkJob, serving: Serving) -> None:
@@ -94,15 +96,15 @@ def _lines(
             del pending[: end + 1]
             offset += end + 1
             number += 1
-            yield Line(number, b"" if skipping else line), offset
+            yield Line(number, line, skipping or len(line) > LINE), offset
             skipping = False
         if len(pending) > LINE:
-            # Too long to be a resource: told of as one that is none, and never held whole.
+            # Too long to be a resource: told of as such, and never held whole.
             offset += len(pending)
             pending.clear()
             skipping = True
     if pending or skipping:
-        yield Line(number + 1, bytes(pending)), offset + len(pending)
+        yield Line(number + 1, bytes(pending), skipping), offset + len(pending)
 
 
 def _take(
@@ -116,10 +118,10 @@ def _take(
     """Take lines in, together if that can be, else each by itself."""
     read: list[tuple[Line, Json]] = []
     for line in lines:
-        if not line.content.strip():
+        if not line.content.strip() and not line.is_too_long:
             continue
         try:
-            if len(line.content) > LINE:
+            if line.is_too_long:
                 raise Problem(413, "too-long", f"a line has at most {LINE} bytes")
             read.append((line, json_format.parse(line.content)))
         except Problem as problem:

@@ -279,6 +279,27 @@ def test_a_broken_line_is_told_by_its_number_and_the_rest_is_taken(hospital: Doo
     assert len(found) == 1
 
 
+def test_a_line_that_is_too_long_is_told_wherever_it_stands(
+    hospital: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk_import, "LINE", 1 << 10)
+    longest = 3 << 20  # comes in several pieces
+    long = [orjson.dumps(WEIGHT | {"x": "y" * size}) for size in (2 << 10, longest)]
+    system = hospital.system("beicheng")
+
+    for sent, wrong in (
+        ([long[1], WEIGHT, long[0], WEIGHT], ["line 1", "line 3"]),
+        ([WEIGHT, WEIGHT, long[1]], ["line 3"]),
+        ([WEIGHT, WEIGHT, b'{"resourceType": ' + b" " * longest + b'"Patient"}'], ["line 3"]),
+    ):
+        told = imported(hospital, system, *sent)
+
+        assert told["output"] == [{"type": "Observation", "count": 2}]
+        issues = [one["issue"][0] for one in lines(system, told["error"])]
+        assert sorted(one["diagnostics"].partition(":")[0] for one in issues) == wrong
+        assert {one["code"] for one in issues} == {"too-long"}
+
+
 def test_lines_that_are_taken_again_are_the_same_resources(
     hospital: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
