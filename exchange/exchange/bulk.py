@@ -12,7 +12,7 @@ another.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -51,6 +51,9 @@ PREFIX = "bulk"
 
 TIDIED = 100
 """Expired ones that are removed at a time."""
+
+ON_ITS_WAY = timedelta(hours=1)
+"""Files younger than this may be of a job whose row is not committed yet."""
 
 
 class Direction(StrEnum):
@@ -464,6 +467,16 @@ def kept(
     access.write(unit)
 
 
+def discard(access: Access, job: BulkJob) -> None:
+    """Remove what was written in vain for a job that is over: others may have tidied already.
+
+    What its rows lead to stays, should another worker have completed it. Only for the worker.
+    """
+    access.require(Action.VERIFY)
+    known = set(access.session.scalars(select(BulkFile.key).where(BulkFile.job_id == job.id)))
+    _remove(access, job.token, known)
+
+
 def extent(access: Access) -> Extent:
     """How far a walk over all records goes. Only for the worker."""
     access.require(Action.VERIFY)
@@ -508,13 +521,34 @@ def tidy(access: Access) -> int:
     return len(jobs_over)
 
 
+def sweep(access: Access) -> int:
+    """Remove files to which no job leads, such as after a crash between a file and its row; how
+    many there were. Only for the worker."""
+    access.require(Action.VERIFY)
+    with translated():
+        old = [
+            one.key
+            for one in access.objects.list(f"{PREFIX}/")
+            if access.now - one.kept >= ON_ITS_WAY
+        ]
+    tokens = {key.split("/")[1] for key in old}
+    if not tokens:
+        return 0
+    known = set(access.session.scalars(select(BulkJob.token)))
+    for token in tokens - known:
+        _remove(access, token)
+    return len(tokens - known)
+
+
 def _key(token: str) -> str:
     return f"{PREFIX}/{token}/{secrets.token_hex(8)}"
 
 
-def _remove(access: Access, token: str) -> None:
+def _remove(access: Access, token: str, known: Collection[str] = ()) -> None:
     with translated():
         for stored in list(access.objects.list(f"{PREFIX}/{token}/")):
+            if stored.key in known:
+                continue
             try:
                 access.objects.delete(stored.key)
             except ObjectNotFound:

@@ -471,6 +471,8 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
         while removed == bulk.TIDIED:
             with exchange.on_behalf_of(WORKER) as access:
                 removed = bulk.tidy(access)
+        with exchange.on_behalf_of(WORKER) as access:
+            bulk.sweep(access)
         forgotten = notifying.FORGOTTEN
         while forgotten == notifying.FORGOTTEN:
             with exchange.on_behalf_of(WORKER) as access:

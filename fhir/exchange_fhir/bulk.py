@@ -180,6 +180,7 @@ def go_on(exchange: Exchange, worker: Requester, number: int, serving: Serving) 
             )
     except Cancelled:
         with exchange.on_behalf_of(worker) as access:
+            bulk.discard(access, job)
             bulk.tidy(access)
 
 

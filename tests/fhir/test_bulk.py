@@ -15,7 +15,18 @@ from typing import Any
 import orjson
 import pytest
 from bundles import WEIGHT
-from exporting import ASYNC, NDJSON, exported, kicked_off, lines, manifest, named, of, work
+from exporting import (
+    ASYNC,
+    NDJSON,
+    exported,
+    going_on,
+    kicked_off,
+    lines,
+    manifest,
+    named,
+    of,
+    work,
+)
 from fhir_door import BASE, Asker, Door, is_fhir, opened, outcome
 from real_parts import PostgreSQL
 from region import ID_CARD, WORKER, region
@@ -193,6 +204,70 @@ def test_what_has_expired_is_removed(hospital: Door) -> None:
     with hospital.city.exchange.on_behalf_of(WORKER) as access:
         assert bulk.tidy(access) > 0
     assert list(hospital.city.exchange.objects.list(bulk.PREFIX)) == []
+
+
+def test_what_is_written_of_a_cancelled_export_does_not_stay(
+    hospital: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doctor, objects = hospital.system("beicheng"), hospital.city.exchange.objects
+    address = kicked_off(doctor.get("$export", Prefer=ASYNC))
+    written = bulk.Files.kept
+
+    def cancelled_meanwhile(files: bulk.Files) -> list[bulk.Written]:
+        doctor.send("DELETE", address)
+        with hospital.city.exchange.on_behalf_of(WORKER) as access:
+            bulk.tidy(access)  # as another worker does
+        return written(files)
+
+    monkeypatch.setattr(bulk.Files, "kept", cancelled_meanwhile)
+    before = {one.key for one in objects.list(bulk.PREFIX)}
+    work(hospital)
+
+    assert {one.key for one in objects.list(bulk.PREFIX)} <= before
+
+
+def test_a_worker_that_comes_late_takes_nothing_from_an_export_that_is_complete(
+    hospital: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doctor = hospital.system("beicheng")
+    address = kicked_off(doctor.get("$export", Prefer=ASYNC))
+    written = bulk.Files.kept
+    late = True
+
+    def slow(files: bulk.Files) -> list[bulk.Written]:
+        nonlocal late
+        if late:
+            late = False
+            going_on(hospital.city.exchange, files._job.id)  # as another does after a lease
+        return written(files)
+
+    monkeypatch.setattr(bulk.Files, "kept", slow)
+    work(hospital)
+
+    told = manifest(doctor, address)["output"]
+    assert lines(doctor, told)
+    with hospital.city.exchange.database.reading() as session:
+        token = address.rpartition("/")[2]
+        job = session.scalars(select(BulkJob).where(BulkJob.token == token)).one()
+    there = list(hospital.city.exchange.objects.list(f"{bulk.PREFIX}/{job.token}/"))
+    assert len(there) == len(told)
+
+
+def test_files_to_which_nothing_leads_are_removed(
+    hospital: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doctor, exchange = hospital.system("beicheng"), hospital.city.exchange
+    address = kicked_off(doctor.get("Patient/$export?_type=Patient", Prefer=ASYNC))
+    work(hospital)
+    exchange.objects.put(f"{bulk.PREFIX}/nobodys/0", b"what came before a crash")
+
+    with exchange.on_behalf_of(WORKER) as access:
+        assert bulk.sweep(access) == 0  # its row may be on its way
+        monkeypatch.setattr(bulk, "ON_ITS_WAY", timedelta(0))
+        assert bulk.sweep(access) == 1
+        assert bulk.sweep(access) == 0
+
+    assert lines(doctor, manifest(doctor, address)["output"])
 
 
 def test_an_export_goes_on_where_a_worker_died(

@@ -40,12 +40,12 @@ def worker(exchange: Exchange) -> Worker:
     return Worker(exchange, handlers)
 
 
-def going_on(exchange: Exchange) -> None:
-    """The first export or import goes on, again and again, taken by nobody else."""
+def going_on(exchange: Exchange, number: int = 1) -> None:
+    """An export or import goes on, again and again, taken by nobody else."""
     handler = worker(exchange)._handlers[jobs.BULK]
     while True:
         with suppress(jobs.Later):
-            handler(exchange, "1")
+            handler(exchange, str(number))
             return
 
 
