@@ -6,12 +6,12 @@ another row needs it. Nothing of a study under a legal hold is deleted.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 
-from sqlalchemy import bindparam, delete, insert, literal, or_, select, update
+from sqlalchemy import Select, bindparam, delete, insert, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from exchange import derived, jobs
@@ -161,6 +161,18 @@ def remove_again(session: Session, sop_instance_uid: str, key: str) -> None:
     jobs.ask(session, jobs.DESTROY, last.study_instance_uid, datetime.now(UTC))
 
 
+def needed(session: Session, uids: Mapping[str, str]) -> frozenset[str]:
+    """Those of some keys, each with the SOP Instance UID that is in it, that a row still needs."""
+    return frozenset(session.scalars(_needed(uids)))
+
+
+def _needed(uids: Mapping[str, str]) -> Select[str]:
+    # By their UIDs as well, which are indexed: there may be a hundred million rows.
+    return select(Instance.key).where(
+        Instance.sop_instance_uid.in_(sorted(set(uids.values()))), Instance.key.in_(sorted(uids))
+    )
+
+
 def remove_objects(access: Access, study_instance_uid: str) -> None:
     """Remove the objects that `Destroyed` names of a study, unless another row needs one.
 
@@ -183,12 +195,11 @@ def remove_objects(access: Access, study_instance_uid: str) -> None:
                 .order_by(Destroyed.id)
                 .limit(BATCH)
             ).all()
-            keys = [one.key for one in waiting]
-            needed = set(session.scalars(select(Instance.key).where(Instance.key.in_(keys))))
+            shared = needed(session, {one.key: one.sop_instance_uid for one in waiting})
         if not waiting:
             break
         last = waiting[-1].id
-        _remove(access, study_instance_uid, waiting, needed)
+        _remove(access, study_instance_uid, waiting, shared)
     # Once more: an answer that was being streamed may have kept what it was made of.
     derived.forget(access.objects, study_instance_uid)
 

@@ -241,8 +241,20 @@ def receive(
         if kept is not None and not kept.done():
             wait((kept,))  # what is staged is nobody else's before it may be discarded
     if kept is None and receipt.outcome is Outcome.HELD:
-        incoming.staged.keep(key)  # by whoever had it before; it may have been lost since
+        _keep_again(access, incoming, instance, key)
     return receipt
+
+
+def _keep_again(access: Access, incoming: Incoming, sop_instance_uid: str, key: str) -> None:
+    """Keep what is held already, and may have been lost since; for no longer than its row.
+
+    Raises StoreFull, StoreUnavailable, Unavailable.
+    """
+    incoming.staged.keep(key)
+    with access.exchange.database.reading() as session:
+        needed = destruction.needed(session, {key: sop_instance_uid})
+    if not needed:  # its row was deleted meanwhile, and its object perhaps before this
+        access.write(lambda session: destruction.remove_again(session, sop_instance_uid, key))
 
 
 def _keep(access: Access, incoming: Incoming, key: str) -> Future[Stored]:

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 from region import ADMINISTRATOR, CT_IMAGE_STORAGE, WORKER, Region, region
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 from sqlalchemy.pool import QueuePool
 
 from exchange import check, commitment, conflicts, destruction, jobs, rejection, retention, scrub
 from exchange.errors import Unavailable
+from exchange.ingest import Outcome
 from exchange_storage.carried import LARGEST
 from exchange_storage.database import Database
-from exchange_storage.objects import MemoryStore
+from exchange_storage.objects import MemoryStore, Stored
 from exchange_storage.records import (
     AuditRecord,
     Conflict,
@@ -147,11 +148,17 @@ def test_studies_under_a_hold_do_not_stand_in_the_way_of_others(city: Region) ->
 
 
 class Interrupted(MemoryStore):
-    """Objects; when one is removed, something else happens just after."""
+    """Objects; something else happens just after one is removed, or before one is kept."""
 
     def __init__(self) -> None:
         super().__init__()
         self.after: Callable[[str], object] = lambda _: None
+        self.before_keeping: Callable[[], object] = lambda: None
+
+    def keep(self, key: str, content: bytes) -> Stored:
+        before, self.before_keeping = self.before_keeping, lambda: None
+        before()
+        return super().keep(key, content)
 
     def delete(self, key: str) -> None:
         super().delete(key)
@@ -185,6 +192,24 @@ def test_what_is_sent_again_and_refused_while_it_is_removed_does_not_stay(
         assert len(objects(city)) == 1
 
 
+def test_what_is_sent_again_just_before_it_is_deleted_does_not_come_back(
+    database_url: str,
+) -> None:
+    store = Interrupted()
+    with region(database_url, store) as city:
+        city.send("beicheng", body=b"small")
+
+        def deleted() -> None:
+            destroyed(city)
+            removed(city)
+
+        store.before_keeping = deleted
+        assert city.send("beicheng", body=b"small").outcome is Outcome.HELD
+        removed(city)
+
+        assert objects(city) == []
+
+
 def test_a_document_that_is_kept_while_its_study_goes_goes_too(database_url: str) -> None:
     store = Interrupted()
     with region(database_url, store) as city:
@@ -195,6 +220,23 @@ def test_a_document_that_is_kept_while_its_study_goes_goes_too(database_url: str
         removed(city)
 
         assert list(store.list("derived/")) == []
+
+
+def test_who_else_needs_an_object_is_not_looked_for_among_all_instances(city: Region) -> None:
+    city.send("beicheng")
+    wanted = str(
+        destruction._needed({"a": "1.4.1"}).compile(
+            city.exchange.database.engine, compile_kwargs={"literal_binds": True}
+        )
+    )
+    with city.exchange.database.writing() as session:
+        if city.exchange.database.dialect == "postgresql":
+            session.execute(text("SET LOCAL enable_seqscan = off"))
+            plan = [row[0] for row in session.execute(text(f"EXPLAIN {wanted}"))]
+        else:
+            plan = [row.detail for row in session.execute(text(f"EXPLAIN QUERY PLAN {wanted}"))]
+
+    assert any("sop_instance_uid" in line for line in plan if "ndex" in line or "INDEX" in line)
 
 
 class Watched(MemoryStore):
