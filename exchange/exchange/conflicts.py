@@ -75,6 +75,7 @@ class Pair:
     reason: str
     conflicting: Instance
     primary: Instance | None
+    """None as well where it is another hospital's than the asker administers."""
     claimed: Mapping[str, str]
     """What the conflicting one says of its patient and study, by DICOM keyword."""
     known: Mapping[str, str]
@@ -100,6 +101,8 @@ def pair(access: Access, number: int) -> Pair:
     own = access.requester.organization
     if row is not None and own not in {None, row.Patient.organization_id}:
         row = None  # another hospital's patient is not its administrator's to see
+    if primary is not None and own not in {None, primary.organization_id}:
+        primary = None
     known = {
         keyword: str(getattr(one, attribute.column.key) or "")
         for keyword, attribute in ATTRIBUTES.items()

@@ -138,6 +138,16 @@ def test_a_conflict_about_another_hospitals_study_does_not_show_its_patient(city
         assert conflicts.pair(access, one.number).known["PatientID"] == "N1"
 
 
+def test_a_conflict_with_another_hospitals_instance_does_not_show_that(city: Region) -> None:
+    city.send("nanhu", study="1.2.5", instance="1.4.5")
+    city.send("beicheng", study="1.2.6", instance="1.4.5", body=b"other")
+    with city.exchange.on_behalf_of(own(city, "beicheng")) as access:
+        (one,) = conflicts.waiting(access)
+        assert conflicts.pair(access, one.number).primary is None
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        assert conflicts.pair(access, one.number).primary is not None
+
+
 def test_the_traffic_of_a_day_tells_what_came_and_who_fetched_it(filled: Region) -> None:
     for who in ("beicheng", "nanhu", "nanhu"):
         with filled.exchange.on_behalf_of(filled.clinician(who)) as access:
