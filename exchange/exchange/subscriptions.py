@@ -107,6 +107,11 @@ def accepted(access: Access, session: Session, resource: int, named: str, terms:
         owner = access.organization
     else:
         owner = held.organization_id
+        if requester.name != held.requester and not (
+            terms.off and terms.endpoint == held.endpoint and terms.channel == held.channel
+        ):
+            # An administrator may not see what it tells: so they do not say where that goes.
+            raise Refused("only its owner changes a subscription: switch it off, or delete it")
     if terms.channel is Channel.REST_HOOK and not terms.off:
         _may_be_called(session, owner, terms.endpoint)
     _may_see(access, session, terms.patients)

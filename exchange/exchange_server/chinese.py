@@ -152,6 +152,9 @@ TEXTS: Mapping[str, str] = {
     "it is another organization's subscription": "这是另一家医院的订阅",
     "it is somebody else's subscription": "这是他人的订阅",
     "it is not a subscription": "这不是订阅",
+    "only its owner changes a subscription: switch it off, or delete it": (
+        "只有订阅者本人可以修改订阅；请停用或删除"
+    ),
     "only who wrote it may change it": "只有书写它的医院可以修改",
     "another organization's own: it is about no patient": "这是另一家医院自己的内容，不涉及患者",
     "up to {} studies can be seen side by side": "一次至多并排查看 {} 项检查",

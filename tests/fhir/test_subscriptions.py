@@ -215,6 +215,27 @@ def test_a_subscription_is_its_owners_and_their_hospitals_administrators(desk: D
     assert doctor.get(named).status_code == 410
 
 
+def test_an_administrator_ends_a_subscription_and_leads_it_nowhere_else(
+    desk: Desk, hook: Endpoint
+) -> None:
+    doctor = desk.clinician("beicheng")
+    made = doctor.made(wish("new-study", hook.url, content="full-resource"))
+    named = f"Subscription/{made['id']}"
+    desk.work()
+    clerk = desk.user(
+        replace(ADMINISTRATOR, name="clerk", organization=desk.door.city.ids["beicheng"])
+    )
+    elsewhere = made | {"channel": made["channel"] | {"endpoint": f"{hook.url}&by=clerk"}}
+
+    for wanted in (made | {"reason": "x"}, elsewhere, elsewhere | {"status": "off"}):
+        outcome(clerk.send("PUT", named, wanted), 403, "forbidden")
+
+    assert clerk.send("PUT", named, made | {"status": "off"}).status_code == 200
+    outcome(clerk.send("PUT", named, made), 403, "forbidden")
+    assert doctor.read(named)["status"] == "off"
+    assert doctor.send("PUT", named, made).status_code == 200
+
+
 # What is told, and how.
 
 
