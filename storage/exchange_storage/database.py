@@ -66,7 +66,8 @@ _POSTGRESQL = {
     "keepalives_interval": 5,
     # Compiling a statement takes longer than what is asked here takes to be answered.
     "options": f"-c lock_timeout=30000 -c statement_timeout={STATEMENT_SECONDS * 1000} "
-    "-c idle_in_transaction_session_timeout=30000 -c jit=off",
+    # A commit survives a power cut, whatever the server defaults to.
+    "-c idle_in_transaction_session_timeout=30000 -c jit=off -c synchronous_commit=on",
 }
 
 PREPARED = 256

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -488,3 +489,23 @@ def test_only_what_cannot_answer_now_is_called_unavailable() -> None:
     assert unavailable(gone)
     assert not unavailable(wrong)
     assert not unavailable(IntegrityError("", None, Exception()))
+
+
+def test_a_commit_survives_a_power_cut_whatever_the_server_defaults_to(
+    postgresql_server: PostgreSQL,
+) -> None:
+    url = postgresql_server.create_schema()
+    database = Database(url)
+
+    def default(value: str) -> None:
+        with database.engine.connect() as connection:
+            alone = connection.execution_options(isolation_level="AUTOCOMMIT")
+            alone.exec_driver_sql(f"ALTER ROLE CURRENT_USER SET synchronous_commit TO {value}")
+
+    default("off")
+    try:
+        with closing(Database(url)) as later, later.writing() as session:
+            assert session.scalar(text("SHOW synchronous_commit")) == "on"
+    finally:
+        default("DEFAULT")
+        database.close()
