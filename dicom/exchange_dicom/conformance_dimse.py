@@ -307,9 +307,23 @@ def _queries() -> Iterator[str]:
         "Request Attributes Sequence what a series was made for. Single value, list of UID, "
         "range, wildcard, sequence and universal matching: "
         "wildcards in text, not in numbers; dates and times combined and person names by sound "
-        "when negotiated. A time in less detail matches all of its span. An attribute without a "
-        "value matches no value of its key. Person names match in any component group, in any "
-        "case and width, and by pinyin. Keys that take no part are announced by FF01."
+        "when negotiated. A time in less detail matches all of its span. Person names, the "
+        "patient's and all others, match in any component group, in any case and width, and by "
+        "pinyin. Keys that take no part are announced by FF01."
+    )
+    yield from prose(
+        "An attribute without a value is matched by universal matching and by `*` alone. C.2.2.1.2 "
+        "has an unknown value match any value that is asked for: whoever asks for an accession "
+        "number or a name would be told of all patients whose hospital gave none. "
+        "K.2.2.1.1.1 has it for worklists as it is here."
+    )
+    yield from prose(
+        "Time zone query adjustment (C.5.1.1, byte 4) is never granted. Dates and times are kept, "
+        "matched and answered as they were sent: an image that states no offset is of its "
+        "hospital's time, which the index does not know for each, and a date without a time (of "
+        "birth, of a study) cannot be moved. Timezone Offset From UTC of a question is no key. Nor "
+        "is enhanced multi-frame conversion (byte 5): every instance is served as it was sent, "
+        "and Query/Retrieve View takes no part."
     )
     for level in Level:
         yield f"Keys at the level {level.name}:"

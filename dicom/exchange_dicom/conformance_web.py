@@ -107,9 +107,9 @@ def origin_server() -> Iterator[str]:
         "Store answers 200, 202 where some failed or have a warning, 409 where all failed. Warning "
         f"Reason {web_store.KEPT_FOR_REVIEW:04X} says that an instance is kept, and not served "
         "before somebody has reviewed it. Search matches as C-FIND does (section 4.2.1.4.4), "
-        "Patient's Name by its sound with `fuzzymatching=true`, and answers 204 for no match. What "
-        "takes no part in matching (`emptyvaluematching` and `multiplevaluematching` too), and "
-        "that more matches remain, is told by Warning 299. Paths match in Other Patient IDs "
+        "names of persons by their sound with `fuzzymatching=true`, and answers 204 for no match. "
+        "What takes no part in matching (`emptyvaluematching` and `multiplevaluematching` too), "
+        "and that more matches remain, is told by Warning 299. Paths match in Other Patient IDs "
         "Sequence and Request Attributes Sequence. Studies are in the order of their dates, the "
         "newest first, all else in that of reception."
     )

@@ -111,7 +111,7 @@ def question(
         else:
             how = (
                 Alike(value)
-                if fuzzy and keyword == "PatientName" and not set(value) & set("*?")
+                if fuzzy and attribute.kind in _PERSONS and not set(value) & set("*?")
                 else matching(keyword, value)
             )
             (criteria if attribute.level <= level else below).append(Match(keyword, how))

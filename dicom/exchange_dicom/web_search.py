@@ -277,7 +277,7 @@ def _is_literal(key: tuple[str, str]) -> bool:
     if attribute is None or not value.strip("*^= "):
         return False
     wild = bool(set(value) & set("*?"))
-    return attribute.kind is Kind.PERSON or (attribute.kind is Kind.NAME and wild)
+    return attribute.kind in {Kind.NAME, Kind.PERSON} and wild
 
 
 def some(names: Sequence[str]) -> str:

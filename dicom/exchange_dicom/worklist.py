@@ -143,13 +143,15 @@ def _asked(identifier: Identifier, organization: int | None, *, fuzzy: bool) -> 
         elif keyword in _PATIENT and not dot:
             patient.append(Match(keyword, query.matching(keyword, value.strip())))
         elif keyword in orders.ATTRIBUTES and keyword in (STEP_KEYS if dot else KEYS):
-            order.append((keyword, _matching(keyword, value.strip())))
+            order.append((keyword, _matching(keyword, value.strip(), fuzzy=fuzzy)))
         elif keyword != "IssuerOfPatientID":
             unsupported = True
     return _Asked(tuple(order), tuple(patient), moment, unsupported)
 
 
-def _matching(keyword: str, value: str) -> Matching:
+def _matching(keyword: str, value: str, *, fuzzy: bool) -> Matching:
+    if fuzzy and keyword in orders.PERSONS and not set(value) & set("*?"):
+        return Alike(value)
     if keyword.endswith("Date"):
         return query.matching("StudyDate", value)
     if keyword.endswith("Time"):

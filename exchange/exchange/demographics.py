@@ -16,7 +16,13 @@ from exchange import identity, jobs
 from exchange.access import Access
 from exchange_storage import names
 from exchange_storage.prepared import Prepared
-from exchange_storage.records import NameKind, Patient, PatientIdentifier, PatientName
+from exchange_storage.records import (
+    NameKind,
+    Patient,
+    PatientIdentifier,
+    PatientName,
+    PersonNameKey,
+)
 
 MAX_IDENTIFIERS = 32
 """Other identifiers of a patient that are kept."""
@@ -62,6 +68,20 @@ def replace_names(session: Session, patient: int, keys: Pairs) -> None:
     add_names(session, patient, keys)
 
 
+def know_persons(session: Session, told: Iterable[str]) -> None:
+    """Have records found by these names of anybody but the patient, in whichever they stand.
+
+    A value of several names (``Zhao^Min\\Li^Na``) is found by each. In the transaction of
+    `session`, one of which has the chain of the trail at a time: nobody else adds the same.
+    """
+    connection = session.connection()
+    for name in {name for name in told if name}:
+        if _PERSON.first(connection, {"name": name}) is None:
+            keys = {key[:255] for one in name.split("\\") for key in names.keys(one).full}
+            rows = [{"name": name, "key": key} for key in sorted(keys)]
+            _ADD_PERSON.run_many(connection, rows)
+
+
 def identifiers(told: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
     """Other numbers of a patient, as (system, value), without the empty ones."""
     return {(clipped(system), clipped(value)) for system, value in told if value.strip()}
@@ -100,6 +120,10 @@ def identify(access: Access, session: Session, patient: Patient, now: datetime) 
     jobs.ask(session, jobs.IDENTIFY, str(patient.id), now)
 
 
+_PERSON = Prepared(
+    select(PersonNameKey.key).where(PersonNameKey.name == bindparam("name")).limit(1)
+)
+_ADD_PERSON = Prepared(insert(PersonNameKey), ["name", "key"])
 _IDENTIFIERS = Prepared(
     select(PatientIdentifier.system, PatientIdentifier.value).where(
         PatientIdentifier.patient_id == bindparam("patient")

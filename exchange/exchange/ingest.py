@@ -372,6 +372,7 @@ def place_of(
                 **_columns(Level.STUDY, attributes),
             },
         )
+        demographics.know_persons(session, _persons(Level.STUDY, attributes))
     else:
         study_row, patient_row = study.study_row, study.patient_row
         if _tells_more(session, study, received):
@@ -381,6 +382,7 @@ def place_of(
             connection,
             {"study_id": study_row, "received": now, **_columns(Level.SERIES, attributes)},
         )
+        demographics.know_persons(session, _persons(Level.SERIES, attributes))
         if received.requests:
             _ADD_REQUEST.run_many(connection, _requests(series_row, received))
     else:
@@ -446,6 +448,7 @@ def _patient(
         },
     )
     demographics.add_names(session, row, demographics.name_keys(told["name"]))
+    demographics.know_persons(session, _persons(Level.PATIENT, received.attributes))
     if identifiers := demographics.identifiers(received.identifiers):
         demographics.add_identifiers(session, row, identifiers)
         demographics.identify(access, session, session.get_one(Patient, row), now)
@@ -471,6 +474,7 @@ def _complete(
     if "name" in missing:
         present = demographics.names_of(session, patient.id)
         demographics.add_names(session, patient.id, demographics.name_keys(patient.name) - present)
+    demographics.know_persons(session, _persons(Level.PATIENT, received.attributes))
     identifiers = demographics.new_identifiers(session, patient.id, received.identifiers)
     demographics.add_identifiers(session, patient.id, identifiers)
     if missing or identifiers:
@@ -548,6 +552,21 @@ _COLUMNS: Mapping[Level, tuple[tuple[str, str, bool, int], ...]] = {
     for level in Level
 }
 """Of the record of each level: column, keyword, whether it is a number, characters kept."""
+
+
+def _persons(level: Level, attributes: Mapping[str, str]) -> list[str]:
+    """The names of others than the patient, as they are kept at this level."""
+    return [clipped(attributes.get(keyword, "")) for keyword in _PERSONS[level]]
+
+
+_PERSONS: Mapping[Level, tuple[str, ...]] = {
+    level: tuple(
+        keyword
+        for keyword, attribute in ATTRIBUTES.items()
+        if attribute.level is level and attribute.kind is Kind.PERSON
+    )
+    for level in Level
+}
 
 
 def _number(text: str) -> int | None:

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, CompoundSelect, select, union, update
 from sqlalchemy.orm import Session
 
-from exchange import ingest, jobs
+from exchange import demographics, ingest, jobs
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound, TooBroad
 from exchange.ingest import Received
@@ -141,6 +141,7 @@ def place(access: Access, placed: Placed, *, organization: str | None = None) ->
                 setattr(known, name, value)
             known.changed = access.now
         session.flush()
+        know_staff(session, known)
         jobs.ask(session, jobs.PRIORS, str(known.id), access.now)
         tell(session, known, access.now)
         access.note(
@@ -153,6 +154,12 @@ def place(access: Access, placed: Placed, *, organization: str | None = None) ->
         return known
 
     return access.write(unit)
+
+
+def know_staff(session: Session, order: Order) -> None:
+    """Have the order found by its persons, in the transaction of `session` that wrote it."""
+    told = [getattr(order, column.key) for column in _STAFF]
+    demographics.know_persons(session, told)
 
 
 def cancel(access: Access, step: str, *, organization: str | None = None) -> None:
@@ -292,11 +299,15 @@ ATTRIBUTES: Mapping[str, Any] = {
 }
 """What of an order can be matched, by DICOM keyword; beside the attributes of the patient."""
 
+PERSONS = frozenset(
+    {"ReferringPhysicianName", "RequestingPhysician", "ScheduledPerformingPhysicianName"}
+)
+"""Which of them are names of persons."""
+
+_STAFF = tuple(ATTRIBUTES[keyword] for keyword in sorted(PERSONS))
 _KINDS: Mapping[str, search.Kind] = {
     "ScheduledProcedureStepStartTime": search.Kind.TIME,
-    "ReferringPhysicianName": search.Kind.PERSON,
-    "RequestingPhysician": search.Kind.PERSON,
-    "ScheduledPerformingPhysicianName": search.Kind.PERSON,
+    **dict.fromkeys(PERSONS, search.Kind.PERSON),
 }
 """How they are matched; all else is text."""
 

@@ -283,6 +283,7 @@ def _written(writing: Writing, record: Patient | None, told: Registration) -> Pa
         *(demographics.name_keys(name) for name in (told.name, *told.further_names))
     )
     demographics.replace_names(session, record.id, keys)
+    demographics.know_persons(session, [record.mothers_birth_name])
     demographics.replace_identifiers(session, record.id, told.identifiers)
     identity.corrected(writing.access, session, record)
     jobs.ask(session, jobs.IDENTIFY, str(record.id), now)

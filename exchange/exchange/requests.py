@@ -116,7 +116,7 @@ def stated(
         access.note(Action.ORDER, reason="placed", patient=patient, detail={"order": known.id})
     else:
         if known.status in {Status.SCHEDULED, Status.CANCELED}:
-            _change(known, told, patient)
+            _change(session, known, told, patient)
             known.changed = now
         session.flush()
         _follow(access, session, known, told.status)
@@ -255,16 +255,18 @@ def _placed(
         order.study_instance_uid = told.study_instance_uid
     session.add(order)
     session.flush()
+    orders.know_staff(session, order)
     return order
 
 
-def _change(order: Order, told: Requested, patient: int) -> None:
+def _change(session: Session, order: Order, told: Requested, patient: int) -> None:
     order.patient_id = patient
     for name, value in _columns(told).items():
         if not (order.appointment and name in _OF_APPOINTMENT):
             setattr(order, name, value)
     if told.study_instance_uid:
         order.study_instance_uid = told.study_instance_uid
+    orders.know_staff(session, order)
 
 
 _OF_APPOINTMENT = frozenset(

@@ -13,13 +13,14 @@ from enum import StrEnum
 from sqlalchemy import delete, exists, insert, literal, select
 from sqlalchemy.orm import Session
 
-from exchange import ingest, watching
+from exchange import demographics, ingest, watching
 from exchange.access import Access
 from exchange.errors import Conflicting, Refused
 from exchange.ingest import Received
 from exchange.policy import Action
 from exchange.workitem_attributes import (
     FINAL,
+    MATCHED,
     MODIFIED,
     PATIENT_BIRTH_DATE,
     PATIENT_ID,
@@ -52,6 +53,7 @@ from exchange_storage.records import (
     WorkitemKey,
     WorkitemSubscription,
 )
+from exchange_storage.search import Kind
 
 TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.SCHEDULED: frozenset({State.IN_PROGRESS}),
@@ -288,12 +290,16 @@ def _keep(
     workitem.study_instance_uid = text(kept, STUDY_INSTANCE_UID)[:64]
     workitem.changed = access.now
     session.execute(delete(WorkitemKey).where(WorkitemKey.workitem_id == workitem.id))
+    told = keys(workitem.content, zone)
     rows = [
         {"workitem_id": workitem.id, "position": at, "path": path, "item": item, "value": value}
-        for at, (path, item, value) in enumerate(keys(workitem.content, zone), 1)
+        for at, (path, item, value) in enumerate(told, 1)
     ]
     if rows:
         session.execute(insert(WorkitemKey), rows)
+        demographics.know_persons(
+            session, [value for path, _, value in told if MATCHED[path][1] is Kind.PERSON]
+        )
 
 
 def _stamp(now: datetime, zone: tzinfo) -> str:

@@ -44,7 +44,7 @@ class Kind(StrEnum):
     NAME = "name"
     """The patient's name, of which search keys are kept."""
     PERSON = "person"
-    """Any other PN: each of its component groups, in any case of ASCII letters."""
+    """Any other PN, of which search keys are kept by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,10 @@ ATTRIBUTES: Mapping[str, Attribute] = {
     "InstitutionName": Attribute(Level.SERIES, Series.institution_name),
     "StationName": Attribute(Level.SERIES, Series.station_name),
     "Manufacturer": Attribute(Level.SERIES, Series.manufacturer),
+    "PerformingPhysicianName": Attribute(
+        Level.SERIES, Series.performing_physician_name, Kind.PERSON
+    ),
+    "OperatorsName": Attribute(Level.SERIES, Series.operators_name, Kind.PERSON),
     "SOPInstanceUID": Attribute(Level.IMAGE, Instance.sop_instance_uid, Kind.UID, selective=True),
     "SOPClassUID": Attribute(Level.IMAGE, Instance.sop_class_uid, Kind.UID),
     "InstanceNumber": Attribute(Level.IMAGE, Instance.instance_number),

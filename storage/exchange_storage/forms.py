@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -191,13 +190,8 @@ def comparison(matching: Matching, kind: Kind, values: list[Any]) -> Form:
     if kind is Kind.NUMBER:
         return _numeric(matching, values)
     match matching:
-        case Values(wanted) if kind is Kind.PERSON:
-            return (
-                "or",
-                tuple([_group(one, values) for value in wanted for one in _groups(value)]),
-            )
-        case Pattern(pattern) if kind is Kind.PERSON:
-            return ("or", tuple([_group(one, values) for one in _groups(pattern, wild=True)]))
+        case Values() | Pattern() | Prefix() | Contains() | Alike() if kind is Kind.PERSON:
+            return ("person", tuple(_keys_form(matching, values)))
         case Values(wanted):
             return _among(wanted, values)
         case Pattern(pattern):
@@ -259,23 +253,6 @@ def _lowered(text: str) -> str:
     return "".join([c.lower() if c.isascii() else c for c in text])
 
 
-def _groups(value: str, *, wild: bool = False) -> Iterator[str]:
-    """The component groups of a PN value as patterns, without trailing delimiters; in full width
-    also as they are in half."""
-    narrow = unicodedata.normalize("NFKC", value)
-    for group in (*value.split("=")[:3], *(narrow.split("=")[:3] if narrow != value else ())):
-        if asked := _lowered(group.strip().rstrip("^ ")):
-            escaped = _escaped(asked)
-            yield re.sub(r"\*+", "%", escaped).replace("?", "_") if wild else escaped
-
-
-def _group(pattern: str, values: list[Any]) -> Form:
-    if len(pattern.replace("%", "")) > _LONGEST:
-        return _NEVER
-    values.append(f"%={pattern}=%")
-    return ("group",)
-
-
 def _numeric(matching: Matching, values: list[Any]) -> Form:
     """Numbers are kept as integers below 2**31; as text they are matched in decimal."""
     match matching:
@@ -306,33 +283,38 @@ def _identifiers_form(identifiers: Sequence[Identifier], values: list[Any]) -> F
 
 
 def _name_form(matching: Matching, kind: NameKind | None, values: list[Any]) -> Form:
+    if isinstance(matching, Range):
+        return _NEVER
+    if isinstance(matching, Exact) and len(matching.text) > _LONGEST:
+        return _NEVER
     if kind is not None:
         values.append(kind.value)
-    found: list[Form]
-    written = False
+    found = tuple(_keys_form(matching, values))
+    if isinstance(matching, Exact):
+        # The keys are folded: they find the part, the name as it was written confirms it.
+        values.append(f"%{_escaped(matching.text)}%")
+    return ("name", kind is not None, found, isinstance(matching, Exact))
+
+
+def _keys_form(matching: Matching, values: list[Any]) -> list[Form]:
+    """The forms of which a search key of a name must have one."""
     match matching:
         case Prefix(text):
-            found = [_starts(one, values) for one in names.asked(text)]
+            return [_starts(one, values) for one in names.asked(text)]
         case Values(wanted):
             # Full names are kept without the delimiter too: whoever sent one need not know it.
             asked = (one for value in wanted for one in names.asked(value))
-            found = [_among([plain for one in asked if (plain := one.replace("^", ""))], values)]
+            return [_among([plain for one in asked if (plain := one.replace("^", ""))], values)]
         case Pattern(pattern):
-            found = [_like(one, values) for one in names.asked(pattern)]
+            return [_like(one, values) for one in names.asked(pattern)]
         case Contains(text):
-            found = [_contains(one, values) for one in names.asked(text)]
+            return [_contains(one, values) for one in names.asked(text)]
         case Alike(text) if _stem(text) != text:
-            found = [_like(one, values) for one in names.alike(text)]
+            return [_like(one, values) for one in names.alike(text)]
         case Alike(text):
             alike = [plain for one in names.alike(text) if (plain := one.replace("^", ""))]
-            found = [_among(alike, values)]
+            return [_among(alike, values)]
         case Exact(text):
-            # The keys are folded: they find the part, the name as it was written confirms it.
-            found = [_among(names.asked(text), values)]
-            written = len(text) <= _LONGEST
-            if not written:
-                return _NEVER
-            values.append(f"%{_escaped(text)}%")
+            return [_among(names.asked(text), values)]
         case Range():
-            return _NEVER
-    return ("name", kind is not None, tuple(found), written)
+            return []

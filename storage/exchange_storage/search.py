@@ -67,6 +67,7 @@ from exchange_storage.records import (
     Patient,
     PatientIdentifier,
     PatientName,
+    PersonNameKey,
     RequestAttributes,
     Series,
     Study,
@@ -308,11 +309,9 @@ def _compare(column: Any, form: Any, binds: Binds) -> ColumnElement[bool]:
             return _compare(cast(column, SQLString), like, binds)
         case ("contains",):
             return or_(false(), func.lower(column).like(next(binds), escape="\\"))
-        case ("group",):
-            delimited = literal("=") + func.lower(column) + literal("=")
-            return or_(false(), delimited.like(next(binds), escape="\\"))
-        case ("or", parts):
-            return or_(false(), *[_compare(column, part, binds) for part in parts])
+        case ("person", found):
+            keys = or_(false(), *[_compare(PersonNameKey.key, one, binds) for one in found])
+            return or_(false(), column.in_(select(PersonNameKey.name).where(keys)))
         case ("range", of_time, has_low, has_high):
             low = column >= next(binds) if has_low else true()
             high: ColumnElement[bool] = true()

@@ -45,6 +45,7 @@ def served(
         }  # fmt: skip
         send("beicheng", study="1.2.1", instance="1.4.1", SeriesNumber="1",
              SeriesDescription="肺窗", BodyPartExamined="CHEST", InstanceNumber="1", Rows="512",
+             PerformingPhysicianName="王^芳", OperatorsName="孙^丽\\Qian^Wei=钱^伟",
              card=ID_CARD, requests=(("R1", "S1"), ("R2", "S2")), **chest)  # fmt: skip
         send("beicheng", study="1.2.1", instance="1.4.2", SeriesNumber="1", InstanceNumber="12",
              BodyPartExamined="CHEST", Rows="512", card=ID_CARD, **chest)  # fmt: skip
@@ -474,10 +475,42 @@ def test_a_name_is_found_by_any_of_its_groups_in_any_case_width_and_tone(
     assert studies(served, PatientName=name) == found
 
 
-@pytest.mark.parametrize("name", ["Zhao^Min", "zhao^min", "赵^敏", "ZHAO*", "=赵*", "ＺＨＡＯ^min"])
-def test_other_persons_are_found_by_any_group_too(served: Served, name: str) -> None:
-    assert studies(served, ReferringPhysicianName=name) == [CHEST]
-    assert studies(served, ReferringPhysicianName="Zhao") == []
+REFERRING = (
+    "Zhao^Min", "zhao^min", "赵^敏", "ZHAO*", "=赵*", "ＺＨＡＯ^min", "Zhao4^Min3", "赵敏",
+)  # fmt: skip
+PERFORMING = ("王^芳", "wang^fang", "Wang2^Fang1", "王*")
+OPERATORS = ("孙丽", "SUN^LI", "Qian*", "钱^伟")
+
+
+@pytest.mark.parametrize(
+    ("keyword", "name"),
+    [
+        *(("ReferringPhysicianName", name) for name in REFERRING),
+        *(("PerformingPhysicianName", name) for name in PERFORMING),
+        *(("OperatorsName", name) for name in OPERATORS),
+    ],
+)
+def test_other_persons_are_found_as_patients_are(served: Served, keyword: str, name: str) -> None:
+    def found(by: str) -> list[str]:
+        return ask(
+            served.port, "SERIES", {"StudyInstanceUID": "", keyword: by}, extended=RELATIONAL
+        ).studies
+
+    assert found(name)[:1] == [CHEST]
+    for other in ("Zhao", "Zhou^Min", "Sun^Wei"):
+        assert found(other) == []
+
+
+@pytest.mark.parametrize(
+    ("keyword", "name"),
+    [("ReferringPhysicianName", "Zao^Min"), ("PerformingPhysicianName", "王^方")],
+)
+def test_other_persons_are_found_by_sound_only_when_that_is_negotiated(
+    served: Served, keyword: str, name: str
+) -> None:
+    asked = {"StudyInstanceUID": "", keyword: name}
+    assert ask(served.port, "SERIES", asked, extended=RELATIONAL).studies == []
+    assert ask(served.port, "SERIES", asked, extended=b"\1\0\1").studies[:1] == [CHEST]
 
 
 # Optional keys (C.3.4, C.6.1.1, C.6.2.1)

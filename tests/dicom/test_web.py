@@ -403,7 +403,7 @@ def test_fields_are_added_on_request(archive: Door) -> None:
             "Multiple Value Matching has not been performed.",
         ),
         ("fuzzymatching=true&PatientName=Wang*", "literal matching has been performed of Patient"),
-        ("fuzzymatching=true&ReferringPhysicianName=Li", "of ReferringPhysicianName"),
+        ("fuzzymatching=true&ReferringPhysicianName=Li*", "of ReferringPhysicianName"),
         ("RequestAttributesSequence.RequestedProcedureID=R1", "ignored: RequestAttributesSeq"),
         ("includefield=OtherPatientIDsSequence.PatientName", "left out: OtherPatientIDsSeq"),
         ("StudyDate=20261101&limit=5000&KVP=1", "ignored: KVP"),

@@ -191,8 +191,11 @@ def test_a_worklist_finds_names_that_sound_alike_when_that_is_negotiated(served:
 
 def test_the_names_of_staff_match_in_any_case_and_group(served: Served) -> None:
     place(served, performing_physician_name="Zhao^Min=赵^敏", referring_physician_name="Li^Na")
-    for name in ("zhao^min", "赵^敏", "ZHAO*", "赵*"):
+    for name in ("zhao^min", "赵^敏", "ZHAO*", "赵*", "Zhao4^Min3"):
         assert worklist(served, asked({"ScheduledPerformingPhysicianName": name}))
+    alike = asked({"ScheduledPerformingPhysicianName": "Zao^Ming"})
+    assert worklist(served, alike) == []
+    assert worklist(served, alike, extended=b"\1\1\1\1")
     assert worklist(served, asked({"ScheduledPerformingPhysicianName": "Zhang*"})) == []
     assert worklist(served, asked(ReferringPhysicianName="LI^NA"))
 

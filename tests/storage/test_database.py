@@ -41,6 +41,7 @@ from exchange_storage.records import (
     Patient,
     Record,
 )
+from exchange_storage.search import Match, Pattern, Values, where
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -163,6 +164,24 @@ def test_what_is_kept_outlives_every_migration_there_and_back(database: Database
         assert session.scalars(select(Commitment.transaction_uid)).all() == ["1.2"]
     with pytest.raises(IntegrityError), database.writing() as session:
         session.execute(delete(Commitment))  # the reference holds it, as before
+
+
+def test_persons_who_were_named_before_are_found_by_their_names(database: Database) -> None:
+    hospital, _, _ = a_commitment()
+    with database.writing() as session:
+        session.add(hospital)
+        session.flush()
+        patient = a_patient("P1")
+        patient.mothers_birth_name = "孙^丽\\Qian^Wei"
+        session.add(patient)
+    database.take_back("0035")
+    database.migrate()
+
+    for name, found in (("sunli", 1), ("Qian*", 1), ("Zhao*", 0)):
+        matching = Pattern(name) if "*" in name else Values((name,))
+        wanted = where([Match("PatientMotherBirthName", matching)])
+        with database.reading() as session:
+            assert len(session.scalars(select(Patient.id).where(wanted)).all()) == found
 
 
 def test_a_migration_that_would_leave_a_row_astray_changes_nothing(tmp_path: Path) -> None:

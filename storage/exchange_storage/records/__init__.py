@@ -37,6 +37,7 @@ from exchange_storage.records.people import (
     PatientIdentifier,
     PatientName,
     Person,
+    PersonNameKey,
     User,
     UserSession,
 )
@@ -92,6 +93,7 @@ __all__ = [
     "PatientName",
     "PerformedStep",
     "Person",
+    "PersonNameKey",
     "Record",
     "Reindexing",
     "Rejection",

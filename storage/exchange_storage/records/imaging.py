@@ -56,6 +56,8 @@ class Series(Record):
     station_name: Mapped[Word]
     manufacturer: Mapped[Word]
     received: Mapped[datetime]
+    performing_physician_name: Mapped[Word] = mapped_column(default="", server_default=text("''"))
+    operators_name: Mapped[Word] = mapped_column(default="", server_default=text("''"))
 
 
 class RequestAttributes(Record):

@@ -172,6 +172,20 @@ class PatientName(Record):
     key: Mapped[Word] = mapped_column(primary_key=True)
 
 
+class PersonNameKey(Record):
+    """A search key of a name of anybody but the patient: staff, a mother. Folded, see `names`.
+
+    Kept once for each name, not for each record in which it stands: of staff there are few.
+    """
+
+    __tablename__ = "person_name_key"
+    __table_args__ = (Index(None, "key", "name"),)
+
+    name: Mapped[Word] = mapped_column(primary_key=True)
+    """As it stands in other records."""
+    key: Mapped[Word] = mapped_column(primary_key=True)
+
+
 class PatientIdentifier(Record):
     """Another number of a patient: an ID card, an insurance card, another hospital's number."""
 
