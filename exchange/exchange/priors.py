@@ -13,7 +13,7 @@ from datetime import timedelta
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from exchange import jobs, organizations, query
+from exchange import body_parts, jobs, organizations, query
 from exchange.access import Access
 from exchange.policy import Action, Purpose, Requester, Role
 from exchange_storage import search
@@ -188,16 +188,21 @@ def _wanted(access: Access, order: Order, organization: Organization, choice: Ch
     return [uid for score, _, uid in scored if score > 0][: choice.studies]
 
 
-def relevance(
-    modality: str, body_part: str, modalities: Sequence[str], body_parts: set[str]
-) -> int:
-    """How much an earlier study tells for an order: 3 same part and modality, 2 part, 1 modality.
+def relevance(modality: str, body_part: str, modalities: Sequence[str], parts: set[str]) -> int:
+    """How much an earlier study tells for an order: 4 same part, 2 another part of one of its
+    regions, and 1 more for the same modality.
 
-    Parts are compared where both are known, capitals or not; a study that tells no part may be of
-    any.
+    Parts and regions are compared where both are known (see `body_parts`); a study that tells no
+    part may be of any.
     """
     same_modality = modality.upper() in modalities
-    known = {part.upper() for part in body_parts} - {""}
-    if body_part and known:
-        return (2 + same_modality) if body_part.upper() in known else 0
-    return int(same_modality)
+    known = {body_parts.folded(part): part for part in parts if body_parts.folded(part)}
+    asked = body_parts.folded(body_part)
+    if not asked or not known:
+        return int(same_modality)
+    if asked in known:
+        return 4 + same_modality
+    wanted = body_parts.regions(body_part)
+    if any(wanted & body_parts.regions(part) for part in known.values()):
+        return 2 + same_modality
+    return 0

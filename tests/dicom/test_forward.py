@@ -431,15 +431,25 @@ def test_priors_of_an_order_that_was_called_off_come_for_the_one_after_it(
 @pytest.mark.parametrize(
     ("modality", "part", "modalities", "parts", "score"),
     [
-        ("CT", "CHEST", ["CT"], {"CHEST"}, 3),
-        ("CT", "CHEST", ["CR"], {"CHEST", "ABDOMEN"}, 2),
+        ("CT", "CHEST", ["CT"], {"CHEST"}, 5),
+        ("CT", "CHEST", ["CR"], {"CHEST", "ABDOMEN"}, 4),
+        ("CT", "CHEST", ["CT"], {"LUNG"}, 3),
+        ("CT", "CHEST", ["CR"], {"THORAX"}, 2),
+        ("CT", "胸部", ["CR"], {"CHEST"}, 2),
+        ("CT", "胸部", ["CR"], {"LSPINE"}, 0),
+        ("CT", "Chest, Abdomen and Pelvis", ["CT"], {"LIVER"}, 3),
+        ("CT", "c-spine", ["CT"], {"C_SPINE"}, 5),
+        ("CT", "C-SPINE", ["CT"], {"SPINE"}, 3),
+        ("CT", "胸椎", ["CT"], {"CHEST"}, 0),
+        ("CT", "ABC", ["CT"], {"abc"}, 5),
+        ("CT", "ABC", ["CT"], {"CHEST"}, 0),
         ("CT", "CHEST", ["CT"], {"KNEE"}, 0),
         ("CT", "CHEST", ["CT"], {""}, 1),
         ("CT", "", ["CT"], {"KNEE"}, 1),
         ("CT", "", ["MR"], {"KNEE"}, 0),
     ],
 )
-def test_a_prior_is_worth_what_it_tells_of_the_same_part(
+def test_a_prior_is_worth_what_it_tells_of_the_same_part_or_its_region(
     modality: str, part: str, modalities: list[str], parts: set[str], score: int
 ) -> None:
     assert relevance(modality, part, modalities, parts) == score
