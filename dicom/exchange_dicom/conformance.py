@@ -382,6 +382,11 @@ def _annexes() -> Iterator[str]:
         for code, words in rejection.CODES.items()
     ]
     yield from table(("Code (DCM)", "Meaning", "Instances", "The same UID afterwards"), rows)
+    yield from prose(
+        "An application entity that is registered so finds and gets, by C-FIND, C-MOVE and C-GET, "
+        "what its hospital has rejected and keeps, and nothing else. There SOP Classes in Study "
+        "and relational keys match what is in use."
+    )
     yield from heading("8.4", "Grayscale image consistency")
     yield from prose("Does not apply: nothing is displayed by the node.")
     yield from heading("8.5", "Standard extended, specialized and private SOP classes")

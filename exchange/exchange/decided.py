@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, literal, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, literal, select
 
 from exchange import policy
 from exchange.policy import Reach
@@ -20,6 +20,7 @@ from exchange_storage.records import (
     Organization,
     Patient,
     PatientIdentifier,
+    Rejection,
     Resource,
     Series,
     Study,
@@ -84,37 +85,76 @@ def known_by(reach: Reach) -> Prepared:
     )
 
 
-def joined(statement: Select[*tuple[Any, ...]], level: Level) -> Select[*tuple[Any, ...]]:
-    """The tables of a level and above; of studies, series and instances those that are served."""
+def joined(
+    statement: Select[*tuple[Any, ...]], level: Level, *, rejected: bool = False
+) -> Select[*tuple[Any, ...]]:
+    """The tables of a level and above; of studies, series and instances those that are served.
+
+    Or those that the asker's hospital has `rejected`, for who may look at them.
+    """
     statement = statement.select_from(Patient).join(
         Organization, Organization.id == Patient.organization_id
     )
     for at, record, on in CHAIN:
         if at <= level:
             statement = statement.join(record, on)
-    return statement.where(*_SERVED.get(level, ()))
+    return statement.where(*(_REJECTED if rejected else _SERVED).get(level, ()))
 
 
+def shown(*, rejected: bool) -> ColumnElement[bool]:
+    """Whether an instance is served, or `rejected` by the asker's hospital (bind `asker`)."""
+    return _BY_ASKER if rejected else and_(Instance.is_primary)
+
+
+def _holding(
+    instance: ColumnElement[bool],
+) -> dict[Level, tuple[ColumnElement[bool], ...]]:
+    """Whether there is such an instance, in a study, series or as such."""
+    return {
+        Level.STUDY: (
+            there_is(
+                select(literal(1))
+                .select_from(Series)
+                .join(Instance, Instance.series_id == Series.id)
+                .where(Series.study_id == Study.id, instance)
+                .correlate(Study)
+            ),
+        ),
+        Level.SERIES: (
+            there_is(
+                select(literal(1))
+                .select_from(Instance)
+                .where(Instance.series_id == Series.id, instance)
+                .correlate(Series)
+            ),
+        ),
+        Level.IMAGE: (instance,),
+    }
+
+
+_BY_ASKER = Instance.id.in_(
+    select(Rejection.instance_id).where(
+        Rejection.organization_id == bindparam("asker", type_=Patient.organization_id.type),
+        Rejection.withdrawn.is_(None),
+        Rejection.instance_id.is_not(None),
+    )
+)
+_REJECTED: Mapping[Level, tuple[ColumnElement[bool], ...]] = {
+    Level.PATIENT: (
+        there_is(
+            select(literal(1))
+            .select_from(Study)
+            .join(Series, Series.study_id == Study.id)
+            .join(Instance, Instance.series_id == Series.id)
+            .where(Study.patient_id == Patient.id, _BY_ASKER)
+            .correlate(Patient)
+        ),
+    ),
+    **_holding(_BY_ASKER),
+}
 _SERVED: Mapping[Level, tuple[ColumnElement[bool], ...]] = {
     Level.PATIENT: (~Patient.withdrawn,),
-    Level.STUDY: (
-        there_is(
-            select(literal(1))
-            .select_from(Series)
-            .join(Instance, Instance.series_id == Series.id)
-            .where(Series.study_id == Study.id, Instance.is_primary)
-            .correlate(Study)
-        ),
-    ),
-    Level.SERIES: (
-        there_is(
-            select(literal(1))
-            .select_from(Instance)
-            .where(Instance.series_id == Series.id, Instance.is_primary)
-            .correlate(Series)
-        ),
-    ),
-    Level.IMAGE: (and_(Instance.is_primary),),
+    **_holding(and_(Instance.is_primary)),
 }
 """Without primary instances there is nothing that could be retrieved; and a patient record that
 its hospital took back is not told of."""

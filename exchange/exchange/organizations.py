@@ -52,6 +52,8 @@ class Entity:
     """Whether what other hospitals have of a patient is sent here before a visit."""
     told_of_availability: bool = False
     """Whether it is told what of the hospital's own studies can be fetched."""
+    sees_rejected: bool = False
+    """Whether it finds and gets what its hospital has rejected, instead of what is in use."""
 
     @classmethod
     def parse(cls, text: str) -> Entity:
@@ -178,6 +180,7 @@ def replace_entity(access: Access, code: str, entity: Entity) -> None:
         found.certificate_fingerprint = checked.certificate_fingerprint
         found.receives_priors = checked.receives_priors
         found.told_of_availability = checked.told_of_availability
+        found.sees_rejected = checked.sees_rejected
         access.note(Action.ADMINISTER, reason="application entity replaced", detail=about)
 
     access.write(unit)
@@ -354,7 +357,10 @@ def caller(
             reason = "the certificate is another hospital's"
         case 1:
             return replace(
-                unknown, organization=found[0].organization_id, purpose=Purpose.TREATMENT
+                unknown,
+                organization=found[0].organization_id,
+                purpose=Purpose.TREATMENT,
+                rejected=all(one.sees_rejected for one in found),
             )
         case 0:
             reason = "not the entity's address or certificate" if known else "unknown AE title"
@@ -512,6 +518,7 @@ def _add(session: Session, organization: int, entity: Entity) -> None:
             certificate_fingerprint=entity.certificate_fingerprint,
             receives_priors=entity.receives_priors,
             told_of_availability=entity.told_of_availability,
+            sees_rejected=entity.sees_rejected,
         )
     )
 

@@ -139,6 +139,8 @@ class Requester:
     address: str = ""
     door: str = ""
     """The protocol: ``dimse``, ``dicomweb``, ``fhir``, ``portal``, ``cli``, ``worker``."""
+    rejected: bool = False
+    """Whether it is asked for what the hospital has rejected, instead of for what is in use."""
     person: Person | None = None
     """Who uses the system that asks, where it tells. No decision depends on it: the hospital
     answers for its systems."""
@@ -240,6 +242,8 @@ def decide(requester: Requester, action: Action, facts: Facts) -> Decision:
         return Deny("what is about a patient is no subscription")
     if facts.owner == requester.organization:
         return Permit("the organization's own record")
+    if requester.rejected and action in REPORTED:
+        return Deny("what a hospital has rejected only that hospital looks at")
     if action not in SHARED:
         return Deny(f"a hospital may not {action} what is another hospital's")
     if action in REPORTED and _reports(requester) and facts.asker_reports and facts.owner_reports:
@@ -380,6 +384,8 @@ def reach(requester: Requester, action: Action) -> Reach:
         return Reach.EVERYTHING
     if action in DIRECTORY:
         return Reach.DIRECTORY
+    if requester.rejected and action in REPORTED:
+        return Reach.OWN
     if action in REPORTED and _reports(requester):
         return Reach.REPORTED
     if action is Action.SUBSCRIBE:

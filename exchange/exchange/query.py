@@ -154,7 +154,11 @@ def find(
     criteria = [decided(access, criterion) for criterion in criteria]
     values: list[Any] = []
     wanted = _Wanted(
-        level, search.form(criteria, values), policy.reach(access.requester, action), order
+        level,
+        search.form(criteria, values),
+        policy.reach(access.requester, action),
+        order,
+        access.requester.rejected,
     )
     given = search.parameters(values) | _given(access)
     if too_broad is not None and not search.selective(criteria):
@@ -176,6 +180,7 @@ def find(
             "answered": len(rows),
             "withheld": withheld,
             "patients": sorted(patients)[:100],
+            **({"rejected": True} if access.requester.rejected else {}),
         },
     )
     numbers = _known_as(access, page, rows, _asked_numbers(access, criteria))
@@ -239,6 +244,8 @@ class _Wanted:
     form: Form
     reach: Reach
     order: str
+    rejected: bool = False
+    """Whether what the asker's hospital has rejected is meant, not what is in use."""
 
 
 def _page(
@@ -528,7 +535,7 @@ def _condition(wanted: _Wanted) -> ColumnElement[bool]:
 @lru_cache(STATEMENTS)
 def _candidates(wanted: _Wanted) -> Prepared:
     """The first matches, whether they are permitted or not, and which of them are."""
-    statement = _told(wanted.level).add_columns(policy.within(wanted.reach).label("permitted"))
+    statement = _told(wanted).add_columns(policy.within(wanted.reach).label("permitted"))
     return Prepared(
         statement.where(_condition(wanted))
         .order_by(*in_order.by(wanted.level, wanted.order))
@@ -540,7 +547,7 @@ def _candidates(wanted: _Wanted) -> Prepared:
 def _permitted(wanted: _Wanted, *, behind: bool = False) -> Prepared:
     """A page of the permitted matches; with `behind` of those behind a place."""
     return Prepared(
-        _told(wanted.level)
+        _told(wanted)
         .where(
             _condition(wanted),
             policy.within(wanted.reach),
@@ -557,7 +564,7 @@ def _count(wanted: _Wanted, *, permitted: bool) -> Prepared:
     """How many matches are permitted, or withheld, up to a limit."""
     visible = policy.within(wanted.reach)
     matches = (
-        joined(select(literal(1).label("one")), wanted.level)
+        joined(select(literal(1).label("one")), wanted.level, rejected=wanted.rejected)
         .where(
             _condition(wanted),
             visible if permitted else ~visible,
@@ -573,7 +580,7 @@ def _columns(level: Level) -> Columns:
     return Columns(Patient, Organization, *(record for at, record, _ in CHAIN if at <= level))
 
 
-def _told(level: Level) -> Select[*tuple[Any, ...]]:
+def _told(wanted: _Wanted) -> Select[*tuple[Any, ...]]:
     """The records of a level and above, and the number by which the asker knows the patient."""
     own, asker = aliased(Patient), aliased(Organization)
     asking = bindparam("asker", type_=Patient.organization_id.type)
@@ -591,11 +598,12 @@ def _told(level: Level) -> Select[*tuple[Any, ...]]:
     own_issuer = select(asker.issuer).where(asker.id == asking).scalar_subquery()
     return joined(
         select(
-            *_columns(level).selected,
+            *_columns(wanted.level).selected,
             own_number.label("own_number"),
             own_issuer.label("own_issuer"),
         ),
-        level,
+        wanted.level,
+        rejected=wanted.rejected,
     )
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import bindparam, func, select
 from exchange import query
 from exchange.access import Access, translated
 from exchange.audit import Outcome
+from exchange.decided import shown
 from exchange.errors import Gone, NotFound, Refused, TooBroad, Unavailable
 from exchange.policy import Action, Role
 from exchange.query import Number, facts
@@ -264,10 +265,11 @@ def select_instances(
             .join(Series, Series.id == Instance.series_id)
             .join(Study, Study.id == Series.study_id)
             .join(Patient, Patient.id == Study.patient_id)
-            .where(rows.in_(some), Instance.is_primary)
+            .where(rows.in_(some), shown(rejected=access.requester.rejected))
             .order_by(*_IN_ORDER)
         )
-        for instance, series, study, row in access.session.execute(wanted):
+        asker = {"asker": access.requester.organization} if access.requester.rejected else {}
+        for instance, series, study, row in access.session.execute(wanted, asker):
             _, _, held = studies.setdefault(study.id, (study, matched[row], []))
             held.append(_held(access, instance, study.study_instance_uid, series))
             count += 1
@@ -283,6 +285,7 @@ def select_instances(
                 "what": purpose,
                 "instances": len(instances),
                 "bytes": sum(held.size for held in instances),
+                **({"rejected": True} if access.requester.rejected else {}),
             },
         )
         selected.append(

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from sqlalchemy import func, select
 
 from exchange.access import Access
+from exchange.decided import shown
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Instance, Series, Study
 from exchange_storage.rows import one_of
@@ -45,7 +47,9 @@ _OF: Mapping[Level, Any] = {
 NOTHING = Summary()
 
 
-def _counted(group: Any) -> Prepared:
+@cache
+def _counted(level: Level, *, rejected: bool) -> Prepared:
+    group = _OF[level]
     return Prepared(
         lambda dialect: (
             select(
@@ -59,21 +63,21 @@ def _counted(group: Any) -> Prepared:
             .select_from(Study)
             .join(Series, Series.study_id == Study.id)
             .join(Instance, Instance.series_id == Series.id)
-            .where(one_of(group, "wanted", dialect), Instance.is_primary)
+            .where(one_of(group, "wanted", dialect), shown(rejected=rejected))
             .group_by(group, Series.modality, Instance.sop_class_uid, Study.id, Series.id)
         )
     )
-
-
-_SUMMARY = {level: _counted(group) for level, group in _OF.items()}
 
 
 def summaries(access: Access, level: Level, wanted: set[int]) -> dict[int, Summary]:
     """Counts and modalities of the patients, studies or series `wanted`, by row; one query."""
     if not wanted or level is Level.IMAGE:
         return {}
-    asked = {"wanted": f"[{','.join(map(str, sorted(wanted)))}]"}
-    counted = _SUMMARY[level].all(access.session.connection(), asked)
+    rejected = access.requester.rejected
+    asked: dict[str, Any] = {"wanted": f"[{','.join(map(str, sorted(wanted)))}]"}
+    if rejected:
+        asked["asker"] = access.organization
+    counted = _counted(level, rejected=rejected).all(access.session.connection(), asked)
     seen: dict[int, list[Any]] = defaultdict(list)
     for row in counted:
         seen[row[0]].append(row)

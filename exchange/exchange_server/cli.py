@@ -203,6 +203,49 @@ def worker() -> None:
     roles.run(roles.Role.WORKER, settings.load())
 
 
+@app.command(
+    help=say(
+        "把数据库升级到本版本（serve 启动时自动进行；各进程分开运行时先运行一次）",
+        "Bring the index to this release: `serve` does it at its start; where the processes run "
+        "apart, it is run once before them",
+    )
+)
+def migrate() -> None:
+    exchange = composition.open_exchange(settings.load())
+    try:
+        composition.migrate(exchange)
+    finally:
+        exchange.close()
+    terminal.done("数据库已是本版本", "The index is that of this release")
+
+
+class Announced(StrEnum):
+    """What watchers of worklists are told of the service as a whole."""
+
+    GOING_DOWN = "going-down"
+    RESTARTED = "restarted"
+
+
+@app.command(
+    help=say(
+        "通知工作列表的订阅者：服务即将停止或已恢复（serve 自动通知；各进程分开运行时使用）",
+        "Tell who watches worklists that the service goes down, or is there again: `serve` does it "
+        "by itself; for where the processes run apart",
+    )
+)
+def announce(
+    status: Annotated[Announced, typer.Argument(help=say("状态", "How it is"))],
+) -> None:
+    from exchange.watching import Status
+
+    exchange = composition.open_exchange(settings.load())
+    try:
+        composition.tell_watchers(exchange, Status[status.name])
+    finally:
+        exchange.close()
+    terminal.done("已通知订阅者", "Those who watch are told")
+
+
 @app.command(help=say("签发访问令牌（供脚本使用）", "Issue an access token, for scripts"))
 def token(
     name: Annotated[str, typer.Argument(help=say("用户名", "User name"))],

@@ -113,6 +113,7 @@ def _shown(entity: ApplicationEntity) -> str:
         for name, wanted in (
             ("priors", entity.receives_priors),
             ("availability", entity.told_of_availability),
+            ("rejected", entity.sees_rejected),
         )
         if wanted
     ]
@@ -142,6 +143,17 @@ def add_entity(
             ),
         ),
     ] = False,
+    rejected: Annotated[
+        bool,
+        typer.Option(
+            "--rejected",
+            help=say(
+                "只查询和调阅本院已停用的实例，供质控使用",
+                "It finds and gets what its hospital has rejected, and nothing else: for those who "
+                "look after quality",
+            ),
+        ),
+    ] = False,
     instead: Annotated[
         bool,
         typer.Option(
@@ -154,7 +166,10 @@ def add_entity(
     ] = False,
 ) -> None:
     entity = replace(
-        organizations.Entity.parse(ae), receives_priors=priors, told_of_availability=availability
+        organizations.Entity.parse(ae),
+        receives_priors=priors,
+        told_of_availability=availability,
+        sees_rejected=rejected,
     )
     with terminal.acting() as access:
         if instead:

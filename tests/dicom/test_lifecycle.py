@@ -8,15 +8,27 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from asking import ask
 from caller import CT, EXPLICIT, STUDY, STUDY_FIND, SUCCESS, Caller, element, identifier, image
 from images import ct, data_set, rejection_note
 from pydicom import dcmread
 from region import ADMINISTRATOR, WORKER
+from retrieving import asked, get
 from serving import Served, serving
 from sqlalchemy import select
 
-from exchange import conflicts, destruction, jobs, rejection, retention, retrieval, scrub
+from exchange import (
+    conflicts,
+    destruction,
+    jobs,
+    organizations,
+    rejection,
+    retention,
+    retrieval,
+    scrub,
+)
 from exchange.errors import Invalid, NotFound, Refused
+from exchange.organizations import Entity
 from exchange_dicom.differences import differences, pixels
 from exchange_dicom.rejection_note import KEY_OBJECT_SELECTION
 from exchange_storage.records import AuditRecord, Change, LegalHold
@@ -103,6 +115,55 @@ def test_what_a_hospital_rejects_is_served_no_longer_and_can_be_restored(
         assert rejection.listed(access) == []
     with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access, pytest.raises(NotFound):
         rejection.restore(access, "beicheng", [ONE])
+
+
+def test_who_looks_after_quality_finds_and_gets_what_the_hospital_has_rejected(
+    served: Served,
+) -> None:
+    for code in ("beicheng", "nanhu"):
+        entity = Entity(title=f"Q-{code.upper()}", address="127.0.0.1", sees_rejected=True)
+        with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+            organizations.add_entity(access, code, entity)
+    for uid in (ONE, OTHER):
+        store(served, image(instance=uid), uid)
+    wanted = {"StudyInstanceUID": STUDY, "NumberOfStudyRelatedInstances": "", "PatientID": ""}
+
+    def found(calling: str) -> tuple[list[str], list[str]]:
+        """How many instances the study has, and which."""
+        answers = ask(served.port, "STUDY", wanted, calling=calling)
+        series = ask(
+            served.port,
+            "SERIES",
+            {"StudyInstanceUID": STUDY, "SeriesInstanceUID": ""},
+            calling=calling,
+        )
+        below = {
+            "StudyInstanceUID": STUDY,
+            "SeriesInstanceUID": next(iter(series.told("SeriesInstanceUID")), "1.2.3"),
+            "SOPInstanceUID": "",
+        }
+        images = ask(served.port, "IMAGE", below, calling=calling)
+        return answers.told("NumberOfStudyRelatedInstances"), images.told("SOPInstanceUID")
+
+    assert found("Q-BEICHENG") == ([], [])
+    store(served, note("113001", ONE), "1.9.1", kind=KEY_OBJECT_SELECTION)
+
+    assert found("BEICHENG") == (["1"], [OTHER])
+    assert found("Q-BEICHENG") == (["1"], [ONE])
+    assert found("Q-NANHU") == ([], [])  # others' are no quality of its own
+    whole = asked("STUDY", PatientID="P1", StudyInstanceUID=STUDY)
+    for calling, fetched in (("Q-BEICHENG", [ONE]), ("BEICHENG", [OTHER]), ("Q-NANHU", [])):
+        _, received = get(served, calling, whole)
+        assert [one.SOPInstanceUID for one in received] == fetched
+    with served.city.exchange.database.reading() as session:
+        records = session.scalars(
+            select(AuditRecord.content).where(AuditRecord.requester == "Q-BEICHENG")
+        ).all()
+    assert any('"rejected":true' in one and '"what":"images"' in one for one in records)
+
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        rejection.restore(access, "beicheng", [ONE])
+    assert found("Q-BEICHENG") == ([], [])
 
 
 def test_what_no_policy_keeps_any_more_is_deleted_and_may_come_again_as_new(

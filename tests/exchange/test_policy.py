@@ -341,6 +341,7 @@ requesters = st.builds(
     role=st.sampled_from(Role),
     organization=st.none() | hospitals,
     purpose=st.none() | st.sampled_from(Purpose),
+    rejected=st.booleans(),
 )
 
 

@@ -174,6 +174,24 @@ def test_it_is_said_what_the_fingerprint_of_a_certificate_means(
     assert city("organization", "add-ae", "north", known_by, "--replace")[2] == registered
 
 
+def test_processes_that_run_apart_have_what_serve_does_for_its_own(city: Run) -> None:
+    with exchange() as opened:
+        opened.database.take_back("0035")
+    assert city("migrate")[2] == "The index is that of this release\n"
+    with exchange() as opened:
+        found, wanted = opened.database.revision()
+        assert found == wanted
+    for status in ("going-down", "restarted"):
+        assert city("announce", status)[0] == 0
+    assert city("announce", "asleep")[0] == 2
+
+
+def test_a_node_of_quality_staff_is_listed_as_such(city: Run) -> None:
+    assert city("organization", "add-ae", "north", "QC@10.1.0.9", "--rejected")[0] == 0
+    assert "QC@10.1.0.9(rejected)" in city("organization", "list")[1]
+    assert city("organization", "user-identity", "north", "require")[2] == "north: require\n"
+
+
 def test_systems_of_a_hospital_come_and_go(city: Run) -> None:
     def listed() -> str:
         return city("organization", "list")[1].rstrip("\n").split("\t")[-1]

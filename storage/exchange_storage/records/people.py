@@ -53,6 +53,8 @@ class ApplicationEntity(Record):
     """Whether what other hospitals have of a patient is sent here before a visit."""
     told_of_availability: Mapped[bool] = mapped_column(default=False, server_default=false())
     """Whether it is told what of the hospital's own studies can be fetched (PS3.4 annex R)."""
+    sees_rejected: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether it finds and gets what its hospital has rejected, instead of what is in use."""
 
 
 class Agreement(Record):
