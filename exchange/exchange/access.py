@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -36,6 +36,7 @@ from exchange_storage.objects import (
     StoreFull,
     StoreUnavailable,
 )
+from exchange_storage.prepared import Prepared
 
 T = TypeVar("T")
 
@@ -125,6 +126,17 @@ class Access:
         if self._session is None:
             self._session = self._stack.enter_context(self.exchange.database.reading())
         return self._session
+
+    def glance(self, statement: Prepared, given: Mapping[str, Any]) -> list[Any]:
+        """The rows of one statement for reading, where that is all that a question takes.
+
+        They are of one moment by themselves, so that no transaction has to be begun and ended;
+        once something was read by `session`, of its moment.
+        """
+        if self._session is not None:
+            return statement.all(self._session.connection(), given)
+        with self.exchange.database.at_once() as connection:
+            return statement.all(connection, given)
 
     def renew(self) -> None:
         """Have `session` be a view of what is there now."""
@@ -219,7 +231,8 @@ class Access:
     def finish(self) -> None:
         """Make the audit records durable that no unit of work took along."""
         if self._entries:
-            self.write(lambda _: None)
+            with translated():
+                self.exchange._commits.run(self, None, None)
 
     def _take(self) -> list[Entry]:
         return list(self._entries)
@@ -236,10 +249,10 @@ class Access:
 
 @dataclass(slots=True, eq=False)
 class _Submission(Generic[T]):
-    """A unit of work that waits for its commit."""
+    """A unit of work that waits for its commit; None: only what was noted."""
 
     access: Access
-    unit: Callable[[Session], T]
+    unit: Callable[[Session], T] | None
     noted: int
     after: Callable[[], object] | None
     result: T | None = None
@@ -252,6 +265,10 @@ class _GroupCommit:
 
     Nobody waits for company. While one commit is on its way to the disk the next group gathers,
     so the group is as large as the load asks, and a lone request pays for one commit only.
+
+    As long as no other process writes to the trail, its end is known here: audit records alone are
+    then added behind it by one statement, one way to the server and back instead of five. Whether
+    that is still the end is for the statement to see.
     """
 
     def __init__(self, database: Database, key: Ed25519PrivateKey) -> None:
@@ -260,11 +277,15 @@ class _GroupCommit:
         self._waiting: deque[_Submission[Any]] = deque()
         self._committing = False
         self._committed = threading.Condition()
+        self._left: audit.Head | None = None
+        """Where this process has left the trail."""
+        self._alone = False
+        """Whether the trail went on from there the last time."""
 
     def run(
         self,
         access: Access,
-        unit: Callable[[Session], T],
+        unit: Callable[[Session], T] | None,
         after: Callable[[], object] | None,
     ) -> T:
         mine = _Submission(access, unit, len(access._entries), after)
@@ -294,18 +315,10 @@ class _GroupCommit:
 
     def _commit(self, group: list[_Submission[Any]]) -> None:
         try:
-            with self._database.writing() as session:
-                head = audit.lock(session)
-                entries: list[Entry] = []
-                for submission in group:
-                    submission.result = submission.unit(session)
-                    entries += submission.access._take()
-                session.flush()
-                audit.append(session, self._key, head, entries)
-                for submission in group:
-                    if submission.after is not None:
-                        submission.after()
+            if not self._followed(group):
+                self._run(group)
         except BaseException as error:
+            self._alone = False  # or it was committed, and the answer was lost
             for submission in group:
                 submission.access._rewind(submission.noted, final=len(group) == 1)
             if not isinstance(error, Exception):
@@ -321,6 +334,33 @@ class _GroupCommit:
             for submission in group:
                 submission.access._forget(len(submission.access._entries))
                 submission.done = True
+
+    def _followed(self, group: Sequence[_Submission[Any]]) -> bool:
+        """Whether all there was to do were audit records, and they are durable."""
+        if not self._alone or self._left is None or any(one.unit is not None for one in group):
+            return False
+        entries = [entry for one in group for entry in one.access._take()]
+        with self._database.at_once() as connection:
+            moved = audit.follow(connection, self._key, self._left, entries)
+        self._alone = moved is not None
+        self._left = moved or self._left
+        return self._alone
+
+    def _run(self, group: Sequence[_Submission[Any]]) -> None:
+        with self._database.writing() as session:
+            head = audit.lock(session)
+            entries: list[Entry] = []
+            for submission in group:
+                if submission.unit is not None:
+                    submission.result = submission.unit(session)
+                entries += submission.access._take()
+            session.flush()
+            moved = audit.append(session, self._key, head, entries)
+            for submission in group:
+                if submission.after is not None:
+                    submission.after()
+        self._alone = head == self._left and self._database.dialect == "postgresql"
+        self._left = moved
 
 
 @contextmanager

@@ -19,8 +19,20 @@ from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Row, String, bindparam, cast, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    String,
+    bindparam,
+    cast,
+    func,
+    insert,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from exchange.errors import Unavailable
@@ -86,6 +98,10 @@ class Entry:
         return text.encode(errors="backslashreplace").decode()
 
 
+Head = tuple[int, str]
+"""The end of the chain: the last sequence number and digest."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Something that is wrong with the trail, and at which record."""
@@ -118,12 +134,39 @@ _MOVE_HEAD = Prepared(
     .where(AuditHead.id == 1)
     .values({name: bindparam(f"new_{name}") for name in ("sequence", "digest", "signature")})
 )
-_ADD = Prepared(insert(AuditRecord), [column.key for column in AuditRecord.__table__.columns])
+_COLUMNS = tuple(AuditRecord.__table__.columns)
+_ADD = Prepared(insert(AuditRecord), [column.key for column in _COLUMNS])
+
+
+def _follow() -> Prepared:
+    moved = (
+        update(AuditHead)
+        .where(
+            AuditHead.id == 1,
+            AuditHead.sequence == bindparam("held_sequence"),
+            AuditHead.digest == bindparam("held_digest"),
+        )
+        .values({name: bindparam(f"new_{name}") for name in ("sequence", "digest", "signature")})
+        .returning(AuditHead.id)
+        .cte("moved")
+    )
+    names = [column.key for column in _COLUMNS]
+    lists = [
+        # A cast to a length would shorten without a word what is too long.
+        bindparam(one.key, type_=ARRAY(String() if isinstance(one.type, String) else one.type))
+        for one in _COLUMNS
+    ]
+    rows = func.unnest(*lists).table_valued(*names).render_derived()
+    told = select(*[rows.c[name] for name in names]).select_from(rows).join(moved, true())
+    return Prepared(insert(AuditRecord).from_select(names, told).returning(AuditRecord.sequence))
+
+
+_FOLLOW = _follow()
 _WHOLE = select(
     # As text: whoever edits a row may put anything there, and that must be named, not raised.
     *(
         cast(column, String).label(column.key) if column.key == "recorded" else column
-        for column in AuditRecord.__table__.columns
+        for column in _COLUMNS
     )
 ).order_by(AuditRecord.sequence)
 
@@ -135,7 +178,7 @@ def begin(session: Session, key: Ed25519PrivateKey) -> None:
     session.execute(head.on_conflict_do_nothing())  # another process may begin it at once
 
 
-def lock(session: Session) -> tuple[int, str]:
+def lock(session: Session) -> Head:
     """Take the end of the chain for this transaction: one writer at a time, in all processes.
 
     Returns the last sequence number and digest. Raises Unavailable when somebody has removed it.
@@ -146,12 +189,45 @@ def lock(session: Session) -> tuple[int, str]:
     return head.sequence, head.digest
 
 
-def append(
-    session: Session, key: Ed25519PrivateKey, head: tuple[int, str], entries: Sequence[Entry]
-) -> None:
-    """Add `entries` behind `head`, which this transaction has locked, and sign the new head."""
+def append(session: Session, key: Ed25519PrivateKey, head: Head, entries: Sequence[Entry]) -> Head:
+    """Add `entries` behind `head`, which this transaction has locked, and sign the new head.
+
+    Returns that. Raises Unavailable when somebody has moved the head all the same.
+    """
     if not entries:
-        return
+        return head
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        moved = follow(connection, key, head, entries)
+        if moved is None:
+            raise Unavailable("the head of the audit trail has moved: nothing can be recorded")
+        return moved
+    rows, moved = _behind(head, entries)
+    _ADD.run_many(connection, rows)
+    signed = _signed(key, *moved)
+    _MOVE_HEAD.run(connection, {f"new_{name}": value for name, value in signed.items()})
+    return moved
+
+
+def follow(
+    connection: Connection, key: Ed25519PrivateKey, head: Head, entries: Sequence[Entry]
+) -> Head | None:
+    """Add `entries` by one statement if `head` is the end of the chain: for PostgreSQL only.
+
+    Returns the new end, or None, and adds nothing, where the chain ends elsewhere. The row of the
+    head is locked until the transaction ends, which may be this statement.
+    """
+    if not entries:
+        return head
+    rows, moved = _behind(head, entries)
+    given: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
+    given |= {"held_sequence": head[0], "held_digest": head[1]}
+    given |= {f"new_{name}": value for name, value in _signed(key, *moved).items()}
+    return moved if _FOLLOW.all(connection, given) else None
+
+
+def _behind(head: Head, entries: Sequence[Entry]) -> tuple[list[dict[str, Any]], Head]:
+    """The rows of `entries` behind `head`, and the end of the chain after them."""
     sequence, digest = head
     rows = []
     for entry in entries:
@@ -172,10 +248,7 @@ def append(
                 "digest": digest,
             }
         )
-    connection = session.connection()
-    _ADD.run_many(connection, rows)
-    moved = _signed(key, sequence, digest)
-    _MOVE_HEAD.run(connection, {f"new_{name}": value for name, value in moved.items()})
+    return rows, (sequence, digest)
 
 
 def verify(

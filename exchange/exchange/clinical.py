@@ -110,6 +110,7 @@ def history(
     access.require(action, detail=asked)
     given = policy.parameters(access.requester, access.now)
     about: int | None = None
+    connection = access.session.connection()
     if logical_id:
         held = _permitted(access, action, kind, logical_id, None)
         about = held.patient_id
@@ -127,7 +128,6 @@ def history(
         at is not None,
         policy.reach(access.requester, action),
     )  # fmt: skip
-    connection = access.session.connection()
     rows = _history(form).all(connection, given | {"limit": limit + 1})
     patients = sorted({row.patient_id for row in rows[:limit]} - {None})
     told = {"answered": min(len(rows), limit), "patients": patients[:100]}
@@ -222,11 +222,12 @@ def _permitted(
     given |= {"kind": kind, "logical_id": logical_id}
     reach = policy.reach(access.requester, action)
     if version is None:
-        row = _current(reach).first(access.session.connection(), given)
+        rows = access.glance(_current(reach), given)
     else:
         # No column holds more; what is asked for then was never written.
         given |= {"version": min(version, 2**31 - 1)}
-        row = _version(reach).first(access.session.connection(), given)
+        rows = access.glance(_version(reach), given)
+    row = rows[0] if rows else None
     told = "no such resource" if version is None else "no such version"
     if row is None:
         facts.of(access.session, given, [NOBODY])  # who measures learns nothing either

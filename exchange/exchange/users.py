@@ -118,10 +118,10 @@ def by_name(session: Session, name: str) -> User | None:
     return session.scalars(select(User).where(User.name == name)).one_or_none()
 
 
-def standing(session: Session, name: str) -> User | None:
+def standing(access: Access, name: str) -> User | None:
     """The user of this name as every request asks for it: active or not, and only to be read."""
-    row = _STANDING.first(session.connection(), {"name": name})
-    return None if row is None else _USER.records(row)[0]
+    rows = access.glance(_STANDING, {"name": name})
+    return _USER.records(rows[0])[0] if rows else None
 
 
 def authenticate(session: Session, name: str, password: str) -> User:

@@ -22,7 +22,7 @@ from exchange_server.tokens import Tokens
 def bearer(exchange: Exchange, asking: Requester, claims: Mapping[str, Any]) -> Requester:
     """Whom `claims` of a sound token name, as the database knows them. Raises NotAuthenticated."""
     with exchange.on_behalf_of(asking) as access:
-        user = users.standing(access.session, claims["sub"])
+        user = users.standing(access, claims["sub"])
     if user is None or not user.active:
         raise NotAuthenticated("this user is not active any more")
     try:

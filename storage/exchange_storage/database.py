@@ -189,6 +189,9 @@ class Database:
             )
             self._writer = self.engine.execution_options(isolation_level="READ COMMITTED")
         self._writer = self._writer.execution_options(exchange_writes=True)
+        self._at_once = self.engine
+        if self.dialect == "postgresql":
+            self._at_once = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._turn: _Turn | None = None
         if self.dialect == "sqlite" and parsed.database not in {None, "", ":memory:"}:
             self._turn = _Turn(str(parsed.database))
@@ -211,6 +214,16 @@ class Database:
                     session.close()
                 if not kept:
                     begun.rollback()
+
+    @contextmanager
+    def at_once(self) -> Iterator[Connection]:
+        """A connection for one prepared statement, which is a transaction of its own.
+
+        To the server that is one way there and back; to begin and to end a transaction take one
+        each. What it changes is durable when it returns.
+        """
+        with self._at_once.connect() as connection:
+            yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Session]:

@@ -44,6 +44,9 @@ class Prepared:
 
     def run_many(self, connection: Connection, rows: Sequence[Given]) -> None:
         """Execute it once for each row of values."""
+        if len(rows) == 1:  # for which the driver need not make ready to send many
+            self.run(connection, rows[0])
+            return
         compiled = self._of(connection)
         cursor = connection.connection.cursor()
         try:

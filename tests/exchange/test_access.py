@@ -10,16 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from real_parts import PostgreSQL, postgresql
 from region import ADMINISTRATOR, HOSPITALS, WORKER, Region, region
-from sqlalchemy import Integer, func, select, text
+from sqlalchemy import Connection, Integer, func, select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from exchange import access as gate
-from exchange import audit, query
+from exchange import audit, query, users
 from exchange.access import Access, Exchange
 from exchange.errors import Invalid, NoRoom, NotFound, Refused, Unavailable
 from exchange.policy import Action
@@ -182,7 +183,8 @@ def test_nobody_gets_an_answer_that_could_not_be_recorded(
     def broken(*_: Any) -> None:
         raise OperationalError("INSERT INTO audit_record", None, Exception("disk I/O error"))
 
-    monkeypatch.setattr(audit, "append", broken)
+    for way in ("append", "follow"):
+        monkeypatch.setattr(audit, way, broken)
     with (
         pytest.raises(Unavailable),
         city.exchange.on_behalf_of(city.clinician("nanhu")) as access,
@@ -196,7 +198,8 @@ def test_a_refusal_that_could_not_be_recorded_is_not_answered_as_one(
     def broken(*_: Any) -> None:
         raise OperationalError("INSERT INTO audit_record", None, Exception("disk I/O error"))
 
-    monkeypatch.setattr(audit, "append", broken)
+    for way in ("append", "follow"):
+        monkeypatch.setattr(audit, way, broken)
     with (
         pytest.raises(Unavailable),
         city.exchange.on_behalf_of(city.clinician("nanhu")) as access,
@@ -429,6 +432,54 @@ COUNTING = """
 WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 1000000000)
 SELECT count(*) FROM number
 """
+
+
+def test_nodes_that_take_turns_make_one_chain(city: Region) -> None:
+    """Each knows where it left the trail, and another has gone on from there since."""
+    first, key = city.exchange, city.exchange.signing_key
+    second = Exchange(Database(str(first.database.engine.url)), first.objects, key)
+    try:
+        for turn in range(9):
+            for exchange in (first, second) if turn % 3 else (first, first, second):
+                with exchange.on_behalf_of(ADMINISTRATOR) as access:
+                    access.note(Action.SEARCH, detail={"turn": turn})
+                    access.note(Action.SEARCH, detail={"turn": turn})
+    finally:
+        second.database.close()
+
+    assert len(trail(city)) == 2 * (3 * 3 + 2 * 6)
+    assert wrong(first) == []
+
+
+def test_who_asks_and_what_they_did_take_one_way_to_the_server_each(
+    postgresql_server: PostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    execute, command = Prepared._execute, psycopg.Connection._exec_command
+
+    def executed(self: Prepared, connection: Connection, given: Any) -> list[Any]:
+        told.append("a statement")
+        return execute(self, connection, given)
+
+    def commanded(self: Any, words: Any, **given: Any) -> Any:
+        told.append(str(words))
+        return command(self, words, **given)
+
+    with region(postgresql_server.create_schema()) as city:
+        monkeypatch.setattr(Prepared, "_execute", executed)
+        monkeypatch.setattr(psycopg.Connection, "_exec_command", commanded)
+        for _ in range(2):  # the first time the end of the trail is looked for
+            told.clear()
+            with city.exchange.on_behalf_of(city.clinician("beicheng")) as access:
+                assert users.standing(access, "nobody") is None
+                access.note(Action.SEARCH)
+        assert told == ["a statement"] * 2
+
+        with city.exchange.on_behalf_of(city.clinician("beicheng")) as access:
+            access.note(Action.SEARCH)
+            access.write(lambda _: None)
+        assert told.count(str(b"COMMIT")) == 1
+        assert wrong(city.exchange) == []
 
 
 def test_a_question_that_takes_too_long_is_ended_and_the_next_one_answered(
