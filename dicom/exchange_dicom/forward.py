@@ -112,7 +112,8 @@ def deliver(
             elif one.held.digest not in parcel.notes or why != sending.NOT_TAKEN:
                 failed, reason = failed + 1, why
             if len(taken) >= CHUNK:
-                _note(exchange, requester, number, taken, complete=False)
+                with exchange.on_behalf_of(requester) as access:
+                    deliveries.confirmed(access, number, taken, complete=False)
                 taken = []
         complete = not failed
     except Unanswered:
@@ -120,16 +121,13 @@ def deliver(
             deliveries.unanswered(access, number)
         raise
     finally:  # what was taken is noted whatever comes after it
-        _note(exchange, requester, number, taken, complete=complete)
+        if taken or failed or complete:
+            with exchange.on_behalf_of(requester) as access:
+                deliveries.confirmed(
+                    access, number, taken, complete=complete, failed=failed, why=reason
+                )
     if failed:
         raise Unavailable(f"{failed} instances were not taken: {reason}")
-
-
-def _note(
-    exchange: Exchange, requester: Requester, number: int, taken: Sequence[Held], *, complete: bool
-) -> None:
-    with exchange.on_behalf_of(requester) as access:
-        deliveries.confirmed(access, number, taken, complete=complete)
 
 
 def _sent(

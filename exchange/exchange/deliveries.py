@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import ColumnElement, String, cast, or_, select, true, update
@@ -18,6 +19,7 @@ from sqlalchemy.orm import Session, aliased
 
 from exchange import jobs, retrieval, routing
 from exchange.access import Access
+from exchange.audit import Outcome
 from exchange.errors import NotFound, Refused
 from exchange.policy import Action, Purpose, Requester, Role
 from exchange_storage import search
@@ -134,10 +136,18 @@ def parcel(access: Access, number: int, *, timezone: ZoneInfo) -> Parcel | None:
 
 
 def confirmed(
-    access: Access, number: int, taken: Sequence[retrieval.Held], *, complete: bool
+    access: Access,
+    number: int,
+    taken: Sequence[retrieval.Held],
+    *,
+    complete: bool,
+    failed: int = 0,
+    why: str = "",
 ) -> None:
     """The destination has confirmed these instances; `complete`: and that is all.
 
+    So many have `failed` in this attempt, and the last of them for what `why` says: an outcome
+    that the trail has too (PS3.15 A.5.3.7).
     What waits for the same destination is tried at once: it answers again. A delivery that was
     called off meanwhile is nobody else's: its number is not given again. Raises Refused.
     """
@@ -177,8 +187,17 @@ def confirmed(
             session.execute(update(Job).where(Job.id.in_(others)).values(due=access.now))
         access.note(
             Action.FORWARD,
-            reason="confirmed",
-            detail={"delivery": number, "instances": len(rows), "complete": complete},
+            outcome=Outcome.FAILED if failed else Outcome.SUCCESS,
+            reason=f"not taken: {why}" if failed else "confirmed",
+            **_about(session, delivery),
+            detail={
+                "what": retrieval.SENT,
+                "delivery": number,
+                "to": _destination(session, delivery),
+                "instances": len(rows),
+                "failed": failed,
+                "complete": complete,
+            },
         )
 
     access.write(unit)
@@ -195,9 +214,33 @@ def unanswered(access: Access, number: int) -> None:
     def unit(session: Session) -> None:
         others = _to_the_same(session, number, Job.due < again)
         session.execute(update(Job).where(Job.id.in_(others)).values(due=again))
-        access.note(Action.FORWARD, reason="not answered", detail={"delivery": number})
+        delivery = session.get(Delivery, number)
+        if delivery is None:
+            return
+        access.note(
+            Action.FORWARD,
+            outcome=Outcome.FAILED,
+            reason="not answered",
+            **_about(session, delivery),
+            detail={"delivery": number, "to": _destination(session, delivery)},
+        )
 
     access.write(unit)
+
+
+def _about(session: Session, delivery: Delivery) -> dict[str, Any]:
+    """The study of a delivery, and its patient, for the trail."""
+    uid = delivery.study_instance_uid
+    found = select(Study.patient_id).where(Study.study_instance_uid == uid)
+    return {"study": uid, "patient": session.scalars(found).one_or_none()}
+
+
+def _destination(session: Session, delivery: Delivery) -> str:
+    """AE title or URL to which a delivery goes."""
+    route = session.get(Route, delivery.route_id) if delivery.route_id is not None else None
+    number = route.entity_id if route is not None else delivery.entity_id
+    entity = session.get(ApplicationEntity, number) if number is not None else None
+    return entity.title if entity is not None else route.url if route is not None else ""
 
 
 @dataclass(frozen=True, slots=True)

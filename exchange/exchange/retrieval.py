@@ -31,6 +31,9 @@ from exchange_storage.records import (
 from exchange_storage.rows import Columns
 from exchange_storage.search import Criterion, Level
 
+SENT = "images, sent"
+"""What the trail calls it that instances have arrived somewhere, or have not."""
+
 INSTANCES = 200_000
 """Instances that one question may select."""
 
@@ -330,7 +333,7 @@ def sent(access: Access, tallies: Sequence[Tally], *, to: str, reason: str = "")
             patient=one.patient,
             study=one.study_instance_uid,
             detail={
-                "what": "images, sent",
+                "what": SENT,
                 "to": to,
                 "completed": one.completed,
                 "warned": one.warned,

@@ -21,6 +21,7 @@ from images import ct, data_set, rejection_note
 from pydicom import dcmread
 from real_parts import LOOPBACK, ends_with_us, free_port
 from region import ADMINISTRATOR, ID_CARD, WORKER
+from retrieving import outcomes, workstation
 from serving import Served, serving
 from sqlalchemy import select
 
@@ -426,6 +427,25 @@ def test_priors_of_an_order_that_was_called_off_come_for_the_one_after_it(
     with storescp(tmp_path / "ws", port):
         assert delivered(served) == []
     assert len(got(tmp_path / "ws")) == 2
+
+
+def test_the_trail_tells_what_arrived_by_a_route_and_what_did_not(
+    served: Served, tmp_path: Path
+) -> None:
+    with workstation("WS") as ws:
+        listens(served, "beicheng", "WS", ws.port)
+        routed(served, "beicheng")
+        send(served, "BEICHENG", tmp_path, 3)
+        ws.answers = [0x0000, 0xA700, 0x0000]
+        assert [str(one) for one in worked(served)] == ["1 instances were not taken: A700"]
+        made_due(served)
+        assert delivered(served) == []
+    made_due(served)
+    first, second = outcomes(served)
+    assert (first["outcome"], first["reason"]) == ("failed", "not taken: A700")
+    assert (first["study"], first["to"]) == (STUDY, "WS")
+    assert (first["instances"], first["failed"], first["complete"]) == (2, 1, False)
+    assert (second["outcome"], second["instances"], second["complete"]) == ("success", 1, True)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ from bundles import WEIGHT
 from fhir_door import Asker, Door, entries, outcome
 from region import ADMINISTRATOR
 
+from exchange import retrieval
 from exchange.audit import Outcome
 from exchange.policy import Action, Person
+from exchange.retrieval import Tally
 from exchange_fhir import trail_search
 from exchange_fhir.resources import audit_event
 
@@ -204,6 +206,18 @@ def test_who_used_the_system_that_asked_is_told_beside_it(
 
     (user,) = (one for one in event["agent"] if one.get("name") == name)
     assert (user["role"][0]["text"], user["requestor"]) == (told, False)
+
+
+def test_what_arrived_somewhere_is_a_transfer_of_its_own(hospital: Door) -> None:
+    pacs = replace(hospital.city.system("beicheng"), name="transfers")
+    with hospital.city.exchange.on_behalf_of(pacs) as access:
+        tally = Tally(study_instance_uid="1.2.1", patient=1, completed=2, failed=1)
+        retrieval.sent(access, [tally], to="WS", reason="answered with status A700")
+
+    (event,) = found(hospital.administrator(), "agent-name=transfers")
+
+    assert (event["type"]["code"], event["outcome"]) == ("110104", "8")
+    assert event["outcomeDesc"] == "answered with status A700"
 
 
 def test_nobody_writes_the_trail_by_fhir(looked_at: Door) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from exchange.audit import Outcome
 from exchange.policy import Action
+from exchange.retrieval import SENT
 from exchange_fhir.datatypes import DCM, DICOM_UID, Json, coding, concept, present, reference
 from exchange_fhir.datatypes import text as _text
 
@@ -43,6 +44,9 @@ ACTS: Mapping[Action, tuple[str, str, str]] = {
 }
 """Event ID (PS3.16 CID 400), its meaning, and what is done: C, R, U, D or E(xecute)."""
 
+TRANSFERRED = ("110104", "DICOM Instances Transferred", "C")
+"""How a retrieval, route or prior ended: what arrived (PS3.15 A.5.3.7)."""
+
 OUTCOMES: Mapping[Outcome, str] = {
     Outcome.SUCCESS: "0",
     Outcome.REFUSED: "4",
@@ -58,7 +62,7 @@ def to_fhir(told: Mapping[str, Any], hospitals: Mapping[int, str]) -> Json:
     `hospitals` are the codes of organizations by row number.
     """
     action = Action(told["action"])
-    number, meaning, letter = ACTS[action]
+    number, meaning, letter = TRANSFERRED if _is_transfer(told) else ACTS[action]
     interaction = _interaction(action, told)
     rest = interaction and action is not Action.AUDIT
     return present(
@@ -86,6 +90,10 @@ def to_fhir(told: Mapping[str, Any], hospitals: Mapping[int, str]) -> Json:
         ),
         entity=_entities(told),
     )
+
+
+def _is_transfer(told: Mapping[str, Any]) -> bool:
+    return bool(told["detail"].get("what") == SENT)
 
 
 def _plain(value: str) -> str:

@@ -27,10 +27,6 @@ _PERFORMER = "ScheduledHumanPerformersSequence.HumanPerformerName"
 
 
 def upgrade() -> None:
-    for column in ("performing_physician_name", "operators_name"):
-        op.add_column(
-            "series", sa.Column(column, _WORD, server_default=sa.text("''"), nullable=False)
-        )
     keys = op.create_table(
         "person_name_key",
         sa.Column("name", _WORD, nullable=False),
@@ -53,6 +49,11 @@ def upgrade() -> None:
     ]
     for start in range(0, len(rows), 1000):
         op.bulk_insert(keys, rows[start : start + 1000])
+    # Last: from here on to the end of the transaction PostgreSQL keeps others from the table.
+    for column in ("performing_physician_name", "operators_name"):
+        op.add_column(
+            "series", sa.Column(column, _WORD, server_default=sa.text("''"), nullable=False)
+        )
 
 
 def downgrade() -> None:
