@@ -85,6 +85,9 @@ def question(
     below: list[Criterion] = []
     unsupported: list[str] = []
     within: list[tuple[str, Matching]] = []
+    # What lies below a level is looked for among what is in use.
+    in_use = not access.requester.rejected
+    relational = relational and in_use
     if combined:
         criteria += _moments(asked, level)
     for keyword, value in asked.items():
@@ -101,7 +104,7 @@ def question(
         elif keyword == "ModalitiesInStudy" and level is Level.STUDY:
             wanted = [one for one in re.split(r"[\\,]", value) if one]
             criteria.append(ModalitiesInStudy(text(value) if len(wanted) == 1 else _values(wanted)))
-        elif keyword == "SOPClassesInStudy" and level is Level.STUDY:
+        elif keyword == "SOPClassesInStudy" and level is Level.STUDY and in_use:
             criteria.append(Holds((Match("SOPClassUID", matching("SOPClassUID", value)),)))
         elif keyword in _REQUESTED and (relational or level >= Level.SERIES):
             if value.strip("*"):

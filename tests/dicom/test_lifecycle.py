@@ -151,6 +151,8 @@ def test_who_looks_after_quality_finds_and_gets_what_the_hospital_has_rejected(
     assert found("BEICHENG") == (["1"], [OTHER])
     assert found("Q-BEICHENG") == (["1"], [ONE])
     assert found("Q-NANHU") == ([], [])  # others' are no quality of its own
+    by_class = ask(served.port, "STUDY", {"SOPClassesInStudy": "1.2.3"}, calling="Q-BEICHENG")
+    assert by_class.pending == (0xFF01,)  # the key takes no part, and that is said
     whole = asked("STUDY", PatientID="P1", StudyInstanceUID=STUDY)
     for calling, fetched in (("Q-BEICHENG", [ONE]), ("BEICHENG", [OTHER]), ("Q-NANHU", [])):
         _, received = get(served, calling, whole)
