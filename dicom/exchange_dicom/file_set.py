@@ -19,6 +19,9 @@ MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 
 NAME = "DICOMDIR"
 
+LENGTH = 1024
+"""Characters of the longest value (ST); what a sender wrote may have more."""
+
 _STORAGE = "1.2.840.10008.5.1.4.1.1"
 _TYPES: Sequence[tuple[str, str]] = (
     (f"{_STORAGE}.88.59", "KEY OBJECT DOC"),
@@ -244,7 +247,7 @@ def _all(records: Iterable[_Record]) -> Iterable[_Record]:
 
 
 def _text(tag: int, vr: str, text: str) -> bytes:
-    value = text.encode()
+    value = text[:LENGTH].encode()
     return _element(tag, vr, value + (b"\0" if vr == "UI" else b" ") * (len(value) % 2))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 from images import opened_file_set
@@ -100,6 +101,20 @@ def test_every_file_of_the_study_is_found_through_the_directory(tmp_path: Path) 
             for series, numbers in ((1, (1, 2, 3)), (2, (9, 10, 11)))
             for place, number in enumerate(numbers, 1)
         }
+
+
+def test_a_title_longer_than_a_value_can_be_keeps_no_study_from_being_taken_along(
+    tmp_path: Path,
+) -> None:
+    title = {"00420010": {"vr": "ST", "Value": ["胸部" * 40_000]}}
+    document = member(str(EncapsulatedPDFStorage), 10, title)
+    group = replace(CONTENTS.series[1], members=(document,))
+    path = tmp_path / "DICOMDIR"
+    path.write_bytes(file_set.directory(replace(CONTENTS, series=(group,))))
+
+    told = dcmread(path).DirectoryRecordSequence[-1].DocumentTitle
+
+    assert told == "胸部" * 512
 
 
 def test_records_are_of_the_types_of_their_classes_and_in_their_order(tmp_path: Path) -> None:
