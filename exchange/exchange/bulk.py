@@ -19,7 +19,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, true, update
+from sqlalchemy import ColumnElement, Select, delete, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from exchange import jobs, policy
@@ -33,6 +33,7 @@ from exchange_storage.records import (
     BulkFile,
     BulkJob,
     Consent,
+    Link,
     Organization,
     Patient,
     Study,
@@ -207,7 +208,20 @@ def withdrawn(access: Access, job: BulkJob) -> bool:
         Agreement.until >= job.made,
         Agreement.until <= access.now,
     )
-    return any(access.session.execute(one.limit(1)).first() for one in (denied, left))
+    found = (denied, left, _linked_to_a_denial(job.made))
+    return any(access.session.execute(one.limit(1)).first() for one in found)
+
+
+def _linked_to_a_denial(since: datetime) -> Select[int]:
+    """Links since then of patient records to persons who deny sharing elsewhere."""
+    denying = (
+        select(Patient.person_id)
+        .join(Consent, Consent.patient_id == Patient.id)
+        .where(Consent.decision == "deny", Consent.ended.is_(None), Patient.person_id.is_not(None))
+    )
+    return select(Link.id).where(
+        Link.person_id.in_(denying), Link.decision == "link", Link.decided >= since
+    )
 
 
 @lru_cache(len(policy.Reach))

@@ -14,7 +14,7 @@ from sqlalchemy import update
 
 from exchange import bulk, consent, organizations, users
 from exchange.policy import REPORTING, Purpose, Role
-from exchange_storage.records import Organization, User
+from exchange_storage.records import Organization, Patient, User
 
 
 @pytest.fixture
@@ -114,6 +114,29 @@ def test_the_files_of_an_export_are_void_once_somebody_in_it_opts_out(hospital: 
         assert bulk.tidy(access) == 1
     assert list(hospital.city.exchange.objects.list(bulk.PREFIX)) == []
     outcome(doctor.get(address), 404, "not-found")
+
+
+def test_the_files_of_an_export_are_void_once_a_record_turns_out_to_be_of_who_opted_out(
+    hospital: Door,
+) -> None:
+    city = hospital.city
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        for code in ("beicheng", "nanhu"):
+            organizations.join_agreement(access, code, REPORTING)
+        consent.opt_out(access, "beicheng", "W1")  # and so for who is the same person
+    figures = hospital.asker(replace(city.system("beicheng"), purpose=Purpose.PUBLIC_HEALTH))
+    address = kicked_off(figures.get("Patient/$export?_type=Patient", Prefer=ASYNC))
+    work(hospital)
+    files = manifest(figures, address)["output"]
+    assert of("Patient", named(lines(figures, files))) == ["Patient/1", "Patient/3"]
+
+    with city.exchange.database.writing() as session:
+        session.execute(update(Patient).where(Patient.id == 3).values(sex="F"))
+    city.send("nanhu", patient="Z1", study="1.2.4", instance="1.4.4", card=ID_CARD)
+    city.identify()
+
+    for path in (address, files[0]["url"]):
+        assert "changed since" in outcome(figures.get(path), 410, "deleted")
 
 
 def test_the_files_of_an_export_are_void_once_a_hospital_leaves_the_agreement(
