@@ -46,6 +46,8 @@ NATIVE = frozenset({"Patient", *DERIVED})
 """What the exchange keeps in records of its own, not as versions of JSON."""
 
 
+_OF_PATIENT = re.compile(r"(?:^|/)Patient/")
+
 Unknown = Callable[[frozenset[tuple[str, str]]], frozenset[tuple[str, str]]]
 """Those of some resources, by type and logical id, that the asker cannot read here."""
 
@@ -171,6 +173,12 @@ def plain(resource: Json, place: Place, logical_id: str) -> Draft:
     """The draft of a resource as it is. Raises Problem for a patient who is not known."""
     kind: str = resource["resourceType"]
     meta, rest = settled(resource)
+    patients = _patients(resource, place)
+    sharing = _sharing(resource) if kind == "Consent" else ""
+    if sharing and not patients:
+        told = "whoever decides on sharing is referred to as a Patient of this server"
+        issues = [Issue("business-rule", told, "Consent.patient")]
+        raise Problem(422, "business-rule", told, issues=issues)
 
     def render(named: str, version: int, at: datetime) -> bytes:
         stamp = {"versionId": str(version), "lastUpdated": instant(at)}
@@ -180,9 +188,9 @@ def plain(resource: Json, place: Place, logical_id: str) -> Draft:
     return Draft(
         kind=kind,
         logical_id=logical_id,
-        patients=_patients(resource, place),
+        patients=patients,
         values=indexing.values(resource, place.timezone, place.base),
-        sharing=_sharing(resource) if kind == "Consent" else "",
+        sharing=sharing,
         order=ordering.order(resource, place.base, place.timezone),
         render=render,
     )
@@ -250,6 +258,9 @@ def _patients(resource: Json, place: Place) -> tuple[int, ...]:
         if any(one.get("resourceType") == "Patient" for one in resource.get("contained", ())):
             told = "a patient is referred to, not contained, in what the directory may show"
             raise Problem(422, "business-rule", told)
+        if _names_a_stranger(resource, f"{place.base}/"):
+            told = "a patient is referred to as Patient/id of this server in what the directory may"
+            raise Problem(422, "business-rule", f"{told} show")
         links_here = sorted(links.local(resource, place.base))
         named: tuple[str, ...] = tuple(one for kind, one in links_here if kind == "Patient")
     elif resource["resourceType"] == "Binary":
@@ -263,6 +274,26 @@ def _patients(resource: Json, place: Place) -> tuple[int, ...]:
     if not all(rows):
         raise Problem(422, "not-found", "a patient that it refers to is not known")
     return tuple(row for found in rows for row in found)
+
+
+def _names_a_stranger(value: Any, base: str) -> bool:
+    """Whether something refers to a patient otherwise than to a Patient of this server."""
+    if isinstance(value, list):
+        return any(_names_a_stranger(one, base) for one in value)
+    if not isinstance(value, dict):
+        return False
+    address = str(value.get("reference", ""))
+    if indexing.target(address, base)[0] != "Patient" and (
+        _OF_PATIENT.search(address) or str(value.get("type", "")).endswith("Patient")
+    ):
+        return True
+    for name, one in value.items():
+        # Of the kinds in the directory only a Device has an element for a patient (R4 8.4).
+        if name == "patient" and isinstance(one, dict):
+            one = {"type": "Patient"} | one
+        if _names_a_stranger(one, base):
+            return True
+    return False
 
 
 def if_match(headers: Mapping[str, str]) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fhir_door import Door
+from fhir_door import Door, outcome
 
 WARD = "http://terminology.hl7.org/CodeSystem/"
 
@@ -55,6 +55,26 @@ def test_a_consent_that_is_not_active_changes_nothing(door: Door, status: str) -
     door.system("beicheng").made(consent(1, status=status))
 
     door.clinician("nanhu").read("Patient/1")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"identifier": {"system": "urn:oid:2.25.101", "value": "P1"}},
+        {"reference": "https://another.example/fhir/Patient/1"},
+        None,
+    ],
+    ids=["number", "elsewhere", "nobody"],
+)
+def test_a_denial_that_could_not_hold_for_anybody_is_refused(
+    door: Door, told: dict[str, Any] | None
+) -> None:
+    door.city.send("beicheng")
+    system = door.system("beicheng")
+    wanted = {name: one for name, one in (consent(1) | {"patient": told}).items() if one}
+
+    outcome(system.send("POST", "Consent", wanted), 422, "business-rule")
+    system.made(wanted | {"status": "draft"})  # which decides nothing
 
 
 def test_no_hospital_permits_itself_what_was_denied_at_another(door: Door) -> None:

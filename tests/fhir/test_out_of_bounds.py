@@ -44,6 +44,25 @@ def test_no_patient_is_contained_in_the_directory_of_the_region(hospital: Door) 
     outcome(hospital.system("beicheng").send("POST", "Device", device), 422, "business-rule")
 
 
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"patient": {"reference": "https://another.example/fhir/Patient/1"}},
+        {"patient": {"identifier": {"system": "urn:oid:2.25.101", "value": "P1"}}},
+        {"patient": {"display": "王小东"}},
+        {"extension": [{"url": "urn:x", "valueReference": {"type": "Patient", "display": "王"}}]},
+        {"extension": [{"url": "urn:x", "valueReference": {"reference": "http://x/Patient/1"}}]},
+    ],
+    ids=["elsewhere", "number", "name", "type", "extension"],
+)
+def test_no_patient_is_named_in_the_directory_but_as_one_of_this_server(
+    hospital: Door, named: dict[str, Any]
+) -> None:
+    device = {"resourceType": "Device", **named}
+
+    outcome(hospital.system("beicheng").send("POST", "Device", device), 422, "business-rule")
+
+
 @pytest.mark.parametrize("together", [False, True])
 def test_nobody_becomes_a_registered_hospital_by_a_condition(
     hospital: Door, together: bool
