@@ -106,7 +106,7 @@ def test_every_file_of_the_study_is_found_through_the_directory(tmp_path: Path) 
 def test_a_title_longer_than_a_value_can_be_keeps_no_study_from_being_taken_along(
     tmp_path: Path,
 ) -> None:
-    title = {"00420010": {"vr": "ST", "Value": ["胸部" * 40_000]}}
+    title: dict[str, object] = {"00420010": {"vr": "ST", "Value": ["胸部" * 40_000]}}
     document = member(str(EncapsulatedPDFStorage), 10, title)
     group = replace(CONTENTS.series[1], members=(document,))
     path = tmp_path / "DICOMDIR"
