@@ -26,6 +26,9 @@ TEXTS: Mapping[str, str] = {
     "the head of the audit trail is missing: nothing can be recorded": (
         "审计链的链头缺失，无法记录任何操作"
     ),
+    "the head of the audit trail has moved: nothing can be recorded": (
+        "审计链的链头已被移动，无法记录任何操作"
+    ),
     # The viewer
     "the viewer is not installed: exchange viewer install": (
         "影像浏览器尚未安装，请运维人员运行：exchange viewer install"
@@ -177,6 +180,9 @@ TEXTS: Mapping[str, str] = {
     ),
     "what is about a patient is not in the directory": "涉及患者的内容不在目录中",
     "a hospital may not {} what is another hospital's": "医院不能对其他医院的内容执行 {}",
+    "what a hospital has rejected only that hospital looks at": (
+        "医院已拒绝的内容只有该医院自己可以查看"
+    ),
     "the patient has not consented to sharing": "患者不同意共享",
     "only the region's own administrators do this": "只有平台管理员可以这样做",
     "this hospital has no such study": "该医院没有此检查",
@@ -369,6 +375,9 @@ TEXTS: Mapping[str, str] = {
     "cannot listen on port {}: {}": "无法监听端口 {}：{}",
     "cannot listen on {}: {}": "无法监听 {}：{}",
     "the certificates of the node cannot be read: {}": "无法读取节点证书：{}",
+    "the certificates of the node, or their revocation lists, cannot be read: {}": (
+        "无法读取节点证书或其吊销列表：{}"
+    ),
     "the settings of the S3 store are not valid: {}": "S3 存储的设置无效：{}",
     "EXCHANGE_FONT: {} is no typeface": "EXCHANGE_FONT 指向的 {} 不是字体文件",
     "the audit key is not an Ed25519 key": "审计密钥不是 Ed25519 密钥",
