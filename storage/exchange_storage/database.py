@@ -8,14 +8,15 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Dialect, create_engine, event, make_url
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
     DBAPIError,
@@ -26,7 +27,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -72,6 +73,9 @@ _POSTGRESQL = {
 
 PREPARED = 256
 """Statements that a connection to PostgreSQL has the server keep, with their plans."""
+
+AT_HAND = 8
+"""Connections that are ready for the next to read, and as many for the next to write, at most."""
 
 RESTED_SECONDS = 1.0
 """After how long without use a connection is asked first whether the server is still there."""
@@ -195,16 +199,19 @@ class Database:
         self._turn: _Turn | None = None
         if self.dialect == "sqlite" and parsed.database not in {None, "", ":memory:"}:
             self._turn = _Turn(str(parsed.database))
+        # Of a file alone: a server may have gone away meanwhile, which the pool finds out.
+        at_hand = min(AT_HAND, connections // 4) if self._turn is not None else 0
+        self._readers = _AtHand(self._reader, _Reading, at_hand)
+        self._writers = _AtHand(self._writer, _Writing, at_hand)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A session over one consistent view; nothing that it might change is kept."""
-        with self._reader.connect() as connection, connection.begin() as begun:
-            session = _Reading(connection)
-            kept = False
+        with self._readers.lent() as lent, lent.connection.begin() as begun:
+            session, kept = lent.session, False
             try:
                 yield session
-                if self.dialect == "postgresql" and not connection.invalidated:
+                if self.dialect == "postgresql" and not lent.connection.invalidated:
                     # Which had it read only; behind a rollback psycopg has the server forget every
                     # prepared statement, so that each question would be planned anew.
                     begun.commit()
@@ -229,8 +236,8 @@ class Database:
     def writing(self) -> Iterator[Session]:
         """A session whose transaction is committed at the end, or rolled back by an exception."""
         turn = self._turn.taken() if self._turn else nullcontext()
-        with turn, self._writer.connect() as connection, connection.begin():
-            session = _Writing(connection)
+        with turn, self._writers.lent() as lent, lent.connection.begin():
+            session = lent.session
             try:
                 yield session
                 if session.in_transaction():
@@ -312,46 +319,117 @@ class Database:
             found = MigrationContext.configure(connection).get_current_revision()
         return found, ScriptDirectory.from_config(_alembic_config()).get_current_head()
 
+    @property
+    def in_use(self) -> int:
+        """Connections that somebody has at this moment."""
+        pool = self.engine.pool
+        taken = pool.checkedout() if isinstance(pool, QueuePool) else 0
+        return taken - len(self._readers) - len(self._writers)
+
     def close(self) -> None:
-        """Close every pooled connection."""
+        """Close every connection that nobody has."""
+        self._readers.close()
+        self._writers.close()
         self.engine.dispose()
         if self._turn is not None:
             self._turn.close()
 
 
-class _Reading(Session):
-    """A session within a transaction that is begun and ended outside of it.
-
-    What only runs prepared statements on its connection never wakes the unit of work: that takes
-    longer than the statements.
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(connection, autoflush=False, join_transaction_mode="rollback_only")
-        self._connection = connection
-
-    def connection(self, *_: Any, **__: Any) -> Connection:
-        return self._connection
-
-
-class _Writing(Session):
+class _Within(Session):
     """A session within a transaction that is begun and ended outside of it.
 
     What works on its connection alone, as each instance that arrives does, never wakes the unit of
     work: that takes longer than the statements.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(connection, expire_on_commit=False, join_transaction_mode="rollback_only")
+    def __init__(self, connection: Connection, **options: Any) -> None:
+        super().__init__(connection, join_transaction_mode="rollback_only", **options)
         self._connection = connection
+        self.woken = False
+        """Whether it has known records, which the next one to work must not take for current."""
 
     def connection(self, *_: Any, **__: Any) -> Connection:
         return self._connection
+
+
+@event.listens_for(_Within, "after_transaction_create")
+def _wake(session: Session, _: object) -> None:
+    if isinstance(session, _Within):
+        session.woken = True
+
+
+class _Reading(_Within):
+    """One that nobody changes anything by."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection, autoflush=False)
+
+
+class _Writing(_Within):
+    """One whose records are still good when it was committed."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection, expire_on_commit=False)
 
     def rollback(self) -> None:
         super().rollback()
         if (begun := self._connection.get_transaction()) is not None:
             begun.rollback()
+
+
+@dataclass(slots=True, eq=False)
+class _Lent:
+    """A connection between two transactions, or in one, and the session that works on it."""
+
+    connection: Connection
+    session: _Within
+
+
+class _AtHand:
+    """Connections for one kind of transaction, some of which are ready for the next one.
+
+    To take one out of SQLAlchemy's pool, with all that it does about that, and to put it back takes
+    longer than most of what is asked through it.
+    """
+
+    def __init__(self, engine: Engine, make: Callable[[Connection], _Within], most: int) -> None:
+        """Keep up to `most` of the engine's connections out of its pool."""
+        self._engine = engine
+        self._make = make
+        self._most = most
+        self._idle: list[_Lent] = []
+
+    def __len__(self) -> int:
+        return len(self._idle)
+
+    @contextmanager
+    def lent(self) -> Iterator[_Lent]:
+        """A connection, outside of any transaction. Raises what SQLAlchemy's `connect` does."""
+        lent = self._taken()
+        try:
+            yield lent
+        finally:
+            connection = lent.connection
+            spent = connection.invalidated or connection.in_transaction()
+            if spent or len(self._idle) >= self._most:
+                connection.close()
+            else:
+                if lent.session.woken:
+                    lent.session = self._make(connection)
+                self._idle.append(lent)
+
+    def close(self) -> None:
+        """Put those at hand back."""
+        while self._idle:
+            self._idle.pop().connection.close()
+
+    def _taken(self) -> _Lent:
+        # The one used last, since what it has read is still in its cache.
+        try:
+            return self._idle.pop()
+        except IndexError:
+            connection = self._engine.connect()
+            return _Lent(connection, self._make(connection))
 
 
 def translated(connection: Connection, error: Exception) -> BaseException:

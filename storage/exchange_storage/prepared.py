@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Executable
@@ -48,9 +49,9 @@ class Prepared:
             self.run(connection, rows[0])
             return
         compiled = self._of(connection)
-        cursor = connection.connection.cursor()
+        cursor = _cursor(connection)
         try:
-            cursor.executemany(compiled.words, [compiled.values(row) for row in rows])
+            cursor.executemany(compiled.words, list(map(compiled.values, rows)))
         except compiled.error as error:
             raise translated(connection, error) from error
         finally:
@@ -72,15 +73,16 @@ class Prepared:
 
     def _of(self, connection: Connection) -> _Compiled:
         dialect = connection.dialect
-        found = self._compiled.get(dialect.name)
-        if found is None:
+        try:
+            return self._compiled[dialect.name]
+        except KeyError:
             found = _Compiled(self._build(dialect.name), dialect, self._columns)
             self._compiled[dialect.name] = found
-        return found
+            return found
 
     def _execute(self, connection: Connection, given: Given) -> list[Any]:
         compiled = self._of(connection)
-        cursor = connection.connection.cursor()
+        cursor = _cursor(connection)
         try:
             cursor.execute(compiled.words, compiled.values(given))
             return compiled.rows(cursor.fetchall()) if compiled.returns else []
@@ -88,6 +90,11 @@ class Prepared:
             raise translated(connection, error) from error
         finally:
             cursor.close()
+
+
+def _cursor(connection: Connection) -> Any:
+    """A cursor of the driver's own connection."""
+    return connection.connection.dbapi_connection.cursor()  # type: ignore[union-attr]
 
 
 class _Compiled:
@@ -102,16 +109,22 @@ class _Compiled:
         self.words = str(compiled)
         self.error = dialect.loaded_dbapi.Error
         names = compiled.positiontup or list(compiled.binds)
-        self._positional = compiled.positional
-        self._binds: list[tuple[str, Any, Callable[[Any], Any] | None]] = []
-        for name in names:
+        self._fixed: dict[str, Any] = {}
+        keys: list[str] = []
+        self._binds: list[tuple[int, Callable[[Any], Any]]] = []
+        for at, name in enumerate(names):
             bind = compiled.binds[name]
             convert = bind.type.dialect_impl(dialect).bind_processor(dialect)
-            fixed = _REQUIRED
             if not bind.required and bind.key not in (columns or ()):
-                fixed = convert(bind.effective_value) if convert else bind.effective_value
-            self._binds.append((bind.key if fixed is _REQUIRED else name, fixed, convert))
-        self._names = names
+                value = bind.effective_value
+                self._fixed[name] = convert(value) if convert else value
+                keys.append(name)
+                continue
+            keys.append(bind.key)
+            if convert is not None:
+                self._binds.append((at, convert))
+        self._names = None if compiled.positional else names
+        self._take = _taken(keys)
         result = compiled._result_columns  # the only place that has labels and types together
         self.returns = bool(result)
         row: Any = namedtuple("Row", [entry.keyname for entry in result], rename=True)  # type: ignore[misc]
@@ -123,18 +136,15 @@ class _Compiled:
 
     def values(self, given: Given) -> Any:
         """The values as the driver takes them."""
-        found = [
-            (given[name] if convert is None else convert(given[name]))
-            if fixed is _REQUIRED
-            else fixed
-            for name, fixed, convert in self._binds
-        ]
-        return found if self._positional else dict(zip(self._names, found, strict=True))
+        found = self._take({**given, **self._fixed} if self._fixed else given)
+        for at, convert in self._binds:
+            found[at] = convert(found[at])
+        return found if self._names is None else dict(zip(self._names, found, strict=True))
 
     def rows(self, fetched: Sequence[Sequence[Any]]) -> list[Any]:
         """What the driver fetched, as named tuples of converted values."""
         if not self._converts:
-            return [self._make(row) for row in fetched]
+            return list(map(self._make, fetched))
         made = []
         for row in fetched:
             values = list(row)
@@ -144,4 +154,13 @@ class _Compiled:
         return made
 
 
-_REQUIRED = object()
+def _taken(keys: Sequence[str]) -> Callable[[Given], list[Any]]:
+    """What takes the values of `keys` out of a mapping, in this order."""
+    match keys:
+        case []:
+            return lambda _: []
+        case [key]:
+            return lambda given: [given[key]]
+        case _:
+            take = itemgetter(*keys)
+            return lambda given: list(take(given))

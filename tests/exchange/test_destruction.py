@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from region import ADMINISTRATOR, CT_IMAGE_STORAGE, WORKER, Region, region
 from sqlalchemy import select, text, update
-from sqlalchemy.pool import QueuePool
 
 from exchange import check, commitment, conflicts, destruction, jobs, rejection, retention, scrub
 from exchange.errors import Unavailable
@@ -257,8 +256,7 @@ class Watched(MemoryStore):
 
     def _look(self) -> None:
         assert self.database is not None
-        assert isinstance(self.database.engine.pool, QueuePool)
-        self.held.append(self.database.engine.pool.checkedout())
+        self.held.append(self.database.in_use)
 
 
 def test_no_connection_to_the_index_waits_for_an_object(database_url: str) -> None:

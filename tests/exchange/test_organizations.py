@@ -236,7 +236,7 @@ def test_while_a_host_name_is_resolved_no_connection_to_the_index_is_held(
     held = []
 
     def resolve(*_: object, **__: object) -> list[tuple[object, ...]]:
-        held.append(city.exchange.database.engine.pool.checkedout())  # type: ignore[attr-defined]
+        held.append(city.exchange.database.in_use)
         return [(0, 0, 0, "", ("10.1.2.3", 0))]
 
     monkeypatch.setattr("exchange.organizations.socket.getaddrinfo", resolve)

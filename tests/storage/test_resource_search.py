@@ -104,7 +104,7 @@ def _opened(url: str) -> Iterator[Database]:
             card = PatientIdentifier(patient_id=patient.id, system="s", value=f"C{number}")
             session.add(card)
     yield database
-    database.engine.dispose()
+    database.close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
