@@ -14,9 +14,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -363,25 +364,43 @@ class _GroupCommit:
         self._left = moved
 
 
-@contextmanager
-def translated() -> Iterator[None]:
+class _Translation:
+    """Leaves errors of the exchange's own as they are."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> None:
+        match error:
+            case None | ExchangeError():
+                return
+            case StoreFull():
+                raise NoRoom("the object store is full; nothing was kept") from error
+            case StoreUnavailable():
+                told = "the object store does not answer; try again later"
+            case ObjectNotFound():  # a row has led here, so that it is lost rather than not found
+                told = "an object is missing from the store; the operators must look"
+            case ObjectStoreError():
+                told = "the object store failed; the operators' log has details"
+            case DataError() | UnicodeEncodeError():  # such as NUL, or half of a surrogate pair
+                told = "a value holds what the index cannot keep or compare"
+                raise Invalid(told) from error
+            case SQLAlchemyError() if unavailable(error):
+                too_long = "the question takes too long: ask for less of it"
+                away = "the index does not answer; try again later"
+                told = too_long if timed_out(error) else away
+            case _:
+                return
+        raise Unavailable(told) from error
+
+
+_TRANSLATION = _Translation()
+
+
+def translated() -> AbstractContextManager[None]:
     """Errors of the storage floor as errors of the exchange; the cause stays attached."""
-    try:
-        yield
-    except StoreFull as error:
-        raise NoRoom("the object store is full; nothing was kept") from error
-    except StoreUnavailable as error:
-        raise Unavailable("the object store does not answer; try again later") from error
-    except ObjectNotFound as error:
-        # A row has led here, so that it is lost rather than not found.
-        raise Unavailable("an object is missing from the store; the operators must look") from error
-    except ObjectStoreError as error:
-        raise Unavailable("the object store failed; the operators' log has details") from error
-    except (DataError, UnicodeEncodeError) as error:  # such as NUL, or half of a surrogate pair
-        raise Invalid("a value holds what the index cannot keep or compare") from error
-    except SQLAlchemyError as error:
-        if not unavailable(error):
-            raise
-        if timed_out(error):
-            raise Unavailable("the question takes too long: ask for less of it") from error
-        raise Unavailable("the index does not answer; try again later") from error
+    return _TRANSLATION

@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 
-from sqlalchemy import Select, bindparam, delete, insert, literal, or_, select, update
+from sqlalchemy import Select, bindparam, delete, exists, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from exchange import derived, jobs
@@ -19,7 +19,6 @@ from exchange.access import Access
 from exchange.errors import Invalid
 from exchange.policy import Action
 from exchange_storage.objects import ObjectNotFound
-from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     Change,
     Conflict,
@@ -107,25 +106,15 @@ def destroy(
         jobs.ask(session, jobs.DESTROY, study_instance_uid, at)
 
 
-_GOING = Prepared(
-    select(literal(1))
-    .select_from(Destroyed)
-    .where(
-        Destroyed.sop_instance_uid == bindparam("uid"),
-        Destroyed.key == bindparam("key"),
-        or_(Destroyed.removed.is_(None), Destroyed.removed >= bindparam("since", type_=Moment())),
-    )
-    .limit(1)
+GOING = exists().where(
+    Destroyed.sop_instance_uid == bindparam("uid"),
+    Destroyed.key == bindparam("key"),
+    or_(Destroyed.removed.is_(None), Destroyed.removed >= bindparam("since", type_=Moment())),
 )
+"""Whether the object of instance `uid` under `key` is to be removed, or was after `since`.
 
-
-def is_going(session: Session, sop_instance_uid: str, key: str, since: datetime) -> bool:
-    """Whether the object of this key is to be removed, or was after `since`.
-
-    Who keeps the same bytes anew meanwhile may find them gone, and has to begin again.
-    """
-    given = {"uid": sop_instance_uid, "key": key, "since": since}
-    return _GOING.first(session.connection(), given) is not None
+Who keeps the same bytes anew meanwhile may find them gone, and has to begin again.
+"""
 
 
 def remove_again(session: Session, sop_instance_uid: str, key: str) -> None:

@@ -64,6 +64,7 @@ _HELD = Prepared(
     .outerjoin(Conflict, Conflict.instance_id == Instance.id)
     .where(Instance.sop_instance_uid == bindparam("uid"))
 )
+_BARRED = Prepared(select(destruction.GOING.label("going"), rejection.REJECTED.label("rejected")))
 _KNOWN = (
     Study.id.label("study_row"),
     Study.study_instance_uid,
@@ -301,13 +302,22 @@ def _index(
             )
             access.note(Action.STORE, reason=Outcome.HELD, study=study_uid, detail=detail)
             return again
-    if destruction.is_going(session, uid, row["key"], access.now):
+    barred = _BARRED.first(
+        connection,
+        {
+            "uid": uid,
+            "key": row["key"],
+            "since": access.now,
+            "organization": access.organization,
+        },
+    )
+    if barred.going:
         raise _BeingRemoved("the same object is being removed just now; send it again")
     place = (
         "another instance has this SOP Instance UID"
         if any(known.is_primary and known.digest != row["digest"] for known in held)
         else REJECTED_BEFORE
-        if rejection.is_rejected(session, access.organization, uid)
+        if barred.rejected
         else place_of(access, session, access.organization, received, now)
     )
     if carried is not None:
@@ -457,10 +467,12 @@ def _patient(
 
 def _tells_more(session: Session, known: Any, received: Received) -> bool:
     """Whether the instance says anything of the patient that the row `known` lacks."""
-    told = _columns(Level.PATIENT, received.attributes)
-    return any(value and not getattr(known, column) for column, value in told.items()) or bool(
-        demographics.new_identifiers(session, known.patient_row, received.identifiers)
-    )
+    told = received.attributes
+    return any(
+        told.get(keyword)
+        for column, keyword, *_ in _COLUMNS[Level.PATIENT]
+        if not getattr(known, column)
+    ) or bool(demographics.new_identifiers(session, known.patient_row, received.identifiers))
 
 
 def _complete(

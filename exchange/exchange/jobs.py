@@ -110,6 +110,13 @@ def _ask(upsert: postgresql.Insert | sqlite.Insert) -> Executable:
     )
 
 
+_ASK_AGAIN = Prepared(
+    # Touches no index, where an upsert touches each whose columns it names.
+    update(Job)
+    .where(Job.kind == bindparam("of"), Job.subject == bindparam("about"), ~Job.dead)
+    .values(asked=Job.asked + 1)
+    .returning(Job.id)
+)
 _ASK = Prepared(
     lambda dialect: _ask({"postgresql": postgresql, "sqlite": sqlite}[dialect].insert(Job)),
     ["kind", "subject", "due", "asked", "attempts", "dead", "last_error"],
@@ -132,8 +139,11 @@ def ask(session: Session, kind: str, subject: str, due: datetime) -> None:
     One that waits already keeps its earlier due time, so that a stream of reasons cannot put the
     work off for ever; one that was given up begins anew.
     """
+    connection = session.connection()
+    if _ASK_AGAIN.first(connection, {"of": kind, "about": subject}) is not None:
+        return
     _ASK.run(
-        session.connection(),
+        connection,
         {
             "kind": kind,
             "subject": subject,

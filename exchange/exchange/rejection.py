@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import NoReturn
 
-from sqlalchemy import ColumnElement, bindparam, insert, literal, select, update
+from sqlalchemy import ColumnElement, bindparam, exists, insert, select, update
 from sqlalchemy.orm import Session
 
 from exchange import audit, destruction, jobs, organizations
@@ -63,17 +63,15 @@ BEHAVIOURS: Mapping[str, Behaviour] = {
 of the wrong side) come back only with a reason; those of a wrong worklist entry are sent corrected
 under new UIDs; what no policy keeps is deleted."""
 
-_REJECTED = Prepared(
-    select(literal(1))
-    .select_from(Rejection)
-    .where(
-        Rejection.sop_instance_uid == bindparam("uid"),
-        Rejection.organization_id == bindparam("organization"),
-        Rejection.withdrawn.is_(None),
-        *(Rejection.code != code for code, one in BEHAVIOURS.items() if one.again),
-    )
-    .limit(1)
+REJECTED = exists().where(
+    Rejection.sop_instance_uid == bindparam("uid"),
+    Rejection.organization_id == bindparam("organization"),
+    Rejection.withdrawn.is_(None),
+    *(Rejection.code != code for code, one in BEHAVIOURS.items() if one.again),
 )
+"""Whether the hospital `organization` has rejected its instance `uid` for good, come or not."""
+
+_REJECTED = Prepared(select(REJECTED))
 
 BATCH = 500
 """Instances of one statement."""
@@ -90,7 +88,7 @@ class Note:
 def is_rejected(session: Session, organization: int, sop_instance_uid: str) -> bool:
     """Whether the hospital has rejected its instance of this UID for good, come or not."""
     given = {"uid": sop_instance_uid, "organization": organization}
-    return _REJECTED.first(session.connection(), given) is not None
+    return bool(_REJECTED.number(session.connection(), given))
 
 
 def is_note(session: Session, organization: int, sop_instance_uid: str) -> bool:
