@@ -227,11 +227,13 @@ class StagedFile(Staged):
         block, filled, number = self._block, self._filled, self.number
         if block is None or self._flushed == self._size:
             return
-        padding = -filled % ALIGNED if self._direct else 0
-        block[filled : filled + padding] = bytes(padding)
-        self._put(block[: filled + padding])
-        if padding:
-            os.ftruncate(number, self._size)
+        # Not padded and cut off again: to cut within a block the kernel reads it from the disk.
+        whole = filled - filled % ALIGNED if self._direct else filled
+        self._put(block[:whole], self._base)
+        if whole < filled:
+            self._direct = False
+            fcntl.fcntl(number, fcntl.F_SETFL, 0)
+            self._put(block[whole:filled], self._base + whole)
         self._flushed = self._size
 
     def link(self, directory: Descriptor, name: str) -> None:
@@ -286,7 +288,7 @@ class StagedFile(Staged):
             self._first = self._block = self._area.take_block(FIRST)
             return self._block
         try:
-            self._put(self._block)
+            self._put(self._block, self._base)
         except OSError as error:
             self.discard()
             raise answer_to(error) from error
@@ -295,9 +297,9 @@ class StagedFile(Staged):
             self._block = self._area.take_block(NEXT)
         return self._block
 
-    def _put(self, block: memoryview) -> None:
-        """Write `block` where it belongs: directly, as long as the file system does so."""
-        number, at = self.number, self._base
+    def _put(self, block: memoryview, at: int) -> None:
+        """Write `block` at its place: directly, as long as the file system does so."""
+        number = self.number
         while block:
             try:
                 written = os.pwrite(number, block, at)
