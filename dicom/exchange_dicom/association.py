@@ -1,25 +1,19 @@
 """An established association, and the acceptor's way to one (PS3.8 7 and 9.2, PS3.7 annex D).
 
-One thread owns an association and blocks in the kernel: no reactor, no polling, no queue between
-the socket and who handles the message. A data set is never assembled here. It is handed out piece
-by piece, as views into one buffer of about the size of a PDU, whatever the size of the object.
+There is no queue between the socket and who handles the message. A data set is never assembled
+here. It is handed out piece by piece, as views into the buffer of the connection, whatever the size
+of the object.
 """
 
 from __future__ import annotations
 
-import contextlib
-import select
 import socket
-import ssl
-import struct
-import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from time import monotonic
-from typing import NoReturn
 
+from exchange_dicom.connection import ABORT_LENGTH, RECEIVABLE, TOLERANCE, Connection
 from exchange_dicom.dimse import (
     COMMAND_SET_LENGTH,
     Command,
@@ -32,12 +26,12 @@ from exchange_dicom.pdu import (
     ASSOCIATE_LENGTH,
     COMMAND,
     LAST,
+    P_DATA_HEADER,
     PDU_HEADER,
     PDV_HEADER,
     PDV_OVERHEAD,
     PROTOCOL_VERSION,
     RELEASE_RP,
-    Abort,
     AbortReason,
     AbortSource,
     AssociateAccept,
@@ -51,22 +45,15 @@ from exchange_dicom.pdu import (
     UserInformation,
     p_data_header,
 )
-from exchange_dicom.rate import Rate
 from exchange_dicom.states import (
     TRANSITIONS,
     Action,
     AssociationAborted,
     AssociationLost,
-    AssociationStopped,
     Event,
     ProtocolViolation,
     State,
-    TimedOut,
 )
-from exchange_dicom.transport_security import words
-
-TOLERANCE = 1024
-"""Bytes a peer may send beyond our maximum length: some count the PDU header, some the PDVs'."""
 
 LONGEST_SENT = 1 << 18
 """Bytes of the longest P-DATA-TF we send, also to peers that set no limit."""
@@ -74,18 +61,9 @@ LONGEST_SENT = 1 << 18
 BATCH = 1 << 19
 """Bytes gathered before they are handed to the kernel in one call."""
 
-LAST_WORD = 1.0
-"""Seconds we give the peer to take an A-ABORT, and to close once we are shutting down."""
-
-ABORT_LENGTH = 4
-"""Bytes of the variable field of A-ABORT and A-RELEASE; no PDU has fewer."""
-
 
 class TooLarge(UpperLayerError):
     """A data set that should be small, such as an identifier, is not. The association goes on."""
-
-
-_RECEIVABLE: Mapping[int, Event] = {kind: Event[kind.name] for kind in PDUType}
 
 
 class DataStream:
@@ -169,57 +147,24 @@ class _Released(Exception):
     """The peer asked to release the association, and has been answered."""
 
 
-class Association:
-    """A connection. Not thread-safe, but for `finish` and `kill`.
+class Association(Connection):
+    """What two application entities say. Not thread-safe, but for `finish` and `kill`.
 
     An acceptor calls `negotiate` first, a requestor `requestor.connect`; then `messages` or
     `next_message`, and `send` for the answers.
     """
 
     def __init__(self, connection: socket.socket, peer: Peer, conduct: Conduct) -> None:
+        super().__init__(connection, conduct)
         self.peer = peer
         self.request: AssociateRequest | None = None
         self.accepted: Accepted | None = None
         self.contexts: dict[int, Context] = {}
-        self._socket = connection
-        self._tls = isinstance(connection, ssl.SSLSocket)
-        self._conduct = conduct
-        self._state = State.STA2
         self._fragment = 0
-        # One PDU at its longest, and the header of the one after it.
-        self._buffer = bytearray(conduct.maximum_length + TOLERANCE + 64)
-        self._view = memoryview(self._buffer)
-        self._start = self._end = 0
         self._pdu_left = 0
-        self._deadline = 0.0
-        self._timeout = -1.0
-        self._shortest = min(conduct.network_timeout, conduct.pdu_timeout)
-        self._rate = Rate(conduct.minimum_rate)
         self._stream: DataStream | None = None
         self._waiting: deque[Message] = deque()
         self._cancelled: set[int] = set()
-        self._poll = select.poll()
-        self._poll.register(connection, select.POLLIN)
-        self._lock = threading.Lock()
-        self._idle = False
-        self._finishing = False
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if not self._tls:
-            # Blocking, with timeouts kept by the kernel: MSG_WAITALL needs it, and it saves Python
-            # a poll before every read.
-            connection.settimeout(None)
-
-    @property
-    def established(self) -> bool:
-        """Whether messages can still be exchanged."""
-        return self._state is State.STA6
-
-    @property
-    def ended(self) -> bool:
-        """Whether the association is over, from before the peer can know: all that is left to do is
-        to close the connection."""
-        return self._state in (State.STA8, State.STA13)
 
     def negotiate(self, decide: Decide) -> bool:
         """Read the A-ASSOCIATE-RQ, have `decide` answer it, send the answer (PS3.8 7.1).
@@ -348,54 +293,6 @@ class Association:
             raise
         self._transmit(b"".join(batch))
 
-    def abort(
-        self,
-        source: AbortSource = AbortSource.SERVICE_USER,
-        reason: AbortReason = AbortReason.NOT_SPECIFIED,
-    ) -> None:
-        """Send A-ABORT, if the association has not ended already (PS3.8 7.3, 7.4). Never raises."""
-        if self._state is State.STA13:
-            return
-        self._state = State.STA13
-        with contextlib.suppress(OSError):
-            # A peer that reads nothing shall not hold us up, now that we have nothing to say.
-            self._within(min(LAST_WORD, self._conduct.artim_timeout))
-            self._socket.sendall(Abort(source, reason).encode())
-
-    def close(self) -> None:
-        """End the association, if need be by A-ABORT, and close the connection. Never raises.
-
-        Waits, up to `artim_timeout`, for the peer to close first: a socket closed over unread bytes
-        is reset, and a reset overtakes the rejection or abort that the peer should have read.
-        """
-        self.abort()
-        with contextlib.suppress(OSError, ValueError):
-            artim = self._conduct.artim_timeout
-            self._within(min(LAST_WORD, artim) if self._finishing else artim)
-            if isinstance(self._socket, ssl.SSLSocket):
-                self._socket = self._socket.unwrap()
-            self._socket.shutdown(socket.SHUT_WR)
-            while self._socket.recv_into(self._view) and monotonic() < self._deadline:
-                pass
-        self._socket.close()
-
-    def finish(self) -> None:
-        """From another thread: let the operation under way end, then abort instead of waiting for
-        the next."""
-        with self._lock:
-            self._finishing = True
-            if self._idle:
-                self._shutdown(socket.SHUT_RD)
-
-    def kill(self) -> None:
-        """From another thread: break the connection now; the owner sees AssociationLost."""
-        self._shutdown(socket.SHUT_RDWR)
-
-    def _shutdown(self, how: int) -> None:
-        with contextlib.suppress(OSError):
-            # Not SSLSocket.shutdown, which takes the TLS session from under its owner's feet.
-            socket.socket.shutdown(self._socket, how)
-
     def _limit_fragments(self, maximum_length: int) -> None:
         """Send fragments that fit the peer's maximum length, 0 for none."""
         longest = min(maximum_length or LONGEST_SENT, LONGEST_SENT)
@@ -405,7 +302,7 @@ class Association:
     def _read_request(self) -> AssociateRequest:
         self._within(self._conduct.artim_timeout)
         kind, length = PDU_HEADER.unpack(self._take_when_idle(PDU_HEADER.size))
-        event = _RECEIVABLE.get(kind, Event.INVALID_PDU)
+        event = RECEIVABLE.get(kind, Event.INVALID_PDU)
         match TRANSITIONS[State.STA2, event]:
             case Action.AE_6 if length <= ASSOCIATE_LENGTH:
                 try:
@@ -475,6 +372,8 @@ class Association:
 
     def _next_value(self, awaiting: _Awaiting) -> tuple[int, int, int]:
         """The next presentation data value: length of its fragment, context id, control header."""
+        if awaiting is _Awaiting.REST and (found := self._value_at_hand()) is not None:
+            return found
         if self._pdu_left:
             # Anew for each, since what the handler took for the one before is not the peer's time.
             self._within(self._conduct.pdu_timeout)
@@ -491,6 +390,24 @@ class Association:
             )
         self._pdu_left -= length + 4
         return length - 2, context_id, control
+
+    def _value_at_hand(self) -> tuple[int, int, int] | None:
+        """The same where it begins a P-DATA-TF of which something is in the buffer already: both
+        headers at once, as they come for each stretch of an image. None for anything else, and for
+        what is wrong with them."""
+        if self._pdu_left or self._start == self._end or self._state is not State.STA6:
+            return None
+        if self._buffer[self._start] != PDUType.P_DATA_TF:
+            return None
+        self._within(self._conduct.pdu_timeout)
+        self._have(P_DATA_HEADER.size)
+        start = self._start
+        _, length, value, context_id, control = P_DATA_HEADER.unpack_from(self._buffer, start)
+        if length > self._conduct.maximum_length + TOLERANCE or not 2 <= value <= length - 4:
+            return None
+        self._start = start + P_DATA_HEADER.size
+        self._pdu_left = length - value - 4
+        return value - 2, context_id, control
 
     def _next_pdu(self, awaiting: _Awaiting) -> None:
         """Read the header of the P-DATA-TF that is due.
@@ -512,7 +429,7 @@ class Association:
         self._within(conduct.pdu_timeout)
         if not rest:
             self._rate.begin()
-        event = _RECEIVABLE.get(kind, Event.INVALID_PDU)
+        event = RECEIVABLE.get(kind, Event.INVALID_PDU)
         match TRANSITIONS[State.STA6, event]:
             case Action.DT_2 if PDV_OVERHEAD <= length <= conduct.maximum_length + TOLERANCE:
                 self._pdu_left = length
@@ -537,26 +454,6 @@ class Association:
             case _:
                 self._violated(AbortReason.UNEXPECTED_PDU, f"{event.name} was not due")
 
-    def _take_when_idle(self, count: int) -> bytes:
-        """`_take`, at the one point where `finish` may interrupt it."""
-        state, taken = self._state, b""
-        with self._lock:
-            self._idle = waits = not self._finishing
-        if waits:
-            try:
-                taken = self._take(count)
-            except AssociationLost:
-                if not self._finishing:
-                    raise
-                self._state = state  # only our reading was shut: the peer can still be told
-            finally:
-                with self._lock:
-                    self._idle = False
-        if self._finishing:
-            self.abort()
-            raise AssociationStopped("stopped between two messages")
-        return taken
-
     def _next_piece(self, left: int, last: bool) -> memoryview:
         """Some of the `left` bytes of a fragment, straight out of the buffer."""
         if self._start == self._end:
@@ -570,54 +467,6 @@ class Association:
         start = self._start
         self._start = min(self._end, start + left)
         return self._view[start : self._start]
-
-    def _take(self, count: int) -> bytes:
-        """The next `count` bytes."""
-        start = self._start
-        if self._end - start >= count:
-            self._start = start + count
-            return bytes(self._view[start : self._start])
-        taken = bytearray()
-        while len(taken) < count:
-            if self._start == self._end:
-                self._refill(1, len(self._buffer))
-            stop = min(self._end, self._start + count - len(taken))
-            taken += self._view[self._start : stop]
-            self._start = stop
-        return bytes(taken)
-
-    def _refill(self, least: int, most: int) -> None:
-        """Fill the buffer, which is empty, with `least` to `most` bytes before the deadline.
-
-        Looked at before each call, for the timeout of the socket begins anew with every byte.
-        """
-        view, received = self._view, 0
-        flags = socket.MSG_WAITALL if least == most and not self._tls else 0
-        self._start = self._end = 0
-        while received < least:
-            now = monotonic()
-            left = self._deadline - now
-            if left <= 0:
-                self.abort(AbortSource.SERVICE_PROVIDER)
-                raise TimedOut("the peer took too long")
-            if left < self._timeout / 2:
-                self._limit_calls(left)
-            try:
-                # Acknowledge at once what came so far: peers that leave Nagle's algorithm on, as
-                # DCMTK does, hold their next write back until then, 40 ms each time otherwise.
-                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-                count = self._socket.recv_into(view[received:most], 0, flags)
-            except (BlockingIOError, TimeoutError):
-                continue
-            except OSError as error:
-                self._lost(error)
-            if not count:
-                self._lost(None)
-            received += count
-            if not self._rate.suffices(count, monotonic() - now):
-                self.abort(AbortSource.SERVICE_PROVIDER)
-                raise TimedOut("the peer sends less of a message in a minute than it must")
-        self._end = received
 
     def _fragments(
         self, context_id: int, command: bytes, data: bytes | Iterable[bytes | memoryview] | None
@@ -644,55 +493,3 @@ class Association:
             rest = bytes(view[start:])
         yield p_data_header(context_id, control | LAST, len(rest))
         yield rest
-
-    def _transmit(self, pdus: bytes) -> None:
-        self._within(self._conduct.pdu_timeout)
-        if self._timeout < self._conduct.pdu_timeout:  # what is sent early is not sent again
-            self._limit_calls(self._conduct.pdu_timeout)
-        try:
-            self._socket.sendall(pdus)
-        except (BlockingIOError, TimeoutError):
-            self.abort(AbortSource.SERVICE_PROVIDER)
-            raise TimedOut("the peer does not read") from None
-        except OSError as error:
-            self._lost(error)
-
-    def _readable(self, seconds: float = 0.0) -> bool:
-        if self._start < self._end:
-            return True
-        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0:
-            return True
-        return bool(self._poll.poll(seconds * 1000))
-
-    def _within(self, seconds: float) -> None:
-        """Start a deadline, `seconds` from now, for what is read or written next."""
-        self._deadline = monotonic() + seconds
-        # A call that returns early is made again: no reason to tell the kernel with each message.
-        if not min(seconds, self._shortest) <= self._timeout <= seconds:
-            self._limit_calls(seconds)
-
-    def _limit_calls(self, seconds: float) -> None:
-        """Have a call to the socket return after `seconds` at most."""
-        self._timeout = seconds
-        if self._tls:
-            self._socket.settimeout(seconds)
-            return
-        whole = int(seconds)
-        timeval = struct.pack("ll", whole, max(int((seconds - whole) * 1_000_000), not whole))
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
-
-    def _violated(self, reason: AbortReason, what: str) -> NoReturn:
-        """AA-8."""
-        self.abort(AbortSource.SERVICE_PROVIDER, reason)
-        raise ProtocolViolation(what)
-
-    def _lost(self, error: OSError | None) -> NoReturn:
-        self._state = State.STA13
-        if error is None or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-            cause = "closed by the peer"
-        elif isinstance(error, ssl.SSLError):  # with TLS 1.3 the peer judges us after the handshake
-            cause = words(error)
-        else:
-            cause = error.strerror or type(error).__name__
-        raise AssociationLost(f"connection lost: {cause}") from None

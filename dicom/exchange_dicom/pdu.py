@@ -39,10 +39,11 @@ LAST = 0x02
 
 PDU_HEADER = Struct(">BxL")
 PDV_HEADER = Struct(">LBB")
+P_DATA_HEADER = Struct(">BxLLBB")
+"""Both: of a P-DATA-TF, and of the first presentation data value in it."""
 PDV_OVERHEAD = PDV_HEADER.size
 """Bytes that one presentation data value adds to its fragment, counted in the maximum length."""
 
-_P_DATA = Struct(">BxLLBB")
 _ITEM = Struct(">BxH")
 _ASSOCIATE = Struct(">H2x16s16s32s")
 _ULONG = Struct(">L")
@@ -429,7 +430,7 @@ def p_data_header(context_id: int, control: int, length: int) -> bytes:
 
     `control` is the message control header: `COMMAND` and `LAST`, or neither.
     """
-    return _P_DATA.pack(
+    return P_DATA_HEADER.pack(
         PDUType.P_DATA_TF, length + PDV_OVERHEAD, length + PDV_OVERHEAD - 4, context_id, control
     )
 

@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from time import monotonic
 
-from exchange_dicom.association import ABORT_LENGTH, TOLERANCE, Association
+from exchange_dicom.association import Association
+from exchange_dicom.connection import ABORT_LENGTH, TOLERANCE
 from exchange_dicom.negotiation import Conduct, Context, Peer
 from exchange_dicom.pdu import (
     ASSOCIATE_LENGTH,

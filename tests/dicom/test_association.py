@@ -37,7 +37,8 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation, UserIdentityNegotiation
 
 from exchange_dicom import dimse
-from exchange_dicom.association import TOLERANCE, Association, Message, TooLarge
+from exchange_dicom.association import Association, Message, TooLarge
+from exchange_dicom.connection import TOLERANCE
 from exchange_dicom.dimse import Command, CommandField, request, response, stored
 from exchange_dicom.listener import Acceptor
 from exchange_dicom.negotiation import (
