@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 from exchange import audit, policy
 from exchange.audit import Entry, Outcome
 from exchange.errors import ExchangeError, Invalid, NoRoom, NotFound, Refused, Unavailable
-from exchange.policy import Action, Clinical, Deny, Facts, Requester
+from exchange.policy import Action, Clinical, Deny, Facts, Requester, Role
 from exchange_storage.carried import CarryingStore
 from exchange_storage.database import Database, timed_out, unavailable
 from exchange_storage.objects import (
@@ -144,16 +144,26 @@ class Access:
         self._stack.close()
         self._session = None
 
-    def require(self, action: Action, facts: Facts | Clinical | None = None, **about: Any) -> None:
+    def require(
+        self,
+        action: Action,
+        facts: Facts | Clinical | None = None,
+        *,
+        narrowed: bool = False,
+        **about: Any,
+    ) -> None:
         """Raise Refused, and record the refusal, unless the policy permits `action`.
 
-        `about` says what a refusal, or a later failure, was about: `patient`, `study`, `detail`
-        (see `note`).
+        Before there are `facts` a guest is refused, unless what follows is `narrowed` to what
+        their link leads to. `about` says what a refusal, or a later failure, was about: `patient`,
+        `study`, `detail` (see `note`).
         """
         self._asked_for, self._about = action, about
         match facts:
             case None:
                 decision = policy.may(self.requester, action)
+                if self.requester.role is Role.GUEST and not narrowed:
+                    decision = policy.ASTRAY
             case Clinical():
                 decision = policy.decide_clinical(self.requester, action, facts)
             case Facts():

@@ -85,6 +85,13 @@ def known_by(reach: Reach) -> Prepared:
     )
 
 
+def reached(reach: Reach, level: Level) -> ColumnElement[bool]:
+    """`policy.within` on the tables of a level and above, as `joined` has them."""
+    if reach is Reach.LINKED and level >= Level.STUDY:
+        return policy.linked(series=level >= Level.SERIES)
+    return policy.within(reach)
+
+
 def joined(
     statement: Select[*tuple[Any, ...]], level: Level, *, rejected: bool = False
 ) -> Select[*tuple[Any, ...]]:

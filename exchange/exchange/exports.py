@@ -1,7 +1,7 @@
 """Exports: a study that somebody takes along as files, decided once, and how far it has come.
 
-Who treats the patient gets the files under the patient's name; anybody else, and who wants it so,
-gets them without anything that says who it is.
+Who treats the patient, and the patient, get the files under the patient's name; anybody else, and
+who wants it so, gets them without anything that says who it is.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from exchange_storage.records import Export
 FOLLOWED = timedelta(days=1)
 """For so long an export can be followed; then it is forgotten."""
 
+_WITH_NAMES = frozenset({Purpose.TREATMENT, Purpose.PATIENT_REQUEST})
+
 
 class State(StrEnum):
     """How far an export has come."""
@@ -35,7 +37,7 @@ class State(StrEnum):
 def ask(access: Access, study_instance_uid: str, *, without_names: bool) -> Export:
     """Ask for the files of a study that the asker may retrieve. Raises NotFound, Refused."""
     query.study(access, study_instance_uid)
-    nameless = without_names or access.requester.purpose is not Purpose.TREATMENT
+    nameless = without_names or access.requester.purpose not in _WITH_NAMES
 
     def unit(session: Session) -> Export:
         session.execute(delete(Export).where(Export.asked < access.now - FOLLOWED))
@@ -60,7 +62,7 @@ def ask(access: Access, study_instance_uid: str, *, without_names: bool) -> Expo
 
 def of(access: Access, number: int) -> Export:
     """An export of the asker's own. Raises Refused, and NotFound for anybody else's."""
-    access.require(Action.RETRIEVE, detail={"export": number})
+    access.require(Action.RETRIEVE, narrowed=True, detail={"export": number})
     export = access.session.scalars(
         select(Export).where(Export.id == number, Export.requester == access.requester.name)
     ).one_or_none()
@@ -71,7 +73,7 @@ def of(access: Access, number: int) -> Export:
 
 def came_to(access: Access, number: int, state: State, *, sent: int, instances: int) -> None:
     """How far the asker's own export has come now. Raises Refused."""
-    access.require(Action.RETRIEVE, detail={"export": number})
+    access.require(Action.RETRIEVE, narrowed=True, detail={"export": number})
     come = (
         update(Export)
         .where(Export.id == number, Export.requester == access.requester.name)

@@ -33,6 +33,8 @@ from exchange_storage.records import (
     Consent,
     Patient,
     Resource,
+    Series,
+    Study,
     Workitem,
 )
 from exchange_storage.rows import there_is
@@ -53,6 +55,11 @@ class Role(StrEnum):
     ADMINISTRATOR = "administrator"
     EXCHANGE = "exchange"
     """The exchange itself, doing its own later work."""
+    GUEST = "guest"
+    """Who holds a patient's link and a code for it: nobody who signs in."""
+
+
+STAFF = frozenset(Role) - {Role.GUEST}
 
 
 class Purpose(StrEnum):
@@ -61,6 +68,8 @@ class Purpose(StrEnum):
     TREATMENT = "TREAT"
     OPERATIONS = "HOPERAT"
     PUBLIC_HEALTH = "PUBHLTH"
+    PATIENT_REQUEST = "PATRQT"
+    """A patient has asked for what is theirs."""
 
 
 class Action(StrEnum):
@@ -105,11 +114,13 @@ class Action(StrEnum):
     """Have all records written out at once, as `exporting` narrows them."""
     EXPORT_GROUP = "export a group"
     """The same of patients of a group whom the hospital treats."""
+    HAND_OUT = "hand out"
+    """Give a patient a link to what is theirs, and take it back."""
     SUBSCRIBE = "subscribe"
     """Have oneself told of events, and write, read and end the wish for it."""
 
 
-SHARED = frozenset({Action.SEARCH, Action.RETRIEVE, Action.WORK, Action.SHARE})
+SHARED = frozenset({Action.SEARCH, Action.RETRIEVE, Action.WORK, Action.SHARE, Action.HAND_OUT})
 """What hospitals may do with each other's records; all else each does with its own only."""
 
 REPORTED = frozenset({Action.SEARCH, Action.RETRIEVE})
@@ -117,6 +128,15 @@ REPORTED = frozenset({Action.SEARCH, Action.RETRIEVE})
 
 DIRECTORY = frozenset({Action.LOOK_UP, Action.PUBLISH})
 """What is done with the directory, where no patient is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a patient's link leads to: a study, or one series of it."""
+
+    study: str
+    series: str = ""
+    """"" for all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +164,22 @@ class Requester:
     person: Person | None = None
     """Who uses the system that asks, where it tells. No decision depends on it: the hospital
     answers for its systems."""
+    named: Named | None = None
+    """What the link of a guest leads to."""
+
+    def reaches(self, study: str, series: str | None = None) -> bool:
+        """Whether a guest's link leads to a study, or to this series of it.
+
+        A study of which it names one series is reached as well: what is read of it is narrowed.
+        """
+        named = self.named
+        return named is not None and (
+            named.study == study and (series is None or named.series in {"", series})
+        )
+
+    def narrowed(self, series: str | None) -> str | None:
+        """The series that is asked for, where all were and a link names one of them."""
+        return (self.named.series or None) if series is None and self.named else series
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +195,8 @@ class Facts:
     owner_reports: bool = False
     """Whether it is in the agreement on public health."""
     asker_reports: bool = False
+    linked: bool = False
+    """Whether what is asked for is what a guest's link leads to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,11 +228,14 @@ class Deny:
 
 Decision = Permit | Deny
 
+ASTRAY = Deny("the link does not lead there")
+"""What a guest is told of all else."""
+
 _ROLES: dict[Action, frozenset[Role]] = {
-    Action.AUTHENTICATE: frozenset({Role.CLINICIAN, Role.SYSTEM, Role.ADMINISTRATOR}),
+    Action.AUTHENTICATE: STAFF - {Role.EXCHANGE},
     Action.STORE: frozenset({Role.SYSTEM}),
-    Action.SEARCH: frozenset({Role.CLINICIAN, Role.SYSTEM, Role.EXCHANGE}),
-    Action.RETRIEVE: frozenset({Role.CLINICIAN, Role.SYSTEM, Role.EXCHANGE}),
+    Action.SEARCH: frozenset({Role.CLINICIAN, Role.SYSTEM, Role.EXCHANGE, Role.GUEST}),
+    Action.RETRIEVE: frozenset({Role.CLINICIAN, Role.SYSTEM, Role.EXCHANGE, Role.GUEST}),
     Action.AUDIT: frozenset({Role.ADMINISTRATOR}),
     Action.ADMINISTER: frozenset({Role.ADMINISTRATOR}),
     Action.LINK: frozenset({Role.EXCHANGE}),
@@ -207,22 +248,26 @@ _ROLES: dict[Action, frozenset[Role]] = {
     Action.VERIFY: frozenset({Role.EXCHANGE, Role.ADMINISTRATOR}),
     Action.REVIEW: frozenset({Role.ADMINISTRATOR}),
     Action.RECORD: frozenset({Role.CLINICIAN, Role.SYSTEM, Role.EXCHANGE}),
-    Action.LOOK_UP: frozenset(Role),
-    Action.PUBLISH: frozenset(Role),
+    Action.LOOK_UP: STAFF,
+    Action.PUBLISH: STAFF,
     Action.SCHEDULE: frozenset({Role.SYSTEM}),
     Action.WORK: frozenset({Role.CLINICIAN, Role.SYSTEM, Role.EXCHANGE}),
     Action.SHARE: frozenset({Role.CLINICIAN}),
+    Action.HAND_OUT: frozenset({Role.CLINICIAN, Role.ADMINISTRATOR}),
     Action.EXPORT: frozenset({Role.SYSTEM}),
     Action.EXPORT_GROUP: frozenset({Role.CLINICIAN, Role.SYSTEM}),
-    Action.SUBSCRIBE: frozenset(Role),
+    Action.SUBSCRIBE: STAFF,
 }
+
+
+_OF_A_HOSPITAL = frozenset({Role.CLINICIAN, Role.SYSTEM, Role.GUEST})
 
 
 def may(requester: Requester, action: Action) -> Decision:
     """Whether the requester may ask for `action` at all, before it is known about whom."""
     if requester.role not in _ROLES[action]:
         return Deny(f"the role {requester.role} may not {action}")
-    if requester.organization is None and requester.role in {Role.CLINICIAN, Role.SYSTEM}:
+    if requester.organization is None and requester.role in _OF_A_HOSPITAL:
         return Deny(f"a {requester.role} without an organization may not {action}")
     return Permit(f"the role {requester.role} may {action}")
 
@@ -240,11 +285,13 @@ def decide(requester: Requester, action: Action, facts: Facts) -> Decision:
         return Deny("what is about a patient is not in the directory")
     if action is Action.SUBSCRIBE:
         return Deny("what is about a patient is no subscription")
+    if requester.role is Role.GUEST and not facts.linked:
+        return ASTRAY
     if facts.owner == requester.organization:
         return Permit("the organization's own record")
     if requester.rejected and action in REPORTED:
         return Deny("what a hospital has rejected only that hospital looks at")
-    if action not in SHARED:
+    if action not in SHARED or requester.role is Role.ADMINISTRATOR:
         return Deny(f"a hospital may not {action} what is another hospital's")
     if action in REPORTED and _reports(requester) and facts.asker_reports and facts.owner_reports:
         if facts.opted_out:
@@ -254,11 +301,11 @@ def decide(requester: Requester, action: Action, facts: Facts) -> Decision:
         return Deny("the asking organization has not joined the sharing agreement")
     if not facts.owner_shares:
         return Deny("the owning organization has not joined the sharing agreement")
-    if requester.purpose is not Purpose.TREATMENT:
+    if requester.purpose is not Purpose.TREATMENT and requester.role is not Role.GUEST:
         return Deny("records of other organizations are shared for treatment only")
     if facts.opted_out:
         return Deny("the patient has not consented to sharing")
-    return Permit("shared for treatment")
+    return Permit(f"shared for {'the patient' if facts.linked else 'treatment'}")
 
 
 def _reports(requester: Requester) -> bool:
@@ -286,6 +333,8 @@ def decide_clinical(requester: Requester, action: Action, facts: Clinical) -> De
             pass
     if requester.role is Role.EXCHANGE:
         return Permit("the exchange's own work")
+    if requester.role is Role.GUEST:
+        return ASTRAY
     own = facts.owner == requester.organization
     if facts.whose:
         administers = action is Action.SUBSCRIBE and requester.role is Role.ADMINISTRATOR
@@ -373,6 +422,7 @@ class Reach(StrEnum):
     REPORTED = "own or shared for public health"
     SUBSCRIPTIONS = "one's own subscriptions"
     HOSPITALS_SUBSCRIPTIONS = "the hospital's subscriptions"
+    LINKED = "what a link leads to"
     EVERYTHING = "everything"
 
 
@@ -382,6 +432,8 @@ def reach(requester: Requester, action: Action) -> Reach:
         return Reach.NOTHING
     if requester.role is Role.EXCHANGE:
         return Reach.EVERYTHING
+    if requester.role is Role.GUEST:
+        return Reach.LINKED
     if action in DIRECTORY:
         return Reach.DIRECTORY
     if requester.rejected and action in REPORTED:
@@ -391,7 +443,8 @@ def reach(requester: Requester, action: Action) -> Reach:
     if action is Action.SUBSCRIBE:
         administers = requester.role is Role.ADMINISTRATOR
         return Reach.HOSPITALS_SUBSCRIPTIONS if administers else Reach.SUBSCRIPTIONS
-    shared = action in SHARED and requester.purpose is Purpose.TREATMENT
+    treats = requester.role is not Role.ADMINISTRATOR and requester.purpose is Purpose.TREATMENT
+    shared = action in SHARED and treats
     return Reach.SHARED if shared else Reach.OWN
 
 
@@ -404,9 +457,18 @@ def visible(requester: Requester, action: Action) -> ColumnElement[bool]:
 
 
 def within(reach: Reach, patient: type[Patient] = Patient) -> ColumnElement[bool]:
-    """`visible`, by what the requester may reach; `patient` may be an alias."""
+    """`visible`, by what the requester may reach; `patient` may be an alias.
+
+    A link leads to a study, and not to all that hangs on a patient record: see `linked`.
+    """
     match reach:
-        case Reach.NOTHING | Reach.DIRECTORY | Reach.SUBSCRIPTIONS | Reach.HOSPITALS_SUBSCRIPTIONS:
+        case (
+            Reach.NOTHING
+            | Reach.DIRECTORY
+            | Reach.SUBSCRIPTIONS
+            | Reach.HOSPITALS_SUBSCRIPTIONS
+            | Reach.LINKED
+        ):
             return false()
         case Reach.OWN:
             return _own(patient)
@@ -416,6 +478,19 @@ def within(reach: Reach, patient: type[Patient] = Patient) -> ColumnElement[bool
             return _own_or_shared(patient, REPORTING)
         case Reach.EVERYTHING:
             return true()
+
+
+@cache
+def linked(*, series: bool) -> ColumnElement[bool]:
+    """What a guest's link leads to, of `Study` and, with `series`, of `Series`, in SQL."""
+    named = Study.study_instance_uid == bindparam(
+        "named_study", type_=Study.study_instance_uid.type
+    )
+    found = and_(_own_or_shared(Patient, SHARING), named)
+    if not series:
+        return found
+    one = bindparam("named_series", type_=Series.series_instance_uid.type)
+    return and_(found, or_(one == "", Series.series_instance_uid == one))
 
 
 def visible_clinical(
@@ -436,7 +511,7 @@ def clinical_within(reach: Reach, resource: type[Resource] = Resource) -> Column
     own = resource.organization_id == asker
     theirs = and_(own, resource.whose == name)
     match reach:
-        case Reach.NOTHING:
+        case Reach.NOTHING | Reach.LINKED:
             return false()
         case Reach.DIRECTORY:
             return and_(resource.is_directory, or_(resource.whose == "", theirs))
@@ -459,7 +534,13 @@ def workable(requester: Requester) -> ColumnElement[bool]:
     A hospital works on its own, and on what another has assigned to it of what that one shares.
     """
     match reach(requester, Action.WORK):
-        case Reach.NOTHING | Reach.DIRECTORY | Reach.SUBSCRIPTIONS | Reach.HOSPITALS_SUBSCRIPTIONS:
+        case (
+            Reach.NOTHING
+            | Reach.DIRECTORY
+            | Reach.SUBSCRIPTIONS
+            | Reach.HOSPITALS_SUBSCRIPTIONS
+            | Reach.LINKED
+        ):
             return false()
         case Reach.OWN | Reach.REPORTED:
             return _own_work()
@@ -479,7 +560,10 @@ def workable(requester: Requester) -> ColumnElement[bool]:
 
 def parameters(requester: Requester, now: datetime) -> dict[str, Any]:
     """The parameters of `visible`, `shares` and `asker_shares`: who asks, and when."""
-    return {"asker": requester.organization, "asker_name": requester.name, "now": now}
+    given = {"asker": requester.organization, "asker_name": requester.name, "now": now}
+    if requester.named is not None:
+        given |= {"named_study": requester.named.study, "named_series": requester.named.series}
+    return given
 
 
 # Built once: putting these together takes longer than to run them.

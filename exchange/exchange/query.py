@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session, aliased
 from exchange import in_order, policy
 from exchange.access import Access
 from exchange.audit import for_the_trail
-from exchange.decided import CHAIN, conditions, joined, known_by, same_persons
+from exchange.decided import CHAIN, conditions, joined, known_by, reached, same_persons
 from exchange.errors import Gone, NotFound, TooBroad
 from exchange.facts import of as _facts_of
 from exchange.policy import Action, Reach
@@ -150,7 +150,7 @@ def find(
     TooBroad.
     """
     question = for_the_trail(asked)
-    access.require(action, detail={"level": level.name, "asked": question})
+    access.require(action, narrowed=True, detail={"level": level.name, "asked": question})
     criteria = [decided(access, criterion) for criterion in criteria]
     values: list[Any] = []
     wanted = _Wanted(
@@ -409,7 +409,7 @@ def own_number(access: Access, record: Patient) -> Number | None:
 
 def study(access: Access, study_instance_uid: str) -> Found:
     """The study, to describe it rather than to send its images. Raises NotFound, Refused."""
-    access.require(Action.RETRIEVE, study=study_instance_uid)
+    access.require(Action.RETRIEVE, narrowed=True, study=study_instance_uid)
     row = access.session.execute(
         joined(select(Patient, Organization, Study), Level.STUDY).where(
             Study.study_instance_uid == study_instance_uid
@@ -418,7 +418,7 @@ def study(access: Access, study_instance_uid: str) -> Found:
     if row is None:
         raise NotFound("no such study")
     about = {"patient": row.Patient.id, "study": study_instance_uid}
-    access.require(Action.RETRIEVE, facts(access, row.Patient), **about)
+    access.require(Action.RETRIEVE, facts(access, row.Patient, study_instance_uid), **about)
     access.note(Action.RETRIEVE, detail={"what": "description"}, **about)
     return Found(
         owner=row.Organization,
@@ -478,15 +478,21 @@ def contents(access: Access, studies: Iterable[Found]) -> Mapping[int, tuple[Con
     for series_id, *told in _LISTED.all(connection, given):
         of_series[series_id].append(Listed(*told))
     of_study: dict[int, tuple[Contents, ...]] = dict.fromkeys(wanted, ())
+    only = access.requester.narrowed(None)
     for (one,) in _SERIES.all(_SERIES_OF.all(connection, given)):
+        if only not in {None, one.series_instance_uid}:
+            continue
         if instances := of_series.get(one.id):
             of_study[one.study_id] = (*of_study[one.study_id], Contents(one, tuple(instances)))
     return of_study
 
 
-def facts(access: Access, record: Patient) -> policy.Facts:
-    """What a decision on `record` depends on, as it is now."""
-    return _facts_of(access.session, _given(access), [record.id])[record.id]
+def facts(
+    access: Access, record: Patient, study: str = "", series: str | None = None
+) -> policy.Facts:
+    """What a decision on `record` depends on, as it is now; or on a study, or series, of it."""
+    found = _facts_of(access.session, _given(access), [record.id])[record.id]
+    return replace(found, linked=True) if access.requester.reaches(study, series) else found
 
 
 # Numbers are text (IS): the shorter of two without leading zeros is the smaller.
@@ -535,7 +541,8 @@ def _condition(wanted: _Wanted) -> ColumnElement[bool]:
 @lru_cache(STATEMENTS)
 def _candidates(wanted: _Wanted) -> Prepared:
     """The first matches, whether they are permitted or not, and which of them are."""
-    statement = _told(wanted).add_columns(policy.within(wanted.reach).label("permitted"))
+    permitted = reached(wanted.reach, wanted.level).label("permitted")
+    statement = _told(wanted).add_columns(permitted)
     return Prepared(
         statement.where(_condition(wanted))
         .order_by(*in_order.by(wanted.level, wanted.order))
@@ -550,7 +557,7 @@ def _permitted(wanted: _Wanted, *, behind: bool = False) -> Prepared:
         _told(wanted)
         .where(
             _condition(wanted),
-            policy.within(wanted.reach),
+            reached(wanted.reach, wanted.level),
             in_order.behind(wanted.level, wanted.order) if behind else true(),
         )
         .order_by(*in_order.by(wanted.level, wanted.order))
@@ -562,7 +569,7 @@ def _permitted(wanted: _Wanted, *, behind: bool = False) -> Prepared:
 @lru_cache(STATEMENTS)
 def _count(wanted: _Wanted, *, permitted: bool) -> Prepared:
     """How many matches are permitted, or withheld, up to a limit."""
-    visible = policy.within(wanted.reach)
+    visible = reached(wanted.reach, wanted.level)
     matches = (
         joined(select(literal(1).label("one")), wanted.level, rejected=wanted.rejected)
         .where(

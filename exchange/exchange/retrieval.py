@@ -152,14 +152,16 @@ def instances(
     which part. Raises NotFound when the study is unknown or nothing of it matches, Gone for an
     instance of it that was rejected or deleted, Refused with the policy's reason.
     """
-    access.require(Action.RETRIEVE, study=study_instance_uid)
+    access.require(Action.RETRIEVE, narrowed=True, study=study_instance_uid)
     row = _ABOUT.first(access.session.connection(), {"study": study_instance_uid})
     if row is None:
         raise NotFound("no such study")
     patient, owner, study = _SUBJECT.records(row)
     subject = {"patient": patient.id, "study": study_instance_uid}
-    access.require(Action.RETRIEVE, facts(access, patient), **subject)
-    found = _primary(access, study, series_instance_uid, sop_instance_uid)
+    about = facts(access, patient, study_instance_uid, series_instance_uid)
+    access.require(Action.RETRIEVE, about, **subject)
+    narrowed = access.requester.narrowed(series_instance_uid)
+    found = _primary(access, study, narrowed, sop_instance_uid)
     if not found:
         if sop_instance_uid and _was_held(access, study_instance_uid, sop_instance_uid):
             raise Gone("the instance was taken out of use, or deleted by rule")
@@ -271,6 +273,8 @@ def select_instances(
             .where(rows.in_(some), shown(rejected=access.requester.rejected))
             .order_by(*_IN_ORDER)
         )
+        if only := access.requester.narrowed(None):
+            wanted = wanted.where(Series.series_instance_uid == only)
         asker = {"asker": access.requester.organization} if access.requester.rejected else {}
         for instance, series, study, row in access.session.execute(wanted, asker):
             _, _, held = studies.setdefault(study.id, (study, matched[row], []))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select, true
 
 from exchange.access import Access
 from exchange.decided import shown
@@ -48,8 +48,9 @@ NOTHING = Summary()
 
 
 @cache
-def _counted(level: Level, *, rejected: bool) -> Prepared:
+def _counted(level: Level, *, rejected: bool, narrowed: bool) -> Prepared:
     group = _OF[level]
+    one = Series.series_instance_uid == bindparam("series") if narrowed else true()
     return Prepared(
         lambda dialect: (
             select(
@@ -63,7 +64,7 @@ def _counted(level: Level, *, rejected: bool) -> Prepared:
             .select_from(Study)
             .join(Series, Series.study_id == Study.id)
             .join(Instance, Instance.series_id == Series.id)
-            .where(one_of(group, "wanted", dialect), shown(rejected=rejected))
+            .where(one_of(group, "wanted", dialect), shown(rejected=rejected), one)
             .group_by(group, Series.modality, Instance.sop_class_uid, Study.id, Series.id)
         )
     )
@@ -77,7 +78,10 @@ def summaries(access: Access, level: Level, wanted: set[int]) -> dict[int, Summa
     asked: dict[str, Any] = {"wanted": f"[{','.join(map(str, sorted(wanted)))}]"}
     if rejected:
         asked["asker"] = access.organization
-    counted = _counted(level, rejected=rejected).all(access.session.connection(), asked)
+    if only := access.requester.narrowed(None):
+        asked["series"] = only
+    statement = _counted(level, rejected=rejected, narrowed=only is not None)
+    counted = statement.all(access.session.connection(), asked)
     seen: dict[int, list[Any]] = defaultdict(list)
     for row in counted:
         seen[row[0]].append(row)

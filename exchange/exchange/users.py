@@ -50,8 +50,8 @@ def add(
         access.require_region(detail={"user": name[:64]})
     if not name or len(name) > 64 or not name.isprintable() or name != name.strip():
         raise Invalid("a user name has 1 to 64 printable characters")
-    if role is Role.EXCHANGE:
-        raise Invalid("nobody signs in as the exchange itself")
+    if role in {Role.EXCHANGE, Role.GUEST}:
+        raise Invalid("nobody signs in as the exchange itself, or as a guest")
     if role is not Role.ADMINISTRATOR and organization is None:
         raise Invalid(f"a {role} belongs to an organization")
     belongs = organizations.administered(access, organization).id if organization else None

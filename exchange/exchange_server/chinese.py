@@ -107,7 +107,7 @@ TEXTS: Mapping[str, str] = {
     "this hospital is not in this agreement": "该医院未加入该协议",
     "a limit is a number from 1 on": "限制须为不小于 1 的数",
     "a user name has 1 to 64 printable characters": "用户名为 1 至 64 个可打印字符",
-    "nobody signs in as the exchange itself": "不能以平台自身的角色登录",
+    "nobody signs in as the exchange itself, or as a guest": "不能以平台自身或访客的角色登录",
     "a {} belongs to an organization": "角色 {} 须属于一家医院：--organization",
     "the user name or the password is wrong": "用户名或密码错误",
     "too many wrong passwords; wait a minute": "密码错误次数过多，请一分钟后再试",
@@ -132,6 +132,21 @@ TEXTS: Mapping[str, str] = {
     "the link has ended; ask your colleague for another": "链接已失效，请同事重新分享",
     "you have shared nothing under this number": "您没有此编号的分享",
     "your colleague may not see it: {}": "您的同事无权查看：{}",
+    "the link does not lead there": "此链接不包含该内容",
+    "the link is not known, or not complete": "没有此链接，或链接不完整",
+    "the link has ended; ask the hospital for another": "链接已失效，请向医院重新索取",
+    "the code is wrong": "验证码不正确",
+    "this code was used; take the next one": "此验证码已用过，请用下一个",
+    "too many wrong codes; wait a minute": "验证码错误次数过多，请一分钟后再试",
+    "the link has ended; open it with another code": "链接已失效；请用另一个验证码打开",
+    "your hospital has no study with these two numbers": "本院没有同时符合这两个号码的检查",
+    "several studies have these two numbers: a clinician makes the link": (
+        "有多项检查符合这两个号码：请由医生生成链接"
+    ),
+    "you have made no link of this number": "您没有发出过此编号的链接",
+    "only who has a link opens it": "只有持链接者可以打开",
+    "only users of the exchange hand out links": "只有平台用户可以发出链接",
+    "say for how many days, and how often it may be opened": "请填写有效天数和可打开次数",
     "only users of the exchange share, and are shared with": "只有平台用户可以分享和接受分享",
     "choose a colleague, and say for how long and how often": (
         "请选择同事，并填写有效天数和可打开次数"

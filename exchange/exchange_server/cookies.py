@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 
 from fastapi import Request, Response
 
-from exchange import sessions
-from exchange.access import Exchange
+from exchange import patient_links, sessions
+from exchange.access import Access, Exchange
 from exchange.errors import NotAuthenticated
+from exchange.patient_links import Guest
 from exchange.policy import Requester, Role
 from exchange.sessions import Lifetime, SignedIn
 from exchange_server.addresses import nobody
@@ -61,6 +62,8 @@ class Cookies:
         if not (from_our_pages(request) or (page and _follows_a_link(request))):
             raise NotAuthenticated("a session is for the pages of this site")
         asking = nobody(request, door)
+        if patient_links.is_guests(secret):
+            return self._guest(asking, secret)
         signed_in: SignedIn | None = None
         with self._exchange.on_behalf_of(asking) as access:
             signed_in = sessions.of(access, secret, self.lifetime)
@@ -75,6 +78,23 @@ class Cookies:
             purpose=signed_in.purpose,
         )
         return Visitor(known, user.display_name, organization.name if organization else "")
+
+    def _guest(self, asking: Requester, secret: str) -> Visitor:
+        """Who has opened a patient's link. Raises NotAuthenticated, Unavailable."""
+        guest: Guest | None = None
+        with self._exchange.on_behalf_of(asking) as access:
+            guest = patient_links.of(access, secret, self.lifetime)
+        if guest is None:
+            raise NotAuthenticated("the link has ended; open it with another code")
+        return Visitor(guest.asking(asking), "", guest.organization.name)
+
+    def end(self, access: Access, request: Request) -> None:
+        """The session that the request shows is over, if there is one."""
+        secret = self.shown(request)
+        if patient_links.is_guests(secret):
+            patient_links.end(access, secret)
+        elif secret:
+            sessions.end(access, secret)
 
     def give(self, request: Request, response: Response, secret: str) -> None:
         """Hand the secret to the browser: out of reach for scripts, and for other sites."""

@@ -27,6 +27,7 @@ VERBS = (
     "orders",
     "operation",
     "organizations",
+    "patient_links",
     "people",
     "query",
     "rejection",

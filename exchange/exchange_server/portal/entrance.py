@@ -30,7 +30,7 @@ def entrance(exchange: Exchange, pages: Pages, passwords: Passwords) -> APIRoute
     @router.get("/")
     def first(request: Request) -> Response:
         visitor = pages.visitor(request)
-        return RedirectResponse(home(visitor.requester.role, visitor.requester.organization), 303)
+        return RedirectResponse(home(visitor.requester), 303)
 
     @router.get("/sign-in")
     def ask(request: Request) -> Response:
@@ -50,8 +50,7 @@ def entrance(exchange: Exchange, pages: Pages, passwords: Passwords) -> APIRoute
         try:
             who, user, _ = passwords.known(claimed, given.get("password", ""), Purpose.TREATMENT)
             with exchange.on_behalf_of(who) as access:
-                if before := pages.cookies.shown(request):
-                    sessions.end(access, before)
+                pages.cookies.end(access, request)
                 secret = sessions.begin(access, user, Purpose.TREATMENT, pages.cookies.lifetime)
         except TooManyTries as error:
             status, headers, wrong = 429, {"Retry-After": f"{WINDOW:.0f}"}, str(error)
@@ -63,7 +62,7 @@ def entrance(exchange: Exchange, pages: Pages, passwords: Passwords) -> APIRoute
             status, headers, wrong = 503, {"Retry-After": "5"}, str(error)
         else:
             observe(SESSION_BEGUN)
-            place = following or home(who.role, who.organization)
+            place = following or home(who)
             entered = RedirectResponse(place, 303)
             pages.cookies.give(request, entered, secret)
             return entered
@@ -83,7 +82,7 @@ def entrance(exchange: Exchange, pages: Pages, passwords: Passwords) -> APIRoute
             pass  # is over already
         else:
             with exchange.on_behalf_of(visitor.requester) as access:
-                sessions.end(access, pages.cookies.shown(request))
+                pages.cookies.end(access, request)
         pages.cookies.take(request, answer)
         # What the browser has kept of the pages, too: the next at this desk is somebody else.
         answer.headers["Clear-Site-Data"] = '"cache"'

@@ -22,7 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
 from exchange.errors import ExchangeError, NotAuthenticated, NotFound, Refused, Unavailable
-from exchange.policy import Role
+from exchange.policy import Requester, Role
 from exchange_dicom import web_errors
 from exchange_server.cookies import Cookies, Visitor, from_our_pages
 from exchange_server.observability import place
@@ -231,6 +231,7 @@ async def form(request: Request) -> dict[str, str]:
 _PLACES = (
     ("search", ("查找患者", "Find a patient")),
     ("shares", ("分享", "Shares")),
+    ("links", ("患者链接", "Patient links")),
     ("hospital", ("医院", "Hospital")),
     ("operation", ("运行", "Operation")),
 )
@@ -241,20 +242,25 @@ def navigation(visitor: Visitor) -> list[tuple[str, tuple[str, str]]]:
     """The pages that somebody may use."""
     administers = visitor.requester.role is Role.ADMINISTRATOR
     regional = administers and visitor.requester.organization is None
+    if visitor.requester.role is Role.GUEST:
+        return []
     may = {
         "search": not administers,
         "shares": not administers,
+        "links": not regional,
         "hospital": administers,
         "operation": regional,
     }
     return [(place, words) for place, words in _PLACES if may[place]]
 
 
-def home(role: Role, organization: int | None) -> str:
-    """The first page of somebody with this role."""
-    if role is not Role.ADMINISTRATOR:
+def home(requester: Requester) -> str:
+    """The first page of somebody."""
+    if requester.named is not None:
+        return f"{PREFIX}/studies/{requester.named.study}"
+    if requester.role is not Role.ADMINISTRATOR:
         return f"{PREFIX}/search"
-    return f"{PREFIX}/operation" if organization is None else f"{PREFIX}/hospital"
+    return f"{PREFIX}/operation" if requester.organization is None else f"{PREFIX}/hospital"
 
 
 def goes_to(stated: str) -> str:

@@ -14,6 +14,7 @@ from exchange_server.passwords import Passwords
 from exchange_server.portal.administration import administration
 from exchange_server.portal.entrance import entrance
 from exchange_server.portal.pages import Pages
+from exchange_server.portal.patient_links import links
 from exchange_server.portal.patients import patients
 from exchange_server.portal.records import records
 from exchange_server.portal.sharing import sharing
@@ -38,6 +39,7 @@ def portal(
     router.include_router(studies(exchange, pages))
     router.include_router(records(exchange, pages))
     router.include_router(sharing(exchange, pages))
+    router.include_router(links(exchange, pages))
     router.include_router(takeaway(exchange, pages))
     router.include_router(administration(exchange, pages))
     return router

@@ -11,6 +11,7 @@ from fastapi.responses import RedirectResponse
 from exchange import query, retrieval, timeline
 from exchange.access import Exchange
 from exchange.errors import Invalid, NotFound
+from exchange.policy import Role
 from exchange.query import Contents
 from exchange.reports import ENCAPSULATED_CDA, logical_id
 from exchange.retrieval import Held
@@ -59,43 +60,44 @@ def studies(exchange: Exchange, pages: Pages) -> APIRouter:
     @router.get("/studies/{study}")
     def show(request: Request, study: str) -> Response:
         visitor = pages.visitor(request)
+        guest = visitor.requester.role is Role.GUEST
         held: dict[str, Held] = {}
         with exchange.on_behalf_of(visitor.requester) as access:
             found = query.study(access, uid(study))
             (contents,) = query.contents(access, [found]).values()
-            reports = [one for one in _documents(study, contents) if not (one.pdf or one.record)][
-                :REPORTS
-            ]
+            documents = _documents(study, contents)
+            if guest:  # whose link leads to no record
+                documents = [one for one in documents if not one.record]
+            reports = [one for one in documents if not (one.pdf or one.record)][:REPORTS]
             for one in reports:
                 read = retrieval.instances(
                     access, study, one.series_instance_uid, one.sop_instance_uid, purpose="report"
                 )
                 held[one.sop_instance_uid] = read.instances[0]
-            of_person = timeline.of(
-                access, found.patient.id, Wanted(), limit=PRIORS, reading=reading
-            )
+            of_person = None
+            if not guest:
+                of_person = timeline.of(
+                    access, found.patient.id, Wanted(), limit=PRIORS, reading=reading
+                )
+        entries = of_person.entries if of_person else ()
         return pages.page(
             request,
             "study.html",
             found=found,
+            guest=guest,
             study=found.study,
             series=[one for one in contents if one.series.modality not in _WITHOUT_PICTURE],
-            documents=[
-                _with_report(one, held.get(one.sop_instance_uid))
-                for one in _documents(study, contents)
-            ],
+            documents=[_with_report(one, held.get(one.sop_instance_uid)) for one in documents],
             others=[
                 one
-                for one in of_person.entries
+                for one in entries
                 if isinstance(one, StudyEntry) and one.study.study_instance_uid != study
             ],
             said=[
-                one
-                for one in of_person.entries
-                if isinstance(one, RecordEntry) and study in one.said.studies
+                one for one in entries if isinstance(one, RecordEntry) and study in one.said.studies
             ],
-            records=of_person.records,
-            withheld=of_person.withheld,
+            names=[one[0].name for one in of_person.records] if of_person else [found.patient.name],
+            withheld=of_person.withheld if of_person else (),
             pictures=DICOMWEB,
         )
 

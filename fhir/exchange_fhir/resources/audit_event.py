@@ -33,6 +33,7 @@ ACTS: Mapping[Action, tuple[str, str, str]] = {
     Action.VERIFY: ("110100", "Application Activity", "E"),
     Action.REVIEW: ("110110", "Patient Record", "U"),
     Action.SHARE: ("110106", "Export", "E"),
+    Action.HAND_OUT: ("110106", "Export", "E"),
     Action.RECORD: ("110110", "Patient Record", "U"),
     Action.LOOK_UP: ("110112", "Query", "E"),
     Action.PUBLISH: ("110100", "Application Activity", "U"),

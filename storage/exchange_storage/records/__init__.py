@@ -43,7 +43,7 @@ from exchange_storage.records.people import (
 )
 from exchange_storage.records.record import Record
 from exchange_storage.records.routing import Delivered, Delivery, Route
-from exchange_storage.records.sharing import Consent, Share
+from exchange_storage.records.sharing import Consent, PatientLink, PatientLinkCode, Share
 from exchange_storage.records.subscription import (
     Happening,
     HookHost,
@@ -90,6 +90,8 @@ __all__ = [
     "Organization",
     "Patient",
     "PatientIdentifier",
+    "PatientLink",
+    "PatientLinkCode",
     "PatientName",
     "PerformedStep",
     "Person",

@@ -52,3 +52,44 @@ class Share(Record):
     opened: Mapped[int] = mapped_column(default=0)
     last_opened: Mapped[datetime | None] = mapped_column(default=None)
     revoked: Mapped[datetime | None] = mapped_column(default=None)
+    series_instance_uid: Mapped[UID] = mapped_column(default="")
+    """The one series that is meant; "" for the whole study."""
+
+
+class PatientLink(Record):
+    """A link by which a patient has a study, or one series of it, for a time, without an account.
+
+    It is opened with one of its codes, each of which opens it once.
+    """
+
+    __tablename__ = "patient_link"
+
+    id: Mapped[Key] = mapped_column(init=False)
+    digest: Mapped[Digest] = mapped_column(unique=True)
+    """SHA-256 of the secret of 256 bits that stands in the link alone."""
+    study_instance_uid: Mapped[UID]
+    series_instance_uid: Mapped[UID]
+    """"" for the whole study."""
+    maker_id: Mapped[Identity] = mapped_column(ForeignKey("user_account.id"), index=True)
+    organization_id: Mapped[Identity] = mapped_column(ForeignKey("organization.id"))
+    """The hospital that hands it out."""
+    made: Mapped[datetime]
+    until: Mapped[datetime]
+    wrong: Mapped[int] = mapped_column(default=0)
+    """Codes that were wrong; too many end it."""
+    revoked: Mapped[datetime | None] = mapped_column(default=None)
+
+
+class PatientLinkCode(Record):
+    """A code of a patient's link, and the session that it has opened."""
+
+    __tablename__ = "patient_link_code"
+
+    id: Mapped[Key] = mapped_column(init=False)
+    link_id: Mapped[Identity] = mapped_column(ForeignKey("patient_link.id"), index=True)
+    digest: Mapped[Digest] = mapped_column(unique=True)
+    """SHA-256 of the secret of the link and the code: the code alone could be guessed from its."""
+    opened: Mapped[datetime | None] = mapped_column(default=None)
+    session: Mapped[Digest | None] = mapped_column(default=None, unique=True)
+    """SHA-256 of the secret of the session; None before there is one, and when it was ended."""
+    used: Mapped[datetime | None] = mapped_column(default=None)
