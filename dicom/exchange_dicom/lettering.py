@@ -7,6 +7,8 @@ is in Latin letters, by the typeface that Pillow brings.
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +21,10 @@ PLACES = (
     Path("/usr/share/fonts/truetype/wqy/wqy-microhei.ttc"),
     Path("/usr/share/fonts/truetype/droid/DroidSansFallbackFull.ttf"),
 )
-"""Where systems have a typeface with hanzi: Debian, Fedora."""
+"""Where systems have a typeface with hanzi: Debian, Fedora. All others fontconfig knows of."""
+
+PATIENCE = 20.0
+"""Seconds in which fontconfig answers, also when it first makes its cache."""
 
 SMALLEST, LARGEST = 8, 96
 """Pixels of the height of letters."""
@@ -43,7 +48,16 @@ class Lettering:
     @classmethod
     def of_the_system(cls) -> Lettering:
         """With hanzi if the system has them."""
-        return cls(next((one for one in PLACES if os.access(one, os.R_OK)), None))
+        usual = next((one for one in PLACES if os.access(one, os.R_OK)), None)
+        try:
+            return cls(usual or _by_fontconfig())
+        except OSError:  # such as a kind of typeface that FreeType does not read
+            return cls()
+
+    @property
+    def writes_hanzi(self) -> bool:
+        """Whether it is more than Latin letters."""
+        return self._font is not None
 
     def writes(self, text: str) -> bool:
         """Whether the typeface has these characters."""
@@ -91,6 +105,23 @@ def drawn(
 def toned(picture: Image.Image, tone: int) -> Tone:
     """A grey, from 0 to 255, in the picture's own mode."""
     return (tone, tone, tone) if picture.mode == "RGB" else tone
+
+
+def _by_fontconfig() -> Path | None:
+    """The file that fontconfig has for Chinese, where that has simplified Chinese (fc-match)."""
+    program = shutil.which("fc-match")
+    if program is None:
+        return None
+    told = [program, "--format=%{file}\n%{lang}", "sans-serif:lang=zh-cn"]
+    try:
+        answer = subprocess.run(  # noqa: S603 - all words of it are ours
+            told, capture_output=True, text=True, timeout=PATIENCE, check=True
+        )
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    file, _, languages = answer.stdout.partition("\n")
+    # It always has one; what languages that is for, it says, too.
+    return Path(file) if "zh-cn" in languages.split("|") else None
 
 
 def _simplified(font: Path) -> int:

@@ -1,10 +1,11 @@
 """Presentation states: how somebody wants images to be shown (PS3.3 A.33, PS3.4 annex N).
 
-Of grayscale and colour softcopy presentation states: modality, VOI and presentation LUT, which all
-go in the place of the image's own; shutters, overlays that are activated, the displayed area,
-rotation and flip; graphics and text. What they leave out is left out: an image has no window of its
-own any more, and is not inverted because it is MONOCHROME1 (PS3.4 N.2.1). Subtraction of a mask
-is not served, and refused rather than neglected.
+Of grayscale, colour and pseudo-colour softcopy presentation states: modality, VOI and presentation
+LUT, which all go in the place of the image's own; the palette of a pseudo-colour one; shutters,
+overlays that are activated, the displayed area, rotation and flip; graphics and text. What they
+leave out is left out: an image has no window of its own any more, and is not inverted because it is
+MONOCHROME1 (PS3.4 N.2.1). Subtraction of a mask is not served, nor are presentation states that
+blend images or cut volumes: they are refused by name rather than neglected.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.pixels.processing import apply_color_lut
+from pydicom.uid import UID
 
 from exchange.errors import TooLarge
 from exchange.retrieval import Held
@@ -35,7 +38,8 @@ from exchange_dicom.grey_values import (
 
 GRAYSCALE = "1.2.840.10008.5.1.4.1.1.11.1"
 COLOR = "1.2.840.10008.5.1.4.1.1.11.2"
-APPLIED = frozenset({GRAYSCALE, COLOR})
+PSEUDO_COLOR = "1.2.840.10008.5.1.4.1.1.11.3"
+APPLIED = frozenset({GRAYSCALE, COLOR, PSEUDO_COLOR})
 """SOP classes of the presentation states that can be applied."""
 
 STATES = frozenset(f"1.2.840.10008.5.1.4.1.1.11.{last}" for last in range(1, 13))
@@ -130,10 +134,15 @@ class PresentationState:
 
     def __init__(self, held: Held) -> None:
         if held.sop_class_uid not in APPLIED:
-            raise CannotRender("of presentation states, grayscale and color ones are applied")
+            raise CannotRender(
+                f"{UID(held.sop_class_uid).name} cannot be applied: of presentation states, "
+                "grayscale, color and pseudo-color ones are"
+            )
         if held.size > SIZE_LIMIT:
             raise TooLarge(f"a presentation state may have at most {SIZE_LIMIT} bytes")
         self.digest, self.sop_instance_uid = held.digest, held.sop_instance_uid
+        self.of_colours = held.sop_class_uid == PSEUDO_COLOR
+        """Whether grey values become colours by `coloured`."""
         self._told = read_data_set(held, SIZE_LIMIT)
         self._characters = kept.character_set(held)
         self._order = "<" if kept.little_endian(held) else ">"
@@ -186,6 +195,17 @@ class PresentationState:
             return window.grey(values)
         low, high = sorted(float(one) for one in ends)
         return np.asarray((values - low) / max(high - low, 1e-9))
+
+    def coloured(self, grey: Grey) -> NDArray[np.uint8]:
+        """Grey, from 0 to 1, as RGB, by the palette (PS3.4 N.2.2): its whole range is all of it."""
+        descriptor = self._told.get("RedPaletteColorLookupTableDescriptor")
+        if descriptor is None:
+            raise CannotRender("the presentation state has no palette")
+        entries, first, bits = (int(one) for one in descriptor)
+        entries = entries or 1 << 16
+        places = np.round(np.clip(grey, 0, 1) * (entries - 1)).astype("i4") + first
+        found = apply_color_lut(places, self._told)[..., :3]
+        return np.ascontiguousarray(found >> max(0, bits - 8), np.uint8)
 
     def covered(self, rows: int, columns: int, plane: NDArray[np.bool_] | None) -> Grey | None:
         """Where a shutter hides the image; `plane` is the overlay of one that is a bitmap."""

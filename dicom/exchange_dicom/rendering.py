@@ -161,7 +161,7 @@ class Rendering:
         of = (self._held.sop_instance_uid, number)
         if self.pixels.samples == 1 and self.pixels.photometric != "PALETTE COLOR":
             grey = state.grey(frame, self._full, of, wanted.window)
-            shown = np.asarray(np.clip(grey * 255 + 0.5, 0, 255), np.uint8)
+            shown = state.coloured(grey) if state.of_colours else _of_bytes(grey)
         else:
             shown = self._shown(frame, number, None)
         rows, columns = shown.shape[:2]
@@ -220,7 +220,7 @@ class Rendering:
         grey = self._grey(frame, number, window)
         if pixels.photometric == "MONOCHROME1":
             grey = 1 - grey
-        return np.asarray(np.clip(grey * 255 + 0.5, 0, 255), np.uint8)
+        return _of_bytes(grey)
 
     def _grey(self, frame: Grey, number: int, window: Window | None) -> Grey:
         """Black is 0, white 1."""
@@ -326,6 +326,10 @@ def _group(groups: Sequence[Dataset], sequence: str) -> Dataset:
             item: Dataset = found[0]
             return item
     return groups[-1]
+
+
+def _of_bytes(grey: Grey) -> NDArray[np.uint8]:
+    return np.asarray(np.clip(grey * 255 + 0.5, 0, 255), np.uint8)
 
 
 def _bytes(colours: Grey, stored: int) -> NDArray[np.uint8]:

@@ -31,9 +31,19 @@ def install(
     to: Annotated[
         Path | None, typer.Option(help=say("安装目录", "Where; else as the settings say"))
     ] = None,
+    esbuild: Annotated[
+        Path | None,
+        typer.Option(
+            help=say(
+                "npm pack 取得的 esbuild：压缩脚本，打开更快",
+                "The package of esbuild, by which scripts are made small, and so open sooner",
+            )
+            + f": {(installation.minifier() or ('—',))[0]}"
+        ),
+    ] = None,
 ) -> None:
     place = to if to is not None else settings.load().viewer_files
-    ready = installation.install(tarball, place.absolute())
+    ready = installation.install(tarball, place.absolute(), esbuild=esbuild)
     size = sum(one.size for one in ready.files.values())
     typer.echo(
         say(

@@ -232,7 +232,13 @@ def _lettering(settings: Settings) -> Lettering:
     from exchange_dicom.lettering import Lettering
 
     if settings.font is None:
-        return Lettering.of_the_system()
+        found = Lettering.of_the_system()
+        if not found.writes_hanzi:
+            log.warning(
+                "no typeface with hanzi was found: names on pictures have Latin letters alone; "
+                "install one (Debian: fonts-noto-cjk), or name one by EXCHANGE_FONT"
+            )
+        return found
     try:
         return Lettering(settings.font)
     except OSError:

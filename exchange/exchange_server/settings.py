@@ -247,7 +247,8 @@ class Settings(BaseSettings):
     font: Path | None = Field(
         default=None,
         description="Typeface (TrueType, OpenType) with hanzi for names and annotations on "
-        "pictures; by default one of the system's: Noto Sans CJK, WenQuanYi Micro Hei",
+        "pictures; by default one of the system's: Noto Sans CJK, WenQuanYi Micro Hei, or what "
+        "fontconfig has for Chinese",
     )
     dicomweb_netrc: Path | None = Field(
         default=None,

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -611,6 +612,7 @@ def test_hanzi_are_written_where_the_system_has_them() -> None:
     one, other = (lettering.face(20).getmask(hanzi) for hanzi in "王东")
     assert bytes(one) != bytes(other)
     assert not Lettering().writes("王")
+    assert Lettering.of_the_system().writes_hanzi
     assert Lettering().legible("王 A\n") == "? A "
 
 
@@ -650,3 +652,55 @@ def test_a_stored_video_is_had_as_the_file_that_it_is(
     assert door.get(f"{ONE}/rendered", Accept="image/jpeg").status_code == 406
     tag = answer.headers["ETag"]
     assert door.get(f"{ONE}/rendered", If_None_Match=tag, Accept="*/*").status_code == 304
+
+
+def palette(bits: int, *colours: Sequence[int], first: int = 0) -> dict[str, object]:
+    """A palette of these colours, each red, green and blue."""
+    told: dict[str, object] = {}
+    for name, channel in zip(("Red", "Green", "Blue"), zip(*colours, strict=True), strict=True):
+        told[f"{name}PaletteColorLookupTableDescriptor"] = [len(colours), first, bits]
+        told[f"{name}PaletteColorLookupTableData"] = np.asarray(channel, f"<u{bits // 8}").tobytes()
+    return told
+
+
+@pytest.mark.parametrize(("bits", "first"), [(16, 0), (16, 100), (8, 0)])
+def test_grey_values_are_shown_in_the_colours_of_a_pseudo_color_state(
+    bits: int, first: int
+) -> None:
+    """The whole range of what the window gives is the whole palette (PS3.4 N.2.2)."""
+    high = 2**bits - 1
+    colours = ((0, 0, high), (0, high, 0), (high, 0, 0), (high, high, high))
+    made = through(
+        image_of(),
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.11.3",
+        SoftcopyVOILUTSequence=[window(300, 900)],
+        **palette(bits, *colours, first=first),
+    )
+
+    grey = np.clip(windowed(RAMP, 300, 900) / 255.0, 0, 1)
+    wanted = np.asarray(colours)[np.round(grey * 3).astype(int)] // (high // 255)
+    assert made.shape == (*RAMP.shape, 3)
+    assert np.mean(np.any(made != wanted, axis=-1)) < 0.02  # where the rounding differs
+    assert len(np.unique(made.reshape(-1, 3), axis=0)) == 4
+
+
+def test_a_pseudo_color_state_without_palette_and_states_of_other_kinds_are_refused_by_name() -> (
+    None
+):
+    with pytest.raises(CannotRender, match="has no palette"):
+        through(image_of(), SOPClassUID="1.2.840.10008.5.1.4.1.1.11.3")
+    with pytest.raises(CannotRender, match="Blending Softcopy Presentation State Storage cannot"):
+        through(image_of(), SOPClassUID="1.2.840.10008.5.1.4.1.1.11.4")
+
+
+def test_a_typeface_with_hanzi_is_found_wherever_the_system_has_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("exchange_dicom.lettering.PLACES", ())  # such as another distribution
+    assert Lettering.of_the_system().writes("王小东")
+    nothing = tmp_path / "fonts.conf"  # a system without any typeface of that kind
+    nothing.write_text("<fontconfig></fontconfig>")
+    monkeypatch.setenv("FONTCONFIG_FILE", str(nothing))
+    assert Lettering.of_the_system().legible("王 A") == "? A"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not Lettering.of_the_system().writes_hanzi

@@ -136,7 +136,8 @@ def test_nothing_but_what_the_link_names_is_there_for_who_holds_it(desk: Desk) -
             desk.reads(patient, study)
         with pytest.raises(Refused), desk.city.exchange.on_behalf_of(patient) as access:
             query.study(access, study)
-    assert desk.finds(patient, Level.PATIENT) == []
+    with pytest.raises(Refused):
+        desk.finds(patient, Level.PATIENT)
     with desk.city.exchange.on_behalf_of(patient) as access:
         assert query.seen(access, range(1, 9)) == frozenset()
 

@@ -2,7 +2,9 @@
 
 OHIF expects to lie at the root of its host, where our pages are: the address of its files stands in
 its bundles as "/", and is written anew. What is not needed is left out: the runtime for AI models
-(two thirds of the release), source maps, and scripts that would ask other hosts.
+(two thirds of the release), source maps, and scripts that would ask other hosts. The release has its
+scripts as people write them, which a browser reads twice as long: esbuild, where it is given, makes
+them small.
 """
 
 from __future__ import annotations
@@ -13,13 +15,16 @@ import hashlib
 import hmac
 import json
 import os
+import platform
 import re
+import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 from exchange.errors import Invalid
 
@@ -28,7 +33,23 @@ VERSION = "3.13.2"
 INTEGRITY = "sha512-WZdxmpmG7rqFgW9ZJLcbgr3XCtLi1KDNPoMaeY5PPe6j4G4fjEjjkycZM6C6Zk2F87BKxFfpq+jd5xXZB9E8EA=="  # noqa: E501
 """Of the package's tarball, as its registry tells it (Subresource Integrity)."""
 
-FORM = 2
+MINIFIER = "0.28.2"
+MINIFIERS = {
+    "x86_64": (
+        "@esbuild/linux-x64",
+        "sha512-4xTZr1FUmSoQW4XIWmit3tzQrUTZM+N3P0XV8xROKYF50XfI7xeO90+1bZvNwxIufQ9hDQVRJH5YhgPVF8A/HQ==",
+    ),
+    "aarch64": (
+        "@esbuild/linux-arm64",
+        "sha512-pW4AC0P3it8c7do9MVM4p51FzHzdM/TZrerurgRcHJ2WTa1VQ1CIq18xncfpBJw4ojkiZZrKW2yIBWBP92j6Ug==",
+    ),
+}
+"""By machine: the package of esbuild (MIT) of that version, and its integrity."""
+
+MINIFYING = 120.0
+"""Seconds that one script takes, at most."""
+
+FORM = 3
 """Counts the ways in which the release was prepared: browsers keep its files for good."""
 
 RELEASE = f"{VERSION}.{FORM}"
@@ -69,11 +90,15 @@ _ROOTS = (
     (b'__webpack_require__.p = "/"', b'__webpack_require__.p = "%b"'),
     (b"'/dicom-microscopy-viewer/", b"'%bdicom-microscopy-viewer/"),
 )
+_CONTEXTS = (b"webGlContextCount: 7,", b"webGlContextCount: 1,")
+"""OHIF makes seven WebGL contexts before it shows anything, where one draws all viewports."""
 _STYLE_ROOT = re.compile(rb"url\(/(?!/)")
 _BASIC = b'module === "@ohif/extension-cornerstone-dicom-sr"'
 """Where the bundle names the scripts that everything rests on: they are asked for next."""
 _SCRIPT = re.compile(rb"__webpack_require__\.e\((?:/\* import\(\) \*/ )?(\d+)\)")
 _BUNDLE = re.compile(r"app\.bundle\.[0-9a-f]+\.js")
+_WRITTEN = re.compile(r"[\w-]+\.bundle\.[0-9a-f]+\.js")
+"""Scripts that the release has as they were written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,21 +150,30 @@ def installed(place: Path) -> Installed | None:
         return None
 
 
-def install(tarball: Path, place: Path, *, integrity: str = INTEGRITY) -> Installed:
+def minifier() -> tuple[str, str] | None:
+    """Package, with its version, and integrity of the esbuild that this machine runs, if any."""
+    known = MINIFIERS.get(platform.machine()) if sys.platform == "linux" else None
+    return None if known is None else (f"{known[0]}@{MINIFIER}", known[1])
+
+
+def install(
+    tarball: Path, place: Path, *, integrity: str = INTEGRITY, esbuild: Path | None = None
+) -> Installed:
     """Prepare the release in `tarball` at `place`, whole or not at all; a known one stays.
 
-    Raises Invalid where the tarball is another one than what `integrity` names, or holds what a
-    release does not have, and where `place` cannot be written.
+    `esbuild` is the tarball of `minifier()`. Raises Invalid where a tarball is another one than
+    what its integrity names, or holds what a release does not have, and where `place` cannot be
+    written.
     """
     if (known := installed(place)) is not None:
         return known
-    _check(tarball, integrity)
+    _check(tarball, f"{PACKAGE} {VERSION}", integrity)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".viewer-", dir=place.parent) as folder:
             made = Path(folder) / "made"
             made.mkdir()
-            _prepare(tarball, made)
+            _prepare(tarball, made, _program(esbuild, Path(folder)) if esbuild else None)
             made.chmod(0o755)
             if place.exists():
                 place.rename(Path(folder) / "before")
@@ -152,7 +186,20 @@ def install(tarball: Path, place: Path, *, integrity: str = INTEGRITY) -> Instal
     return ready
 
 
-def _check(tarball: Path, integrity: str) -> None:
+def _program(tarball: Path, folder: Path) -> Path:
+    """The esbuild of a package, unpacked. Raises Invalid."""
+    if (known := minifier()) is None:
+        raise Invalid("esbuild is used on Linux alone, on x86-64 and ARM: leave it out")
+    name, integrity = known
+    _check(tarball, name, integrity)
+    with tarfile.open(tarball, "r:gz") as opened:
+        opened.extract("package/bin/esbuild", folder, filter="data")
+    program = folder / "package/bin/esbuild"
+    program.chmod(0o700)
+    return program
+
+
+def _check(tarball: Path, package: str, integrity: str) -> None:
     kind, _, expected = integrity.partition("-")
     try:
         with tarball.open("rb") as opened:
@@ -160,11 +207,12 @@ def _check(tarball: Path, integrity: str) -> None:
     except OSError as error:
         raise Invalid(f"{tarball} cannot be read: {error.strerror}") from error
     if not hmac.compare_digest(base64.b64encode(found).decode(), expected):
-        raise Invalid(f"{tarball.name} is not {PACKAGE} {VERSION}: its {kind} digest is another")
+        raise Invalid(f"{tarball.name} is not {package}: its {kind} digest is another")
 
 
-def _prepare(tarball: Path, folder: Path) -> None:
+def _prepare(tarball: Path, folder: Path, program: Path | None) -> None:
     files: dict[str, dict[str, Any]] = {}
+    bundles: dict[str, bytes] = {}
     with tarfile.open(tarball, "r:gz") as opened:
         for member in opened:
             name = "LICENSE.txt" if member.name == _LICENSE else member.name.removeprefix(_DIST)
@@ -180,14 +228,19 @@ def _prepare(tarball: Path, folder: Path) -> None:
                 or content is None
             ):
                 raise Invalid(f"this is no release of {PACKAGE}: {name[:100]!r}")
-            files[name] = _put(folder, name, content)
-    bundles = [name for name in files if _BUNDLE.fullmatch(name)]
+            placed = _placed(name, PurePosixPath(name).suffix, content.read())
+            if _BUNDLE.fullmatch(name):
+                bundles[name] = placed
+            if program is not None and _WRITTEN.fullmatch(name):
+                placed = _minified(name, placed, program)
+            files[name] = _put(folder, name, placed)
     if len(bundles) != 1:
         raise Invalid(f"this is no release of {PACKAGE}: it has {len(bundles)} main bundles")
+    ((bundle, text),) = bundles.items()
     manifest = {
         "release": RELEASE,
-        "bundle": bundles[0],
-        "following": _following((folder / bundles[0]).read_bytes(), files),
+        "bundle": bundle,
+        "following": _following(text, files),
         "files": files,
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
@@ -201,9 +254,20 @@ def _following(bundle: bytes, files: Iterable[str]) -> list[str]:
     return [names[one] for one in numbers if one in names]
 
 
-def _put(folder: Path, name: str, read: IO[bytes]) -> dict[str, Any]:
+def _minified(name: str, content: bytes, program: Path) -> bytes:
+    """The same script, with what licences want to have said at its end. Raises Invalid."""
+    told = [str(program), "--loader=js", "--minify", "--charset=utf8", "--legal-comments=eof"]
+    told.append("--log-level=error")
+    try:
+        return subprocess.run(  # noqa: S603 - a program whose digest was checked
+            told, input=content, capture_output=True, timeout=MINIFYING, check=True
+        ).stdout
+    except subprocess.SubprocessError as error:
+        raise Invalid(f"esbuild cannot make {name} smaller: install without it") from error
+
+
+def _put(folder: Path, name: str, content: bytes) -> dict[str, Any]:
     suffix = PurePosixPath(name).suffix
-    content = _placed(name, suffix, read.read())
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -225,6 +289,7 @@ def _placed(name: str, suffix: str, content: bytes) -> bytes:
         return content
     for root, placed in _ROOTS:
         content = content.replace(root, placed % prefix)
+    content = content.replace(*_CONTEXTS)
     if _BUNDLE.fullmatch(name) and prefix not in content:
         raise Invalid(f"this is no release of {PACKAGE} as it is known here: {name}")
     return content

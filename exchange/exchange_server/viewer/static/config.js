@@ -10,6 +10,16 @@ if (localStorage.getItem("exchange_language") !== exchange.language) {
 }
 document.documentElement.lang = exchange.language;
 
+// The browser's graphics take a while to begin, for which OHIF would wait in the end: meanwhile its
+// scripts are read. In a worker, since asking for them stops whoever asks.
+try {
+  const asks = "postMessage(new OffscreenCanvas(1, 1).getContext('webgl2') !== null)";
+  const begun = new Worker(URL.createObjectURL(new Blob([asks], { type: "text/javascript" })));
+  begun.onmessage = () => begun.terminate();
+} catch {
+  // A browser without graphics in workers begins them when it needs them.
+}
+
 // A session goes on for as long as somebody works here, also when everything is loaded; once it has
 // ended, what is on the screen goes, and the same study comes back after signing in.
 (() => {
