@@ -2,9 +2,9 @@
 
 OHIF expects to lie at the root of its host, where our pages are: the address of its files stands in
 its bundles as "/", and is written anew. What is not needed is left out: the runtime for AI models
-(two thirds of the release), source maps, and scripts that would ask other hosts. The release has its
-scripts as people write them, which a browser reads twice as long: esbuild, where it is given, makes
-them small.
+(two thirds of the release), source maps, and scripts that would ask other hosts. The release has
+its scripts as people write them, which a browser reads twice as long: esbuild, where it is given,
+makes them small.
 """
 
 from __future__ import annotations
