@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
-from exchange import query
+from exchange import query, retrieval
 from exchange.access import Access
 from exchange.audit import Outcome
 from exchange.errors import ExchangeError, Gone, Invalid, NotAuthenticated, NotFound, Refused
@@ -27,12 +27,10 @@ from exchange.policy import Action, Named, Purpose, Requester, Role
 from exchange.sessions import NOTED, Lifetime
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
-    Instance,
     Organization,
     Patient,
     PatientLink,
     PatientLinkCode,
-    Series,
     Study,
     User,
 )
@@ -128,7 +126,7 @@ def make(
         raise NotFound("no such study")
     about: dict[str, Any] = {"patient": row.Patient.id, "study": study_instance_uid}
     access.require(Action.HAND_OUT, query.facts(access, row.Patient), **about)
-    if not access.session.scalars(_served(row.Study.id, series)).first():
+    if not retrieval.is_served(access, row.Study.id, series):
         raise NotFound("no such series")
     maker = _user(access)
     hospital = access.organization
@@ -392,16 +390,6 @@ def _user(access: Access) -> User:
     if user is None:
         raise Refused("only users of the exchange hand out links")
     return user
-
-
-def _served(study: int, series: str) -> Any:
-    found = (
-        select(Series.id)
-        .join(Instance, Instance.series_id == Series.id)
-        .where(Series.study_id == study, Instance.is_primary)
-        .limit(1)
-    )
-    return found.where(Series.series_instance_uid == series) if series else found
 
 
 def _codes(count: int) -> tuple[str, ...]:

@@ -347,6 +347,22 @@ def sent(access: Access, tallies: Sequence[Tally], *, to: str, reason: str = "")
         )
 
 
+def is_served(access: Access, study: int, series: str = "") -> bool:
+    """Whether there is something to retrieve of a study, by its row, or of one series of it.
+
+    For who has been decided on for the study.
+    """
+    found = (
+        select(Series.id)
+        .join(Instance, Instance.series_id == Series.id)
+        .where(Series.study_id == study, Instance.is_primary)
+        .limit(1)
+    )
+    if series:
+        found = found.where(Series.series_instance_uid == series)
+    return access.session.scalars(found).first() is not None
+
+
 def rejection_notes(access: Access, study_instance_uid: str) -> tuple[Selected, ...]:
     """The rejection notes in force for images of a study, for who has got such images before.
 

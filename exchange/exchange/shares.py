@@ -1,8 +1,8 @@
-"""Shares: a clinician refers a colleague to a study by a link, for a time, and can take it back.
+"""Shares: a clinician refers a colleague to a study, or a series of it, by a link, for a time.
 
 A share gives nobody more than the policy permits them: what the link leads to is decided for
-whoever opens it, who is the one colleague it was made for. Made, opened and taken back, it stands
-in the trail.
+whoever opens it, who is the one colleague it was made for: the series is where to look, and no
+fence. Made, opened and taken back, it stands in the trail.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from exchange import facts, policy, query
+from exchange import facts, policy, query, retrieval
 from exchange.access import Access
 from exchange.audit import Outcome
 from exchange.errors import Gone, Invalid, NotFound, Refused
@@ -109,11 +109,12 @@ def share(
     study_instance_uid: str,
     recipient: int,
     *,
+    series: str = "",
     note: str = "",
     days: int = 7,
     openings: int = 10,
 ) -> Made:
-    """Refer a colleague, by their row number, to a study that both of them may see.
+    """Refer a colleague, by their row number, to a study that both may see, or a `series` of it.
 
     Raises NotFound, Invalid, and Refused, also where the policy denies it to the colleague.
     """
@@ -129,6 +130,8 @@ def share(
         reason = "studies are shared with colleagues for treatment only"
         access.note(Action.SHARE, outcome=Outcome.REFUSED, reason=reason, **about)
         raise Refused(reason)
+    if found.study is None or not retrieval.is_served(access, found.study.id, series):
+        raise NotFound("no such series")
     sharer = _user(access)
     row = access.session.execute(
         _colleagues().where(User.id == recipient, User.id != sharer.id)
@@ -149,10 +152,17 @@ def share(
             made=access.now,
             until=access.now + timedelta(days=days),
             most=openings,
+            series_instance_uid=series,
         )
         session.add(made)
         session.flush()
-        detail = {"share": made.id, "recipient": row.User.name, "days": days, "openings": openings}
+        detail = {
+            "share": made.id,
+            "series": series,
+            "recipient": row.User.name,
+            "days": days,
+            "openings": openings,
+        }
         access.note(Action.SHARE, reason="shared with a colleague", detail=detail, **about)
         return made
 

@@ -94,6 +94,15 @@ def test_a_link_is_for_the_one_colleague_and_each_step_is_in_the_trail(doctors: 
     assert sum(reason.startswith("this link is not for you") for _, _, reason in told) == 3
 
 
+def test_a_colleague_is_referred_to_one_series(doctors: Doctors) -> None:
+    made = doctors.share(series="1.2.1.1")
+
+    assert doctors.opened(doctors.wang, made.secret) == "1.2.1"
+    assert made.share.series_instance_uid == "1.2.1.1"
+    with pytest.raises(NotFound, match="no such series"):
+        doctors.share(series="1.2.1.404")
+
+
 def test_the_secret_is_kept_nowhere_but_in_the_link(doctors: Doctors) -> None:
     made = doctors.share()
 

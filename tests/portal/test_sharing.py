@@ -77,6 +77,24 @@ def test_a_study_is_shared_opened_by_the_colleague_and_taken_back(
     )
 
 
+def test_one_series_is_where_the_colleague_begins(sign_in: SignIn, city: PortalCity) -> None:
+    study = next(one for one in city.people.studies if one.hospital == "BC")
+    series = study.series[-1].series_instance_uid
+    page = sign_in("dr.bc")
+    page.goto(f"/portal/studies/{study.study_instance_uid}/share?colleague=dr.nh")
+    page.select_option("#series", series)
+    page.locator("button.main").click()
+    address = page.locator("#address").input_value()
+    other = sign_in("dr.nh")
+    other.goto(address)
+
+    expect(other.get_by_role("link", name="看图像")).to_have_attribute(
+        "href",
+        f"/viewer/viewer?StudyInstanceUIDs={study.study_instance_uid}"
+        f"&initialSeriesInstanceUID={series}",
+    )
+
+
 def test_somebody_else_and_who_only_guesses_find_nothing(sign_in: SignIn, city: PortalCity) -> None:
     study = next(one for one in city.people.studies if one.hospital == "BC").study_instance_uid
     page = sign_in("dr.bc")

@@ -35,6 +35,7 @@ RELEASE: Mapping[str, bytes] = {
     f"package/dist/{BUNDLE}": b'__webpack_require__.p = "/";\n'
     b'if (module === "@ohif/extension-cornerstone-dicom-sr") '
     b"{ [__webpack_require__.e(1), __webpack_require__.e(/* import() */ 2)]; }" + b"1;" * 500,
+    "package/dist/2493.bundle.0123456789abcdef.js": b"{ webGlContextCount: 7, }",
     "package/dist/1.bundle.js": b"'/dicom-microscopy-viewer/a.min.js'",
     "package/dist/app.bundle.css": b"@font-face{src:url(/a.woff2)} b{background:url(//x)}"
     + b" " * 99,
@@ -67,10 +68,19 @@ def test_what_the_viewer_needs_is_kept_under_an_address_of_its_own(tmp_path: Pat
     ready = prepared(tmp_path)
 
     assert sorted(ready.files) == sorted(
-        ["LICENSE.txt", "1.bundle.js", "a.wasm", BUNDLE, "app.bundle.css", "assets/images/CT.png"]
+        [
+            "LICENSE.txt",
+            "1.bundle.js",
+            "2493.bundle.0123456789abcdef.js",
+            "a.wasm",
+            BUNDLE,
+            "app.bundle.css",
+            "assets/images/CT.png",
+        ]
     )
     text = {name: one.path.read_bytes() for name, one in ready.files.items()}
     assert text[BUNDLE].startswith(f'__webpack_require__.p = "{PREFIX}"'.encode())
+    assert text["2493.bundle.0123456789abcdef.js"] == b"{ webGlContextCount: 1, }"
     assert text["1.bundle.js"] == f"'{PREFIX}dicom-microscopy-viewer/a.min.js'".encode()
     assert (
         text["app.bundle.css"].rstrip()
@@ -90,9 +100,30 @@ def test_another_package_than_the_known_one_is_not_unpacked(tmp_path: Path) -> N
         install(tarball, tmp_path / "viewer", integrity=integrity)
     with pytest.raises(Invalid, match="digest is another"):
         install(tarball, tmp_path / "viewer")
+    right, digest = packed(tmp_path, RELEASE)
+    with pytest.raises(Invalid, match="is not @esbuild/"):
+        install(right, tmp_path / "viewer", integrity=digest, esbuild=tarball)
     with pytest.raises(Invalid, match="cannot be read"):
         install(tmp_path / "nothing.tgz", tmp_path / "viewer")
     assert installed(tmp_path / "viewer") is None
+
+
+def test_scripts_are_made_small_by_a_program_and_say_the_same(tmp_path: Path) -> None:
+    """The program reads a script and writes it, as esbuild does; a script it cannot read stops."""
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\nexec tr -d ' '\n")
+    program.chmod(0o700)
+    made = tmp_path / "made"
+    made.mkdir()
+    installation._prepare(packed(tmp_path, RELEASE)[0], made, program)
+
+    ready = json.loads((made / installation.MANIFEST).read_text())
+    assert (made / "2493.bundle.0123456789abcdef.js").read_bytes() == b"{webGlContextCount:1,}"
+    assert ready["following"] == ["1.bundle.js"]  # known by what the script was before
+    program.write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(Invalid, match="install without it"):
+        installation._prepare(packed(tmp_path, RELEASE)[0], tmp_path / "other", program)
 
 
 @pytest.mark.parametrize(

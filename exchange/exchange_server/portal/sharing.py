@@ -42,6 +42,7 @@ def sharing(exchange: Exchange, pages: Pages) -> APIRouter:
         text = request.query_params.get("colleague", "").strip()[:64]
         with exchange.on_behalf_of(visitor.requester) as access:
             found = query.study(access, uid(study))
+            (contents,) = query.contents(access, [found]).values()
             colleagues = shares.colleagues(access, text)
         return pages.page(
             request,
@@ -50,6 +51,7 @@ def sharing(exchange: Exchange, pages: Pages) -> APIRouter:
             study=found.study,
             text=text,
             colleagues=colleagues,
+            series=contents,
             longest=NOTE,
             days=DAYS,
             openings=OPENINGS,
@@ -60,11 +62,13 @@ def sharing(exchange: Exchange, pages: Pages) -> APIRouter:
         request: Request, study: str, given: Annotated[dict[str, str], Depends(form)]
     ) -> Response:
         visitor = pages.visitor(request)
+        series = given.get("series", "")
         with exchange.on_behalf_of(visitor.requester) as access:
             made = shares.share(
                 access,
                 uid(study),
                 _number(given.get("recipient", "")),
+                series=uid(series) if series else "",
                 note=given.get("note", "").strip(),
                 days=_number(given.get("days", "")),
                 openings=_number(given.get("openings", "")),
