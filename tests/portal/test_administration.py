@@ -154,3 +154,40 @@ def test_who_may_not_look_is_told_so(
     assert answer.status == status
     expect(page.get_by_role("alert")).to_be_visible()
     assert page.locator("table").count() == 0
+
+
+@pytest.mark.parametrize(("language", "size"), LOOKS)
+def test_an_administrator_sees_who_looked_at_a_patient_and_that_is_recorded(
+    sign_in: SignIn, city: PortalCity, language: str, size: dict[str, int]
+) -> None:
+    study = next(one for one in city.people.studies if one.hospital == "BC")
+    sign_in("dr.nh").goto(f"/portal/studies/{study.study_instance_uid}")
+    page = sign_in("admin.bc", language=language, size=size)
+    page.goto("/portal/audit")
+    page.fill("#number", study.patient_id)
+    page.keyboard.press("Enter")
+
+    row = page.locator("tbody tr", has_text="dr.nh").first
+    expect(row).to_contain_text(study.study_instance_uid)
+    expect(row).to_contain_text("调阅" if language == "zh-CN" else "Retrieved")
+    assert study.patient_id not in page.url
+    assert fits(page)
+    page.fill("#number", "404")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_be_visible()
+    page.goto("/portal/audit")
+    expect(page.locator("tbody tr").first).to_contain_text("admin.bc")
+    assert sign_in("dr.bc").request.get("/portal/audit").status == 403
+
+
+def test_an_address_that_leads_nowhere_is_a_page_that_leads_back(sign_in: SignIn) -> None:
+    page = sign_in("dr.bc")
+    answer = page.goto("/portal/no/such/page")
+
+    assert answer is not None
+    assert answer.status == 404
+    expect(page.get_by_role("alert")).to_have_text("没有这个页面")
+    page.get_by_role("link", name="返回首页").click()
+    page.wait_for_url("**/portal/search")
+    page.goto("/portal/hospital")
+    expect(page.get_by_role("alert")).to_have_text("角色 医生 不能执行 管理")

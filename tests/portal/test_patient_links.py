@@ -111,12 +111,17 @@ def test_a_link_opens_no_other_page_and_nothing_else_at_any_door(
         "/portal/search", "/portal/people/1", "/portal/shares", "/portal/links",
         "/portal/hospital", "/portal/operation", "/portal/records/Patient/1",
         "/dicom-web/workitems", "/dicom-web/changefeed",
-        "/fhir/Patient", "/fhir/Patient/1", "/fhir/Organization", "/fhir/ImagingStudy",
+        "/fhir/Patient", "/fhir/Patient/1", "/fhir/Organization",
         "/fhir/AuditEvent", "/fhir/Subscription",
     ):  # fmt: skip
         answer = answered(path)
         assert answer.status in {403, 404}, (path, answer.status, answer.text()[:200])
     assert answered(f"/iid?requestType=STUDY&studyUID={elsewhere}").status == 403
+    (entry,) = answered("/fhir/ImagingStudy").json()["entry"]  # the same study, as far as it goes
+    assert [one["uid"] for one in entry["resource"]["series"]] == [series]
+    assert entry["resource"]["numberOfSeries"] == 1
+    with_others = answered("/fhir/ImagingStudy?_include=ImagingStudy:subject").text()
+    assert '"resourceType":"Patient"' not in with_others
 
 
 def test_the_desk_hands_out_a_link_and_guesses_have_an_end(

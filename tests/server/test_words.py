@@ -12,6 +12,7 @@ import pytest
 from exchange import policy
 from exchange.errors import ExchangeError
 from exchange_server.chinese import TEXTS, translated
+from exchange_server.portal import audit
 
 ROOT = Path(__file__).parents[2]
 VERBS = (
@@ -85,6 +86,15 @@ def test_every_message_of_a_command_has_its_chinese(module: Path) -> None:
 @pytest.mark.parametrize("decision", [policy.may, policy.decide, policy.decide_clinical])
 def test_every_reason_of_a_decision_has_its_chinese(decision: Callable[..., object]) -> None:
     assert sorted(messages(inspect.getsource(decision)) - TEXTS.keys()) == []
+
+
+def test_roles_actions_and_purposes_are_called_by_their_names_on_the_page_of_the_trail() -> None:
+    assert (set(audit.ACTIONS), set(audit.ROLES), set(audit.PURPOSES)) == (
+        set(policy.Action),
+        set(policy.Role),
+        set(policy.Purpose),
+    )
+    assert sorted(({*policy.Action, *policy.Role} - {policy.Role.EXCHANGE}) - TEXTS.keys()) == []
 
 
 def test_a_translation_says_as_much_as_the_english() -> None:

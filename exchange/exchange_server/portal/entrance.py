@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from exchange import sessions
 from exchange.access import Exchange
-from exchange.errors import NotAuthenticated, Refused, Unavailable
+from exchange.errors import NotAuthenticated, NotFound, Refused, Unavailable
 from exchange.policy import Purpose
 from exchange_server.addresses import nobody
 from exchange_server.observability import SESSION_BEGUN, SESSION_REFUSED, observe
@@ -101,5 +101,17 @@ def entrance(exchange: Exchange, pages: Pages, passwords: Passwords) -> APIRoute
             raise HTTPException(404)
         kept = {"Cache-Control": f"public, max-age={FOR_GOOD}, immutable"}
         return Response(file.content, headers={**HEADERS, **kept}, media_type=file.media_type)
+
+    return router
+
+
+def nowhere(pages: Pages) -> APIRouter:
+    """The last route: what is at none of the others is told in a page, too."""
+    router = APIRouter(route_class=pages.route(), include_in_schema=False)
+
+    @router.get("/{path:path}")
+    def nothing(request: Request) -> Response:
+        pages.visitor(request)
+        raise NotFound("there is no such page")
 
     return router

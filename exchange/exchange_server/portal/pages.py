@@ -231,9 +231,10 @@ async def form(request: Request) -> dict[str, str]:
 _PLACES = (
     ("search", ("查找患者", "Find a patient")),
     ("shares", ("分享", "Shares")),
-    ("links", ("患者链接", "Patient links")),
     ("hospital", ("医院", "Hospital")),
+    ("links", ("患者链接", "Patient links")),
     ("operation", ("运行", "Operation")),
+    ("audit", ("审计", "Audit")),
 )
 """Where each page is, and what it is called in Chinese and English."""
 
@@ -250,6 +251,7 @@ def navigation(visitor: Visitor) -> list[tuple[str, tuple[str, str]]]:
         "links": not regional,
         "hospital": administers,
         "operation": regional,
+        "audit": administers,
     }
     return [(place, words) for place, words in _PLACES if may[place]]
 

@@ -12,7 +12,8 @@ from exchange_server.authentication import Identify
 from exchange_server.cookies import Cookies
 from exchange_server.passwords import Passwords
 from exchange_server.portal.administration import administration
-from exchange_server.portal.entrance import entrance
+from exchange_server.portal.audit import audit
+from exchange_server.portal.entrance import entrance, nowhere
 from exchange_server.portal.pages import Pages
 from exchange_server.portal.patient_links import links
 from exchange_server.portal.patients import patients
@@ -42,4 +43,6 @@ def portal(
     router.include_router(links(exchange, pages))
     router.include_router(takeaway(exchange, pages))
     router.include_router(administration(exchange, pages))
+    router.include_router(audit(exchange, pages))
+    router.include_router(nowhere(pages))
     return router
