@@ -1,4 +1,4 @@
-"""The page of the audit trail: who looked at whom, for administrators, and that is recorded, too."""
+"""The page of the audit trail, for administrators: who looked at whom. That is recorded, too."""
 
 # Without `from __future__ import annotations`: FastAPI reads the annotations of local functions.
 
