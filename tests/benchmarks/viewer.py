@@ -109,7 +109,7 @@ def visits(site: RunningExchange, count: int) -> list[tuple[float, float]]:
                 tools = reader.new_cdp_session(page)
                 tools.send("Performance.enable", {"timeDomain": "threadTicks"})
                 page.goto(opening([STUDY]), wait_until="commit")
-                drawn = float(page.wait_for_function(DRAWN).json_value()) / 1000
+                drawn = float(page.wait_for_function(DRAWN, polling=50).json_value()) / 1000
                 told = tools.send("Performance.getMetrics")["metrics"]
                 busy = next(one["value"] for one in told if one["name"] == "TaskDuration")
                 taken.append((drawn, float(busy)))

@@ -119,8 +119,8 @@ def links(exchange: Exchange, pages: Pages) -> APIRouter:
                 with exchange.on_behalf_of(asking) as access:
                     known = patient_links.known(access, secret[:128], given.get("code", "")[:32])
                 with exchange.on_behalf_of(known.requester) as access:
-                    pages.cookies.end(access, request)
                     session = patient_links.enter(access, known.code)
+                    pages.cookies.end(access, request)
             except NotAuthenticated as error:
                 refused.add(source)
                 wrong = str(error)
