@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey
+from sqlalchemy import ForeignKey, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from exchange_storage.records.record import UID, Digest, Identity, Key, Record, Text, Word
@@ -52,7 +52,7 @@ class Share(Record):
     opened: Mapped[int] = mapped_column(default=0)
     last_opened: Mapped[datetime | None] = mapped_column(default=None)
     revoked: Mapped[datetime | None] = mapped_column(default=None)
-    series_instance_uid: Mapped[UID] = mapped_column(default="")
+    series_instance_uid: Mapped[UID] = mapped_column(default="", server_default=text("''"))
     """The one series that is meant; "" for the whole study."""
 
 
