@@ -295,9 +295,9 @@ def test_the_desk_hands_out_what_is_its_hospitals_by_two_numbers(desk: Desk) -> 
 
 
 def test_a_link_has_limits(desk: Desk) -> None:
-    for how in ({"days": 0}, {"days": 31}, {"openings": 0}, {"openings": 11}):
+    for days, openings in ((0, 1), (31, 1), (1, 0), (1, 11)):
         with pytest.raises(Invalid, match="a link lasts"):
-            desk.make(**how)
+            desk.make(days=days, openings=openings)
     with pytest.raises(NotFound):
         desk.make(study="1.2.404")
     assert desk.states() == []
