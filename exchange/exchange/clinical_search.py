@@ -25,12 +25,12 @@ from exchange.decided import conditions
 from exchange.errors import TooBroad
 from exchange.policy import Action, Reach
 from exchange.recording import Finder
-from exchange_storage import resource_search
+from exchange_storage import resource_order, resource_search
 from exchange_storage.forms import Form
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Resource, Revision, SearchReference
 from exchange_storage.resource_criteria import Asked, Every, Selected, form
-from exchange_storage.resource_search import Sort
+from exchange_storage.resource_order import Sort
 from exchange_storage.rows import one_of, one_of_texts
 from exchange_storage.search import numbered, parameters
 
@@ -46,6 +46,8 @@ CANDIDATES = 20
 FEW = 500
 """Of several conditions the one with the fewest index rows leads; they are counted up to this."""
 
+VERY_FEW = 50
+"""With fewer index rows than this a condition leads whatever the others have."""
 
 EVERYTHING = Every(())
 
@@ -245,6 +247,7 @@ def _leader(
 ) -> int | None:
     """Which of the conditions is looked up first: the one with the fewest index rows.
 
+    What leads to it by references is not counted: it is taken for few, but not for very few.
     -1 where all of them have many, and the order of the answer is that of an index: then the
     resources are looked through in that order until the page is full.
     """
@@ -252,17 +255,24 @@ def _leader(
     if not found:
         return None
     counted: list[tuple[int, int]] = []
+    uncounted: int | None = None
     for number in found:
         count = _few(wanted.form, number)
         if count is None:
-            return number if not counted else min(counted)[1]
-        rows = count.number(connection, {**given, "limit": FEW})
-        if rows < FEW:
-            counted.append((rows, number))
-            if rows < FEW // 10:
+            if counted:
                 break
+            uncounted = number if uncounted is None else uncounted
+        elif uncounted is None or not resource_search.is_vague(wanted.form, number):
+            limit = FEW if uncounted is None else VERY_FEW
+            rows = count.number(connection, {**given, "limit": limit})
+            if rows < limit:
+                counted.append((rows, number))
+                if rows < VERY_FEW:
+                    break
     if counted:
         return min(counted)[1]
+    if uncounted is not None:
+        return uncounted
     return -1 if sorted_by_index else found[0]
 
 
@@ -366,13 +376,13 @@ def _told(one: type[Resource]) -> Select[Any]:
 def _in_order(
     statement: Select[Any], one: type[Resource], sort: Sequence[Sort], *, after: bool = False
 ) -> Select[Any]:
-    keys = resource_search.keys(sort, one)
+    keys = resource_order.keys(sort, one)
     labelled = [key.label(f"key{number}") for number, key in enumerate(keys)]
     if after:
         last = [bindparam(f"last{number}", type_=key.type) for number, key in enumerate(keys)]
-        statement = statement.where(resource_search.after(sort, keys, last))
+        statement = statement.where(resource_order.after(sort, keys, last))
     statement = statement.add_columns(*labelled)
-    return statement.order_by(*resource_search.order(sort, labelled)).limit(bindparam("limit"))
+    return statement.order_by(*resource_order.order(sort, labelled)).limit(bindparam("limit"))
 
 
 @lru_cache(STATEMENTS)

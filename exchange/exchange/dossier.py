@@ -19,7 +19,7 @@ from exchange.clinical_search import Hit, Question
 from exchange.errors import NotFound
 from exchange_storage.records import Organization, Patient, Resource
 from exchange_storage.resource_criteria import Asked, Every, Indexed, RefersTo, TokenIs
-from exchange_storage.resource_search import Sort
+from exchange_storage.resource_order import Sort
 
 VERSIONS = 20
 """Versions of a record that are listed, at most: the last."""

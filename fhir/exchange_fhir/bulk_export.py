@@ -29,7 +29,7 @@ from exchange_fhir.subset import part
 from exchange_storage.records import BulkJob
 from exchange_storage.resource_criteria import Asked, Every, Some
 from exchange_storage.resource_criteria import Changed as ResourceChanged
-from exchange_storage.resource_search import Sort
+from exchange_storage.resource_order import Sort
 from exchange_storage.search import AllOf, AnyOf, Changed, Criterion, Level, Rows
 
 PAGE = 2000

@@ -23,7 +23,7 @@ from exchange_fhir.rest_interactions import body
 from exchange_fhir.search import Scope, split, unescaped
 from exchange_fhir.serving import Serving
 from exchange_storage.resource_criteria import Asked, Every, Indexed, RefersTo, TokenIs, Within
-from exchange_storage.resource_search import Sort
+from exchange_storage.resource_order import Sort
 
 LOOKED_AT = 5000
 """Observations that are looked at for one $lastn, at most, the newest first."""

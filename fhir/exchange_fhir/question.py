@@ -19,7 +19,7 @@ from exchange_fhir.asking import (
 )
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.search import COUNT, MAX_COUNT, MAX_PARAMETERS, MAX_QUESTION, Scope
-from exchange_storage.resource_search import Sort
+from exchange_storage.resource_order import Sort
 
 MAX_INCLUDES = 50
 """Kinds of links that a page may bring along."""

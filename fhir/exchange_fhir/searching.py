@@ -31,7 +31,7 @@ from exchange_storage.criteria import Level, Linked, Owned, Rows
 from exchange_storage.records import Organization
 from exchange_storage.resource_criteria import Every, IsPerson
 from exchange_storage.resource_index import Date, Quantity, Reference, String, Token, Uri, Value
-from exchange_storage.resource_search import FIRST, LAST, Sort
+from exchange_storage.resource_order import FIRST, LAST, Sort
 
 INCLUDED = 1000
 """Resources that come along with a page, at most; that some are left out is told."""

@@ -2,7 +2,8 @@
 
 Each condition can be put in two ways: as a list of the rows that fulfil it, looked up by an index,
 or as a look into one row. Of a question's conditions one, the most selective, gives the list, and
-the others look into its rows: neither database has to be clever to be quick.
+the others look into its rows: neither database has to be clever to be quick. Those that need
+nothing but index rows do so where the list is made, before a resource itself is looked up.
 """
 
 from __future__ import annotations
@@ -20,18 +21,15 @@ from sqlalchemy import (
     and_,
     cast,
     false,
-    func,
     literal_column,
     not_,
     or_,
     select,
     true,
-    type_coerce,
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import NullType
 
 from exchange_storage import search
 from exchange_storage.criteria import Level
@@ -59,9 +57,6 @@ TABLES: Mapping[str, Any] = {
     "uri": SearchUri,
 }
 
-FIRST, LAST = -(1 << 62), 1 << 62
-"""Moments before and after all others."""
-
 
 class Decided(Protocol):
     """What the policy makes of each level of a question: nothing withheld is found through it."""
@@ -71,18 +66,6 @@ class Decided(Protocol):
 
     def native(self, level: Level, column: Any, condition: ColumnElement[bool]) -> Select[Any]:
         """`column` of the records of a level that are served, and that the asker may see."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sort:
-    """A key in whose order resources are put: by a parameter's values, or a column.
-
-    `type` is a parameter's, or ``id``, ``changed`` or ``row``.
-    """
-
-    type: str
-    parameters: tuple[str, ...] = ()
-    descending: bool = False
 
 
 class Conditions:
@@ -103,12 +86,14 @@ class Conditions:
             case ("every", parts):
                 if leader is None:
                     leader = _leader(parts)
+                if leader >= 0 and parts[leader][0] in _LISTS_ROWS:
+                    return self._narrowed(parts, leader, resource, binds)
                 return and_(
                     true(),
                     *[
                         self._listed(part, resource, binds)
                         if number == leader
-                        else self._looked_at(part, resource, binds)
+                        else self._looked_at(part, _Row.of(resource), binds)
                         for number, part in enumerate(parts)
                     ],
                 )
@@ -121,7 +106,7 @@ class Conditions:
             case ("indexed", table, parameters, tests):
                 value = aliased(TABLES[table])
                 return select(literal_column("1")).where(
-                    _of(value, parameters), _passes(value, tests, binds)
+                    of_parameters(value, parameters), _passes(value, tests, binds)
                 )
         return None
 
@@ -167,62 +152,66 @@ class Conditions:
 
     # A condition as a list of rows.
 
+    def _narrowed(
+        self, parts: Sequence[Any], leader: int, resource: type[Resource], binds: Binds
+    ) -> ColumnElement[bool]:
+        """The rows that one part lists, and that fulfil the others."""
+        value = aliased(_table(parts[leader]))
+        here, there = _Row(value, value.resource_id), _Row.of(resource)
+        within: list[ColumnElement[bool]] = []
+        beside: list[ColumnElement[bool]] = []
+        for number, part in enumerate(parts):  # the binds are in this order
+            if number == leader:
+                rows = self._rows(part, value, binds)
+            elif _is_of_index_rows(part):
+                within.append(self._looked_at(part, here, binds))
+            else:
+                beside.append(self._looked_at(part, there, binds))
+        return and_(resource.id.in_(rows.where(*within)), *beside)
+
+    def _rows(self, form: Any, value: Any, binds: Binds) -> Select[Any]:
+        """The row numbers that a condition lists, of `value` (an alias of its `_table`)."""
+        match form:
+            case ("indexed", _, parameters, tests):
+                passes = _passes(value, tests, binds)
+                return select(value.resource_id).where(of_parameters(value, parameters), passes)
+            case ("together", components):
+                return self._together(components, value, binds)
+            case ("leads", parameters, inner):
+                led = self._led(value, parameters, inner, binds)
+                return select(value.resource_id).where(led)
+        raise TypeError("not a form of a criterion that lists rows")
+
     def _listed(self, form: Any, resource: type[Resource], binds: Binds) -> ColumnElement[bool]:
         match form:
-            case ("indexed", table, parameters, tests):
-                value = aliased(TABLES[table])
-                found = select(value.resource_id).where(
-                    _of(value, parameters), _passes(value, tests, binds)
-                )
-                return resource.id.in_(found)
-            case ("together", components):
-                return resource.id.in_(self._together(components, None, binds))
-            case ("leads", parameters, inner):
-                reference = aliased(SearchReference)
-                found = select(reference.resource_id).where(
-                    self._led(reference, parameters, inner, binds)
-                )
-                return resource.id.in_(found)
+            case (kind, *_) if kind in _LISTS_ROWS:
+                return resource.id.in_(self._rows(form, aliased(_table(form)), binds))
             case ("referred", kind, parameters, inner):
                 reference = aliased(SearchReference)
                 found = self._referring(reference, reference.target, kind, parameters, inner, binds)
                 return resource.logical_id.in_(found)
             case ("some", parts):
                 return or_(false(), *[self._listed(part, resource, binds) for part in parts])
-        return self._looked_at(form, resource, binds)
+        return self._looked_at(form, _Row.of(resource), binds)
 
     # A condition as a look into one row.
 
-    def _looked_at(self, form: Any, resource: type[Resource], binds: Binds) -> ColumnElement[bool]:
+    def _looked_at(self, form: Any, row: _Row, binds: Binds) -> ColumnElement[bool]:
+        resource: type[Resource] = row.holder
         match form:
             case ("every", parts):
-                looks = [self._looked_at(part, resource, binds) for part in parts]
-                return and_(true(), *looks)
+                return and_(true(), *[self._looked_at(part, row, binds) for part in parts])
             case ("some", parts):
-                looks = [self._looked_at(part, resource, binds) for part in parts]
-                return or_(false(), *looks)
+                return or_(false(), *[self._looked_at(part, row, binds) for part in parts])
             case ("without", part):
-                return not_(self._looked_at(part, resource, binds))
-            case ("indexed", table, parameters, tests):
-                value = aliased(TABLES[table])
-                return _has_value(
-                    value,
-                    resource,
-                    value.resource_id == resource.id,
-                    _of(value, parameters),
-                    _passes(value, tests, binds),
+                return not_(self._looked_at(part, row, binds))
+            case (kind, *_) if kind in _LISTS_ROWS:
+                value = aliased(_table(form))
+                rows = self._rows(form, value, binds).where(value.resource_id == row.number)
+                one: Select[Any] = rows.with_only_columns(
+                    literal_column("1"), maintain_column_froms=True
                 )
-            case ("together", components):
-                rows = self._together(components, resource, binds)
-                return there_is(rows.correlate(resource))
-            case ("leads", parameters, inner):
-                reference = aliased(SearchReference)
-                return _has_value(
-                    reference,
-                    resource,
-                    reference.resource_id == resource.id,
-                    self._led(reference, parameters, inner, binds),
-                )
+                return there_is(one.correlate(row.holder))
             case ("referred", kind, parameters, inner):
                 reference = aliased(SearchReference)
                 rows = self._referring(
@@ -242,17 +231,14 @@ class Conditions:
                 return resource.logical_id.in_(rows)
         raise TypeError("not a form of a criterion")
 
-    def _together(
-        self, components: Sequence[Any], resource: type[Resource] | None, binds: Binds
-    ) -> Select[Any]:
+    def _together(self, components: Sequence[Any], first: Any, binds: Binds) -> Select[Any]:
         """The rows that have values which belong together and all pass."""
-        first: Any = None
         found: Any = None
         for _, table, parameters, tests in components:
-            value = aliased(TABLES[table])
-            passes = and_(_of(value, parameters), _passes(value, tests, binds))
-            if first is None:
-                first, found = value, select(value.resource_id).where(passes)
+            value = first if found is None else aliased(TABLES[table])
+            passes = and_(of_parameters(value, parameters), _passes(value, tests, binds))
+            if found is None:
+                found = select(value.resource_id).where(passes)
             else:
                 found = found.join(
                     value,
@@ -262,8 +248,6 @@ class Conditions:
                         passes,
                     ),
                 )
-        if resource is not None:
-            found = found.where(first.resource_id == resource.id)
         rows: Select[Any] = found
         return rows
 
@@ -272,7 +256,7 @@ class Conditions:
     ) -> ColumnElement[bool]:
         kind, keys = self._selected(inner, binds)
         return and_(
-            _of(reference, parameters),
+            of_parameters(reference, parameters),
             reference.target_kind == _word(kind),
             reference.target.in_(keys),
         )
@@ -294,7 +278,7 @@ class Conditions:
             .select_from(reference)
             .join(one, one.id == reference.resource_id)
             .where(
-                _of(reference, parameters),
+                of_parameters(reference, parameters),
                 reference.target_kind == _word(kind),
                 self._seen(one, inner_kind, criterion, binds),
             )
@@ -322,6 +306,19 @@ class Conditions:
             self.held(criterion, one, binds),
             self._decided.resource(one),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row into which is looked: of a resource, or an index row of one."""
+
+    holder: Any
+    number: Any
+    """The column that has the resource's row number."""
+
+    @classmethod
+    def of(cls, resource: type[Resource]) -> _Row:
+        return cls(resource, resource.id)
 
 
 class row_number(FunctionElement[int]):  # noqa: N801 - named as functions of SQL are
@@ -380,65 +377,31 @@ def _leads_by_row(form: Any, leader: int | None) -> bool:
             return leader >= 0 and _leads_by_row(parts[leader], None)
         case ("some", parts):
             return bool(parts) and all(_leads_by_row(part, None) for part in parts)
-    return form[0] in {"indexed", "together", "leads"}
+    return form[0] in _LISTS_ROWS
 
 
-def keys(sort: Sequence[Sort], resource: type[Resource]) -> list[ColumnElement[Any]]:
-    """What resources are put in order of, one after another; never null: what lacks it is last."""
-    return [_key(one, resource) for one in sort]
+_LISTS_ROWS = frozenset({"indexed", "together", "leads"})
+"""Forms that list row numbers of resources, and are looked at without the resource itself."""
 
 
-def order(sort: Sequence[Sort], by: Sequence[ColumnElement[Any]]) -> list[ColumnElement[Any]]:
-    """`by`, descending where that was asked."""
-    return [key.desc() if one.descending else key.asc() for one, key in zip(sort, by, strict=True)]
+def _is_of_index_rows(form: Any) -> bool:
+    """Whether a condition can be looked at without the resource itself."""
+    match form:
+        case ("every" | "some", parts):
+            return all(map(_is_of_index_rows, parts))
+        case ("without", part):
+            return _is_of_index_rows(part)
+    return form[0] in _LISTS_ROWS
 
 
-def after(
-    sort: Sequence[Sort], by: Sequence[ColumnElement[Any]], last: Sequence[Any]
-) -> ColumnElement[bool]:
-    """What comes after the row in which `by` has the values `last`."""
-    found: list[ColumnElement[bool]] = []
-    for number, (one, key) in enumerate(zip(sort, by, strict=True)):
-        same = [by[before] == last[before] for before in range(number)]
-        further = key < last[number] if one.descending else key > last[number]
-        found.append(and_(*same, further))
-    return or_(*found)
-
-
-def _key(sort: Sort, resource: type[Resource]) -> ColumnElement[Any]:
-    match sort.type:
-        case "row":
-            return resource.id  # type: ignore[return-value]
-        case "id":
-            return resource.logical_id  # type: ignore[return-value]
-        case "changed":
-            return resource.changed  # type: ignore[return-value]
-    value = aliased(TABLES[sort.type])
-    column = {
-        "token": "code",
-        "string": "folded",
-        "reference": "target",
-        "date": "low",
-        "quantity": "low",
-        "number": "low",
-        "uri": "value",
-    }[sort.type]
-    one = getattr(value, column)
-    of_resource = select(func.max(one) if sort.descending else func.min(one)).where(
-        value.resource_id == resource.id, _of(value, sort.parameters)
-    )
-    if sort.type == "string":  # not the spellings that were added to what was written
-        of_resource = of_resource.where(value.exact != "")
-    absent: Any = {"date": FIRST if sort.descending else LAST}.get(sort.type)
-    if sort.type in {"quantity", "number"}:
-        absent = literal_column("-1e308" if sort.descending else "1e308")
-    elif absent is None:
-        absent = literal_column("''" if sort.descending else f"'{chr(0x10FFFF)}'")
-    else:
-        absent = literal_column(str(absent))
-    key = func.coalesce(of_resource.correlate(resource).scalar_subquery(), absent)
-    # psycopg gives a double as a float: there is nothing to be converted.
-    return type_coerce(key, NullType()) if sort.type in {"quantity", "number"} else key
+def _table(form: Any) -> Any:
+    """The table that a form of `_LISTS_ROWS` looks up first."""
+    match form:
+        case ("indexed", table, _, _):
+            return TABLES[table]
+        case ("together", ((_, table, _, _), *_)):
+            return TABLES[table]
+    return SearchReference
 
 
 # -- Which condition leads ------------------------------------------------------------------------
@@ -451,12 +414,18 @@ def candidates(form: Any) -> tuple[int, ...]:
     return tuple(number for _, number in sorted(ranked))
 
 
+def is_vague(form: Any, number: int) -> bool:
+    """Whether a part of ``every`` finds so much that even counting it would take long."""
+    return _rank(form[1][number]) >= _VAGUE
+
+
 def _leader(parts: Sequence[Any]) -> int:
     ranked = candidates(("every", tuple(parts)))
     return ranked[0] if ranked else -1
 
 
 _NO = 100
+_VAGUE = 80
 
 
 def _rank(form: Any) -> int:
@@ -466,14 +435,14 @@ def _rank(form: Any) -> int:
             return 0
         case ("indexed", "token", parameters, tests):
             if not tests or any(test[0] in {"present", "system"} for test in tests):
-                return 80
+                return _VAGUE
             return 1 if parameters[0].endswith((".identifier", ":identifier")) else 6
         case ("indexed", "reference", _, tests):
-            return 2 if tests and all(test[0] == "targets" for test in tests) else 80
+            return 2 if tests and all(test[0] == "targets" for test in tests) else _VAGUE
         case ("natively", _):
             return 2
         case ("indexed", "string", _, tests):
-            return 80 if any(test[0] in {"present", "holds"} for test in tests) else 4
+            return _VAGUE if any(test[0] in {"present", "holds"} for test in tests) else 4
         case ("together", _) | ("leads", _, _) | ("indexed", "uri", _, _):
             return 3
         case ("referred", _, _, _):
@@ -507,19 +476,13 @@ def _word(name: str) -> ColumnElement[str]:
     return literal_column(f"'{name}'", String())
 
 
-def _of(value: Any, parameters: Sequence[str]) -> ColumnElement[bool]:
+def of_parameters(value: Any, parameters: Sequence[str]) -> ColumnElement[bool]:
+    """Whether an index row is of one of the parameters."""
     if len(parameters) == 1:
         one: ColumnElement[bool] = value.parameter == _word(parameters[0])
         return one
     many: ColumnElement[bool] = value.parameter.in_([_word(one) for one in parameters])
     return many
-
-
-def _has_value(
-    value: Any, resource: type[Resource], *conditions: ColumnElement[bool]
-) -> ColumnElement[bool]:
-    found: Select[Any] = select(literal_column("1")).select_from(value)
-    return there_is(found.where(*conditions).correlate(resource))
 
 
 def _among(column: Any, size: int, binds: Binds) -> ColumnElement[bool]:

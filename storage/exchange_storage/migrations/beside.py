@@ -16,6 +16,27 @@ def index_made(table: str, columns: Sequence[str]) -> None:
         op.create_index(name, table, list(columns), postgresql_concurrently=concurrently)
 
 
+def index_replaced(table: str, columns: Sequence[str], include: Sequence[str] = ()) -> None:
+    """Have PostgreSQL's index of these columns hold `include` too; there is one at any moment.
+
+    SQLite's stays as it is.
+    """
+    name = _name(table, columns)
+    with _beside() as concurrently:
+        if not concurrently:
+            return
+        op.drop_index(f"{name}_new", table_name=table, if_exists=True, postgresql_concurrently=True)
+        op.create_index(
+            f"{name}_new",
+            table,
+            list(columns),
+            postgresql_include=list(include),
+            postgresql_concurrently=True,
+        )
+        op.drop_index(name, table_name=table, if_exists=True, postgresql_concurrently=True)
+        op.execute(f"ALTER INDEX {name}_new RENAME TO {name}")
+
+
 def index_removed(table: str, columns: Sequence[str]) -> None:
     """Remove an index, if it is there still."""
     with _beside() as concurrently:

@@ -100,11 +100,19 @@ class Revision(Record):
     """Whether it is about other patients than the resource is now: shown to its writer only."""
 
 
+def _looked_into(*beside: str) -> Index:
+    """What a look into a resource's index rows uses, and all that it asks.
+
+    In SQLite an index of such a table has the primary key beside its own columns as it is.
+    """
+    return Index(None, "resource_id", postgresql_include=beside)
+
+
 class SearchToken(Record):
     """A code, identifier, boolean or uri-like token under which a resource is found."""
 
     __tablename__ = "search_token"
-    __table_args__ = (Index(None, "resource_id"), {"sqlite_with_rowid": False})
+    __table_args__ = (_looked_into("parameter", "code", "system"), {"sqlite_with_rowid": False})
 
     parameter: Mapped[Word] = mapped_column(primary_key=True)
     """Resource type and code, as ``Observation.code``; see `exchange_storage.resource_index`."""
@@ -132,7 +140,10 @@ class SearchReference(Record):
     """Another resource to which a resource refers."""
 
     __tablename__ = "search_reference"
-    __table_args__ = (Index(None, "resource_id"), {"sqlite_with_rowid": False})
+    __table_args__ = (
+        _looked_into("parameter", "target_kind", "target"),
+        {"sqlite_with_rowid": False},
+    )
 
     parameter: Mapped[Word] = mapped_column(primary_key=True)
     target_kind: Mapped[Word] = mapped_column(primary_key=True)
@@ -148,7 +159,7 @@ class SearchDate(Record):
 
     __tablename__ = "search_date"
     __table_args__ = (
-        Index(None, "resource_id"),
+        _looked_into("parameter", "low", "high"),
         Index(None, "parameter", "high"),
         {"sqlite_with_rowid": False},
     )

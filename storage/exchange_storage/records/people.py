@@ -167,7 +167,8 @@ class PatientName(Record):
     """A search key of a patient's name: folded, in hanzi or in Latin letters (see `names`)."""
 
     __tablename__ = "patient_name"
-    __table_args__ = (Index(None, "key", "kind"),)
+    # With whose it is: a frequent name is found without a look at each row of the table.
+    __table_args__ = (Index(None, "key", "kind", "patient_id"),)
 
     patient_id: Mapped[Identity] = mapped_column(ForeignKey("patient.id"), primary_key=True)
     kind: Mapped[Word] = mapped_column(primary_key=True)
