@@ -534,7 +534,9 @@ _EVERYTHING = 1 << 62
 
 
 def _condition(wanted: _Wanted) -> ColumnElement[bool]:
-    return search.condition(wanted.form, conditions(wanted.reach).links)
+    made = conditions(wanted.reach)
+    links = made.links_among_others if search.is_of_several(wanted.form) else made.links
+    return search.condition(wanted.form, links)
 
 
 # The statements of a form of question: built once, since that takes longer than to run them.

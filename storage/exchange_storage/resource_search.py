@@ -127,13 +127,9 @@ class Conditions:
                 return Patient.id.in_(rows)
             case ("pointed", kind, parameters, inner):
                 reference = aliased(SearchReference)
-                target: Any = reference.target
-                if level is Level.PATIENT:
-                    target = row_number(reference.target)
+                column, target = _pointed(level, reference)
                 rows = self._referring(reference, target, kind, parameters, inner, binds)
-                if level is Level.PATIENT:
-                    return Patient.id.in_(rows.correlate(None))
-                return Study.study_instance_uid.in_(rows.correlate(None))
+                return and_(column.in_(rows.correlate(None)))
             case ("of studies", criteria):
                 condition = search.condition(criteria, self.links, binds)
                 return Patient.id.in_(
@@ -149,6 +145,34 @@ class Conditions:
             case ("person", size):
                 return _among(Patient.person_id, size, binds)
         raise TypeError("not a form of a link")
+
+    def links_among_others(self, level: Level, form: Any, binds: Binds) -> ColumnElement[bool]:
+        """As `links`, where the record has to fulfil other conditions too.
+
+        The records that are referred to are listed by index rows alone; whether one is by what the
+        asker may see is looked at once all the rest is fulfilled.
+        """
+        match form:
+            case ("pointed", kind, parameters, ("selected", _, criterion) as inner) if (
+                criterion[0] in _LISTS_ROWS
+            ):
+                used: list[Any] = []
+                reference, again = aliased(SearchReference), aliased(SearchReference)
+                rows = self._rows(criterion, aliased(_table(criterion)), _noting(binds, used))
+                column, target = _pointed(level, reference)
+                pointed = select(target).where(
+                    of_parameters(reference, parameters),
+                    reference.target_kind == _word(kind),
+                    reference.resource_id.in_(rows),
+                )
+                one: Any = literal_column("1")
+                seen = self._referring(again, one, kind, parameters, inner, iter(used))
+                record: Any = Patient if level is Level.PATIENT else Study
+                return and_(
+                    column.in_(pointed.correlate(None)),
+                    there_is(seen.where(again.target == _KEYS[level]).correlate(record)),
+                )
+        return self.links(level, form, binds)
 
     # A condition as a list of rows.
 
@@ -306,6 +330,20 @@ class Conditions:
             self.held(criterion, one, binds),
             self._decided.resource(one),
         )
+
+
+def _pointed(level: Level, reference: Any) -> tuple[Any, Any]:
+    """A column of the records of a level, and what a reference to one has for it."""
+    if level is Level.PATIENT:
+        return Patient.id, row_number(reference.target)
+    return Study.study_instance_uid, reference.target
+
+
+def _noting(binds: Binds, used: list[Any]) -> Binds:
+    """The binds, as they are taken, and noted so that the same can be taken again."""
+    for one in binds:
+        used.append(one)
+        yield one
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,6 +175,11 @@ def condition(
     return _built(criteria, numbered() if binds is None else binds, links)
 
 
+def is_of_several(criteria: Any) -> bool:
+    """Whether a form of criteria has more than one of them."""
+    return len(criteria[1]) > 1
+
+
 def numbered() -> Binds:
     """The binds of a form's values, in the order in which they were added."""
     return (bindparam(f"v{number}") for number in range(1 << 20))
