@@ -8,7 +8,7 @@ again whenever it is told.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ from exchange.errors import NotFound, Refused
 from exchange.policy import Action, Purpose, Requester, Role
 from exchange.recording import Draft, Writing
 from exchange.subscriptions import Channel, State
+from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     Happening,
     HookHost,
@@ -30,6 +31,7 @@ from exchange_storage.records import (
     Subscription,
     SubscriptionEvent,
 )
+from exchange_storage.rows import one_of
 
 KEPT = timedelta(days=7)
 """For so long $events tells of an event."""
@@ -125,13 +127,18 @@ def patient_of(access: Access, patient: int) -> tuple[int, int | None]:
     return row.organization_id, row.person_id
 
 
-def persons(access: Access, patients: Sequence[int]) -> frozenset[int]:
-    """The persons whose records these are, as far as that is known. Raises Refused."""
+def persons(access: Access, patients: Iterable[int]) -> Mapping[int, int]:
+    """The person of each of these patient records, as far as that is known. Raises Refused."""
     _only_the_exchange(access)
-    found = access.session.scalars(
-        select(Patient.person_id).where(Patient.id.in_(patients), Patient.person_id.is_not(None))
+    wanted = {"wanted": f"[{','.join(map(str, sorted(set(patients))))}]"}
+    return {row.id: row.person_id for row in _PERSONS.all(access.session.connection(), wanted)}
+
+
+_PERSONS = Prepared(
+    lambda dialect: select(Patient.id, Patient.person_id).where(
+        one_of(Patient.id, "wanted", dialect), Patient.person_id.is_not(None)
     )
-    return frozenset(one for one in found if one is not None)
+)
 
 
 def number(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from exchange import clinical, notifying
 from exchange.access import Access, Exchange
@@ -18,13 +19,22 @@ from exchange.notifying import Hospital
 from exchange.policy import Requester
 from exchange.recording import Draft
 from exchange.subscriptions import Channel, State
-from exchange_fhir import interactions, json_format, notifications, subscribing, topics, writing
+from exchange_fhir import (
+    indexing,
+    interactions,
+    json_format,
+    notifications,
+    subscribing,
+    topics,
+    writing,
+)
 from exchange_fhir.datatypes import Json
 from exchange_fhir.hooks import Hooks, NotTaken
 from exchange_fhir.interactions import Asked
 from exchange_fhir.serving import Serving
 from exchange_fhir.topics import TOPICS, Topic
 from exchange_storage.records import Happening, Subscription, SubscriptionEvent
+from exchange_storage.resource_index import Value
 
 
 def see(exchange: Exchange, worker: Requester, serving: Serving) -> None:
@@ -37,7 +47,8 @@ def see(exchange: Exchange, worker: Requester, serving: Serving) -> None:
                 return
             live = notifying.live(access)
             hospitals = notifying.hospitals(access)
-            seen = [_Seen(serving, access, one, hospitals) for one in looked_at]
+            persons = notifying.persons(access, (row for one in live for row in one.patients))
+            seen = [_Seen(serving, access, one, hospitals, persons) for one in looked_at]
             concerned = [
                 (subscription, one)
                 for one in seen
@@ -81,12 +92,15 @@ class _Seen:
         access: Access,
         happening: Happening,
         hospitals: Mapping[int, Hospital],
+        persons: Mapping[int, int],
     ) -> None:
         self.happening = happening
         self._serving = serving
         self._access = access
         self._hospitals = hospitals
+        self._persons = persons
         self._read: dict[int, Json | None] = {}
+        self._held: dict[str, Sequence[Value]] = {}
         self._whose: tuple[int, int | None] | None = None
 
     def concerns(self, one: Subscription) -> bool:
@@ -105,7 +119,15 @@ class _Seen:
             if before is not None and topic.met(before, hospital, one.base):
                 return False
         filters = [topics.read(told) for told in one.filters]
-        return topics.passes(now, filters, self._serving.timezone, one.base)
+        return topics.passes(
+            self.happening.kind, partial(self._values, now, one.base), filters, one.base
+        )
+
+    def _values(self, now: Json, base: str) -> Sequence[Value]:
+        """What the version is found under: the same for all who ask at one address."""
+        if base not in self._held:
+            self._held[base] = indexing.values(now, self._serving.timezone, base)
+        return self._held[base]
 
     def _is_of_patient(self, one: Subscription, topic: Topic) -> bool:
         patient = self.happening.patient_id
@@ -119,7 +141,7 @@ class _Seen:
         if not one.patients:
             return hospital == one.organization_id
         return patient in one.patients or (
-            person is not None and person in notifying.persons(self._access, one.patients)
+            person is not None and person in {self._persons.get(row) for row in one.patients}
         )
 
     def _version(self, one: Subscription, version: int) -> Json | None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from exchange.notifying import Hospital
 from exchange_fhir import indexing
 from exchange_fhir.datatypes import Json
 from exchange_fhir.definitions import search_parameters
-from exchange_storage.resource_index import Reference, Token
+from exchange_storage.resource_index import Reference, Token, Value
 
 PATIENT = "patient"
 """The filter that means a person: any of their records, at whichever hospital."""
@@ -77,15 +76,15 @@ def read(told: Sequence[Any]) -> Filter:
     return Filter(kind, parameter, tuple(values))
 
 
-def passes(resource: Json, filters: Sequence[Filter], zone: ZoneInfo, base: str) -> bool:
-    """Whether a resource meets all filters but those of patients, who are known by their rows."""
-    asked = [
-        one for one in filters if one.kind == resource["resourceType"] and one.parameter != PATIENT
-    ]
-    if not asked:
-        return True
-    held = indexing.values(resource, zone, base)
-    return all(any(_is(one, value, held, base) for value in one.values) for one in asked)
+def passes(
+    kind: str, held: Callable[[], Sequence[Value]], filters: Sequence[Filter], base: str
+) -> bool:
+    """Whether a resource of a kind meets all filters but those of patients, known by their rows.
+
+    `held` gives what it is found under; it is asked only if there is such a filter.
+    """
+    asked = [one for one in filters if one.kind == kind and one.parameter != PATIENT]
+    return all(any(_is(one, value, held(), base) for value in one.values) for one in asked)
 
 
 def _is(asked: Filter, value: str, held: Sequence[Any], base: str) -> bool:
