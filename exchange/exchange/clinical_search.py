@@ -26,6 +26,7 @@ from exchange.errors import TooBroad
 from exchange.policy import Action, Reach
 from exchange.recording import Finder
 from exchange_storage import resource_order, resource_search
+from exchange_storage.constructs import unindexed
 from exchange_storage.forms import Form
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Resource, Revision, SearchReference
@@ -475,7 +476,7 @@ def _referring(kind: str, reach: Reach, names: tuple[str, ...]) -> Prepared:
 
 
 def _visible(one: type[Resource], kind: str, reach: Reach, *, by_row: bool = False) -> Select[Any]:
-    column: Any = resource_search.unindexed(one.kind) if by_row else one.kind
+    column: Any = unindexed(one.kind) if by_row else one.kind
     return (
         _told(one)
         .where(
@@ -496,7 +497,7 @@ def _references(names: tuple[str, ...]) -> Prepared:
             .distinct()
             .where(
                 one_of(SearchReference.resource_id, "wanted", dialect),
-                resource_search.unindexed(SearchReference.parameter).in_(
+                unindexed(SearchReference.parameter).in_(
                     [literal_column(f"'{name}'") for name in names]
                 ),
                 SearchReference.target_kind != "",

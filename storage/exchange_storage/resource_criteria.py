@@ -260,7 +260,8 @@ class OfPerson:
 
     def form(self, values: list[Any]) -> Form:
         """See `forms.form`."""
-        return ("of person", forms.form(self.criteria, values))
+        few = forms.selective(self.criteria)
+        return ("of person", few, forms.form(self.criteria, values))
 
 
 @dataclass(frozen=True, slots=True)

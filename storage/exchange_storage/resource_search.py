@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     Select,
     String,
@@ -27,11 +26,10 @@ from sqlalchemy import (
     select,
     true,
 )
-from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import aliased
-from sqlalchemy.sql.functions import FunctionElement
 
 from exchange_storage import search
+from exchange_storage.constructs import listed, row_number, unindexed
 from exchange_storage.criteria import Level
 from exchange_storage.records import (
     Patient,
@@ -135,13 +133,14 @@ class Conditions:
                 return Patient.id.in_(
                     self._decided.native(Level.STUDY, Study.patient_id, condition)
                 )
-            case ("of person", criteria):
+            case ("of person", few, criteria):
                 of_one = and_(
                     search.condition(criteria, self.links, binds), Patient.person_id.is_not(None)
                 )
-                return Patient.person_id.in_(
-                    self._decided.native(Level.PATIENT, Patient.person_id, of_one)
-                )
+                persons = self._decided.native(Level.PATIENT, Patient.person_id, of_one)
+                if few:
+                    return and_(listed(Patient.person_id, persons.scalar_subquery()))
+                return Patient.person_id.in_(persons)
             case ("person", size):
                 return _among(Patient.person_id, size, binds)
         raise TypeError("not a form of a link")
@@ -357,45 +356,6 @@ class _Row:
     @classmethod
     def of(cls, resource: type[Resource]) -> _Row:
         return cls(resource, resource.id)
-
-
-class row_number(FunctionElement[int]):  # noqa: N801 - named as functions of SQL are
-    """A logical id as the row number that it is, -1 where it is none: compared by an index."""
-
-    type = BigInteger()
-    inherit_cache = True
-
-
-@compiles(row_number, "sqlite")
-def _(element: Any, compiler: Any, **options: Any) -> str:
-    text = compiler.process(element.clauses, **options)
-    number = f"CAST({text} AS INTEGER)"
-    return f"CASE WHEN CAST({number} AS TEXT) = {text} THEN {number} ELSE -1 END"
-
-
-@compiles(row_number, "postgresql")
-def _(element: Any, compiler: Any, **options: Any) -> str:
-    text = compiler.process(element.clauses, **options)
-    number = f"CAST({text} AS BIGINT)"
-    return f"CASE WHEN {text} ~ '^[1-9][0-9]{{0,17}}$' THEN {number} ELSE -1 END"
-
-
-class unindexed(FunctionElement[Any]):  # noqa: N801 - as above
-    """A text column as it is, without its index: SQLite, which knows no figures, would prefer that
-    of the type to the rows that a condition looks up, and so would PostgreSQL where it takes them
-    for many."""
-
-    inherit_cache = True
-
-
-@compiles(unindexed)
-def _(element: Any, compiler: Any, **options: Any) -> str:
-    return f"({compiler.process(element.clauses, **options)} || '')"
-
-
-@compiles(unindexed, "sqlite")
-def _(element: Any, compiler: Any, **options: Any) -> str:
-    return "+" + str(compiler.process(element.clauses, **options))
 
 
 def of_kind(

@@ -1,0 +1,72 @@
+"""SQL that each database is told in its own words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Boolean
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+
+class row_number(FunctionElement[int]):  # noqa: N801 - named as functions of SQL are
+    """A logical id as the row number that it is, -1 where it is none: compared by an index."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(row_number, "sqlite")
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    text = compiler.process(element.clauses, **options)
+    number = f"CAST({text} AS INTEGER)"
+    return f"CASE WHEN CAST({number} AS TEXT) = {text} THEN {number} ELSE -1 END"
+
+
+@compiles(row_number, "postgresql")
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    text = compiler.process(element.clauses, **options)
+    number = f"CAST({text} AS BIGINT)"
+    return f"CASE WHEN {text} ~ '^[1-9][0-9]{{0,17}}$' THEN {number} ELSE -1 END"
+
+
+class listed(FunctionElement[bool]):  # noqa: N801 - named as functions of SQL are
+    """Whether a value is one of a list that is made by itself, once and first.
+
+    PostgreSQL would look for each row of the statement around it whether it is one of them, where
+    it takes them for many and a page for soon full: of a rare name it looks through a whole table.
+    """
+
+    type = Boolean()
+    inherit_cache = True
+
+
+@compiles(listed, "sqlite")
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    value, rows = element.clauses
+    return f"{compiler.process(value, **options)} IN {compiler.process(rows, **options)}"
+
+
+@compiles(listed, "postgresql")
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    value, rows = element.clauses
+    found = compiler.process(rows, **options)
+    return f"{compiler.process(value, **options)} = ANY (ARRAY{found})"
+
+
+class unindexed(FunctionElement[Any]):  # noqa: N801 - named as functions of SQL are
+    """A text column as it is, without its index: SQLite, which knows no figures, would prefer that
+    of the type to the rows that a condition looks up, and so would PostgreSQL where it takes them
+    for many."""
+
+    inherit_cache = True
+
+
+@compiles(unindexed)
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    return f"({compiler.process(element.clauses, **options)} || '')"
+
+
+@compiles(unindexed, "sqlite")
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    return "+" + str(compiler.process(element.clauses, **options))
