@@ -226,9 +226,13 @@ class Database:
     def at_once(self) -> Iterator[Connection]:
         """A connection for one prepared statement, which is a transaction of its own.
 
-        To the server that is one way there and back; to begin and to end a transaction take one
-        each. What it changes is durable when it returns.
+        To PostgreSQL that is one way there and back; to begin and to end a transaction take one
+        each. What it changes there is durable when it returns; of SQLite it only reads.
         """
+        if self.dialect == "sqlite":  # a connection is at hand, and to begin costs nothing
+            with self.reading() as session:
+                yield session.connection()
+            return
         with self._at_once.connect() as connection:
             yield connection
 
