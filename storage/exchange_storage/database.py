@@ -472,6 +472,8 @@ def _alone_in_postgresql(connection: Connection) -> Iterator[None]:
     """Hold the lock of migrations, outside of a transaction: each migration has its own."""
     try:
         connection.exec_driver_sql("SET statement_timeout = 0")
+        # A machine that stands still for half a minute in the midst of a migration goes on with it.
+        connection.exec_driver_sql("SET idle_in_transaction_session_timeout = 0")
         connection.commit()
         # Asked for, not waited for: a statement that waits has a snapshot, and an index that is
         # made beside the writers waits for every older snapshot.

@@ -105,7 +105,7 @@ class Sender:
         assert association.is_established
         status, _ = association.send_n_action(asked, action, PUSH, instance)
         if not self.listens(served):
-            self.came.wait(20)
+            self.came.wait(180)
         association.release()
         return int(status.Status)
 

@@ -54,7 +54,7 @@ def storescp(folder: Path, port: int) -> Iterator[None]:
         ends_with_us(program, "-od", str(folder), "+xa", "-aet", "WS", str(port))
     )
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
             if (
                 subprocess.run(["echoscu", LOOPBACK, str(port)], capture_output=True).returncode
@@ -64,7 +64,7 @@ def storescp(folder: Path, port: int) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(180)
 
 
 def send(served: Served, calling: str, folder: Path, count: int, **told: str) -> None:

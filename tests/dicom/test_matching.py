@@ -606,7 +606,7 @@ def findscu(served: Served, *arguments: str, query: str = "") -> str:
     done = subprocess.run(
         ["findscu", "-v", "-aet", "BEICHENG", "-aec", "EXCHANGE", *arguments,
          "127.0.0.1", str(served.port), *([query] if query else [])],
-        check=False, capture_output=True, timeout=60, env=os.environ | {"TCP_NODELAY": "1"},
+        check=False, capture_output=True, timeout=180, env=os.environ | {"TCP_NODELAY": "1"},
     )  # fmt: skip
     return (done.stdout + done.stderr).decode("utf-8", "replace")
 
@@ -635,7 +635,7 @@ def test_dcmtk_finds_hanzi_in_the_character_set_that_it_asked_in(
             + "(0010,0010) PN [王小东]\n(0020,000d) UI\n".encode(encoding)
         )
         asked = tmp_path / f"{encoding}.dcm"
-        subprocess.run(["dump2dcm", str(query), str(asked)], check=True, timeout=60)
+        subprocess.run(["dump2dcm", str(query), str(asked)], check=True, timeout=180)
         answers = tmp_path / encoding
         answers.mkdir()
         told = findscu(served, "-S", "-X", "-od", str(answers), query=str(asked))

@@ -50,7 +50,7 @@ VERIFICATION = "1.2.840.10008.1.1"
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 PROPOSALS = [Proposal(VERIFICATION, (EXPLICIT, IMPLICIT))]
 IMPATIENT = Conduct(artim_timeout=0.3, network_timeout=0.3, pdu_timeout=0.3)
-PATIENCE = 20
+PATIENCE = 180
 
 Answer = Callable[[socket.socket], None]
 

@@ -118,7 +118,7 @@ def test_dcmtk_gets_what_is_asked_for_over_its_own_association(
         ["getscu", "-P", "-aet", "NANHU", "-aec", "EXCHANGE", "-od", str(tmp_path / "got"),
          "-k", "QueryRetrieveLevel=STUDY", "-k", "PatientID=N7", "-k", f"StudyInstanceUID={STUDY}",
          "127.0.0.1", str(served.port)],
-        check=True, capture_output=True, timeout=60, env=os.environ | {"TCP_NODELAY": "1"},
+        check=True, capture_output=True, timeout=180, env=os.environ | {"TCP_NODELAY": "1"},
     )  # fmt: skip
     assert {dcmread(path).PatientID for path in (tmp_path / "got").iterdir()} == {"N7"}
 
@@ -134,7 +134,7 @@ def test_dcmtk_moves_the_images_of_a_whole_patient_to_itself(
         ["movescu", "-P", "-aet", "NANHU", "-aec", "EXCHANGE", "-aem", "NANHU-WS", "-od",
          str(tmp_path / "got"), "+P", str(port), "-k", "QueryRetrieveLevel=PATIENT",
          "-k", "PatientID=N7", "127.0.0.1", str(served.port)],
-        check=True, capture_output=True, timeout=60, env=os.environ | {"TCP_NODELAY": "1"},
+        check=True, capture_output=True, timeout=180, env=os.environ | {"TCP_NODELAY": "1"},
     )  # fmt: skip
     got = [dcmread(path) for path in (tmp_path / "got").iterdir()]
     assert len(got) == 4

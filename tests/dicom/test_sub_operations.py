@@ -147,7 +147,7 @@ def test_parallel_associations_share_the_work_also_where_some_are_rejected(
         everybody = threading.Barrier(3)
         with workstation("NANHU-WS", associations=allowed) as ws:
             if allowed > 1:  # each of the three has an image in hand at the same time
-                ws.meanwhile = lambda: (everybody.wait(20), None)[1]
+                ws.meanwhile = lambda: (everybody.wait(180), None)[1]
             listens(served, "nanhu", "NANHU-WS", ws.port)
             answers = move(
                 served, "NANHU", "NANHU-WS", asked("STUDY", PatientID="N7", StudyInstanceUID=STUDY)
@@ -229,9 +229,9 @@ def test_a_move_that_is_called_off_ends_with_the_image_under_way(
             called_off = threading.Barrier(associations)
 
             def call_off() -> None:
-                if called_off.wait(20) == 0:
+                if called_off.wait(180) == 0:
                     asking.send(value(context, COMMAND | LAST, cancel_request(7)))
-                called_off.wait(20)
+                called_off.wait(180)
 
             ws.meanwhile = call_off
             command, body = wanted("N7", destination="NANHU-WS")
@@ -288,9 +288,9 @@ def test_a_move_ends_with_its_asker(served: Served, tmp_path: Path) -> None:
             with suppress(Hung, OSError):
                 while True:
                     asking.message()
-            ws.associations[0].join(20)
+            ws.associations[0].join(180)
     assert len(ws.received) == 1
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 180
     while not (told := outcomes(served)) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert {one["reason"] for one in told} == {"the asker, or the exchange, broke it off"}

@@ -259,7 +259,7 @@ def test_too_much_in_one_request_is_refused_with_413(door: Door) -> None:
 def silent(door: Door, sent: bytes = b"") -> socket.socket:
     """A sender that stops within a body."""
     host, _, port = door.root.split("/")[2].partition(":")
-    here = socket.create_connection((host, int(port)), timeout=60)
+    here = socket.create_connection((host, int(port)), timeout=180)
     here.sendall(
         b"POST /dicom-web/studies HTTP/1.1\r\nHost: exchange\r\nContent-Length: 1000000\r\n"
         b"Authorization: Bearer beicheng\r\n"

@@ -247,7 +247,7 @@ def test_dcmtk_reads_the_worklist_and_a_key_that_nobody_knows_is_announced(
         ["findscu", "-W", "-v", "-aet", "BEICHENG", "-aec", "EXCHANGE", "-k", "PatientName",
          "-k", "ScheduledProcedureStepSequence[0].Modality=CT", "-k", "PatientComments=nothing",
          "127.0.0.1", str(served.port)],
-        check=True, capture_output=True, timeout=60, env=os.environ | {"TCP_NODELAY": "1"},
+        check=True, capture_output=True, timeout=180, env=os.environ | {"TCP_NODELAY": "1"},
     )  # fmt: skip
     told = (done.stdout + done.stderr).decode()
     assert re.search(r"\(0008,0060\) CS \[CT\]", told)

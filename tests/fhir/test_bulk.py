@@ -469,7 +469,7 @@ def test_an_import_goes_on_where_its_worker_was_killed(
         ended = subprocess.run(
             [sys.executable, "-c", KILLED, database_url, str(tmp_path / "store")],
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "support")},
-            timeout=120,
+            timeout=300,
             check=False,
         )
         assert ended.returncode == -signal.SIGKILL

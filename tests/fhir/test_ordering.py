@@ -102,7 +102,7 @@ def worklist(served: Served, *keys: str) -> list[dict[str, str]]:
     done = subprocess.run(
         ["findscu", "-W", "-aet", "BEICHENG", "-aec", "EXCHANGE",
          *(part for key in wanted for part in ("-k", key)), "127.0.0.1", str(served.port)],
-        check=True, capture_output=True, timeout=60, env=os.environ | {"TCP_NODELAY": "1"},
+        check=True, capture_output=True, timeout=180, env=os.environ | {"TCP_NODELAY": "1"},
     )  # fmt: skip
     told = (done.stdout + done.stderr).decode(errors="replace")
     return [

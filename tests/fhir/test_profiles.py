@@ -47,7 +47,7 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
             while not server.started and thread.is_alive():
                 time.sleep(0.005)
             origin = f"http://127.0.0.1:{listening.getsockname()[1]}"
-            with httpx2.Client(base_url=origin, timeout=60) as client:
+            with httpx2.Client(base_url=origin, timeout=180) as client:
                 door.client = client  # type: ignore[assignment]
                 yield door
         finally:

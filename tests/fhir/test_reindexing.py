@@ -145,7 +145,7 @@ def test_a_walk_that_was_killed_goes_on_where_it_had_come(
     ended = subprocess.run(
         [sys.executable, "-c", KILLED, database_url],
         env=os.environ | {"PYTHONPATH": path},
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert ended.returncode == -signal.SIGKILL

@@ -75,16 +75,16 @@ def test_one_connection_has_several_subscriptions_of_its_owner(desk: Desk, addre
     token = bound(system, f"Subscription/$get-ws-binding-token?id={first['id']},{second['id']}")
     with connect(address, proxy=None, compression=None) as connection:
         connection.send(f'{{"type": "bind-with-token", "payload": {{"token": "{token}"}}}}')
-        handshakes = [connection.recv(timeout=20) for _ in range(2)]
+        handshakes = [connection.recv(timeout=120) for _ in range(2)]
         assert sorted(str(one)[0] for one in handshakes) == ["<", "{"]
         coding = {"system": "http://radlex.org", "code": "RID49480"}
         system.made(REPORT | {"conclusionCode": [{"coding": [coding]}]})
         desk.work()
-        assert sorted(str(connection.recv(timeout=20))[0] for _ in range(2)) == ["<", "{"]
+        assert sorted(str(connection.recv(timeout=120))[0] for _ in range(2)) == ["<", "{"]
         assert system.send("DELETE", f"Subscription/{first['id']}").status_code == 204
         assert system.send("DELETE", f"Subscription/{second['id']}").status_code == 204
         with pytest.raises(ConnectionClosed) as closed:
-            connection.recv(timeout=20)
+            connection.recv(timeout=120)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1000
 
@@ -106,7 +106,7 @@ def test_a_token_is_the_owners_to_ask_for_and_good_for_a_short_time(
         with connect(address, proxy=None, compression=None) as connection:
             connection.send(f"bind-with-token: {token}")
             with pytest.raises(ConnectionClosed) as closed:
-                connection.recv(timeout=20)
+                connection.recv(timeout=120)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1008
     token = bound(system, path)
@@ -130,7 +130,7 @@ def test_who_may_not_sign_in_any_more_is_told_nothing_on_an_open_connection(
         desk.system("beicheng").made(REPORT)
         desk.work()
         with pytest.raises(ConnectionClosed):
-            connection.recv(timeout=20)
+            connection.recv(timeout=120)
     assert desk.row(made).events == 0
 
 

@@ -26,7 +26,7 @@ from web_door import IMAGE, SERIES, STUDY, ct, in_parts
 from whole import PASSWORD, WORKITEM, Whole, whole
 from worklist_door import elements, performed, step
 
-PATIENCE = 30.0
+PATIENCE = 180.0
 """Seconds for one answer."""
 
 ANSWERED = 0.03

@@ -35,7 +35,7 @@ from exchange_dicom.pdu import (
 KEY_OBJECT = "1.2.840.10008.5.1.4.1.1.88.59"
 NAME = "Wang^XiaoDong=王^小东"
 
-PATIENCE = 20
+PATIENCE = 180
 """Seconds within which a node has let go of what the callers before cost it."""
 
 SETTINGS = {

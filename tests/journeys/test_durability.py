@@ -23,15 +23,16 @@ from caller import (
     identifier,
     image,
 )
+from depth import DEEP
 from images import data_set
 from real_parts import PostgreSQL, S3Address
 from roles import PATIENCE, Role, drained, remote, small_exchange
 from running import DICOM_AS_STORED, RunningExchange, parts
 
-KILLS = {1: 10, 2: 5}
+KILLS = {1: 50, 2: 25} if DEEP else {1: 6, 2: 3}
 """Rounds, by the number of node processes on the port."""
 
-WHOLE = 5
+WHOLE = {1: 6, 2: 3}
 """Every so many rounds everything runs, and everything is killed; in the others only the node."""
 
 SENDERS = 3
@@ -184,7 +185,7 @@ def test_j7_no_kill_loses_what_was_answered_with_success(
     with Modality(exchange.dimse_port, seed) as modality:
         for number in range(1, kills + 1):
             spot = chance.sample(sorted(modality.stored), min(20, len(modality.stored)))
-            running = processes if number % WHOLE else exchange
+            running = processes if number % WHOLE[nodes] else exchange
             running.start()
             try:
                 modality.on()
@@ -199,7 +200,7 @@ def test_j7_no_kill_loses_what_was_answered_with_success(
                 running.kill()  # while they send, however fast each is answered
                 modality.off()
     assert len(modality.stored) > 2 * kills
-    assert modality.broken_off > kills
+    assert modality.broken_off >= kills
 
     exchange.start()
     served: dict[str, str] = {}

@@ -115,7 +115,7 @@ def test_smart_imaging_access_leads_from_a_patient_to_the_images_with_one_token(
         assert retrieved.status_code == 200, retrieved.text
         (content,) = parts(retrieved.content, retrieved.headers["content-type"])
         assert dcmread(BytesIO(content)).SOPInstanceUID == image.SOPInstanceUID
-    without = httpx2.get(address, headers={"Accept": accept}, timeout=60)
+    without = httpx2.get(address, headers={"Accept": accept}, timeout=180)
     assert without.status_code == 401
 
 

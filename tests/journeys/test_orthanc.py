@@ -33,7 +33,7 @@ from exchange_server.cli import main
 from exchange_storage.records import Study
 
 STUDY = "1.2.826.1"
-PATIENCE = 60
+PATIENCE = 180
 
 
 @dataclass(frozen=True, slots=True)

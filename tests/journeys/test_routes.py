@@ -22,7 +22,7 @@ from exchange import deliveries, organizations, routing
 from exchange.organizations import Entity
 
 STUDY = "1.2.826.1"
-PATIENCE = 90
+PATIENCE = 180
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -61,7 +61,7 @@ def storescp(folder: Path, port: int, title: str) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(180)
 
 
 def until(true: Callable[[], bool], region: RunningExchange) -> None:

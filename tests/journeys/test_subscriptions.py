@@ -22,7 +22,7 @@ from exchange.organizations import Entity
 from exchange.policy import Role
 from exchange_storage.records import Job
 
-PATIENCE = 120
+PATIENCE = 180
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

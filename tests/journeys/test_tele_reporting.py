@@ -74,7 +74,7 @@ def listening(reporting: RunningExchange, title: str, name: str) -> Iterator[Cli
 
 def reported(socket: ClientConnection) -> tuple[int, str]:
     """Event type, and the state where it tells one."""
-    told = json.loads(socket.recv(timeout=30))
+    told = json.loads(socket.recv(timeout=120))
     return told["00001002"]["Value"][0], told.get("00741000", {}).get("Value", [""])[0]
 
 
@@ -178,7 +178,7 @@ def test_who_watches_is_told_that_the_exchange_goes_down_and_is_back(
 
     def status(socket: ClientConnection) -> str:
         while True:
-            told = json.loads(socket.recv(timeout=30))
+            told = json.loads(socket.recv(timeout=120))
             if told["00001002"]["Value"] == [4]:
                 return str(told["00741242"]["Value"][0])
 

@@ -192,10 +192,10 @@ def test_a_worker_goes_on_when_the_index_was_away_and_ends_when_it_is_told(
     try:
         exchange.prepare()
         ask(exchange, "thumbnail", "7")
-        assert done.wait(60)
+        assert done.wait(180)
     finally:
         stop.set()
-        running.join(60)
+        running.join(180)
     assert not running.is_alive()
     exchange.close()
 
@@ -204,7 +204,7 @@ def test_work_that_waits_for_another_hospital_holds_up_nothing_else(exchange: Ex
     done, answered, stop = threading.Event(), threading.Event(), threading.Event()
 
     def waits(_: Exchange, __: str) -> None:
-        assert answered.wait(60)
+        assert answered.wait(180)
 
     one = Worker(exchange, {jobs.FORWARD: waits, jobs.REFRESH: lambda *_: done.set()})
     ask(exchange, jobs.FORWARD, "1")
@@ -213,11 +213,11 @@ def test_work_that_waits_for_another_hospital_holds_up_nothing_else(exchange: Ex
     running.start()
     try:
         ask(exchange, jobs.REFRESH, "7")
-        assert done.wait(60)
+        assert done.wait(180)
     finally:
         stop.set()
         answered.set()
-        running.join(60)
+        running.join(180)
     assert not running.is_alive()
 
 
@@ -247,7 +247,7 @@ def test_what_is_finished_after_a_stop_does_not_become_another_workers(
 
     def waits(_: Exchange, __: str) -> None:
         begun.set()
-        assert answered.wait(60)
+        assert answered.wait(180)
 
     monkeypatch.setattr(jobs, "LEASE", timedelta(seconds=2))
     monkeypatch.setattr(jobs, "renew", seen)
@@ -255,13 +255,13 @@ def test_what_is_finished_after_a_stop_does_not_become_another_workers(
     running = threading.Thread(target=Worker(exchange, {jobs.FORWARD: waits}).run, args=(stop,))
     running.start()
     try:
-        assert begun.wait(60)
+        assert begun.wait(180)
         stop.set()
-        assert renewed.wait(20)
+        assert renewed.wait(180)
     finally:
         stop.set()
         answered.set()
-        running.join(60)
+        running.join(180)
     assert not running.is_alive()
     assert waiting(exchange) == []
 

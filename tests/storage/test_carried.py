@@ -162,7 +162,7 @@ def test_what_is_deleted_while_it_is_put_down_does_not_come_back(
 
         def meanwhile() -> None:
             deleted.append(other.submit(delete))
-            assert asked.wait(10)
+            assert asked.wait(180)
 
         deleted: list[object] = []
         store.before_putting = meanwhile

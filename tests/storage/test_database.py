@@ -206,6 +206,19 @@ def test_a_migration_that_would_leave_a_row_astray_changes_nothing(tmp_path: Pat
     database.close()
 
 
+def test_no_clock_ends_a_migration_of_a_machine_that_stands_still(
+    postgresql_server: PostgreSQL,
+) -> None:
+    database = Database(postgresql_server.create_schema())
+    with database._migrating() as config:
+        shown = (
+            f"SHOW {name}" for name in ("statement_timeout", "idle_in_transaction_session_timeout")
+        )
+        migrating = config.attributes["connection"]
+        assert [migrating.exec_driver_sql(one).scalar_one() for one in shown] == ["0", "0"]
+    database.close()
+
+
 def test_hospitals_send_while_an_index_is_made(postgresql_server: PostgreSQL) -> None:
     url = postgresql_server.create_schema()
     database = Database(url)
@@ -221,6 +234,7 @@ def test_hospitals_send_while_an_index_is_made(postgresql_server: PostgreSQL) ->
         ended.set()
 
     with database.writing() as earlier:  # for its end the index has to wait
+        earlier.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         earlier.execute(as_before(a_patient("P1")))
         migrating = threading.Thread(target=migrate)
         migrating.start()
@@ -229,10 +243,10 @@ def test_hospitals_send_while_an_index_is_made(postgresql_server: PostgreSQL) ->
             while not onlooker.execute(made).first():
                 onlooker.rollback()
         with database.writing() as other:
-            other.execute(text("SET LOCAL lock_timeout = '10s'"))
+            other.execute(text("SET LOCAL lock_timeout = '60s'"))
             other.execute(as_before(a_patient("P2")))
         assert not ended.is_set()
-    migrating.join(60)
+    migrating.join(180)
 
     assert ended.is_set()
     found, wanted = database.revision()

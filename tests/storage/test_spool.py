@@ -155,7 +155,7 @@ def test_an_image_deleted_while_it_is_drained_does_not_come_back(spool: Filesyst
     class Slow(MemoryStore):
         def keep(self, key: str, content: bytes):  # type: ignore[no-untyped-def]
             uploading.set()
-            assert proceed.wait(60)
+            assert proceed.wait(180)
             return super().keep(key, content)
 
     remote = Slow()
@@ -163,7 +163,7 @@ def test_an_image_deleted_while_it_is_drained_does_not_come_back(spool: Filesyst
     store.put("images/1", IMAGE)
     with ThreadPoolExecutor(2) as pool:
         draining = pool.submit(store.drain)
-        assert uploading.wait(60)
+        assert uploading.wait(180)
         deleting = pool.submit(store.delete, "images/1")
         proceed.set()
         deleting.result()

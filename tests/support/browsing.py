@@ -35,7 +35,7 @@ OPTIONS = (
     "--enable-unsafe-swiftshader",
 )
 
-PATIENCE = 120_000
+PATIENCE = 180_000
 """Milliseconds that anything on a page may take, on a machine that does much else."""
 
 

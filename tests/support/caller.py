@@ -27,7 +27,7 @@ from exchange_dicom.pdu import (
     p_data_header,
 )
 
-PATIENCE = 60
+PATIENCE = 180
 """Seconds after which the other end is taken for dead."""
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -242,11 +242,12 @@ def element(tag: int, vr: str, content: bytes | str) -> bytes:
 
 
 def image(*elements: bytes, pixels: bytes = b"", **named: str) -> bytes:
-    """The data set of a CT slice; `named` replaces its UIDs, "" leaves one out.
+    """The data set of a CT slice; `named` replaces its UIDs and patient, "" leaves one out.
 
     `elements` come before the element `pixels`, as they are.
     """
-    uids = {"sop_class": CT, "instance": INSTANCE, "study": STUDY, "series": SERIES} | named
+    uids = {"sop_class": CT, "instance": INSTANCE, "study": STUDY, "series": SERIES}
+    uids |= {"patient": "P1"} | named
     told: list[tuple[int, str, str | bytes]] = [
         (0x00080005, "CS", "GB18030"),
         (0x00080016, "UI", uids["sop_class"]),
@@ -254,7 +255,7 @@ def image(*elements: bytes, pixels: bytes = b"", **named: str) -> bytes:
         (0x00080020, "DA", "20261101"),
         (0x00080060, "CS", "CT"),
         (0x00100010, "PN", "Wang^XiaoDong=王^小东".encode("gb18030")),
-        (0x00100020, "LO", "P1"),
+        (0x00100020, "LO", uids["patient"]),
         (0x0020000D, "UI", uids["study"]),
         (0x0020000E, "UI", uids["series"]),
         (0x00200013, "IS", "1"),

@@ -29,7 +29,7 @@ import psycopg
 import urllib3
 
 LOOPBACK = "127.0.0.1"
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds within which a part must be up. Not a measurement: only the end of waiting."""
 
 
@@ -401,7 +401,7 @@ class Orthanc(Part):
             f"http://{LOOPBACK}:{self.http_port}{path}",
             body=data,
             headers=urllib3.make_headers(basic_auth=":".join(self._login)) if self._login else {},
-            timeout=60.0,
+            timeout=180.0,
         )
         assert answer.status == 200, answer.data
         return answer.json() if answer.data else None

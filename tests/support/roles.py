@@ -19,7 +19,7 @@ from exchange.policy import Role as UserRole
 from exchange_storage.database import Database
 from exchange_storage.records import Carried
 
-PATIENCE = 60
+PATIENCE = 180
 """Seconds until waiting ends."""
 
 

@@ -21,8 +21,8 @@ from real_parts import ends_with_us, free_ports
 from exchange.access import Exchange
 from exchange_server import composition, settings
 
-START_SECONDS = 90
-STOP_SECONDS = 60
+START_SECONDS = 180
+STOP_SECONDS = 180
 
 PASSWORD = "a password of many words"
 """Of every user in the tests."""
@@ -78,7 +78,7 @@ class RunningExchange:
             input=given,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         if status is not None:
@@ -162,7 +162,7 @@ class RunningExchange:
                 f"{self.url}/oauth/token",
                 data={"grant_type": "client_credentials"},
                 auth=(name, PASSWORD),
-                timeout=60,
+                timeout=180,
             )
             assert answer.status_code == 200, answer.text
             self._tokens[name] = answer.json()["access_token"]
@@ -171,7 +171,7 @@ class RunningExchange:
     def web(self, name: str) -> httpx2.Client:
         """An HTTP client that has signed in as the user; to be closed."""
         return httpx2.Client(
-            base_url=self.url, headers={"Authorization": f"Bearer {self.token(name)}"}, timeout=60
+            base_url=self.url, headers={"Authorization": f"Bearer {self.token(name)}"}, timeout=180
         )
 
     def dicomweb(self, name: str) -> DICOMwebClient:
@@ -248,7 +248,7 @@ def _dcmtk(command: Sequence[str], rest: Sequence[str]) -> subprocess.CompletedP
         [*command, *rest],
         env={**os.environ, "TCP_NODELAY": "1"},
         capture_output=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     return subprocess.CompletedProcess(
@@ -294,7 +294,7 @@ def _tree(root: int) -> list[int]:
 
 
 def _wait_until_gone(pid: int) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             ended = ") Z " in Path(f"/proc/{pid}/stat").read_text()

@@ -94,4 +94,4 @@ def serving(
             yield Served(city, acceptor.addresses[0][1], root)
         finally:
             acceptor.stop(20)
-            thread.join(20)
+            thread.join(180)

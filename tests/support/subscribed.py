@@ -71,7 +71,7 @@ def endpoint(tls: ssl.SSLContext | None = None) -> Iterator[Endpoint]:
             content = self.rfile.read(int(self.headers["Content-Length"]))
             made.received.append((dict(self.headers), content))
             made.arrived.put(content)
-            made.answers.wait(60)
+            made.answers.wait(180)
             self.send_response(made.statuses.pop(0) if made.statuses else 200)
             if made.location:
                 self.send_header("Location", made.location)
@@ -283,6 +283,6 @@ def bound(asker: Asker, path: str) -> str:
 
 def heard(connection: ClientConnection) -> dict[str, Any]:
     """The next notification of a connection."""
-    made: dict[str, Any] = orjson.loads(connection.recv(timeout=20))
+    made: dict[str, Any] = orjson.loads(connection.recv(timeout=120))
     is_notification(made)
     return made

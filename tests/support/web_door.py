@@ -116,7 +116,7 @@ def opened(city: Region) -> Iterator[Door]:
     try:
         while not server.started and thread.is_alive():
             time.sleep(0.005)
-        with httpx2.Client(verify=False, timeout=60) as http:
+        with httpx2.Client(verify=False, timeout=180) as http:
             yield Door(city, f"{url}/dicom-web", http)
     finally:
         server.should_exit = True

@@ -148,7 +148,7 @@ def listening(door: Door, title: str, who: str = "beicheng") -> Iterator[ClientC
 
 def event(socket: ClientConnection) -> dict[str, Any]:
     """The next event report: its attributes by keyword, those of commands too."""
-    told = json.loads(socket.recv(timeout=20))
+    told = json.loads(socket.recv(timeout=120))
     command = {tag: told.pop(tag)["Value"][0] for tag in list(told) if tag < "00080000"}
     report = Dataset.from_json(told)
     return {
