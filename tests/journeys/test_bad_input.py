@@ -284,7 +284,7 @@ def test_no_door_opens_to_a_token_that_is_not_ours_for_now(
         "nobody": bearer(token(sub="dr.nobody")),
         "very long": bearer("a" * 5000),
     }
-    with httpx2.Client(base_url=doors.url) as client:
+    with httpx2.Client(base_url=doors.url, timeout=180) as client:
         assert client.get(door, headers=bearer(token())).status_code == 200
         for name, headers in refused.items():
             answer = client.get(door, headers=headers)

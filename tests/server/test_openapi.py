@@ -72,7 +72,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
 
 @pytest.fixture(scope="module")
 def description(served: Whole) -> dict[str, Any]:
-    return dict(httpx2.get(f"{served.root}/openapi.json").json())
+    return dict(httpx2.get(f"{served.root}/openapi.json", timeout=180).json())
 
 
 def test_every_door_is_described(description: dict[str, Any]) -> None:

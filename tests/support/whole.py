@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx2
 import uvicorn
+from real_parts import PATIENCE
 from region import ADMINISTRATOR, credit_code
 from web_door import ct
 from worklist_door import step
@@ -83,7 +84,10 @@ def whole(home: Path) -> Iterator[Whole]:
         port = listening.getsockname()[1]
         form = {"grant_type": "client_credentials"}
         answer = httpx2.post(
-            f"http://127.0.0.1:{port}/oauth/token", data=form, auth=("ris", PASSWORD)
+            f"http://127.0.0.1:{port}/oauth/token",
+            data=form,
+            auth=("ris", PASSWORD),
+            timeout=PATIENCE,
         )
         made = Whole(port, answer.json()["access_token"])
         _fill(made)
@@ -99,7 +103,8 @@ def _fill(made: Whole) -> None:
     who = {"Authorization": f"Bearer {made.token}"}
     web = f"{made.root}/dicom-web"
     told = {**who, "Content-Type": "application/dicom"}
-    assert httpx2.post(f"{web}/studies", content=ct(), headers=told).status_code == 200
+    answer = httpx2.post(f"{web}/studies", content=ct(), headers=told, timeout=PATIENCE)
+    assert answer.status_code == 200
     told = {**who, "Content-Type": "application/dicom+json"}
-    answer = httpx2.post(f"{web}/workitems?{WORKITEM}", json=step(), headers=told)
+    answer = httpx2.post(f"{web}/workitems?{WORKITEM}", json=step(), headers=told, timeout=PATIENCE)
     assert answer.status_code == 201
