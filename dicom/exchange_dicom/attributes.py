@@ -141,6 +141,12 @@ def _ordered(keywords: tuple[str, ...]) -> tuple[tuple[int, str, str], ...]:
     return tuple(sorted((*tag_and_vr(keyword), keyword) for keyword in keywords))
 
 
+@lru_cache(1024)
+def _keyed(keywords: tuple[str, ...]) -> tuple[tuple[str, str, str], ...]:
+    """The same with the tag as JSON has it."""
+    return tuple((f"{tag:08X}", vr, keyword) for tag, vr, keyword in _ordered(keywords))
+
+
 def encode(attributes: Attributes, *, explicit: bool, encoding: Encode | None = None) -> bytes:
     """A data set in little endian, its text by `encoding`, as Specific Character Set must say.
 
@@ -157,10 +163,7 @@ def encode(attributes: Attributes, *, explicit: bool, encoding: Encode | None = 
 
 def to_json(attributes: Attributes) -> dict[str, dict[str, Any]]:
     """The DICOM JSON model (PS3.18 Annex F): keys ascending, empty attributes without Value."""
-    return {
-        f"{tag:08X}": _json(vr, attributes[keyword])
-        for tag, vr, keyword in _ordered(tuple(attributes))
-    }
+    return {key: _json(vr, attributes[keyword]) for key, vr, keyword in _keyed(tuple(attributes))}
 
 
 def _element(tag: int, vr: str, value: Value, explicit: bool, encoding: Encode | None) -> bytes:
@@ -193,6 +196,8 @@ def _texts(value: Value) -> list[str]:
 def _json(vr: str, value: Value) -> dict[str, Any]:
     if isinstance(value, str) and vr in _PLAIN and "\\" not in value:  # most of all there is
         return {"vr": vr, "Value": [value]} if value else {"vr": vr}
+    if isinstance(value, int) and vr in _INTEGERS:
+        return {"vr": vr, "Value": [value]}
     if vr == "SQ":
         items = [to_json(item) for item in value]  # type: ignore[union-attr,arg-type]
         return {"vr": vr, "Value": items} if items else {"vr": vr}

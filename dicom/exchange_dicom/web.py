@@ -89,9 +89,13 @@ def dicomweb(
     receptions = CapacityLimiter(RECEPTIONS)
     kept = Root(url)
     studies = "dicomweb.studies.hanzi" if hanzi else "dicomweb.studies"
+    places: dict[str, str] = {}
 
     def root(request: Request) -> Root:
-        return Root(str(request.url_for(studies)).removesuffix("/studies"))
+        if (place := places.get(root_path := request.scope.get("root_path", ""))) is None:
+            place = request.url_for(studies).path.removesuffix("/studies")
+            places[root_path] = place
+        return Root(f"{request.url.scheme}://{request.url.netloc}{place}")
 
     def search(request: Request, level: Level, **within: str) -> Response:
         answer = web_search.search(

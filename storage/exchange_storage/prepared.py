@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Dialect, Executable
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from exchange_storage.database import translated
+from exchange_storage.records.record import Moment
 
 Given = Mapping[str, Any]
 
@@ -132,7 +133,11 @@ class _Compiled:
         converts = [
             entry.type.dialect_impl(dialect).result_processor(dialect, None) for entry in result
         ]
-        self._converts = [(at, convert) for at, convert in enumerate(converts) if convert]
+        self._converts = [
+            (at, convert, isinstance(entry.type, Moment))
+            for at, (entry, convert) in enumerate(zip(result, converts, strict=True))
+            if convert
+        ]
 
     def values(self, given: Given) -> Any:
         """The values as the driver takes them."""
@@ -145,13 +150,16 @@ class _Compiled:
         """What the driver fetched, as named tuples of converted values."""
         if not self._converts:
             return list(map(self._make, fetched))
-        made = []
-        for row in fetched:
-            values = list(row)
-            for at, convert in self._converts:
-                values[at] = convert(values[at])
-            made.append(self._make(values))
-        return made
+        made = [list(row) for row in fetched]
+        for at, convert, moments in self._converts:
+            known = converted = _REQUIRED
+            for row in made:
+                # Rows of one answer share their patient and study, with all their moments.
+                if not moments or row[at] != known:
+                    known = row[at]
+                    converted = convert(known)
+                row[at] = converted
+        return [self._make(row) for row in made]
 
 
 def _taken(keys: Sequence[str]) -> Callable[[Given], list[Any]]:
