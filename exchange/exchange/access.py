@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -269,6 +269,10 @@ class _Submission(Generic[T]):
     result: T | None = None
     error: BaseException | None = None
     done: bool = False
+    leads: bool = False
+    """It is its thread's turn to commit."""
+    woken: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    """Released when it is done, or leads."""
 
 
 class _GroupCommit:
@@ -287,7 +291,7 @@ class _GroupCommit:
         self._key = key
         self._waiting: deque[_Submission[Any]] = deque()
         self._committing = False
-        self._committed = threading.Condition()
+        self._queue = threading.Lock()
         self._left: audit.Head | None = None
         """Where this process has left the trail."""
         self._alone = False
@@ -300,29 +304,55 @@ class _GroupCommit:
         after: Callable[[], object] | None,
     ) -> T:
         mine = _Submission(access, unit, len(access._entries), after)
-        with self._committed:
+        with self._queue:
             self._waiting.append(mine)
-        while not mine.done:
-            with self._committed:
-                # Whoever is done leaves at once: the next commit does not hold up its answer.
-                self._committed.wait_for(lambda: mine.done or not self._committing)
-                if mine.done:
-                    break
-                self._committing = True
-                group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
-            try:
-                self._commit(group)
-            finally:
-                for submission in group:
-                    if not submission.done:  # what stopped this thread does not stop the others
-                        submission.error = Unavailable("the commit was interrupted; try again")
-                        submission.done = True
-                with self._committed:
-                    self._committing = False
-                    self._committed.notify_all()
+            mine.leads, self._committing = not self._committing, True
+        try:
+            if not mine.leads:
+                mine.woken.acquire()
+        except BaseException:
+            self._give_up(mine)
+            raise
+        if not mine.done:
+            self._lead(mine)
         if mine.error is not None:
             raise mine.error
         return mine.result  # type: ignore[return-value]
+
+    def _lead(self, mine: _Submission[Any]) -> None:
+        """Commit for all who wait by now, `mine` first, and wake them and who leads next.
+
+        Nobody else is woken: of many who wait, each would only see that it is not its turn.
+        """
+        with self._queue:
+            group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
+        try:
+            self._commit(group)
+        finally:
+            for submission in group:
+                if not submission.done:  # what stopped this thread does not stop the others
+                    submission.error = Unavailable("the commit was interrupted; try again")
+                    submission.done = True
+            with self._queue:
+                self._pass_on()
+            for submission in group:
+                if submission is not mine:
+                    submission.woken.release()
+
+    def _pass_on(self) -> None:
+        """Have the first of those who wait lead, if there is one."""
+        self._committing = bool(self._waiting)
+        if self._waiting:
+            self._waiting[0].leads = True
+            self._waiting[0].woken.release()
+
+    def _give_up(self, mine: _Submission[Any]) -> None:
+        """Its thread was interrupted while it waited: it will neither commit nor lead."""
+        with self._queue:
+            if mine in self._waiting:
+                self._waiting.remove(mine)
+                if mine.leads:
+                    self._pass_on()
 
     def _commit(self, group: list[_Submission[Any]]) -> None:
         try:

@@ -22,6 +22,8 @@ from exchange_storage.records.record import Moment
 
 Given = Mapping[str, Any]
 
+_NOTHING = object()
+
 
 class Prepared:
     """One statement; its parameters are the names of its `bindparam`s, or of inserted columns.
@@ -152,7 +154,7 @@ class _Compiled:
             return list(map(self._make, fetched))
         made = [list(row) for row in fetched]
         for at, convert, moments in self._converts:
-            known = converted = _REQUIRED
+            known = converted = _NOTHING
             for row in made:
                 # Rows of one answer share their patient and study, with all their moments.
                 if not moments or row[at] != known:
