@@ -2,6 +2,10 @@
 
 uvicorn bounds neither what comes before the application is called nor how long it takes: header
 fields, trailers and pipelined requests are kept as they come, from whoever can reach the port.
+
+Why uvicorn with uvloop and httptools: granian 2 with the same application answered as many health
+checks (1.0) and searches (0.94 at 8 clients), and sent a study of 26 MB at a twentieth of the rate
+(one process each, on the same machine in turns, 2026-11), since it is not given `PIECES`.
 """
 
 from __future__ import annotations
