@@ -72,6 +72,11 @@ class Listed:
     found: Found | None
     """The study, where the one who looks may see it."""
 
+    @property
+    def note(self) -> str:
+        """What the sharer said of it, for who may see it."""
+        return self.share.note if self.found is not None else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Made:

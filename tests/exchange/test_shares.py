@@ -149,7 +149,9 @@ def test_a_link_ends_by_time_and_by_count(doctors: Doctors) -> None:
 
 
 def test_a_link_leads_nobody_past_the_policy(doctors: Doctors) -> None:
-    made = doctors.share()
+    made = doctors.share(note="Wang, 77: is it a fracture?")
+    with doctors.city.exchange.on_behalf_of(doctors.wang) as access:
+        assert [one.note for one in shares.received(access)] == ["Wang, 77: is it a fracture?"]
     with doctors.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
         consent.opt_out(access, "beicheng", "P1")
 
@@ -160,6 +162,7 @@ def test_a_link_leads_nobody_past_the_policy(doctors: Doctors) -> None:
     with doctors.city.exchange.on_behalf_of(doctors.wang) as access:
         (listed,) = shares.received(access)
     assert listed.found is None
+    assert listed.note == ""  # which tells of the patient
     assert listed.share.opened == 0  # what was refused is not counted
 
 
