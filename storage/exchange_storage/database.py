@@ -8,15 +8,14 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Dialect, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Dialect, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
     DBAPIError,
@@ -31,6 +30,8 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 if TYPE_CHECKING:
     from alembic.config import Config
+
+from exchange_storage.lending import AT_HAND, AtHand, Reading, Writing
 
 BUSY_SECONDS = 30
 """How long a writer waits for another process's transaction in SQLite."""
@@ -73,9 +74,6 @@ _POSTGRESQL = {
 
 PREPARED = 256
 """Statements that a connection to PostgreSQL has the server keep, with their plans."""
-
-AT_HAND = 8
-"""Connections that are ready for the next to read, and as many for the next to write, at most."""
 
 RESTED_SECONDS = 1.0
 """After how long without use a connection is asked first whether the server is still there."""
@@ -201,8 +199,8 @@ class Database:
             self._turn = _Turn(str(parsed.database))
         # Of a file alone: a server may have gone away meanwhile, which the pool finds out.
         at_hand = min(AT_HAND, connections // 4) if self._turn is not None else 0
-        self._readers = _AtHand(self._reader, _Reading, at_hand)
-        self._writers = _AtHand(self._writer, _Writing, at_hand)
+        self._readers = AtHand(self._reader, Reading, at_hand)
+        self._writers = AtHand(self._writer, Writing, at_hand)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -337,103 +335,6 @@ class Database:
         self.engine.dispose()
         if self._turn is not None:
             self._turn.close()
-
-
-class _Within(Session):
-    """A session within a transaction that is begun and ended outside of it.
-
-    What works on its connection alone, as each instance that arrives does, never wakes the unit of
-    work: that takes longer than the statements.
-    """
-
-    def __init__(self, connection: Connection, **options: Any) -> None:
-        super().__init__(connection, join_transaction_mode="rollback_only", **options)
-        self._connection = connection
-        self.woken = False
-        """Whether it has known records, which the next one to work must not take for current."""
-
-    def connection(self, *_: Any, **__: Any) -> Connection:
-        return self._connection
-
-
-@event.listens_for(_Within, "after_transaction_create")
-def _wake(session: Session, _: object) -> None:
-    if isinstance(session, _Within):
-        session.woken = True
-
-
-class _Reading(_Within):
-    """One that nobody changes anything by."""
-
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(connection, autoflush=False)
-
-
-class _Writing(_Within):
-    """One whose records are still good when it was committed."""
-
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(connection, expire_on_commit=False)
-
-    def rollback(self) -> None:
-        super().rollback()
-        if (begun := self._connection.get_transaction()) is not None:
-            begun.rollback()
-
-
-@dataclass(slots=True, eq=False)
-class _Lent:
-    """A connection between two transactions, or in one, and the session that works on it."""
-
-    connection: Connection
-    session: _Within
-
-
-class _AtHand:
-    """Connections for one kind of transaction, some of which are ready for the next one.
-
-    To take one out of SQLAlchemy's pool, with all that it does about that, and to put it back takes
-    longer than most of what is asked through it.
-    """
-
-    def __init__(self, engine: Engine, make: Callable[[Connection], _Within], most: int) -> None:
-        """Keep up to `most` of the engine's connections out of its pool."""
-        self._engine = engine
-        self._make = make
-        self._most = most
-        self._idle: list[_Lent] = []
-
-    def __len__(self) -> int:
-        return len(self._idle)
-
-    @contextmanager
-    def lent(self) -> Iterator[_Lent]:
-        """A connection, outside of any transaction. Raises what SQLAlchemy's `connect` does."""
-        lent = self._taken()
-        try:
-            yield lent
-        finally:
-            connection = lent.connection
-            spent = connection.invalidated or connection.in_transaction()
-            if spent or len(self._idle) >= self._most:
-                connection.close()
-            else:
-                if lent.session.woken:
-                    lent.session = self._make(connection)
-                self._idle.append(lent)
-
-    def close(self) -> None:
-        """Put those at hand back."""
-        while self._idle:
-            self._idle.pop().connection.close()
-
-    def _taken(self) -> _Lent:
-        # The one used last, since what it has read is still in its cache.
-        try:
-            return self._idle.pop()
-        except IndexError:
-            connection = self._engine.connect()
-            return _Lent(connection, self._make(connection))
 
 
 def translated(connection: Connection, error: Exception) -> BaseException:

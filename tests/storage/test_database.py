@@ -403,6 +403,26 @@ def test_what_a_reader_changes_is_not_kept(database: Database) -> None:
         assert session.scalars(select(Job.subject)).one() == "1"
 
 
+def test_what_one_transaction_has_read_the_next_reads_anew(database: Database) -> None:
+    elsewhere = database.sibling(1)
+    with database.writing() as session:
+        session.add(a_job())
+    with database.writing() as session:
+        written = session.scalars(select(Job)).one()
+    with database.reading() as session:
+        read = session.scalars(select(Job)).one()
+
+    with elsewhere.writing() as session:
+        session.scalars(select(Job)).one().subject = "2"
+    elsewhere.close()
+
+    with database.reading() as session:
+        assert session.scalars(select(Job)).one().subject == "2"
+    with database.writing() as session:
+        assert session.scalars(select(Job)).one().subject == "2"
+    assert (written.subject, read.subject) == ("1", "1")
+
+
 def test_what_is_asked_again_and_again_is_planned_once(postgresql_server: PostgreSQL) -> None:
     database = Database(postgresql_server.create_schema(), connections=1)
     asked = Prepared(select(literal_column("40 + 2")))
