@@ -29,7 +29,9 @@ _SEARCHING = (
     f"{MAX_DEPTH} links of them. The matches are counted with _total=accurate or "
     "_summary=count; else total is told only where the last match is on the page. A page of large "
     f"resources may hold fewer than _count; a search takes at most {MAX_VALUES} values. "
-    "Parameters that are not supported are named in an OperationOutcome among the entries, or "
+    "Quantities in a unit of UCUM (system|code) are found in whatever unit they were written; "
+    "arbitrary units ([IU]) are units of their own, and what has no straight scale ([pH]) is "
+    "compared as it was written. Parameters that are not supported are named in an OperationOutcome among the entries, or "
     "refused with Prefer: handling=strict."
 )
 

@@ -14,10 +14,11 @@ from functools import cache, lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from exchange_fhir import moments
+from exchange_fhir import moments, units
 from exchange_fhir.datatypes import Json
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.definitions.search_parameters import Path, SearchParameter
+from exchange_fhir.quantities import CONVERTED
 from exchange_storage import names
 from exchange_storage.resource_index import (
     LENGTH,
@@ -156,12 +157,16 @@ def _composite(one: SearchParameter) -> _Composite:
 
 
 def _plain(read: _Read) -> _Read:
-    """Without what is found beside a value, as the words of a code: no composite asks for it."""
+    """Without what is found beside a value, as the words of a code: no composite asks for it.
+
+    But for a quantity in base units.
+    """
 
     def plain(value: Any, name: str, found: _Found) -> None:
         start = len(found.values)
         read(value, name, found)
-        found.values[start:] = [one for one in found.values[start:] if one.parameter == name]
+        kept = {name, f"{name}:{CONVERTED}"}
+        found.values[start:] = [one for one in found.values[start:] if one.parameter in kept]
 
     return plain
 
@@ -386,6 +391,16 @@ def _quantity(value: Any, name: str, found: _Found) -> None:
     }.get(_text(value, "comparator"), (number, number))
     code, system, unit = (_text(value, key) for key in ("code", "system", "unit"))
     found.values.append(Quantity(name, low, high, code, system, unit, found.position))
+    if system == units.UCUM:
+        _converted(name, low, high, code, found)
+
+
+def _converted(name: str, low: float, high: float, code: str, found: _Found) -> None:
+    """The same in base units, so that it is found whatever unit is asked for."""
+    if (unit := units.unit(code)) is not None:
+        least, most = (unit.converted(Decimal(repr(one))) for one in (low, high))
+        beside = f"{name}:{CONVERTED}"
+        found.values.append(Quantity(beside, least, most, unit.base, "", "", found.position))
 
 
 def _range(value: Any, name: str, found: _Found) -> None:
@@ -401,6 +416,8 @@ def _range(value: Any, name: str, found: _Found) -> None:
     low = -math.inf if low is None else low
     high = math.inf if high is None else high
     found.values.append(Quantity(name, low, high, code, system, unit, found.position))
+    if system == units.UCUM:
+        _converted(name, low, high, code, found)
 
 
 def _money(value: Any, name: str, found: _Found) -> None:

@@ -1,19 +1,14 @@
-"""What the prefixes of ordered values ask: of spans of time, moments and numbers (R4 3.1.1.4.2)."""
+"""What the prefixes of ordered values ask: of spans of time and moments (R4 3.1.1.4.2)."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
 
-from exchange.errors import Invalid
-from exchange_fhir.search import split, unescaped
 from exchange_storage.resource_criteria import Asked, Changed, Test, Within, Without
 
 PREFIXED = re.compile(r"(eq|ne|gt|lt|ge|le|sa|eb|ap)?(.*)", re.DOTALL)
 """A prefix, and the value behind it."""
-
-_NUMBER = re.compile(r"[+-]?\d{1,40}(\.\d{1,40})?([eE][+-]?\d{1,3})?", re.ASCII)
 
 
 def in_time(prefix: str, low: int, high: int) -> list[Test]:
@@ -65,43 +60,3 @@ def _moment(at: int) -> datetime:
         return min(max(epoch + timedelta(microseconds=at), first), last)
     except OverflowError:
         return last if at > 0 else first
-
-
-def quantity(value: str) -> list[Test]:
-    """``[prefix]number``, ``number|system|code`` or ``number||code`` (R4 3.1.1.4.11)."""
-    number, *unit = split(value, "|")
-    if len(unit) not in {0, 2}:
-        raise Invalid("a quantity is written [prefix]number, number|system|code or number||code")
-    system = (unescaped(unit[0]) or None) if unit else None
-    code = unescaped(unit[1]) if unit else ""
-    match = PREFIXED.fullmatch(number)
-    if match is None or not _NUMBER.fullmatch(match[2]):
-        raise Invalid("a number is expected")
-    try:
-        told = Decimal(match[2])
-    except InvalidOperation:
-        raise Invalid("a number is expected") from None
-    at = float(told)
-    half = float(Decimal(5).scaleb(int(told.as_tuple().exponent) - 1))
-    ends: list[dict[str, float]]
-    match match[1] or "eq":
-        case "eq":
-            ends = [{"low_from": at - half, "high_before": at + half}]
-        case "ne":
-            ends = [{"low_before": at - half}, {"high_from": at + half}]
-        case "gt":
-            ends = [{"high_after": at}]
-        case "lt":
-            ends = [{"low_before": at}]
-        case "ge":
-            ends = [{"high_from": at}]
-        case "le":
-            ends = [{"low_to": at}]
-        case "sa":
-            ends = [{"low_after": at}]
-        case "eb":
-            ends = [{"high_before": at}]
-        case _:
-            around = max(abs(at) / 10, half)
-            ends = [{"low_to": at + around, "high_from": at - around}]
-    return [Within(**one, code=code, system=system) for one in ends]

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from exchange import clinical_search, related, trail
 from exchange.errors import Invalid, TooBroad
-from exchange_fhir import indexing, moments, prefixes, tokens
+from exchange_fhir import indexing, moments, prefixes, quantities, tokens
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.definitions.search_parameters import SearchParameter
 from exchange_fhir.outcome import Problem
@@ -117,6 +118,9 @@ class ParameterValues:
                 told = self._read(parameter.code, value, tokens.token)
                 tests = [one for token in told for one in tokens.subsumed(token, modifier)]
                 return Indexed("token", names, tuple(tests)) if tests else NOTHING
+        if parameter.type in {"quantity", "number"}:
+            amounts = self._read(parameter.code, value, quantities.amount)
+            return quantities.asked(names, amounts) if amounts else NOTHING
         tests = []
         for one in self._read(parameter.code, value, lambda text: text):
             tests += self._tests(parameter.type, parameter, modifier, one)
@@ -141,8 +145,6 @@ class ParameterValues:
                 return [StartsWith(text)]
             case "date":
                 return prefixes.in_time(*self._span(value))
-            case "quantity" | "number":
-                return prefixes.quantity(value)
             case "uri":
                 return [tokens.uri(unescaped(value), modifier)]
         raise Invalid("a value of this type cannot be asked for here")
@@ -236,22 +238,26 @@ class ParameterValues:
             ]
             for code, _ in parameter.kept_as:
                 names = [f"{parameter.kind}.{code}${number}" for number in range(len(tests))]
-                components = zip(parameter.components, names, tests, strict=True)
-                wanted.append(
-                    Together(
-                        tuple(
-                            Indexed(component.type, (name,), tuple(test))
-                            for component, name, test in components
+                for together in product(*tests):
+                    components = zip(parameter.components, names, together, strict=True)
+                    wanted.append(
+                        Together(
+                            tuple(
+                                Indexed(component.type, (name + end,), tuple(test))
+                                for component, name, (end, test) in components
+                            )
                         )
                     )
-                )
         return wanted[0] if len(wanted) == 1 else Some(tuple(wanted))
 
-    def _component(self, type_: str, value: str) -> list[Test]:
+    def _component(self, type_: str, value: str) -> list[tuple[str, list[Test]]]:
+        """The tests of a component, under what its name ends in: one of several will do."""
+        if type_ in {"quantity", "number"}:
+            return quantities.alternatives([quantities.amount(value)])
         if type_ != "reference":
-            return self._tests(type_, None, "", value)
+            return [("", self._tests(type_, None, "", value))]
         kind, identity = indexing.target(unescaped(value), f"{self.scope.base}/")
-        return [RefersTo(kind, (identity,))]
+        return [("", [RefersTo(kind, (identity,))])]
 
     def _turned(self, modifier: str, criterion: Asked, name: str) -> Asked:
         match modifier:

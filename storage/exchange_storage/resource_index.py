@@ -7,6 +7,8 @@ their value, under a name of their own:
 - ``Observation.subject:identifier`` is a token: the identifier by which a reference names its
   target;
 - ``Patient.identifier:of-type`` is a token: the type's system, and ``<type code>|<value>``;
+- ``Observation.value-quantity:ucum`` is a quantity in base units: the same in whatever unit it was
+  written;
 - ``Observation.code-value-quantity$0`` and ``$1`` are the components of a composite; those that
   belong together have the same position.
 """
