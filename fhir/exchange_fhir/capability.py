@@ -31,8 +31,8 @@ _SEARCHING = (
     f"resources may hold fewer than _count; a search takes at most {MAX_VALUES} values. "
     "Quantities in a unit of UCUM (system|code) are found in whatever unit they were written; "
     "arbitrary units ([IU]) are units of their own, and what has no straight scale ([pH]) is "
-    "compared as it was written. Parameters that are not supported are named in an OperationOutcome among the entries, or "
-    "refused with Prefer: handling=strict."
+    "compared as it was written. Parameters that are not supported are named in an "
+    "OperationOutcome among the entries, or refused with Prefer: handling=strict."
 )
 
 

@@ -46,11 +46,12 @@ class Amount:
 
     def _ends(self, told: Callable[[Decimal], float]) -> list[Within]:
         number, half = self.number, self.half
+        low, high = told(number - half), told(number + half)
         match self.prefix:
             case "eq":
-                return [Within(low_from=told(number - half), high_before=told(number + half))]
+                return [Within(low_from=low, high_before=high)]
             case "ne":
-                return [Within(low_before=told(number - half)), Within(high_from=told(number + half))]
+                return [Within(low_before=low), Within(high_from=high)]
             case "gt":
                 return [Within(high_after=told(number))]
             case "lt":
