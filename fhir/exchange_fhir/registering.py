@@ -133,7 +133,7 @@ def _registration(access: Access, resource: Json, place: Place) -> Registration:
     name, further = names_of(resource.get("name", ()))
     meta, rest = settled(resource)
     # Whom else the person is at other hospitals is for the exchange to tell, each time anew.
-    links = [one for one in rest.pop("link", ()) if one["type"] != "seealso"]
+    links = [one for one in rest.pop("link", ()) if not _sees_patient(one, place)]
     rest |= {"link": links} if links else {}
 
     def render(named: str, version: int, at: datetime) -> bytes:
@@ -174,6 +174,13 @@ def _issuer(system: str) -> str:
     return (
         identity.RESIDENT_ID if system == patient.RESIDENT_ID else system.removeprefix("urn:oid:")
     )
+
+
+def _sees_patient(link: Json, place: Place) -> bool:
+    """Whether it leads to another record of the person, rather than to a RelatedPerson."""
+    told = link["other"].get("reference", "")
+    kind = indexing.target(told, f"{place.base}/")[0] or link["other"].get("type")
+    return link["type"] == "seealso" and kind != "RelatedPerson"
 
 
 def _replaced_by(resource: Json, place: Place) -> int | None:

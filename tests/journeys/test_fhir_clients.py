@@ -1,4 +1,4 @@
-"""FHIR clients that others wrote work unchanged: fhirclient and fhirpy, over real sockets."""
+"""FHIR clients of others work unchanged: fhirclient, fhirpy, fhir-kit-client, over real sockets."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from fhirclient.models.patient import Patient
 from fhirpy import SyncFHIRClient
 from fhirpy.base.exceptions import OperationOutcome, ResourceNotFound
 from images import ct
+from javascript import node
 from pydicom import dcmread
 from region import ADMINISTRATOR, credit_code
 from running import PASSWORD, RunningExchange, fhir, parts
@@ -146,3 +147,26 @@ def test_fhirpy_saves_patches_and_is_told_what_is_wrong(running: RunningExchange
     weight.delete()
     with pytest.raises(ResourceNotFound):
         client.reference("Observation", weight.id).to_resource()
+
+
+def test_fhir_kit_client_does_all_that_it_can_with_an_exchange(running: RunningExchange) -> None:
+    told = node("kit_client.mjs", f"{running.url}/fhir", running.token("his"), ISSUER)
+
+    steps = {one["step"]: one["told"] for one in told}
+    assert steps.pop("smart")["tokenUrl"] == f"{running.url}/oauth/token"
+    assert steps == {
+        "capability": "4.0.1",
+        "read": [{"family": "赵", "given": ["敏"]}],
+        "patched": ["final", "72 kg", "3"],
+        "vread": "preliminary",
+        "resolved": True,
+        "searched": [2, 4],
+        "posted": 4,
+        "compartment": 4,
+        "transaction": "201 Created",
+        "batch": True,
+        "everything": 6,
+        "validated": "error",
+        "history": 3,
+        "gone": [410, "OperationOutcome"],
+    }
