@@ -110,7 +110,8 @@ def _interactions(server: Json) -> Iterator[str]:
     yield (
         "- Patient: a hospital's own record, by its own number (an identifier of the system "
         "`urn:oid:` and its issuer); its logical id is given by the server. `link` of type "
-        "`seealso` to Patients, `managingOrganization` and identifiers that came with images are the server's."
+        "`seealso` to Patients, `managingOrganization` and identifiers that came with images are "
+        "the server's."
     )
     yield ""
 
