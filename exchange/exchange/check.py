@@ -10,7 +10,7 @@ from datetime import timedelta
 from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
-from exchange import derived, reindex
+from exchange import attachments, derived, reindex
 from exchange.access import Access
 from exchange.audit import Outcome
 from exchange.policy import Action
@@ -81,6 +81,7 @@ def check(
         except ObjectNotFound:
             yield Finding(key, "the object is missing")
         yield Progress(done, total)
+    yield from _of_attached(access, read=read)
     with access.exchange.database.reading() as session:
         lost = session.execute(_WITHOUT_VERSION).all()
     for kind, logical_id in lost:
@@ -99,6 +100,28 @@ def check(
             with access.exchange.database.reading() as session:
                 if not _tells_of_something(session, stored.key):
                     yield Finding(stored.key, "tells of a series of which nothing is kept")
+
+
+def _of_attached(access: Access, *, read: bool) -> Iterator[Finding]:
+    """What is wrong with what is attached to versions of resources."""
+    last, rows = 0, [(0, "", "", 0)]
+    while rows:
+        with access.exchange.database.reading() as session:
+            rows = list(attachments.named(session, last, 1000))
+        last = rows[-1][0] if rows else last
+        for _, key, digest, size in rows:
+            try:
+                if access.objects.stat(key).size != size:
+                    yield Finding(key, f"does not have {size} bytes")
+                elif read and access.objects.digest(key) != digest:
+                    yield Finding(key, "its bytes do not have the digest that they came with")
+            except ObjectNotFound:
+                yield Finding(key, "the object is missing")
+    for stored in access.objects.list(f"{attachments.PREFIX}/"):
+        if access.now - stored.kept >= SETTLED:
+            with access.exchange.database.reading() as session:
+                if not attachments.is_named(session, stored.key):
+                    yield Finding(stored.key, "no version of a resource names it", harmless=True)
 
 
 _WITHOUT_VERSION = (

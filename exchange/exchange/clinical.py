@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import Select, and_, bindparam, exists, literal, or_, select, true
 from sqlalchemy.orm import Session, aliased
 
-from exchange import facts, policy
+from exchange import attachments, facts, policy
 from exchange.access import Access
 from exchange.errors import Gone, NotFound
 from exchange.policy import Action, Clinical, Deny, Reach, Requester
@@ -132,7 +132,7 @@ def history(
     patients = sorted({row.patient_id for row in rows[:limit]} - {None})
     told = {"answered": min(len(rows), limit), "patients": patients[:100]}
     access.note(action, patient=about, detail=asked | told)
-    return Page(tuple(_kept(row) for row in rows[:limit]), len(rows) > limit)
+    return Page(tuple(_kept(access, row) for row in rows[:limit]), len(rows) > limit)
 
 
 def known(access: Access, kind: str, ids: Iterable[str]) -> frozenset[str]:
@@ -154,7 +154,7 @@ def current(access: Access, kind: str, logical_ids: Sequence[str]) -> list[Kept]
     given = policy.parameters(access.requester, access.now)
     given |= {"kind": kind, "ids": json.dumps(list(logical_ids))}
     rows = _visible(reach).all(access.session.connection(), given)
-    return [_kept(row) for row in rows]
+    return [_kept(access, row) for row in rows]
 
 
 def changeable(access: Access, kind: str, logical_id: str) -> Kept | None:
@@ -171,7 +171,7 @@ def changeable(access: Access, kind: str, logical_id: str) -> Kept | None:
     action = Action.PUBLISH if row.is_directory else Action.RECORD
     if isinstance(policy.may(requester, action), Deny) or row.interaction == "delete":
         return None
-    return _kept(row)
+    return _kept(access, row)
 
 
 def reading(requester: Requester, action: Action, kind: str) -> Action:
@@ -211,7 +211,7 @@ def _one(access: Access, kind: str, logical_id: str, version: int | None) -> Kep
     if row.interaction == "delete":
         raise Gone("the resource was deleted")
     access.note(action, patient=row.patient_id, detail=detail)
-    return _kept(row)
+    return _kept(access, row)
 
 
 def _permitted(
@@ -252,13 +252,13 @@ def _name(kind: str, logical_id: str) -> str:
     return f"{kind}/{logical_id}" if logical_id else kind
 
 
-def _kept(row: Any) -> Kept:
+def _kept(access: Access, row: Any) -> Kept:
     return Kept(
         kind=row.kind,
         logical_id=row.logical_id,
         version=row.version,
         changed=row.recorded,
-        content=row.content,
+        content=attachments.whole(access.objects, row.content),
         interaction=row.interaction,
         key=row.key,
     )

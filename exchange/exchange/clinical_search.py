@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Select, bindparam, func, literal_column, select
 from sqlalchemy.orm import Session, aliased
 
-from exchange import policy
+from exchange import attachments, policy
 from exchange.access import Access
 from exchange.audit import for_the_trail
 from exchange.clinical import reading
@@ -345,7 +345,7 @@ def _contents(access: Access, rows: Sequence[int]) -> dict[int, bytes]:
     if not rows:
         return {}
     told = _CONTENTS.all(access.session.connection(), {"wanted": _list(rows)})
-    return {row.resource_id: row.content for row in told}
+    return {row.resource_id: attachments.whole(access.objects, row.content) for row in told}
 
 
 def _list(rows: Iterable[int]) -> str:

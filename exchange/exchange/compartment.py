@@ -26,7 +26,7 @@ from sqlalchemy import (
     select,
 )
 
-from exchange import policy
+from exchange import attachments, policy
 from exchange.access import Access
 from exchange.policy import Action, Reach
 from exchange_storage.prepared import Prepared
@@ -102,7 +102,14 @@ def page(access: Access, wanted: Wanted, *, after: int, limit: int) -> Page:
         given |= {"care_from": wanted.care[0], "care_before": wanted.care[1]}
     rows = _walk(form).all(access.session.connection(), given)
     found = tuple(
-        Held(row.id, row.kind, row.logical_id, row.patient_id, row.content) for row in rows
+        Held(
+            row.id,
+            row.kind,
+            row.logical_id,
+            row.patient_id,
+            attachments.whole(access.objects, row.content),
+        )
+        for row in rows
     )
     patients = {one.patient for one in found if one.patient is not None}
     access.note(

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from sqlalchemy.orm import Session
 
 from exchange import (
+    attachments,
     clinical,
     consent,
     facts,
@@ -28,6 +29,7 @@ from exchange import (
     subscriptions,
 )
 from exchange.access import Access
+from exchange.attachments import Attachment
 from exchange.clinical import Kept
 from exchange.errors import Gone, Invalid, NotFound, Stale, TooLarge
 from exchange.policy import Action, Clinical, Facts, Permit, Role
@@ -89,6 +91,8 @@ class Draft:
     """What a ServiceRequest for images, or an Appointment for some, says of the worklist."""
     terms: Terms | None = None
     """What a Subscription asks for, where somebody asks anew."""
+    attachment: Attachment | None = None
+    """What of it is kept in the object store."""
     render: Render
 
     @property
@@ -302,6 +306,7 @@ class Forget:
         held = writing.held(self.kind, self.logical_id)
         earlier = {"resource": held.id, "version": held.version}
         resource_rows.REMOVE_EARLIER.run(writing.session.connection(), earlier)
+        writing.released += attachments.release(writing.session, held.id, held.version)
         return kept
 
 
@@ -357,8 +362,10 @@ def several(access: Access, acts: Sequence[Act]) -> list[Kept]:
         if (action := act.action) is not None:
             access.require(action)
 
+    released: list[str] = []
+
     def unit(session: Session) -> list[Kept]:
-        writing = Writing(access, session, prepared)
+        writing = Writing(access, session, prepared, released)
         for number, act in enumerate(acts):
             try:
                 writing.done.append(act.perform(writing))
@@ -369,8 +376,11 @@ def several(access: Access, acts: Sequence[Act]) -> list[Kept]:
 
     for _ in range(ATTEMPTS):
         prepared = {id(act): made for act, made in _prepared(access, acts) if made is not None}
+        drafts = [act.draft for act in acts if isinstance(act, Create | Update | Derive)]
+        drafts += [made for _, _, made in prepared.values()]
         try:
-            return access.write(unit)
+            with attachments.put(access.objects, (one.attachment for one in drafts), released):
+                return access.write(unit)
         except Moved:
             access.renew()
     raise Stale("the resource is changed by others all the time: try again")
@@ -397,11 +407,14 @@ class Writing:
         access: Access,
         session: Session,
         prepared: Mapping[int, tuple[str, int, Draft]] | None = None,
+        released: list[str] | None = None,
     ) -> None:
         self.access = access
         self.session = session
         self.prepared = prepared or {}
         """By the identity of a patch: logical id, version, and what it makes of that version."""
+        self.released = released if released is not None else []
+        """Objects that no version names any more."""
         self.now = datetime.now(UTC)
         """Not when the request came: versions are in the order of their moments."""
         self.done: list[Kept] = []
@@ -448,8 +461,7 @@ class Writing:
 
     def content(self, held: Any) -> bytes:
         """The bytes of the current version of a row."""
-        content: bytes = self._current(held).content
-        return content
+        return attachments.whole(self.access.objects, self._current(held).content)
 
     def present(self, kind: str, logical_id: str) -> Kept:
         """The current version of a resource, which the requester may see."""
@@ -467,7 +479,7 @@ class Writing:
             logical_id=logical_id,
             version=held.version,
             changed=row.recorded,
-            content=row.content,
+            content=attachments.whole(self.access.objects, row.content),
             interaction=row.interaction,
             key=row.id,
         )
@@ -561,7 +573,8 @@ class Writing:
             self.now,
             created=made == "create",
         )
-        return self._revised(row, draft, version, interaction or made, content, about)
+        kept = self._kept_of(content, draft, row, version)
+        return self._revised(row, draft, version, interaction or made, content, about, kept)
 
     def take_out(self, held: Any) -> Kept:
         """Delete the resource of a row: it is found no more, its versions stay."""
@@ -573,7 +586,18 @@ class Writing:
             self.session.connection(),
             {"row": held.id, "version": held.version + 1, "changed": self.now, "deleted": True},
         )
-        return self._revised(held.id, held, held.version + 1, "delete", b"", held.patient_id)
+        return self._revised(held.id, held, held.version + 1, "delete", b"", held.patient_id, b"")
+
+    def _kept_of(self, content: bytes, draft: Draft, row: int, version: int) -> bytes:
+        """What of the content of a version is kept in the index."""
+        if draft.attachment is None:
+            return content
+        draft.attachment.put(self.access.objects)
+        kept = draft.attachment.without(content)
+        if kept is None:
+            return content
+        attachments.note(self.session, draft.attachment, row, version)
+        return kept
 
     def _followed(
         self, kind: str, logical_id: str, patients: Sequence[int], draft: Draft | None
@@ -632,7 +656,14 @@ class Writing:
             resource_rows.REMOVE_OTHERS.run(connection, {"resource": held.id})
 
     def _revised(
-        self, row: int, named: Any, version: int, interaction: str, content: bytes, about: Any
+        self,
+        row: int,
+        named: Any,
+        version: int,
+        interaction: str,
+        content: bytes,
+        about: Any,
+        kept: bytes,
     ) -> Kept:
         key = resource_rows.ADD_REVISION.number(
             self.session.connection(),
@@ -641,7 +672,7 @@ class Writing:
                 "kind": named.kind,
                 "version": version,
                 "interaction": interaction,
-                "content": content,
+                "content": kept,
                 "recorded": self.now,
                 "elsewhere": False,
             },

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from sqlalchemy import and_, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from exchange import clinical, jobs
+from exchange import attachments, clinical, jobs
 from exchange.access import Access
 from exchange.policy import Action
 from exchange_storage import resource_index
@@ -161,7 +161,7 @@ def _page(database: Database, position: int, last: int, *, step: int = 1) -> lis
                 organization=row.Resource.organization_id,
                 is_directory=row.Resource.is_directory,
                 patients=_about(session, row.Resource),
-                content=row.content,
+                content=attachments.without(row.content),
                 found_under=under.get(row.Resource.id, set()),
             )
             for row in rows

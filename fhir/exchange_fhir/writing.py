@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from exchange import clinical
+from exchange import attachments, clinical
 from exchange.errors import Invalid, Stale
 from exchange.recording import Act, Create, Delete, Draft, Finder, Patch, Update, new_id
 from exchange.reindex import Said
@@ -192,6 +192,7 @@ def plain(resource: Json, place: Place, logical_id: str) -> Draft:
         values=indexing.values(resource, place.timezone, place.base),
         sharing=sharing,
         order=ordering.order(resource, place.base, place.timezone),
+        attachment=attachments.attachment(resource.get("data", "")) if kind == "Binary" else None,
         render=render,
     )
 

@@ -4,6 +4,7 @@ from exchange_storage.records.audit import AuditHead, AuditRecord
 from exchange_storage.records.bulk import BulkFile, BulkJob
 from exchange_storage.records.carried import Carried
 from exchange_storage.records.clinical import (
+    Attached,
     Compartment,
     Reindexing,
     Resource,
@@ -62,6 +63,7 @@ from exchange_storage.records.workitem import (
 __all__ = [
     "Agreement",
     "ApplicationEntity",
+    "Attached",
     "AuditHead",
     "AuditRecord",
     "BulkFile",

@@ -11,7 +11,7 @@ from datetime import datetime
 from sqlalchemy import Double, ForeignKey, Index, LargeBinary, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from exchange_storage.records.record import UID, Identity, Key, Record, Word
+from exchange_storage.records.record import UID, Digest, Identity, Key, Record, Text, Word
 
 
 class ResourceVersion(Record):
@@ -106,6 +106,24 @@ def _looked_into(*beside: str) -> Index:
     In SQLite an index of such a table has the primary key beside its own columns as it is.
     """
     return Index(None, "resource_id", postgresql_include=beside)
+
+
+class Attached(Record):
+    """Content of a version of a resource that lies in the object store, not in the version itself.
+
+    The version says where it belongs: see `exchange.attachments`.
+    """
+
+    __tablename__ = "attached"
+    __table_args__ = (UniqueConstraint("resource_id", "version"),)
+
+    id: Mapped[Key] = mapped_column(init=False)
+    key: Mapped[Text] = mapped_column(unique=True)
+    digest: Mapped[Digest]
+    size: Mapped[int]
+    """In bytes."""
+    resource_id: Mapped[Identity] = mapped_column(ForeignKey("resource.id"))
+    version: Mapped[int]
 
 
 class SearchToken(Record):

@@ -1,0 +1,171 @@
+"""Content of a clinical resource that is kept in the object store, not in the index.
+
+A large PDF in a Binary is a quarter larger still as base64, in every version and every backup of
+the index. So it is put into the object store before the version that names it is committed, and
+the version keeps all but its text, and where that belongs. Whoever reads a version gets the whole.
+"""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from exchange.errors import Unavailable
+from exchange_storage.objects import ObjectNotFound, ObjectStore, ObjectStoreError, digest_of
+from exchange_storage.prepared import Prepared
+from exchange_storage.records import Attached
+
+PREFIX = "resources"
+"""Where it lies in the object store."""
+
+LEAST = 64 << 10
+"""Bytes from which content is attached; less costs the index less than another object."""
+
+_MARK = b"\x00"
+"""What a version without its content begins with: no JSON does."""
+
+
+@dataclass(slots=True, eq=False)
+class Attachment:
+    """Content on its way into the store; whoever retries a write puts it there once."""
+
+    content: bytes = field(repr=False)
+    key: str = ""
+    """Where it lies, once it was put."""
+    used: bool = False
+    """Whether a version names it."""
+
+    def put(self, objects: ObjectStore) -> None:
+        """Make it durable. Raises what a store raises."""
+        if not self.key:
+            key = f"{PREFIX}/{uuid.uuid4().hex}"
+            objects.put(key, self.content)
+            self.key = key
+
+    def without(self, whole: bytes) -> bytes | None:
+        """A version without it, which says where it belongs; None where it does not hold it."""
+        text = base64.b64encode(self.content)
+        at = whole.find(text)
+        if at < 0:
+            return None
+        head = f"{self.key} {at}\n".encode()
+        return _MARK + head + whole[:at] + whole[at + len(text) :]
+
+
+def attachment(text: str) -> Attachment | None:
+    """What is attached of a text in base64; None where it stays: little, or written otherwise."""
+    if len(text) * 3 // 4 < LEAST:
+        return None
+    content = base64.b64decode(text)
+    if base64.b64encode(content) != text.encode() or len(content) < LEAST:
+        return None
+    return Attachment(content)
+
+
+@contextmanager
+def put(
+    objects: ObjectStore, attached: Iterable[Attachment | None], released: Sequence[str]
+) -> Iterator[None]:
+    """What is written inside may name what is attached: it is durable before.
+
+    What no version names in the end is removed, as is what was `released` meanwhile. Raises what a
+    store raises.
+    """
+    found = [one for one in attached if one is not None]
+    for one in found:
+        one.put(objects)
+    try:
+        yield
+    except (Unavailable, SQLAlchemyError):
+        raise  # it may have been committed all the same
+    except Exception:
+        remove(objects, [one.key for one in found])
+        for one in found:
+            one.key, one.used = "", False
+        raise
+    remove(objects, [*released, *(one.key for one in found if not one.used)])
+
+
+def whole(objects: ObjectStore, kept: bytes) -> bytes:
+    """A version with all that belongs to it. Raises what a store raises."""
+    if not kept.startswith(_MARK):
+        return kept
+    key, at, rest = _parts(kept)
+    return rest[:at] + base64.b64encode(objects.get(key)) + rest[at:]
+
+
+def without(kept: bytes) -> bytes:
+    """A version as it is without what is attached to it: the text there is empty."""
+    return _parts(kept)[2] if kept.startswith(_MARK) else kept
+
+
+def note(session: Session, one: Attachment, resource: int, version: int) -> None:
+    """That a version of the resource with this row number names what was put."""
+    given = {
+        "key": one.key,
+        "digest": digest_of([one.content]),
+        "size": len(one.content),
+        "resource_id": resource,
+        "version": version,
+    }
+    _ADD.run(session.connection(), given)
+    one.used = True
+
+
+def release(session: Session, resource: int, before: int) -> list[str]:
+    """Forget what versions before one name; the keys are for the caller to remove, once that is
+    committed."""
+    given = {"resource": resource, "before": before}
+    connection = session.connection()
+    keys = [row.key for row in _EARLIER.all(connection, given)]
+    if keys:
+        _REMOVE.run(connection, given)
+    return keys
+
+
+def remove(objects: ObjectStore, keys: Iterable[str]) -> None:
+    """Remove what no version names any more; what cannot be removed now, a check tells of."""
+    with suppress(ObjectStoreError):
+        for key in keys:
+            with suppress(ObjectNotFound):
+                objects.delete(key)
+
+
+def named(session: Session, last: int, limit: int) -> Iterator[tuple[int, str, str, int]]:
+    """Row number, key, digest and size of what versions name, in their order behind `last`."""
+    rows = _AFTER.all(session.connection(), {"last": last, "limit": limit})
+    return ((row.id, row.key, row.digest, row.size) for row in rows)
+
+
+def is_named(session: Session, key: str) -> bool:
+    """Whether a version names an object."""
+    return _ONE.first(session.connection(), {"key": key}) is not None
+
+
+def _parts(kept: bytes) -> tuple[str, int, bytes]:
+    head, _, rest = kept[len(_MARK) :].partition(b"\n")
+    key, _, at = head.decode().partition(" ")
+    return key, int(at), rest
+
+
+_ADD = Prepared(insert(Attached), ["key", "digest", "size", "resource_id", "version"])
+_OF_EARLIER = (
+    Attached.resource_id == bindparam("resource"),
+    Attached.version < bindparam("before"),
+)
+_EARLIER = Prepared(select(Attached.key).where(*_OF_EARLIER))
+_REMOVE = Prepared(delete(Attached).where(*_OF_EARLIER))
+_ONE = Prepared(select(Attached.id).where(Attached.key == bindparam("key")))
+_AFTER = Prepared(
+    select(Attached.id, Attached.key, Attached.digest, Attached.size)
+    .where(Attached.id > bindparam("last"))
+    .order_by(Attached.id)
+    .limit(bindparam("limit"))
+)
