@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy.exc import DataError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from exchange import audit, policy
+from exchange import audit, policy, sealing
 from exchange.audit import Entry, Outcome
 from exchange.errors import ExchangeError, Invalid, NoRoom, NotFound, Refused, Unavailable
 from exchange.policy import Action, Clinical, Deny, Facts, Requester, Role
@@ -66,6 +66,7 @@ class Exchange:
         self.database.migrate()
         with self.database.writing() as session:
             audit.begin(session, self.signing_key)
+            sealing.seal(session, self.signing_key)
 
     @contextmanager
     def on_behalf_of(self, requester: Requester) -> Iterator[Access]:

@@ -16,10 +16,11 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import ColumnElement, delete, func, select, true
 from sqlalchemy.orm import Session
 
-from exchange import clinical, facts, jobs, organizations, policy
+from exchange import clinical, facts, jobs, organizations, policy, sealing
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound, Refused, TooLarge
 from exchange.policy import Action, Deny, Permit
@@ -121,7 +122,7 @@ def accepted(access: Access, session: Session, resource: int, named: str, terms:
         "patients": list(terms.patients),
         "channel": terms.channel,
         "endpoint": terms.endpoint,
-        "headers": _headers(terms, held),
+        "headers": _headers(access.exchange.signing_key, terms, held),
         "content": terms.content,
         "payload": terms.payload,
         "heartbeat": terms.heartbeat,
@@ -208,18 +209,19 @@ def _may_see(access: Access, session: Session, patients: Sequence[int]) -> None:
             raise Invalid("a patient that it refers to is not known")
 
 
-def _headers(terms: Terms, held: Subscription | None) -> list[list[str]]:
-    """The headers with their values; one that is hidden is as it was, for the same endpoint."""
-    known: Mapping[str, str] = {}
+def _headers(key: Ed25519PrivateKey, terms: Terms, held: Subscription | None) -> list[list[str]]:
+    """The headers as they are kept; one that is hidden is as it was, for the same endpoint."""
+    known: Mapping[str, list[str]] = {}
     if held is not None and urlsplit(held.endpoint)[:2] == urlsplit(terms.endpoint)[:2]:
-        known = {name.lower(): value for name, value in held.headers}
+        known = {one[0].lower(): one for one in held.headers}
     made = []
     for name, value in terms.headers:
         if value == HIDDEN:
             if name.lower() not in known:
                 raise Invalid("a header's value is given anew where the endpoint is another")
-            value = known[name.lower()]
-        made.append([name, value])
+            made.append([name, *known[name.lower()][1:]])
+        else:
+            made.append(sealing.header(key, name, value))
     return made
 
 

@@ -9,13 +9,16 @@ read of an answer but its status.
 from __future__ import annotations
 
 import http.client
+import queue
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -78,7 +81,8 @@ class Hooks:
         if found.scheme != "https" and not (self.plain_http and found.scheme == "http"):
             raise NotTaken("the endpoint is not called over https")
         secure = found.scheme == "https"
-        address = self.address(host, port or (443 if secure else 80))
+        begun = time.monotonic()
+        address = self.address(host, port or (443 if secure else 80), timeout)
         target = (found.path or "/") + (f"?{found.query}" if found.query else "")
         given: dict[str, str] = {}
         for name, value in headers:
@@ -87,7 +91,8 @@ class Hooks:
         connection = self._connection(address, host, port, secure=secure, timeout=timeout)
         # Each read has a time limit of its own, so that a trickle would never end.
         was_late = threading.Event()
-        late = threading.Timer(timeout, _cut, [connection, was_late])
+        left = max(0.0, timeout - (time.monotonic() - begun))
+        late = threading.Timer(left, _cut, [connection, was_late])
         late.start()
         try:
             status = _posted(connection, target, content, sent)
@@ -99,14 +104,11 @@ class Hooks:
         if not 200 <= status < 300:
             raise NotTaken(f"the endpoint answers HTTP {status}")
 
-    def address(self, host: str, port: int) -> str:
+    def address(self, host: str, port: int, timeout: float = 10) -> str:
         """The address that a host is called at: each that it resolves to must be allowed, and the
-        first of them is called. Raises NotTaken.
+        first of them is called. Raises NotTaken, also where none is known after `timeout` seconds.
         """
-        try:
-            resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):
-            raise NotTaken("the host of the endpoint is not known") from None
+        resolved = _resolved(host, port, timeout)
         addresses = [str(one[4][0]).partition("%")[0] for one in resolved]
         if not addresses or not all(self.is_allowed(ip_address(one)) for one in addresses):
             raise NotTaken("the host of the endpoint is at an address that is not called")
@@ -135,6 +137,29 @@ class Hooks:
             assert_hostname=host,
             ssl_context=ssl.create_default_context(cafile=self.ca),
         )
+
+
+def _resolved(host: str, port: int, timeout: float) -> list[Any]:
+    """What the system's resolver says of a host; it has no time limit of its own. Raises NotTaken.
+
+    A thread that is waited for no longer ends once the resolver gives up.
+    """
+    answer: queue.SimpleQueue[list[Any] | None] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answer.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError):
+            answer.put(None)
+
+    threading.Thread(target=ask, name="resolving", daemon=True).start()
+    try:
+        found = answer.get(timeout=timeout)
+    except queue.Empty:
+        raise NotTaken("the host of the endpoint is not resolved in time") from None
+    if found is None:
+        raise NotTaken("the host of the endpoint is not known")
+    return found
 
 
 def _within(address: IPv4Address | IPv6Address, networks: Sequence[Network]) -> bool:

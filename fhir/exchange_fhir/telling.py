@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
-from exchange import clinical, notifying
+from exchange import clinical, notifying, sealing
 from exchange.access import Access, Exchange
-from exchange.errors import NotFound
+from exchange.errors import Invalid, NotFound
 from exchange.jobs import Later
 from exchange.notifying import Hospital
 from exchange.policy import Requester
@@ -212,7 +212,7 @@ def _shake_hands(
 ) -> bool:
     """Whether the endpoint has answered a handshake: only then it is told anything."""
     try:
-        _post(hooks, one, notifications.bundle(one, "handshake"))
+        _post(exchange, hooks, one, notifications.bundle(one, "handshake"))
     except NotTaken as error:
         _restate(exchange, worker, one, State.ERROR, f"no handshake: {error}", serving)
         return False
@@ -254,7 +254,7 @@ def _speak(
 ) -> bool:
     """Whether the endpoint has taken a notification; False where it is given up. Raises Later."""
     try:
-        _post(hooks, one, content())
+        _post(exchange, hooks, one, content())
     except NotTaken as error:
         with exchange.on_behalf_of(worker) as access:
             pause = notifying.not_taken(access, one, str(error))
@@ -267,8 +267,11 @@ def _speak(
     return True
 
 
-def _post(hooks: Hooks, one: Subscription, content: bytes) -> None:
-    headers = [(str(name), str(value)) for name, value in one.headers]
+def _post(exchange: Exchange, hooks: Hooks, one: Subscription, content: bytes) -> None:
+    try:
+        headers = sealing.headers(exchange.signing_key, one.headers)
+    except Invalid:
+        raise NotTaken("its headers cannot be read any more: write them anew") from None
     body = notifications.written(one, content)
     hooks.post(one.endpoint, body, headers, one.payload, one.timeout)
 

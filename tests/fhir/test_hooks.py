@@ -78,6 +78,18 @@ def test_a_name_with_one_address_inside_is_not_called(monkeypatch: pytest.Monkey
         OPEN.address("two.example", 443)
 
 
+def test_a_resolver_that_does_not_answer_keeps_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answers.wait() and [])
+    try:
+        with pytest.raises(NotTaken, match="not resolved in time"):
+            OPEN.post("http://silent.example/", b"{}", [], "application/json", 1)
+    finally:
+        answers.set()
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1/", "ftp://127.0.0.1/", "//x", "http://[::1"])
 def test_only_https_is_called_where_no_setting_says_otherwise(url: str) -> None:
     with pytest.raises(NotTaken):

@@ -9,16 +9,19 @@ from typing import Any
 
 import orjson
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fhir_door import BASE, SHANGHAI, Asker, opened, outcome
 from real_parts import PostgreSQL
 from region import ADMINISTRATOR, ID_CARD, WORKER, region
+from sqlalchemy import select
 from subscribed import CONDUCT, Desk, Endpoint, endpoint, events, said, wish
 
-from exchange import consent, reports, subscriptions, users
+from exchange import consent, reports, sealing, subscriptions, users
 from exchange.reports import Report
 from exchange_fhir import reported, subscribing, topics, xml_format
 from exchange_fhir.outcome import Problem
 from exchange_fhir.subscribing import EXTENSION
+from exchange_storage.records import Subscription
 
 REPORT = {
     "resourceType": "DiagnosticReport",
@@ -239,6 +242,38 @@ def test_an_administrator_ends_a_subscription_and_leads_it_nowhere_else(
 # What is told, and how.
 
 
+def in_the_index(desk: Desk, named: str, given: list[list[str]] | None = None) -> str:
+    """The headers of a subscription as the index has them; given some, they are put there."""
+    with desk.door.city.exchange.database.writing() as session:
+        one = session.scalars(select(Subscription).where(Subscription.logical_id == named)).one()
+        one.headers = given or one.headers
+        return repr(one.headers)
+
+
+def test_what_an_earlier_release_kept_plain_is_sealed_by_the_next_start(
+    desk: Desk, hook: Endpoint
+) -> None:
+    made = desk.clinician("beicheng").made(wish("new-study", hook.url, header=["X-Key: k"]))
+    in_the_index(desk, made["id"], [["X-Key", "plain-secret"]])
+    desk.door.city.exchange.prepare()
+    assert "plain-secret" not in in_the_index(desk, made["id"])
+    desk.work()
+    assert hook.received.pop()[0]["X-Key"] == "plain-secret"
+
+
+def test_a_secret_that_was_sealed_with_another_key_is_asked_for_again(
+    desk: Desk, hook: Endpoint
+) -> None:
+    doctor = desk.clinician("beicheng")
+    made = doctor.made(wish("new-study", hook.url, header=["X-Key: k"]))
+    other = sealing.header(Ed25519PrivateKey.generate(), "X-Key", "k")
+    in_the_index(desk, made["id"], [other])
+    desk.work()
+    assert not hook.received
+    told = doctor.get(f"Subscription/{made['id']}/$status").json()["entry"][0]["resource"]
+    assert "write them anew" in str(told)
+
+
 def test_secrets_go_to_the_endpoint_and_nowhere_else(desk: Desk, hook: Endpoint) -> None:
     doctor = desk.clinician("beicheng")
     secret = "Bearer s3cret-of-the-endpoint"
@@ -250,6 +285,7 @@ def test_secrets_go_to_the_endpoint_and_nowhere_else(desk: Desk, hook: Endpoint)
     told = doctor.read(f"Subscription/{made['id']}")
     assert told["channel"]["header"] == ["Authorization: ***"]
     assert secret not in doctor.get(f"Subscription/{made['id']}/_history").text
+    assert secret not in in_the_index(desk, made["id"])
 
     assert doctor.send("PUT", f"Subscription/{made['id']}", told).status_code == 200
     desk.work()

@@ -21,6 +21,7 @@ from typing import Any, Self
 from urllib.parse import quote_from_bytes
 
 import structlog
+from altered import altered
 from target import ROOM, Target
 from web_door import IMAGE, SERIES, STUDY, ct, in_parts
 from whole import PASSWORD, WORKITEM, Whole, whole
@@ -294,10 +295,28 @@ def asked_targets(doors: Doors) -> list[Target]:
         sent = json.dumps(grown(sound, chance)).encode()
         doors.ask(method, address.encode(), sent, _kind(address, sound))
 
+    def resource(seed: bytes) -> None:
+        chance = random.Random(seed)
+        sent = altered(chance)
+        body, kind = json.dumps(sent).encode(), sent["resourceType"]
+        match chance.randrange(4):
+            case 0:
+                named = f"fuzzed-{chance.randrange(500)}"
+                body = json.dumps(sent | {"id": named}).encode()
+                address = f"/fhir/{kind}/{named}"
+                doors.ask("PUT" if kind != "Patient" else "POST", address.encode(), body, FHIR_JSON)
+            case 1:
+                entry = {"resource": sent, "request": {"method": "POST", "url": kind}}
+                bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
+                doors.ask("POST", b"/fhir", json.dumps(bundle).encode(), FHIR_JSON)
+            case _:
+                doors.ask("POST", f"/fhir/{kind}".encode(), body, FHIR_JSON)
+
     seeds = [f"a tree that grows {number:08}".encode() for number in range(50)]
     reads: list[tuple[str, Sequence[bytes], Callable[[bytes], object]]] = [
         ("asked requests", requests, doors.raw),
         ("asked queries", QUERIES, lambda data: doors.ask("GET", data)),
+        ("asked FHIR resources", seeds, resource),
     ]
     for name, only in (("FHIR", "/fhir"), ("DICOM", "/dicom-web")):
         bodies = [json.dumps(sound).encode() for _, address, sound in TREES if only in address]
