@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from exchange import jobs, orders
@@ -21,7 +21,7 @@ from exchange.demographics import clipped
 from exchange.errors import Invalid, Refused
 from exchange.orders import Status
 from exchange.policy import Action, Role
-from exchange_storage.records import Order, Organization, Patient, PerformedStep
+from exchange_storage.records import Order, Organization, Patient, PerformedStep, Resource
 
 KIND = "ServiceRequest"
 APPOINTMENT = "Appointment"
@@ -31,6 +31,9 @@ DERIVED = frozenset({KIND, TASK})
 """Kinds of what is derived of orders."""
 PREFIX = "order-"
 """How the logical ids of what is derived of orders begin; nobody else chooses such a one."""
+
+DEPARTMENT = "Organization"
+"""The kind in which hospitals keep their departments."""
 
 STEPS = 99
 """Requests that may share an accession number."""
@@ -58,7 +61,10 @@ class Requested:
     priority: str = "ROUTINE"
     reason: str = ""
     performers: tuple[str, ...] = ()
-    """Codes of the hospitals that it names; without any it is for the one that wrote it."""
+    """Codes of hospitals, or logical ids of departments that hospitals keep; without any it is for
+    the one that wrote it."""
+    performer_numbers: tuple[str, ...] = ()
+    """Credit codes by which it names hospitals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,9 +229,18 @@ def _patient(session: Session, owner: int, patients: Collection[int]) -> int | N
 
 def _is_own(session: Session, owner: int, told: Requested) -> bool:
     """Whether the hospital is to do it itself: it names no other one, or itself too."""
-    named = session.scalars(
-        select(Organization.id).where(Organization.code.in_(told.performers))
-    ).all()
+    hospitals = select(Organization.id).where(
+        or_(
+            Organization.code.in_(told.performers),
+            Organization.credit_code.in_(told.performer_numbers),
+        )
+    )
+    departments = select(Resource.organization_id).where(
+        Resource.kind == DEPARTMENT,
+        Resource.logical_id.in_(told.performers),
+        Resource.organization_id.is_not(None),
+    )
+    named = {*session.scalars(hospitals), *session.scalars(departments)}
     return not named or owner in named
 
 

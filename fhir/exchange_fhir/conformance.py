@@ -137,6 +137,16 @@ def _conditions() -> Iterator[str]:
         "takes `_count`, `_since` and `_at`; pages do not shift."
     )
     yield ""
+    yield (
+        "The ids of a type are one space for all hospitals, as an address leads to one resource. A "
+        "PUT to an id that a resource has which the asker may not see is answered by 404, where "
+        "a free id is created (201): so it tells that the id is taken, though not by whom, nor "
+        "what it is; any other status would tell the same. It tells something only where ids are chosen "
+        "so that they can be guessed, as by a patient's number. Where that matters, a setting "
+        "(`EXCHANGE_FHIR_UPDATE_CREATES=false`) has a PUT create nothing: then both are 404, and "
+        "POST gives ids that nobody guesses."
+    )
+    yield ""
 
 
 def _bundles() -> Iterator[str]:
@@ -230,8 +240,9 @@ def _orders() -> Iterator[str]:
         "worklist if its intent is an order's, it is for images (a DICOM code of a modality in "
         "`orderDetail`, `code` or `category`, or a category of imaging: "
         + ", ".join(f"`{system}|{value}`" for system, value in sorted(ordering.IMAGING))
-        + "), has an accession number (an identifier of type ACSN), and names no other registered "
-        "hospital as its performer. It is on the worklist while it is active and says when "
+        + "), has an accession number (an identifier of type ACSN), and names no other hospital "
+        "as its performer: by its Organization, a department's (an Organization that it keeps) or "
+        "its credit code. It is on the worklist while it is active and says when "
         "(`occurrence`), or an Appointment based on it does, which comes before it; a modality is "
         f"named by a reference with an identifier of the system `{ordering.AE_TITLE}`. What was "
         "begun is not changed any more. Requests with one accession number are steps of one study."

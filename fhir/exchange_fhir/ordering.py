@@ -15,7 +15,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from exchange.orders import Status
-from exchange.requests import APPOINTMENT, KIND, Booked, Requested
+from exchange.requests import APPOINTMENT, DEPARTMENT, KIND, Booked, Requested
 from exchange_fhir import indexing
 from exchange_fhir.datatypes import DCM, DICOM_UID, Json, code, text
 
@@ -110,7 +110,10 @@ def _requested(resource: Json, base: str, timezone: ZoneInfo) -> Requested | Non
         requesting_physician_name=text(resource.get("requester", {}).get("display", "")),
         priority=PRIORITIES.get(resource.get("priority", ""), "ROUTINE"),
         reason=_said(resource.get("reasonCode", [])),
-        performers=_named(performers, base, "Organization"),
+        performers=_named(performers, base, DEPARTMENT),
+        performer_numbers=tuple(
+            number for one in performers if (number := one.get("identifier", {}).get("value"))
+        ),
     )
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fhir_door import Asker, Door, outcome
+from fhir_door import Asker, Door, opened, outcome
 from sqlalchemy import text
+
+from exchange_fhir.serving import Conduct
 
 JSON_PATCH = "application/json-patch+json"
 
@@ -66,6 +68,16 @@ def test_what_may_not_be_seen_is_answered_as_what_is_not_there(
         refused = other.send("PUT", f"Observation/{named}", observation(named, None), **headers)
         assert outcome(refused, 404, "not-found") == "no such resource"
     assert hospital.read(f"Observation/{named}")["meta"]["versionId"] == "1"
+
+
+def test_where_a_put_creates_nothing_no_id_is_told_to_be_taken(door: Door, hospital: Asker) -> None:
+    other = opened(door.city, Conduct(update_creates=False)).system("nanhu")
+    told = []
+    for named in ("secret", "nobody", "nothing-of-this-name"):
+        answer = other.send("PUT", f"Observation/{named}", observation(named, None))
+        told.append((answer.status_code, answer.content))
+    assert told[0][0] == 404
+    assert told[0] == told[1] == told[2]
 
 
 def test_that_it_was_refused_and_why_stands_in_the_trail(door: Door, hospital: Asker) -> None:

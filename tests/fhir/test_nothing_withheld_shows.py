@@ -227,12 +227,30 @@ def questions(world: World) -> st.SearchStrategy[str]:
         row.map(lambda r: f"patient.identifier={CARDS[world.records[r][1]]}"),
         st.sampled_from(CODES).map(lambda code: f"endpoint=dicomweb-{code}"),
     )
+    persons = st.one_of(
+        st.sampled_from(["name=wang", "name=敏", "birthdate=1970", "gender=unknown", "_sort=_id"]),
+        row.map(lambda r: f"identifier={CARDS[world.records[r][1]]}"),
+        row.map(lambda r: f"identifier=urn:oid:2.25.{101 + world.records[r][0]}|P{r}"),
+        row.map(lambda r: f"link=Patient/{r + 1}"),
+        row.map(lambda r: f"patient={r + 1}"),
+        st.integers(1, 4).map(lambda number: f"_id={number}"),
+    )
     more = st.sampled_from(["", "&_count=1", "&_count=2&_total=accurate", "&_include=*"])
     back = st.sampled_from(["", "&_revinclude=ImagingStudy:patient"])
     return st.one_of(
         st.tuples(st.just("Patient?"), patients, more, back).map("".join),
         st.tuples(st.just("ImagingStudy?"), studies, more).map("".join),
+        st.tuples(st.just("Person?"), persons, more).map("".join),
     )
+
+
+def of_person(shown: dict[str, Any]) -> set[str]:
+    """The records that a Person is linked to, whose numbers are all that it has."""
+    records = {link["target"]["reference"] for link in shown["link"]}
+    assert records
+    numbers = {one["value"] for one in shown["identifier"] if one["value"] not in CARDS}
+    assert numbers == {f"P{int(one.removeprefix('Patient/')) - 1}" for one in records}
+    return records
 
 
 @given(worlds(), st.data())
@@ -294,10 +312,21 @@ def test_no_search_shows_or_counts_what_the_policy_refuses(
                 for entry in shown:
                     if entry["resource"]["resourceType"] in {"Patient", "ImagingStudy"}:
                         assert name(entry) in patients | studies
+                    if entry["resource"]["resourceType"] == "Person":
+                        assert of_person(entry["resource"]) <= patients
+                        continue
                     for linked in entry["resource"].get("link", []):
                         assert linked["other"]["reference"] in patients
             assert len(matches) == len(set(matches)) == bundle["total"]
+        for bundle in asker.pages("Person"):
+            for entry in entries(bundle):
+                person = name(entry)
+                assert of_person(asker.read(person)) == of_person(entry["resource"])
         row = data.draw(st.sampled_from(range(len(world.records))))
+        found = entries(asker.bundle(f"Person?link=Patient/{row + 1}"))
+        same = {f"Patient/{one + 1}" for one in world.same(row)} & patients
+        linked_to = [of_person(one["resource"]) for one in found]
+        assert linked_to in ([same], []) if permitted[row] else linked_to == []
         expected = {
             f"ImagingStudy/{study(other, number)}"
             for other in world.same(row)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from fhir_door import SHANGHAI, Door, entries, name, opened, outcome
-from region import WORKER
+from region import WORKER, credit_code
 from serving import Served, serving
 from sqlalchemy import select
 
@@ -172,18 +172,24 @@ def test_only_what_a_hospital_orders_of_itself_with_an_accession_number_is_on_it
     served: Served, door: Door
 ) -> None:
     hospital = door.system("beicheng")
+    for code in ("beicheng", "nanhu"):
+        department = {"resourceType": "Organization", "id": f"{code}-radiology", "name": "放射科"}
+        answer = door.system(code).send("PUT", f"Organization/{code}-radiology", department)
+        assert answer.status_code == 201
     for told in (
         {"identifier": [{"value": "A1"}]},
         {"intent": "proposal"},
         {"doNotPerform": True},
         {"category": [], "code": {"text": "血常规"}},
         {"performer": [{"reference": "Organization/nanhu"}]},
+        {"performer": [{"reference": "Organization/nanhu-radiology"}]},
+        {"performer": [{"identifier": {"value": credit_code("12120000123450001")}}]},
         {"status": "draft"},
     ):
         hospital.made({name: value for name, value in request(**told).items() if value})
     assert worklist(served) == []
 
-    hospital.made(request(performer=[{"reference": "Organization/beicheng"}]))
+    hospital.made(request(performer=[{"reference": "Organization/beicheng-radiology"}]))
     assert len(worklist(served)) == 1
 
 
