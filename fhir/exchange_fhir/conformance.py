@@ -141,8 +141,8 @@ def _conditions() -> Iterator[str]:
         "The ids of a type are one space for all hospitals, as an address leads to one resource. A "
         "PUT to an id that a resource has which the asker may not see is answered by 404, where "
         "a free id is created (201): so it tells that the id is taken, though not by whom, nor "
-        "what it is; any other status would tell the same. It tells something only where ids are chosen "
-        "so that they can be guessed, as by a patient's number. Where that matters, a setting "
+        "what it is; any other status would tell the same. It tells something only where ids are "
+        "chosen so that they can be guessed, as by a patient's number. Where that matters, a setting "
         "(`EXCHANGE_FHIR_UPDATE_CREATES=false`) has a PUT create nothing: then both are 404, and "
         "POST gives ids that nobody guesses."
     )
