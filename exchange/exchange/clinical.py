@@ -30,6 +30,7 @@ DIRECTORY = frozenset(
     {
         "Device",
         "Endpoint",
+        "HealthcareService",
         "Location",
         "Organization",
         "OrganizationAffiliation",

@@ -142,9 +142,9 @@ def _conditions() -> Iterator[str]:
         "PUT to an id that a resource has which the asker may not see is answered by 404, where "
         "a free id is created (201): so it tells that the id is taken, though not by whom, nor "
         "what it is; any other status would tell the same. It tells something only where ids are "
-        "chosen so that they can be guessed, as by a patient's number. Where that matters, a setting "
-        "(`EXCHANGE_FHIR_UPDATE_CREATES=false`) has a PUT create nothing: then both are 404, and "
-        "POST gives ids that nobody guesses."
+        "chosen so that they can be guessed, as by a patient's number. Where that matters, a "
+        "setting (`EXCHANGE_FHIR_UPDATE_CREATES=false`) has a PUT create nothing: then both are "
+        "404, and POST gives ids that nobody guesses."
     )
     yield ""
 
@@ -173,7 +173,9 @@ def _validation() -> Iterator[str]:
         "cardinality, datatypes, codes of required bindings that can be listed, the types of what "
         "references lead to, contained resources, and the narrative. All errors are told, up to "
         f"{validation.ISSUES}, each with its IssueType and FHIRPath: 400 where it is no resource, "
-        "422 where it breaks a rule. Profiles are not validated, and kept as they are stated. "
+        "422 where it breaks a rule. Profiles are not validated, and kept as they are stated; but "
+        "a List that states to be IHE MHD's comprehensive submission set has sourceId and "
+        "designationType. "
         "Invariants are checked where they are errors, and told by their keys: "
         f"{', '.join(keys)}, and those of extensions, references, contained resources and "
         "narratives. Patients that are referred to must be the hospital's own; other references to "

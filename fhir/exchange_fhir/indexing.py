@@ -216,6 +216,8 @@ def _reader(kind: str, path: Path) -> _Read:
     read = _READERS[kind, path.datatype]
     if kind == "string" and path.properties[-1] in _PARTS:
         return _PARTS[path.properties[-1]]
+    if path.extension:
+        return _of_extension(path.extension, f"value{path.datatype}", read)
     if path.system:
         return _code_of(path.system)
     if path.target:
@@ -229,6 +231,14 @@ def _reader(kind: str, path: Path) -> _Read:
 
         return of_contact
     return read
+
+
+def _of_extension(url: str, element: str, read: _Read) -> _Read:
+    def of_extension(value: Any, name: str, found: _Found) -> None:
+        if isinstance(value, dict) and value.get("url") == url and element in value:
+            read(value[element], name, found)
+
+    return of_extension
 
 
 def _only(kind: str) -> _Read:

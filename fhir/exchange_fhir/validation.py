@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from exchange_fhir import invariants, narrative, primitives
+from exchange_fhir import invariants, narrative, primitives, profiled
 from exchange_fhir.datatypes import Json
 from exchange_fhir.definitions import elements
 from exchange_fhir.definitions.elements import Element, Property, Structure
@@ -57,7 +57,7 @@ def issues(resource: Json) -> list[Issue]:
         walk.resource(resource, kind)
     except _TooMany:
         walk.found.append(Issue("too-costly", f"only the first {ISSUES} errors are told"))
-    return walk.found
+    return walk.found or list(profiled.missing(resource))
 
 
 class _Walk:

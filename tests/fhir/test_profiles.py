@@ -386,6 +386,8 @@ def test_iti_67_finds_the_document(hospital: Door, document: dict[str, str], que
         "date=2026-11-20&status=current&patient=Patient/1",
         "identifier=urn:oid:{number}&patient=Patient/1",
         "source.family=吴&source.given=用&patient=Patient/1&status=current",
+        "designationType=http://loinc.org|18842-5&patient=Patient/1&status=current",
+        "sourceId=urn:oid:2.25.101.1&patient=Patient/1",
     ],
 )
 def test_iti_66_finds_the_submission_set(
@@ -393,6 +395,20 @@ def test_iti_66_finds_the_submission_set(
 ) -> None:
     query = query.format(issuer=ISSUER, number=document["number"])
     assert document["List"] in hospital.clinician("nanhu").ids(f"List?{query}")
+
+
+@pytest.mark.parametrize("lacking", ["ihe-sourceId", "ihe-designationType"])
+def test_iti_65_needs_to_know_where_a_submission_set_is_from_and_what_led_to_it(
+    hospital: Door, lacking: str
+) -> None:
+    wrong = provided(PDF, "application/pdf", "Practitioner/none", "2.25.8")
+    submission_set = wrong[0]["resource"]
+    submission_set["extension"] = [
+        one for one in submission_set["extension"] if not one["url"].endswith(lacking)
+    ]
+    bundle = {"resourceType": "Bundle", "type": "transaction", "entry": wrong}
+    refused = hospital.system("beicheng").send("POST", "", bundle)
+    assert lacking.removeprefix("ihe-") in outcome(refused, 422, "business-rule")
 
 
 def test_iti_68_gives_out_the_document_as_what_it_is(
@@ -471,6 +487,10 @@ def directory(hospital: Door) -> dict[str, str]:
         specialty=coded("radiology"), practitioner=to(told["doctor"]),
         organization=to(told["department"]), location=[to(told["room"])],
     )  # fmt: skip
+    told["service"] = made(
+        resourceType="HealthcareService", active=True, type=coded("ct"), name="增强CT",
+        providedBy=to(told["department"]), location=[to(told["room"])],
+    )  # fmt: skip
     told["affiliation"] = made(
         resourceType="OrganizationAffiliation", active=True, code=coded("member"),
         organization=to("Organization/beicheng"), participatingOrganization=to(told["department"]),
@@ -499,6 +519,10 @@ MCSD = [
     ("PractitionerRole?organization={department}", "role", ()),
     ("PractitionerRole?practitioner={doctor}", "role", ()),
     ("PractitionerRole?practitioner.name=孙", "role", ()),
+    ("HealthcareService?service-type=urn:codes|ct&active=true", "service", ()),
+    ("HealthcareService?organization={department}&_include=HealthcareService:location", "service",
+     ("room",)),
+    ("HealthcareService?name=增强&location={room}", "service", ()),
     ("OrganizationAffiliation?active=true&date=ge2026-02", "affiliation", ()),
     (
         "OrganizationAffiliation?primary-organization=Organization/beicheng"
@@ -547,5 +571,4 @@ def test_iti_91_tells_what_changed_in_the_directory(
 
 
 def test_what_is_not_served_is_said(hospital: Door) -> None:
-    for kind in ("HealthcareService", "InsurancePlan"):
-        hospital.clinician("nanhu").refused(kind, 404, "not-supported")
+    hospital.clinician("nanhu").refused("InsurancePlan", 404, "not-supported")

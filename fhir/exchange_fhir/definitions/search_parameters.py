@@ -26,6 +26,8 @@ class Path:
     """Only references to this resource type are meant (``resolve() is Patient``)."""
     contact: str = ""
     """Only contact points of this system are meant (``where(system='email')``)."""
+    extension: str = ""
+    """The value of extensions of this name is meant (``where(url='…').value``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +115,10 @@ def _parameter(kind: str, code: str, told: Mapping[str, Any]) -> SearchParameter
 
 
 def _path(written: str, datatype: str, system: str) -> Path:
-    path, _, target = written.partition("@")
+    path, _, extension = written.partition("#")
+    path, _, target = path.partition("@")
     path, _, contact = path.partition("?")
-    return Path(_properties(path), datatype, system, target, contact)
+    return Path(_properties(path), datatype, system, target, contact, extension)
 
 
 def _properties(path: str) -> tuple[str, ...]:
