@@ -17,7 +17,7 @@ REQUIRED = {
     f"{MHD}/ihe-sourceId": "valueIdentifier",
     f"{MHD}/ihe-designationType": "valueCodeableConcept",
 }
-"""The extensions of a submission set with comprehensive metadata (ITI-65), and what their value is."""
+"""The extensions of a comprehensive submission set (ITI-65), and what their value is."""
 
 
 def missing(resource: Json) -> Iterator[Issue]:

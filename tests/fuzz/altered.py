@@ -11,10 +11,18 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
+from fhir_door import SHANGHAI
 from javascript import examples
+from target import Target
+
+from exchange.errors import ExchangeError
+from exchange_fhir import json_format, readable, summary, writing, xml_format
+from exchange_fhir.outcome import Problem
+from exchange_fhir.writing import Place
 
 KINDS = (
     *("AllergyIntolerance", "Appointment", "Binary", "Composition", "Condition", "Consent"),
@@ -24,6 +32,8 @@ KINDS = (
     *("Practitioner", "PractitionerRole", "Procedure", "Provenance", "Questionnaire"),
     *("QuestionnaireResponse", "ServiceRequest", "Specimen", "Task"),
 )
+PLACE = Place(base="http://exchange.example/fhir", timezone=SHANGHAI)
+NOW = datetime(2026, 11, 27, tzinfo=UTC)
 TEXTS = (
     *(
         "王",
@@ -68,6 +78,28 @@ def altered(chance: random.Random) -> dict[str, Any]:
     for _ in range(chance.choice((1, 1, 2, 3))):
         _alter(resource, chance)
     return resource
+
+
+def work_through(seed: bytes) -> None:
+    """Have an altered resource validated, indexed, kept, told in both formats and shown."""
+    sent = json_format.parse(json.dumps(altered(random.Random(seed))).encode())
+    draft = writing.draft(sent, PLACE, "fuzzed")
+    kept = draft.render("fuzzed", 1, NOW)
+    if draft.attachment is not None:
+        draft.attachment.key = "resources/fuzzed"
+        assert draft.attachment.without(kept) is not None
+    told = json_format.parse(kept)
+    assert xml_format.parse(xml_format.serialize(told)) == told
+    assert set(writing.said(kept, PLACE).values) == set(draft.values)
+    readable.read(kept, base=PLACE.base, timezone=SHANGHAI)
+    summary.said(SHANGHAI)(sent["resourceType"], kept)
+
+
+def altered_targets() -> list[Target]:
+    """What is done with a resource without anybody being asked."""
+    seeds = [f"a resource that is altered {number:08}".encode() for number in range(50)]
+    declared = (Problem, ExchangeError)
+    return [Target("altered FHIR resources", seeds, work_through, declared)]
 
 
 def _alter(resource: dict[str, Any], chance: random.Random) -> None:

@@ -32,6 +32,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "support")]
 
 from accidents import changed  # noqa: E402
+from altered import altered_targets  # noqa: E402
 from asked import Doors, asked_targets  # noqa: E402
 from kept import kept_targets  # noqa: E402
 from target import Finding, Target  # noqa: E402
@@ -120,7 +121,7 @@ def peak() -> int:
 def everything(only: str) -> Iterator[list[Target]]:
     """All targets; those of the HTTP doors where names that begin with `only` may be theirs."""
     with contextlib.ExitStack() as stack:
-        every = [*targets(stack.enter_context(Wire())), *kept_targets()]
+        every = [*targets(stack.enter_context(Wire())), *kept_targets(), *altered_targets()]
         if "asked".startswith(only[:5]):
             every += asked_targets(stack.enter_context(Doors()))
         yield every
