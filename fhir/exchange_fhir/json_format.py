@@ -92,10 +92,12 @@ def _written(value: object) -> object:
     raise TypeError(type(value).__name__)
 
 
-def _integer(text: str) -> int:
+def _integer(text: str) -> int | Written:
     if len(text) > DIGITS:
         raise ValueError("a number out of range")
-    return int(text)
+    number = int(text)
+    # What does not fit into 64 bits can be a decimal only, and is kept as one.
+    return number if -(1 << 63) <= number < 1 << 64 else Written(text)
 
 
 def _constant(text: str) -> Any:

@@ -57,7 +57,7 @@ def issues(resource: Json) -> list[Issue]:
         walk.resource(resource, kind)
     except _TooMany:
         walk.found.append(Issue("too-costly", f"only the first {ISSUES} errors are told"))
-    return walk.found or list(profiled.missing(resource))
+    return walk.found
 
 
 class _Walk:
@@ -90,7 +90,11 @@ class _Walk:
             self._object(value, elements.structure(kind), path)
             return
         outer, self._contained = self._contained, frozenset(_contained(value))
+        known = len(self.found)
         self._object(value, elements.structure(kind), path)
+        if len(self.found) == known:  # else what is in it may not be what it is to be
+            for told in profiled.missing(value):
+                self._tell("business-rule", told, f"{path}.extension")
         self._contained = outer
 
     def _object(self, value: Json, structure: Structure, path: str) -> None:

@@ -31,7 +31,8 @@ def errors(content: bytes) -> list[tuple[str, str]]:
 
 
 def test_a_decimal_stays_as_it_was_written() -> None:
-    sent = b'{"resourceType":"Basic","a":1.00,"b":1e2,"c":-0.0,"d":100,"e":0.000000001}'
+    sent = b'{"resourceType":"Basic","a":1.00,"b":1e2,"c":-0.0,"d":100,"e":0.000000001'
+    sent += b',"f":18446744073709551615,"g":-9223372036854775809,"h":1%b}' % (b"0" * 40)
 
     assert json_format.serialize(json_format.parse(sent)) == sent
 

@@ -89,7 +89,8 @@ def work_through(seed: bytes) -> None:
         draft.attachment.key = "resources/fuzzed"
         assert draft.attachment.without(kept) is not None
     told = json_format.parse(kept)
-    assert xml_format.parse(xml_format.serialize(told)) == told
+    in_xml = xml_format.parse(xml_format.serialize(told))
+    assert in_xml | {"text": None} == told | {"text": None}  # narratives are XML of another way
     assert set(writing.said(kept, PLACE).values) == set(draft.values)
     readable.read(kept, base=PLACE.base, timezone=SHANGHAI)
     summary.said(SHANGHAI)(sent["resourceType"], kept)
