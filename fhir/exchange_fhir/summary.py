@@ -58,8 +58,9 @@ def _when(resource: Mapping[str, Any], timezone: ZoneInfo) -> str:
 def _moment(text: str, timezone: ZoneInfo) -> str:
     if "T" in text:
         try:
-            return f"{datetime.fromisoformat(text).astimezone(timezone):%Y%m%d%H%M%S}"
-        except ValueError:  # a leap second, or more than a clock shows
+            here = datetime.fromisoformat(text).astimezone(timezone)
+            return "".join(filter(str.isdigit, here.isoformat()[:19]))  # %Y pads no early years
+        except (ValueError, OverflowError):  # a leap second, or before the first or after the last
             text = text.partition("T")[0]
     return text.replace("-", "").ljust(14, "0")
 

@@ -201,6 +201,8 @@ class _Walk:
         if not isinstance(codings, list):
             return  # told already
         given = [one for one in codings if isinstance(one, dict) and "code" in one]
+        if not all(isinstance(one["code"], str) for one in given):
+            return  # told already
         codes = elements.value_set(element.value_set)
         if given and not any(_is_in(one, codes) for one in given):
             self._tell("code-invalid", f"this code is not in {element.value_set}", path)

@@ -46,6 +46,17 @@ def test_a_resource_is_validated_and_not_kept(hospital: Door) -> None:
     assert newest(system) == before
 
 
+def test_a_bound_code_that_is_an_object_is_told_as_what_it_is(hospital: Door) -> None:
+    allergy = {
+        "resourceType": "AllergyIntolerance",
+        "clinicalStatus": {"coding": [{"system": "http://a.example/codes", "code": {}}]},
+        "patient": {"reference": "Patient/1"},
+    }
+    assert issues(hospital.system("beicheng"), "AllergyIntolerance/$validate", allergy) == [
+        ("error", "structure", "AllergyIntolerance.clinicalStatus.coding[0].code")
+    ]
+
+
 def test_it_is_told_whether_an_interaction_would_do(hospital: Door) -> None:
     system = hospital.system("beicheng")
     made = system.made(WEIGHT)

@@ -59,6 +59,16 @@ CODE = {"coding": [{"system": "http://loinc.org", "code": "718-7", "display": "�
             Said("", "血红蛋白", "阳性", ""),
         ),
         ("CarePlan", {"category": [], "code": None}, Said("", "CarePlan", "", "")),
+        (
+            "Condition",
+            {"code": CODE, "recordedDate": "9999-12-31T23:00:00Z"},
+            Said("99991231000000", "血红蛋白", "", ""),
+        ),
+        (
+            "Condition",
+            {"code": CODE, "recordedDate": "0001-01-01T00:00:00+08:00"},
+            Said("00010101000000", "血红蛋白", "", ""),
+        ),
     ],
 )
 def test_a_resource_is_told_in_a_line(kind: str, resource: dict[str, Any], expected: Said) -> None:
