@@ -165,7 +165,7 @@ def promote(access: Access, number: int) -> None:
                 sop_instance_uid=instance.sop_instance_uid,
             )
         )
-        jobs.ask(session, jobs.REFRESH, str(study), access.now)
+        jobs.hasten(session, jobs.REFRESH, str(study), access.now)
 
     access.write(unit)
 

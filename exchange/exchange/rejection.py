@@ -519,4 +519,4 @@ def _serve(
         session.execute(
             update(Study).where(Study.id == study).values(changed=at, revision=Study.revision + 1)
         )
-        jobs.ask(session, jobs.REFRESH, str(study), at)
+        jobs.hasten(session, jobs.REFRESH, str(study), at)

@@ -286,7 +286,7 @@ def destroy(access: Access, study: Expired) -> int:
             .where(Study.id == study.row)
             .values(changed=access.now, revision=Study.revision + 1)
         )
-        jobs.ask(session, jobs.REFRESH, str(study.row), access.now)
+        jobs.hasten(session, jobs.REFRESH, str(study.row), access.now)
         access.note(
             Action.DESTROY,
             reason="retention",

@@ -23,6 +23,7 @@ from exchange_storage.records import (
     Delivery,
     Destroyed,
     Instance,
+    Job,
     Rejection,
     Scrub,
 )
@@ -77,6 +78,19 @@ def test_nothing_refers_any_more_to_the_number_of_a_row_that_is_gone(city: Regio
     city.send("beicheng", instance="1.4.2", body=b"new")  # may get the number of the old row
     with city.exchange.database.reading() as session:
         assert session.scalars(select(Delivered)).all() == []
+
+
+def test_what_is_told_of_a_rejected_instance_waits_for_no_work_that_was_put_off(
+    city: Region,
+) -> None:
+    city.send("beicheng")
+    later = datetime.now(UTC) + timedelta(hours=1)
+    with city.exchange.database.writing() as session:
+        session.execute(update(Job).values(due=later))  # as after many failures
+    assert jobs.claim(city.exchange.database, [jobs.REFRESH]) == []
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        rejection.reject(access, "beicheng", "113001", ["1.4.1"])
+    assert len(jobs.claim(city.exchange.database, [jobs.REFRESH])) == 1
 
 
 def test_what_is_still_to_be_removed_is_no_damage(city: Region) -> None:
