@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Iterator, Sequence
 
 import pytest
+from loops import in_a_loop
 from starlette.types import Message
 
 from exchange.errors import Unavailable
 from exchange_dicom.web_answers import PIECE, SMALL, streamed
 
 
-async def answered(pieces: Iterator[bytes], *, stays: int | None = None) -> list[Message]:
+async def answered(pieces: Iterator[bytes], stays: int | None = None) -> list[Message]:
     """What a client gets of an answer, which it leaves after `stays` messages."""
     got: list[Message] = []
     left = asyncio.Event()
@@ -44,7 +45,7 @@ async def answered(pieces: Iterator[bytes], *, stays: int | None = None) -> list
 )
 def test_an_answer_is_whole_however_its_pieces_come(lengths: Sequence[int]) -> None:
     pieces = [bytes([number % 251]) * length for number, length in enumerate(lengths)]
-    start, *body = asyncio.run(answered(iter(pieces)))
+    start, *body = in_a_loop(answered, iter(pieces))
     assert start["status"] == 200
     assert b"".join(one["body"] for one in body) == b"".join(pieces)
     assert [one.get("more_body", False) for one in body] == [True] * (len(body) - 1) + [False]
@@ -57,7 +58,7 @@ def test_what_cannot_be_read_breaks_the_answer_off() -> None:
         raise Unavailable("the object is not as long as what was received")
 
     with pytest.raises(Unavailable):
-        asyncio.run(answered(pieces()))
+        in_a_loop(answered, pieces())
 
 
 def test_little_more_is_read_than_the_client_has_taken() -> None:
@@ -69,6 +70,6 @@ def test_little_more_is_read_than_the_client_has_taken() -> None:
             read += 1
             yield bytes(PIECE)
 
-    got = asyncio.run(answered(pieces(), stays=6))
+    got = in_a_loop(answered, pieces(), 6)
     assert len(got) < 10
     assert read <= len(got) + 2

@@ -1,9 +1,7 @@
 """What the HTTP application answers beside its doors, and how every answer is mannered."""
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
@@ -12,6 +10,7 @@ from anyio import to_thread
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import APIRouter, Request
 from httpx2 import ASGITransport, AsyncClient
+from loops import in_a_loop
 from pydantic import AnyHttpUrl
 from starlette.testclient import TestClient
 from starlette.types import Message
@@ -164,12 +163,6 @@ def test_a_query_longer_than_any_question_is_refused_at_every_door(
     assert answer.status_code == 414
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert [one["status"] for one in logged] == ["414"]
-
-
-def in_a_loop(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Run it to its end; on another thread, since in this one a browser's loop may be running."""
-    with ThreadPoolExecutor(1) as other:
-        return other.submit(anyio.run, function, *arguments).result()
 
 
 def test_a_body_that_does_not_come_is_given_up(

@@ -18,6 +18,7 @@ from typing import Any
 import httpx2
 import pytest
 import uvicorn
+from loops import in_a_loop
 
 from exchange.errors import Unavailable
 from exchange.retrieval import Span
@@ -277,7 +278,7 @@ def test_without_the_extension_files_are_read(hospital: Hospital) -> None:
         await asyncio.Event().wait()
 
     scope = {"type": "http", "path": "/3", "method": "GET", "asgi": {"spec_version": "2.3"}}
-    asyncio.run(hospital.answer(scope, receive, send))
+    in_a_loop(hospital.answer, scope, receive, send)
     assert PIECES not in scope
     assert b"".join(got) == hospital.whole(3)
     assert all_closed(hospital)

@@ -94,7 +94,7 @@ def entrance(exchange: Exchange, pages: Pages, passwords: Passwords) -> APIRoute
         remember(request, answer, given.get("language", ""))
         return answer
 
-    @router.get("/static/{name}")
+    @router.get("/static/{name:path}")
     def static(name: str) -> Response:
         file = STATIC.get(name)
         if file is None:
