@@ -125,6 +125,25 @@ def test_two_studies_of_a_person_are_opened_side_by_side(sign_in: SignIn, city: 
     assert asked.value.url.endswith(f"/viewer/viewer?StudyInstanceUIDs={first},{second}")
 
 
+def test_the_same_part_of_the_body_is_offered_for_comparison_before_what_is_newer(
+    sign_in: SignIn, city: PortalCity
+) -> None:
+    study, older, newer = next(
+        (one, older, newer)
+        for person in city.people.people
+        for one in city.people.studies_of(person.id)
+        for older in city.people.studies_of(person.id)
+        for newer in city.people.studies_of(person.id)
+        if one is not older
+        and one.body_part == older.body_part != newer.body_part
+        and older.started.date() < newer.started.date()
+    )
+    page = sign_in("dr.bc")
+    page.goto(f"/portal/studies/{study.study_instance_uid}")
+    offered = page.locator("#prior option").evaluate_all("all => all.map(one => one.value)")
+    assert offered.index(older.study_instance_uid) < offered.index(newer.study_instance_uid)
+
+
 def test_what_a_report_says_is_text_whatever_it_says(sign_in: SignIn, city: PortalCity) -> None:
     study = sent(city, "<script>alert(1)</script><img src=x onerror=alert(1)> & 测试")
     page = sign_in("dr.bc")

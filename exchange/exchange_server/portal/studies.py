@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from exchange import query, retrieval, timeline
+from exchange import priors, query, retrieval, timeline
 from exchange.access import Exchange
 from exchange.errors import Invalid, NotFound
 from exchange.policy import Role
@@ -88,11 +88,7 @@ def studies(exchange: Exchange, pages: Pages) -> APIRouter:
             study=found.study,
             series=[one for one in contents if one.series.modality not in _WITHOUT_PICTURE],
             documents=[_with_report(one, held.get(one.sop_instance_uid)) for one in documents],
-            others=[
-                one
-                for one in entries
-                if isinstance(one, StudyEntry) and one.study.study_instance_uid != study
-            ],
+            others=_alike(contents, entries, study),
             said=[
                 one for one in entries if isinstance(one, RecordEntry) and study in one.said.studies
             ],
@@ -139,6 +135,20 @@ def studies(exchange: Exchange, pages: Pages) -> APIRouter:
         return RedirectResponse(f"/viewer/viewer?StudyInstanceUIDs={','.join(named)}", 303)
 
     return router
+
+
+def _alike(
+    contents: Sequence[Contents], entries: Sequence[object], study: str
+) -> Sequence[StudyEntry]:
+    """The person's other studies, most alike first (`priors.relevance`), of those the newest."""
+    shown = {(one.series.modality, one.series.body_part_examined) for one in contents}
+
+    def unlike(other: StudyEntry) -> int:
+        modalities, parts = other.found.summary.modalities, set(other.body_parts)
+        return -max((priors.relevance(*one, modalities, parts) for one in shown), default=0)
+
+    others = (one for one in entries if isinstance(one, StudyEntry))
+    return sorted((one for one in others if one.study.study_instance_uid != study), key=unlike)
 
 
 def _documents(study: str, contents: Sequence[Contents]) -> Sequence[Document]:
