@@ -209,6 +209,11 @@ class Pages:
         return f"{at.astimezone(self.timezone):%Y-%m-%d %H:%M}"
 
 
+def number(stated: str) -> int | None:
+    """A whole number as a form tells it, that a column can hold; None where it is none."""
+    return int(stated) if stated.isascii() and stated.isdigit() and len(stated) < 19 else None
+
+
 async def form(request: Request) -> dict[str, str]:
     """The fields of a form, each once, from a page of ours. Raises Refused, HTTPException."""
     if not from_our_pages(request):

@@ -19,7 +19,7 @@ from exchange_dicom.resources import uid
 from exchange_server.addresses import nobody
 from exchange_server.observability import SESSION_BEGUN, SESSION_REFUSED, observe
 from exchange_server.passwords import WINDOW, Refusals, source_of
-from exchange_server.portal.pages import DOOR, PREFIX, Number, Pages, form, home
+from exchange_server.portal.pages import DOOR, PREFIX, Number, Pages, form, home, number
 
 TRIES = 10
 """Links or codes that are wrong from one address within `WINDOW`; then it has to wait."""
@@ -172,6 +172,6 @@ def _told(pages: Pages, request: Request, made: Made) -> Response:
 
 def _number(stated: str) -> int:
     """Raises Invalid."""
-    if not (stated.isascii() and stated.isdigit() and len(stated) < 19):
+    if (known := number(stated)) is None:
         raise Invalid("say for how many days, and how often it may be opened")
-    return int(stated)
+    return known

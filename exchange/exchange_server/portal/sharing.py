@@ -13,7 +13,7 @@ from exchange.access import Exchange
 from exchange.errors import Invalid, NotFound
 from exchange.shares import DAYS, NOTE, OPENINGS, State
 from exchange_dicom.resources import uid
-from exchange_server.portal.pages import PREFIX, Number, Pages, form
+from exchange_server.portal.pages import PREFIX, Number, Pages, form, number
 from exchange_server.portal.patients import DICOMWEB
 
 STATES: Mapping[State, tuple[str, str]] = {
@@ -99,6 +99,6 @@ def sharing(exchange: Exchange, pages: Pages) -> APIRouter:
 
 def _number(stated: str) -> int:
     """Raises Invalid."""
-    if not (stated.isascii() and stated.isdigit() and len(stated) < 19):
+    if (known := number(stated)) is None:
         raise Invalid("choose a colleague, and say for how long and how often")
-    return int(stated)
+    return known
