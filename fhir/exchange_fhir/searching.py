@@ -117,7 +117,23 @@ def everywhere(
 
 
 def matches(scope: Scope, question: Question, after: After | None = None) -> Matches:
-    """The matches of a page."""
+    """The matches of a page; on the last one the total is told, as it is known for nothing.
+
+    Raises Refused, Invalid.
+    """
+    if not isinstance(after, dict | None):
+        raise Invalid("this page is of an earlier release: search again")
+    told, at = (0, None) if after is None else (after["told"], after["after"])
+    found = _matches(scope, question, at)
+    if found.after is None:
+        if question.total is None and (found.ones or after is None):
+            return replace(found, total=told + len(found.ones))
+        return found
+    return replace(found, after={"told": told + len(found.ones), "after": found.after})
+
+
+def _matches(scope: Scope, question: Question, after: After | None) -> Matches:
+    """The matches of a page, and how many there are where that was asked for."""
     if question.kind in NATIVE:
         return _native(scope, question, after)
     if question.kind == "Person":
@@ -140,15 +156,12 @@ def _asked(question: Question) -> str:
 
 def _native(scope: Scope, question: Question, after: After | None) -> Matches:
     level = NATIVE[question.kind]
-    if not isinstance(after, dict | None):
-        raise Invalid("this page is of an earlier release: search again")
-    told, keys = (0, None) if after is None else (after["told"], _keys(after["keys"]))
     answer = query.find(
         scope.access,
         level,
         list(question.criteria),
         limit=question.count,
-        after=keys,
+        after=None if after is None else _keys(after),
         total=question.total is True,
         summarize=False,
         order=question.order,
@@ -156,13 +169,10 @@ def _native(scope: Scope, question: Question, after: After | None) -> Matches:
     )
     ones = _ones(scope, question.kind, answer.found)
     more = answer.more or len(ones) < len(answer.found)
-    total = answer.total
-    if question.total is None and not more and (answer.found or after is None):
-        total = told + len(answer.found)
     if not more or not ones:
-        return Matches(ones, total, None)
+        return Matches(ones, answer.total, None)
     last = in_order.place(level, question.order, answer.found[len(ones) - 1])
-    return Matches(ones, total, {"told": told + len(ones), "keys": _written(last)})
+    return Matches(ones, answer.total, _written(last))
 
 
 def _persons(scope: Scope, question: Question, after: After | None) -> Matches:
@@ -175,11 +185,8 @@ def _persons(scope: Scope, question: Question, after: After | None) -> Matches:
         total=question.total is True,
         asked=_asked(question),
     )
-    total = answer.total
-    if question.total is None and not answer.more and after is None:
-        total = len(answer.found)
     following = answer.found[-1].person if answer.more and answer.found else None
-    return Matches(_people(scope, answer.found), total, following)
+    return Matches(_people(scope, answer.found), answer.total, following)
 
 
 def _people(scope: Scope, known: Sequence[Known]) -> list[One]:
@@ -207,11 +214,8 @@ def _kept(scope: Scope, question: Question, after: After | None) -> Matches:
     answer = _answer(scope, question, after)
     hits = _fitting(answer.found)
     more = answer.more or len(hits) < len(answer.found)
-    total = answer.total
-    if question.total is None and not more and after is None:
-        total = len(hits)
     following = _written(hits[-1].keys) if more and hits else None
-    return Matches([_hit(one) for one in hits], total, following)
+    return Matches([_hit(one) for one in hits], answer.total, following)
 
 
 def _answer(scope: Scope, question: Question, after: After | None) -> clinical_search.Answer:
@@ -267,8 +271,6 @@ def _directory(scope: Scope, question: Question, after: After | None) -> Matches
     page = found[: question.count]
     more = answer.more or len(found) > len(page)
     total = None if answer.total is None else answer.total + len(hospitals)
-    if question.total is None and not more and after is None:
-        total = len(found)
     following = _written(page[-1][0]) if more and page else None
     return Matches([one for _, one in page], total, following)
 

@@ -81,8 +81,6 @@ def matches(scope: Scope, question: Question, after: int | None, asked: str) -> 
             last = told["sequence"]
     more = more or matched > len(found)
     total = matched if question.total else None
-    if question.total is None and not more and after is None:
-        total = matched
     return Matches(found, total, last if more and question.count else None)
 
 

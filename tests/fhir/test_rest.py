@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from urllib.parse import parse_qsl, urlsplit
 
 import orjson
@@ -11,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from fhir_door import KEY, Asker, Door, entries, is_fhir, link, name, outcome
 from region import ADMINISTRATOR, ID_CARD, Region
+from sample_city.identifiers import resident_id
 from sqlalchemy import select
 
 from exchange import consent, errors, organizations
@@ -140,6 +142,26 @@ def test_the_total_is_told_where_it_is_asked_or_the_last_match_is_at_hand(door: 
     counted = [page["total"] for page in asker.pages("ImagingStudy?_count=3&_total=accurate")]
     assert counted == [4, 4]
     assert asker.bundle("Patient?name=nobody")["total"] == 0
+
+
+def test_the_last_page_tells_the_total_of_whatever_is_asked_for(door: Door) -> None:
+    asker = three_hospitals(door)
+    card = resident_id("219901", date(1970, 2, 3), 100)
+    door.city.send(
+        "nanhu", patient="N9", study="1.2.8", instance="1.4.8", card=card,
+        PatientName="Chen^Min=陈^敏", PatientBirthDate="19700203",
+    )  # fmt: skip
+    door.city.identify()
+    system = door.system("beicheng")
+    for row in range(3):
+        told = {"resourceType": "Practitioner", "name": [{"text": f"医生{row}"}]}
+        assert system.send("POST", "Practitioner", told).status_code == 201
+
+    for asked in ("Patient", "Person", "ImagingStudy", "Organization", "Practitioner"):
+        pages = list(asker.pages(f"{asked}?_count=1"))
+        assert len(pages) > 1, asked
+        told = [page.get("total") for page in pages]
+        assert told == [None] * (len(pages) - 1) + [len(pages)], asked
 
 
 def test_the_next_page_is_for_the_one_who_asked(door: Door) -> None:
