@@ -1,8 +1,9 @@
-"""A certification authority for tests, and the certificates that it issues, as PEM files."""
+"""Certificates for tests as PEM files: a certification authority's, and self-signed ones."""
 
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -49,14 +50,7 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
         paths = self._folder / f"{name}.pem", self._folder / f"{name}.key"
-        paths[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
-        paths[1].write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
+        _write(made, key, *paths)
         return Certificate(*paths, made.fingerprint(hashes.SHA256()).hex())
 
     def revoke(self, *revoked: Certificate, name: str = "revoked", expired: bool = False) -> Path:
@@ -82,6 +76,49 @@ class Authority:
         path = self._folder / f"{name}.crl"
         path.write_bytes(made)
         return path
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """A certificate with its key, self-signed, as files and as DER."""
+
+    certificate: Path
+    key: Path
+    der: bytes
+
+    def context(self, purpose: ssl.Purpose, trusted: Party) -> ssl.SSLContext:
+        """TLS with this certificate; the other end must show the trusted one."""
+        context = ssl.create_default_context(purpose, cafile=str(trusted.certificate))
+        context.load_cert_chain(self.certificate, self.key)
+        context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+
+def party(folder: Path, name: str) -> Party:
+    """A new key and its certificate, which nobody else has signed, for localhost."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    made = (
+        _begun(_named(name), _named(name), key)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    paths = folder / f"{name}.pem", folder / f"{name}.key"
+    _write(made, key, *paths)
+    return Party(*paths, made.public_bytes(serialization.Encoding.DER))
+
+
+def _write(
+    made: x509.Certificate, key: ec.EllipticCurvePrivateKey, certificate: Path, secret: Path
+) -> None:
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    secret.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
 
 
 def _named(name: str) -> x509.Name:
