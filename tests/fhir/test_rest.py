@@ -154,8 +154,8 @@ def test_the_last_page_tells_the_total_of_whatever_is_asked_for(door: Door) -> N
     door.city.identify()
     system = door.system("beicheng")
     for row in range(3):
-        told = {"resourceType": "Practitioner", "name": [{"text": f"医生{row}"}]}
-        assert system.send("POST", "Practitioner", told).status_code == 201
+        one = {"resourceType": "Practitioner", "name": [{"text": f"医生{row}"}]}
+        assert system.send("POST", "Practitioner", one).status_code == 201
 
     for asked in ("Patient", "Person", "ImagingStudy", "Organization", "Practitioner"):
         pages = list(asker.pages(f"{asked}?_count=1"))
