@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from exchange.errors import Unavailable
 from exchange_storage.objects import ObjectNotFound, ObjectStore, ObjectStoreError, digest_of
 from exchange_storage.prepared import Prepared
-from exchange_storage.records import Attached
+from exchange_storage.records import Attached, AttachedDamage
 
 PREFIX = "resources"
 """Where it lies in the object store."""
@@ -126,6 +126,7 @@ def release(session: Session, resource: int, before: int) -> list[str]:
     connection = session.connection()
     keys = [row.key for row in _EARLIER.all(connection, given)]
     if keys:
+        _WHOLE.run(connection, given)
         _REMOVE.run(connection, given)
     return keys
 
@@ -161,6 +162,11 @@ _OF_EARLIER = (
     Attached.version < bindparam("before"),
 )
 _EARLIER = Prepared(select(Attached.key).where(*_OF_EARLIER))
+_WHOLE = Prepared(
+    delete(AttachedDamage).where(
+        AttachedDamage.attached_id.in_(select(Attached.id).where(*_OF_EARLIER))
+    )
+)
 _REMOVE = Prepared(delete(Attached).where(*_OF_EARLIER))
 _ONE = Prepared(select(Attached.id).where(Attached.key == bindparam("key")))
 _AFTER = Prepared(

@@ -1,14 +1,17 @@
 """Scrubbing: what is kept is read again, before somebody needs it, and must have its digest.
 
+Images are read first, then what is attached to clinical resources.
+
 A walk through all that is kept is durable (`Scrub`): whoever goes on with it begins where it
 stopped. What is damaged is on a list (`Damage`) until it is found whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session
@@ -18,10 +21,10 @@ from exchange.audit import Outcome
 from exchange.policy import Action
 from exchange_storage import records
 from exchange_storage.objects import ObjectNotFound
-from exchange_storage.records import Instance, Scrub
+from exchange_storage.records import Attached, Instance, Resource, Scrub
 
 BATCH = 50
-"""Instances that are read between two commits."""
+"""Objects that are read between two commits."""
 
 SETTLING = timedelta(days=1)
 """How long after it came an instance is first read by a walk of the worker's."""
@@ -46,17 +49,15 @@ def scrub(access: Access, *, before: datetime, limit: int) -> Iterator[Damage | 
     that a scrub that was interrupted goes on where it stopped. Raises Refused, Unavailable.
     """
     access.require(Action.VERIFY)
-    due = or_(Instance.verified.is_(None), Instance.verified < before)
-    done = last = damaged = 0
-    while done < limit:
-        rows = _rows(access, last, due, min(BATCH, limit - done))
-        if not rows:
-            break
-        last, done = rows[-1].id, done + len(rows)
-        found = _read(access, rows)
-        damaged += len(found)
-        yield from found
-        yield done
+    done = damaged = 0
+    for kept in _KEPT:
+        last, due = 0, kept.due(before)
+        while done < limit and (rows := _rows(access, kept, last, due, min(BATCH, limit - done))):
+            last, done = rows[-1].id, done + len(rows)
+            found = _read(access, kept, rows)
+            damaged += len(found)
+            yield from found
+            yield done
     access.note(Action.VERIFY, reason="scrubbed", detail={"read": done, "damaged": damaged})
 
 
@@ -81,20 +82,22 @@ def walk(access: Access, *, days: int, until: datetime) -> Walked:
     if last is not None and last.finished is not None and last.begun + BETWEEN > now:
         return Walked(last.begun + BETWEEN)
     number = last.id if last is not None and last.finished is None else access.write(_begun(access))
-    position = last.position if last is not None and last.finished is None else 0
-    due = or_(
-        Instance.verified < now - timedelta(days=days),
-        and_(Instance.verified.is_(None), Instance.received < now - SETTLING),
-    )
+    with access.exchange.database.reading() as session:
+        standing = session.get_one(Scrub, number)
+        positions = {kept.position: getattr(standing, kept.position) for kept in _KEPT}
     damaged = 0
-    while datetime.now(UTC) < until:
-        rows = _rows(access, position, due, BATCH)
-        found = _read(access, rows)
-        position = rows[-1].id if rows else position
-        _advance(access, number, position, len(rows), len(found), finished=not rows)
-        damaged += len(found)
-        if not rows:
-            break
+    for kept in _KEPT:
+        position, due = positions[kept.position], kept.due(now - timedelta(days=days), settled=now)
+        while datetime.now(UTC) < until:
+            rows = _rows(access, kept, position, due, BATCH)
+            if not rows:
+                break
+            found = _read(access, kept, rows)
+            position, damaged = rows[-1].id, damaged + len(found)
+            _advance(access, number, kept, position, len(rows), len(found))
+        else:
+            return Walked(datetime.now(UTC), damaged)
+    _finish(access, number)
     return Walked(datetime.now(UTC), damaged)
 
 
@@ -102,16 +105,19 @@ def damages(access: Access, limit: int = 1000) -> Sequence[Damage]:
     """What is known to be damaged, the oldest first. Raises Refused."""
     access.require_region()
     access.note(Action.ADMINISTER, reason="damages listed")
-    rows = access.session.scalars(
-        select(records.Damage).order_by(records.Damage.found).limit(limit)
-    )
-    return [Damage(one.key, one.what, one.found) for one in rows]
+    found: list[Damage] = []
+    for kept in _KEPT:
+        table = kept.damage
+        rows = access.session.scalars(select(table).order_by(table.found).limit(limit))
+        found += [Damage(one.key, one.what, one.found) for one in rows]
+    return sorted(found, key=lambda one: one.found)[:limit]
 
 
 def known_damages(access: Access) -> int:
     """How much is known to be damaged. Raises Refused."""
     access.require(Action.VERIFY)
-    return access.session.scalar(select(func.count()).select_from(records.Damage)) or 0
+    counts = (select(func.count()).select_from(kept.damage) for kept in _KEPT)
+    return sum(access.session.scalar(one) or 0 for one in counts)
 
 
 def walks(access: Access, limit: int = 10) -> Sequence[Scrub]:
@@ -122,66 +128,100 @@ def walks(access: Access, limit: int = 10) -> Sequence[Scrub]:
 
 
 @dataclass(frozen=True, slots=True)
+class _Kept:
+    """Rows that name objects, and where it is noted what was found of those."""
+
+    record: Any
+    """`Instance` or `Attached`."""
+    damage: Any
+    """The record of what is damaged of those."""
+    of: str
+    """The column of `damage` that says which row it is of."""
+    position: str
+    """The column of `Scrub` that says how far a walk is."""
+
+    def due(self, before: datetime, settled: datetime | None = None) -> ColumnElement[bool]:
+        """Which rows are to be read: those not verified since `before`; of those that were never
+        verified, by the moment `settled` only what has settled."""
+        never: ColumnElement[bool] = self.record.verified.is_(None)
+        if settled is not None and self.record is Instance:
+            never = and_(never, Instance.received < settled - SETTLING)
+        return or_(self.record.verified < before, never)
+
+
+_INSTANCES = _Kept(Instance, records.Damage, "instance_id", "position")
+_ATTACHED = _Kept(Attached, records.AttachedDamage, "attached_id", "attached_position")
+_KEPT = (_INSTANCES, _ATTACHED)
+
+
+@dataclass(frozen=True, slots=True)
 class _Row:
     id: int
     key: str
     digest: str
-    uid: str
+    told: Mapping[str, Any]
+    """What the trail says of it."""
 
 
-def _rows(access: Access, last: int, due: ColumnElement[bool], count: int) -> list[_Row]:
+def _rows(
+    access: Access, kept: _Kept, last: int, due: ColumnElement[bool], count: int
+) -> list[_Row]:
     # In transactions of its own: reading takes hours, an open one keeps both databases from
     # clearing away what is outdated, and PostgreSQL ends one in which nothing is asked for 30 s.
-    wanted = (
-        select(Instance.id, Instance.key, Instance.digest, Instance.sop_instance_uid)
-        .where(Instance.id > last, due)
-        .order_by(Instance.id)
-        .limit(count)
-    )
+    record = kept.record
+    wanted = select(record).where(record.id > last, due).order_by(record.id).limit(count)
     with access.exchange.database.reading() as session:
-        return [_Row(*row) for row in session.execute(wanted)]
+        rows = session.scalars(wanted).all()
+        return [_Row(one.id, one.key, one.digest, _told(session, one)) for one in rows]
 
 
-def _read(access: Access, rows: Sequence[_Row]) -> list[Damage]:
+def _told(session: Session, row: Instance | Attached) -> Mapping[str, Any]:
+    if isinstance(row, Instance):
+        return {"instance": row.sop_instance_uid, "digest": row.digest}
+    of = session.get_one(Resource, row.resource_id)
+    return {"what": f"{of.kind}/{of.logical_id}", "version": row.version, "digest": row.digest}
+
+
+def _read(access: Access, kept: _Kept, rows: Sequence[_Row]) -> list[Damage]:
     """Read the objects again, and note what was found of each."""
     now = datetime.now(UTC)
     whole: list[int] = []
-    damaged: dict[_Row, str] = {}
+    damaged: dict[int, tuple[_Row, str]] = {}
     for row in rows:
         try:
             digest = access.objects.digest(row.key)
             settled = access.objects.settled(row.key)
         except ObjectNotFound:
-            damaged[row] = "missing"
+            damaged[row.id] = row, "missing"
             continue
         if digest != row.digest:
-            damaged[row] = "not the bytes that were received"
+            damaged[row.id] = row, "not the bytes that were received"
         elif settled:  # what is still on its way is read again where it will stay
             whole.append(row.id)
 
     def unit(session: Session) -> None:
-        session.execute(update(Instance).where(Instance.id.in_(whole)).values(verified=now))
-        table = records.Damage
-        session.execute(delete(table).where(table.instance_id.in_(whole)))
-        for row, what in list(damaged.items()):
-            if session.get(Instance, row.id) is None:
-                del damaged[row]  # it was deleted meanwhile, as somebody wanted
+        record, table = kept.record, kept.damage
+        session.execute(update(record).where(record.id.in_(whole)).values(verified=now))
+        session.execute(delete(table).where(getattr(table, kept.of).in_(whole)))
+        for row, what in list(damaged.values()):
+            if session.get(record, row.id) is None:
+                del damaged[row.id]  # it was deleted meanwhile, as somebody wanted
                 continue
             known = session.get(table, row.id)
             if known is None:
-                session.add(table(instance_id=row.id, key=row.key, what=what, found=now))
+                session.add(table(**{kept.of: row.id}, key=row.key, what=what, found=now))
             else:
                 known.what = what
             access.note(
                 Action.VERIFY,
                 outcome=Outcome.FAILED,
                 reason=f"damaged: {what}",
-                detail={"instance": row.uid, "digest": row.digest},
+                detail=row.told,
             )
 
     if whole or damaged:
         access.write(unit)
-    return [Damage(row.key, what, now) for row, what in damaged.items()]
+    return [Damage(row.key, what, now) for row, what in damaged.values()]
 
 
 def _begun(access: Access) -> Callable[[Session], int]:
@@ -196,14 +236,21 @@ def _begun(access: Access) -> Callable[[Session], int]:
 
 
 def _advance(
-    access: Access, number: int, position: int, read: int, damaged: int, *, finished: bool
+    access: Access, number: int, kept: _Kept, position: int, read: int, damaged: int
 ) -> None:
     def unit(session: Session) -> None:
         walk = session.get_one(Scrub, number)
-        walk.position, walk.read, walk.damaged = position, walk.read + read, walk.damaged + damaged
-        if finished:
-            walk.finished = datetime.now(UTC)
-            detail = {"scrub": number, "read": walk.read, "damaged": walk.damaged}
-            access.note(Action.VERIFY, reason="walk finished", detail=detail)
+        setattr(walk, kept.position, position)
+        walk.read, walk.damaged = walk.read + read, walk.damaged + damaged
+
+    access.write(unit)
+
+
+def _finish(access: Access, number: int) -> None:
+    def unit(session: Session) -> None:
+        walk = session.get_one(Scrub, number)
+        walk.finished = datetime.now(UTC)
+        detail = {"scrub": number, "read": walk.read, "damaged": walk.damaged}
+        access.note(Action.VERIFY, reason="walk finished", detail=detail)
 
     access.write(unit)

@@ -5,19 +5,23 @@ from __future__ import annotations
 import base64
 import random
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 import pytest
 from fhir_door import BASE, SHANGHAI, Door
 from region import ADMINISTRATOR, WORKER, Region
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
-from exchange import attachments, recording
+from exchange import attachments, recording, scrub
 from exchange.check import Finding, check
+from exchange.errors import Unavailable
+from exchange.policy import Action
 from exchange_fhir import writing
 from exchange_fhir.writing import Place
-from exchange_storage.records import Revision
+from exchange_storage.objects import ObjectStoreError
+from exchange_storage.records import AuditRecord, Revision, Scrub
 
 PDF = b"%PDF-1.7 " + random.Random(1).randbytes(200_000)
 OTHER = b"%PDF-1.7 " + random.Random(2).randbytes(100_000)
@@ -151,6 +155,110 @@ def test_a_check_reads_documents_and_tells_of_what_is_wrong(hospital: Door) -> N
     objects.put(damaged, content)
     objects.put(gone, lost)
     assert findings(hospital.city) == set()
+
+
+def test_a_scrub_reads_documents_as_it_reads_images(hospital: Door) -> None:
+    city, objects = hospital.city, hospital.city.exchange.objects
+    beicheng = hospital.system("beicheng")
+    before = lying(city)
+    made = [beicheng.send("POST", "Binary", binary()).json()["id"] for _ in range(2)]
+    damaged, gone = lying(city) - before
+    kept = {key: objects.get(key) for key in (damaged, gone)}
+    assert walked(city).damaged == 0
+    objects.delete(damaged)
+    objects.put(damaged, PDF[:-1] + b"?")
+    objects.delete(gone)
+    wrong = {damaged: "not the bytes that were received", gone: "missing"}
+
+    assert walked(city).damaged == 0  # all of it was read lately
+    assert dict(scrubbed(city)) == wrong
+    assert walked(city, days=0).damaged == 2
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        latest = scrub.walks(access)[0]
+        assert latest.finished is not None
+        assert (latest.read, latest.damaged) == (len({*lying(city), gone}), 2)
+        assert {one.key: one.what for one in scrub.damages(access)} == wrong
+        assert scrub.known_damages(access) == 2
+    told = [one for one in verified(city) if one["outcome"] == "failed"]
+    assert {one["detail"]["what"] for one in told} == {f"Binary/{one}" for one in made}
+
+    objects.delete(damaged)
+    for key, content in kept.items():
+        objects.put(key, content)
+    assert scrubbed(city) == []
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        assert scrub.damages(access) == []
+        assert scrub.known_damages(access) == 0
+
+
+def test_a_walk_that_was_interrupted_among_documents_goes_on_there(
+    hospital: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    city = hospital.city
+    beicheng = hospital.system("beicheng")
+    before = lying(city)
+    walked(city)
+    for _ in range(3):
+        assert beicheng.send("POST", "Binary", binary()).status_code == 201
+    monkeypatch.setattr(scrub, "BATCH", 1)
+    seen: list[str] = []
+    digest = city.exchange.objects.digest
+    away = True
+
+    def noted(key: str) -> str:
+        if away and len(seen) == 2:
+            raise ObjectStoreError("the disk is away for a moment")
+        seen.append(key)
+        return digest(key)
+
+    monkeypatch.setattr(city.exchange.objects, "digest", noted)
+    with pytest.raises(Unavailable):
+        walked(city)
+    away = False
+    walked(city, again=False)
+    assert sorted(seen) == sorted(lying(city) - before)
+
+
+def test_what_was_damaged_and_is_forgotten_is_on_no_list(hospital: Door) -> None:
+    city = hospital.city
+    before = lying(city)
+    place = Place(base=BASE, timezone=SHANGHAI)
+    draft = writing.draft(binary(id="derived"), place, "derived")
+    with city.exchange.on_behalf_of(WORKER) as access:
+        recording.several(access, [recording.Derive(draft)])
+    (key,) = lying(city) - before
+    city.exchange.objects.delete(key)
+    assert scrubbed(city) == [(key, "missing")]
+    with city.exchange.on_behalf_of(WORKER) as access:
+        recording.several(access, [recording.Forget("Binary", "derived")])
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        assert scrub.known_damages(access) == 0
+
+
+def walked(city: Region, *, days: int = 90, again: bool = True) -> scrub.Walked:
+    """What a walk found; with `again` as if the last one had been begun long ago."""
+    now = datetime.now(UTC)
+    if again:
+        with city.exchange.database.writing() as session:
+            session.execute(update(Scrub).values(begun=now - timedelta(days=2)))
+    with city.exchange.on_behalf_of(WORKER) as access:
+        return scrub.walk(access, days=days, until=now + timedelta(seconds=60))
+
+
+def scrubbed(city: Region) -> list[tuple[str, str]]:
+    soon = datetime.now(UTC) + timedelta(days=1)
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        told = list(scrub.scrub(access, before=soon, limit=1000))
+    return [(one.key, one.what) for one in told if isinstance(one, scrub.Damage)]
+
+
+def verified(city: Region) -> list[dict[str, Any]]:
+    """What the trail has of objects that were read again."""
+    with city.exchange.database.reading() as session:
+        kept = session.scalars(
+            select(AuditRecord.content).where(AuditRecord.action == Action.VERIFY)
+        )
+        return [orjson.loads(one) for one in kept]
 
 
 def findings(city: Region) -> set[tuple[str, str]]:

@@ -160,8 +160,8 @@ def test_the_last_page_tells_the_total_of_whatever_is_asked_for(door: Door) -> N
     for asked in ("Patient", "Person", "ImagingStudy", "Organization", "Practitioner"):
         pages = list(asker.pages(f"{asked}?_count=1"))
         assert len(pages) > 1, asked
-        told = [page.get("total") for page in pages]
-        assert told == [None] * (len(pages) - 1) + [len(pages)], asked
+        totals = [page.get("total") for page in pages]
+        assert totals == [None] * (len(pages) - 1) + [len(pages)], asked
 
 
 def test_the_next_page_is_for_the_one_who_asked(door: Door) -> None:

@@ -20,6 +20,7 @@ from exchange_storage.records.clinical import (
 from exchange_storage.records.commitment import Commitment, CommitmentReference
 from exchange_storage.records.imaging import Conflict, Instance, RequestAttributes, Series, Study
 from exchange_storage.records.lifecycle import (
+    AttachedDamage,
     Damage,
     Destroyed,
     LegalHold,
@@ -64,6 +65,7 @@ __all__ = [
     "Agreement",
     "ApplicationEntity",
     "Attached",
+    "AttachedDamage",
     "AuditHead",
     "AuditRecord",
     "BulkFile",

@@ -124,6 +124,8 @@ class Attached(Record):
     """In bytes."""
     resource_id: Mapped[Identity] = mapped_column(ForeignKey("resource.id"))
     version: Mapped[int]
+    verified: Mapped[datetime | None] = mapped_column(default=None)
+    """When the object was last read back by a scrub and had its digest."""
 
 
 class SearchToken(Record):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from exchange_storage.records.record import UID, Digest, Identity, Key, Record, Text, Word
@@ -97,6 +97,8 @@ class Scrub(Record):
     """Objects that were read."""
     damaged: Mapped[Identity] = mapped_column(default=0)
     finished: Mapped[datetime | None] = mapped_column(default=None)
+    attached_position: Mapped[Identity] = mapped_column(default=0, server_default=text("0"))
+    """The same of what is attached to resources, which is read after the instances."""
 
 
 class Damage(Record):
@@ -105,6 +107,17 @@ class Damage(Record):
     __tablename__ = "damage"
 
     instance_id: Mapped[Identity] = mapped_column(primary_key=True)
+    key: Mapped[Text]
+    what: Mapped[Word]
+    found: Mapped[datetime]
+
+
+class AttachedDamage(Record):
+    """The same of an object that is attached to a version of a clinical resource."""
+
+    __tablename__ = "attached_damage"
+
+    attached_id: Mapped[Identity] = mapped_column(primary_key=True)
     key: Mapped[Text]
     what: Mapped[Word]
     found: Mapped[datetime]
