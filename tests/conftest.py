@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -103,8 +104,23 @@ def schemas(postgresql_server: PostgreSQL) -> Schemas:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The SQLAlchemy URL of a database of each kind, of this release, without a row in it."""
+    with _database(request, tmp_path) as url:
+        yield url
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def lasting_database_url(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Such a database for all tests of a module."""
+    with _database(request, tmp_path_factory.mktemp("database")) as url:
+        yield url
+
+
+@contextmanager
+def _database(request: pytest.FixtureRequest, place: Path) -> Iterator[str]:
     if request.param == "sqlite":
-        yield ready.sqlite(tmp_path / f"exchange-{next(_numbers)}.sqlite")
+        yield ready.sqlite(place / f"exchange-{next(_numbers)}.sqlite")
     else:
         schemas: Schemas = request.getfixturevalue("schemas")
         with schemas.lent() as url:

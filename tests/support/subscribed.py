@@ -36,6 +36,13 @@ from exchange_storage.records import Job, Subscription, User
 LOOPBACK = Hooks(plain_http=True, networks=[ip_network("127.0.0.0/8")])
 CONDUCT = Conduct(plain_http=True)
 
+REPORT = {
+    "resourceType": "DiagnosticReport",
+    "status": "final",
+    "code": {"coding": [{"system": "http://loinc.org", "code": "18748-4"}]},
+    "subject": {"reference": "Patient/1"},
+}
+
 
 @dataclass(slots=True)
 class Endpoint:
@@ -286,3 +293,16 @@ def heard(connection: ClientConnection) -> dict[str, Any]:
     made: dict[str, Any] = orjson.loads(connection.recv(timeout=120))
     is_notification(made)
     return made
+
+
+def active(desk: Desk, asker: Asker, resource: dict[str, Any], hook: Endpoint) -> dict[str, Any]:
+    """A Subscription whose endpoint has answered its handshake."""
+    made = asker.made(resource)
+    desk.work()
+    assert said(hook.bundles()[-1], "type") == "handshake"
+    return made
+
+
+def only(told: list[dict[str, Any]]) -> list[str]:
+    """What the events of notifications are about, in their order."""
+    return [focus for bundle in told for _, focus in events(bundle)]

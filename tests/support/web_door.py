@@ -38,6 +38,7 @@ STUDY = "1.2.840.99.1"
 SERIES = f"{STUDY}.1"
 IMAGE = f"{SERIES}.1"
 EXPLICIT = str(ExplicitVRLittleEndian)
+DICOM_JSON = "application/dicom+json"
 LIMITS = Limits(instance_bytes=1 << 20, body_bytes=4 << 20, parts=20)
 
 
@@ -183,6 +184,11 @@ def file(image: Dataset, transfer_syntax_uid: str = EXPLICIT, **meta: str) -> by
         enforce_file_format=True,
     )
     return written.getvalue()
+
+
+def values(found: list[dict[str, Any]], tag: str) -> list[Any]:
+    """The first value of an attribute of each answer."""
+    return [one[tag]["Value"][0] for one in found]
 
 
 def ct(number: int = 1, **told: Any) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,53 +9,16 @@ from typing import Any
 import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from fhir_door import BASE, SHANGHAI, Asker, opened, outcome
-from real_parts import PostgreSQL
-from region import ADMINISTRATOR, ID_CARD, WORKER, region
+from fhir_door import BASE, SHANGHAI
+from region import ADMINISTRATOR, ID_CARD, WORKER
 from sqlalchemy import select
-from subscribed import CONDUCT, Desk, Endpoint, endpoint, events, said, wish
+from subscribed import REPORT, Desk, Endpoint, active, endpoint, events, only, said, wish
 
 from exchange import consent, reports, sealing, subscriptions, users
 from exchange.reports import Report
-from exchange_fhir import reported, subscribing, topics, xml_format
-from exchange_fhir.outcome import Problem
+from exchange_fhir import reported, topics, xml_format
 from exchange_fhir.subscribing import EXTENSION
 from exchange_storage.records import Subscription
-
-REPORT = {
-    "resourceType": "DiagnosticReport",
-    "status": "final",
-    "code": {"coding": [{"system": "http://loinc.org", "code": "18748-4"}]},
-    "subject": {"reference": "Patient/1"},
-}
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def desk(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Desk]:
-    """Wang was at beicheng (Patient/1) and at nanhu (Patient/2), Li at beicheng (Patient/3)."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('hospital') / 'exchange.sqlite'}"
-    else:
-        server: PostgreSQL = request.getfixturevalue("postgresql_server")
-        url = server.create_schema()
-    with region(url) as city:
-        city.send("beicheng", patient="W1", card=ID_CARD)
-        city.send("nanhu", patient="W2", study="1.2.2", instance="1.4.2", card=ID_CARD)
-        city.send("beicheng", patient="L1", study="1.2.3", instance="1.4.3", PatientName="Li^Na")
-        city.identify()
-        made = Desk(opened(city, CONDUCT))
-        made.door.refresh()
-        yield made
-
-
-@pytest.fixture
-def hook(desk: Desk) -> Iterator[Endpoint]:
-    with endpoint() as made:
-        desk.allow("beicheng", made)
-        desk.allow("nanhu", made)
-        yield made
 
 
 def test_a_clinician_is_told_of_a_new_study_of_a_person_at_another_hospital(
@@ -83,163 +45,6 @@ def test_a_clinician_is_told_of_a_new_study_of_a_person_at_another_hospital(
     assert events(told) == [(1, "ImagingStudy/1.2.9")]
     assert [entry["fullUrl"] for entry in told["entry"][1:]] == [f"{BASE}/ImagingStudy/1.2.9"]
     assert "resource" not in told["entry"][1]
-
-
-def active(desk: Desk, asker: Asker, resource: dict[str, Any], hook: Endpoint) -> dict[str, Any]:
-    """A Subscription whose endpoint has answered its handshake."""
-    made = asker.made(resource)
-    desk.work()
-    assert said(hook.bundles()[-1], "type") == "handshake"
-    return made
-
-
-def only(told: list[dict[str, Any]]) -> list[str]:
-    """What the events of notifications are about, in their order."""
-    return [focus for bundle in told for _, focus in events(bundle)]
-
-
-# What is accepted.
-
-
-@pytest.mark.parametrize(
-    ("wrong", "place"),
-    [
-        ({"criteria": "Patient?"}, "Subscription.criteria"),
-        ({"criteria": f"{BASE}/SubscriptionTopic/admission"}, "Subscription.criteria"),
-        ({"end": "2020-01-01T00:00:00Z"}, "Subscription.end"),
-        ({"channel": {"type": "email", "endpoint": "mailto:a@b.cn"}}, "Subscription.channel.type"),
-        ({"channel": {"type": "sms", "endpoint": "tel:1"}}, "Subscription.channel.type"),
-        ({"channel": {"endpoint": "ftp://127.0.0.1/"}}, "Subscription.channel.endpoint"),
-        ({"channel": {"endpoint": "http://a:b@127.0.0.1/"}}, "Subscription.channel.endpoint"),
-        ({"channel": {"endpoint": "http:///x"}}, "Subscription.channel.endpoint"),
-        ({"channel": {"endpoint": "http://127.0.0.1:99999/"}}, "Subscription.channel.endpoint"),
-        ({"channel": {"payload": "text/plain"}}, "Subscription.channel.payload"),
-        ({"channel": {"payload": None}}, "Subscription.channel.payload"),
-        ({"channel": {"_payload": None}}, "Subscription.channel.payload"),
-        ({"channel": {"header": ["no colon"]}}, "Subscription.channel.header"),
-        ({"channel": {"header": ["Host: elsewhere"]}}, "Subscription.channel.header"),
-        ({"channel": {"header": ["X: a\r\nY: b"]}}, "Subscription.channel.header"),
-        ({"filter": "ImagingStudy?colour=red"}, "Subscription.criteria"),
-        ({"filter": "Encounter?patient=Patient/1"}, "Subscription.criteria"),
-        ({"filter": "ImagingStudy?modality="}, "Subscription.criteria"),
-        ({"filter": "ImagingStudy?modality=|"}, "Subscription.criteria"),
-        ({"filter": "ImagingStudy?patient=Practitioner/1"}, "Subscription.criteria"),
-        ({"filter": "ImagingStudy?patient:missing=true"}, "Subscription.criteria"),
-        ({"filter": "((((("}, "Subscription.criteria"),
-        ({"heartbeat-period": 1}, "Subscription.channel"),
-        ({"timeout": 3600}, "Subscription.channel"),
-    ],
-)
-def test_what_could_not_be_delivered_is_not_accepted(
-    desk: Desk, hook: Endpoint, wrong: dict[str, Any], place: str
-) -> None:
-    wrong = dict(wrong)
-    resource = wish("new-study", hook.url, *([wrong.pop("filter")] if "filter" in wrong else []))
-    for name in [name for name in wrong if name in {"heartbeat-period", "timeout"}]:
-        url, value = f"{EXTENSION}{name}", wrong.pop(name)
-        resource["channel"]["extension"] = [{"url": url, "valueUnsignedInt": value}]
-    channel = resource["channel"] | wrong.pop("channel", {})
-    resource |= wrong
-    resource["channel"] = {name: value for name, value in channel.items() if value}
-
-    refused = desk.clinician("beicheng").send("POST", "Subscription", resource)
-
-    assert refused.status_code == 422, refused.text
-    assert place in refused.json()["issue"][0]["expression"]
-    assert hook.received == []
-
-
-def test_a_patient_who_is_not_known_to_the_subscriber_is_not_told_of(desk: Desk) -> None:
-    doctor = desk.clinician("beicheng")
-
-    wished = wish("new-study", "", "ImagingStudy?patient=Patient/99999")
-    outcome(doctor.send("POST", "Subscription", wished), 400, "invalid")
-
-
-def test_a_hospital_is_notified_at_its_registered_hosts_only(desk: Desk) -> None:
-    doctor = desk.clinician("beicheng")
-    with endpoint() as other:
-        refused = doctor.send("POST", "Subscription", wish("new-study", other.url))
-        assert "not registered" in outcome(refused, 403, "forbidden")
-        desk.allow("nanhu", other)
-        assert doctor.send("POST", "Subscription", wish("new-study", other.url)).status_code == 403
-        desk.allow("beicheng", other)
-        made = doctor.made(wish("new-study", other.url))
-        with desk.door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-            subscriptions.disallow(access, "beicheng", other.host)
-        desk.work()
-        assert other.received == []
-    assert doctor.read(f"Subscription/{made['id']}")["status"] == "error"
-
-
-def test_https_is_asked_for_unless_a_setting_allows_http() -> None:
-    resource = wish("new-study", "http://hook.example/")
-    with pytest.raises(Problem):
-        subscribing.read(resource, BASE, plain_http=False)
-    resource["channel"]["endpoint"] = "https://hook.example/"
-    assert subscribing.read(resource, BASE, plain_http=False)[1].endpoint
-
-
-def test_whoever_may_not_ask_of_patients_has_nothing_to_be_told(desk: Desk) -> None:
-    clerk = replace(ADMINISTRATOR, name="clerk", organization=desk.door.city.ids["beicheng"])
-    refused = desk.user(clerk).send("POST", "Subscription", wish("new-study"))
-    outcome(refused, 403, "forbidden")
-
-
-def test_a_subscription_is_its_owners_and_their_hospitals_administrators(desk: Desk) -> None:
-    doctor = desk.clinician("beicheng")
-    made = doctor.made(wish("new-study"))
-    named = f"Subscription/{made['id']}"
-    city = desk.door.city
-    colleague = desk.user(replace(city.clinician("beicheng"), name="dr.other"))
-    clerk = replace(ADMINISTRATOR, name="clerk", organization=city.ids["beicheng"])
-    others_clerk = replace(ADMINISTRATOR, name="clerk2", organization=city.ids["nanhu"])
-
-    for stranger in (
-        colleague,
-        desk.clinician("nanhu"),
-        desk.system("beicheng"),
-        desk.user(others_clerk),
-        desk.user(ADMINISTRATOR),
-    ):
-        for path in (named, f"{named}/_history/1", f"{named}/$status", f"{named}/$events"):
-            assert stranger.get(path).status_code == 404, path
-        assert stranger.send("PUT", named, made).status_code == 404
-        assert stranger.send("DELETE", named).status_code == 404
-        assert made["id"] not in stranger.get("Subscription").text
-        assert made["id"] not in stranger.get("Subscription/_history").text
-        assert made["id"] not in stranger.get("Subscription/$status").text
-
-    for theirs in (doctor, desk.user(clerk)):
-        assert theirs.read(named)["status"] == "active"
-        assert named in theirs.ids("Subscription?status=active")
-        assert theirs.get(f"{named}/$status").status_code == 200
-    assert desk.user(clerk).send("DELETE", named).status_code == 204
-    assert doctor.get(named).status_code == 410
-
-
-def test_an_administrator_ends_a_subscription_and_leads_it_nowhere_else(
-    desk: Desk, hook: Endpoint
-) -> None:
-    doctor = desk.clinician("beicheng")
-    made = doctor.made(wish("new-study", hook.url, content="full-resource"))
-    named = f"Subscription/{made['id']}"
-    desk.work()
-    clerk = desk.user(
-        replace(ADMINISTRATOR, name="clerk", organization=desk.door.city.ids["beicheng"])
-    )
-    elsewhere = made | {"channel": made["channel"] | {"endpoint": f"{hook.url}&by=clerk"}}
-
-    for wanted in (made | {"reason": "x"}, elsewhere, elsewhere | {"status": "off"}):
-        outcome(clerk.send("PUT", named, wanted), 403, "forbidden")
-
-    assert clerk.send("PUT", named, made | {"status": "off"}).status_code == 200
-    outcome(clerk.send("PUT", named, made), 403, "forbidden")
-    assert doctor.read(named)["status"] == "off"
-    assert doctor.send("PUT", named, made).status_code == 200
-
-
-# What is told, and how.
 
 
 def in_the_index(desk: Desk, named: str, given: list[list[str]] | None = None) -> str:
