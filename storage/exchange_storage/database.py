@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from enum import IntEnum
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -315,11 +315,10 @@ class Database:
     def revision(self) -> tuple[str | None, str | None]:
         """The schema revision found in the database, and the one that this release wants."""
         from alembic.runtime.migration import MigrationContext
-        from alembic.script import ScriptDirectory
 
         with self.engine.connect() as connection:
             found = MigrationContext.configure(connection).get_current_revision()
-        return found, ScriptDirectory.from_config(_alembic_config()).get_current_head()
+        return found, _wanted()
 
     @property
     def in_use(self) -> int:
@@ -358,6 +357,14 @@ def unavailable(error: SQLAlchemyError) -> bool:
     """Whether `error` says that the database cannot answer now, rather than that we asked wrong."""
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
     return lost or isinstance(error, OperationalError | PoolTimeout)
+
+
+@cache
+def _wanted() -> str | None:
+    """The revision that this release wants: its scripts are read once, and not at every look."""
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory.from_config(_alembic_config()).get_current_head()
 
 
 def _alembic_config() -> Config:

@@ -6,6 +6,7 @@ from pathlib import Path
 import anyio
 import pytest
 import ready
+from alembic.script import ScriptDirectory
 from anyio import to_thread
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import APIRouter, Request
@@ -106,6 +107,19 @@ def test_an_index_that_was_not_brought_to_this_release_is_not_ready(
     assert (answer.status_code, answer.json()["parts"]["index"]) == (503, "unavailable")
     assert client(exchange, settings).get("/health").status_code == 200
     exchange.close()
+
+
+def test_who_asks_every_second_whether_it_is_ready_has_no_migration_read_again(
+    exchange: Exchange, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = client(exchange, settings)
+    assert asked.get("/ready").status_code == 200
+
+    def read_again(*_: object) -> None:
+        raise AssertionError("the scripts of the migrations were read again")
+
+    monkeypatch.setattr(ScriptDirectory, "from_config", read_again)
+    assert asked.get("/ready").status_code == 200
 
 
 def test_while_the_remote_store_is_away_the_spool_still_receives(
