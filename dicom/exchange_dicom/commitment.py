@@ -115,6 +115,7 @@ def while_silent(conversation: Conversation, seconds: float) -> None:
         and conversation.association.silent(AGAIN_SECONDS)
     ):
         silent += AGAIN_SECONDS
+        conversation.confirm()
         _tell_at_once(conversation, AGAIN_SECONDS)
 
 

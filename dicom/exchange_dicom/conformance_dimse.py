@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pydicom.uid import UID
 
-from exchange import availability, commitment
+from exchange import availability, commitment, registry
 from exchange.errors import ExchangeError
-from exchange_dicom import attributes, contexts, performed, sending, status, worklist
+from exchange_dicom import attributes, contexts, performed, retrieve, sending, status, worklist
 from exchange_dicom.conversation import Limits
 from exchange_dicom.dimse import CommandField
 from exchange_dicom.markdown import heading, prose, table
@@ -208,6 +208,12 @@ def _acceptance() -> Iterator[str]:
             for reason, (result, when) in _REJECTIONS.items()
         ],
     )
+    yield from prose(
+        f"Within {registry.SECONDS:g} seconds after an application entity was removed, or a user "
+        "deactivated who has proved who they are, the next message in its associations is "
+        "answered by A-ABORT of the service-provider (source 2). Everything else that changes of "
+        "a registration holds from then on as well."
+    )
     yield from heading("4.2.1.4.1", "Accepted presentation contexts")
     yield from table(
         ("Abstract syntax", "Transfer syntaxes", "Role", "Extended negotiation"),
@@ -369,7 +375,9 @@ def _retrieval() -> Iterator[str]:
         "port (section 4.2.1.3.1); C-GET over the association on which it was asked for, to who "
         "negotiated the role SCP. What is withheld is no match. Instances of other hospitals are "
         "coerced (section 8.1). Every response has the numbers of sub-operations; those that end "
-        "without success have Failed SOP Instance UID List."
+        "without success have Failed SOP Instance UID List. While instances are on their way it "
+        f"is decided anew every {retrieve.DECIDED_SECONDS:g} seconds: where a consent or an "
+        "agreement has ended, nothing more is sent, and the end is Refused: not authorized."
     )
     yield from _statuses(
         {error: one.retrieve for error, one in status.DIMSE.items()},

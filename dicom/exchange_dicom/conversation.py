@@ -45,6 +45,9 @@ class Conversation:
     """Extended negotiation granted, by SOP class (PS3.4 C.5.1.1)."""
     pace: Callable[[], float] = lambda: 0.0
     """Seconds to wait before an instance is answered, by the hospital's rate."""
+    confirm: Callable[[], None] = lambda: None
+    """Look whether the asker is still registered. Aborts the association, and raises
+    AssociationEnded, where it is not."""
     client_tls: ssl.SSLContext | None = None
     """How we speak to nodes that are bound to a certificate."""
     to_report: deque[tuple[Context, int]] = field(default_factory=deque)

@@ -20,6 +20,7 @@ from exchange.admission import Admission, UserIdentity
 from exchange.audit import Outcome
 from exchange.errors import NotAuthenticated, Unavailable
 from exchange.policy import Action, Requester
+from exchange.registry import Watch
 from exchange_dicom import (
     commitment,
     contexts,
@@ -40,11 +41,13 @@ from exchange_dicom.listener import Acceptor
 from exchange_dicom.negotiation import Accepted, Conduct, Peer, TransferSyntaxes, select_contexts
 from exchange_dicom.pace import Pace
 from exchange_dicom.pdu import (
+    AbortSource,
     AssociateReject,
     AssociateRequest,
     RejectReason,
     RoleSelection,
 )
+from exchange_dicom.states import NotRegistered
 
 log = logging.getLogger(__name__)
 
@@ -109,9 +112,10 @@ def node(
     """
     bounds = limits or Limits()
     pace = Pace()
+    watch = Watch(exchange)
 
     def handle(association: Association) -> None:
-        _Door(exchange, association, ae_title, bounds, client_tls, pace, verify).serve()
+        _Door(exchange, association, ae_title, bounds, client_tls, pace, verify, watch).serve()
 
     def refused(peer: Peer, reason: str) -> None:
         with suppress(Unavailable):
@@ -140,6 +144,7 @@ class _Door:
         client_tls: ssl.SSLContext | None,
         pace: Pace,
         verify: Verify,
+        watch: Watch,
     ) -> None:
         self._exchange = exchange
         self._association = association
@@ -148,6 +153,8 @@ class _Door:
         self._client_tls = client_tls
         self._pace = pace
         self._verify = verify
+        self._watch = watch
+        self._looked_up = watch.revision()
         self._own = Admission()
         self._entered: int | None = None
         self._requester: Requester | None = None
@@ -171,8 +178,10 @@ class _Door:
             extended=self._extended,
             client_tls=self._client_tls,
             pace=self._pause,
+            confirm=lambda: self._confirm(conversation),
         )
         for message in self._association.messages():
+            conversation.confirm()
             field = message.command.command_field
             service = SERVICES.get(message.context.abstract_syntax, STORAGE).get(field)
             if service is not None:
@@ -181,8 +190,21 @@ class _Door:
                 conversation.answer(message, status.UNRECOGNIZED_OPERATION)
             commitment.while_silent(conversation, REPORT_SECONDS)
 
+    def _confirm(self, conversation: Conversation) -> None:
+        revision = self._watch.revision()
+        if revision == self._looked_up:
+            return
+        with suppress(Unavailable):  # nothing is served then, and it is looked up next time
+            shown = _fingerprint(self._association.peer)
+            found = admission.again(self._exchange, conversation.requester, shown)
+            if found is None:
+                self._association.abort(AbortSource.SERVICE_PROVIDER)
+                raise NotRegistered("the peer is not registered any more")
+            conversation.requester = found
+            self._looked_up = revision
+
     def _decide(self, request: AssociateRequest, peer: Peer) -> Accepted | AssociateReject:
-        shown = hashlib.sha256(peer.certificate).hexdigest() if peer.certificate else ""
+        shown = _fingerprint(peer)
         try:
             if request.called_ae != self._ae_title:
                 reason = "called AE title not recognized"
@@ -257,6 +279,11 @@ class _Door:
 
     def _pause(self) -> float:
         return self._pace.pause(self._entered or 0, self._own.limits.rate)
+
+
+def _fingerprint(peer: Peer) -> str:
+    """Of the certificate that the other end has shown, as it is registered; "" for none."""
+    return hashlib.sha256(peer.certificate).hexdigest() if peer.certificate else ""
 
 
 def _supported(abstract_syntax: str) -> TransferSyntaxes | None:

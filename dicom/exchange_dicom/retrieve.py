@@ -7,13 +7,14 @@ it may see, under that number. All is decided and recorded before the first inst
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 
 from exchange import organizations, retrieval
 from exchange.access import Access
-from exchange.errors import ExchangeError, Invalid, TooLarge
+from exchange.errors import ExchangeError, Invalid, Refused, TooLarge, Unavailable
 from exchange.retrieval import Tally
 from exchange_dicom import attributes, dimse, sending, status
 from exchange_dicom.association import Message
@@ -31,6 +32,9 @@ from exchange_dicom.transcoding import CannotTranscode
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from exchange_storage.records import ApplicationEntity, Organization
 from exchange_storage.search import Level
+
+DECIDED_SECONDS = 2.0
+"""For so long a decision holds while instances are on their way."""
 
 _FAILED_LENGTH = 0xFFFE
 """Bytes of the longest Failed SOP Instance UID List: its VR has a 16-bit length."""
@@ -197,6 +201,7 @@ class _Progress:
     _why: str = ""
     """The reason for the audit trail: in our words, since a receiver's could name the patient."""
     _ended: bool = False
+    _decided: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         for one in self.wanted:
@@ -218,10 +223,12 @@ class _Progress:
         return len(self.wanted) - len(self._told)
 
     def follow(self, results: Iterator[Result], stop: threading.Event) -> bool:
-        """Tell of each result; False once the asker has cancelled, and was told so.
+        """Tell of each result; False once the asker has cancelled, or may not have the rest any
+        more, and was told so.
 
         Looked for before each sub-operation, the first one too; those that are under way by then
-        are waited for, and counted.
+        are waited for, and counted. Raises AssociationEnded, also where the asker is not registered
+        any more.
         """
         association = self.conversation.association
         number = self.message.command.message_id
@@ -233,6 +240,13 @@ class _Progress:
                 self._why = "called off by the asker"
                 self._finish(status.CANCEL, remaining=self.remaining)
                 return False
+            if (refusal := self._refused()) is not None:
+                stop.set()
+                for begun in results:
+                    self._count(begun)
+                self.lost(str(refusal))
+                self._finish(status.DIMSE[Refused].retrieve)
+                return False
             result = next(results, None)
             if result is None:
                 break
@@ -240,6 +254,25 @@ class _Progress:
             if self.remaining:
                 self._send(status.PENDING, remaining=self.remaining)
         return True
+
+    def _refused(self) -> Refused | None:
+        """Why the asker may not have what remains, though it was permitted when it was chosen."""
+        now = time.monotonic()
+        if now - self._decided < DECIDED_SECONDS:
+            return None
+        conversation = self.conversation
+        conversation.confirm()
+        rest = {study for study, tally in self._tallies.items() if tally.unsent}
+        patients = {study: one for study, one in self.chosen.patients.items() if study in rest}
+        try:
+            with conversation.exchange.on_behalf_of(conversation.requester) as access:
+                retrieval.decide_again(access, patients)
+        except Refused as refusal:
+            return refusal
+        except Unavailable:
+            pass  # what was decided holds until it can be decided again
+        self._decided = now
+        return None
 
     def lost(self, reason: str) -> None:
         """None of what remains can be sent."""

@@ -129,6 +129,10 @@ class AssociationStopped(AssociationEnded):
     """We aborted because we are shutting down and no message was under way."""
 
 
+class NotRegistered(AssociationEnded):
+    """We aborted because the peer is not registered any more, as it was when it called."""
+
+
 class ProtocolViolation(AssociationEnded):
     """We aborted because the peer sent what PS3.8 or PS3.7 does not allow."""
 

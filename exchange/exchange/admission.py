@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
-from exchange import organizations
+from exchange import organizations, users
 from exchange.access import Access, Exchange
 from exchange.errors import Invalid
 from exchange.policy import Action, Requester
@@ -59,6 +59,37 @@ def of(exchange: Exchange, requester: Requester) -> Admission:
     if row is None:
         return Admission()
     return Admission(Limits(row.association_limit, row.rate_limit), UserIdentity(row.user_identity))
+
+
+def again(
+    exchange: Exchange, known: Requester, certificate_fingerprint: str = ""
+) -> Requester | None:
+    """Who is at the other end of an association that has begun as `known`'s, as it is registered
+    now; None, which is recorded, where that is not the hospital's system any more, or the user who
+    has proved who they are may not sign in.
+
+    Raises Unavailable.
+    """
+    found = organizations.caller(exchange, known.name, known.address, certificate_fingerprint)
+    if found is None:
+        return None
+    found = replace(found, person=known.person)
+    if found.organization != known.organization:
+        reason = "the association is not this hospital's any more"
+    elif not _may_go_on(exchange, found):
+        reason = "the user of the association may not sign in any more"
+    else:
+        return found
+    organizations.refused(exchange, known.name, known.address, reason)
+    return None
+
+
+def _may_go_on(exchange: Exchange, known: Requester) -> bool:
+    if known.person is None or not known.person.verified:
+        return True
+    with exchange.on_behalf_of(known) as access:
+        user = users.standing(access, known.person.name)
+    return user is not None and user.active and user.organization_id == known.organization
 
 
 def limit(access: Access, code: str, limits: Limits) -> None:

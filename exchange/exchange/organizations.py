@@ -13,7 +13,7 @@ from datetime import datetime
 from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
-from exchange import refusals
+from exchange import refusals, registry
 from exchange.access import Access, Exchange
 from exchange.errors import Invalid, NotFound
 from exchange.policy import SHARING, Action, Purpose, Requester, Role, shares
@@ -135,6 +135,7 @@ def register(
         session.flush()
         for entity in checked:
             _add(session, organization.id, entity)
+        registry.changed(session)
         if sharing:
             session.add(Agreement(organization_id=organization.id, kind=SHARING, since=access.now))
         access.note(Action.ADMINISTER, reason="organization registered", detail={"code": code})
@@ -151,6 +152,7 @@ def add_entity(access: Access, code: str, entity: Entity) -> None:
 
     def unit(session: Session) -> None:
         _add(session, administered(access, code, session).id, checked)
+        registry.changed(session)
         access.note(Action.ADMINISTER, reason="application entity registered", detail=about)
 
     access.write(unit)
@@ -181,6 +183,7 @@ def replace_entity(access: Access, code: str, entity: Entity) -> None:
         found.receives_priors = checked.receives_priors
         found.told_of_availability = checked.told_of_availability
         found.sees_rejected = checked.sees_rejected
+        registry.changed(session)
         access.note(Action.ADMINISTER, reason="application entity replaced", detail=about)
 
     access.write(unit)
@@ -189,8 +192,9 @@ def replace_entity(access: Access, code: str, entity: Entity) -> None:
 def remove_entity(access: Access, code: str, entity: Entity) -> None:
     """Remove the hospital's application entity of this title and address.
 
-    It is nobody from its next association on; one that is open goes on to its end. Priors that were
-    on their way to it are not sent. Raises Refused, NotFound, Invalid while a route leads there.
+    It is nobody from its next association on; one that is open ends with its next message, once the
+    node knows (`registry.SECONDS`). Priors that were on their way to it are not sent. Raises
+    Refused, NotFound, Invalid while a route leads there.
     """
     about = {"code": code, "title": entity.title, "address": entity.address}
     access.require(Action.ADMINISTER, detail=about)
@@ -208,6 +212,7 @@ def remove_entity(access: Access, code: str, entity: Entity) -> None:
         for one in found:
             _nothing_goes_there(session, one)
             session.delete(one)
+        registry.changed(session)
         access.note(Action.ADMINISTER, reason="application entity removed", detail=about)
 
     access.write(unit)

@@ -10,11 +10,12 @@ from itertools import islice
 
 from sqlalchemy import bindparam, func, select
 
-from exchange import query
+from exchange import policy, query
 from exchange.access import Access, translated
 from exchange.audit import Outcome
 from exchange.decided import shown
 from exchange.errors import Gone, NotFound, Refused, TooBroad, Unavailable
+from exchange.facts import of as facts_of
 from exchange.policy import Action, Role
 from exchange.query import Number, facts
 from exchange_storage.objects import Descriptor, ObjectStore
@@ -305,6 +306,17 @@ def select_instances(
             )
         )
     return tuple(selected)
+
+
+def decide_again(access: Access, patients: Mapping[str, int]) -> None:
+    """Look whether the asker may still have what `select_instances` has chosen and is on its way:
+    studies by their UIDs, and the row numbers of their patients. Raises Refused, and records it.
+    """
+    given = policy.parameters(access.requester, access.now)
+    known = facts_of(access.session, given, patients.values())
+    for study, patient in patients.items():
+        if patient in known:
+            access.require(Action.RETRIEVE, known[patient], patient=patient, study=study)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import bindparam, delete, select
 from sqlalchemy.orm import Session
 
-from exchange import organizations
+from exchange import organizations, registry
 from exchange.access import Access
 from exchange.errors import Invalid, NotAuthenticated, NotFound
 from exchange.policy import Action, Role
@@ -80,6 +80,7 @@ def add(
 
 def deactivate(access: Access, name: str) -> None:
     """Stop a user: no sign-in, and no token or session of theirs is accepted, from this commit on.
+    Associations in which they were named end as those of a system that was removed.
 
     Raises Refused, NotFound.
     """
@@ -156,6 +157,7 @@ def _change(
         change(user)
         if signs_out:
             session.execute(delete(UserSession).where(UserSession.user_id == user.id))
+            registry.changed(session)
         access.note(Action.ADMINISTER, reason=reason, detail={"user": name})
 
     access.write(unit)

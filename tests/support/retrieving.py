@@ -150,11 +150,14 @@ def get(
     *syntaxes: str,
     sop_class: str = CTImageStorage,
     role: bool = True,
+    meanwhile: Callable[[list[Dataset]], None] = lambda _: None,
     **more: Any,
 ) -> tuple[list[tuple[Dataset, Dataset | None]], list[Dataset]]:
+    """The answers and the images, of which each is answered after `meanwhile`."""
     received: list[Dataset] = []
 
     def keep(event: Any) -> int:
+        meanwhile(received)
         event.dataset.file_meta = event.file_meta
         received.append(event.dataset)
         return 0

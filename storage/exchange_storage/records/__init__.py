@@ -40,6 +40,7 @@ from exchange_storage.records.people import (
     PatientName,
     Person,
     PersonNameKey,
+    Registry,
     User,
     UserSession,
 )
@@ -101,6 +102,7 @@ __all__ = [
     "Person",
     "PersonNameKey",
     "Record",
+    "Registry",
     "Reindexing",
     "Rejection",
     "RequestAttributes",

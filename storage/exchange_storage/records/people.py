@@ -57,6 +57,15 @@ class ApplicationEntity(Record):
     """Whether it finds and gets what its hospital has rejected, instead of what is in use."""
 
 
+class Registry(Record):
+    """How often who is registered has changed: one row, once something has."""
+
+    __tablename__ = "registry"
+
+    id: Mapped[Key] = mapped_column(init=False)
+    revision: Mapped[int]
+
+
 class Agreement(Record):
     """An organization has joined an agreement of the region, for a time."""
 
