@@ -13,7 +13,8 @@ from datetime import datetime
 from itertools import chain
 from typing import TypeVar
 
-from exchange.retrieval import Selected, Span
+from exchange.retrieval import Selected
+from exchange.spans import Span
 from exchange_dicom.data_set import Element, explicit, implicit, is_implicit, located
 from exchange_dicom.header import MalformedDataSet
 

@@ -12,7 +12,8 @@ from anyio import to_thread
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from exchange.retrieval import Span
+from exchange import spans
+from exchange.spans import Span
 
 PIECE = 1 << 19
 """Bytes that are handed to the server at once, and read at a time: each with a change of threads.
@@ -51,15 +52,6 @@ def streamed(pieces: Iterable[Piece], headers: Mapping[str, str], status: int = 
     return _Streamed(chain(first, rest), status, headers)
 
 
-def read(pieces: Iterable[Piece]) -> Iterator[_Bytes]:
-    """The same bytes, of which none lie in a file any more."""
-    for piece in pieces:
-        if isinstance(piece, Span):
-            yield from piece.pieces()
-        else:
-            yield piece
-
-
 class _Streamed(StreamingResponse):
     """A body that the server takes as fast as the client reads it.
 
@@ -80,7 +72,7 @@ class _Streamed(StreamingResponse):
 
     async def stream_response(self, send: Send) -> None:
         """Send what is read here."""
-        gathered = _gathered(read(self._pieces))
+        gathered = _gathered(spans.read(self._pieces))
         more = _more(gathered)
         await send(self._start())
         # Where the client goes away the reading that has begun ends by itself.

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 
 from starlette.responses import Response
 
-from exchange import retrieval
+from exchange import retrieval, spans
 from exchange.access import Exchange
 from exchange.keys import segment
 from exchange.policy import Requester
@@ -40,7 +40,7 @@ from exchange_dicom.part10 import file_meta
 from exchange_dicom.resources import Root
 from exchange_dicom.transcoding import CannotTranscode
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
-from exchange_dicom.web_answers import SMALL, Piece, read, streamed
+from exchange_dicom.web_answers import SMALL, Piece, streamed
 
 REWRITE_LIMIT = 1 << 30
 """Bytes of the largest data set that is inflated to be written anew with Explicit VR."""
@@ -152,7 +152,7 @@ def _answer(sent: Sequence[_Sent], wanted: _Wanted, study: str) -> Response:
     # Under the wildcard each part says its own syntax, so each is decided when its turn comes.
     final = map(_Sent.or_as_kept, sent) if wanted.whatever else iter(sent)
     if wanted.how == ZIP:
-        files = ((f"{one.path}.dcm", read(one.pieces())) for one in final)
+        files = ((f"{one.path}.dcm", spans.read(one.pieces())) for one in final)
         named = f'attachment; filename="{segment(study)}.zip"'
         return streamed(archive(files), {"Content-Type": ZIP, "Content-Disposition": named})
     boundary = multipart.new_boundary()

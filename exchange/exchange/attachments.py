@@ -17,7 +17,10 @@ from sqlalchemy import bindparam, delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from exchange.errors import Unavailable
+from exchange import spans
+from exchange.access import Access, translated
+from exchange.errors import NotFound, Unavailable
+from exchange.spans import Span
 from exchange_storage.objects import ObjectNotFound, ObjectStore, ObjectStoreError, digest_of
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Attached, AttachedDamage
@@ -69,6 +72,34 @@ def attachment(text: str) -> Attachment | None:
     return Attachment(content)
 
 
+@dataclass(frozen=True, slots=True)
+class Lying:
+    """What is attached to a version that the asker may have, read after the gate has closed."""
+
+    key: str
+    at: int
+    """Where its text belongs in the version."""
+    size: int
+    objects: ObjectStore = field(repr=False)
+
+    def into(self, version: bytes) -> bytes:
+        """The version with it. Raises Unavailable."""
+        with translated():
+            return _joined(version, self.at, self.objects.get(self.key))
+
+    def pieces(self, start: int, stop: int) -> Iterator[bytes | Span]:
+        """The bytes from `start` up to `stop`, as they lie in a file where they do.
+
+        Raises Unavailable, what can be told before the file is read at the call.
+        """
+        span = spans.lying(self.objects, self.key, self.size, start)
+        if span is not None:
+            return iter((Span(span.file, start, stop - start),))
+        with translated():
+            pieces = self.objects.stream(self.key, start, stop - start)
+        return spans.in_our_words(pieces, stop - start)
+
+
 @contextmanager
 def put(
     objects: ObjectStore, attached: Iterable[Attachment | None], released: Sequence[str]
@@ -98,7 +129,19 @@ def whole(objects: ObjectStore, kept: bytes) -> bytes:
     if not kept.startswith(_MARK):
         return kept
     key, at, rest = _parts(kept)
-    return rest[:at] + base64.b64encode(objects.get(key)) + rest[at:]
+    return _joined(rest, at, objects.get(key))
+
+
+def lying(access: Access, kept: bytes) -> Lying | None:
+    """What is attached to a version; None where nothing is. Raises NotFound where the version was
+    forgotten meanwhile."""
+    if not kept.startswith(_MARK):
+        return None
+    key, at, _ = _parts(kept)
+    rows = access.glance(_ONE, {"key": key})
+    if not rows:
+        raise NotFound("no such version")
+    return Lying(key, at, rows[0].size, access.objects)
 
 
 def without(kept: bytes) -> bytes:
@@ -150,6 +193,10 @@ def is_named(session: Session, key: str) -> bool:
     return _ONE.first(session.connection(), {"key": key}) is not None
 
 
+def _joined(version: bytes, at: int, content: bytes) -> bytes:
+    return b"".join((version[:at], base64.b64encode(content), version[at:]))
+
+
 def _parts(kept: bytes) -> tuple[str, int, bytes]:
     head, _, rest = kept[len(_MARK) :].partition(b"\n")
     key, _, at = head.decode().partition(" ")
@@ -168,7 +215,7 @@ _WHOLE = Prepared(
     )
 )
 _REMOVE = Prepared(delete(Attached).where(*_OF_EARLIER))
-_ONE = Prepared(select(Attached.id).where(Attached.key == bindparam("key")))
+_ONE = Prepared(select(Attached.id, Attached.size).where(Attached.key == bindparam("key")))
 _AFTER = Prepared(
     select(Attached.id, Attached.key, Attached.digest, Attached.size)
     .where(Attached.id > bindparam("last"))

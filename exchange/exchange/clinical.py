@@ -65,6 +65,8 @@ class Kept:
     """Of the revision: keys are in the order of the commits."""
     made: bool = False
     """Whether this request made this version, rather than found it."""
+    lying: attachments.Lying | None = None
+    """What of it was not read, where it was asked for apart."""
 
     @property
     def deleted(self) -> bool:
@@ -80,14 +82,17 @@ class Page:
     more: bool
 
 
-def read(access: Access, kind: str, logical_id: str) -> Kept:
-    """The current version. Raises NotFound, Gone where it was deleted, Refused."""
-    return _one(access, kind, logical_id, None)
+def read(access: Access, kind: str, logical_id: str, *, apart: bool = False) -> Kept:
+    """The current version; with `apart` what is attached to it is left where it lies.
+
+    Raises NotFound, Gone where it was deleted, Refused.
+    """
+    return _one(access, kind, logical_id, None, apart=apart)
 
 
-def vread(access: Access, kind: str, logical_id: str, version: int) -> Kept:
-    """One version. Raises NotFound, Gone for the one that deleted it, Refused."""
-    return _one(access, kind, logical_id, version)
+def vread(access: Access, kind: str, logical_id: str, version: int, *, apart: bool = False) -> Kept:
+    """One version, in the same ways. Raises NotFound, Gone for the one that deleted it, Refused."""
+    return _one(access, kind, logical_id, version, apart=apart)
 
 
 def history(
@@ -202,7 +207,7 @@ def about(session: Session, resource: int, patient: int | None, *, others: bool)
     return [patient, *(row.patient_id for row in further)]
 
 
-def _one(access: Access, kind: str, logical_id: str, version: int | None) -> Kept:
+def _one(access: Access, kind: str, logical_id: str, version: int | None, *, apart: bool) -> Kept:
     action = reading(access.requester, Action.RETRIEVE, kind)
     detail: dict[str, Any] = {"what": _name(kind, logical_id)}
     if version is not None:
@@ -211,8 +216,9 @@ def _one(access: Access, kind: str, logical_id: str, version: int | None) -> Kep
     row = _permitted(access, action, kind, logical_id, version)
     if row.interaction == "delete":
         raise Gone("the resource was deleted")
+    lying = attachments.lying(access, row.content) if apart else None
     access.note(action, patient=row.patient_id, detail=detail)
-    return _kept(access, row)
+    return _kept(access, row, lying)
 
 
 def _permitted(
@@ -253,15 +259,19 @@ def _name(kind: str, logical_id: str) -> str:
     return f"{kind}/{logical_id}" if logical_id else kind
 
 
-def _kept(access: Access, row: Any) -> Kept:
+def _kept(access: Access, row: Any, lying: attachments.Lying | None = None) -> Kept:
+    apart = lying is not None
     return Kept(
         kind=row.kind,
         logical_id=row.logical_id,
         version=row.version,
         changed=row.recorded,
-        content=attachments.whole(access.objects, row.content),
+        content=attachments.without(row.content)
+        if apart
+        else attachments.whole(access.objects, row.content),
         interaction=row.interaction,
         key=row.key,
+        lying=lying,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -10,15 +9,16 @@ from itertools import islice
 
 from sqlalchemy import bindparam, func, select
 
-from exchange import policy, query
+from exchange import policy, query, spans
 from exchange.access import Access, translated
 from exchange.audit import Outcome
 from exchange.decided import shown
-from exchange.errors import Gone, NotFound, Refused, TooBroad, Unavailable
+from exchange.errors import Gone, NotFound, Refused, TooBroad
 from exchange.facts import of as facts_of
 from exchange.policy import Action, Role
 from exchange.query import Number, facts
-from exchange_storage.objects import Descriptor, ObjectStore
+from exchange.spans import Span
+from exchange_storage.objects import ObjectStore
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     Destroyed,
@@ -37,46 +37,6 @@ SENT = "images, sent"
 
 INSTANCES = 200_000
 """Instances that one question may select."""
-
-
-_PIECE = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Bytes of an open file, which whoever takes them sends from there (sendfile(2)) or reads."""
-
-    file: Descriptor
-    start: int
-    length: int
-
-    def __len__(self) -> int:
-        return self.length
-
-    def rest(self, done: int) -> Span:
-        """What is left when the first `done` bytes are dealt with."""
-        return Span(self.file, self.start + done, self.length - done)
-
-    def read(self) -> bytes:
-        """The first of the bytes, as many as one piece has. Raises Unavailable."""
-        try:
-            found = os.pread(self.file.number, min(_PIECE, self.length), self.start)
-        except OSError as error:
-            raise Unavailable("the object store does not answer; try again later") from error
-        if not found:
-            raise Unavailable("the object is shorter than when it was opened")
-        return found
-
-    def pieces(self) -> Iterator[bytes]:
-        """The bytes, read; closes the file. Raises Unavailable."""
-        left = self
-        try:
-            while left:
-                piece = left.read()
-                yield piece
-                left = left.rest(len(piece))
-        finally:
-            self.file.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,20 +67,15 @@ class Held:
         """
         with translated():
             pieces = self.objects.stream(self.key, start, length)
-        return _in_our_words(pieces, self.size if not start and length is None else None)
+        return spans.in_our_words(pieces, self.size if not start and length is None else None)
 
     def lying(self, start: int = 0) -> Iterator[bytes | Span]:
         """The bytes of the object from `start`, as they lie in a file where they do.
 
         Raises what `stream` does, but all that can be told before the file is read at the call.
         """
-        with translated():
-            file = self.objects.file(self.key)
-        if file is None:
-            return self.stream(start)
-        if os.fstat(file.number).st_size != self.size:
-            raise Unavailable("the object is not as long as what was received")
-        return iter((Span(file, start, self.size - start),))
+        span = spans.lying(self.objects, self.key, self.size, start)
+        return self.stream(start) if span is None else iter((span,))
 
     def read(self, start: int = 0, length: int | None = None) -> bytes:
         """The same bytes in one piece."""
@@ -458,16 +413,6 @@ def _was_held(access: Access, study: str, instance: str) -> bool:
         Destroyed.sop_instance_uid == instance, Destroyed.study_instance_uid == study
     )
     return any(access.session.scalars(one.limit(1)).first() for one in (rejected, deleted))
-
-
-def _in_our_words(pieces: Iterator[bytes], size: int | None) -> Iterator[bytes]:
-    left = size
-    with translated():
-        for piece in pieces:
-            left = left and left - len(piece)
-            yield piece
-    if left:
-        raise Unavailable("the object is not as long as what was received")
 
 
 def _primary(

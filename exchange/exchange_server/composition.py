@@ -251,6 +251,7 @@ def application(exchange: Exchange, settings: Settings) -> FastAPI:
     from exchange_dicom.web import dicomweb
     from exchange_dicom.web_store import Limits
     from exchange_fhir import capability, openapi, rest
+    from exchange_server import ranges
     from exchange_server.app import Door, create_app
     from exchange_server.cookies import Cookies
     from exchange_server.passwords import Passwords
@@ -303,6 +304,7 @@ def application(exchange: Exchange, settings: Settings) -> FastAPI:
                 token_endpoint="/oauth/token",  # noqa: S106 - an address
                 timezone=ZoneInfo(settings.timezone),
                 conduct=_fhir_conduct(settings),
+                send=ranges.send,
             ),
             body_limit=settings.fhir_body_limit,
             paths=lambda _, prefix: openapi.paths(capability.statement(prefix), prefix),

@@ -20,7 +20,7 @@ from enum import Enum, auto
 
 from anyio import CapacityLimiter, to_thread
 
-from exchange.retrieval import Span
+from exchange.spans import Span
 from exchange_dicom.web_answers import Piece
 
 LINGER = 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from exchange.attachments import Lying
 from exchange.clinical import Kept
 from exchange_fhir.datatypes import Json
 from exchange_fhir.outcome import Issue, of_issues
@@ -22,6 +23,8 @@ class Answered:
     location: str = ""
     told: str = ""
     """In words what was done."""
+    lying: Lying | None = None
+    """What the resource does not hold, but belongs to it: its text there is empty."""
 
     def outcome(self) -> Json:
         """The OperationOutcome of a success."""
@@ -51,5 +54,9 @@ def kept(made: Kept, base: str) -> Answered:
 def read(found: Kept) -> Answered:
     """The answer to a read or vread."""
     return Answered(
-        status=200, content=found.content, version=str(found.version), changed=found.changed
+        status=200,
+        content=found.content,
+        version=str(found.version),
+        changed=found.changed,
+        lying=found.lying,
     )

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
 
+from exchange import spans
+from exchange.attachments import Lying
 from exchange_fhir import json_format, negotiation
 from exchange_fhir.answers import Answered
 from exchange_fhir.datatypes import Json, present
@@ -39,7 +44,24 @@ def resource(request: Request, content: bytes, logical_id: str) -> Json:
     )
 
 
-def response(request: Request, answered: Answered) -> Response | None:
+Send = Callable[[Request, Lying, Mapping[str, str]], Response]
+"""How content is sent from where it lies, or the part of it that is asked for, with headers."""
+
+
+def sent(_: Request, lying: Lying, headers: Mapping[str, str]) -> Response:
+    """All of it, read as fast as it is taken."""
+    pieces = spans.read(lying.pieces(0, lying.size))
+    return StreamingResponse(pieces, headers={**headers, "Content-Length": str(lying.size)})
+
+
+def whole(answered: Answered) -> Answered:
+    """The answer with the content in the resource. Raises Unavailable."""
+    if answered.lying is None:
+        return answered
+    return replace(answered, content=answered.lying.into(answered.content), lying=None)
+
+
+def response(request: Request, answered: Answered, send: Send) -> Response | None:
     """The content of a Binary, in its own type; None where the resource is asked for.
 
     Who accepts FHIR's JSON or XML asks for that, unless it is just what the content is: a CDA
@@ -47,6 +69,8 @@ def response(request: Request, answered: Answered) -> Response | None:
     """
     if request.query_params.get("_format"):
         return None
+    if not answered.content:  # that nothing has changed is said in no format
+        return Response(status_code=answered.status, headers=negotiation.known_by(answered))
     told = json_format.parse(answered.content)
     accept = [one.strip() for one in request.headers.get("accept", "*/*").split(",")]
     types = {one.partition(";")[0].strip().lower() for one in accept}
@@ -54,16 +78,13 @@ def response(request: Request, answered: Answered) -> Response | None:
     named = own in types and own not in _OF_FHIR
     if not named and any(negotiation.is_fhir(one) for one in accept):
         return None
-    headers = {
-        "Cache-Control": "no-store",
+    headers = negotiation.known_by(answered) | {
         "Content-Disposition": "attachment",
         "Content-Security-Policy": _SANDBOX,
         "X-Content-Type-Options": "nosniff",
-        "Vary": "Accept",
-        "ETag": f'W/"{answered.version}"',
     }
-    content = base64.b64decode(told.get("data", ""))
-    made = Response(content, headers=headers)
     known = _TYPE.fullmatch(told["contentType"])
-    made.headers["Content-Type"] = known[0] if known else "application/octet-stream"
-    return made
+    headers["Content-Type"] = known[0] if known else "application/octet-stream"
+    if answered.lying is not None:
+        return send(request, answered.lying, headers)
+    return Response(base64.b64decode(told.get("data", "")), headers=headers)

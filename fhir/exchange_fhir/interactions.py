@@ -51,6 +51,8 @@ class Asked:
     """The resource that came along. Raises Problem."""
     change: Callable[[], patching.Change] | None = None
     """What a patch does. Raises Problem."""
+    apart: bool = False
+    """Whether what is attached to a version that is read is left where it lies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +90,8 @@ def read(here: Here, asked: Asked) -> Answered:
             if asked.kind in writing.NATIVE:
                 raise
     if found is None:
-        found = answers.read(clinical.read(here.access, asked.kind, asked.logical_id))
+        kept = clinical.read(here.access, asked.kind, asked.logical_id, apart=asked.apart)
+        found = answers.read(kept)
     return _unless_known(found, asked.headers)
 
 
@@ -99,8 +102,9 @@ def vread(here: Here, asked: Asked) -> Answered:
     _has_versions(asked.kind)
     if not asked.version.isdecimal() or len(asked.version) > 9:
         raise NotFound("no such version")
+    version = int(asked.version)
     return answers.read(
-        clinical.vread(here.access, asked.kind, asked.logical_id, int(asked.version))
+        clinical.vread(here.access, asked.kind, asked.logical_id, version, apart=asked.apart)
     )
 
 

@@ -200,13 +200,19 @@ def returning(request: Request) -> Return:
     return Return.REPRESENTATION
 
 
-def response(answered: Answered, written: Format, *, prefer: Return | None = None) -> Response:
-    """The HTTP response of an answer; `prefer` for one to a change."""
+def known_by(answered: Answered) -> dict[str, str]:
+    """The headers that say which version an answer is, and that it depends on who asks for what."""
     headers = {"Cache-Control": "no-store", "Vary": "Accept, Accept-Encoding"}
     if answered.version:
         headers["ETag"] = f'W/"{answered.version}"'
     if answered.changed is not None:
         headers["Last-Modified"] = format_datetime(answered.changed, usegmt=True)
+    return headers
+
+
+def response(answered: Answered, written: Format, *, prefer: Return | None = None) -> Response:
+    """The HTTP response of an answer; `prefer` for one to a change."""
+    headers = known_by(answered)
     if answered.location:
         headers["Location"] = answered.location
         headers["Content-Location"] = answered.location
@@ -234,8 +240,9 @@ def takes_gzip(request: Request) -> bool:
 
 
 def compressed(response: Response, request: Request) -> Response:
-    """The response as gzip, where the client takes that and it is worth it; not a stream."""
-    if isinstance(response, StreamingResponse):
+    """The response as gzip, where the client takes that and it is worth it; not a stream, nor
+    what can be had in parts."""
+    if isinstance(response, StreamingResponse) or "accept-ranges" in response.headers:
         return response
     body = bytes(response.body)
     if (

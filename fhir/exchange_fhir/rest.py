@@ -18,6 +18,7 @@ from exchange.policy import Requester
 from exchange_fhir import bundle, capability, negotiation, question, searching, transaction
 from exchange_fhir.answers import Answered
 from exchange_fhir.asking import COMPARTMENT, SEARCHED
+from exchange_fhir.binary import Send, sent
 from exchange_fhir.bulk import bulk_data
 from exchange_fhir.bundle import Pairs
 from exchange_fhir.definitions import search_parameters
@@ -68,6 +69,7 @@ def fhir(
     token_endpoint: str | None = None,
     timezone: ZoneInfo = ZoneInfo("Asia/Shanghai"),
     conduct: Conduct | None = None,
+    send: Send = sent,
 ) -> APIRouter:
     """The routes of the FHIR door, to be mounted under a prefix.
 
@@ -75,7 +77,7 @@ def fhir(
     of the door as clients write it, where that is not what their requests arrive with; `dicomweb`
     is the address or path of the DICOMweb root, `token_endpoint` that of the one that issues access
     tokens by client credentials and HTTP Basic; without it none is told of. `timezone` is the
-    hospitals', as in `refresh`.
+    hospitals', as in `refresh`. `send` is how large content leaves.
     """
     router = APIRouter(route_class=_Route, include_in_schema=False)
     pages = bundle.Pages(key)
@@ -87,6 +89,7 @@ def fhir(
         dicomweb=dicomweb,
         timezone=timezone,
         conduct=conduct or Conduct(),
+        sent=send,
     )
     form_body = body(FORM_LIMIT)
 

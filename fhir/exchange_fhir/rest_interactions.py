@@ -99,19 +99,19 @@ def interacting(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
     @router.get("/{kind}/{logical_id}/_history/{version}")
     def vread(request: Request, kind: str, logical_id: str, version: str) -> Response:
         requester = serving.identify(request)
-        asked = Asked(kind=kind, logical_id=logical_id, version=version)
+        asked = Asked(kind=kind, logical_id=logical_id, version=version, apart=True)
         with serving.asked(request, requester) as here:
             answered = interactions.vread(here, asked)
-        return _read(request, kind, answered)
+        return _read(request, kind, answered, serving.sent)
 
     @router.get("/{kind}/{logical_id}")
     def read(request: Request, kind: str, logical_id: str) -> Response:
         requester = serving.identify(request)
         headers = {name.lower(): value for name, value in request.headers.items()}
-        asked = Asked(kind=kind, logical_id=logical_id, headers=headers)
+        asked = Asked(kind=kind, logical_id=logical_id, headers=headers, apart=True)
         with serving.asked(request, requester) as here:
             answered = interactions.read(here, asked)
-        return _read(request, kind, answered)
+        return _read(request, kind, answered, serving.sent)
 
     @router.post("/{kind}")
     def create(request: Request, kind: str, content: Body) -> Response:
@@ -146,11 +146,12 @@ def interacting(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
     return router
 
 
-def _read(request: Request, kind: str, answered: Answered) -> Response:
-    if kind == "Binary" and answered.content:
-        content = binary.response(request, answered)
+def _read(request: Request, kind: str, answered: Answered, send: binary.Send) -> Response:
+    if kind == "Binary":
+        content = binary.response(request, answered, send)
         if content is not None:
             return content
+        answered = binary.whole(answered)
     return negotiation.response(answered, negotiation.negotiated(request))
 
 

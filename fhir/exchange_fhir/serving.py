@@ -18,6 +18,7 @@ from exchange.policy import Requester
 from exchange.recording import Finder
 from exchange_fhir import conditions, integrity, reads
 from exchange_fhir.answers import Answered
+from exchange_fhir.binary import Send, sent
 from exchange_fhir.bundle import Pages
 from exchange_fhir.interactions import Here, Pairs
 from exchange_fhir.search import Scope
@@ -63,6 +64,7 @@ class Serving:
     dicomweb: str
     timezone: ZoneInfo
     conduct: Conduct
+    sent: Send = sent
 
     def base(self, request: Request) -> str:
         """The address of the server as the client writes it, without a slash at its end."""

@@ -21,7 +21,7 @@ import uvicorn
 from loops import in_a_loop
 
 from exchange.errors import Unavailable
-from exchange.retrieval import Span
+from exchange.spans import Span
 from exchange_dicom.web_answers import PIECES, Piece, streamed
 from exchange_server import connection
 from exchange_server.connection import Connection
