@@ -39,6 +39,8 @@ class Sought:
     patients: frozenset[int] | None = None
     """Patient rows."""
     studies: frozenset[str] | None = None
+    organizations: frozenset[int] | None = None
+    """Rows of the hospitals for which it was asked."""
 
     def narrowed(self, **further: Any) -> Sought:
         """What is sought already, and `further` as well."""
@@ -184,6 +186,7 @@ def _matching(access: Access, sought: Sought) -> Select[int, str]:
         AuditRecord.requester: sought.requesters,
         AuditRecord.patient_id: sought.patients,
         AuditRecord.study_instance_uid: sought.studies,
+        AuditRecord.organization_id: sought.organizations,
     }
     for column, wanted in columns.items():
         if wanted is not None:

@@ -113,6 +113,12 @@ def _interactions(server: Json) -> Iterator[str]:
         "`seealso` to Patients, `managingOrganization` and identifiers that came with images are "
         "the server's."
     )
+    yield (
+        "- With a search of AuditEvents there comes along what their reader may search: of what "
+        "they refer to, the directory. AuditEvents come along with the directory "
+        "(`_revinclude=AuditEvent:entity`, `AuditEvent:agent`), the newest of those that their "
+        "reader may read; for all others they do not exist."
+    )
     yield ""
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from exchange import clinical
 from exchange.errors import Invalid, TooLarge
 from exchange_fhir.asking import (
     SEARCHED,
@@ -32,6 +33,9 @@ _SHOWN = frozenset({"_format", "_pretty"})
 
 UNANSWERED = frozenset({"_content", "_query", "_text", "near"})
 """Parameters of the standard that are refused."""
+
+TRAILED = clinical.DIRECTORY | {"AuditEvent"}
+"""Types with which AuditEvents come along: who reads the trail searches no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +246,9 @@ def _including(kind: str, value: str, reverse: bool, iterate: bool) -> list[Incl
         return [] if reverse else [Include(kind, "", "", iterate)]
     source, _, rest = value.partition(":")
     code, _, target = rest.partition(":")
-    if source not in search_parameters.kinds() or (reverse and source == "AuditEvent"):
+    if source not in search_parameters.kinds():
+        return []
+    if reverse and source == "AuditEvent" and kind not in TRAILED:
         return []
     if code == "*":
         return [Include(source, "", target, iterate)]
@@ -266,7 +272,7 @@ def revincludes(kind: str) -> tuple[str, ...]:
     return tuple(
         f"{source}:{one.code}"
         for source in SEARCHED
-        if source != "AuditEvent"
+        if source != "AuditEvent" or kind in TRAILED
         for one in search_parameters.of(source).values()
         if one.type == "reference" and kind in one.target
     )

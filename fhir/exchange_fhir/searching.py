@@ -535,6 +535,11 @@ def _backwards(along: _Along, include: Include, sources: Sequence[One]) -> list[
         if only not in {"", kind}:
             continue
         ids = [one.resource.id for one in ones]
+        if source == "AuditEvent":
+            told, more = trail_search.referring(scope, names, kind, ids, INCLUDED + 1)
+            new += along.add(One(one, told=held) for one, held in told)
+            along.full = along.full or more
+            continue
         if source == "Person":
             found = [one.found.patient.id for one in ones if one.found is not None]
             known = persons.of_patients(scope.access, found, limit=INCLUDED + 1) if found else ()

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from exchange import trail
+from exchange import policy, trail
 from exchange.audit import Outcome
 from exchange.errors import TooBroad
-from exchange.policy import Action
+from exchange.policy import Action, Deny
 from exchange.trail import Sought
 from exchange_fhir import at_hand, indexing, moments, reading
 from exchange_fhir.question import Question
@@ -22,6 +22,7 @@ from exchange_fhir.reading import Resource
 from exchange_fhir.resources import audit_event, patient
 from exchange_fhir.search import Scope
 from exchange_storage.resource_criteria import (
+    Asked,
     Changed,
     Every,
     Ids,
@@ -69,19 +70,53 @@ def matches(scope: Scope, question: Question, after: int | None, asked: str) -> 
         if not question.total and (looked_at == LOOKED_AT or len(found) == question.count):
             more = True
             break
-        made = audit_event.to_fhir(told, hospitals)
-        values = tuple(indexing.values(made, scope.timezone, scope.base))
-        changed = datetime.fromisoformat(told["recorded"])
-        if at_hand.holds(criterion, made["id"], changed, lambda held=values: held):  # type: ignore[misc]
+        held = _held(scope, criterion, told, hospitals)
+        if held is not None:
             matched += 1
             if len(found) < question.count:
-                found.append((reading.resource(made), values))
+                found.append(held)
                 last = told["sequence"]
         elif len(found) < question.count:
             last = told["sequence"]
     more = more or matched > len(found)
     total = matched if question.total else None
     return Matches(found, total, last if more and question.count else None)
+
+
+def referring(
+    scope: Scope, names: Sequence[str], kind: str, ids: Sequence[str], limit: int
+) -> tuple[Sequence[tuple[Resource, Sequence[Value]]], bool]:
+    """AuditEvents that refer to these resources of a type by one of the parameters, the newest
+    first, and whether there may be more. There are none for who may not read the trail."""
+    if isinstance(policy.may(scope.access.requester, Action.AUDIT), Deny):
+        return (), False
+    asked = Indexed("reference", tuple(names), (RefersTo(kind, tuple(ids)),))
+    sought = narrowed(Sought(), [asked])
+    hospitals = _hospitals(scope)
+    if asked.parameters == ("AuditEvent.agent",):
+        named = {row for row, code in hospitals.items() if kind == "Organization" and code in ids}
+        sought = sought.narrowed(organizations=frozenset(named))
+    told_as = f"_revinclude={','.join(names)} of {kind}/{','.join(ids)}"
+    found: list[tuple[Resource, Sequence[Value]]] = []
+    records = trail.seek(scope.access, sought, asked=told_as, oldest=False)
+    for looked_at, told in enumerate(records):
+        if looked_at == LOOKED_AT or len(found) == limit:
+            return found, True
+        if (held := _held(scope, asked, told, hospitals)) is not None:
+            found.append(held)
+    return found, False
+
+
+def _held(
+    scope: Scope, criterion: Asked, told: Mapping[str, Any], hospitals: Mapping[int, str]
+) -> tuple[Resource, Sequence[Value]] | None:
+    """The AuditEvent of a record with what it is found under, where the criterion holds for it."""
+    made = audit_event.to_fhir(told, hospitals)
+    values = tuple(indexing.values(made, scope.timezone, scope.base))
+    changed = datetime.fromisoformat(told["recorded"])
+    if not at_hand.holds(criterion, made["id"], changed, lambda: values):
+        return None
+    return reading.resource(made), values
 
 
 def narrowed(sought: Sought, criteria: Iterable[Any]) -> Sought:

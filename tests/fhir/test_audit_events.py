@@ -193,6 +193,76 @@ def test_what_comes_along_is_of_the_directory_only(looked_at: Door) -> None:
     assert [one["id"] for one in along] == ["nanhu"]
 
 
+def along(asker: Asker, query: str) -> list[dict[str, Any]]:
+    return [one["resource"] for one in entries(asker.bundle(query), "include")]
+
+
+def test_what_happened_comes_along_with_the_directory_for_who_reads_the_trail(
+    looked_at: Door,
+) -> None:
+    made = looked_at.system("beicheng").made({"resourceType": "Practitioner", "active": True})
+    place = f"Practitioner/{made['id']}"
+    looked_at.clinician("nanhu").read(place)
+    admin, query = looked_at.administrator(), f"Practitioner?_id={made['id']}"
+
+    events = along(admin, f"{query}&_revinclude=AuditEvent:entity")
+    assert {"dr.nanhu", "BEICHENG"} <= names(events)
+    assert all(place in {one["what"]["reference"] for one in event["entity"]} for event in events)
+    assert admin.ids(f"{query}&_revinclude=AuditEvent:entity&_total=accurate") == [place]
+
+    of_nanhu = along(admin, "Organization?_id=nanhu&_revinclude=AuditEvent:agent")
+    assert "dr.nanhu" in names(of_nanhu)
+    for event in of_nanhu:
+        told = {one.get("who", {}).get("reference") for one in event["agent"]}
+        assert "Organization/nanhu" in told
+    back = along(
+        admin,
+        f"{query}&_revinclude=AuditEvent:entity&_include:iterate=AuditEvent:agent"
+        "&_include:iterate=AuditEvent:patient",
+    )
+    kinds = {one["resourceType"] for one in back}
+    assert kinds == {"AuditEvent", "Organization"}
+
+    last = found(admin, "agent-name=dr.nanhu&_count=1")[0]["id"]
+    admin.read(f"AuditEvent/{last}")
+    (event, *_) = along(admin, f"AuditEvent?_id={last}&_revinclude=AuditEvent:entity")
+    assert event["agent"][0]["role"][0]["coding"][0]["code"] == "administrator"
+
+
+def test_nothing_of_the_trail_comes_along_for_who_may_not_read_it(looked_at: Door) -> None:
+    made = looked_at.system("beicheng").made({"resourceType": "Practitioner", "active": True})
+    query = f"Practitioner?_id={made['id']}&_revinclude=AuditEvent:entity"
+    for asker in (looked_at.clinician("beicheng"), looked_at.system("beicheng")):
+        assert along(asker, query) == []
+        assert along(asker, "Organization?_revinclude=AuditEvent:*") == []
+        asker.refused(
+            "Patient?_revinclude=AuditEvent:patient", 400, "invalid", Prefer="handling=strict"
+        )
+    of_other = of_hospital(looked_at, "dongshan")
+    assert "BEICHENG" not in names(along(of_other, query))
+    assert along(of_other, "Organization?_id=nanhu&_revinclude=AuditEvent:agent") == []
+
+
+def test_a_look_into_the_trail_beside_a_search_is_in_the_trail(looked_at: Door) -> None:
+    admin = looked_at.administrator()
+    along(admin, "Organization?_id=beicheng&_revinclude=AuditEvent:agent")
+
+    event = found(admin, "agent-role=administrator&type=110101")[0]
+    asked = b64decode(next(one["query"] for one in event["entity"] if "query" in one)).decode()
+    assert asked == "_revinclude=AuditEvent.agent of Organization/beicheng"
+
+
+def test_that_more_of_the_trail_would_come_along_is_told(
+    looked_at: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trail_search, "LOOKED_AT", 1)
+    query = "Organization?_id=nanhu&_revinclude=AuditEvent:agent"
+    bundle = looked_at.administrator().bundle(query)
+    (told,) = entries(bundle, "outcome")
+    assert "there are more" in told["resource"]["issue"][0]["diagnostics"]
+    assert len(entries(bundle, "include")) == 1
+
+
 @pytest.mark.parametrize(("verified", "told"), [(True, "verified"), (False, "as the system says")])
 def test_who_used_the_system_that_asked_is_told_beside_it(
     hospital: Door, verified: bool, told: str

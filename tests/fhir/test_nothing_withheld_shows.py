@@ -197,6 +197,7 @@ def recorded(world: World) -> st.SearchStrategy[str]:
             "&_sort=-_lastUpdated&_count=2",
             "&_include=*&_include:iterate=DiagnosticReport:result",
             "&_revinclude=DiagnosticReport:result&_include:iterate=Observation:subject",
+            "&_revinclude=AuditEvent:*&_revinclude:iterate=AuditEvent:entity&_include:iterate=AuditEvent:*",
         ]
     )
     return st.tuples(asked, more).map("".join)
