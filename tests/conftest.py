@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import hashing
 import pytest
 import ready
 from ready import Schemas
@@ -41,6 +42,13 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheap_passwords() -> Iterator[None]:
+    """Hash passwords cheaply; processes that the tests start hash them as released."""
+    with hashing.cheap():
+        yield
 
 
 @pytest.fixture(scope="session")

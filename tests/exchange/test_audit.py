@@ -52,17 +52,10 @@ def findings(session: Session, objects: ObjectStore | None = None) -> list[Findi
     return [one for one in verified if isinstance(one, Finding)]
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def database(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Database]:
+@pytest.fixture(scope="module")
+def database(lasting_database_url: str) -> Iterator[Database]:
     """One database of each kind for the whole module."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('audit') / 'exchange.sqlite'}"
-    else:
-        url = request.getfixturevalue("postgresql_server").create_schema()
-    made = Database(url, connections=4)
-    made.migrate()
+    made = Database(lasting_database_url, connections=4)
     yield made
     made.close()
 

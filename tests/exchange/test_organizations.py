@@ -109,16 +109,10 @@ def test_a_system_at_another_address_is_not_it(registered: str, address: str) ->
     assert not calls_from(registered, address)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def settled(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Region]:
+@pytest.fixture(scope="module")
+def settled(lasting_database_url: str) -> Iterator[Region]:
     """Three hospitals, on each kind of database, for tests that change nothing."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('settled') / 'exchange.sqlite'}"
-    else:
-        url = request.getfixturevalue("postgresql_server").create_schema()
-    with region(url) as made:
+    with region(lasting_database_url) as made:
         yield made
 
 

@@ -10,6 +10,7 @@ import pytest
 import ready
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from ready import Schemas
 from region import Region
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
@@ -408,11 +409,11 @@ def test_what_a_clinician_may_see_is_what_sql_selects(
 
 
 @pytest.fixture(scope="module")
-def on_postgresql(request: pytest.FixtureRequest) -> Iterator[Database]:
-    made = Database(request.getfixturevalue("postgresql_server").create_schema())
-    made.migrate()
-    yield made
-    made.close()
+def on_postgresql(schemas: Schemas) -> Iterator[Database]:
+    with schemas.lent() as url:
+        made = Database(url)
+        yield made
+        made.close()
 
 
 @settings(max_examples=40, deadline=None, phases=set(Phase) - {Phase.shrink})

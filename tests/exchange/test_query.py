@@ -69,16 +69,10 @@ def fill(city: Region) -> Region:
     return city
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def filled(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Region]:
+@pytest.fixture(scope="module")
+def filled(lasting_database_url: str) -> Iterator[Region]:
     """The filled region on each kind of database, for tests that only ask."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('query') / 'exchange.sqlite'}"
-    else:
-        url = request.getfixturevalue("postgresql_server").create_schema()
-    with region(url) as made:
+    with region(lasting_database_url) as made:
         yield fill(made)
 
 

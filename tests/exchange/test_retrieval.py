@@ -14,16 +14,10 @@ from exchange.policy import Purpose
 from exchange_storage.records import AuditRecord
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def filled(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Region]:
+@pytest.fixture(scope="module")
+def filled(lasting_database_url: str) -> Iterator[Region]:
     """A study of two series, on each kind of database; its instances arrived out of order."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('retrieval') / 'exchange.sqlite'}"
-    else:
-        url = request.getfixturevalue("postgresql_server").create_schema()
-    with region(url) as city:
+    with region(lasting_database_url) as city:
         for series, number in (("10", "10"), ("10", "9"), ("9", "1"), ("10", "x"), ("9", "2")):
             city.send(
                 "beicheng",

@@ -28,7 +28,6 @@ from exporting import (
     work,
 )
 from fhir_door import BASE, Asker, Door, is_fhir, opened, outcome
-from real_parts import PostgreSQL
 from region import ID_CARD, WORKER, region
 from sqlalchemy import select, update
 
@@ -40,17 +39,10 @@ from exchange_storage.filesystem import FilesystemStore
 from exchange_storage.records import BulkJob, Job
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def hospital(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Door]:
+@pytest.fixture(scope="module")
+def hospital(lasting_database_url: str) -> Iterator[Door]:
     """Wang was at beicheng (Patient/1) and at nanhu (Patient/2), Li at beicheng (Patient/3)."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('hospital') / 'exchange.sqlite'}"
-    else:
-        server: PostgreSQL = request.getfixturevalue("postgresql_server")
-        url = server.create_schema()
-    with region(url) as city:
+    with region(lasting_database_url) as city:
         city.send("beicheng", patient="W1", card=ID_CARD)
         city.send("nanhu", patient="W2", study="1.2.2", instance="1.4.2", card=ID_CARD)
         city.send("beicheng", patient="L1", study="1.2.3", instance="1.4.3", PatientName="Li^Na")

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from bundles import WEIGHT
 from fhir_door import Asker, Door, entries, is_fhir, link, name, opened, outcome
-from real_parts import PostgreSQL
 from region import ID_CARD, region
 
 from exchange import compartment, identity
@@ -18,17 +17,10 @@ from exchange_fhir import everything
 RESIDENT_ID = f"urn:oid:{identity.RESIDENT_ID}"
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def hospital(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Door]:
+@pytest.fixture(scope="module")
+def hospital(lasting_database_url: str) -> Iterator[Door]:
     """Wang was at beicheng (Patient/1) and at nanhu (Patient/2), Li at beicheng (Patient/3)."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('hospital') / 'exchange.sqlite'}"
-    else:
-        server: PostgreSQL = request.getfixturevalue("postgresql_server")
-        url = server.create_schema()
-    with region(url) as city:
+    with region(lasting_database_url) as city:
         city.send("beicheng", patient="W1", card=ID_CARD)
         city.send("nanhu", patient="W2", study="1.2.2", instance="1.4.2", card=ID_CARD)
         city.send(

@@ -52,16 +52,10 @@ def measured(number: str, unit: str, code: str = "x") -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def door(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Door]:
+@pytest.fixture(scope="module")
+def door(lasting_database_url: str) -> Iterator[Door]:
     """What was measured of Wang, in many units; the id tells which."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('measured') / 'index.sqlite'}"
-    else:
-        url = request.getfixturevalue("postgresql_server").create_schema()
-    with region(url) as city:
+    with region(lasting_database_url) as city:
         city.send("beicheng", patient="W1", card=ID_CARD, study="1.2.1", instance="1.4.1")
         door = opened(city)
         entries = [

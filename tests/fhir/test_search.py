@@ -43,16 +43,10 @@ def pressure(patient: str, systolic: int, diastolic: int) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def door(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Door]:
+@pytest.fixture(scope="module")
+def door(lasting_database_url: str) -> Iterator[Door]:
     """Wang at beicheng (Patient/1) and nanhu (2), Li at nanhu (3); what beicheng wrote of Wang."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('searched') / 'index.sqlite'}"
-    else:
-        url = request.getfixturevalue("postgresql_server").create_schema()
-    with region(url) as city:
+    with region(lasting_database_url) as city:
         city.send("beicheng", patient="W1", card=ID_CARD, study="1.2.1", instance="1.4.1")
         city.send("nanhu", patient="W2", card=ID_CARD, study="1.2.2", instance="1.4.2")
         city.send(

@@ -21,16 +21,10 @@ SYSTEM = "urn:oid:2.25.101"
 CARD = "urn:oid:2.16.156.10011.1.3"
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def asker(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Asker]:
+@pytest.fixture(scope="module")
+def asker(lasting_database_url: str) -> Iterator[Asker]:
     """A clinician in a region with two studies of Wang at beicheng and one of Li at nanhu."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('asker') / 'index.sqlite'}"
-    else:
-        url = request.getfixturevalue("postgresql_server").create_database()
-    with region(url) as city:
+    with region(lasting_database_url) as city:
         wang: dict[str, Any] = {"patient": "P,1", "card": ID_CARD, "AccessionNumber": "A|1"}
         address: dict[str, Any] = {"PatientAddress": "Shenyang, 和平区"}
         city.send("beicheng", **wang, **address, study="1.2.1", instance="1.4.1")

@@ -175,14 +175,10 @@ def test_nobody_is_signed_in_by_a_form_of_another_site(browser: TestClient) -> N
     assert COOKIE not in browser.cookies
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_who_signs_out_is_out_at_once_with_what_was_copied_of_the_cookie(
-    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+    database_url: str, tmp_path: Path
 ) -> None:
-    url = f"sqlite:///{tmp_path / 'another.sqlite'}"
-    if kind == "postgresql":
-        url = request.getfixturevalue("postgresql_server").create_schema()
-    with region(url) as city, opened(served(city, tmp_path)) as browser:
+    with region(database_url) as city, opened(served(city, tmp_path)) as browser:
         sign_in(browser)
         copied = browser.cookies[COOKIE]
 

@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import ready
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ready import Schemas
 from resource_matching import Known, World
 from sqlalchemy import ColumnElement, Select, and_, select
 from sqlalchemy.orm import Session, aliased
@@ -72,17 +74,17 @@ CONDITIONS = Conditions(_Decided())
 
 @pytest.fixture(scope="module")
 def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    yield from _opened(f"sqlite:///{tmp_path_factory.mktemp('index')}/index.sqlite")
+    yield from _opened(ready.sqlite(tmp_path_factory.mktemp("index") / "index.sqlite"))
 
 
 @pytest.fixture(scope="module")
-def postgresql(postgresql_server: Any) -> Iterator[Database]:
-    yield from _opened(postgresql_server.create_schema())
+def postgresql(schemas: Schemas) -> Iterator[Database]:
+    with schemas.lent() as url:
+        yield from _opened(url)
 
 
 def _opened(url: str) -> Iterator[Database]:
     database = Database(url)
-    database.migrate()
     with database.writing() as session:
         session.add(
             Organization(

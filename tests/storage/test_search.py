@@ -48,17 +48,10 @@ from exchange_storage.search import (
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def database(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Database]:
+@pytest.fixture(scope="module")
+def database(lasting_database_url: str) -> Iterator[Database]:
     """One database of each kind for the whole module: every test takes back what it adds."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('search') / 'exchange.sqlite'}"
-    else:
-        url = request.getfixturevalue("postgresql_server").create_schema()
-    made = Database(url, connections=4)
-    made.migrate()
+    made = Database(lasting_database_url, connections=4)
     yield made
     made.close()
 
