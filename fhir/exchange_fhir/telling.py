@@ -29,6 +29,7 @@ from exchange_fhir import (
     writing,
 )
 from exchange_fhir.datatypes import Json
+from exchange_fhir.departments import Directory
 from exchange_fhir.hooks import Hooks, NotTaken
 from exchange_fhir.interactions import Asked
 from exchange_fhir.serving import Serving
@@ -101,6 +102,7 @@ class _Seen:
         self._persons = persons
         self._read: dict[int, Json | None] = {}
         self._held: dict[str, Sequence[Value]] = {}
+        self._directories: dict[str, Directory] = {}
         self._whose: tuple[int, int | None] | None = None
 
     def concerns(self, one: Subscription) -> bool:
@@ -112,16 +114,23 @@ class _Seen:
             return False
         now = self._version(one, self.happening.version)
         hospital = self._hospitals[one.organization_id]
-        if now is None or not topic.met(now, hospital, one.base):
+        whose = self._directory(one.base).whose
+        if now is None or not topic.met(now, hospital, whose):
             return False
         if not topic.anew and self.happening.version > 1:
             before = self._version(one, self.happening.version - 1)
-            if before is not None and topic.met(before, hospital, one.base):
+            if before is not None and topic.met(before, hospital, whose):
                 return False
         filters = [topics.read(told) for told in one.filters]
         return topics.passes(
             self.happening.kind, partial(self._values, now, one.base), filters, one.base
         )
+
+    def _directory(self, base: str) -> Directory:
+        if base not in self._directories:
+            codes = {one.code: one.number for one in self._hospitals.values()}
+            self._directories[base] = Directory(self._access, codes, base)
+        return self._directories[base]
 
     def _values(self, now: Json, base: str) -> Sequence[Value]:
         """What the version is found under: the same for all who ask at one address."""

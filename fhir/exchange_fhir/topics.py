@@ -14,6 +14,7 @@ from exchange.notifying import Hospital
 from exchange_fhir import indexing
 from exchange_fhir.datatypes import Json
 from exchange_fhir.definitions import search_parameters
+from exchange_fhir.departments import Whose
 from exchange_storage.resource_index import Reference, Token, Value
 
 PATIENT = "patient"
@@ -32,8 +33,8 @@ CRITICAL: Mapping[str, frozenset[str]] = {
 """Codes that say that a finding is critical: critically abnormal, high or low (HL7 v3); actionable
 within minutes or hours (ACR categories 1 and 2 of actionable findings, by their RadLex codes)."""
 
-Met = Callable[[Json, Hospital, str], bool]
-"""Whether a resource is what a topic tells of, to this hospital, at this address of ours."""
+Met = Callable[[Json, Hospital, Whose], bool]
+"""Whether a resource is what a topic tells of, to this hospital; by what tells whose a place is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,15 +109,15 @@ def _is(asked: Filter, value: str, held: Sequence[Any], base: str) -> bool:
     )
 
 
-def _is_final(resource: Json, _: Hospital, __: str) -> bool:
+def _is_final(resource: Json, _: Hospital, __: Whose) -> bool:
     return resource.get("status") in FINAL
 
 
-def _is_there(resource: Json, _: Hospital, __: str) -> bool:
+def _is_there(resource: Json, _: Hospital, __: Whose) -> bool:
     return resource.get("status") == "available"
 
 
-def _is_critical(resource: Json, _: Hospital, __: str) -> bool:
+def _is_critical(resource: Json, _: Hospital, __: Whose) -> bool:
     if resource.get("status") in REVOKED:
         return False
     return any(
@@ -152,14 +153,14 @@ _ORDERED: Mapping[str, tuple[frozenset[str], Callable[[Json], Sequence[Json]]]] 
 """Of what an order is, by type: statuses in which it is open, and who is to do it."""
 
 
-def _is_for(resource: Json, hospital: Hospital, base: str) -> bool:
+def _is_for(resource: Json, hospital: Hospital, whose: Whose) -> bool:
     open_, performers = _ORDERED[resource["resourceType"]]
     if resource.get("status") not in open_:
         return False
-    named = {f"Organization/{hospital.code}", f"{base}/Organization/{hospital.code}"}
     numbers = {hospital.credit_code, f"urn:oid:{hospital.issuer}"}
     return any(
-        one.get("reference") in named or one.get("identifier", {}).get("value") in numbers
+        one.get("identifier", {}).get("value") in numbers
+        or hospital.number in whose(one.get("reference", ""))
         for one in performers(resource)
     )
 
@@ -203,7 +204,10 @@ TOPICS: Mapping[str, Topic] = {
             title="Order for the subscriber's hospital",
             told="A ServiceRequest (performer), Task (owner) or Appointment (participant) that is "
             "open names the subscriber's hospital, as Organization/ and its code or by its "
-            "credit code, and did not before.",
+            "credit code, and did not before; or a department, HealthcareService, Location, Device "
+            "or PractitionerRole that the directory says is of that hospital (partOf, providedBy, "
+            "managingOrganization, organization and so on), or, where it says nothing of that, "
+            "that the hospital keeps.",
             filters={
                 "ServiceRequest": ("patient", "code", "category", "priority", "requester"),
                 "Task": ("patient", "code", "priority", "requester"),

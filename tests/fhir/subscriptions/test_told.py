@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from fhir_door import BASE, SHANGHAI
+from fhir_door import BASE, SHANGHAI, Asker
 from region import ADMINISTRATOR, ID_CARD, WORKER
 from sqlalchemy import select
 from subscribed import REPORT, Desk, Endpoint, active, endpoint, events, only, said, wish
@@ -336,6 +336,69 @@ def test_an_order_is_told_to_the_hospital_that_is_to_perform_it(desk: Desk, hook
     assert only(told) == [named, f"Task/{task['id']}"]
     # The patient is told as the subscriber's own hospital knows them.
     assert f"{BASE}/Patient/2" in str(told[0]["entry"][0])
+    assert nanhu.send("DELETE", f"Subscription/{made['id']}").status_code == 204
+
+
+def test_an_order_for_a_department_is_told_to_its_hospital(desk: Desk, hook: Endpoint) -> None:
+    nanhu, beicheng = desk.system("nanhu"), desk.system("beicheng")
+    made = active(desk, nanhu, wish("order-for-us", hook.url), hook)
+
+    def entry(kind: str, keeper: Asker = nanhu, **told: Any) -> str:
+        return f"{kind}/{keeper.made({'resourceType': kind} | told)['id']}"
+
+    def to(place: str) -> dict[str, Any]:
+        return {"reference": place}
+
+    theirs = to("Organization/nanhu")
+    radiology = entry("Organization", name="放射科", partOf=theirs)
+    ward = entry("Organization", name="CT 室", partOf=to(f"{BASE}/{radiology}"))
+    kept = entry("Organization", name="住院部")
+    service = entry("HealthcareService", name="CT", providedBy=to(ward))
+    building = entry("Location", name="二号楼", managingOrganization=theirs)
+    room = entry("Location", name="二号楼 201", partOf=to(building))
+    at_room = entry("HealthcareService", name="MR", location=[to(room)])
+    role = entry("PractitionerRole", organization=to(radiology))
+    role_of_service = entry("PractitionerRole", healthcareService=[to(at_room)])
+    told_by_other = entry("Organization", beicheng, name="南湖放射科", partOf=theirs)
+    for_them = [*(radiology, ward, kept, service, at_room, role, role_of_service, told_by_other)]
+    not_for_them = [
+        entry("Organization", name="东山驻点", partOf=to("Organization/dongshan")),
+        entry("HealthcareService", beicheng, name="CT"),
+        entry("PractitionerRole", beicheng, organization=to("Organization/beicheng")),
+        "Organization/not-there",
+        "Organization/beicheng",
+    ]
+    one, other = (entry("Organization", beicheng, name=name) for name in "一二")
+    for name, above in ((one, other), (other, one)):  # each is a part of the other
+        changed = beicheng.read(name) | {"partOf": to(above), "name": "环"}
+        assert beicheng.send("PUT", name, changed).status_code == 200
+
+    def order(place: str) -> str:
+        told = {
+            "resourceType": "ServiceRequest",
+            "status": "active",
+            "intent": "order",
+            "subject": to("Patient/1"),
+            "performer": [to(place)],
+        }
+        return f"ServiceRequest/{beicheng.made(told)['id']}"
+
+    wanted = [order(place) for place in for_them]
+    for place in (*not_for_them, one):
+        order(place)
+    task = {"resourceType": "Task", "status": "requested", "intent": "order", "owner": to(service)}
+    wanted.append(f"Task/{beicheng.made(task | {'for': to('Patient/1')})['id']}")
+    appointment = {
+        "resourceType": "Appointment",
+        "status": "proposed",
+        "participant": [
+            {"actor": to(place), "status": "needs-action"} for place in ("Patient/1", room)
+        ],
+    }
+    wanted.append(f"Appointment/{beicheng.made(appointment)['id']}")
+    desk.work()
+
+    assert only(hook.bundles()) == wanted
     assert nanhu.send("DELETE", f"Subscription/{made['id']}").status_code == 204
 
 
