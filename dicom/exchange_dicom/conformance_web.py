@@ -138,8 +138,8 @@ def origin_server() -> Iterator[str]:
         "So are `POST {study, series or instance}/reject/{code}` (200, with the count), by which a "
         f"hospital's system rejects its own instances as by a rejection note ({codes}), and "
         f"`DELETE` of the same resources, the rejection with {web_rejection.EXPIRED}: 204, or 202 "
-        "where a legal hold keeps them, out of use. 403 for another hospital's, 410 for an "
-        "instance that was rejected or deleted before."
+        "where a legal hold keeps them, out of use. 403 for another hospital's (404 to who may see "
+        "no record of the person), 410 for an instance that was rejected or deleted before."
     )
     yield from heading("4.2.2.2", "Instances")
     yield from prose(

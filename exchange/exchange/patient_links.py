@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
-from exchange import query, retrieval
+from exchange import guessing, query, retrieval
 from exchange.access import Access
 from exchange.audit import Outcome
 from exchange.errors import ExchangeError, Gone, Invalid, NotAuthenticated, NotFound, Refused
@@ -123,9 +123,10 @@ def make(
         .where(Study.study_instance_uid == study_instance_uid)
     ).one_or_none()
     if row is None:
-        raise NotFound("no such study")
+        raise NotFound(guessing.NO_STUDY)
     about: dict[str, Any] = {"patient": row.Patient.id, "study": study_instance_uid}
-    access.require(Action.HAND_OUT, query.facts(access, row.Patient), **about)
+    with guessing.to_those_who_know(access, row.Patient, study_instance_uid):
+        access.require(Action.HAND_OUT, query.facts(access, row.Patient), **about)
     if not retrieval.is_served(access, row.Study.id, series):
         raise NotFound("no such series")
     maker = _user(access)

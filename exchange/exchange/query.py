@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, aliased
 
-from exchange import in_order, policy
+from exchange import guessing, in_order, policy
 from exchange.access import Access
 from exchange.audit import for_the_trail
 from exchange.decided import CHAIN, conditions, joined, known_by, reached, same_persons
@@ -409,8 +409,11 @@ def own_number(access: Access, record: Patient) -> Number | None:
     return _numbers(access, [record]).get(record.id)
 
 
-def study(access: Access, study_instance_uid: str) -> Found:
-    """The study, to describe it rather than to send its images. Raises NotFound, Refused."""
+def study(access: Access, study_instance_uid: str, *, told: bool = False) -> Found:
+    """The study, to describe it rather than to send its images.
+
+    Raises NotFound, and Refused where the asker may know of it: see `guessing`, or was `told`.
+    """
     access.require(Action.RETRIEVE, narrowed=True, study=study_instance_uid)
     row = access.session.execute(
         joined(select(Patient, Organization, Study), Level.STUDY).where(
@@ -418,9 +421,11 @@ def study(access: Access, study_instance_uid: str) -> Found:
         )
     ).one_or_none()
     if row is None:
-        raise NotFound("no such study")
+        raise NotFound(guessing.NO_STUDY)
     about = {"patient": row.Patient.id, "study": study_instance_uid}
-    access.require(Action.RETRIEVE, facts(access, row.Patient, study_instance_uid), **about)
+    asked_for = facts(access, row.Patient, study_instance_uid)
+    with guessing.to_those_who_know(access, row.Patient, study_instance_uid, told=told):
+        access.require(Action.RETRIEVE, asked_for, **about)
     access.note(Action.RETRIEVE, detail={"what": "description"}, **about)
     return Found(
         owner=row.Organization,

@@ -15,7 +15,7 @@ from typing import NoReturn
 from sqlalchemy import ColumnElement, bindparam, exists, insert, select, update
 from sqlalchemy.orm import Session
 
-from exchange import audit, destruction, jobs, organizations
+from exchange import audit, destruction, guessing, jobs, organizations
 from exchange.access import Access
 from exchange.errors import Gone, Invalid, NotFound, Refused, TooLarge
 from exchange.policy import Action
@@ -24,6 +24,7 @@ from exchange_storage.records import (
     Change,
     Instance,
     Organization,
+    Patient,
     Rejection,
     Series,
     Study,
@@ -31,6 +32,8 @@ from exchange_storage.records import (
 
 REFERENCES = 20_000
 """Instances that one note may reject."""
+
+NOTHING = "nothing is in use under this name; nothing was rejected"
 
 CODES: Mapping[str, str] = {
     "113001": "Rejected for Quality Reasons",
@@ -226,8 +229,9 @@ def reject_own(
 ) -> Rejected:
     """Reject the asking hospital's own study, a series of it, or an instance, without a note.
 
-    All of it, or nothing. Raises Refused (also for another hospital's, which is recorded),
-    NotFound, Gone for what was rejected or deleted before, Invalid, TooLarge.
+    All of it, or nothing. Raises Refused (also for another hospital's, which is recorded, and is
+    NotFound to who may not know of it), NotFound, Gone for what was rejected or deleted before,
+    Invalid, TooLarge.
     """
     about = {
         "rejection": code,
@@ -258,6 +262,10 @@ def reject_own(
                 study=study_instance_uid,
                 detail=about,
             )
+            subject = select(Patient).join(Study, Study.patient_id == Patient.id)
+            of_study = subject.where(Study.study_instance_uid == study_instance_uid)
+            if not guessing.knows(access, session.scalars(of_study).one(), session):
+                raise NotFound(NOTHING) from Refused(reason)
             raise Refused(f"these are {reason}: only that one can reject them")
         if len(found) > REFERENCES:
             raise TooLarge(f"at most {REFERENCES} instances at a time: reject them by series")
@@ -280,7 +288,7 @@ def _nothing(
     )
     if session.scalars(before.limit(1)).first() is not None:
         raise Gone("the instance was rejected or deleted before")
-    raise NotFound("nothing is in use under this name; nothing was rejected")
+    raise NotFound(NOTHING)
 
 
 def _reject(

@@ -9,7 +9,7 @@ from itertools import islice
 
 from sqlalchemy import bindparam, func, select
 
-from exchange import policy, query, spans
+from exchange import guessing, policy, query, spans
 from exchange.access import Access, translated
 from exchange.audit import Outcome
 from exchange.decided import shown
@@ -106,16 +106,18 @@ def instances(
 
     `purpose` says in the audit trail what is read of them: ``images``, ``metadata``, and `part`
     which part. Raises NotFound when the study is unknown or nothing of it matches, Gone for an
-    instance of it that was rejected or deleted, Refused with the policy's reason.
+    instance of it that was rejected or deleted, Refused with the policy's reason where the asker
+    may know of it (see `guessing`).
     """
     access.require(Action.RETRIEVE, narrowed=True, study=study_instance_uid)
     row = _ABOUT.first(access.session.connection(), {"study": study_instance_uid})
     if row is None:
-        raise NotFound("no such study")
+        raise NotFound(guessing.NO_STUDY)
     patient, owner, study = _SUBJECT.records(row)
     subject = {"patient": patient.id, "study": study_instance_uid}
     about = facts(access, patient, study_instance_uid, series_instance_uid)
-    access.require(Action.RETRIEVE, about, **subject)
+    with guessing.to_those_who_know(access, patient, study_instance_uid):
+        access.require(Action.RETRIEVE, about, **subject)
     narrowed = access.requester.narrowed(series_instance_uid)
     found = _primary(access, study, narrowed, sop_instance_uid)
     if not found:
@@ -148,11 +150,11 @@ def as_known(access: Access, retrieved: Retrieved) -> tuple[Selected, str]:
     if (asker := access.requester.organization) == owner.id:
         issuer = owner.issuer
     elif asker is not None:
-        known = query.own_number(access, patient)
-        if known is None:
+        own = query.own_number(access, patient)
+        if own is None:
             issuer = access.session.execute(_ISSUER, {"asker": asker}).scalar_one()
         else:
-            number, issuer = known, known.issuer
+            number, issuer = own, own.issuer
     found = Selected(
         owner=owner,
         patient=patient,
@@ -268,10 +270,10 @@ def decide_again(access: Access, patients: Mapping[str, int]) -> None:
     studies by their UIDs, and the row numbers of their patients. Raises Refused, and records it.
     """
     given = policy.parameters(access.requester, access.now)
-    known = facts_of(access.session, given, patients.values())
+    found = facts_of(access.session, given, patients.values())
     for study, patient in patients.items():
-        if patient in known:
-            access.require(Action.RETRIEVE, known[patient], patient=patient, study=study)
+        if patient in found:
+            access.require(Action.RETRIEVE, found[patient], patient=patient, study=study)
 
 
 @dataclass(slots=True, kw_only=True)

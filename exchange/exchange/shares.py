@@ -190,7 +190,7 @@ def open_link(access: Access, secret: str) -> Listed:
     if _state(access, found) is not State.OPEN:
         access.note(Action.SHARE, outcome=Outcome.REFUSED, reason="the link has ended", **about)
         raise Gone("the link has ended; ask your colleague for another")
-    study = query.study(access, found.study_instance_uid)
+    study = query.study(access, found.study_instance_uid, told=True)  # by the link
 
     def unit(session: Session) -> bool:
         opened = session.execute(

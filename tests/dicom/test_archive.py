@@ -67,7 +67,7 @@ def test_an_archive_passes_the_gate(door: Door) -> None:
     with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
         consent.opt_out(access, "beicheng", "P1")
 
-    assert door.get(f"studies/{STUDY}", "dr.nanhu", Accept=ZIP).status_code == 403
+    assert door.get(f"studies/{STUDY}", "dr.nanhu", Accept=ZIP).status_code == 404
     assert door.get("studies/1.2.3", Accept=ZIP).status_code == 404
 
 

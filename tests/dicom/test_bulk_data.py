@@ -211,7 +211,7 @@ def test_bulk_data_pass_the_gate(door: Door) -> None:
     with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
         consent.opt_out(access, "beicheng", "P1")
 
-    assert door.get(PIXELS, "dr.nanhu").status_code == 403
+    assert door.get(PIXELS, "dr.nanhu").status_code == 404
     assert door.get(PIXELS, "dr.beicheng").status_code == 200
     assert door.get(PIXELS, Accept="text/html").status_code == 406
     assert door.get(f"{ONE}/bulkdata/00100010").content.startswith(b"Wang^XiaoDong")

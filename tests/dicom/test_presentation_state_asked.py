@@ -92,7 +92,7 @@ def test_state_and_image_are_both_decided_and_both_recorded(door: Door) -> None:
     assert read == [(STATE, "rendered"), (IMAGE, "rendered")]
     with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
         consent.opt_out(access, "beicheng", "P1")
-    assert door.get(f"{SHOWN}/rendered", "dr.nanhu").status_code == 403
+    assert door.get(f"{SHOWN}/rendered", "dr.nanhu").status_code == 404
     assert door.get(f"{SHOWN}/rendered").status_code == 200
 
 

@@ -150,7 +150,7 @@ def test_what_is_kept_is_shown_to_nobody_who_may_not_see_it(door: Door) -> None:
     with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
         consent.opt_out(access, "beicheng", "P1")
 
-    assert door.get(WHOLE, "dr.nanhu").status_code == 403
+    assert door.get(WHOLE, "dr.nanhu").status_code == 404
     assert door.get(WHOLE, "stranger").status_code == 401
     assert uids(told(door)) == ["1"]
 

@@ -123,6 +123,6 @@ def test_the_uri_passes_the_gate(door: Door, image: bytes) -> None:
         consent.opt_out(access, "beicheng", "P1")
 
     for content_type in ("application/dicom", "image/jpeg"):
-        assert asked(door, "dr.nanhu", contentType=content_type).status_code == 403
+        assert asked(door, "dr.nanhu", contentType=content_type).status_code == 404
         assert asked(door, "stranger", contentType=content_type).status_code == 401
         assert asked(door, contentType=content_type).status_code == 200

@@ -52,7 +52,7 @@ def test_opting_out_at_one_hospital_closes_the_records_at_every_hospital(linked:
     assert seen(linked, "beicheng") == {"1.2.1", "1.2.3"}  # what is its own stays its own
     with (
         pytest.raises(Refused, match="has not consented"),
-        linked.exchange.on_behalf_of(linked.clinician("dongshan")) as access,
+        linked.exchange.on_behalf_of(linked.clinician("beicheng")) as access,
     ):
         retrieval.instances(access, "1.2.2")
 

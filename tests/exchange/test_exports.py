@@ -11,7 +11,7 @@ from region import ADMINISTRATOR, Region
 from sqlalchemy import update
 
 from exchange import audit, consent, exports
-from exchange.errors import NotFound, Refused
+from exchange.errors import NotFound
 from exchange.exports import FOLLOWED, State
 from exchange.policy import Purpose
 from exchange_dicom.taking_along import Progress
@@ -56,7 +56,7 @@ def test_who_does_not_treat_the_patient_takes_no_names_along(filled: Region) -> 
 def test_who_may_not_retrieve_a_study_does_not_take_it_along(filled: Region) -> None:
     with filled.exchange.on_behalf_of(ADMINISTRATOR) as access:
         consent.opt_out(access, "beicheng", "P1")
-    with pytest.raises(Refused):
+    with pytest.raises(NotFound):
         asked(filled, "nanhu")
     with filled.exchange.database.reading() as session:
         (record, *_) = audit.latest(session)

@@ -16,7 +16,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from exchange import policy, query, retrieval
-from exchange.errors import Refused
+from exchange.errors import NotFound
 from exchange.policy import (
     REPORTING,
     SHARING,
@@ -446,7 +446,7 @@ def test_a_search_and_a_retrieval_are_decided_alike_before_and_after_a_hospital_
 
     assert studies() == 0
     with (
-        pytest.raises(Refused, match="owning organization has not joined"),
+        pytest.raises(NotFound, match="no such study"),
         city.exchange.on_behalf_of(doctor) as access,
     ):
         retrieval.instances(access, "1.2.1")

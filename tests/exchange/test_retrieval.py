@@ -9,7 +9,7 @@ from region import Region, region
 from sqlalchemy import select
 
 from exchange import retrieval
-from exchange.errors import Invalid, NotFound, Refused
+from exchange.errors import Invalid, NotFound
 from exchange.policy import Purpose
 from exchange_storage.records import AuditRecord
 
@@ -85,7 +85,7 @@ def test_what_no_index_could_hold_is_not_found_either_or_called_invalid(
 def test_success_and_refusal_are_audited_with_study_patient_and_size(filled: Region) -> None:
     bodies(filled, "1.2.1")
     with (
-        pytest.raises(Refused),
+        pytest.raises(NotFound),
         filled.exchange.on_behalf_of(filled.clinician("nanhu", Purpose.OPERATIONS)) as access,
     ):
         retrieval.instances(access, "1.2.1")

@@ -104,7 +104,7 @@ def test_a_link_opens_no_other_page_and_nothing_else_at_any_door(
             one["0020000E"]["Value"][0]
             for one in answered(f"{root}/studies/{study}/metadata").json()
         } == {series}
-        assert answered(f"{root}/studies/{elsewhere}/metadata").status == 403
+        assert answered(f"{root}/studies/{elsewhere}/metadata").status == 404
     for path in (
         f"/portal/studies/{elsewhere}", f"/portal/studies/{elsewhere}/share",
         f"/portal/studies/{study}/share", f"/portal/studies/{study}/link",
@@ -116,7 +116,7 @@ def test_a_link_opens_no_other_page_and_nothing_else_at_any_door(
     ):  # fmt: skip
         answer = answered(path)
         assert answer.status in {403, 404}, (path, answer.status, answer.text()[:200])
-    assert answered(f"/iid?requestType=STUDY&studyUID={elsewhere}").status == 403
+    assert answered(f"/iid?requestType=STUDY&studyUID={elsewhere}").status == 404
     (entry,) = answered("/fhir/ImagingStudy").json()["entry"]  # the same study, as far as it goes
     assert [one["uid"] for one in entry["resource"]["series"]] == [series]
     assert entry["resource"]["numberOfSeries"] == 1

@@ -133,7 +133,7 @@ def test_accession_numbers_of_several_hospitals_open_together(browser: TestClien
         ("requestType=STUDY&studyUID=1.2.99", 404, "不能显示"),
         ("requestType=PATIENT&patientID=N8", 404, "没有符合"),
         ("requestType=PATIENT&patientID=N7^^^%269.9%26ISO", 404, "没有符合"),
-        (f"requestType=STUDY&studyUID={OTHER}", 403, "您无权查看"),
+        (f"requestType=STUDY&studyUID={OTHER}", 404, "不能显示"),
         ("requestType=STUDY&accessionNumber=A3", 404, "没有符合"),
     ],
 )
