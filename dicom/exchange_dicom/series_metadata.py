@@ -18,6 +18,7 @@ from itertools import groupby
 from typing import Any
 
 from exchange import derived
+from exchange.access import Exchange
 from exchange.retrieval import Held
 from exchange_dicom import data_set, kept, telling
 from exchange_dicom.data_set import PIXELS, Element
@@ -35,7 +36,7 @@ FORM = "metadata 3"
 """Changes when the same instances are described in another way."""
 
 
-def derive(held: Sequence[Held], root: Root) -> int:
+def derive(exchange: Exchange, held: Sequence[Held], root: Root) -> int:
     """Keep the documents of the series that these instances are, with the addresses of `root`.
 
     Returns how many were made. Raises Unavailable.
@@ -44,7 +45,7 @@ def derive(held: Sequence[Held], root: Root) -> int:
     for series in _by_series(held):
         if derived.find(series, form(root)) is None:
             made += 1
-            for _ in _series(series, root):
+            for _ in _series(exchange, series, root):
                 pass  # which is kept at its end
     return made
 
@@ -71,7 +72,9 @@ def document(held: Sequence[Held], root: Root, told_to: Telling) -> bytes | None
     return _packed(told_to.of(gzip.decompress(packed), root))
 
 
-def array(held: Sequence[Held], root: Root, told_to: Telling) -> Iterator[bytes]:
+def array(
+    exchange: Exchange, held: Sequence[Held], root: Root, told_to: Telling
+) -> Iterator[bytes]:
     """The JSON of instances of any number of series, from their documents where there are any.
 
     Raises Unavailable.
@@ -83,12 +86,13 @@ def array(held: Sequence[Held], root: Root, told_to: Telling) -> Iterator[bytes]
             yield before + told_to.of(gzip.decompress(packed)[1:-1], root)
         else:
             yield before
-            yield from (told_to.of(piece, root) for piece in _series(series, root))
+            described = _series(exchange, series, root)
+            yield from (told_to.of(piece, root) for piece in described)
         before = b","
     yield b"]"
 
 
-def _series(held: Sequence[Held], root: Root) -> Iterator[bytes]:
+def _series(exchange: Exchange, held: Sequence[Held], root: Root) -> Iterator[bytes]:
     """The JSON of one series' instances, with commas between; kept once it is there to its end."""
     packing = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
     packed = [packing.compress(b"[")]
@@ -100,7 +104,8 @@ def _series(held: Sequence[Held], root: Root) -> Iterator[bytes]:
             packed.append(packing.compress(piece))
         yield piece
     if size <= DOCUMENT_LIMIT:
-        derived.keep(held, form(root), b"".join([*packed, packing.compress(b"]"), packing.flush()]))
+        whole = b"".join([*packed, packing.compress(b"]"), packing.flush()])
+        derived.keep(exchange, held, form(root), whole)
 
 
 def told(held: Held, root: Root) -> bytes:

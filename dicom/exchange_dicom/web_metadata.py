@@ -66,7 +66,7 @@ def metadata(
     ):
         headers |= {"ETag": packed_tag, "Content-Encoding": "gzip"}
         return Response(document, headers=headers)
-    return streamed(series_metadata.array(held, kept, told_to), headers)
+    return streamed(series_metadata.array(exchange, held, kept, told_to), headers)
 
 
 def _tag(told_to: Telling, answered: str, held: Sequence[Held]) -> str:

@@ -372,7 +372,7 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
             availability.plan(access, int(study))
         with exchange.on_behalf_of(WORKER) as access:
             held = retrieval.of_study(access, int(study))
-        series_metadata.derive(held, root)
+        series_metadata.derive(exchange, held, root)
         said = [one for one in map(coded_report.read, coded_report.saying(held)) if one]
         with exchange.on_behalf_of(WORKER) as access:
             if (subject := reports.subject(access, int(study))) is not None:

@@ -19,6 +19,7 @@ from exchange import conflicts, consent, destruction, jobs, rejection, retrieval
 from exchange.errors import Refused
 from exchange_dicom import series_metadata
 from exchange_dicom.resources import Root
+from exchange_dicom.telling import Telling
 from exchange_server.composition import worker
 from exchange_server.settings import Settings
 from exchange_storage.filesystem import FilesystemStore
@@ -90,9 +91,9 @@ def test_the_worker_describes_a_series_before_anybody_asks(door: Door, read: lis
         study = access.session.scalars(select(Study.id)).one()
         held = retrieval.of_study(access, study)
 
-    assert series_metadata.derive(held, Root(door.root)) == 2
+    assert series_metadata.derive(door.city.exchange, held, Root(door.root)) == 2
 
-    assert series_metadata.derive(held, Root(door.root)) == 0
+    assert series_metadata.derive(door.city.exchange, held, Root(door.root)) == 0
     read.clear()
     assert uids(told(door)) == ["1", "2"]
     assert uids(told(door, f"studies/{STUDY}/metadata")) == ["1", "2", "3"]
@@ -142,6 +143,46 @@ def test_a_document_does_not_outlive_what_it_tells_of(door: Door) -> None:
 
     assert documents(door) == []
     assert uids(told(door)) == ["1", "2"]
+
+
+@pytest.mark.parametrize("taken_out", ["rejected", "deleted"])
+@pytest.mark.parametrize("before", ["the last instance was read", "the document was kept"])
+def test_what_is_taken_out_while_it_is_described_is_in_no_document(
+    door: Door, monkeypatch: pytest.MonkeyPatch, taken_out: str, before: str
+) -> None:
+    assert door.send(ct(1), ct(2)).status_code == 200
+    objects = door.city.exchange.objects
+    code = {"rejected": "113001", "deleted": "113039"}[taken_out]
+
+    def take_out() -> None:
+        monkeypatch.undo()
+        with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+            rejection.reject(access, "beicheng", code, [IMAGE])
+        with door.city.exchange.on_behalf_of(WORKER) as access:
+            destruction.remove_objects(access, STUDY)
+
+    if before == "the document was kept":
+        put = type(objects).put
+
+        def putting(self: object, key: str, content: bytes) -> object:
+            if key.startswith("derived/"):
+                take_out()
+            return put(objects, key, content)
+
+        monkeypatch.setattr(type(objects), "put", putting)
+        told(door)
+    else:
+        with door.city.exchange.on_behalf_of(door.city.clinician("beicheng")) as access:
+            held = retrieval.instances(access, STUDY, SERIES).instances
+        root = Root(door.root)
+        pieces = series_metadata.array(door.city.exchange, held, root, Telling(root))
+        assert next(pieces) == b"["
+        next(pieces)  # the first of two
+        take_out()
+        list(pieces)
+
+    assert documents(door) == []
+    assert uids(told(door)) == ["2"]
 
 
 def test_what_is_kept_is_shown_to_nobody_who_may_not_see_it(door: Door) -> None:
