@@ -286,10 +286,15 @@ class Database:
     def migrate(self) -> None:
         """Bring the schema to this release's; safe when several processes do so at once.
 
+        One that is there already is left alone: nothing is locked, and no row is looked at.
+
         Raises IntegrityError, and changes nothing, where a row would refer to one that is gone.
         """
         from alembic import command
 
+        found, wanted = self.revision()
+        if found == wanted:
+            return
         with self._migrating() as config:
             command.upgrade(config, "head")
 

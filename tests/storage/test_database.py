@@ -31,7 +31,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, Stateme
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from exchange_storage import database as module
-from exchange_storage.database import Database, unavailable
+from exchange_storage.database import Database, Lock, unavailable
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     Commitment,
@@ -103,6 +103,20 @@ def test_an_empty_database_is_brought_to_this_release(database_url: str) -> None
 
     assert database.revision() == (wanted, wanted)
     database.close()
+
+
+def test_an_exchange_starts_while_others_write_to_an_index_of_its_release(
+    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BUSY_SECONDS", 1)
+    another = Database(database_url)
+    with database.alone(Lock.MIGRATING), database.writing() as session:
+        session.add(a_job())
+        session.flush()
+
+        another.migrate()
+
+    another.close()
 
 
 def test_the_migrations_make_exactly_the_schema_that_the_records_describe(
