@@ -385,7 +385,8 @@ def _annexes() -> Iterator[str]:
     yield from prose(
         "An application entity that is registered so finds and gets, by C-FIND, C-MOVE and C-GET, "
         "what its hospital has rejected and keeps, and nothing else. There SOP Classes in Study "
-        "and relational keys take no part, which FF01 announces."
+        "and relational keys take no part, which FF01 announces. A user who is registered so does "
+        "the same by DICOMweb."
     )
     yield from heading("8.4", "Grayscale image consistency")
     yield from prose("Does not apply: nothing is displayed by the node.")

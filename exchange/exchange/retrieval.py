@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
+from typing import Any
 
 from sqlalchemy import bindparam, func, select
 
@@ -102,7 +103,8 @@ def instances(
     purpose: str = "images",
     part: Mapping[str, str] | None = None,
 ) -> Retrieved:
-    """The primary instances of a study, of one of its series, or one of them.
+    """The primary instances of a study, of one of its series, or one of them; or those that the
+    asker's hospital has rejected, to who looks at these.
 
     `purpose` says in the audit trail what is read of them: ``images``, ``metadata``, and `part`
     which part. Raises NotFound when the study is unknown or nothing of it matches, Gone for an
@@ -121,7 +123,8 @@ def instances(
     narrowed = access.requester.narrowed(series_instance_uid)
     found = _primary(access, study, narrowed, sop_instance_uid)
     if not found:
-        if sop_instance_uid and _was_held(access, study_instance_uid, sop_instance_uid):
+        once = sop_instance_uid and not access.requester.rejected
+        if once and _was_held(access, study_instance_uid, sop_instance_uid or ""):
             raise Gone("the instance was taken out of use, or deleted by rule")
         raise NotFound("no such instance in the study" if sop_instance_uid else "no such series")
     access.note(
@@ -133,6 +136,7 @@ def instances(
             "instances": len(found),
             "bytes": sum(held.size for held in found),
             **(part or {}),
+            **({"rejected": True} if access.requester.rejected else {}),
         },
         **subject,
     )
@@ -420,9 +424,12 @@ def _was_held(access: Access, study: str, instance: str) -> bool:
 def _primary(
     access: Access, study: Study, series: str | None, instance: str | None
 ) -> tuple[Held, ...]:
-    """The primary instances of a study, of one series of it, or one alone."""
-    given = {"study": study.id, "series": series, "instance": instance}
-    wanted = _instances(series is not None, instance is not None)
+    """What is shown to the asker of a study, of one series of it, or one instance alone."""
+    given: dict[str, Any] = {"study": study.id, "series": series, "instance": instance}
+    rejected = access.requester.rejected
+    if rejected:
+        given["asker"] = access.organization
+    wanted = _instances(series is not None, instance is not None, rejected=rejected)
     return tuple(
         Held(study_instance_uid=study.study_instance_uid, objects=access.objects, **row._asdict())
         for row in wanted.all(access.session.connection(), given)
@@ -442,8 +449,8 @@ _ISSUER = select(Organization.issuer).where(Organization.id == bindparam("asker"
 
 
 @cache
-def _instances(of_series: bool, one: bool) -> Prepared:
-    """What selects of primary instances what `Held` tells; built once for each form."""
+def _instances(of_series: bool, one: bool, *, rejected: bool) -> Prepared:
+    """What selects of instances what `Held` tells; built once for each form."""
     wanted = (
         select(
             Series.series_instance_uid,
@@ -458,7 +465,7 @@ def _instances(of_series: bool, one: bool) -> Prepared:
             Instance.rows,
         )
         .join(Series, Series.id == Instance.series_id)
-        .where(Series.study_id == bindparam("study"), Instance.is_primary)
+        .where(Series.study_id == bindparam("study"), shown(rejected=rejected))
     )
     if of_series:
         wanted = wanted.where(Series.series_instance_uid == bindparam("series"))

@@ -38,10 +38,12 @@ def add(
     role: Role,
     organization: str | None,
     password: str,
+    sees_rejected: bool = False,
 ) -> User:
     """Register a user; `organization` is a hospital's code, or None for the region's own staff.
 
-    A hospital's administrator registers, and changes, the hospital's own.
+    A hospital's administrator registers, and changes, the hospital's own. Who `sees_rejected`
+    finds and gets by DICOMweb what the hospital has rejected, and nothing else.
 
     Raises Refused, NotFound for the hospital, Invalid.
     """
@@ -54,6 +56,8 @@ def add(
         raise Invalid("nobody signs in as the exchange itself, or as a guest")
     if role is not Role.ADMINISTRATOR and organization is None:
         raise Invalid(f"a {role} belongs to an organization")
+    if sees_rejected:
+        _check_looks(role)
     belongs = organizations.administered(access, organization).id if organization else None
     password_hash = _hash(password)
 
@@ -67,12 +71,12 @@ def add(
             organization_id=belongs,
             password_hash=password_hash,
             created=access.now,
+            sees_rejected=sees_rejected,
         )
         session.add(user)
         session.flush()
-        access.note(
-            Action.ADMINISTER, reason="user registered", detail={"user": name, "role": role}
-        )
+        detail = {"user": name, "role": role} | ({"rejected": True} if sees_rejected else {})
+        access.note(Action.ADMINISTER, reason="user registered", detail=detail)
         return user
 
     return access.write(unit)
@@ -98,6 +102,26 @@ def activate(access: Access, name: str) -> None:
         user.active = True
 
     _change(access, name, resume, "user activated")
+
+
+def look_at_rejected(access: Access, name: str, sees_rejected: bool) -> None:
+    """Have a user find and get by DICOMweb what their hospital has rejected, instead of what is in
+    use, or again what is in use; from this commit on. Raises Refused, NotFound, Invalid.
+    """
+
+    def change(user: User) -> None:
+        if sees_rejected:
+            _check_looks(Role(user.role))
+        user.sees_rejected = sees_rejected
+
+    told = "what was rejected" if sees_rejected else "what is in use"
+    _change(access, name, change, f"user looks at {told}")
+
+
+def _check_looks(role: Role) -> None:
+    """Raises Invalid for a role that looks at no images."""
+    if role not in {Role.CLINICIAN, Role.SYSTEM}:
+        raise Invalid(f"a {role} looks at no images, in use or rejected")
 
 
 def set_password(access: Access, name: str, password: str) -> None:

@@ -112,6 +112,7 @@ TEXTS: Mapping[str, str] = {
     "a limit is a number from 1 on": "限制须为不小于 1 的数",
     "a user name has 1 to 64 printable characters": "用户名为 1 至 64 个可打印字符",
     "nobody signs in as the exchange itself, or as a guest": "不能以平台自身或访客的角色登录",
+    "a {} looks at no images, in use or rejected": "角色 {} 不查看影像，无论在用或已停用",
     "a {} belongs to an organization": "角色 {} 须属于一家医院：--organization",
     "the user name or the password is wrong": "用户名或密码错误",
     "too many wrong passwords; wait a minute": "密码错误次数过多，请一分钟后再试",

@@ -24,6 +24,11 @@ _Code = Annotated[str, typer.Argument(help=say("医院代码", "Code of the hosp
 _Entity = Annotated[
     str, typer.Argument(metavar=_ENTITY_FORM, help=say("应用实体", "The application entity"))
 ]
+_SEES_REJECTED = say(
+    "通过 DICOMweb 只查询和调阅本院已停用的实例，供质控使用",
+    "They find and get by DICOMweb what their hospital has rejected, and nothing else: for those "
+    "who look after quality",
+)
 _UserName = Annotated[str, typer.Argument(help=say("用户名", "User name"))]
 _PublicHealth = Annotated[
     bool,
@@ -272,6 +277,7 @@ def add_user(
         str | None, typer.Option(help=say("医院代码", "Code of the hospital"))
     ] = None,
     display_name: Annotated[str, typer.Option(help=say("显示名", "Name that is shown"))] = "",
+    rejected: Annotated[bool, typer.Option("--rejected", help=_SEES_REJECTED)] = False,
     password_stdin: terminal.PasswordStdin = False,
 ) -> None:
     password = terminal.new_password(from_stdin=password_stdin)
@@ -283,9 +289,20 @@ def add_user(
             role=role,
             organization=organization,
             password=password,
+            sees_rejected=rejected,
         )
     terminal.show_password(name, password, generated=not password_stdin)
     terminal.done(f"已登记用户 {name}", f"Registered {name}")
+
+
+@user_commands.command(help=say("更改用户所见", "Change what a user sees"))
+def change(
+    name: _UserName,
+    rejected: Annotated[bool, typer.Option("--rejected/--no-rejected", help=_SEES_REJECTED)],
+) -> None:
+    with terminal.acting() as access:
+        users.look_at_rejected(access, name, rejected)
+    terminal.done(f"已更改 {name}", f"{name} is changed")
 
 
 @user_commands.command(

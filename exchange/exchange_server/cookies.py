@@ -20,6 +20,7 @@ from exchange.patient_links import Guest
 from exchange.policy import Requester, Role
 from exchange.sessions import Lifetime, SignedIn
 from exchange_server.addresses import nobody
+from exchange_server.identities import REJECTED_DOOR
 
 COOKIE = "exchange_session"
 """The session cookie; `__Host-` before it over HTTPS, so that no neighbour can set it (RFC 6265bis
@@ -76,6 +77,7 @@ class Cookies:
             role=Role(user.role),
             organization=user.organization_id,
             purpose=signed_in.purpose,
+            rejected=user.sees_rejected and door == REJECTED_DOOR,
         )
         return Visitor(known, user.display_name, organization.name if organization else "")
 

@@ -18,6 +18,10 @@ from exchange_dicom.pdu import UserIdentity, UserIdentityType
 from exchange_server.passwords import Passwords
 from exchange_server.tokens import Tokens
 
+REJECTED_DOOR = "dicomweb"
+"""Where users see what their hospital has rejected; systems by DIMSE are registered each for itself
+(see `organizations.Entity`)."""
+
 
 def bearer(exchange: Exchange, asking: Requester, claims: Mapping[str, Any]) -> Requester:
     """Whom `claims` of a sound token name, as the database knows them. Raises NotAuthenticated."""
@@ -32,7 +36,12 @@ def bearer(exchange: Exchange, asking: Requester, claims: Mapping[str, Any]) -> 
     except ValueError as error:
         raise NotAuthenticated("the access token is not valid here") from error
     return replace(
-        asking, name=user.name, role=role, organization=user.organization_id, purpose=purpose
+        asking,
+        name=user.name,
+        role=role,
+        organization=user.organization_id,
+        purpose=purpose,
+        rejected=user.sees_rejected and asking.door == REJECTED_DOOR,
     )
 
 

@@ -138,3 +138,46 @@ def test_only_the_reasons_of_the_standard_count(door: Door, code: str) -> None:
     assert "113001" in answer.json()["detail"]
     assert door.http.delete(f"{door.root}/studies/x", headers=HEADERS).status_code == 400
     assert served(door) == 1
+
+
+def test_who_looks_after_quality_finds_and_gets_what_the_hospital_has_rejected(door: Door) -> None:
+    fill(door)
+    one = f"studies/{STUDY}/series/{SERIES}/instances/{IMAGE}"
+    metadata = f"studies/{STUDY}/series/{SERIES}/metadata"
+
+    def found(who: str) -> list[str]:
+        """The instances of the series, as they are searched for and as they are told of."""
+        searched = [
+            row["00080018"]["Value"][0]
+            for row in door.found(f"studies/{STUDY}/series/{SERIES}/instances", who)
+        ]
+        answer = door.get(metadata, who)
+        told = answer.json() if answer.status_code == 200 else []
+        assert sorted(row["00080018"]["Value"][0] for row in told) == sorted(searched)
+        return searched
+
+    in_use = found("dr.beicheng")
+    assert len(in_use) == 2
+    assert found("quality.beicheng") == []
+    door.http.post(f"{door.root}/{one}/reject/113001", headers=HEADERS)
+
+    assert found("quality.beicheng") == [IMAGE]
+    assert found("dr.beicheng") == [uid for uid in in_use if uid != IMAGE]
+    assert found("quality.nanhu") == []  # others' are no quality of its own
+    for resource in (one, f"{one}/metadata", f"{one}/rendered", f"{one}/thumbnail"):
+        assert door.get(resource, "quality.beicheng").status_code == 200, resource
+        assert door.get(resource, "dr.beicheng").status_code == 410, resource
+        assert door.get(resource, "quality.nanhu").status_code == 404, resource
+    (study,) = door.found("studies?includefield=NumberOfStudyRelatedInstances", "quality.beicheng")
+    assert study["00201208"]["Value"] == [1]
+    rejected = list(door.city.exchange.objects.list(f"derived/{STUDY}/"))
+    assert len(rejected) == 1  # of what is in use; nothing is kept of what is not
+    with door.city.exchange.database.reading() as session:
+        records = session.scalars(select(AuditRecord.content)).all()
+    assert any('"rejected":true' in one and '"what":"images"' in one for one in records)
+    assert any('"rejected":true' in one and '"action":"search"' in one for one in records)
+
+    with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        rejection.restore(access, "beicheng", [IMAGE])
+    assert found("quality.beicheng") == []
+    assert found("dr.beicheng") == in_use

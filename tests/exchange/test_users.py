@@ -209,3 +209,31 @@ def test_generated_passwords_are_long_enough_and_differ() -> None:
 
     assert len(made) == 20
     assert all(users.MIN_PASSWORD <= len(one) <= users.MAX_PASSWORD for one in made)
+
+
+def test_who_looks_at_what_was_rejected_is_registered_so_and_the_trail_says_it(
+    city: Region,
+) -> None:
+    add(city, name="dr.quality", sees_rejected=True)
+    add(city)
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        users.look_at_rejected(access, "dr.wang", True)
+        users.look_at_rejected(access, "dr.quality", False)
+
+    with city.exchange.database.reading() as session:
+        told = {one.name: one.sees_rejected for one in session.scalars(select(User))}
+        trail = session.scalars(select(AuditRecord.content)).all()
+    assert told == {"dr.wang": True, "dr.quality": False}
+    assert any('"rejected":true' in one and "user registered" in one for one in trail)
+    assert any("user looks at what was rejected" in one and "dr.wang" in one for one in trail)
+
+
+def test_who_looks_at_no_images_looks_at_no_rejected_ones(city: Region) -> None:
+    with pytest.raises(Invalid, match="looks at no images"):
+        add(city, role=Role.ADMINISTRATOR, sees_rejected=True)
+    add(city, role=Role.ADMINISTRATOR)
+    with (
+        pytest.raises(Invalid, match="looks at no images"),
+        city.exchange.on_behalf_of(ADMINISTRATOR) as access,
+    ):
+        users.look_at_rejected(access, "dr.wang", True)

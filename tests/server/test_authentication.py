@@ -24,6 +24,7 @@ from exchange.access import Exchange
 from exchange.errors import Invalid, NotAuthenticated
 from exchange.policy import Purpose, Requester, Role
 from exchange_server.authentication import AUDITED_TOKENS, identify, sign_in
+from exchange_server.identities import bearer
 from exchange_server.keys import TokenKeys, audit_key, make_keys, page_key
 from exchange_server.passwords import ADDRESS_FAILURES, FAILURES
 from exchange_server.tokens import AUDIENCE, TOKEN_TYPE, Tokens
@@ -347,6 +348,19 @@ def test_what_somebody_is_now_counts_and_not_what_the_token_says(
     with exchange.database.writing() as session:
         session.execute(update(User).values(active=False))
     assert who(client, token).status_code == 401
+
+
+@pytest.mark.parametrize(("door", "rejected"), [("dicomweb", True), ("fhir", False)])
+def test_who_looks_at_what_was_rejected_does_so_by_dicomweb(
+    exchange: Exchange, door: str, rejected: bool
+) -> None:
+    asking = Requester(
+        name="", role=Role.SYSTEM, organization=None, purpose=None, address="192.0.2.7", door=door
+    )
+    assert not bearer(exchange, asking, {"sub": "zhang"}).rejected
+    with exchange.on_behalf_of(ADMINISTRATOR) as access:
+        users.look_at_rejected(access, "zhang", True)
+    assert bearer(exchange, asking, {"sub": "zhang"}).rejected is rejected
 
 
 def test_a_token_that_was_believed_is_not_once_it_has_expired(

@@ -95,11 +95,11 @@ def opened(city: Region) -> Iterator[Door]:
 
     def identify(request: Request) -> Requester:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        code = token.removeprefix("dr.")
+        code = token.removeprefix("dr.").removeprefix("quality.")
         if scheme != "Bearer" or code not in city.ids:
             raise NotAuthenticated("sign in first")
-        known = city.clinician(code) if token.startswith("dr.") else city.system(code)
-        return replace(known, door="dicomweb")
+        known = city.system(code) if token == code else city.clinician(code)
+        return replace(known, door="dicomweb", rejected=token.startswith("quality."))
 
     listening = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -93,6 +93,9 @@ class User(Record):
     """Argon2id in its PHC string form (RFC 9106)."""
     created: Mapped[datetime]
     active: Mapped[bool] = mapped_column(default=True)
+    sees_rejected: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether they find and get by DICOMweb what their hospital has rejected, instead of what is in
+    use."""
 
 
 class UserSession(Record):
