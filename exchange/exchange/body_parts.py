@@ -169,3 +169,11 @@ def regions(part: str) -> frozenset[Region]:
     found = [REGIONS.get(one, frozenset()) for one in words]
     found += [_WORDS[one] for one in _CHINESE.findall(part)]
     return frozenset().union(*found)
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether two body parts are the same, or lie in a region that both share: an image of the
+    THORAX shows a LUNG. Where the regions of one are not known, whether they are written alike."""
+    if not folded(one) or not folded(other):
+        return False
+    return folded(one) == folded(other) or not regions(one).isdisjoint(regions(other))

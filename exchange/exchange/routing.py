@@ -14,7 +14,7 @@ from datetime import datetime, time, timedelta
 from sqlalchemy import bindparam, delete, exists, func, select, true
 from sqlalchemy.orm import Session
 
-from exchange import jobs, organizations, priors
+from exchange import body_parts, jobs, organizations, priors
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound
 from exchange.policy import Action
@@ -68,7 +68,8 @@ class Rule:
     modality: str = ""
     """``CT``, or several: ``CT,MR``; capitals or not."""
     body_part: str = ""
-    """Body Part Examined, one or several, as `modality`."""
+    """Body Part Examined, one or several, as `modality`; however it is written, and whatever lies
+    in the same region (see `body_parts.alike`)."""
     source: str = ""
     """Calling AE title, or client, that sent it; one or several, as they are written."""
     hours: str = ""
@@ -270,18 +271,22 @@ def _values(text: str) -> str:
 
 def _meets(session: Session, study: int, route: Route) -> bool:
     wanted = (
-        select(Instance.id)
-        .join(Series, Series.id == Instance.series_id)
+        select(Series.body_part_examined)
+        .join(Instance, Instance.series_id == Series.id)
         .where(Series.study_id == study, Instance.is_primary)
+        .distinct()
     )
     for column, values in (
         (func.upper(Series.modality), route.modality.upper()),
-        (func.upper(Series.body_part_examined), route.body_part.upper()),
         (Instance.source, route.source),
     ):
         if values:
             wanted = wanted.where(column.in_(values.split(",")))
-    return bool(session.scalar(select(exists(wanted))))
+    parts = session.scalars(wanted).all()
+    meant = [one for one in route.body_part.split(",") if one]
+    return bool(parts) and (
+        not meant or any(body_parts.alike(one, part) for one in meant for part in parts)
+    )
 
 
 def _listening(session: Session, owner: Organization, destination: str) -> ApplicationEntity:
