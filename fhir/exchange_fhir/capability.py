@@ -37,6 +37,7 @@ _SEARCHING = (
 
 
 _WEBSOCKET = "http://hl7.org/fhir/StructureDefinition/capabilitystatement-websocket"
+_TOPICS_GUIDE = f"{subscribing.GUIDE}/ImplementationGuide/hl7.fhir.uv.subscriptions-backport|1.1.0"
 _TOPIC = f"{subscribing.GUIDE}/StructureDefinition/capabilitystatement-subscriptiontopic-canonical"
 CHANGED = ("create", "update", "patch", "delete")
 LOOKED_BACK = ("vread", "history-instance", "history-type")
@@ -54,11 +55,15 @@ def statement(base: str, token_endpoint: str = "", conduct: Conduct | None = Non
         "status": "active",
         "date": DATE,
         "kind": "instance",
+        "instantiates": [
+            f"{subscribing.GUIDE}/CapabilityStatement/backport-subscription-server-r4"
+        ],
         "software": {"name": "imaging-exchange", "version": version("imaging-exchange")},
         "implementation": {"description": "Regional imaging exchange", "url": base},
         "fhirVersion": FHIR_VERSION,
         "format": [JSON, XML, "json", "xml"],
         "patchFormat": [patching.MEDIA_TYPE, JSON, XML, patching.MERGE],
+        "implementationGuide": [_TOPICS_GUIDE],
         "rest": [
             {
                 "extension": [{"url": _WEBSOCKET, "valueUri": f"ws{base.removeprefix('http')}/ws"}],

@@ -27,7 +27,15 @@ from exchange_fhir.writing import Place
 KINDS = (
     *("AllergyIntolerance", "Appointment", "Binary", "Composition", "Condition", "Consent"),
     *("Coverage", "Device", "DiagnosticReport", "DocumentReference", "Encounter", "Endpoint"),
-    *("Group", "Immunization", "List", "Location", "MeasureReport", "MedicationRequest"),
+    *(
+        "Group",
+        "HealthcareService",
+        "Immunization",
+        "List",
+        "Location",
+        "MeasureReport",
+        "MedicationRequest",
+    ),
     *("MedicationStatement", "Observation", "Organization", "OrganizationAffiliation", "Patient"),
     *("Practitioner", "PractitionerRole", "Procedure", "Provenance", "Questionnaire"),
     *("QuestionnaireResponse", "ServiceRequest", "Specimen", "Task"),

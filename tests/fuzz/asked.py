@@ -1,7 +1,8 @@
 """What is asked of the HTTP doors: requests, queries, bodies and the trees in them, damaged.
 
 They are asked of the whole application over a socket. It may answer whatever is no failure of its
-own (5xx), or close the connection on what is no HTTP.
+own (5xx), or close the connection on what is no HTTP. What refuses a FHIR resource names elements,
+and never a patient.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import random
 import select
 import socket
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -129,6 +130,13 @@ TREES: list[tuple[str, str, Any]] = [
 ]  # fmt: skip
 """Method, address and tree of what is sent as JSON."""
 
+NAMING = 5
+"""Characters from which on a text names somebody; what is shorter stands in any answer."""
+
+_PERSONAL = frozenset({"name", "telecom", "address", "identifier", "birthDate", "div", "note"})
+_NOBODYS = frozenset({"system", "use", "type", "assigner", "url", "resourceType", "status"})
+"""What in those names nobody."""
+
 ODD: Sequence[Any] = (
     None, True, 0, -1, 1.5, 1e308, 2**63, 2**70, "", " ", "\0", "\ud7ff", "王", "x" * 5000, "1.2",
     "2026-13-45", "Patient/1", "../..", "%00", [], {}, [[]], [None], {"": None}, [{}] * 50,
@@ -183,8 +191,16 @@ class Doors:
                 return
         raise Refused
 
-    def ask(self, method: str, address: bytes, body: bytes = b"", kind: str = "") -> None:
-        """One whole request of the hospital's system."""
+    def ask(
+        self,
+        method: str,
+        address: bytes,
+        body: bytes = b"",
+        kind: str = "",
+        *,
+        untold: Collection[str] = (),
+    ) -> None:
+        """One whole request of the hospital's system; what refuses it tells nothing `untold`."""
         target = quote_from_bytes(address, safe=LEFT)
         headers = {"Authorization": f"Bearer {self.whole.token}"}
         if kind:
@@ -201,6 +217,10 @@ class Doors:
                     raise Refused from None
         if answer.status == 401:
             raise Failed("the token was good")
+        if answer.status >= 400:
+            said = told.decode(errors="replace")
+            if shown := [one for one in untold if one in said]:
+                raise Failed(f"{answer.status} tells {shown[0][:80]!r}: {said[:400]}")
         _judge(answer.status, told)
 
     def request(self, method: str, address: str, body: bytes, kind: str) -> bytes:
@@ -218,6 +238,23 @@ def _judge(status: int, told: bytes) -> None:
         raise Failed(f"{status} {told[:200]!r}")
     if status >= 400:
         raise Refused
+
+
+def personal(resource: Any) -> set[str]:
+    """What names somebody in a resource: the texts of its names, addresses, numbers and birthdays,
+    as far as nothing else would be written so."""
+    found: set[str] = set()
+    pending: list[tuple[str, Any]] = [("", resource)]
+    while pending:
+        name, here = pending.pop()
+        if isinstance(here, dict):
+            inside = name if name in _PERSONAL else ""
+            pending += [(inside or key, one) for key, one in here.items() if key not in _NOBODYS]
+        elif isinstance(here, list):
+            pending += [(name, one) for one in here]
+        elif isinstance(here, str) and name in _PERSONAL and len(here) >= NAMING:
+            found.add(here)
+    return found
 
 
 def grown(tree: Any, chance: random.Random) -> Any:
@@ -299,18 +336,24 @@ def asked_targets(doors: Doors) -> list[Target]:
         chance = random.Random(seed)
         sent = altered(chance)
         body, kind = json.dumps(sent).encode(), sent["resourceType"]
-        match chance.randrange(4):
+        ask = partial(doors.ask, untold=personal(sent))
+        match chance.randrange(6):
             case 0:
                 named = f"fuzzed-{chance.randrange(500)}"
                 body = json.dumps(sent | {"id": named}).encode()
                 address = f"/fhir/{kind}/{named}"
-                doors.ask("PUT" if kind != "Patient" else "POST", address.encode(), body, FHIR_JSON)
+                ask("PUT" if kind != "Patient" else "POST", address.encode(), body, FHIR_JSON)
             case 1:
                 entry = {"resource": sent, "request": {"method": "POST", "url": kind}}
                 bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
-                doors.ask("POST", b"/fhir", json.dumps(bundle).encode(), FHIR_JSON)
+                ask("POST", b"/fhir", json.dumps(bundle).encode(), FHIR_JSON)
+            case 2:
+                ask("POST", f"/fhir/{kind}/$validate".encode(), body, FHIR_JSON)
             case _:
-                doors.ask("POST", f"/fhir/{kind}".encode(), body, FHIR_JSON)
+                ask("POST", f"/fhir/{kind}".encode(), body, FHIR_JSON)
+                # The newest is what was taken just now, in both formats, with what it leads to.
+                for asked in ("_format=xml", "_summary=true&_include=*", "_elements=code,name"):
+                    ask("GET", f"/fhir/{kind}?_sort=-_lastUpdated&_count=2&{asked}".encode())
 
     seeds = [f"a tree that grows {number:08}".encode() for number in range(50)]
     reads: list[tuple[str, Sequence[bytes], Callable[[bytes], object]]] = [
