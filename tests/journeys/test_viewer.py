@@ -22,7 +22,7 @@ from browsing import (
     sign_in,
     visitor,
 )
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, expect
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian, generate_uid
@@ -245,6 +245,49 @@ def test_scrolling_and_window_show_what_we_render(visit: tuple[Page, Seen], peop
     assert window(page) != before
     assert differences(page, rendered(page, study, instances[first])) > CLOSE / 2
     assert seen.failed == []
+
+
+def test_two_studies_hang_side_by_side_with_the_like_series_and_scroll_together(
+    visit: tuple[Page, Seen], site: RunningExchange, people: City, tmp_path: Path, city_folder: Path
+) -> None:
+    page, seen = visit
+    study = study_of(people, "CT")
+    images = sorted((city_folder / "BC" / study.accession_number).glob("001-*.dcm"))
+    prior = earlier(images, tmp_path)
+    assert site.dcmsend("BEICHENG", tmp_path).returncode == 0
+    page.goto(f"/portal/studies/{study.study_instance_uid}")
+    page.locator("#prior").select_option(prior)
+    page.get_by_role("button", name="比较").click()
+
+    def corners(place: str) -> Locator:
+        return page.locator(f"[data-cy=viewport-overlay-{place}]")
+
+    # The localizer comes first in the earlier study, and is not what is compared.
+    expect(corners("top-left")).to_have_count(2)
+    for one in corners("top-left").all():
+        expect(one).to_contain_text(study.series[0].description)
+    expect(corners("bottom-right").nth(1)).to_contain_text(f"(1/{len(images)})")
+    wait_for_picture(page)
+    box = page.locator(".cornerstone-canvas").first.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.wheel(0, 120)
+    for one in corners("bottom-right").all():
+        expect(one).to_contain_text(f"(2/{len(images)})")
+    assert seen.failed == []
+
+
+def earlier(images: list[Path], folder: Path) -> str:
+    """A study of the same patient from the year before: a localizer, and the same series."""
+    study, localizer, series = (generate_uid() for _ in range(3))
+    for number, path in enumerate([images[0], *images]):
+        made = dcmread(path)
+        made.StudyInstanceUID, made.StudyDate, made.AccessionNumber = study, "20251101", "EARLIER"
+        made.SeriesInstanceUID, made.SeriesNumber = (series, "2") if number else (localizer, "1")
+        made.SeriesDescription = made.SeriesDescription if number else "定位像"
+        made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        made.save_as(folder / f"{number}.dcm", enforce_file_format=True)
+    return str(study)
 
 
 def test_another_hospital_s_images_have_the_reader_s_number(

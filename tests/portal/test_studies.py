@@ -23,6 +23,7 @@ from pydicom.uid import (
 from sample_city import Study
 
 from exchange import consent
+from exchange_server.viewer.viewer import opening
 
 SignIn = Callable[..., Page]
 
@@ -122,7 +123,7 @@ def test_two_studies_of_a_person_are_opened_side_by_side(sign_in: SignIn, city: 
     assert second != first
     with page.expect_request("**/viewer/**") as asked:
         page.get_by_role("button", name="比较").click()
-    assert asked.value.url.endswith(f"/viewer/viewer?StudyInstanceUIDs={first},{second}")
+    assert asked.value.url.endswith(opening([first, second]))
 
 
 def test_the_same_part_of_the_body_is_offered_for_comparison_before_what_is_newer(

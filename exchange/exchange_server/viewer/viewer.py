@@ -37,6 +37,9 @@ MODES = ("", "viewer", "basic", "segmentation", "tmtv", "dynamic-volume", "micro
 SOURCE = "exchange"
 """What OHIF calls us in its routes."""
 
+COMPARING = "exchange.comparing"
+"""Of OHIF's ways of hanging images, ours: two studies beside each other (static/config.js)."""
+
 FOR_GOOD = "public, max-age=31536000, immutable"
 
 HEADERS = {
@@ -61,8 +64,9 @@ _CONFIGURATION = (resources("exchange_server.viewer") / "static" / "config.js").
 
 
 def opening(studies: Sequence[str]) -> str:
-    """Where the viewer shows these studies, side by side if there are several."""
-    return f"{PREFIX}/viewer?StudyInstanceUIDs={quote(','.join(studies), safe=',')}"
+    """Where the viewer shows these studies, the first two side by side if there are several."""
+    beside = f"&hangingProtocolId={COMPARING}" * (len(studies) > 1)
+    return f"{PREFIX}/viewer?StudyInstanceUIDs={quote(','.join(studies), safe=',')}{beside}"
 
 
 def foreseen(found: Installed | None) -> tuple[str, ...]:
@@ -97,6 +101,10 @@ def viewer(pages: Pages, found: Installed | None) -> APIRouter:
             "signIn": f"{PORTAL}/sign-in",
             "idle": pages.cookies.lifetime.idle.total_seconds(),
             "language": _LANGUAGES[words.language],
+            "comparing": {
+                "id": COMPARING,
+                "name": words.say("比较两项检查", "Two studies side by side"),
+            },
             "name": words.say("区域医学影像交换平台", "Imaging exchange"),
         }
         script = f"const exchange = {json.dumps(told)};\n{_CONFIGURATION}"

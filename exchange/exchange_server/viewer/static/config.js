@@ -63,10 +63,90 @@ try {
   }, Math.min(exchange.idle * 1000, 30000));
 })();
 
+// Two studies beside each other, of the second the series that is most like the first's. They scroll
+// together, by where their slices lie.
+const comparing = (() => {
+  const ofStudy = (index) => ({
+    attribute: "studyInstanceUIDsIndex",
+    from: "options",
+    required: true,
+    constraint: { equals: { value: index } },
+  });
+  const withImages = {
+    attribute: "numImageFrames",
+    required: true,
+    constraint: { greaterThan: { value: 0 } },
+  };
+  const severalImages = {
+    attribute: "numImageFrames",
+    weight: 5,
+    constraint: { greaterThan: { value: 1 } },
+  };
+  const likeFirst = (same, weight) => ({
+    attribute: "likeFirst",
+    same,
+    weight,
+    constraint: { equals: { value: true } },
+  });
+  const beside = (id) => ({
+    viewportOptions: {
+      viewportType: "stack",
+      toolGroupId: "default",
+      allowUnmatchedView: true,
+      syncGroups: [{ type: "imageslice", id: "comparing", source: true, target: true }],
+    },
+    displaySets: [{ id }],
+  });
+  return {
+    id: exchange.comparing.id,
+    name: exchange.comparing.name,
+    numberOfPriorsReferenced: 1,
+    protocolMatchingRules: [],
+    toolGroupIds: ["default"],
+    displaySetSelectors: {
+      first: { studyMatchingRules: [ofStudy(0)], seriesMatchingRules: [withImages, severalImages] },
+      second: {
+        studyMatchingRules: [ofStudy(1)],
+        seriesMatchingRules: [
+          withImages,
+          severalImages,
+          likeFirst("Modality", 20),
+          likeFirst("SeriesDescription", 10),
+        ],
+      },
+    },
+    defaultViewport: beside("first"),
+    stages: [
+      {
+        name: exchange.comparing.name,
+        viewportStructure: { layoutType: "grid", properties: { rows: 1, columns: 2 } },
+        viewports: [beside("first"), beside("second")],
+      },
+    ],
+  };
+})();
+
 window.config = {
   name: "exchange",
   routerBasename: "/viewer",
-  extensions: [],
+  extensions: [
+    {
+      id: comparing.id,
+      preRegistration: ({ servicesManager }) => {
+        const { displaySetService, hangingProtocolService } = servicesManager.services;
+        hangingProtocolService.addCustomAttribute(
+          "likeFirst",
+          "As the series of the first study",
+          function (displaySet, { displaySetMatchDetails }) {
+            const chosen = displaySetMatchDetails.get("first")?.displaySetInstanceUID;
+            const first = chosen && displaySetService.getDisplaySetByUID(chosen);
+            return first?.[this.same] === displaySet[this.same];
+          },
+        );
+      },
+      getHangingProtocolModule: () => [{ name: comparing.id, protocol: comparing }],
+    },
+  ],
   modes: [],
   customizationService: [
     {
