@@ -149,9 +149,11 @@ def _until_told(role: Role, serve: Callable[[], None], stop: Callable[[], None])
 
 
 def _web(settings: Settings) -> None:
-    # uvicorn takes the signals while it runs and raises them again afterwards: for nobody then.
+    # uvicorn takes the signals while it runs and raises them again afterwards: for nobody then. One
+    # that comes before is kept for it.
+    told = threading.Event()
     for number in STOP:
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, lambda *_: told.set())
     with imported_for_good():
         names.prepare()
         exchange = composition.open_exchange(settings)
@@ -177,7 +179,7 @@ def _web(settings: Settings) -> None:
     )
     sockets = [_listening(host, settings) for host in settings.http_addresses]
     try:
-        _Web(config, app).run(sockets)
+        _Web(config, app, told).run(sockets)
     finally:
         for one in sockets:
             one.close()
@@ -187,9 +189,11 @@ def _web(settings: Settings) -> None:
 class _Web(uvicorn.Server):
     """uvicorn, that says when it listens, and lets doors end before their connections do."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, told: threading.Event) -> None:
+        """`told`: a signal has come before uvicorn took them."""
         super().__init__(config)
         self._app = app
+        self._told = told
         self._doors = AsyncExitStack()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -197,6 +201,7 @@ class _Web(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             _ready(Role.WEB)
+        self.should_exit |= self._told.is_set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # uvicorn would end the lifespan when the connections, to which something may be said

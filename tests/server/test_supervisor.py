@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -226,6 +227,29 @@ def test_when_the_supervisor_is_killed_its_processes_end_too(served: Served) -> 
     finally:
         for end in ends:
             os.close(end)
+
+
+def listens_for_its_end(pid: int) -> bool:
+    """Whether the process has a handler for SIGTERM (proc(5))."""
+    with suppress(OSError):
+        told = re.search(
+            r"^SigCgt:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE
+        )
+        return told is not None and bool(int(told[1], 16) >> (signal.SIGTERM - 1) & 1)
+    return False
+
+
+def test_one_that_is_told_to_stop_while_it_starts_stops(tmp_path: Path, compiled: Path) -> None:
+    environment = environment_of(tmp_path, compiled)
+    subprocess.run([*EXCHANGE, "init"], env=environment, capture_output=True, check=True)
+    process = subprocess.Popen(ends_with_us(*EXCHANGE, "web"), env=environment)
+    try:
+        wait_until("it listens for signals", lambda: listens_for_its_end(process.pid))
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize("role", ["node", "worker"])
