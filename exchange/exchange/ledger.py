@@ -133,8 +133,11 @@ def gaps(
     timezone: ZoneInfo,
     organization: str | None = None,
     limit: int = 1000,
+    missing: bool = False,
 ) -> Sequence[tuple[str, Gap]]:
     """What should have come on the day, and has not or is not safe yet, as (hospital's code, gap).
+
+    What has come and is not safe yet stands last, and with `missing` not at all.
 
     Raises Refused, Invalid.
     """
@@ -145,6 +148,7 @@ def gaps(
             _without_beginning(access.session, one, f"{day:%Y%m%d}"),
             _without_instance(access.session, one, f"{day:%Y%m%d}"),
             _short_of_counts(_line(access.session, one, day, timezone)),
+            () if missing else _without_instance(access.session, one, f"{day:%Y%m%d}", come=True),
         )
         found += [(one.code, gap) for gap in islice(told, limit - len(found))]
         if len(found) >= limit:
@@ -168,7 +172,10 @@ def _without_beginning(session: Session, hospital: Organization, day: str) -> It
         )
 
 
-def _without_instance(session: Session, hospital: Organization, day: str) -> Iterator[Gap]:
+def _without_instance(
+    session: Session, hospital: Organization, day: str, *, come: bool = False
+) -> Iterator[Gap]:
+    """Announced, and not received; or with `come` received, and not verified."""
     announced = (
         PerformedStep.id,
         PerformedStep.study_instance_uid,
@@ -176,17 +183,19 @@ def _without_instance(session: Session, hospital: Organization, day: str) -> Ite
         ExpectedInstance.series_instance_uid,
         ExpectedInstance.sop_instance_uid,
     )
+    received = func.count(Instance.id)
+    unverified = and_(received > 0, func.max(Instance.verified).is_(None))
     rows = session.execute(
-        select(*announced, func.count(Instance.id))
+        select(*announced)
         .select_from(ExpectedInstance)
         .join(PerformedStep, PerformedStep.id == ExpectedInstance.performed_step_id)
         .outerjoin(Instance, _came())
         .where(*_performed(hospital.id, day), ~_destroyed())
         .group_by(*announced)
-        .having(or_(func.count(Instance.id) == 0, func.max(Instance.verified).is_(None)))
+        .having(unverified if come else received == 0)
         .order_by(PerformedStep.id, ExpectedInstance.sop_instance_uid)
     )
-    for _, study, station, series, instance, come in rows:
+    for _, study, station, series, instance in rows:
         yield Gap(
             missing=Missing.VERIFICATION if come else Missing.INSTANCE,
             study_instance_uid=study,

@@ -357,8 +357,8 @@ def test_a_step_moves_its_order_and_its_announced_images_are_expected(served: Se
     assert (line.expected, line.received, line.committed, line.arrived) == (2, 1, 0, 1)
     assert not line.complete
     assert [(code, gap.missing, gap.sop_instance_uid) for code, gap in missing] == [
-        ("beicheng", ledger.Missing.VERIFICATION, "1.4.1"),
         ("beicheng", ledger.Missing.INSTANCE, "1.4.2"),
+        ("beicheng", ledger.Missing.VERIFICATION, "1.4.1"),
     ]
 
 

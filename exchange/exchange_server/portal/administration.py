@@ -57,7 +57,12 @@ def administration(exchange: Exchange, pages: Pages) -> APIRouter:
                 access, day, day, timezone=pages.timezone, organization=shown.code
             )
             gaps = ledger.gaps(
-                access, day, timezone=pages.timezone, organization=shown.code, limit=GAPS + 1
+                access,
+                day,
+                timezone=pages.timezone,
+                organization=shown.code,
+                limit=GAPS + 1,
+                missing=True,
             )
             waiting = [
                 one for one in conflicts.waiting(access, limit=1000) if one.sender == shown.code
