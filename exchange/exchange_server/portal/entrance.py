@@ -40,6 +40,7 @@ def entrance(exchange: Exchange, pages: Pages, passwords: Passwords) -> APIRoute
             next=goes_to(request.query_params.get("next", "")),
             name="",
             wrong="",
+            over=bool(request.query_params.get("over")),
         )
 
     @router.post("/sign-in")
@@ -68,7 +69,13 @@ def entrance(exchange: Exchange, pages: Pages, passwords: Passwords) -> APIRoute
             return entered
         observe(SESSION_REFUSED, reason=str(status))
         answer = pages.page(
-            request, "sign_in.html", status=status, next=following, name=name[:64], wrong=wrong
+            request,
+            "sign_in.html",
+            status=status,
+            next=following,
+            name=name[:64],
+            wrong=wrong,
+            over=False,
         )
         answer.headers.update(headers)
         return answer
