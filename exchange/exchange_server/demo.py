@@ -27,6 +27,7 @@ from rich.console import Console
 
 from exchange import audit, consent, jobs, organizations, trail, users
 from exchange.access import Exchange
+from exchange.audit import Outcome
 from exchange.errors import Invalid, Unavailable
 from exchange.identity import RESIDENT_ID
 from exchange.organizations import Entity
@@ -42,8 +43,11 @@ from exchange_server.demo_asking import (
     value,
 )
 from exchange_server.demo_told import Story, addresses, bar, progress_of
+from exchange_server.portal.audit import ACTIONS
+from exchange_server.portal.naming import OUTCOMES
 from exchange_server.settings import Settings
 from exchange_server.words import say
+from exchange_server.words import told as in_words
 from exchange_storage.search import Level
 
 if TYPE_CHECKING:
@@ -94,9 +98,13 @@ def run(*, size: str, once: bool, data: Path | None, language_hint: bool = True)
         exchange = composition.initialise(given)
         stack.callback(exchange.close)
         clinicians = _register(exchange, given, city)
+        accounts = [
+            *((say("医生", "Clinician"), one.name, one.password) for one in clinicians.values()),
+            *_others(exchange, registered_code(city.hospitals[0].code)),
+        ]
         stack.enter_context(_serving(home))
         _tell(story, exchange, given, city, clinicians, home)
-        addresses(console, given, clinicians)
+        addresses(console, given, [one.ae_title for one in city.hospitals], accounts)
         if story.failed:
             claims = "; ".join(story.failed)
             console.print(say(f"未通过：{claims}", f"Not true: {claims}"), markup=False)
@@ -302,8 +310,15 @@ def _who_looked(story: Story, exchange: Exchange, mine: Record, asker: Hospital)
 
 def _audit_row(told: dict[str, Any], zone: ZoneInfo) -> list[str]:
     at = datetime.fromisoformat(told["recorded"]).astimezone(zone)
-    columns = ("requester", "door", "action", "outcome", "reason")
-    return [str(told["sequence"]), f"{at:%H:%M:%S}", *(str(told[column]) for column in columns)]
+    return [
+        str(told["sequence"]),
+        f"{at:%H:%M:%S}",
+        str(told["requester"]),
+        str(told["door"]),
+        say(*ACTIONS.get(told["action"], (told["action"], told["action"]))),
+        say(*OUTCOMES[Outcome(told["outcome"])]),
+        in_words(str(told["reason"])),
+    ]
 
 
 def _register(exchange: Exchange, given: Settings, city: City) -> dict[str, Clinician]:
@@ -333,6 +348,26 @@ def _register(exchange: Exchange, given: Settings, city: City) -> dict[str, Clin
             )
         clinicians[hospital.code] = Clinician(http, given.http_url, name, password)
     return clinicians
+
+
+def _others(exchange: Exchange, code: str) -> Iterator[tuple[str, str, str]]:
+    """The others who sign in, of one hospital and of the region: what they are, name, password."""
+    for what, name, role, organization in (
+        (say("医院系统", "Hospital's system"), f"ris.{code}", Role.SYSTEM, code),
+        (say("医院管理员", "Its administrator"), f"admin.{code}", Role.ADMINISTRATOR, code),
+        (say("平台管理员", "Operator"), "operator", Role.ADMINISTRATOR, None),
+    ):
+        password = users.generated_password()
+        with exchange.on_behalf_of(_OPERATOR) as access:
+            users.add(
+                access,
+                name=name,
+                display_name=name,
+                role=role,
+                organization=organization,
+                password=password,
+            )
+        yield what, name, password
 
 
 def _send(console: Console, given: Settings, city: City, home: Path) -> tuple[int, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +12,6 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from exchange_server.demo_asking import Clinician
 from exchange_server.settings import Settings, host_port
 from exchange_server.words import say
 
@@ -47,18 +47,24 @@ class Story:
         self.console.print(table, markup=False)
 
 
-def addresses(console: Console, given: Settings, clinicians: dict[str, Clinician]) -> None:
-    """Where to look, and as whom."""
+def addresses(
+    console: Console,
+    given: Settings,
+    titles: Sequence[str],
+    accounts: Sequence[tuple[str, str, str]],
+) -> None:
+    """Where to look, and as whom: the hospitals' AE titles; what somebody is, name, password."""
     dicom = host_port(given.dimse_addresses[0], given.dimse_port)
     lines = [
         f"{say('浏览器', 'Pages')}      {given.http_url}/portal/",
         *([f"{say('阅片器', 'Viewer')}     {given.http_url}/viewer/"] * bool(given.viewer)),
         f"FHIR       {given.http_url}/fhir/metadata",
         f"DICOMweb   {given.http_url}/dicom-web/studies",
-        f"DICOM      {given.ae_title}@{dicom}",
+        f"DICOM      {given.ae_title}@{dicom} ← {', '.join(titles)}",
         f"{say('令牌', 'Token')}      POST {given.http_url}/oauth/token",
         f"{say('指标', 'Metrics')}    {given.http_url}/metrics",
-        *(f"{one.name}\t{one.password}" for one in clinicians.values()),
+        f"{say('命令', 'Commands')}   EXCHANGE_DATA={given.data} {sys.argv[0]} --help",
+        *(f"{what}\t{name}\t{password}" for what, name, password in accounts),
     ]
     console.print()
     if console.is_terminal:
