@@ -39,7 +39,7 @@ ATTACHMENTS = 20
 
 _UNSAID = frozenset(
     {"resourceType", "id", "meta", "text", "contained", "implicitRules", "language", "extension"}
-    | {"modifierExtension", "subject", "patient", "status", "identifier", "url"}
+    | {"modifierExtension", "subject", "patient", "status", "identifier", "masterIdentifier", "url"}
 )
 """Elements that are told in another place, or to machines."""
 
@@ -167,7 +167,10 @@ def read(
         identifiers=tuple(
             dict.fromkeys(
                 str(one["value"])[:255]
-                for one in _several(told.get("identifier"))
+                for one in (
+                    *_several(told.get("masterIdentifier")),
+                    *_several(told.get("identifier")),
+                )
                 if isinstance(one, dict) and one.get("value")
             )
         ),
@@ -306,6 +309,8 @@ class _Reading:
             shown = str(identifier.get("value", ""))
         if kind and _ID.fullmatch(logical_id):
             self.leads.append(Lead(name, kind, logical_id, shown))
+            if kind == "ImagingStudy" and _UID.fullmatch(logical_id):
+                return shown  # it is one of the studies, and nobody reads its UID
         return shown or written
 
     def _attached(self, name: str, value: Json) -> str:
