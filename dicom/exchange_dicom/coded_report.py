@@ -9,20 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from exchange.reports import (
+from exchange.reports import Concept, Document, Item, Report
+from exchange.retrieval import Held
+from exchange.sop_classes import (
     ENCAPSULATED_CDA,
     ENCAPSULATED_PDF,
     KEY_OBJECT_SELECTION,
-    Concept,
-    Document,
-    Item,
-    Report,
+    STRUCTURED,
 )
-from exchange.retrieval import Held
 from exchange_dicom import data_set, kept, series_metadata
 from exchange_dicom.header import INFLATE_LIMIT, MalformedDataSet
 from exchange_dicom.resources import Root
-from exchange_dicom.structured_report import SOP_CLASSES, text
+from exchange_dicom.structured_report import text
 
 DEPTH = 32
 """Levels of content items that are read."""
@@ -46,7 +44,7 @@ Json = Mapping[str, Any]
 def saying(held: Iterable[Held]) -> Iterator[Held]:
     """Those of the instances that are reports or documents."""
     for one in held:
-        is_report = one.sop_class_uid.startswith(SOP_CLASSES)
+        is_report = one.sop_class_uid.startswith(STRUCTURED)
         if one.sop_class_uid in _TYPES or (is_report and one.sop_class_uid != KEY_OBJECT_SELECTION):
             yield one
 

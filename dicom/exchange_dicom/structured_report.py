@@ -20,12 +20,6 @@ ITEMS = 2000
 TEXT = 200_000
 """Characters of one report."""
 
-SOP_CLASSES = "1.2.840.10008.5.1.4.1.1.88."
-"""With what the UIDs of SR storage classes begin (PS3.4 B.5)."""
-
-NOT_FOR_READING = frozenset({f"{SOP_CLASSES}{number}" for number in ("59", "67", "71", "76")})
-"""Key objects, dose and other reports that are tables for programs."""
-
 Model = Mapping[str, Any]
 """A data set in the DICOM JSON Model (PS3.18 annex F)."""
 
@@ -91,11 +85,6 @@ class _Left:
         self.exceeded |= len(taken) < len(said)
         self.text -= len(taken)
         return taken
-
-
-def is_report(sop_class_uid: str) -> bool:
-    """Whether instances of the class are reports for people."""
-    return sop_class_uid.startswith(SOP_CLASSES) and sop_class_uid not in NOT_FOR_READING
 
 
 def read(model: Model) -> Report:

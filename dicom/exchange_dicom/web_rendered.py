@@ -25,6 +25,7 @@ from exchange.access import Exchange
 from exchange.errors import Invalid, NotFound, TooLarge
 from exchange.policy import Requester
 from exchange.retrieval import Held, Selected
+from exchange.sop_classes import ENCAPSULATED_PDF
 from exchange_dicom import (
     media_types,
     multipart,
@@ -48,9 +49,7 @@ MEDIA_TYPES = ("image/jpeg", "image/png", "image/gif")
 """What pictures are made as, first the default (Table 8.7.4-1)."""
 
 PDF = "application/pdf"
-
-ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"
-"""The SOP class whose rendered instance is a document."""
+"""As what an encapsulated document is rendered."""
 
 _ENCAPSULATED_DOCUMENT = "00420011"
 

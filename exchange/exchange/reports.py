@@ -23,10 +23,6 @@ from exchange_storage.records import Resource, Study
 KINDS = ("Binary", "DiagnosticReport", "DocumentReference", "Observation")
 """Of which resources are made of a study's reports."""
 
-KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"
-ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"
-ENCAPSULATED_CDA = "1.2.840.10008.5.1.4.1.1.104.2"
-
 
 @dataclass(frozen=True, slots=True)
 class Concept:

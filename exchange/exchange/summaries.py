@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, func, select, true
 
+from exchange import sop_classes
 from exchange.access import Access
 from exchange.decided import shown
 from exchange_storage.prepared import Prepared
@@ -27,6 +28,12 @@ class Summary:
     studies: int = 0
     series: int = 0
     instances: int = 0
+    """Of all kinds, as the standards count them."""
+    image_series: int = 0
+    """Series that hold an image."""
+    images: int = 0
+    reports: int = 0
+    """Structured reports and encapsulated documents."""
 
     def __add__(self, other: Summary) -> Summary:
         """Of both together."""
@@ -36,6 +43,9 @@ class Summary:
             studies=self.studies + other.studies,
             series=self.series + other.series,
             instances=self.instances + other.instances,
+            image_series=self.image_series + other.image_series,
+            images=self.images + other.images,
+            reports=self.reports + other.reports,
         )
 
 
@@ -92,6 +102,9 @@ def summaries(access: Access, level: Level, wanted: set[int]) -> dict[int, Summa
             studies=len({row[3] for row in rows}),
             series=len({row[4] for row in rows}),
             instances=sum(row[5] for row in rows),
+            image_series=len({row[4] for row in rows if sop_classes.is_image(row[2])}),
+            images=sum(row[5] for row in rows if sop_classes.is_image(row[2])),
+            reports=sum(row[5] for row in rows if sop_classes.is_report(row[2])),
         )
         for key, rows in seen.items()
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import ColumnElement, and_, exists, select
 
@@ -53,6 +53,8 @@ class StudyEntry:
     found: Found
     study: Study
     body_parts: tuple[str, ...]
+    is_reported: bool = False
+    """Whether a hospital wrote a report on it, besides those that are part of it."""
 
     @property
     def moment(self) -> str:
@@ -100,6 +102,8 @@ class RecordEntry:
     logical_id: str
     said: Said
     organization: Organization
+    order: Order | None = None
+    """Of a ServiceRequest the order that it is, which says what became of it."""
 
     @property
     def moment(self) -> str:
@@ -184,21 +188,28 @@ def of(
         offset=offset - before,
         total=True,
     )
+    written = [] if reading is None else _records(access, records, wanted, reading)
+    reported = {study for one in written if _reports(one) for study in one.said.studies}
     body_parts = _body_parts(access, answer.found)
     studies = [
-        StudyEntry(one, one.study, body_parts.get(one.study.id, ()))
+        StudyEntry(
+            one,
+            one.study,
+            body_parts.get(one.study.id, ()),
+            one.study.study_instance_uid in reported,
+        )
         for one in answer.found
         if one.study is not None
     ]
     until = studies[0].moment if before and studies else None
     studies = studies[before:]
     since = studies[-1].moment if answer.more and studies else None
-    others: list[TimelineEntry] = [*_orders(access, records, wanted)]
-    if reading is not None:
-        others += _records(access, records, wanted, reading)
+    told = {one.order.id for one in written if one.order is not None}
+    orders = [one for one in _orders(access, records, wanted) if one.order.id not in told]
+    between: list[TimelineEntry] = [*orders, *written]
     others = [
         one
-        for one in others
+        for one in between
         if (until is None or one.moment < until) and (since is None or one.moment >= since)
     ]
     entries: list[TimelineEntry] = [*studies, *others]
@@ -285,14 +296,26 @@ def _body_parts(access: Access, found: Sequence[Found]) -> Mapping[int, tuple[st
     return {study: tuple(named) for study, named in parts.items()}
 
 
-def _orders(access: Access, records: Iterable[int], wanted: Wanted) -> list[OrderEntry]:
-    """Orders for the patient records that stand alone: no image of them has come."""
-    came = exists(
+def _reports(one: RecordEntry) -> bool:
+    return one.kind == "DiagnosticReport" and one.said.status not in {
+        "entered-in-error",
+        "cancelled",
+        "registered",
+    }
+
+
+def _came() -> ColumnElement[bool]:
+    """Whether there are images of the order."""
+    return exists(
         select(Study.id)
         .join(Series, Series.study_id == Study.id)
         .where(Study.study_instance_uid == Order.study_instance_uid, _served())
     )
-    conditions: list[ColumnElement[bool]] = [Order.patient_id.in_(tuple(records)), ~came]
+
+
+def _orders(access: Access, records: Iterable[int], wanted: Wanted) -> list[OrderEntry]:
+    """Orders for the patient records that stand alone: no image of them has come."""
+    conditions: list[ColumnElement[bool]] = [Order.patient_id.in_(tuple(records)), ~_came()]
     if wanted.organization:
         conditions.append(Organization.code == wanted.organization)
     if wanted.modality:
@@ -355,6 +378,7 @@ def _records(
         if (not wanted.first or day >= wanted.first) and (not wanted.last or day <= wanted.last):
             found.append(RecordEntry(kind, logical_id, said, organization))
             patients.add(patient or 0)  # all are about one: see the conditions
+    found = _with_orders(access, records, found)
     if found:
         # Whoever looks for a patient in the trail finds it under the first of the person's records.
         access.note(
@@ -368,6 +392,29 @@ def _records(
             },
         )
     return found
+
+
+def _with_orders(
+    access: Access, records: Iterable[int], found: Sequence[RecordEntry]
+) -> list[RecordEntry]:
+    """The same, where ServiceRequests have their orders and, once there are images, the study."""
+    requests = {one.logical_id for one in found if one.kind == "ServiceRequest"}
+    if not requests:
+        return list(found)
+    rows = access.session.execute(
+        select(Order, _came())
+        .where(Order.patient_id.in_(tuple(records)), Order.request.in_(requests))
+        .order_by(Order.id)
+    )
+    orders = {order.request: (order, came) for order, came in rows}
+    return [_ordered(one, *orders.get(one.logical_id, (None, False))) for one in found]
+
+
+def _ordered(one: RecordEntry, order: Order | None, came: bool) -> RecordEntry:
+    if order is None or one.kind != "ServiceRequest":
+        return one
+    studies = tuple(dict.fromkeys((*one.said.studies, *[order.study_instance_uid] * came)))
+    return replace(one, order=order, said=replace(one.said, studies=studies))
 
 
 def _choices(access: Access, records: Mapping[int, tuple[Patient, Organization]]) -> Choices:

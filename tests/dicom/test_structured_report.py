@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
+from exchange import sop_classes
 from exchange_dicom import structured_report
 from exchange_dicom.structured_report import DEPTH, ITEMS, TEXT, Item
 
@@ -128,8 +129,8 @@ def test_a_report_that_is_none_is_an_empty_one(model: dict[str, Any]) -> None:
 
 
 def test_tables_for_programs_are_no_reports_for_people() -> None:
-    assert structured_report.is_report("1.2.840.10008.5.1.4.1.1.88.33")
-    assert structured_report.is_report("1.2.840.10008.5.1.4.1.1.88.11")
-    assert not structured_report.is_report("1.2.840.10008.5.1.4.1.1.88.67")
-    assert not structured_report.is_report("1.2.840.10008.5.1.4.1.1.88.59")
-    assert not structured_report.is_report("1.2.840.10008.5.1.4.1.1.2")
+    assert sop_classes.is_structured_report("1.2.840.10008.5.1.4.1.1.88.33")
+    assert sop_classes.is_structured_report("1.2.840.10008.5.1.4.1.1.88.11")
+    assert not sop_classes.is_structured_report("1.2.840.10008.5.1.4.1.1.88.67")
+    assert not sop_classes.is_structured_report("1.2.840.10008.5.1.4.1.1.88.59")
+    assert not sop_classes.is_structured_report("1.2.840.10008.5.1.4.1.1.2")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from region import ADMINISTRATOR, HOSPITALS, ID_CARD, Region
+from sqlalchemy import update
 
 from exchange import audit, consent, orders, organizations, recording, timeline
 from exchange.errors import NotFound, Refused
@@ -22,7 +23,7 @@ from exchange.timeline import (
     TimelineEntry,
     Wanted,
 )
-from exchange_storage.records import Patient
+from exchange_storage.records import Order, Patient, Resource
 
 
 @pytest.fixture
@@ -178,6 +179,66 @@ def test_what_a_hospital_wrote_stands_between_the_studies(written: Region) -> No
     assert told(seen(written, Wanted(organization="beicheng"))) == ["1.2.1"]
     assert told(seen(written, Wanted(first="20260205", last="20260220"))) == ["A1", "result"]
     assert "result" not in told(seen(written, Wanted(modality="MR")))
+
+
+def requested(city: Region, code: str, accession: str) -> None:
+    """The hospital has written the order itself, as a ServiceRequest."""
+    with city.exchange.database.reading() as session:
+        order = session.query(Order).filter_by(accession_number=accession).one()
+
+    def render(_: str, __: int, ___: datetime) -> bytes:
+        return f"{order.scheduled_date}080000".encode()
+
+    made = Draft(
+        kind="ServiceRequest",
+        logical_id=recording.new_id(),
+        patients=(order.patient_id,),
+        values=[],
+        render=render,
+    )
+    with city.exchange.on_behalf_of(city.system(code)) as access:
+        recording.create(access, made)
+    with city.exchange.database.writing() as session:
+        session.execute(update(Order).where(Order.id == order.id).values(request=made.logical_id))
+
+
+def test_an_order_that_a_hospital_wrote_stands_once_and_says_what_became_of_it(
+    filled: Region,
+) -> None:
+    requested(filled, "nanhu", "A1")
+    requested(filled, "beicheng", "A2")
+
+    shown = seen(filled)
+
+    assert told(shown) == ["1.2.2", "result", "1.2.3", "1.2.1", "result"]
+    orders = [one for one in shown.entries if isinstance(one, RecordEntry)]
+    assert [one.order.accession_number for one in orders if one.order] == ["A1", "A2"]
+    assert [one.said.studies for one in orders] == [(), ("1.2.1",)]
+    # Narrowed to a modality, of which records are not, it is an order as before.
+    assert told(seen(filled, Wanted(modality="CT"))) == ["A1", "1.2.1"]
+
+
+def test_a_study_says_that_a_hospital_reported_on_it(written: Region) -> None:
+    def reported(status: str) -> list[str]:
+        with written.exchange.on_behalf_of(written.clinician("beicheng")) as access:
+            shown = timeline.of(
+                access,
+                record(written, "beicheng", "B1"),
+                Wanted(),
+                limit=10,
+                reading=lambda _, content: Said(content.decode(), "", "", status, ("1.2.3",)),
+            )
+        return [
+            one.study.study_instance_uid
+            for one in shown.entries
+            if isinstance(one, StudyEntry) and one.is_reported
+        ]
+
+    assert reported("final") == []
+    with written.exchange.database.writing() as session:
+        session.execute(update(Resource).values(kind="DiagnosticReport"))
+    assert reported("final") == ["1.2.3"]
+    assert reported("entered-in-error") == []
 
 
 def test_the_trail_says_about_whom_a_timeline_told(written: Region) -> None:

@@ -235,3 +235,28 @@ def test_who_signs_out_sees_nothing_any_more(sign_in: SignIn, city: PortalCity) 
     page.goto(place)
     expect(page.locator("h1")).to_have_text("登录")
     assert person.name not in page.content()
+
+
+def test_images_are_counted_as_images_and_reports_as_reports(
+    sign_in: SignIn, city: PortalCity
+) -> None:
+    study = next(
+        one
+        for one in city.people.studies
+        if one.hospital == "BC"
+        and {series.modality for series in one.series} > {"SR"}
+        and len(one.series) > 1
+    )
+    pictures = [one for one in study.series if one.modality != "SR"]
+    images = sum(len(one.sop_instance_uids) for one in pictures)
+    reports = sum(len(one.sop_instance_uids) for one in study.series) - images
+    page = sign_in("dr.bc")
+    page.goto(f"/portal/studies/{study.study_instance_uid}")
+    expect(page.locator(".tile")).to_have_count(len(pictures))
+    page.locator("main p.small a").first.click()
+    entry = page.locator(".entry").filter(
+        has=page.locator(f"a[href='/portal/studies/{study.study_instance_uid}']")
+    )
+    expect(entry).to_contain_text(
+        f"{len(pictures)} 个序列，{images} 幅图像，{reports} 份报告 · 在线"
+    )

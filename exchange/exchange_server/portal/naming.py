@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from exchange import sop_classes
 from exchange.audit import Outcome
 from exchange.ledger import Missing
 from exchange.orders import Status
 from exchange.people import Basis
+from exchange.query import Listed
 from exchange_server.portal.language import Language, Words
 
 _HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
@@ -204,6 +206,26 @@ def body_part(term: str, words: Words) -> str:
 def sex(term: str, words: Words) -> str:
     """A patient's sex in words; "" where it is not known."""
     return words.say(*SEXES[term]) if term in SEXES else ""
+
+
+def held(images: int, reports: int, words: Words, series: int = 0) -> str:
+    """How many images, in so many series where that is said, and how many reports there are."""
+    told = []
+    if images and series:
+        told.append(words.say(f"{series} 个序列", f"{series} series"))
+    if images:
+        told.append(words.say(f"{images} 幅图像", f"{images} image{'s' * (images != 1)}"))
+    if reports:
+        told.append(words.say(f"{reports} 份报告", f"{reports} report{'s' * (reports != 1)}"))
+    if not told:
+        return words.say("没有图像", "no images")
+    return words.say("，", ", ").join(told)
+
+
+def kinds(instances: Iterable[Listed]) -> tuple[int, int]:
+    """How many of them are images, and how many reports."""
+    classes = [one.sop_class_uid for one in instances]
+    return sum(map(sop_classes.is_image, classes)), sum(map(sop_classes.is_report, classes))
 
 
 def clock(time: str) -> str:

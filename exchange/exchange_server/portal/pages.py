@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import partial
 from importlib.resources import files
 from typing import Annotated, Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, urlencode, urlsplit
 from zoneinfo import ZoneInfo
 
 from fastapi import Path, Request, Response
@@ -119,6 +119,7 @@ class Pages:
             person_name=naming.person_name,
             best_name=naming.best_name,
             latin_name=naming.latin_name,
+            kinds=naming.kinds,
         )
         self._templates.globals.update(
             static=_static,
@@ -149,6 +150,7 @@ class Pages:
             say=words.say,
             sex=partial(naming.sex, words=words),
             modality=partial(naming.modality, words=words),
+            held=partial(naming.held, words=words),
             concept=partial(naming.concept, words=words),
             body_part=partial(naming.body_part, words=words),
             element=partial(clinical_words.element, words=words),
@@ -276,13 +278,27 @@ def goes_to(stated: str) -> str:
 
 
 def to_sign_in(request: Request) -> Response:
-    """To the page where one signs in, and from there back to this one."""
+    """To the page where one signs in, and from there back to this one, or to that of the form."""
     place = f"{PREFIX}/sign-in"
-    if request.headers.get("hx-request"):  # only a part of a page: the whole has to go
+    part = "hx-request" in request.headers  # only a part of a page: the whole has to go
+    sent = part or request.method != "GET"
+    left = goes_to(_left(request) if sent else _here(request))
+    told = {"next": left} if left else {}
+    if sent:
+        told["over"] = "yes"
+    place += "?" * bool(told) + urlencode(told, safe="/")
+    if part:
         return Response(status_code=401, headers={"HX-Redirect": place})
-    if request.method == "GET" and goes_to(_here(request)):
-        place += f"?next={quote(_here(request), safe='/')}"
     return RedirectResponse(place, 303)
+
+
+def _left(request: Request) -> str:
+    """The page of ours on which somebody was who sent this; "" where that is not known."""
+    told = request.headers.get("hx-current-url") or request.headers.get("referer", "")
+    page = urlsplit(told)
+    if page.netloc != request.url.netloc:
+        return ""
+    return page.path + "?" * bool(page.query) + page.query
 
 
 def day(date: str) -> str:

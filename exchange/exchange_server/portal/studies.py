@@ -8,22 +8,24 @@ from dataclasses import dataclass, replace
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from exchange import priors, query, retrieval, timeline
+from exchange import priors, query, retrieval, sop_classes, timeline
 from exchange.access import Exchange
 from exchange.errors import Invalid, NotFound
 from exchange.policy import Role
 from exchange.query import Contents
-from exchange.reports import ENCAPSULATED_CDA, logical_id
+from exchange.reports import logical_id
 from exchange.retrieval import Held
+from exchange.sop_classes import ENCAPSULATED_CDA, ENCAPSULATED_PDF
 from exchange.timeline import RecordEntry, StudyEntry, Wanted
 from exchange_dicom import media_types, series_metadata, structured_report, web_rendered
 from exchange_dicom.rendering import Presentation
 from exchange_dicom.resources import Root, uid
 from exchange_dicom.structured_report import Report
-from exchange_dicom.web_rendered import ENCAPSULATED_PDF, PDF, Subject
+from exchange_dicom.web_rendered import PDF, Subject
 from exchange_fhir import summary
 from exchange_server.portal.pages import FRAMED, Pages
 from exchange_server.portal.patients import DICOMWEB
+from exchange_server.viewer.viewer import opening
 
 REPORTS = 6
 """Reports that are shown on the page of their study; others have pages of their own."""
@@ -33,9 +35,6 @@ PRIORS = 100
 
 COMPARED = 4
 """Studies beside each other in the viewer, at most."""
-
-_WITHOUT_PICTURE = frozenset({"SR", "KO", "PR", "DOC", "AU", "REG", "RTSTRUCT", "RTPLAN"})
-"""Modalities of series that hold no pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ def studies(exchange: Exchange, pages: Pages) -> APIRouter:
             found=found,
             guest=guest,
             study=found.study,
-            series=[one for one in contents if one.series.modality not in _WITHOUT_PICTURE],
+            series=_with_images(contents),
             documents=[_with_report(one, held.get(one.sop_instance_uid)) for one in documents],
             others=_alike(contents, entries, study),
             said=[
@@ -104,7 +103,7 @@ def studies(exchange: Exchange, pages: Pages) -> APIRouter:
             found = query.study(access, uid(study))
             read = retrieval.instances(access, study, uid(series), uid(instance), purpose="report")
         (one,) = read.instances
-        if not structured_report.is_report(one.sop_class_uid):
+        if not sop_classes.is_structured_report(one.sop_class_uid):
             raise NotFound("this is not a report")
         return pages.page(
             request, "report.html", found=found, study=found.study, report=_report(one)
@@ -132,9 +131,23 @@ def studies(exchange: Exchange, pages: Pages) -> APIRouter:
         named = [uid(one) for one in request.query_params.getlist("study")]
         if not 1 <= len(named) <= COMPARED:
             raise Invalid(f"up to {COMPARED} studies can be seen side by side")
-        return RedirectResponse(f"/viewer/viewer?StudyInstanceUIDs={','.join(named)}", 303)
+        return RedirectResponse(opening(named), 303)
 
     return router
+
+
+def _with_images(contents: Sequence[Contents]) -> Sequence[Contents]:
+    """Of series those that hold images, with the images alone."""
+    only = (
+        replace(
+            one,
+            instances=tuple(
+                each for each in one.instances if sop_classes.is_image(each.sop_class_uid)
+            ),
+        )
+        for one in contents
+    )
+    return [one for one in only if one.instances]
 
 
 def _alike(
@@ -165,8 +178,7 @@ def _documents(study: str, contents: Sequence[Contents]) -> Sequence[Document]:
         )
         for one in contents
         for instance in one.instances
-        if instance.sop_class_uid in {ENCAPSULATED_PDF, ENCAPSULATED_CDA}
-        or structured_report.is_report(instance.sop_class_uid)
+        if sop_classes.is_report(instance.sop_class_uid)
     ]
 
 
