@@ -111,6 +111,7 @@ def test_references_of_this_server_lead_on_and_those_of_others_do_not() -> None:
         ("ImagingStudy", "1.2.3"),
     }
     assert told.studies == ("1.2.3",)
+    assert "imagingStudy" not in {line.name for line in told.lines}  # whose UID nobody reads
     inside, outside = told.attachments
     assert (inside.binary, inside.outside) == ("b1", "")
     assert (outside.binary, outside.outside) == ("", "https://evil.example/a.pdf")

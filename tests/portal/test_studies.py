@@ -145,6 +145,20 @@ def test_the_same_part_of_the_body_is_offered_for_comparison_before_what_is_newe
     assert offered.index(older.study_instance_uid) < offered.index(newer.study_instance_uid)
 
 
+def test_a_study_of_reports_alone_offers_no_images(sign_in: SignIn, city: PortalCity) -> None:
+    study = sent(city, "测试")
+    page = sign_in("dr.bc")
+    page.goto(f"/portal/studies/{study}")
+    expect(page.get_by_role("button", name="下载", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="不含姓名")).to_have_count(0)
+    page.locator("main p.small a").first.click()
+    link = page.locator(f"h2 a[href='/portal/studies/{study}']")
+    entry = page.locator(".entry").filter(has=link)
+    expect(entry).to_contain_text("2 份报告 · 在线")
+    expect(entry.locator("img")).to_have_count(0)
+    expect(entry.get_by_role("link", name="看图像")).to_have_count(0)
+
+
 def test_what_a_report_says_is_text_whatever_it_says(sign_in: SignIn, city: PortalCity) -> None:
     study = sent(city, "<script>alert(1)</script><img src=x onerror=alert(1)> & 测试")
     page = sign_in("dr.bc")
