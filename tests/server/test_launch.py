@@ -23,6 +23,8 @@ SAME = {"Sec-Fetch-Site": "same-origin"}
 CARD = "21990119491231002X"
 NEW, OLD, OTHER = "1.2.10", "1.2.11", "1.2.12"
 OPENS = "/viewer/viewer?StudyInstanceUIDs="
+BESIDE = "&hangingProtocolId=exchange.comparing"
+"""Of several studies the first two stand beside each other."""
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +97,7 @@ def test_what_is_asked_for_opens(browser: TestClient, path: str, asked: str, ope
     answer = browser.get(f"{path}?{asked}")
 
     assert answer.status_code == 303, answer.text
-    assert answer.headers["location"] == OPENS + opened
+    assert answer.headers["location"] == OPENS + opened + BESIDE * ("," in opened)
 
 
 def test_a_patient_s_studies_are_offered_newest_first(browser: TestClient) -> None:
@@ -111,7 +113,7 @@ def test_a_patient_s_studies_are_offered_newest_first(browser: TestClient) -> No
 def test_accession_numbers_of_several_hospitals_open_together(browser: TestClient) -> None:
     answer = browser.get("/iid?requestType=STUDY&accessionNumber=A1")
 
-    assert answer.headers["location"] == f"{OPENS}{NEW},1.2.13"
+    assert answer.headers["location"] == f"{OPENS}{NEW},1.2.13{BESIDE}"
 
 
 @pytest.mark.parametrize(

@@ -318,7 +318,24 @@ def test_who_is_not_signed_in_comes_back_to_the_page_that_was_asked_for(
 
 def test_a_part_of_a_page_sends_the_whole_page_to_the_sign_in(browser: TestClient) -> None:
     answer = browser.get("/portal/", headers={**SAME, "HX-Request": "true"})
-    assert (answer.status_code, answer.headers["hx-redirect"]) == (401, "/portal/sign-in")
+    assert (answer.status_code, answer.headers["hx-redirect"]) == (401, "/portal/sign-in?over=yes")
+
+
+@pytest.mark.parametrize(
+    ("name", "page", "following"),
+    [
+        ("HX-Current-URL", "http://testserver/portal/search", "next=/portal/search&"),
+        ("Referer", "http://testserver/portal/search?a=1", "next=/portal/search%3Fa%3D1&"),
+        ("Referer", "https://evil.example/portal/search", ""),
+        ("Referer", "http://testserver/elsewhere", ""),
+    ],
+)
+def test_a_form_that_is_sent_too_late_leads_back_to_its_page_if_that_is_ours(
+    browser: TestClient, name: str, page: str, following: str
+) -> None:
+    answer = browser.post("/portal/search", headers={**SAME, name: page}, data={"text": "x"})
+    assert answer.status_code == 303
+    assert answer.headers["location"] == f"/portal/sign-in?{following}over=yes"
 
 
 def test_pages_allow_no_script_or_style_but_their_own_files(browser: TestClient) -> None:
