@@ -8,22 +8,20 @@ for the hospital that has handed it out, and nothing else is there for them.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import unicodedata
 from dataclasses import dataclass, replace
-from datetime import timedelta
-from enum import StrEnum
 from typing import Any, TypeVar
 
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
-from exchange import guessing, query, retrieval
+from exchange import guessing, query, retrieval, secret_links
 from exchange.access import Access
 from exchange.audit import Outcome
 from exchange.errors import ExchangeError, Gone, Invalid, NotAuthenticated, NotFound, Refused
 from exchange.policy import Action, Named, Purpose, Requester, Role
+from exchange.secret_links import State, account, digest
 from exchange.sessions import NOTED, Lifetime
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
@@ -38,9 +36,6 @@ from exchange_storage.rows import Columns
 
 E = TypeVar("E", bound=ExchangeError)
 
-DAYS = 30
-"""For so many a link lasts, at most."""
-
 OPENINGS = 10
 """So many codes a link has, at most."""
 
@@ -52,17 +47,6 @@ WRONG = 10
 
 LISTED = 100
 """Links that are listed, at most: the last."""
-
-
-class State(StrEnum):
-    """What has become of a link."""
-
-    OPEN = "open"
-    REVOKED = "revoked"
-    EXPIRED = "expired"
-    USED_UP = "used up"
-    LOCKED = "locked"
-    """Too many codes were wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +99,7 @@ def make(
     Raises NotFound, Invalid, and Refused with the policy's reason.
     """
     access.require(Action.HAND_OUT, study=study_instance_uid)
-    if not 1 <= days <= DAYS or not 1 <= openings <= OPENINGS:
-        raise Invalid(f"a link lasts 1 to {DAYS} days, and is opened 1 to {OPENINGS} times")
+    until = secret_links.until(access, days, openings, OPENINGS)
     row = access.session.execute(
         select(Patient, Study)
         .join(Study, Study.patient_id == Patient.id)
@@ -129,20 +112,20 @@ def make(
         access.require(Action.HAND_OUT, query.facts(access, row.Patient), **about)
     if not retrieval.is_served(access, row.Study.id, series):
         raise NotFound("no such series")
-    maker = _user(access)
+    maker = account(access)
     hospital = access.organization
     secret = secrets.token_urlsafe(32)
     codes = _codes(openings)
 
     def unit(session: Session) -> PatientLink:
         made = PatientLink(
-            digest=_digest(secret),
+            digest=digest(secret),
             study_instance_uid=study_instance_uid,
             series_instance_uid=series,
             maker_id=maker.id,
             organization_id=hospital,
             made=access.now,
-            until=access.now + timedelta(days=days),
+            until=until,
         )
         session.add(made)
         session.flush()
@@ -252,7 +235,7 @@ def known(access: Access, secret: str, code: str) -> Known:
     link = access.session.scalars(
         select(PatientLink)
         .join(User, User.id == PatientLink.maker_id)
-        .where(PatientLink.digest == _digest(secret), User.active)
+        .where(PatientLink.digest == digest(secret), User.active)
     ).one_or_none()
     if link is None:
         raise _refused(access, None, NotAuthenticated("the link is not known, or not complete"))
@@ -293,7 +276,7 @@ def enter(access: Access, code: int) -> str:
         opened = session.execute(
             update(PatientLinkCode)
             .where(PatientLinkCode.id == code, PatientLinkCode.opened.is_(None))
-            .values(opened=access.now, used=access.now, session=_digest(secret))
+            .values(opened=access.now, used=access.now, session=digest(secret))
             .returning(PatientLinkCode.id)
         ).first()
         if opened is not None:
@@ -321,7 +304,7 @@ def of(access: Access, secret: str, lifetime: Lifetime) -> Guest | None:
     row = _HELD.first(
         access.session.connection(),
         {
-            "session": _digest(secret),
+            "session": digest(secret),
             "used": access.now - lifetime.idle,
             "began": access.now - lifetime.whole,
             "now": access.now,
@@ -339,7 +322,7 @@ def of(access: Access, secret: str, lifetime: Lifetime) -> Guest | None:
 
 def end(access: Access, secret: str) -> None:
     """The session with this secret is over, if there is one."""
-    over = update(PatientLinkCode).where(PatientLinkCode.session == _digest(secret))
+    over = update(PatientLinkCode).where(PatientLinkCode.session == digest(secret))
     access.write(lambda session: session.execute(over.values(session=None)))
 
 
@@ -367,30 +350,14 @@ def _guest(requester: Requester, link: PatientLink) -> Requester:
 
 
 def _state(access: Access, link: PatientLink, *, used_up: bool) -> State:
-    if link.revoked is not None:
-        return State.REVOKED
-    if link.until <= access.now:
-        return State.EXPIRED
-    if link.wrong >= WRONG:
-        return State.LOCKED
-    return State.USED_UP if used_up else State.OPEN
+    return secret_links.state(access, link, used_up=used_up, locked=link.wrong >= WRONG)
 
 
 def _theirs(access: Access) -> Any:
     """The links that are the asker's to look after."""
     if access.requester.role is Role.ADMINISTRATOR:
         return PatientLink.organization_id == access.organization
-    return PatientLink.maker_id == _user(access).id
-
-
-def _user(access: Access) -> User:
-    """The asker's own account. Raises Refused for who has none."""
-    user = access.session.scalars(
-        select(User).where(User.name == access.requester.name, User.active)
-    ).one_or_none()
-    if user is None:
-        raise Refused("only users of the exchange hand out links")
-    return user
+    return PatientLink.maker_id == account(access).id
 
 
 def _codes(count: int) -> tuple[str, ...]:
@@ -401,12 +368,8 @@ def _codes(count: int) -> tuple[str, ...]:
     return tuple(codes)
 
 
-def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
-
-
 def _of_code(secret: str, code: str) -> str:
-    return _digest(f"{secret}:{code}")
+    return digest(f"{secret}:{code}")
 
 
 _SIGN = "link."

@@ -6,7 +6,6 @@ use, or after its whole lifetime; whatever ends it holds from the next request o
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +17,7 @@ from exchange.access import Access
 from exchange.audit import Outcome
 from exchange.errors import Refused
 from exchange.policy import Action, Purpose, Role
+from exchange.secret_links import digest
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Organization, User, UserSession
 from exchange_storage.rows import Columns
@@ -65,7 +65,7 @@ def begin(access: Access, user: User, purpose: Purpose, lifetime: Lifetime) -> s
         session.execute(delete(UserSession).where(over))
         made = UserSession(
             user_id=user.id,
-            digest=_digest(secret),
+            digest=digest(secret),
             purpose=purpose,
             began=access.now,
             used=access.now,
@@ -85,7 +85,7 @@ def of(access: Access, secret: str, lifetime: Lifetime) -> SignedIn | None:
     row = _HELD.first(
         access.session.connection(),
         {
-            "digest": _digest(secret),
+            "digest": digest(secret),
             "used": access.now - lifetime.idle,
             "began": access.now - lifetime.whole,
         },
@@ -106,17 +106,13 @@ def end(access: Access, secret: str) -> None:
 
     def unit(session: Session) -> None:
         held = session.scalars(
-            select(UserSession).where(UserSession.digest == _digest(secret))
+            select(UserSession).where(UserSession.digest == digest(secret))
         ).one_or_none()
         if held is not None:
             session.delete(held)
             access.note(Action.AUTHENTICATE, reason="signed out", detail={"session": held.id})
 
     access.write(unit)
-
-
-def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
 
 
 _COLUMNS = Columns(UserSession, User, Organization)

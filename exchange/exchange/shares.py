@@ -7,29 +7,24 @@ fence. Made, opened and taken back, it stands in the trail.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from exchange import facts, policy, query, retrieval
+from exchange import facts, policy, query, retrieval, secret_links
 from exchange.access import Access
 from exchange.audit import Outcome
 from exchange.errors import Gone, Invalid, NotFound, Refused
 from exchange.policy import Action, Deny, Purpose, Requester, Role
 from exchange.query import Found
+from exchange.secret_links import State, account, digest
 from exchange_storage import search
 from exchange_storage.records import Organization, Share, User
 from exchange_storage.search import Level
-
-DAYS = 30
-"""For so many a link lasts, at most."""
 
 OPENINGS = 50
 """So often a link is opened, at most."""
@@ -42,15 +37,6 @@ COLLEAGUES = 20
 
 LISTED = 100
 """Shares that are listed, at most: the last."""
-
-
-class State(StrEnum):
-    """What has become of a share."""
-
-    OPEN = "open"
-    REVOKED = "revoked"
-    EXPIRED = "expired"
-    USED_UP = "used up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +110,7 @@ def share(
     Raises NotFound, Invalid, and Refused, also where the policy denies it to the colleague.
     """
     access.require(Action.SHARE, study=study_instance_uid)
-    if not 1 <= days <= DAYS or not 1 <= openings <= OPENINGS:
-        raise Invalid(f"a link lasts 1 to {DAYS} days, and is opened 1 to {OPENINGS} times")
+    until = secret_links.until(access, days, openings, OPENINGS)
     if len(note) > NOTE:
         raise Invalid(f"a note has at most {NOTE} characters")
     found = query.study(access, study_instance_uid)
@@ -137,7 +122,7 @@ def share(
         raise Refused(reason)
     if found.study is None or not retrieval.is_served(access, found.study.id, series):
         raise NotFound("no such series")
-    sharer = _user(access)
+    sharer = account(access)
     row = access.session.execute(
         _colleagues().where(User.id == recipient, User.id != sharer.id)
     ).one_or_none()
@@ -148,14 +133,14 @@ def share(
 
     def unit(session: Session) -> Share:
         made = Share(
-            digest=_digest(secret),
+            digest=digest(secret),
             study_instance_uid=study_instance_uid,
             sharer_id=sharer.id,
             recipient_id=recipient,
             purpose=Purpose.TREATMENT,
             note=note,
             made=access.now,
-            until=access.now + timedelta(days=days),
+            until=until,
             most=openings,
             series_instance_uid=series,
         )
@@ -180,9 +165,9 @@ def open_link(access: Access, secret: str) -> Listed:
     Raises NotFound for any other secret and anybody else, Gone when it has ended, Refused.
     """
     access.require(Action.SHARE, detail={"what": "a link"})
-    recipient = _user(access)
+    recipient = account(access)
     found = access.session.scalars(
-        select(Share).where(Share.digest == _digest(secret), Share.recipient_id == recipient.id)
+        select(Share).where(Share.digest == digest(secret), Share.recipient_id == recipient.id)
     ).one_or_none()
     if found is None:
         raise NotFound("this link is not for you, or there is no such link")
@@ -219,7 +204,7 @@ def open_link(access: Access, secret: str) -> Listed:
 def revoke(access: Access, number: int) -> None:
     """Take one of the asker's own shares back. Raises Refused, NotFound."""
     access.require(Action.SHARE, detail={"share": number})
-    sharer = _user(access)
+    sharer = account(access)
 
     def unit(session: Session) -> None:
         mine = session.scalars(
@@ -251,7 +236,7 @@ def received(access: Access) -> tuple[Listed, ...]:
 
 def _listed(access: Access, mine: Any, others: Any) -> tuple[Listed, ...]:
     access.require(Action.SHARE, detail={"what": "shares"})
-    user, other, organization = _user(access), aliased(User), aliased(Organization)
+    user, other, organization = account(access), aliased(User), aliased(Organization)
     rows = access.session.execute(
         select(Share, other, organization)
         .join(other, other.id == others)
@@ -313,21 +298,7 @@ def _permitted(access: Access, recipient: User, found: Found) -> None:
 
 
 def _state(access: Access, one: Share) -> State:
-    if one.revoked is not None:
-        return State.REVOKED
-    if one.until <= access.now:
-        return State.EXPIRED
-    return State.USED_UP if one.opened >= one.most else State.OPEN
-
-
-def _user(access: Access) -> User:
-    """The asker's own account. Raises Refused for who has none."""
-    user = access.session.scalars(
-        select(User).where(User.name == access.requester.name, User.active)
-    ).one_or_none()
-    if user is None:
-        raise Refused("only users of the exchange share, and are shared with")
-    return user
+    return secret_links.state(access, one, used_up=one.opened >= one.most)
 
 
 def _everybody() -> Any:
@@ -336,7 +307,3 @@ def _everybody() -> Any:
 
 def _colleagues() -> Any:
     return _everybody().where(User.active, User.role == Role.CLINICIAN)
-
-
-def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()

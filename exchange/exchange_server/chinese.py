@@ -150,9 +150,8 @@ TEXTS: Mapping[str, str] = {
     ),
     "you have made no link of this number": "您没有发出过此编号的链接",
     "only who has a link opens it": "只有持链接者可以打开",
-    "only users of the exchange hand out links": "只有平台用户可以发出链接",
+    "only users of the exchange have links to give or to open": "只有平台用户可以发出和打开链接",
     "say for how many days, and how often it may be opened": "请填写有效天数和可打开次数",
-    "only users of the exchange share, and are shared with": "只有平台用户可以分享和接受分享",
     "choose a colleague, and say for how long and how often": (
         "请选择同事，并填写有效天数和可打开次数"
     ),

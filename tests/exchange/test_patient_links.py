@@ -27,8 +27,9 @@ from exchange import (
 )
 from exchange.access import Access
 from exchange.errors import Gone, Invalid, NotAuthenticated, NotFound, Refused
-from exchange.patient_links import Made, State
+from exchange.patient_links import Made
 from exchange.policy import Action, Purpose, Requester, Role
+from exchange.secret_links import State
 from exchange.sessions import Lifetime
 from exchange.timeline import Wanted
 from exchange_storage.records import PatientLink, PatientLinkCode

@@ -13,7 +13,8 @@ from sqlalchemy import update
 from exchange import audit, consent, shares, users
 from exchange.errors import Gone, Invalid, NotFound, Refused
 from exchange.policy import Purpose, Requester, Role
-from exchange.shares import Made, State
+from exchange.secret_links import State
+from exchange.shares import Made
 from exchange_storage.records import Share
 
 

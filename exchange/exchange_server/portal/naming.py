@@ -11,6 +11,7 @@ from exchange.ledger import Missing
 from exchange.orders import Status
 from exchange.people import Basis
 from exchange.query import Listed
+from exchange.secret_links import State
 from exchange_server.portal.language import Language, Words
 
 _HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
@@ -124,6 +125,15 @@ OUTCOMES: Mapping[Outcome, tuple[str, str]] = {
     Outcome.FAILED: ("失败", "failed"),
 }
 """How an act ended, in Chinese and English."""
+
+LINKS: Mapping[State, tuple[str, str]] = {
+    State.OPEN: ("有效", "Open"),
+    State.REVOKED: ("已撤回", "Taken back"),
+    State.EXPIRED: ("已过期", "Expired"),
+    State.USED_UP: ("次数已用完", "Used up"),
+    State.LOCKED: ("已锁定：验证码错误过多", "Locked: too many wrong codes"),
+}
+"""What has become of a link, in Chinese and English."""
 
 SEXES: Mapping[str, tuple[str, str]] = {
     "M": ("男", "male"),

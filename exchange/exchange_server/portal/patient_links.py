@@ -2,7 +2,6 @@
 
 # Without `from __future__ import annotations`: FastAPI reads the annotations of local functions.
 
-from collections.abc import Mapping
 from typing import Annotated
 
 import segno
@@ -13,25 +12,18 @@ from markupsafe import Markup
 from exchange import patient_links, query
 from exchange.access import Exchange
 from exchange.errors import Gone, Invalid, NotAuthenticated, NotFound
-from exchange.patient_links import DAYS, OPENINGS, Made, State
+from exchange.patient_links import OPENINGS, Made
 from exchange.policy import Action, Role
+from exchange.secret_links import DAYS
 from exchange_dicom.resources import uid
 from exchange_server.addresses import nobody
 from exchange_server.observability import SESSION_BEGUN, SESSION_REFUSED, observe
 from exchange_server.passwords import WINDOW, Refusals, source_of
+from exchange_server.portal.naming import LINKS
 from exchange_server.portal.pages import DOOR, PREFIX, Number, Pages, form, home, number
 
 TRIES = 10
 """Links or codes that are wrong from one address within `WINDOW`; then it has to wait."""
-
-STATES: Mapping[State, tuple[str, str]] = {
-    State.OPEN: ("有效", "Open"),
-    State.REVOKED: ("已撤回", "Taken back"),
-    State.EXPIRED: ("已过期", "Expired"),
-    State.USED_UP: ("验证码已用完", "All codes used"),
-    State.LOCKED: ("已锁定：验证码错误过多", "Locked: too many wrong codes"),
-}
-"""What has become of a link, in Chinese and English."""
 
 
 def links(exchange: Exchange, pages: Pages) -> APIRouter:
@@ -149,7 +141,7 @@ def _listed(exchange: Exchange, pages: Pages, request: Request, wrong: str) -> R
         "links.html",
         status=404 if wrong else 200,
         links=given,
-        states=STATES,
+        states=LINKS,
         desk=visitor.requester.role is Role.ADMINISTRATOR,
         days=DAYS,
         openings=OPENINGS,

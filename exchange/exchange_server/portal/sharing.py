@@ -2,7 +2,6 @@
 
 # Without `from __future__ import annotations`: FastAPI reads the annotations of local functions.
 
-from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -11,18 +10,12 @@ from fastapi.responses import RedirectResponse
 from exchange import query, shares
 from exchange.access import Exchange
 from exchange.errors import Invalid, NotFound
-from exchange.shares import DAYS, NOTE, OPENINGS, State
+from exchange.secret_links import DAYS
+from exchange.shares import NOTE, OPENINGS
 from exchange_dicom.resources import uid
+from exchange_server.portal.naming import LINKS
 from exchange_server.portal.pages import PREFIX, Number, Pages, form, number
 from exchange_server.portal.patients import DICOMWEB
-
-STATES: Mapping[State, tuple[str, str]] = {
-    State.OPEN: ("有效", "Open"),
-    State.REVOKED: ("已撤回", "Taken back"),
-    State.EXPIRED: ("已过期", "Expired"),
-    State.USED_UP: ("次数已用完", "Used up"),
-}
-"""What has become of a share, in Chinese and English."""
 
 
 def sharing(exchange: Exchange, pages: Pages) -> APIRouter:
@@ -34,7 +27,7 @@ def sharing(exchange: Exchange, pages: Pages) -> APIRouter:
         visitor = pages.visitor(request)
         with exchange.on_behalf_of(visitor.requester) as access:
             given, received = shares.given(access), shares.received(access)
-        return pages.page(request, "shares.html", given=given, received=received, states=STATES)
+        return pages.page(request, "shares.html", given=given, received=received, states=LINKS)
 
     @router.get("/studies/{study}/share")
     def ask(request: Request, study: str) -> Response:
