@@ -7,6 +7,7 @@ login and password by HTTP Basic, or the password as a bearer token where the lo
 from __future__ import annotations
 
 import netrc
+import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from exchange import deliveries
+from exchange import calling, deliveries
 from exchange.access import Exchange
 from exchange.deliveries import Parcel
 from exchange.errors import Unavailable
@@ -150,6 +152,7 @@ def _stowed(
     known = credentials.headers(urllib3.util.parse_url(url).hostname or "")
     ca = str(credentials.ca) if credentials.ca is not None else None
     with urllib3.PoolManager(retries=False, ca_certs=ca) as pool:
+        pool.pool_classes_by_scheme = _POOLS
         for at in range(0, len(wanted), STOW):
             some = list(wanted[at : at + STOW])
             while some:
@@ -181,6 +184,39 @@ def _stowed(
                 for one in some:
                     yield one, one.held.sop_instance_uid in taken, f"HTTP {answer.status}"
                 break
+
+
+class _Called(HTTPConnection):
+    """A connection to where a route may lead, whatever its host resolves to this time."""
+
+    def _new_conn(self) -> socket.socket:
+        return _checked(super()._new_conn())
+
+
+class _SecurelyCalled(HTTPSConnection):
+    """The same over TLS."""
+
+    def _new_conn(self) -> socket.socket:
+        return _checked(super()._new_conn())
+
+
+def _checked(connected: socket.socket) -> socket.socket:
+    """The connection, before a byte was sent. Raises Unavailable."""
+    if not calling.may_be_called(connected.getpeername()[0]):
+        connected.close()
+        raise Unavailable("the DICOMweb service is at an address that no route leads to")
+    return connected
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Called
+
+
+class _SecurePool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _SecurelyCalled
+
+
+_POOLS = {"http": _Pool, "https": _SecurePool}
 
 
 class _Unreadable(Exception):

@@ -10,11 +10,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
+from urllib.parse import urlsplit
 
 from sqlalchemy import bindparam, delete, exists, func, select, true
 from sqlalchemy.orm import Session
 
-from exchange import body_parts, jobs, organizations, priors
+from exchange import body_parts, calling, jobs, organizations, priors
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound
 from exchange.policy import Action
@@ -105,6 +106,8 @@ def add(access: Access, organization: str, rule: Rule) -> None:
         raise Invalid("a route leads to an application entity or to a DICOMweb service")
     if rule.url and (len(rule.url) > 2048 or not _URL.fullmatch(rule.url)):
         raise Invalid("the base of a DICOMweb service is an http or https URL without a login")
+    if rule.url and not _leads_somewhere(rule.url):
+        raise Invalid("no route leads to a link-local, multicast or reserved address")
     modality, body_part = _values(rule.modality.upper()), _values(rule.body_part.upper())
     source = _values(rule.source)
 
@@ -259,6 +262,14 @@ def until(hours: str, now: datetime) -> float:
     if begins <= now:
         begins = datetime.combine(now.date() + timedelta(days=1), first, now.tzinfo)
     return begins.timestamp() - now.timestamp()  # also on a day of 23 or 25 hours
+
+
+def _leads_somewhere(url: str) -> bool:
+    """Whether a host that is written as an address may be called; a name is seen when it is."""
+    try:
+        return calling.may_be_called(urlsplit(url).hostname or "")
+    except ValueError:
+        return True
 
 
 def _values(text: str) -> str:

@@ -293,6 +293,9 @@ TEXTS: Mapping[str, str] = {
         "该医院没有以此名称在固定地址监听的应用实体；"
         "请用 `exchange organization add-ae 代码 TITLE@地址:端口` 登记"
     ),
+    "no route leads to a link-local, multicast or reserved address": (
+        "规则不得指向链路本地、组播或保留地址"
+    ),
     "this hospital has a route of this name already": "该医院已有同名规则",
     "this hospital has no route of this name; `exchange route list`": (
         "该医院没有此规则；用 `exchange route list` 查看"

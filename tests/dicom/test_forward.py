@@ -25,7 +25,7 @@ from retrieving import outcomes, workstation
 from serving import Served, serving
 from sqlalchemy import select
 
-from exchange import consent, jobs, orders, organizations, priors, retrieval, routing
+from exchange import calling, consent, jobs, orders, organizations, priors, retrieval, routing
 from exchange.errors import ExchangeError, Invalid, NotFound
 from exchange.organizations import Entity
 from exchange.priors import Choice, relevance
@@ -350,6 +350,24 @@ def test_one_object_that_cannot_be_read_holds_up_no_other(served: Served, tmp_pa
         made_due(served)
         assert delivered(served) == []
     assert sorted(service.got[1]) == sorted(uids[1:3])  # and nothing a second time
+
+
+def test_a_name_that_leads_to_a_machines_own_address_is_sent_nothing(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service()
+    send(served, "BEICHENG", tmp_path, 1)
+    with service.listening() as url:
+        routed(served, "beicheng", destination="", url=url.replace(LOOPBACK, "localhost"))
+        # What the name resolves to now: the connection itself is what is looked at.
+        monkeypatch.setattr(calling, "may_be_called", lambda address: address != LOOPBACK)
+        (failed,) = worked(served)
+        assert str(failed) == "the DICOMweb service is at an address that no route leads to"
+        assert service.got == []
+        monkeypatch.undo()
+        made_due(served)
+        assert delivered(served) == []
+    assert [len(one) for one in service.got] == [1]
 
 
 # Priors

@@ -227,6 +227,32 @@ def test_a_node_is_not_removed_while_a_route_leads_there(city: Region) -> None:
         assert session.scalars(select(Delivered)).all() == []
 
 
+@pytest.mark.parametrize(
+    ("host", "called"),
+    [
+        ("10.1.0.5", True),
+        ("127.0.0.1", True),
+        ("[fd12::5]", True),
+        ("pacs.beicheng", True),
+        ("169.254.169.254", False),
+        ("[fe80::1]", False),
+        ("[::ffff:169.254.169.254]", False),
+        ("[64:ff9b::a9fe:a9fe]", False),
+        ("[fd00:ec2::254]", False),
+        ("0.0.0.1", False),
+        ("224.0.0.1", False),
+    ],
+)
+def test_a_route_leads_into_a_hospitals_network_and_to_no_machines_own_address(
+    city: Region, host: str, called: bool
+) -> None:
+    if called:
+        routed(city, destination="", url=f"https://{host}/dicom-web")
+    else:
+        with pytest.raises(Invalid, match="link-local"):
+            routed(city, destination="", url=f"https://{host}/dicom-web")
+
+
 # Priors
 
 
