@@ -20,7 +20,8 @@ from exchange_storage.objects import MemoryStore, ObjectStore
 from exchange_storage.s3 import S3Store
 from exchange_storage.spool import SpooledStore
 
-JOURNEYS = Path(__file__).parent / "journeys"
+FIRST = [Path(__file__).parent / folder for folder in ("journeys", "server")]
+"""Where the longest files are."""
 
 _numbers = itertools.count(1)
 
@@ -34,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files are begun first, so that none is left when the others have ended."""
-    items.sort(key=lambda item: JOURNEYS not in item.path.parents)
+    items.sort(key=lambda item: [folder not in item.path.parents for folder in FIRST])
 
 
 def pytest_collection_finish() -> None:

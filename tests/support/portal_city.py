@@ -17,8 +17,8 @@ from exchange.access import Exchange
 from exchange.organizations import Entity
 from exchange.policy import Requester, Role
 
-CHROMIUM = "/usr/bin/chromium"
-"""Debian's: nothing is downloaded."""
+CHROMIUM = "/usr/lib/chromium/chromium-headless-shell"
+"""Debian's: nothing is downloaded. Without a window it takes a third of the processor time."""
 
 WIDE = {"width": 1280, "height": 900}
 NARROW = {"width": 360, "height": 740}
