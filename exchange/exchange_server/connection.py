@@ -195,6 +195,7 @@ class Connection(HttpToolsProtocol):
             number = self.transport.get_extra_info("socket").fileno()
             sending = Sending(number, pieces, chunked=bool(cycle.chunked_encoding))
             self._sending = sending
+            del pieces  # they are closed when nobody sends them any more
             try:
                 await sending.all(WRITE_SECONDS, _senders())
             except (ConnectionError, TimeoutError):

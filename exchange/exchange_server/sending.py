@@ -118,6 +118,7 @@ class Sending:
     def close(self) -> None:
         """Let go of the socket and of all files, when no thread sends any more."""
         self._socket.close()
+        self._pieces = iter(())  # the error of a lost client may hold this for long, by its frames
         for one in self._left:
             if isinstance(one, Span):
                 one.file.close()
