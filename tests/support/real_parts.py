@@ -389,9 +389,8 @@ class Orthanc(Part):
         return os.environ | {"TCP_NODELAY": "1"}
 
     def answers(self) -> bool:
-        """Whether its REST interface is up."""
-        with socket.socket() as probe:
-            return probe.connect_ex((LOOPBACK, self.http_port)) == 0
+        """Whether both its doors are open: that for DICOM opens after the one for REST."""
+        return all(_is_open(port) for port in (self.http_port, self.dicom_port))
 
     def rest(self, method: str, path: str, body: object = None) -> Any:
         """What its REST interface answers."""
@@ -405,3 +404,8 @@ class Orthanc(Part):
         )
         assert answer.status == 200, answer.data
         return answer.json() if answer.data else None
+
+
+def _is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((LOOPBACK, port)) == 0
