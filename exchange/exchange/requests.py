@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import or_, select
+from sqlalchemy import or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from exchange import jobs, orders
@@ -32,8 +32,8 @@ DERIVED = frozenset({KIND, TASK})
 PREFIX = "order-"
 """How the logical ids of what is derived of orders begin; nobody else chooses such a one."""
 
-DEPARTMENT = "Organization"
-"""The kind in which hospitals keep their departments."""
+DEPARTMENTS = ("Organization", "HealthcareService", "PractitionerRole", "Device")
+"""The kinds in which hospitals keep who is theirs to do a request."""
 
 STEPS = 99
 """Requests that may share an accession number."""
@@ -60,9 +60,9 @@ class Requested:
     requesting_physician_name: str = ""
     priority: str = "ROUTINE"
     reason: str = ""
-    performers: tuple[str, ...] = ()
-    """Codes of hospitals, or logical ids of departments that hospitals keep; without any it is for
-    the one that wrote it."""
+    performers: tuple[tuple[str, str], ...] = ()
+    """Kind and logical id of hospitals (their code), and of departments that hospitals keep;
+    without any it is for the one that wrote it."""
     performer_numbers: tuple[str, ...] = ()
     """Credit codes by which it names hospitals."""
 
@@ -231,13 +231,12 @@ def _is_own(session: Session, owner: int, told: Requested) -> bool:
     """Whether the hospital is to do it itself: it names no other one, or itself too."""
     hospitals = select(Organization.id).where(
         or_(
-            Organization.code.in_(told.performers),
+            Organization.code.in_(one for kind, one in told.performers if kind == DEPARTMENTS[0]),
             Organization.credit_code.in_(told.performer_numbers),
         )
     )
     departments = select(Resource.organization_id).where(
-        Resource.kind == DEPARTMENT,
-        Resource.logical_id.in_(told.performers),
+        tuple_(Resource.kind, Resource.logical_id).in_(told.performers),
         Resource.organization_id.is_not(None),
     )
     named = {*session.scalars(hospitals), *session.scalars(departments)}

@@ -16,7 +16,7 @@ from exchange.access import Access
 from exchange.errors import Invalid, NotAuthenticated, NotFound
 from exchange.policy import Action, Role
 from exchange_storage.prepared import Prepared
-from exchange_storage.records import User, UserSession
+from exchange_storage.records import Organization, User, UserSession
 from exchange_storage.rows import Columns
 
 MIN_PASSWORD = 10
@@ -80,6 +80,24 @@ def add(
         return user
 
     return access.write(unit)
+
+
+def everyone(access: Access) -> tuple[tuple[User, str], ...]:
+    """All users by their names, each with the code of the hospital for which they act, or "".
+
+    A hospital's administrator is told of the hospital's own. Raises Refused.
+    """
+    access.require(Action.ADMINISTER, detail={"what": "users"})
+    statement = (
+        select(User, Organization.code)
+        .outerjoin(Organization, Organization.id == User.organization_id)
+        .order_by(User.name)
+    )
+    if access.requester.organization is not None:
+        statement = statement.where(User.organization_id == access.requester.organization)
+    rows = access.session.execute(statement).all()
+    access.note(Action.ADMINISTER, reason="users listed", detail={"answered": len(rows)})
+    return tuple((row.User, row.code or "") for row in rows)
 
 
 def deactivate(access: Access, name: str) -> None:

@@ -295,6 +295,33 @@ def add_user(
     terminal.done(f"已登记用户 {name}", f"Registered {name}")
 
 
+@user_commands.command("list", help=say("列出用户", "List the users"))
+def list_users() -> None:
+    with terminal.acting() as access:
+        everyone = users.everyone(access)
+    terminal.table(
+        [
+            say("用户名", "User name"),
+            say("显示名", "Name that is shown"),
+            say("角色", "Role"),
+            say("医院代码", "Hospital"),
+            say("可登录", "May sign in"),
+            say("可见被拒", "Sees rejected"),
+        ],
+        [
+            [
+                one.name,
+                one.display_name,
+                one.role,
+                code,
+                say("是", "yes") if one.active else say("否", "no"),
+                say("是", "yes") if one.sees_rejected else say("否", "no"),
+            ]
+            for one, code in everyone
+        ],
+    )
+
+
 @user_commands.command(help=say("更改用户所见", "Change what a user sees"))
 def change(
     name: _UserName,

@@ -15,7 +15,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from exchange.orders import Status
-from exchange.requests import APPOINTMENT, DEPARTMENT, KIND, Booked, Requested
+from exchange.requests import APPOINTMENT, DEPARTMENTS, KIND, Booked, Requested
 from exchange_fhir import indexing
 from exchange_fhir.datatypes import DCM, DICOM_UID, Json, code, text
 
@@ -110,7 +110,7 @@ def _requested(resource: Json, base: str, timezone: ZoneInfo) -> Requested | Non
         requesting_physician_name=text(resource.get("requester", {}).get("display", "")),
         priority=PRIORITIES.get(resource.get("priority", ""), "ROUTINE"),
         reason=_said(resource.get("reasonCode", [])),
-        performers=_named(performers, base, DEPARTMENT),
+        performers=_named(performers, base, *DEPARTMENTS),
         performer_numbers=tuple(
             number for one in performers if (number := one.get("identifier", {}).get("value"))
         ),
@@ -122,7 +122,7 @@ def _booked(resource: Json, base: str, timezone: ZoneInfo) -> Booked:
     date, time = _local(resource.get("start"), timezone)
     title, station = _station(actors)
     return Booked(
-        requests=_named(resource.get("basedOn", []), base, KIND),
+        requests=tuple(one for _, one in _named(resource.get("basedOn", []), base, KIND)),
         is_booked=resource.get("status") in BOOKED,
         scheduled_date=date,
         scheduled_time=time,
@@ -177,9 +177,9 @@ def _station(references: list[Json]) -> tuple[str, str]:
     return "", ""
 
 
-def _named(references: list[Json], base: str, wanted: str) -> tuple[str, ...]:
+def _named(references: list[Json], base: str, *kinds: str) -> tuple[tuple[str, str], ...]:
     found = (indexing.target(one.get("reference", ""), f"{base}/") for one in references)
-    return tuple(identity for kind, identity in found if kind == wanted)
+    return tuple(one for one in found if one[0] in kinds)
 
 
 def _shown(references: list[Json], base: str, *kinds: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import hashing
@@ -237,3 +238,24 @@ def test_who_looks_at_no_images_looks_at_no_rejected_ones(city: Region) -> None:
         city.exchange.on_behalf_of(ADMINISTRATOR) as access,
     ):
         users.look_at_rejected(access, "dr.wang", True)
+
+
+def test_a_hospitals_administrator_is_told_of_its_own_users_and_a_clinician_of_none(
+    city: Region,
+) -> None:
+    add(city)
+    add(city, name="dr.li", organization="beicheng")
+    add(city, name="root", role=Role.ADMINISTRATOR, organization=None)
+
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        told = [(user.name, code) for user, code in users.everyone(access)]
+    assert told == [("dr.li", "beicheng"), ("dr.wang", "nanhu"), ("root", "")]
+    own = replace(ADMINISTRATOR, organization=city.ids["nanhu"])
+    with city.exchange.on_behalf_of(own) as access:
+        assert [user.name for user, _ in users.everyone(access)] == ["dr.wang"]
+    clinician = replace(own, role=Role.CLINICIAN)
+    with city.exchange.on_behalf_of(clinician) as access, pytest.raises(Refused):
+        users.everyone(access)
+    with city.exchange.database.reading() as session:
+        reasons = session.scalars(select(AuditRecord.content)).all()
+    assert sum("users listed" in one for one in reasons) == 2

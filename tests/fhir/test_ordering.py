@@ -176,6 +176,9 @@ def test_only_what_a_hospital_orders_of_itself_with_an_accession_number_is_on_it
         department = {"resourceType": "Organization", "id": f"{code}-radiology", "name": "放射科"}
         answer = door.system(code).send("PUT", f"Organization/{code}-radiology", department)
         assert answer.status_code == 201
+        service = {"resourceType": "HealthcareService", "id": f"{code}-ct", "name": "CT"}
+        answer = door.system(code).send("PUT", f"HealthcareService/{code}-ct", service)
+        assert answer.status_code == 201
     for told in (
         {"identifier": [{"value": "A1"}]},
         {"intent": "proposal"},
@@ -183,14 +186,18 @@ def test_only_what_a_hospital_orders_of_itself_with_an_accession_number_is_on_it
         {"category": [], "code": {"text": "血常规"}},
         {"performer": [{"reference": "Organization/nanhu"}]},
         {"performer": [{"reference": "Organization/nanhu-radiology"}]},
+        {"performer": [{"reference": "HealthcareService/nanhu-ct"}]},
         {"performer": [{"identifier": {"value": credit_code("12120000123450001")}}]},
         {"status": "draft"},
     ):
         hospital.made({name: value for name, value in request(**told).items() if value})
     assert worklist(served) == []
 
-    hospital.made(request(performer=[{"reference": "Organization/beicheng-radiology"}]))
-    assert len(worklist(served)) == 1
+    for number, own in enumerate(
+        ("Organization/beicheng-radiology", "HealthcareService/beicheng-ct")
+    ):
+        hospital.made(request(performer=[{"reference": own}]))
+        assert len(worklist(served)) == number + 1
 
 
 def test_two_requests_with_one_accession_number_are_two_steps_of_one_study(

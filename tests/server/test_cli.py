@@ -139,6 +139,13 @@ def test_users_are_registered_with_a_password_of_theirs_or_a_new_one(city: Run) 
     status, _, err = city(*added, "--password-stdin", stdin="short\n")
     assert (status, "10 to 256" in err) == (1, True)
 
+    assert city("user", "deactivate", "li")[0] == 0
+    _, out, _ = city("user", "list")
+    told = {line.split("\t")[0]: line.split("\t")[2:] for line in out.splitlines()}
+    assert told["li"] == ["system", "north", "no", "no"]
+    assert told["zhang"] == ["clinician", "north", "yes", "no"]
+    assert told["admin"] == ["administrator", "", "yes", "no"]
+
 
 def test_a_misspelt_setting_is_told_with_the_one_that_is_meant(
     city: Run, monkeypatch: pytest.MonkeyPatch
