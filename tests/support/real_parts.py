@@ -389,8 +389,11 @@ class Orthanc(Part):
         return os.environ | {"TCP_NODELAY": "1"}
 
     def answers(self) -> bool:
-        """Whether both its doors are open: that for DICOM opens after the one for REST."""
-        return all(_is_open(port) for port in (self.http_port, self.dicom_port))
+        """Whether it says that it has started: its doors open before its plug-ins know of that."""
+        return "Orthanc has started" in self._said().rpartition("Orthanc version")[2]
+
+    def _said(self) -> str:
+        return self._log.read_text(errors="replace")
 
     def rest(self, method: str, path: str, body: object = None) -> Any:
         """What its REST interface answers."""
@@ -402,10 +405,5 @@ class Orthanc(Part):
             headers=urllib3.make_headers(basic_auth=":".join(self._login)) if self._login else {},
             timeout=180.0,
         )
-        assert answer.status == 200, answer.data
+        assert answer.status == 200, f"{answer.data!r}\n{self._said()[-2000:]}"
         return answer.json() if answer.data else None
-
-
-def _is_open(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((LOOPBACK, port)) == 0
