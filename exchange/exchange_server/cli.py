@@ -146,6 +146,7 @@ def serve(
 ) -> None:
     from exchange.watching import Status
     from exchange_server.roles import Role as Process
+    from exchange_server.roles import check_free
     from exchange_server.supervisor import Supervisor
 
     given = settings.load()
@@ -159,6 +160,7 @@ def serve(
     run = given.data / "run"
     run.mkdir(mode=0o700, exist_ok=True)
     with _alone(run / "serve.lock"):
+        check_free(given)
         if ready_file is not None:  # what one that was killed has left
             ready_file.unlink(missing_ok=True)
         shared = run / "metrics"

@@ -177,7 +177,8 @@ def _web(settings: Settings) -> None:
         ssl_certfile=settings.http_tls_certificate,
         ssl_keyfile=settings.http_tls_key,
     )
-    sockets = [_listening(host, settings) for host in settings.http_addresses]
+    shared = SUPERVISOR in os.environ and settings.web_processes > 1
+    sockets = [_listening(host, settings, shared=shared) for host in settings.http_addresses]
     try:
         _Web(config, app, told).run(sockets)
     finally:
@@ -210,14 +211,24 @@ class _Web(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _listening(host: str, settings: Settings) -> socket.socket:
+def check_free(settings: Settings) -> None:
+    """Raise Unavailable where somebody else listens on an address of HTTP already.
+
+    For whoever starts several web processes: they share addresses, and would share them with
+    another exchange.
+    """
+    for host in settings.http_addresses if settings.web_processes else ():
+        _listening(host, settings, shared=False).close()
+
+
+def _listening(host: str, settings: Settings, *, shared: bool) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, settings.http_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if settings.web_processes > 1:
+        if shared:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

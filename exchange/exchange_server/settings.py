@@ -55,6 +55,15 @@ def data_directory() -> Path:
     return Path(home) / "imaging-exchange"
 
 
+MOST_PROCESSES = 4
+"""Processes of HTTP that are started unasked, at most: each takes memory, too."""
+
+
+def _processors() -> int:
+    """Of one process only one thread runs Python at a time."""
+    return min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
+
+
 def _loopback() -> tuple[str, ...]:
     """127.0.0.1, and ::1 where this machine has IPv6: nobody outside is served unasked."""
     try:
@@ -277,7 +286,11 @@ class Settings(BaseSettings):
     )
 
     node_processes: Count = Field(default=1, description="DICOM node processes of `exchange serve`")
-    web_processes: Count = Field(default=1, description="HTTP processes of `exchange serve`")
+    web_processes: Count = Field(
+        default_factory=_processors,
+        description="HTTP processes of `exchange serve`; without it as many as there are "
+        f"processors, {MOST_PROCESSES} at most",
+    )
     worker_processes: Count = Field(default=1, description="Worker processes of `exchange serve`")
     stop_seconds: Seconds = Field(
         default=30.0, description="How long a stop waits for what was accepted to be finished"

@@ -58,6 +58,7 @@ class RunningExchange:
             "EXCHANGE_DIMSE_ADDRESSES": "127.0.0.1",
             "EXCHANGE_DIMSE_PORT": str(self.dimse_port),
             "EXCHANGE_LANGUAGE": "en",
+            "EXCHANGE_WEB_PROCESSES": "1",  # several where that is what a test is about
             "EXCHANGE_LOG_LEVEL": "warning",
             "EXCHANGE_LOG_FORMAT": "json",
             **self.settings,
