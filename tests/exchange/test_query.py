@@ -217,6 +217,8 @@ def test_a_summary_counts_primary_instances_only(changing: Region) -> None:
         studies=1,
         series=2,
         instances=3,
+        image_series=2,
+        images=3,
     )
     images = ask(changing, "nanhu", level=Level.IMAGE)
     assert images.total == len(images.found) == 7

@@ -362,8 +362,9 @@ def test_what_is_not_there_is_not_found(door: Door, path: str, code: str) -> Non
     door.clinician("nanhu").refused(path, 404, code)
 
 
-def test_whose_record_is_not_shared_is_refused_with_the_reason(door: Door) -> None:
-
+def test_whose_record_is_not_shared_is_refused_and_the_study_is_as_if_it_were_not_there(
+    door: Door,
+) -> None:
     door.city.send("beicheng", card=ID_CARD)
     asker, owner = door.clinician("nanhu"), door.clinician("beicheng")
     for path in ("Patient/1", "ImagingStudy/1.2.1"):
@@ -372,8 +373,10 @@ def test_whose_record_is_not_shared_is_refused_with_the_reason(door: Door) -> No
     with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
         consent.opt_out(access, "beicheng", "P1")
 
+    assert "consent" in asker.refused("Patient/1", 403, "forbidden")
+    told = asker.refused("ImagingStudy/1.2.1", 404, "not-found")
+    assert told.replace("1.2.1", "1.2.2") == asker.refused("ImagingStudy/1.2.2", 404, "not-found")
     for path in ("Patient/1", "ImagingStudy/1.2.1"):
-        assert "consent" in asker.refused(path, 403, "forbidden")
         owner.read(path)
     for path in ("Patient", "ImagingStudy", f"Patient?identifier={ID_CARD}"):
         assert asker.bundle(path)["total"] == 0
