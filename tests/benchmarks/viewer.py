@@ -32,6 +32,7 @@ from sample_city import generate  # noqa: E402
 from exchange import organizations, users  # noqa: E402
 from exchange.organizations import Entity  # noqa: E402
 from exchange.policy import Role  # noqa: E402
+from exchange_server.settings import Settings  # noqa: E402
 from exchange_server.viewer import installation  # noqa: E402
 from exchange_server.viewer.viewer import opening  # noqa: E402
 
@@ -70,7 +71,8 @@ def _named(image: FileDataset, instance: str) -> None:
 
 def serve(folder: Path) -> RunningExchange:
     """An exchange of two hospitals; the second knows the patient of the first, and may see it."""
-    made = RunningExchange(folder, {"EXCHANGE_VIEWER": str(installation.cache())})
+    usual = {"EXCHANGE_WEB_PROCESSES": str(Settings().web_processes)}
+    made = RunningExchange(folder, usual | {"EXCHANGE_VIEWER": str(installation.cache())})
     with made.opened() as exchange:
         for number, (code, name, issuer) in enumerate(HOSPITALS):
             with exchange.on_behalf_of(ADMINISTRATOR) as access:
