@@ -36,6 +36,7 @@ from pydicom.uid import CTImageStorage
 from pynetdicom import AE, build_context, build_role, evt
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation, UserIdentityNegotiation
+from rejections import Rejections
 
 from exchange_dicom import dimse
 from exchange_dicom.association import Association
@@ -180,12 +181,9 @@ def test_a_peer_sees_why_it_is_rejected(
     archive.decision = AssociateReject(reason, transient)
     entity = AE("STRANGER")
     entity.add_requested_context(VERIFICATION)
-    association = entity.associate("127.0.0.1", port)
-    assert association.is_rejected
-    seen = association.acceptor.primitive
-    assert seen is not None
-    assert (seen.result_source, seen.diagnostic) == reason.value
-    assert seen.result == (2 if transient else 1)
+    seen = Rejections()
+    entity.associate("127.0.0.1", port, evt_handlers=seen.handlers)
+    assert seen.last() == (2 if transient else 1, *reason.value)
     assert archive.ending() is None
 
 
