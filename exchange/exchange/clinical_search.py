@@ -14,10 +14,18 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Select, bindparam, func, literal_column, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    bindparam,
+    func,
+    literal_column,
+    select,
+)
 from sqlalchemy.orm import Session, aliased
 
-from exchange import attachments, policy
+from exchange import attachments, policy, ways
 from exchange.access import Access
 from exchange.audit import for_the_trail
 from exchange.clinical import reading
@@ -25,6 +33,7 @@ from exchange.decided import conditions
 from exchange.errors import TooBroad
 from exchange.policy import Action, Reach
 from exchange.recording import Finder
+from exchange.ways import Way
 from exchange_storage import resource_order, resource_search
 from exchange_storage.constructs import unindexed
 from exchange_storage.forms import Form
@@ -44,11 +53,8 @@ WITHHELD_COUNTED = 100
 CANDIDATES = 20
 """Matches that are read beyond a page at first, so that most questions take one statement."""
 
-FEW = 500
-"""Of several conditions the one with the fewest index rows leads; they are counted up to this."""
-
-VERY_FEW = 50
-"""With fewer index rows than this a condition leads whatever the others have."""
+FURTHER = 5
+"""The same where each further match is as far as those before."""
 
 EVERYTHING = Every(())
 
@@ -60,7 +66,7 @@ class Question:
     kind: str
     criterion: Asked = EVERYTHING
     sort: tuple[Sort, ...] = ()
-    """In whose order; what was changed least recently comes first where nothing is said."""
+    """In whose order; see `resource_order.usual` where nothing is said."""
     limit: int
     after: tuple[Any, ...] | None = None
     """The `Answer.last` of the page before; pages do not shift while others write."""
@@ -90,6 +96,8 @@ class Answer:
 
     found: tuple[Hit, ...]
     more: bool
+    sort: tuple[Sort, ...]
+    """In whose order they are."""
     total: int | None = None
 
     @property
@@ -103,17 +111,10 @@ def find(access: Access, question: Question) -> Answer:
     action = reading(access.requester, Action.SEARCH, question.kind)
     told = {"kind": question.kind, "asked": for_the_trail(question.asked)}
     access.require(action, detail=told)
-    values: list[Any] = []
-    wanted = _Wanted(
-        kind=question.kind,
-        form=form(question.criterion, values),
-        reach=policy.reach(access.requester, action),
-        sort=(*(question.sort or (Sort("changed"),)), Sort("row")),
-    )
-    given = parameters(values) | policy.parameters(access.requester, access.now)
+    sort = (*(question.sort or resource_order.usual(form(question.criterion, []))), Sort("row"))
     connection = access.session.connection()
-    leader = _leader(wanted, connection, given, sorted_by_index=not question.sort)
-    page, more, total, withheld = _page(wanted, leader, connection, given, question)
+    wanted, way, given = _wanted(access, action, question, sort, connection)
+    page, more, total, withheld = _page(wanted, way, connection, given, question)
     content = _contents(access, [row.id for row in page])
     hits = tuple(_hit(row, content[row.id], wanted.sort) for row in page)
     patients = {one.patient for one in hits if one.patient is not None}
@@ -127,7 +128,7 @@ def find(access: Access, question: Question) -> Answer:
             "patients": sorted(patients)[:100],
         },
     )
-    return Answer(hits, more, total)
+    return Answer(hits, more, sort, total)
 
 
 def finder(access: Access, question: Question, *, own: bool) -> Finder:
@@ -138,19 +139,12 @@ def finder(access: Access, question: Question, *, own: bool) -> Finder:
     action = reading(access.requester, Action.SEARCH, question.kind)
     told = {"kind": question.kind, "asked": for_the_trail(question.asked)}
     access.require(action, detail=told)
-    values: list[Any] = []
-    wanted = _Wanted(
-        kind=question.kind,
-        form=form(question.criterion, values),
-        reach=policy.reach(access.requester, action),
-        sort=(Sort("row"),),
-    )
-    given = parameters(values) | policy.parameters(access.requester, access.now) | {"limit": 2}
+    sort = (Sort("row"),)
 
     def found(session: Session) -> list[str]:
         connection = session.connection()
-        leader = _leader(wanted, connection, given, sorted_by_index=False)
-        rows = _matching(wanted, leader, own=own).all(connection, given)
+        wanted, way, given = _wanted(access, action, question, sort, connection)
+        rows = _matching(wanted, way, own=own).all(connection, {**given, "limit": 2})
         access.note(action, detail={**told, "answered": len(rows), "for": "a condition"})
         return [row.logical_id for row in rows]
 
@@ -243,63 +237,48 @@ class _Referred:
     reach: Reach
 
 
-def _leader(
-    wanted: _Wanted, connection: Any, given: Mapping[str, Any], *, sorted_by_index: bool
-) -> int | None:
-    """Which of the conditions is looked up first: the one with the fewest index rows.
-
-    What leads to it by references is not counted: it is taken for few, but not for very few.
-    -1 where all of them have many, and the order of the answer is that of an index: then the
-    resources are looked through in that order until the page is full.
-    """
-    found = resource_search.candidates(wanted.form)
-    if not found:
-        return None
-    counted: list[tuple[int, int]] = []
-    uncounted: int | None = None
-    for number in found:
-        count = _few(wanted.form, number)
-        if count is None:
-            if counted:
-                break
-            uncounted = number if uncounted is None else uncounted
-        elif uncounted is None or not resource_search.is_vague(wanted.form, number):
-            limit = FEW if uncounted is None else VERY_FEW
-            rows = count.number(connection, {**given, "limit": limit})
-            if rows < limit:
-                counted.append((rows, number))
-                if rows < VERY_FEW:
-                    break
-    if counted:
-        return min(counted)[1]
-    if uncounted is not None:
-        return uncounted
-    return -1 if sorted_by_index else found[0]
+def _wanted(
+    access: Access,
+    action: Action,
+    question: Question,
+    sort: tuple[Sort, ...],
+    connection: Connection,
+) -> tuple[_Wanted, Way, dict[str, Any]]:
+    """A question without its values, how its matches are come by, and the values."""
+    reach = policy.reach(access.requester, action)
+    asker = policy.parameters(access.requester, access.now)
+    led = ways.followed(question.criterion, reach, connection, asker)
+    values: list[Any] = []
+    wanted = _Wanted(kind=question.kind, form=form(led.criterion, values), reach=reach, sort=sort)
+    given = parameters(values) | asker
+    order = "" if question.sort else sort[0].type
+    way = ways.way(wanted.form, led.lead_to_many, connection, given, order=order)
+    return wanted, way, given
 
 
 def _page(
     wanted: _Wanted,
-    leader: int | None,
-    connection: Any,
+    way: Way,
+    connection: Connection,
     given: Mapping[str, Any],
     question: Question,
 ) -> tuple[list[Any], bool, int | None, int | None]:
     """The rows of a page; whether more remain; the total, if wanted; how many are withheld."""
     limit = question.limit
     if question.after is None:
-        most = min(limit, WITHHELD_COUNTED) + CANDIDATES
-        rows = _candidates(wanted, leader).all(connection, {**given, "limit": most})
+        most = min(limit, WITHHELD_COUNTED) + (FURTHER if way.walks else CANDIDATES)
+        rows = _candidates(wanted, way).all(connection, {**given, "limit": most})
         permitted = [row for row in rows if row.permitted]
         if len(rows) < most or (len(permitted) > limit and not question.total):
             more = len(permitted) > limit
             withheld = min(len(rows) - len(permitted), WITHHELD_COUNTED)
             total = len(permitted) if question.total else None
             return permitted[:limit], more, total, None if more else withheld
-    total = _count(wanted, leader).number(connection, given) if question.total else None
+    total = _count(wanted, way.to_all).number(connection, given) if question.total else None
     bounds: dict[str, Any] = {"limit": limit + 1}
     if question.after is not None:
         bounds |= {f"last{number}": value for number, value in enumerate(question.after)}
-    statement = _permitted(wanted, leader, after=question.after is not None)
+    statement = _permitted(wanted, way, after=question.after is not None)
     rows = statement.all(connection, {**given, **bounds}) if limit or not question.total else []
     return rows[:limit], len(rows) > limit, total, None
 
@@ -356,14 +335,23 @@ def _list(rows: Iterable[int]) -> str:
 
 
 def _conditioned(
-    wanted: _Wanted, leader: int | None, columns: Sequence[Any]
-) -> tuple[Select[Any], type[Resource]]:
+    wanted: _Wanted, way: Way, columns: Sequence[Any], *, after: bool = False
+) -> tuple[Select[Any], type[Resource], Any]:
+    """The matches; with `after` those that a walk finds behind the last one of the page before.
+
+    Beside them the resources' alias, and the column that has their row numbers in order.
+    """
     one = aliased(Resource)
-    condition = conditions(wanted.reach).held(wanted.form, one, numbered(), leader)
+    made = conditions(wanted.reach, one_by_one=way.one_by_one)
     told = select(*columns) if columns else _told(one)
-    return told.select_from(one).where(
-        resource_search.of_kind(one, wanted.kind, wanted.form, leader), ~one.deleted, condition
-    ), one
+    kind = resource_search.of_kind(one, wanted.kind, wanted.form, way.leader)
+    if not way.walks or way.leader is None:
+        condition = made.held(wanted.form, one, numbered(), way.leader)
+        return told.select_from(one).where(kind, ~one.deleted, condition), one, one.id
+    behind = bindparam("last0", type_=Resource.id.type) if after else None
+    row, beside = made.walked(wanted.form, way.leader, one, numbered(), behind)
+    found = told.select_from(row.table).join(one, one.id == row)
+    return found.where(kind, ~one.deleted, beside), one, row
 
 
 def _told(one: type[Resource]) -> Select[Any]:
@@ -375,9 +363,12 @@ def _told(one: type[Resource]) -> Select[Any]:
 
 
 def _in_order(
-    statement: Select[Any], one: type[Resource], sort: Sequence[Sort], *, after: bool = False
+    statement: Select[Any],
+    keys: Sequence[ColumnElement[Any]],
+    sort: Sequence[Sort],
+    *,
+    after: bool = False,
 ) -> Select[Any]:
-    keys = resource_order.keys(sort, one)
     labelled = [key.label(f"key{number}") for number, key in enumerate(keys)]
     if after:
         last = [bindparam(f"last{number}", type_=key.type) for number, key in enumerate(keys)]
@@ -386,50 +377,43 @@ def _in_order(
     return statement.order_by(*resource_order.order(sort, labelled)).limit(bindparam("limit"))
 
 
+def _keys(wanted: _Wanted, way: Way, one: type[Resource], row: Any) -> Sequence[ColumnElement[Any]]:
+    return [row] if way.walks else resource_order.keys(wanted.sort, one)
+
+
 @lru_cache(STATEMENTS)
-def _candidates(wanted: _Wanted, leader: int | None) -> Prepared:
+def _candidates(wanted: _Wanted, way: Way) -> Prepared:
     """The first matches, whether they are permitted or not, and which of them are."""
-    statement, one = _conditioned(wanted, leader, ())
+    statement, one, row = _conditioned(wanted, way, ())
     permitted = policy.clinical_within(wanted.reach, one).label("permitted")
-    return Prepared(_in_order(statement.add_columns(permitted), one, wanted.sort))
+    keys = _keys(wanted, way, one, row)
+    return Prepared(_in_order(statement.add_columns(permitted), keys, wanted.sort))
 
 
 @lru_cache(STATEMENTS)
-def _permitted(wanted: _Wanted, leader: int | None, *, after: bool) -> Prepared:
+def _permitted(wanted: _Wanted, way: Way, *, after: bool) -> Prepared:
     """A page of the permitted matches."""
-    statement, one = _conditioned(wanted, leader, ())
+    statement, one, row = _conditioned(wanted, way, (), after=after)
     permitted = statement.where(policy.clinical_within(wanted.reach, one))
-    return Prepared(_in_order(permitted, one, wanted.sort, after=after))
+    keys = _keys(wanted, way, one, row)
+    return Prepared(_in_order(permitted, keys, wanted.sort, after=after and not way.walks))
 
 
 @lru_cache(STATEMENTS)
-def _matching(wanted: _Wanted, leader: int | None, *, own: bool) -> Prepared:
+def _matching(wanted: _Wanted, way: Way, *, own: bool) -> Prepared:
     """The first permitted matches, whatever their order; with `own` the asker's own."""
-    statement, one = _conditioned(wanted, leader, ())
+    statement, one, row = _conditioned(wanted, way, ())
     statement = statement.where(policy.clinical_within(wanted.reach, one))
     if own:
         asker = bindparam("asker", type_=Resource.organization_id.type)
         statement = statement.where(one.organization_id == asker)
-    return Prepared(_in_order(statement, one, wanted.sort))
+    return Prepared(_in_order(statement, _keys(wanted, way, one, row), wanted.sort))
 
 
 @lru_cache(STATEMENTS)
-def _count(wanted: _Wanted, leader: int | None) -> Prepared:
-    statement, one = _conditioned(wanted, leader, [func.count()])
+def _count(wanted: _Wanted, way: Way) -> Prepared:
+    statement, one, _ = _conditioned(wanted, way, [func.count()])
     return Prepared(statement.where(policy.clinical_within(wanted.reach, one)))
-
-
-@lru_cache(STATEMENTS)
-def _few(form: Any, number: int) -> Prepared | None:
-    """How many index rows a part of the question has, up to a limit."""
-    binds = numbered()
-    for part in form[1][:number]:
-        conditions(Reach.EVERYTHING).held(part, aliased(Resource), binds)
-    rows = conditions(Reach.EVERYTHING).few(form[1][number], binds)
-    if rows is None:
-        return None
-    few = rows.limit(bindparam("limit")).subquery()
-    return Prepared(select(func.count()).select_from(few))
 
 
 @lru_cache(256)

@@ -54,9 +54,9 @@ class Decided:
 
 
 @cache
-def conditions(reach: Reach) -> Conditions:
-    """What makes conditions of forms, within a reach."""
-    return Conditions(Decided(reach))
+def conditions(reach: Reach, *, one_by_one: bool = False) -> Conditions:
+    """What makes conditions of forms, within a reach; `one_by_one` see `Conditions`."""
+    return Conditions(Decided(reach), one_by_one=one_by_one)
 
 
 @cache

@@ -259,8 +259,8 @@ def _written(keys: Iterable[Any]) -> After:
 
 def _directory(scope: Scope, question: Question, after: After | None) -> Matches:
     """Registered hospitals' entries and those that hospitals wrote, in one order."""
-    sort = (*(question.sort or (Sort("changed"),)), Sort("row"))
     answer = _answer(scope, question, after)
+    sort = answer.sort
     hospitals = registered.found(scope, question.kind, Every(question.criteria))
     found = [(one.keys, _hit(one)) for one in answer.found]
     for hospital in hospitals:

@@ -108,6 +108,19 @@ def form(criteria: Sequence[Criterion], values: list[Any]) -> Form:
     return ("all", parts)
 
 
+def looked_into(form: Any) -> Form:
+    """A form of criteria of which one record is looked at by itself, not all that fulfil it."""
+    match form:
+        case ("name", *rest):
+            return ("named", *rest)
+        case ("all" | "any" as name, parts):
+            return (name, tuple([looked_into(part) for part in parts]))
+        case ("not", part):
+            return ("not", looked_into(part))
+    found: Form = form
+    return found
+
+
 def _wide(form: Any) -> bool:
     """Whether it is of a name that is not given whole."""
     return form[0] == "name" and any(found[0] != "among" for found in form[2])

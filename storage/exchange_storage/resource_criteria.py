@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -213,6 +213,15 @@ class Native:
     level: Level
     criteria: tuple[Criterion, ...]
 
+    @property
+    def kind(self) -> str:
+        """The resource type as which they are told."""
+        return NATIVE[self.level]
+
+
+NATIVE: Mapping[Level, str] = {Level.PATIENT: "Patient", Level.STUDY: "ImagingStudy"}
+"""What has tables of its own, by its level."""
+
 
 # -- Links of patient records and studies to resources, for `exchange_storage.criteria.Linked` --
 
@@ -292,7 +301,7 @@ def form(criterion: Asked, values: list[Any]) -> Form:
         case Together(components):
             return ("together", tuple([form(one, values) for one in components]))
         case Leads(parameters, inner):
-            return ("leads", parameters, _inner(inner, values))
+            return ("leads", parameters, selection(inner, values))
         case ReferredBy(kind, parameters, inner):
             return ("referred", kind, parameters, _selected(inner, values))
         case Ids(ids):
@@ -301,14 +310,15 @@ def form(criterion: Asked, values: list[Any]) -> Form:
             values += [end for end in (since, before) if end is not None]
             return ("changed", since is not None, before is not None)
         case Natively(inner):
-            return ("natively", _inner(inner, values))
+            return ("natively", selection(inner, values))
 
 
 def _selected(inner: Selected, values: list[Any]) -> Form:
     return ("selected", inner.kind, form(inner.criterion, values))
 
 
-def _inner(inner: Selected | Native, values: list[Any]) -> Form:
+def selection(inner: Selected | Native, values: list[Any]) -> Form:
+    """The form of what a chain leads through, see `form`."""
     if isinstance(inner, Native):
         return ("native", inner.level, forms.form(inner.criteria, values))
     return _selected(inner, values)

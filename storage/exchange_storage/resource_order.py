@@ -11,6 +11,7 @@ from sqlalchemy.orm import aliased
 from sqlalchemy.types import NullType
 
 from exchange_storage.records import Resource
+from exchange_storage.resource_leaders import walkable
 from exchange_storage.resource_search import TABLES, of_parameters
 
 FIRST, LAST = -(1 << 62), 1 << 62
@@ -27,6 +28,14 @@ class Sort:
     type: str
     parameters: tuple[str, ...] = ()
     descending: bool = False
+
+
+def usual(form: Any) -> tuple[Sort, ...]:
+    """The order where none is asked for: that in which the index has them at hand.
+
+    It depends on the question alone: pages of one are in one order, whatever happens between.
+    """
+    return () if walkable(form) else (Sort("changed"),)
 
 
 def keys(sort: Sequence[Sort], resource: type[Resource]) -> list[ColumnElement[Any]]:

@@ -4,6 +4,9 @@ Each condition can be put in two ways: as a list of the rows that fulfil it, loo
 or as a look into one row. Of a question's conditions one, the most selective, gives the list, and
 the others look into its rows: neither database has to be clever to be quick. Those that need
 nothing but index rows do so where the list is made, before a resource itself is looked up.
+
+Where all conditions have many rows, one is walked in the order of its index until a page is full
+(`Conditions.walked`): what a page costs does not grow with how much is held.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from sqlalchemy.orm import aliased
 from exchange_storage import search
 from exchange_storage.constructs import listed, row_number, unindexed
 from exchange_storage.criteria import Level
+from exchange_storage.forms import looked_into
 from exchange_storage.records import (
     Patient,
     Resource,
@@ -42,6 +46,8 @@ from exchange_storage.records import (
     SearchUri,
     Study,
 )
+from exchange_storage.resource_criteria import NATIVE
+from exchange_storage.resource_leaders import LISTS_ROWS, first, is_walkable
 from exchange_storage.rows import there_is
 from exchange_storage.search import Binds
 
@@ -67,10 +73,15 @@ class Decided(Protocol):
 
 
 class Conditions:
-    """Makes conditions of forms, each level of them decided."""
+    """Makes conditions of forms, each level of them decided.
 
-    def __init__(self, decided: Decided) -> None:
+    With `one_by_one` what a reference leads to is looked at for each row by itself, for questions
+    that look at few rows; else all that it may lead to is listed once.
+    """
+
+    def __init__(self, decided: Decided, *, one_by_one: bool = False) -> None:
         self._decided = decided
+        self._one_by_one = one_by_one
 
     def held(
         self, form: Any, resource: type[Resource], binds: Binds, leader: int | None = None
@@ -83,8 +94,8 @@ class Conditions:
         match form:
             case ("every", parts):
                 if leader is None:
-                    leader = _leader(parts)
-                if leader >= 0 and parts[leader][0] in _LISTS_ROWS:
+                    leader = first(parts)
+                if leader >= 0 and parts[leader][0] in LISTS_ROWS:
                     return self._narrowed(parts, leader, resource, binds)
                 return and_(
                     true(),
@@ -98,15 +109,34 @@ class Conditions:
             case _:
                 return self._listed(form, resource, binds)
 
+    def walked(
+        self, form: Any, leader: int, resource: type[Resource], binds: Binds, after: Any = None
+    ) -> tuple[Any, ColumnElement[bool]]:
+        """The column of the rows that a part of ``every`` lists, in their order, each once; and
+        what is to be fulfilled beside.
+
+        The part is `walkable`; with `after` only the rows behind that one are listed.
+        """
+        value, rows, beside = self._parted(form[1], leader, resource, binds)
+        if after is not None:
+            rows = rows.where(value.resource_id > after)
+        listed_rows = rows.distinct().order_by(value.resource_id).subquery()
+        return listed_rows.c.resource_id, and_(true(), *beside)
+
     def few(self, part: Any, binds: Binds) -> Select[Any] | None:
         """The index rows that a condition looks up, to see whether they are few."""
         match part:
             case ("indexed", table, parameters, tests):
                 value = aliased(TABLES[table])
-                return select(literal_column("1")).where(
+                rows = select(value.resource_id).where(
                     of_parameters(value, parameters), _passes(value, tests, binds)
                 )
+                return rows.order_by(value.resource_id) if is_walkable(part) else rows
         return None
+
+    def led_to(self, inner: Any, binds: Binds) -> Select[Any]:
+        """The logical ids of what a chain leads through, as far as it may be seen."""
+        return self._selected(inner, binds)[1]
 
     def links(self, level: Level, form: Any, binds: Binds) -> ColumnElement[bool]:
         """The condition of a link on the patient record or study, see `search.Links`."""
@@ -153,7 +183,7 @@ class Conditions:
         """
         match form:
             case ("pointed", kind, parameters, ("selected", _, criterion) as inner) if (
-                criterion[0] in _LISTS_ROWS
+                criterion[0] in LISTS_ROWS
             ):
                 used: list[Any] = []
                 reference, again = aliased(SearchReference), aliased(SearchReference)
@@ -179,6 +209,14 @@ class Conditions:
         self, parts: Sequence[Any], leader: int, resource: type[Resource], binds: Binds
     ) -> ColumnElement[bool]:
         """The rows that one part lists, and that fulfil the others."""
+        _, rows, beside = self._parted(parts, leader, resource, binds)
+        return and_(resource.id.in_(rows), *beside)
+
+    def _parted(
+        self, parts: Sequence[Any], leader: int, resource: type[Resource], binds: Binds
+    ) -> tuple[Any, Select[Any], list[ColumnElement[bool]]]:
+        """The index rows that one part lists and that fulfil all that can be seen of them there;
+        and what is to be looked at in the resource."""
         value = aliased(_table(parts[leader]))
         here, there = _Row(value, value.resource_id), _Row.of(resource)
         within: list[ColumnElement[bool]] = []
@@ -190,7 +228,7 @@ class Conditions:
                 within.append(self._looked_at(part, here, binds))
             else:
                 beside.append(self._looked_at(part, there, binds))
-        return and_(resource.id.in_(rows.where(*within)), *beside)
+        return value, rows.where(*within), beside
 
     def _rows(self, form: Any, value: Any, binds: Binds) -> Select[Any]:
         """The row numbers that a condition lists, of `value` (an alias of its `_table`)."""
@@ -207,7 +245,7 @@ class Conditions:
 
     def _listed(self, form: Any, resource: type[Resource], binds: Binds) -> ColumnElement[bool]:
         match form:
-            case (kind, *_) if kind in _LISTS_ROWS:
+            case (kind, *_) if kind in LISTS_ROWS:
                 return resource.id.in_(self._rows(form, aliased(_table(form)), binds))
             case ("referred", kind, parameters, inner):
                 reference = aliased(SearchReference)
@@ -228,7 +266,9 @@ class Conditions:
                 return or_(false(), *[self._looked_at(part, row, binds) for part in parts])
             case ("without", part):
                 return not_(self._looked_at(part, row, binds))
-            case (kind, *_) if kind in _LISTS_ROWS:
+            case ("leads", parameters, inner) if self._one_by_one:
+                return self._leading(row, parameters, inner, binds)
+            case (kind, *_) if kind in LISTS_ROWS:
                 value = aliased(_table(form))
                 rows = self._rows(form, value, binds).where(value.resource_id == row.number)
                 one: Select[Any] = rows.with_only_columns(
@@ -284,6 +324,43 @@ class Conditions:
             reference.target.in_(keys),
         )
 
+    def _leading(
+        self, row: _Row, parameters: Sequence[str], inner: Any, binds: Binds
+    ) -> ColumnElement[bool]:
+        """Whether a reference of the row leads to something selected, which is looked at itself."""
+        reference = aliased(SearchReference)
+        rows: Select[Any]
+        match inner:
+            case ("selected", kind, criterion):
+                one = aliased(Resource)
+                rows = select(literal_column("1")).where(
+                    one.kind == _word(kind),
+                    one.logical_id == reference.target,
+                    ~one.deleted,
+                    self._looked_at(criterion, _Row.of(one), binds),
+                    self._decided.resource(one),
+                )
+            case ("native", level, criteria):
+                kind = NATIVE[level]
+                column, target = _pointed(level, reference)
+                used: list[Any] = []
+                condition = search.condition(
+                    looked_into(criteria), self.links, _noting(binds, used)
+                )
+                record = self._decided.native(level, literal_column("1"), condition)
+                # A name is seen without the record, which is looked at if it fits.
+                named = search.named(level, criteria, target, iter(used))
+                of_record = there_is(record.where(column == target).correlate(reference))
+                rows = select(literal_column("1")).where(*named, of_record)
+            case _:
+                raise TypeError("not a form of a selection")
+        rows = rows.where(
+            reference.resource_id == row.number,
+            of_parameters(reference, parameters),
+            reference.target_kind == _word(kind),
+        )
+        return there_is(rows.correlate(row.holder))
+
     def _referring(
         self,
         reference: Any,
@@ -317,7 +394,7 @@ class Conditions:
             case ("native", level, criteria):
                 condition = search.condition(criteria, self.links, binds)
                 found = self._decided.native(level, _KEYS[level], condition)
-                return _NATIVE[level], found
+                return NATIVE[level], found
         raise TypeError("not a form of a selection")
 
     def _seen(
@@ -371,15 +448,11 @@ def _leads_by_row(form: Any, leader: int | None) -> bool:
     """Whether the condition that is looked up first gives row numbers."""
     match form:
         case ("every", parts):
-            leader = _leader(parts) if leader is None else leader
+            leader = first(parts) if leader is None else leader
             return leader >= 0 and _leads_by_row(parts[leader], None)
         case ("some", parts):
             return bool(parts) and all(_leads_by_row(part, None) for part in parts)
-    return form[0] in _LISTS_ROWS
-
-
-_LISTS_ROWS = frozenset({"indexed", "together", "leads"})
-"""Forms that list row numbers of resources, and are looked at without the resource itself."""
+    return form[0] in LISTS_ROWS
 
 
 def _is_of_index_rows(form: Any) -> bool:
@@ -389,69 +462,17 @@ def _is_of_index_rows(form: Any) -> bool:
             return all(map(_is_of_index_rows, parts))
         case ("without", part):
             return _is_of_index_rows(part)
-    return form[0] in _LISTS_ROWS
+    return form[0] in LISTS_ROWS
 
 
 def _table(form: Any) -> Any:
-    """The table that a form of `_LISTS_ROWS` looks up first."""
+    """The table that a form of `LISTS_ROWS` looks up first."""
     match form:
         case ("indexed", table, _, _):
             return TABLES[table]
         case ("together", ((_, table, _, _), *_)):
             return TABLES[table]
     return SearchReference
-
-
-# -- Which condition leads ------------------------------------------------------------------------
-
-
-def candidates(form: Any) -> tuple[int, ...]:
-    """The parts of ``every`` that can be looked up first, the most promising one first."""
-    parts = form[1] if form[0] == "every" else ()
-    ranked = [(rank, number) for number, part in enumerate(parts) if (rank := _rank(part)) < _NO]
-    return tuple(number for _, number in sorted(ranked))
-
-
-def is_vague(form: Any, number: int) -> bool:
-    """Whether a part of ``every`` finds so much that even counting it would take long."""
-    return _rank(form[1][number]) >= _VAGUE
-
-
-def _leader(parts: Sequence[Any]) -> int:
-    ranked = candidates(("every", tuple(parts)))
-    return ranked[0] if ranked else -1
-
-
-_NO = 100
-_VAGUE = 80
-
-
-def _rank(form: Any) -> int:
-    """How few a condition finds, by what it looks like: less is fewer."""
-    match form:
-        case ("ids", _):
-            return 0
-        case ("indexed", "token", parameters, tests):
-            if not tests or any(test[0] in {"present", "system"} for test in tests):
-                return _VAGUE
-            return 1 if parameters[0].endswith((".identifier", ":identifier")) else 6
-        case ("indexed", "reference", _, tests):
-            return 2 if tests and all(test[0] == "targets" for test in tests) else _VAGUE
-        case ("natively", _):
-            return 2
-        case ("indexed", "string", _, tests):
-            return _VAGUE if any(test[0] in {"present", "holds"} for test in tests) else 4
-        case ("together", _) | ("leads", _, _) | ("indexed", "uri", _, _):
-            return 3
-        case ("referred", _, _, _):
-            return 5
-        case ("indexed", "date", _, _):
-            return 7
-        case ("indexed", _, _, _):
-            return 8
-        case ("some", parts) if parts:
-            return max(map(_rank, parts))
-    return _NO
 
 
 # -- Values ---------------------------------------------------------------------------------------
@@ -461,8 +482,6 @@ _KEYS: Mapping[Level, Any] = {
     Level.STUDY: Study.study_instance_uid,
 }
 """The logical ids of what has tables of its own."""
-
-_NATIVE: Mapping[Level, str] = {Level.PATIENT: "Patient", Level.STUDY: "ImagingStudy"}
 
 _NAME = re.compile(r"[A-Za-z_.:$0-9-]*")
 

@@ -72,6 +72,7 @@ from exchange_storage.records import (
     Series,
     Study,
 )
+from exchange_storage.rows import there_is
 
 __all__ = [
     "ATTRIBUTES",
@@ -108,6 +109,7 @@ __all__ = [
     "compare",
     "condition",
     "form",
+    "named",
     "parameters",
     "selective",
     "where",
@@ -175,6 +177,19 @@ def condition(
     return _built(criteria, numbered() if binds is None else binds, links)
 
 
+def named(level: Level, criteria: Any, number: Any, binds: Binds) -> list[ColumnElement[bool]]:
+    """What is asked of a patient's name, for the patient record with a row number; [] for nothing.
+
+    It is part of the form's `condition`: `binds` are those that it took.
+    """
+    first = criteria[1][0] if criteria[1] else ()
+    match first:
+        case ("name" | "named", of_kind, found, _) if level is Level.PATIENT:
+            rows = _named(of_kind, found, binds)
+            return [there_is(rows.where(PatientName.patient_id == number))]
+    return []
+
+
 def is_of_several(criteria: Any) -> bool:
     """Whether a form of criteria has more than one of them."""
     return len(criteria[1]) > 1
@@ -230,15 +245,13 @@ def _built(form: Any, binds: Binds, links: Links | None = None) -> ColumnElement
         case ("identified", _):
             return Patient.id.in_(_patients(form, binds))
         case ("name" | "named" as name, of_kind, found, written):
-            kind = PatientName.kind == next(binds) if of_kind else true()
-            keys = or_(false(), *[_compare(PatientName.key, one, binds) for one in found])
-            rows = select(PatientName.patient_id).where(kind, keys)
-            named = (
+            rows = _named(of_kind, found, binds)
+            has_name = (
                 Patient.id.in_(rows)
                 if name == "name"
                 else exists(rows.where(PatientName.patient_id == Patient.id).correlate(Patient))
             )
-            return and_(named, _written(next(binds))) if written else named
+            return and_(has_name, _written(next(binds))) if written else has_name
         case ("owned", compared):
             return _compare(Patient.organization_id, compared, binds)
         case ("requested", parts):
@@ -259,6 +272,13 @@ def _built(form: Any, binds: Binds, links: Links | None = None) -> ColumnElement
         case ("never",):
             return false()
     raise TypeError("not a form of criteria")
+
+
+def _named(of_kind: bool, found: Sequence[Any], binds: Binds) -> Select[Any]:
+    """The rows of the patients one of whose search keys of names passes."""
+    kind = PatientName.kind == next(binds) if of_kind else true()
+    keys = or_(false(), *[_compare(PatientName.key, one, binds) for one in found])
+    return select(PatientName.patient_id).where(kind, keys)
 
 
 def _any(parts: Sequence[Any], binds: Binds, links: Links | None) -> ColumnElement[bool]:

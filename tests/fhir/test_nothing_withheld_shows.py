@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from crowding import crowded
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fhir_door import Asker, Door, entries, name, opened
 from hypothesis import given, settings
@@ -42,6 +43,7 @@ class World:
     asker: int
     purpose: Purpose
     refreshed: bool
+    crowded: bool
 
     def permitted(self) -> list[bool]:
         """For each record what the policy decides, worked out without the database."""
@@ -86,6 +88,7 @@ def worlds(draw: st.DrawFn) -> World:
         asker=draw(st.sampled_from(range(len(CODES)))),
         purpose=draw(st.sampled_from([Purpose.TREATMENT] * 3 + [Purpose.PUBLIC_HEALTH])),
         refreshed=draw(st.booleans()),
+        crowded=draw(st.booleans()),
     )
 
 
@@ -135,7 +138,8 @@ def lived(
                 door.refresh()
             for row, (at, *_) in enumerate(world.records if written else ()):
                 _record(door, CODES[at], row)
-            yield door.asker(city.clinician(CODES[world.asker], world.purpose))
+            with crowded() if world.crowded else nullcontext():
+                yield door.asker(city.clinician(CODES[world.asker], world.purpose))
         finally:
             city.exchange.close()
 
@@ -170,6 +174,10 @@ def recorded(world: World) -> st.SearchStrategy[str]:
                 "Observation?code=seen",
                 "Observation?status:not=preliminary",
                 "Observation?patient.name=wang",
+                "Observation?code=seen&patient.name=wang",
+                "Observation?code=seen&patient.name=wang&performer:Practitioner.name=zhang",
+                "Observation?code=seen&derived-from:ImagingStudy.patient.name=wang",
+                "DiagnosticReport?status=final&result.patient.name=wang",
                 "Observation?subject:Patient.organization.name:contains=医院",
                 "Observation?derived-from:ImagingStudy.modality=CT",
                 "Observation?_has:DiagnosticReport:result:code=seen",

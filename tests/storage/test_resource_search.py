@@ -16,7 +16,7 @@ from resource_matching import Known, World
 from sqlalchemy import ColumnElement, Select, and_, select
 from sqlalchemy.orm import Session, aliased
 
-from exchange_storage import resource_index, resource_search
+from exchange_storage import resource_index, resource_leaders
 from exchange_storage.criteria import Identifier, Level
 from exchange_storage.database import Database
 from exchange_storage.names import fold
@@ -70,6 +70,7 @@ class _Undone(Exception):
 
 
 CONDITIONS = Conditions(_Decided())
+ONE_BY_ONE = Conditions(_Decided(), one_by_one=True)
 
 
 @pytest.fixture(scope="module")
@@ -250,16 +251,32 @@ def kept(session: Session, known: list[Known]) -> None:
         resource_index.add(session, row.id, one.values)
 
 
-def found(session: Session, kind: str, criterion: Asked, leader: int | None) -> set[str]:
+def found(
+    session: Session, kind: str, criterion: Asked, leader: int | None, made: Conditions = CONDITIONS
+) -> set[str]:
     wanted: list[Any] = []
     asked = form(criterion, wanted)
     one = aliased(Resource)
-    condition = CONDITIONS.held(asked, one, numbered(), leader)
+    condition = made.held(asked, one, numbered(), leader)
     statement = select(one.logical_id).where(one.kind == kind, condition, _Decided().resource(one))
     rows = Prepared(statement).all(session.connection(), parameters(wanted))
     ids = [row.logical_id for row in rows]
     assert len(ids) == len(set(ids))
     return set(ids)
+
+
+def walked(
+    session: Session, kind: str, criterion: Asked, leader: int, after: int | None = None
+) -> list[tuple[int, str]]:
+    """Row numbers and logical ids, in the order of the rows."""
+    wanted: list[Any] = []
+    asked = form(criterion, wanted)
+    one = aliased(Resource)
+    row, beside = ONE_BY_ONE.walked(asked, leader, one, numbered(), after)
+    statement = select(one.id, one.logical_id).select_from(row.table).join(one, one.id == row)
+    seen = statement.where(one.kind == kind, beside, _Decided().resource(one)).order_by(row)
+    rows = Prepared(seen).all(session.connection(), parameters(wanted))
+    return [(row.id, row.logical_id) for row in rows]
 
 
 @given(known=resources(), kind=st.sampled_from(KINDS), data=st.data())
@@ -274,9 +291,17 @@ def test_every_question_finds_what_a_naive_reading_finds(
     several = [data.draw(criteria(kind)) for _ in range(data.draw(st.integers(1, 3)))]
     criterion = Every(tuple(several))
     expected = {one.logical_id for one in World(known, native).found(kind, criterion)}
-    leaders = resource_search.candidates(form(criterion, []))
+    asked = form(criterion, [])
     with suppress(_Undone), database.writing() as session:
         kept(session, known)
-        for leader in (None, -1, *leaders):
+        for leader in (None, -1, *resource_leaders.candidates(asked)):
             assert found(session, kind, criterion, leader) == expected
+            assert found(session, kind, criterion, leader, ONE_BY_ONE) == expected
+        for leader in resource_leaders.walkable(asked):
+            rows = walked(session, kind, criterion, leader)
+            assert [identity for _, identity in sorted(rows)] == [one for _, one in rows]
+            assert {identity for _, identity in rows} == expected
+            assert len(rows) == len(expected)
+            for number, (row, _) in enumerate(rows):
+                assert walked(session, kind, criterion, leader, row) == rows[number + 1 :]
         raise _Undone

@@ -129,7 +129,11 @@ class Attached(Record):
 
 
 class SearchToken(Record):
-    """A code, identifier, boolean or uri-like token under which a resource is found."""
+    """A code, identifier, boolean or uri-like token under which a resource is found.
+
+    Under a code the rows are in the resources' order, whatever its systems: a page of a frequent
+    one is the beginning of them.
+    """
 
     __tablename__ = "search_token"
     __table_args__ = (_looked_into("parameter", "code", "system"), {"sqlite_with_rowid": False})
@@ -137,9 +141,9 @@ class SearchToken(Record):
     parameter: Mapped[Word] = mapped_column(primary_key=True)
     """Resource type and code, as ``Observation.code``; see `exchange_storage.resource_index`."""
     code: Mapped[Word] = mapped_column(primary_key=True)
+    resource_id: Mapped[Identity] = mapped_column(ForeignKey("resource.id"), primary_key=True)
     system: Mapped[Word] = mapped_column(primary_key=True)
     """ "" where there is none."""
-    resource_id: Mapped[Identity] = mapped_column(ForeignKey("resource.id"), primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)
 
 
