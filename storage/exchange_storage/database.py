@@ -66,8 +66,10 @@ _POSTGRESQL = {
     "tcp_user_timeout": 15000,
     "keepalives_idle": 15,
     "keepalives_interval": 5,
-    # Compiling a statement takes longer than what is asked here takes to be answered.
+    # Compiling a statement takes longer than what is asked here takes to be answered, and so does
+    # planning one anew for its values: statements are made so that one plan serves all of them.
     "options": f"-c lock_timeout=30000 -c statement_timeout={STATEMENT_SECONDS * 1000} "
+    "-c plan_cache_mode=force_generic_plan "
     # A commit survives a power cut, whatever the server defaults to.
     "-c idle_in_transaction_session_timeout=30000 -c jit=off -c synchronous_commit=on",
 }

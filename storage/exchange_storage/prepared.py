@@ -87,7 +87,7 @@ class Prepared:
         compiled = self._of(connection)
         cursor = _cursor(connection)
         try:
-            cursor.execute(compiled.words, compiled.values(given))
+            cursor.execute(compiled.words, compiled.values(given), **compiled.options)
             return compiled.rows(cursor.fetchall()) if compiled.returns else []
         except compiled.error as error:
             raise translated(connection, error) from error
@@ -110,6 +110,8 @@ class _Compiled:
         if not isinstance(compiled, SQLCompiler) or compiled.post_compile_params:
             raise TypeError("a prepared statement cannot have parts that depend on its values")
         self.words = str(compiled)
+        # psycopg would have the server plan it anew the first few times.
+        self.options = {"prepare": True} if dialect.name == "postgresql" else {}
         self.error = dialect.loaded_dbapi.Error
         names = compiled.positiontup or list(compiled.binds)
         self._fixed: dict[str, Any] = {}
