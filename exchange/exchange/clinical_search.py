@@ -349,9 +349,9 @@ def _conditioned(
         condition = made.held(wanted.form, one, numbered(), way.leader)
         return told.select_from(one).where(kind, ~one.deleted, condition), one, one.id
     behind = bindparam("last0", type_=Resource.id.type) if after else None
-    row, beside = made.walked(wanted.form, way.leader, one, numbered(), behind)
-    found = told.select_from(row.table).join(one, one.id == row)
-    return found.where(kind, ~one.deleted, beside), one, row
+    value, condition = made.walked(wanted.form, way.leader, one, numbered(), behind)
+    found = told.select_from(value).join(one, one.id == value.resource_id)
+    return found.where(kind, ~one.deleted, condition), one, value.resource_id
 
 
 def _told(one: type[Resource]) -> Select[Any]:

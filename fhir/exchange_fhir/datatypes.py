@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from datetime import UTC, date, datetime, time
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -20,6 +19,8 @@ REPRESENTATION = "http://hl7.org/fhir/StructureDefinition/iso21090-EN-representa
 _TERMINOLOGY = "http://terminology.hl7.org/CodeSystem/"
 
 HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+"""What Unicode calls control characters, but for tab and the ends of lines."""
 _DATE = re.compile(r"(\d{4})[.-]?(?:(\d\d)[.-]?(\d\d)?)?", re.ASCII)
 _TIME = re.compile(r"(\d\d):?(?:(\d\d):?(?:(\d\d)(?:\.\d+)?)?)?", re.ASCII)
 _OID = re.compile(r"[0-2](\.(0|[1-9]\d*))+", re.ASCII)
@@ -32,8 +33,7 @@ def present(**fields: Any) -> Json:
 
 def text(value: str) -> str:
     """`value` as a FHIR string: no control characters, no white space around it."""
-    kept = (c for c in value if c in "\t\n\r" or unicodedata.category(c) != "Cc")
-    return "".join(kept).strip()
+    return _CONTROL.sub("", value).strip()
 
 
 def code(value: str) -> str:

@@ -28,6 +28,7 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    tuple_,
 )
 from sqlalchemy.orm import aliased
 
@@ -112,16 +113,24 @@ class Conditions:
     def walked(
         self, form: Any, leader: int, resource: type[Resource], binds: Binds, after: Any = None
     ) -> tuple[Any, ColumnElement[bool]]:
-        """The column of the rows that a part of ``every`` lists, in their order, each once; and
-        what is to be fulfilled beside.
+        """The index rows that a part of ``every`` lists, and the condition on them and `resource`.
 
-        The part is `walkable`; with `after` only the rows behind that one are listed.
+        They are an alias, to be joined by its `resource_id`, in whose order its index has them; of
+        each resource one fulfils the condition. The part is `walkable`; with `after` only the rows
+        behind that one are meant.
         """
-        value, rows, beside = self._parted(form[1], leader, resource, binds)
-        if after is not None:
-            rows = rows.where(value.resource_id > after)
-        listed_rows = rows.distinct().order_by(value.resource_id).subquery()
-        return listed_rows.c.resource_id, and_(true(), *beside)
+        used: list[Any] = []
+        part = form[1][leader]
+        value, rows, beside = self._parted(form[1], leader, resource, binds, used)
+        before = aliased(_table(part))
+        # It speaks of the resource, so that it is looked at last.
+        same = self._rows(part, before, iter(used)).where(
+            before.resource_id == resource.id,
+            tuple_(*_within_a_resource(before)) < tuple_(*_within_a_resource(value)),
+        )
+        behind = true() if after is None else value.resource_id > after
+        repeated = there_is(same.correlate(value, resource))
+        return value, and_(behind, _all(rows), *beside, ~repeated)
 
     def few(self, part: Any, binds: Binds) -> Select[Any] | None:
         """The index rows that a condition looks up, to see whether they are few."""
@@ -213,17 +222,22 @@ class Conditions:
         return and_(resource.id.in_(rows), *beside)
 
     def _parted(
-        self, parts: Sequence[Any], leader: int, resource: type[Resource], binds: Binds
+        self,
+        parts: Sequence[Any],
+        leader: int,
+        resource: type[Resource],
+        binds: Binds,
+        used: list[Any] | None = None,
     ) -> tuple[Any, Select[Any], list[ColumnElement[bool]]]:
         """The index rows that one part lists and that fulfil all that can be seen of them there;
-        and what is to be looked at in the resource."""
+        and what is to be looked at in the resource. The part's binds are noted as `used`."""
         value = aliased(_table(parts[leader]))
         here, there = _Row(value, value.resource_id), _Row.of(resource)
         within: list[ColumnElement[bool]] = []
         beside: list[ColumnElement[bool]] = []
         for number, part in enumerate(parts):  # the binds are in this order
             if number == leader:
-                rows = self._rows(part, value, binds)
+                rows = self._rows(part, value, binds if used is None else _noting(binds, used))
             elif _is_of_index_rows(part):
                 within.append(self._looked_at(part, here, binds))
             else:
@@ -413,6 +427,17 @@ def _pointed(level: Level, reference: Any) -> tuple[Any, Any]:
     if level is Level.PATIENT:
         return Patient.id, row_number(reference.target)
     return Study.study_instance_uid, reference.target
+
+
+def _all(rows: Select[Any]) -> ColumnElement[bool]:
+    """What is asked of the rows of a SELECT."""
+    condition = rows.whereclause
+    return true() if condition is None else condition
+
+
+def _within_a_resource(value: Any) -> list[Any]:
+    """What tells the index rows of one resource under one value apart, in their order."""
+    return [value.system, value.position] if hasattr(value, "system") else [value.position]
 
 
 def _noting(binds: Binds, used: list[Any]) -> Binds:

@@ -272,9 +272,10 @@ def walked(
     wanted: list[Any] = []
     asked = form(criterion, wanted)
     one = aliased(Resource)
-    row, beside = ONE_BY_ONE.walked(asked, leader, one, numbered(), after)
-    statement = select(one.id, one.logical_id).select_from(row.table).join(one, one.id == row)
-    seen = statement.where(one.kind == kind, beside, _Decided().resource(one)).order_by(row)
+    value, condition = ONE_BY_ONE.walked(asked, leader, one, numbered(), after)
+    row = value.resource_id
+    statement = select(one.id, one.logical_id).select_from(value).join(one, one.id == row)
+    seen = statement.where(one.kind == kind, condition, _Decided().resource(one)).order_by(row)
     rows = Prepared(seen).all(session.connection(), parameters(wanted))
     return [(row.id, row.logical_id) for row in rows]
 

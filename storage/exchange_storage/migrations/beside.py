@@ -37,6 +37,25 @@ def index_replaced(table: str, columns: Sequence[str], include: Sequence[str] = 
         op.execute(f"ALTER INDEX {name}_new RENAME TO {name}")
 
 
+def key_ordered(table: str, columns: Sequence[str]) -> None:
+    """Have PostgreSQL keep a primary key in the order of these columns; there is one at any moment.
+
+    Of SQLite the table has to be made anew.
+    """
+    with _beside() as concurrently:
+        if not concurrently:
+            return
+        name = op.f(f"pk_{table}")
+        op.drop_index(f"{name}_new", table_name=table, if_exists=True, postgresql_concurrently=True)
+        op.create_index(
+            f"{name}_new", table, list(columns), unique=True, postgresql_concurrently=True
+        )
+        op.execute(
+            f"ALTER TABLE {table} DROP CONSTRAINT {name}, "
+            f"ADD CONSTRAINT {name} PRIMARY KEY USING INDEX {name}_new"
+        )
+
+
 def index_removed(table: str, columns: Sequence[str]) -> None:
     """Remove an index, if it is there still."""
     with _beside() as concurrently:

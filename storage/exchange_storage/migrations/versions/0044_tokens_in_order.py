@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from exchange_storage.migrations.beside import key_ordered
+
 revision = "0044"
 down_revision = "0043"
 branch_labels = None
@@ -25,13 +27,8 @@ def downgrade() -> None:
 
 
 def _ordered(columns: tuple[str, ...]) -> None:
-    if op.get_bind().dialect.name == "postgresql":
-        # The index is made first: until then others read and write as before.
-        op.create_index("tokens_in_order", "search_token", list(columns), unique=True)
-        op.execute(
-            "ALTER TABLE search_token DROP CONSTRAINT pk_search_token, "
-            "ADD CONSTRAINT pk_search_token PRIMARY KEY USING INDEX tokens_in_order"
-        )
+    key_ordered("search_token", columns)
+    if op.get_context().dialect.name == "postgresql":
         return
     # In SQLite the table itself is in the order of its key.
     op.rename_table("search_token", "search_token_before")
