@@ -148,7 +148,7 @@ class _Released(Exception):
 
 
 class Association(Connection):
-    """What two application entities say. Not thread-safe, but for `finish` and `kill`.
+    """What two application entities say. Not thread-safe, as `Connection` says.
 
     An acceptor calls `negotiate` first, a requestor `requestor.connect`; then `messages` or
     `next_message`, and `send` for the answers.

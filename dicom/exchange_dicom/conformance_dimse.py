@@ -14,7 +14,7 @@ from exchange_dicom.conversation import Limits
 from exchange_dicom.dimse import CommandField
 from exchange_dicom.markdown import heading, prose, table
 from exchange_dicom.negotiation import Conduct
-from exchange_dicom.node import EXTENDED, SERVICES
+from exchange_dicom.node import EXTENDED, ROUND_SECONDS, SERVICES
 from exchange_dicom.pdu import CONTEXTS, RejectReason
 from exchange_dicom.transcoding import NATIVE, decodes
 from exchange_dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -211,8 +211,9 @@ def _acceptance() -> Iterator[str]:
     yield from prose(
         f"Within {registry.SECONDS:g} seconds after an application entity was removed, or a user "
         "deactivated who has proved who they are, the next message in its associations is "
-        "answered by A-ABORT of the service-provider (source 2). Everything else that changes of "
-        "a registration holds from then on as well."
+        "answered by A-ABORT of the service-provider (source 2); where none comes, the A-ABORT "
+        f"comes by itself within {registry.SECONDS + ROUND_SECONDS:g} seconds. Everything else "
+        "that changes of a registration holds from then on as well."
     )
     yield from heading("4.2.1.4.1", "Accepted presentation contexts")
     yield from table(

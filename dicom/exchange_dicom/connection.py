@@ -20,6 +20,7 @@ from exchange_dicom.negotiation import Conduct
 from exchange_dicom.pdu import Abort, AbortReason, AbortSource, PDUType
 from exchange_dicom.rate import Rate
 from exchange_dicom.states import (
+    AssociationEnded,
     AssociationLost,
     AssociationStopped,
     Event,
@@ -43,7 +44,10 @@ RECEIVABLE: Mapping[int, Event] = {kind: Event[kind.name] for kind in PDUType}
 
 
 class Connection:
-    """A connection and the state of its association. Not thread-safe, but for `finish`, `kill`."""
+    """A connection and the state of its association.
+
+    Not thread-safe, but for `idle`, `finish`, `dismiss` and `kill`.
+    """
 
     def __init__(self, connection: socket.socket, conduct: Conduct) -> None:
         self._socket = connection
@@ -63,6 +67,7 @@ class Connection:
         self._lock = threading.Lock()
         self._idle = False
         self._finishing = False
+        self._dismissed: AssociationEnded | None = None
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if not self._tls:
@@ -80,6 +85,11 @@ class Connection:
         """Whether the association is over, from before the peer can know: all that is left to do is
         to close the connection."""
         return self._state in (State.STA8, State.STA13)
+
+    @property
+    def idle(self) -> bool:
+        """Whether its owner waits for the peer to say something, and nothing is under way."""
+        return self._idle
 
     def abort(
         self,
@@ -120,6 +130,12 @@ class Connection:
             if self._idle:
                 self._shutdown(socket.SHUT_RD)
 
+    def dismiss(self, ended: AssociationEnded) -> None:
+        """From another thread: as `finish`, but the peer is aborted by the service-provider, and
+        the owner sees `ended`."""
+        self._dismissed = ended
+        self.finish()
+
     def kill(self) -> None:
         """From another thread: break the connection now; the owner sees AssociationLost."""
         self._shutdown(socket.SHUT_RDWR)
@@ -145,6 +161,9 @@ class Connection:
                 with self._lock:
                     self._idle = False
         if self._finishing:
+            if self._dismissed is not None:
+                self.abort(AbortSource.SERVICE_PROVIDER)
+                raise self._dismissed
             self.abort()
             raise AssociationStopped("stopped between two messages")
         return taken

@@ -33,7 +33,8 @@ BREATH = 0.1
 """Seconds to wait when the system has no more sockets to give."""
 
 LAST_BREATH = 1.0
-"""Seconds that a handler has to discard what was staged, once its connection was broken."""
+"""Seconds that a handler has to discard what was staged, once its connection was broken, and that a
+round under way has to end."""
 
 
 @dataclass(slots=True)
@@ -76,8 +77,9 @@ class Acceptor:
     one; where each has its association, the peer is rejected as transient, local limit exceeded,
     once its request is read. With `share_port`, several processes can listen on one port
     (SO_REUSEPORT). `refused` is told who could not agree with us on TLS, and why; who only connects
-    and closes, as a probe does, has not tried. Sockets are bound by the constructor, which raises
-    OSError if one cannot be.
+    and closes, as a probe does, has not tried. `rounds` is called every `round_seconds`, by one
+    thread, for what is to be seen to while associations are idle. Sockets are bound by the
+    constructor, which raises OSError if one cannot be.
     """
 
     def __init__(
@@ -91,9 +93,14 @@ class Acceptor:
         backlog: int = 1024,
         share_port: bool = False,
         refused: Callable[[Peer, str], None] | None = None,
+        rounds: Callable[[], None] | None = None,
+        round_seconds: float = 2.0,
     ) -> None:
         self._handle = handle
         self._refused = refused
+        self._rounds = rounds
+        self._round_seconds = round_seconds
+        self._over = threading.Event()
         self._conduct = conduct or Conduct()
         self._tls = tls
         self._maximum = maximum_associations
@@ -123,6 +130,9 @@ class Acceptor:
 
     def serve_forever(self) -> None:
         """Accept connections until `stop` is called from another thread."""
+        going = threading.Thread(target=self._go_round, name="rounds", daemon=True)
+        if self._rounds is not None:
+            going.start()
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake, selectors.EVENT_READ)
             for listener in self._listeners:
@@ -133,6 +143,8 @@ class Acceptor:
                         self._accept(key.data)
         self._close_listeners()
         self._wake.close()
+        if self._rounds is not None:
+            going.join(LAST_BREATH)
 
     def stop(self, grace_seconds: float) -> None:
         """Accept no more; let operations under way end, at most for `grace_seconds`; then break
@@ -140,6 +152,7 @@ class Acceptor:
         with self._lock:
             self._stopping = True
             running = dict(self._threads)
+        self._over.set()
         self._waker.close()
         deadline = monotonic() + grace_seconds
         for one in running.values():
@@ -161,6 +174,14 @@ class Acceptor:
     def _close_listeners(self) -> None:
         for listener in self._listeners:
             listener.close()
+
+    def _go_round(self) -> None:
+        rounds = self._rounds
+        while rounds is not None and not self._over.wait(self._round_seconds):
+            try:
+                rounds()
+            except Exception:
+                log.exception("the round of the associations failed")
 
     def _accept(self, listener: socket.socket) -> None:
         try:

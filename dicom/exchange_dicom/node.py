@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import ssl
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -91,6 +92,9 @@ REPORT_SECONDS = 300.0
 """Silence for which an association is kept whose asker still waits for a commitment report; then
 the silence between two messages begins to count."""
 
+ROUND_SECONDS = 2.0
+"""How often somebody looks whether the peers of idle associations are still registered."""
+
 STORAGE: Mapping[CommandField, Service] = {CommandField.C_STORE_RQ: storage.store}
 
 
@@ -113,9 +117,19 @@ def node(
     bounds = limits or Limits()
     pace = Pace()
     watch = Watch(exchange)
+    doors: set[_Door] = set()
 
     def handle(association: Association) -> None:
-        _Door(exchange, association, ae_title, bounds, client_tls, pace, verify, watch).serve()
+        door = _Door(exchange, association, ae_title, bounds, client_tls, pace, verify, watch)
+        doors.add(door)
+        try:
+            door.serve()
+        finally:
+            doors.discard(door)
+
+    def rounds() -> None:
+        for door in doors.copy():  # at once, for associations come and go
+            door.look_in()
 
     def refused(peer: Peer, reason: str) -> None:
         with suppress(Unavailable):
@@ -129,6 +143,8 @@ def node(
         maximum_associations=bounds.associations,
         share_port=share_port,
         refused=refused,
+        rounds=rounds,
+        round_seconds=ROUND_SECONDS,
     )
 
 
@@ -155,6 +171,9 @@ class _Door:
         self._verify = verify
         self._watch = watch
         self._looked_up = watch.revision()
+        self._looking = threading.Lock()
+        self._conversation: Conversation | None = None
+        self._ended: NotRegistered | None = None
         self._own = Admission()
         self._entered: int | None = None
         self._requester: Requester | None = None
@@ -178,8 +197,9 @@ class _Door:
             extended=self._extended,
             client_tls=self._client_tls,
             pace=self._pause,
-            confirm=lambda: self._confirm(conversation),
+            confirm=self._confirm,
         )
+        self._conversation = conversation
         for message in self._association.messages():
             conversation.confirm()
             field = message.command.command_field
@@ -190,18 +210,34 @@ class _Door:
                 conversation.answer(message, status.UNRECOGNIZED_OPERATION)
             commitment.while_silent(conversation, REPORT_SECONDS)
 
-    def _confirm(self, conversation: Conversation) -> None:
-        revision = self._watch.revision()
-        if revision == self._looked_up:
-            return
-        with suppress(Unavailable):  # nothing is served then, and it is looked up next time
-            shown = _fingerprint(self._association.peer)
-            found = admission.again(self._exchange, conversation.requester, shown)
-            if found is None:
-                self._association.abort(AbortSource.SERVICE_PROVIDER)
-                raise NotRegistered("the peer is not registered any more")
-            conversation.requester = found
-            self._looked_up = revision
+    def _confirm(self) -> None:
+        if (gone := self._gone()) is not None:
+            self._association.abort(AbortSource.SERVICE_PROVIDER)
+            raise gone
+
+    def look_in(self) -> None:
+        """From another thread: end the association if it is idle, and its peer not registered any
+        more. One that is not idle looks itself, at its next message."""
+        if self._association.idle and (gone := self._gone()) is not None:
+            self._association.dismiss(gone)
+
+    def _gone(self) -> NotRegistered | None:
+        """What ends the association, where the peer is not registered any more. Looked up once for
+        each revision of the registry."""
+        conversation, revision = self._conversation, self._watch.revision()
+        if conversation is None or revision == self._looked_up:
+            return None
+        # While the index does not answer nothing is served either, and it is looked up next time.
+        with self._looking, suppress(Unavailable):
+            if self._ended is None and revision != self._looked_up:
+                shown = _fingerprint(self._association.peer)
+                found = admission.again(self._exchange, conversation.requester, shown)
+                if found is None:
+                    self._ended = NotRegistered("the peer is not registered any more")
+                else:
+                    conversation.requester = found
+                    self._looked_up = revision
+        return self._ended
 
     def _decide(self, request: AssociateRequest, peer: Peer) -> Accepted | AssociateReject:
         shown = _fingerprint(peer)

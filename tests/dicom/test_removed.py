@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from caller import CT, EXPLICIT, IMPLICIT, STUDY_FIND, SUCCESS, VERIFICATION, Caller, Hung, image
+from caller import (
+    CT,
+    EXPLICIT,
+    FRAGMENT,
+    IMPLICIT,
+    STUDY_FIND,
+    SUCCESS,
+    VERIFICATION,
+    Caller,
+    Hung,
+    element,
+    image,
+    store_request,
+    value,
+)
 from images import ct
 from pydicom import Dataset
 from pynetdicom import AE
@@ -28,23 +43,52 @@ from retrieving import (
 )
 from serving import Served, serving
 
-from exchange import audit, consent, organizations, registry
+from exchange import admission, audit, consent, organizations, registry, users
+from exchange.admission import UserIdentity
 from exchange.errors import Unavailable
 from exchange.organizations import Entity
-from exchange_dicom import retrieve
-from exchange_dicom.pdu import Abort, AbortReason, AbortSource
+from exchange.policy import Person, Role
+from exchange_dicom import node, retrieve
+from exchange_dicom.pdu import (
+    COMMAND,
+    LAST,
+    Abort,
+    AbortReason,
+    AbortSource,
+    UserIdentityType,
+)
+from exchange_dicom.pdu import UserIdentity as Named
 
 AGAIN = 0.05
 """Seconds for which a node of these tests remembers who is registered."""
 
 NOT_AUTHORIZED = 0x0124
 
+ABORTED = (Abort(AbortSource.SERVICE_PROVIDER, AbortReason.NOT_SPECIFIED),)
+
+BEICHENG = Entity(title="BEICHENG", address="127.0.0.1")
+
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str) -> Iterator[Served]:
+    """A node that finds out who was removed by nothing but their next message."""
     monkeypatch.setattr(registry, "SECONDS", AGAIN)
+    monkeypatch.setattr(node, "ROUND_SECONDS", 3600.0)
     monkeypatch.setattr(retrieve, "DECIDED_SECONDS", 0.0)
     with serving(tmp_path, database_url=database_url) as made:
+        yield made
+
+
+@pytest.fixture
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str) -> Iterator[Served]:
+    """A node that looks at idle associations every moment."""
+    monkeypatch.setattr(registry, "SECONDS", AGAIN)
+    monkeypatch.setattr(node, "ROUND_SECONDS", AGAIN)
+    with serving(
+        tmp_path,
+        database_url=database_url,
+        verifying=lambda _: lambda _identity, _of: Person(name="dr.wang", verified=True),
+    ) as made:
         yield made
 
 
@@ -52,6 +96,13 @@ def changed(served: Served, change: str, entity: Entity) -> None:
     with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
         getattr(organizations, change)(access, "beicheng", entity)
     time.sleep(2 * AGAIN)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    late = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < late
+        time.sleep(AGAIN)
 
 
 def trail(served: Served) -> list[dict[str, Any]]:
@@ -76,7 +127,7 @@ def test_a_system_that_was_removed_is_served_no_longer_in_an_association_it_has(
         with pytest.raises(Hung) as hung:
             services[service]()
 
-    assert hung.value.args == (Abort(AbortSource.SERVICE_PROVIDER, AbortReason.NOT_SPECIFIED),)
+    assert hung.value.args == ABORTED
     assert served.held() == (0, 0, 0)
     refused = trail(served)[0]
     assert (refused["outcome"], refused["requester"]) == ("refused", "BEICHENG")
@@ -143,6 +194,79 @@ def test_a_hospital_that_shares_no_longer_finds_nothing_of_others_in_an_open_ass
         assert len(pacs.find(question)) == 2  # its own study
 
 
+def test_an_idle_association_of_a_system_that_was_removed_ends_by_itself_and_no_other_does(
+    watched: Served,
+) -> None:
+    with (
+        Caller(watched.port) as pacs,
+        Caller(watched.port) as silent,
+        Caller(watched.port, calling="NANHU") as other,
+    ):
+        assert pacs.store(image(), "1.4.1").status == SUCCESS
+        changed(watched, "remove_entity", BEICHENG)
+        for one in (pacs, silent):
+            with pytest.raises(Hung) as hung:
+                one.message()
+            assert hung.value.args == ABORTED
+        assert other.echo() == SUCCESS
+        other.release()
+    refused = trail(watched)[0]
+    assert (refused["outcome"], refused["reason"]) == ("refused", "unknown AE title")
+    assert watched.held() == (1, 1, 0)
+
+
+def test_what_a_system_is_sending_when_it_is_removed_is_kept_and_then_its_association_ends(
+    watched: Served,
+) -> None:
+    with Caller(watched.port) as pacs:
+        context, _ = pacs.contexts[CT]
+        pacs.send(value(context, COMMAND | LAST, store_request(1, CT, "1.4.1")))
+        # More than lies between the two: what was sent has been begun to be read.
+        whole = image(pixels=element(0x7FE00010, "OW", bytes(64 << 20)))
+        parts = [whole[at : at + FRAGMENT] for at in range(0, len(whole), FRAGMENT)]
+        pacs.send(*(value(context, 0, part) for part in parts[:-1]))
+        changed(watched, "remove_entity", BEICHENG)
+        pacs.send(value(context, LAST, parts[-1]))
+        answer, _ = pacs.message()
+        assert answer.status == SUCCESS
+        with pytest.raises(Hung) as hung:
+            pacs.message()
+    assert hung.value.args == ABORTED
+    assert watched.held() == (1, 1, 0)
+
+
+def test_the_idle_association_of_a_user_who_was_deactivated_ends_by_itself(
+    watched: Served,
+) -> None:
+    exchange = watched.city.exchange
+    with exchange.on_behalf_of(ADMINISTRATOR) as access:
+        admission.name_users(access, "beicheng", UserIdentity.REQUIRE)
+        users.add(
+            access,
+            name="dr.wang",
+            display_name="",
+            role=Role.CLINICIAN,
+            organization="beicheng",
+            password="correct horse battery",
+        )
+    with Caller(watched.port, identity=Named(UserIdentityType.USERNAME, False, b"dr.wang")) as pacs:
+        assert pacs.echo() == SUCCESS
+        with exchange.on_behalf_of(ADMINISTRATOR) as access:
+            users.deactivate(access, "dr.wang")
+        with pytest.raises(Hung) as hung:
+            pacs.message()
+    assert hung.value.args == ABORTED
+    assert trail(watched)[0]["reason"] == "the user of the association may not sign in any more"
+
+
+def test_an_idle_association_outlives_what_changes_of_its_own_system(watched: Served) -> None:
+    with Caller(watched.port) as pacs:
+        for looks in (True, False):
+            changed(watched, "replace_entity", replace(BEICHENG, sees_rejected=looks))
+        assert pacs.store(image(), "1.4.1").status == SUCCESS
+        pacs.release()
+
+
 @pytest.mark.parametrize("how", ["agreement", "consent"])
 @pytest.mark.parametrize("by", ["move", "get"])
 def test_a_retrieval_that_is_under_way_ends_where_the_rest_may_not_be_had_any_more(
@@ -199,9 +323,7 @@ def test_a_retrieval_of_a_system_that_was_removed_is_broken_off(
     answers, _ = get(served, "BEICHENG", wanted, meanwhile=remove)
 
     assert "Status" not in answers[-1][0]  # aborted
-    late = time.monotonic() + 30
-    while not outcomes(served) and time.monotonic() < late:
-        time.sleep(AGAIN)
+    wait_until(lambda: bool(outcomes(served)))
     (ended,) = outcomes(served)
     assert (ended["completed"], ended["unsent"], ended["outcome"]) == (1, 2, "failed")
 

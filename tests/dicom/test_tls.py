@@ -16,15 +16,17 @@ import pytest
 from caller import SUCCESS
 from certificates import Authority, Certificate
 from images import ct
+from pynetdicom import AE
 from real_parts import ends_with_us, free_port
 from region import ADMINISTRATOR
 from retrieving import asked, get, move, send, workstation
 from serving import Served, serving
 
-from exchange import audit, organizations
+from exchange import audit, organizations, registry
 from exchange.errors import Invalid, Unavailable
 from exchange.organizations import Entity
 from exchange_dicom import scu, transport_security
+from exchange_dicom.contexts import VERIFICATION
 from exchange_storage.search import Level
 
 STUDY = "1.2.826.1"
@@ -82,6 +84,12 @@ def bound(served: Served, code: str, title: str, certificate: Certificate, **mor
 
 @pytest.fixture
 def secured(tmp_path: Path) -> Iterator[Secured]:
+    with securing(tmp_path) as made:
+        yield made
+
+
+@contextmanager
+def securing(tmp_path: Path) -> Iterator[Secured]:
     authority = Authority(tmp_path)
     node, pacs = authority.issue("node"), authority.issue("pacs")
     tls = transport_security.acceptor(node.certificate, node.key, authority.certificate)
@@ -211,6 +219,27 @@ def test_a_hospital_is_who_its_certificate_says_wherever_it_calls_from(secured: 
     with pytest.raises(Unavailable, match="not recognized"):
         echo(secured, secured.authority.issue("somebody"))
     assert any("not the entity's address or certificate" in one for one in secured.trail())
+
+
+def test_the_idle_association_of_a_system_that_was_removed_ends_over_tls_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "SECONDS", 0.05)
+    monkeypatch.setattr("exchange_dicom.node.ROUND_SECONDS", 0.05)
+    with securing(tmp_path) as secured:
+        tls = ssl.create_default_context(cafile=str(secured.authority.certificate))
+        tls.load_cert_chain(secured.pacs.certificate, secured.pacs.key)
+        entity = AE("BEICHENG-TLS")
+        entity.add_requested_context(VERIFICATION)
+        association = entity.associate(
+            "127.0.0.1", secured.served.port, ae_title="EXCHANGE", tls_args=(tls, "localhost")
+        )
+        assert association.send_c_echo().Status == SUCCESS
+        with secured.served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+            gone = Entity(title="BEICHENG-TLS", address="192.0.2.1")
+            organizations.remove_entity(access, "beicheng", gone)
+        association.join(TIMEOUT)
+        assert association.is_aborted
 
 
 def test_a_certificate_stands_for_one_hospital(secured: Secured) -> None:

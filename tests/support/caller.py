@@ -23,6 +23,7 @@ from exchange_dicom.pdu import (
     PDUType,
     ProposedContext,
     RoleSelection,
+    UserIdentity,
     UserInformation,
     p_data_header,
 )
@@ -61,6 +62,7 @@ class Caller:
         called: str = "EXCHANGE",
         extended: Mapping[str, bytes] | None = None,
         roles: Sequence[RoleSelection] = (),
+        identity: UserIdentity | None = None,
     ) -> None:
         """Connect and ask for the association. Raises Hung when it is not accepted, OSError."""
         self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
@@ -79,6 +81,7 @@ class Caller:
                 implementation_class_uid="1.2.3",
                 extended=extended or {},
                 roles=tuple(roles),
+                identity=identity,
             ),
         )
         try:
