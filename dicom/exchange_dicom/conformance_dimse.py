@@ -40,7 +40,8 @@ _REJECTIONS: Mapping[RejectReason, tuple[str, str]] = {
     RejectReason.APPLICATION_CONTEXT_NAME_NOT_SUPPORTED: ("permanent", "it is not DICOM's"),
     RejectReason.CALLING_AE_TITLE_NOT_RECOGNIZED: (
         "permanent",
-        "not registered, or not for this address or certificate; recorded in the trail",
+        "not registered, not for this address or certificate, or of a hospital that was "
+        "deactivated; recorded in the trail",
     ),
     RejectReason.CALLED_AE_TITLE_NOT_RECOGNIZED: ("permanent", "it is not ours; recorded"),
     RejectReason.PROTOCOL_VERSION_NOT_SUPPORTED: ("permanent", "version 1 is not among them"),
@@ -209,11 +210,11 @@ def _acceptance() -> Iterator[str]:
         ],
     )
     yield from prose(
-        f"Within {registry.SECONDS:g} seconds after an application entity was removed, or a user "
-        "deactivated who has proved who they are, the next message in its associations is "
-        "answered by A-ABORT of the service-provider (source 2); where none comes, the A-ABORT "
-        f"comes by itself within {registry.SECONDS + ROUND_SECONDS:g} seconds. Everything else "
-        "that changes of a registration holds from then on as well."
+        f"Within {registry.SECONDS:g} seconds after an application entity was removed, or "
+        "its hospital, or a user who has proved who they are, deactivated, the next message in its "
+        "associations is answered by A-ABORT of the service-provider (source 2); where none comes, "
+        f"the A-ABORT comes by itself within {registry.SECONDS + ROUND_SECONDS:g} seconds. "
+        "Everything else that changes of a registration holds from then on as well."
     )
     yield from heading("4.2.1.4.1", "Accepted presentation contexts")
     yield from table(

@@ -89,7 +89,7 @@ def _may_go_on(exchange: Exchange, known: Requester) -> bool:
         return True
     with exchange.on_behalf_of(known) as access:
         user = users.standing(access, known.person.name)
-    return user is not None and user.active and user.organization_id == known.organization
+    return user is not None and user.organization_id == known.organization
 
 
 def limit(access: Access, code: str, limits: Limits) -> None:

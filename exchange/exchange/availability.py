@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from exchange import jobs, organizations
+from exchange import jobs, organizations, registry
 from exchange.access import Access
 from exchange.policy import Action
 from exchange_storage.records import (
@@ -59,7 +59,11 @@ def plan(access: Access, study: int) -> int:
             select(ApplicationEntity)
             .join(Patient, Patient.organization_id == ApplicationEntity.organization_id)
             .join(Study, Study.patient_id == Patient.id)
-            .where(Study.id == study, ApplicationEntity.told_of_availability)
+            .where(
+                Study.id == study,
+                ApplicationEntity.told_of_availability,
+                registry.takes_part(ApplicationEntity.organization_id),
+            )
         )
         if organizations.can_be_called(entity)
     ]
@@ -81,7 +85,12 @@ def notification(access: Access, subject: str) -> Notification | None:
     """
     access.require(Action.FORWARD)
     entity_id, _, study_id = subject.partition(":")
-    entity = access.session.get(ApplicationEntity, int(entity_id))
+    entity = access.session.scalars(
+        select(ApplicationEntity).where(
+            ApplicationEntity.id == int(entity_id),
+            registry.takes_part(ApplicationEntity.organization_id),
+        )
+    ).one_or_none()
     found = access.session.execute(
         select(Study, Patient)
         .join(Patient, Patient.id == Study.patient_id)

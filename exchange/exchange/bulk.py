@@ -22,7 +22,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, delete, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
-from exchange import jobs, policy
+from exchange import jobs, policy, users
 from exchange.access import Access, Exchange, translated
 from exchange.errors import Gone, NotFound, TooBroad
 from exchange.policy import Action, Purpose, Requester, Role
@@ -245,8 +245,10 @@ def _is_still(session: Session, job: BulkJob) -> bool:
     """Whether who asked is who they were: not deactivated, nor of another role or hospital."""
     user = session.scalars(select(User).where(User.name == job.requester)).one_or_none()
     if user is None:  # a system that is known otherwise than by a password
-        return True
-    return user.active and (user.role, user.organization_id) == (job.role, job.organization_id)
+        of = job.organization_id
+        return of is None or session.get_one(Organization, of).active
+    is_same = (user.role, user.organization_id) == (job.role, job.organization_id)
+    return is_same and users.may_sign_in(session, user)
 
 
 def files(access: Access, job: BulkJob) -> Sequence[BulkFile]:

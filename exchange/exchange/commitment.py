@@ -15,7 +15,7 @@ from time import monotonic
 from sqlalchemy import select, true, update
 from sqlalchemy.orm import Session
 
-from exchange import jobs, organizations
+from exchange import jobs, organizations, registry
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound, TooLarge
 from exchange.policy import Action
@@ -278,6 +278,7 @@ def receivers(access: Access, told: Report) -> Sequence[ApplicationEntity]:
             ApplicationEntity.organization_id == told.organization,
             ApplicationEntity.title == told.requester,
             ApplicationEntity.port.is_not(None),
+            registry.takes_part(ApplicationEntity.organization_id),
         )
     ).all()
     called = [one for one in listening if organizations.can_be_called(one)]

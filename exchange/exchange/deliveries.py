@@ -93,6 +93,16 @@ def parcel(access: Access, number: int, *, timezone: ZoneInfo) -> Parcel | None:
     if owner is None or (route is None and entity is None):
         return None
     asks = receiver.id if receiver is not None else owner
+    if not session.get_one(Organization, asks).active:
+        reason = "the receiving organization was deactivated"
+        access.note(
+            Action.FORWARD,
+            outcome=Outcome.REFUSED,
+            reason=reason,
+            study=delivery.study_instance_uid,
+            detail={"delivery": number},
+        )
+        raise Refused(reason)
     wanted = search.Match("StudyInstanceUID", search.Values((delivery.study_instance_uid,)))
     # Decided as if the receiver had asked for it: nothing reaches a hospital that it could not get.
     on_behalf = Requester(

@@ -73,7 +73,7 @@ def owner(one: Subscription) -> Requester:
 def why_over(session: Session, one: Subscription) -> str:
     """Why a subscription must end, "" where nothing has changed about its owner."""
     user = users.by_name(session, one.requester)
-    if user is None or not user.active:
+    if user is None or not users.may_sign_in(session, user):
         return "its owner may not sign in any more"
     if user.organization_id != one.organization_id or user.role != one.role:
         return "its owner has another hospital or role"

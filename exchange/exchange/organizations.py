@@ -351,12 +351,15 @@ def caller(
         return None
     unknown = _nobody(title, address)
     with exchange.on_behalf_of(unknown) as access:
-        known = access.session.scalars(
-            select(ApplicationEntity).where(ApplicationEntity.title == title)
+        known = access.session.execute(
+            select(ApplicationEntity, Organization.active)
+            .join(Organization, Organization.id == ApplicationEntity.organization_id)
+            .where(ApplicationEntity.title == title)
         ).all()
         bound = _bound_to(access.session, certificate_fingerprint)
     # Out here, since a host name may be slow to resolve, and would keep a connection meanwhile.
-    found = [one for one in known if _is(one, address, certificate_fingerprint)]
+    met = [row for row in known if _is(row.ApplicationEntity, address, certificate_fingerprint)]
+    found = [row.ApplicationEntity for row in met if row.active]
     match len({one.organization_id for one in found}):
         case 1 if bound and found[0].organization_id not in bound:
             reason = "the certificate is another hospital's"
@@ -367,6 +370,8 @@ def caller(
                 purpose=Purpose.TREATMENT,
                 rejected=all(one.sees_rejected for one in found),
             )
+        case 0 if met:
+            reason = "the organization was deactivated"
         case 0:
             reason = "not the entity's address or certificate" if known else "unknown AE title"
         case _:
@@ -474,6 +479,7 @@ def destination(access: Access, title: str) -> ApplicationEntity | None:
             ApplicationEntity.organization_id == access.organization,
             ApplicationEntity.title == title,
             ApplicationEntity.port.is_not(None),
+            registry.takes_part(ApplicationEntity.organization_id),
         )
         .order_by(ApplicationEntity.id)
     )

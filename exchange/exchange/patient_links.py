@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
-from exchange import guessing, query, retrieval, secret_links
+from exchange import guessing, query, registry, retrieval, secret_links
 from exchange.access import Access
 from exchange.audit import Outcome
 from exchange.errors import ExchangeError, Gone, Invalid, NotAuthenticated, NotFound, Refused
@@ -235,7 +235,7 @@ def known(access: Access, secret: str, code: str) -> Known:
     link = access.session.scalars(
         select(PatientLink)
         .join(User, User.id == PatientLink.maker_id)
-        .where(PatientLink.digest == digest(secret), User.active)
+        .where(PatientLink.digest == digest(secret), registry.MAY_SIGN_IN)
     ).one_or_none()
     if link is None:
         raise _refused(access, None, NotAuthenticated("the link is not known, or not complete"))
@@ -387,6 +387,6 @@ _HELD = Prepared(
         PatientLinkCode.opened > bindparam("began"),
         PatientLink.revoked.is_(None),
         PatientLink.until > bindparam("now"),
-        User.active,
+        registry.MAY_SIGN_IN,
     )
 )

@@ -13,7 +13,7 @@ from datetime import timedelta
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from exchange import body_parts, jobs, organizations, query
+from exchange import body_parts, jobs, organizations, query, registry
 from exchange.access import Access
 from exchange.policy import Action, Purpose, Requester, Role
 from exchange_storage import search
@@ -135,6 +135,7 @@ def _node(session: Session, organization: Organization) -> ApplicationEntity | N
         .where(
             ApplicationEntity.organization_id == organization.id,
             ApplicationEntity.receives_priors,
+            registry.takes_part(ApplicationEntity.organization_id),
         )
         .order_by(ApplicationEntity.id)
     )

@@ -1,4 +1,4 @@
-"""The registry: whether who is registered has changed since somebody looked.
+"""The registry: who takes part, and whether who is registered has changed since somebody looked.
 
 Whoever goes on for long on what was true at its beginning, such as an association, remembers the
 revision of the registry, and looks again who is at the other end once that has moved. A process
@@ -11,19 +11,34 @@ import threading
 import time
 from collections.abc import Callable
 
-from sqlalchemy import select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, SQLColumnExpression, and_, or_, select, update
+from sqlalchemy.orm import Session, aliased
 
 from exchange.access import Exchange, translated
 from exchange.errors import ExchangeError
 from exchange_storage.prepared import Prepared
-from exchange_storage.records import Registry
+from exchange_storage.records import Organization, Registry, User
+from exchange_storage.rows import there_is
 
 SECONDS = 2.0
 """For so long what a process has read of the revision holds: nobody who was removed is served for
 longer."""
 
 _REVISION = Prepared(select(Registry.revision))
+
+
+def takes_part(
+    organization: SQLColumnExpression[int] | SQLColumnExpression[int | None],
+) -> ColumnElement[bool]:
+    """Whether the hospital of this row number is active."""
+    hospital = aliased(Organization)
+    return there_is(select(hospital.id).where(hospital.id == organization, hospital.active))
+
+
+MAY_SIGN_IN = and_(
+    User.active, or_(User.organization_id.is_(None), takes_part(User.organization_id))
+)
+"""Whether a user is active, and their hospital, if they have one."""
 
 
 def changed(session: Session) -> None:

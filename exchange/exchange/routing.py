@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import bindparam, delete, exists, func, select, true
 from sqlalchemy.orm import Session
 
-from exchange import body_parts, calling, jobs, organizations, priors
+from exchange import body_parts, calling, jobs, organizations, priors, registry
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound
 from exchange.policy import Action
@@ -208,8 +208,13 @@ def plan(access: Access, study: int) -> int:
         return 0
     routes: Sequence[Route] = ()
     if row.has_routes:
+        to = func.coalesce(ApplicationEntity.organization_id, Route.organization_id)
         routes = access.session.scalars(
-            select(Route).where(Route.organization_id == row.organization_id, Route.active)
+            select(Route)
+            .outerjoin(ApplicationEntity, ApplicationEntity.id == Route.entity_id)
+            .where(
+                Route.organization_id == row.organization_id, Route.active, registry.takes_part(to)
+            )
         ).all()
     met = [route for route in routes if _meets(access.session, study, route)]
     awaited = priors.awaiting(access.session, row.person_id)
@@ -303,6 +308,8 @@ def _meets(session: Session, study: int, route: Route) -> bool:
 def _listening(session: Session, owner: Organization, destination: str) -> ApplicationEntity:
     code, _, title = destination.rpartition(":")
     hospital = organizations.by_code(session, code) if code else owner
+    if not hospital.active:
+        raise Invalid("that hospital was deactivated; `exchange organization activate` comes first")
     found = session.scalars(
         select(ApplicationEntity).where(
             ApplicationEntity.organization_id == hospital.id,

@@ -13,6 +13,7 @@ from datetime import timedelta
 from sqlalchemy import bindparam, delete, or_, select, update
 from sqlalchemy.orm import Session
 
+from exchange import registry
 from exchange.access import Access
 from exchange.audit import Outcome
 from exchange.errors import Refused
@@ -124,6 +125,6 @@ _HELD = Prepared(
         UserSession.digest == bindparam("digest"),
         UserSession.used > bindparam("used"),
         UserSession.began > bindparam("began"),
-        User.active,
+        registry.MAY_SIGN_IN,
     )
 )

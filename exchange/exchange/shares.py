@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from exchange import facts, policy, query, retrieval, secret_links
+from exchange import facts, policy, query, registry, retrieval, secret_links
 from exchange.access import Access
 from exchange.audit import Outcome
 from exchange.errors import Gone, Invalid, NotFound, Refused
@@ -306,4 +306,4 @@ def _everybody() -> Any:
 
 
 def _colleagues() -> Any:
-    return _everybody().where(User.active, User.role == Role.CLINICIAN)
+    return _everybody().where(registry.MAY_SIGN_IN, User.role == Role.CLINICIAN)

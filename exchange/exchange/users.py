@@ -162,13 +162,19 @@ def by_name(session: Session, name: str) -> User | None:
 
 
 def standing(access: Access, name: str) -> User | None:
-    """The user of this name as every request asks for it: active or not, and only to be read."""
+    """The user of this name, if they may sign in, as every request asks for it: only to be read."""
     rows = access.glance(_STANDING, {"name": name})
     return _USER.records(rows[0])[0] if rows else None
 
 
+def may_sign_in(session: Session, user: User) -> bool:
+    """Whether the user is active, and their hospital as well."""
+    found = select(User.id).where(User.id == user.id, registry.MAY_SIGN_IN)
+    return session.scalars(found).one_or_none() is not None
+
+
 def authenticate(session: Session, name: str, password: str) -> User:
-    """The active user with this name and password.
+    """The user with this name and password, who may sign in.
 
     Raises NotAuthenticated; the time taken and the message tell nothing about which was wrong.
     """
@@ -177,7 +183,7 @@ def authenticate(session: Session, name: str, password: str) -> User:
         _HASHER.verify(user.password_hash if user else _decoy(), password[: MAX_PASSWORD + 1])
     except (VerificationError, InvalidHashError, UnicodeEncodeError):
         user = None
-    if user is None or not user.active:
+    if user is None or not may_sign_in(session, user):
         raise NotAuthenticated("the user name or the password is wrong")
     return user
 
@@ -217,4 +223,6 @@ def _decoy() -> str:
 
 
 _USER = Columns(User)
-_STANDING = Prepared(select(*_USER.selected).where(User.name == bindparam("name")))
+_STANDING = Prepared(
+    select(*_USER.selected).where(User.name == bindparam("name"), registry.MAY_SIGN_IN)
+)

@@ -262,7 +262,7 @@ def token(
     with terminal.acting() as access:
         access.require(Action.ADMINISTER)
         user = users.by_name(access.session, name)
-        if user is None or not user.active:
+        if user is None or not users.may_sign_in(access.session, user):
             raise NotFound("no active user has this name")
         belongs = (
             access.session.get(Organization, user.organization_id)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from exchange import admission, consent, organizations, users
+from exchange import admission, consent, membership, organizations, users
 from exchange.admission import UserIdentity
 from exchange.policy import REPORTING, SHARING, Action, Role
 from exchange_server import settings, terminal
@@ -93,6 +93,7 @@ def list_organizations() -> None:
             say("信用代码", "Credit code"),
             say("发行者", "Issuer"),
             say("共享", "Shares"),
+            say("启用", "Active"),
             "AE",
         ],
         [
@@ -102,6 +103,7 @@ def list_organizations() -> None:
                 one.credit_code,
                 one.issuer,
                 say("是", "yes") if one.id in sharing else say("否", "no"),
+                say("是", "yes") if one.active else say("否", "no"),
                 " ".join(callers.get(one.id, ())),
             ]
             for one in everyone
@@ -269,6 +271,29 @@ def unshare(code: _Code, public_health: _PublicHealth = False) -> None:
     terminal.done(f"{code} 停止共享", f"{code} shares no longer")
 
 
+@organization_commands.command(
+    "deactivate",
+    help=say(
+        "停用医院：拒绝其系统与用户，不再向其发送；已存的影像与资料仍按协议可见",
+        "Stop a hospital: its systems and users are refused and nothing is sent to it; what it has "
+        "sent stays, and others see it by the agreement as before",
+    ),
+)
+def deactivate_organization(code: _Code) -> None:
+    with terminal.acting() as access:
+        membership.deactivate(access, code)
+    terminal.done(f"已停用 {code}", f"{code} is stopped")
+
+
+@organization_commands.command(
+    "activate", help=say("重新启用医院", "Let a hospital that was stopped take part again")
+)
+def activate_organization(code: _Code) -> None:
+    with terminal.acting() as access:
+        membership.activate(access, code)
+    terminal.done(f"已启用 {code}", f"{code} takes part again")
+
+
 @user_commands.command("add", help=say("登记用户", "Register a user"))
 def add_user(
     name: Annotated[str, typer.Argument(help=say("用户名", "User name"))],
@@ -299,6 +324,7 @@ def add_user(
 def list_users() -> None:
     with terminal.acting() as access:
         everyone = users.everyone(access)
+        stopped = {one.code for one in organizations.everyone(access.session) if not one.active}
     terminal.table(
         [
             say("用户名", "User name"),
@@ -314,7 +340,7 @@ def list_users() -> None:
                 one.display_name,
                 one.role,
                 code,
-                say("是", "yes") if one.active else say("否", "no"),
+                say("是", "yes") if one.active and code not in stopped else say("否", "no"),
                 say("是", "yes") if one.sees_rejected else say("否", "no"),
             ]
             for one, code in everyone

@@ -27,7 +27,7 @@ def bearer(exchange: Exchange, asking: Requester, claims: Mapping[str, Any]) -> 
     """Whom `claims` of a sound token name, as the database knows them. Raises NotAuthenticated."""
     with exchange.on_behalf_of(asking) as access:
         user = users.standing(access, claims["sub"])
-    if user is None or not user.active:
+    if user is None:
         raise NotAuthenticated("this user is not active any more")
     try:
         stated = claims.get("purpose_of_use")

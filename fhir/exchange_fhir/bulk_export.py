@@ -19,7 +19,7 @@ from exchange.bulk import Extent, Files, State
 from exchange.errors import ExchangeError, Unavailable
 from exchange.jobs import Later
 from exchange.policy import Requester
-from exchange_fhir import json_format, question, reading
+from exchange_fhir import json_format, question, reading, registered
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.outcome import Problem, outcome
 from exchange_fhir.reading import Resource
@@ -268,15 +268,19 @@ def _native(scope: Scope, wanted: Wanted, kind: str) -> list[Criterion]:
 def _registered(scope: Scope, wanted: Wanted, _: Any) -> Page:
     """The registered hospitals' own entries of the directory."""
     found: list[Resource] = []
-    made = [
-        one
-        for one in scope.organizations
-        if (wanted.since is None or one.registered >= wanted.since)
-        and (wanted.until is None or one.registered <= wanted.until)
+
+    def within(moment: datetime) -> bool:
+        return (wanted.since is None or moment >= wanted.since) and (
+            wanted.until is None or moment <= wanted.until
+        )
+
+    hospitals = [
+        one for one in scope.organizations if within(registered.updated("Organization", one))
     ]
+    places = [one for one in scope.organizations if within(registered.updated("Endpoint", one))]
     for kind, read in (
-        ("Organization", reading.organizations(made)),
-        ("Endpoint", reading.endpoints(scope, made)),
+        ("Organization", reading.organizations(hospitals)),
+        ("Endpoint", reading.endpoints(scope, places)),
     ):
         if kind in wanted.kinds and kind not in wanted.filters:
             found += read

@@ -7,6 +7,7 @@ these are derived from what is registered, and are asked by the same criteria.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -25,6 +26,11 @@ KINDS = frozenset({"Organization", "Endpoint"})
 def identity(kind: str, hospital: Organization) -> str:
     """The logical id of a hospital's Organization, or of its Endpoint."""
     return endpoint.identity(hospital) if kind == "Endpoint" else hospital.code
+
+
+def updated(kind: str, hospital: Organization) -> datetime:
+    """When a hospital's Organization, or its Endpoint, last changed."""
+    return hospital.registered if kind == "Endpoint" else organization.updated(hospital)
 
 
 def resource(scope: Scope, kind: str, hospital: Organization) -> Json:
@@ -49,7 +55,7 @@ def holds(scope: Scope, kind: str, criterion: Asked, hospital: Organization) -> 
     return at_hand.holds(
         criterion,
         identity(kind, hospital),
-        hospital.registered,
+        updated(kind, hospital),
         lambda: values(scope, kind, hospital),
     )
 
@@ -59,6 +65,7 @@ def values(scope: Scope, kind: str, hospital: Organization) -> Sequence[Value]:
     told = (
         *(hospital.id, hospital.code, hospital.name),
         *(hospital.credit_code, hospital.issuer, hospital.registered),
+        *(hospital.active, hospital.changed),
     )
     return _values(kind, told, scope.dicomweb, scope.base, scope.timezone)
 
@@ -67,9 +74,15 @@ def values(scope: Scope, kind: str, hospital: Organization) -> Sequence[Value]:
 def _values(
     kind: str, told: tuple[Any, ...], dicomweb: str, base: str, zone: ZoneInfo
 ) -> tuple[Value, ...]:
-    row, code, name, credit_code, issuer, registered = told
+    row, code, name, credit_code, issuer, registered, active, changed = told
     hospital = Organization(
-        code=code, name=name, credit_code=credit_code, issuer=issuer, registered=registered
+        code=code,
+        name=name,
+        credit_code=credit_code,
+        issuer=issuer,
+        registered=registered,
+        active=active,
+        changed=changed,
     )
     hospital.id = row
     made = (

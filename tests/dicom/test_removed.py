@@ -43,7 +43,7 @@ from retrieving import (
 )
 from serving import Served, serving
 
-from exchange import admission, audit, consent, organizations, registry, users
+from exchange import admission, audit, consent, membership, organizations, registry, users
 from exchange.admission import UserIdentity
 from exchange.errors import Unavailable
 from exchange.organizations import Entity
@@ -55,6 +55,8 @@ from exchange_dicom.pdu import (
     Abort,
     AbortReason,
     AbortSource,
+    AssociateReject,
+    RejectReason,
     UserIdentityType,
 )
 from exchange_dicom.pdu import UserIdentity as Named
@@ -257,6 +259,25 @@ def test_the_idle_association_of_a_user_who_was_deactivated_ends_by_itself(
             pacs.message()
     assert hung.value.args == ABORTED
     assert trail(watched)[0]["reason"] == "the user of the association may not sign in any more"
+
+
+def test_the_associations_of_a_hospital_that_was_deactivated_end_and_no_new_one_begins(
+    watched: Served,
+) -> None:
+    with Caller(watched.port) as pacs, Caller(watched.port, calling="NANHU") as other:
+        with watched.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+            membership.deactivate(access, "beicheng")
+        with pytest.raises(Hung) as hung:
+            pacs.message()
+        assert hung.value.args == ABORTED
+        with pytest.raises(Hung) as refused:
+            Caller(watched.port)
+        assert refused.value.args == (
+            AssociateReject(RejectReason.CALLING_AE_TITLE_NOT_RECOGNIZED),
+        )
+        assert other.echo() == SUCCESS
+        other.release()
+    assert trail(watched)[0]["reason"] == "the organization was deactivated"
 
 
 def test_an_idle_association_outlives_what_changes_of_its_own_system(watched: Served) -> None:

@@ -18,6 +18,7 @@ from exchange import (
     deliveries,
     jobs,
     ledger,
+    membership,
     operation,
     orders,
     organizations,
@@ -268,6 +269,8 @@ def test_what_concerns_the_whole_region_is_its_own_administrators(filled: Region
             organization=None,
             password=PASSWORD,
         ),
+        lambda access: membership.deactivate(access, "beicheng"),
+        lambda access: membership.activate(access, "beicheng"),
         lambda access: organizations.register(
             access, code="west", name="西", credit_code="", issuer="2.25.9"
         ),

@@ -15,7 +15,7 @@ from region import ADMINISTRATOR, ID_CARD, Region
 from sample_city.identifiers import resident_id
 from sqlalchemy import select
 
-from exchange import consent, errors, organizations
+from exchange import consent, errors, membership, organizations
 from exchange.errors import ExchangeError
 from exchange_fhir import reading
 from exchange_fhir.outcome import HTTP, response
@@ -162,6 +162,30 @@ def test_the_last_page_tells_the_total_of_whatever_is_asked_for(door: Door) -> N
         assert len(pages) > 1, asked
         totals = [page.get("total") for page in pages]
         assert totals == [None] * (len(pages) - 1) + [len(pages)], asked
+
+
+def test_a_hospital_that_was_deactivated_stays_in_the_directory_and_is_told_to_be_so(
+    door: Door, city: Region
+) -> None:
+    asker = door.clinician("beicheng")
+    before = asker.read("Organization/nanhu")
+    assert before["active"] is True
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        membership.deactivate(access, "nanhu")
+
+    after = asker.read("Organization/nanhu")
+    assert after["active"] is False
+    assert after["meta"]["lastUpdated"] > before["meta"]["lastUpdated"]
+    since = after["meta"]["lastUpdated"]
+    assert asker.ids("Organization?active=false") == ["Organization/nanhu"]
+    assert asker.ids(f"Organization?_lastUpdated=ge{since}") == ["Organization/nanhu"]
+    others = ["Organization/beicheng", "Organization/dongshan"]
+    assert asker.ids("Organization?active=true") == others
+    assert asker.read("Endpoint/dicomweb-nanhu")["status"] == "active"
+
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        membership.activate(access, "nanhu")
+    assert asker.read("Organization/nanhu")["active"] is True
 
 
 def test_the_next_page_is_for_the_one_who_asked(door: Door) -> None:

@@ -120,7 +120,7 @@ def test_before_init_every_command_says_what_to_do(run: Run) -> None:
 def test_hospitals_are_registered_and_listed(city: Run) -> None:
     assert city("organization", "list") == (
         0,
-        "north\t北城医院\t123502004266007916\t2.25.1\tyes\tPACS@127.0.0.1:104\n",
+        "north\t北城医院\t123502004266007916\t2.25.1\tyes\tyes\tPACS@127.0.0.1:104\n",
         "",
     )
     status, _, err = city("organization", "add", "south", *NORTH)
@@ -233,6 +233,23 @@ def test_a_hospital_leaves_the_agreement_and_joins_again(city: Run) -> None:
     assert shares() == "yes"
     assert city("organization", "share", "north")[0] == 1
     assert "has this code" in city("organization", "share", "nowhere")[2]
+
+
+def test_a_hospital_is_stopped_with_its_users_and_takes_part_again(city: Run) -> None:
+    added = ("user", "add", "zhang", "--organization", "north", "--password-stdin")
+    assert city(*added, stdin="correct horse\n")[0] == 0
+
+    def told() -> tuple[str, str, int]:
+        hospital = city("organization", "list")[1].split("\t")
+        (zhang,) = [one for one in city("user", "list")[1].splitlines() if "zhang" in one]
+        return hospital[5], zhang.split("\t")[4], city("token", "zhang")[0]
+
+    assert told() == ("yes", "yes", 0)
+    assert city("organization", "deactivate", "north") == (0, "", "north is stopped\n")
+    assert told() == ("no", "no", 1)
+    assert city("organization", "activate", "north") == (0, "", "north takes part again\n")
+    assert told() == ("yes", "yes", 0)
+    assert "has this code" in city("organization", "deactivate", "nowhere")[2]
 
 
 def test_users_are_stopped_and_given_another_password(city: Run) -> None:

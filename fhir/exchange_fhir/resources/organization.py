@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from exchange_fhir.datatypes import Json, concept, instant, present, reference, text
 from exchange_fhir.resources import endpoint
 from exchange_storage.records import Organization
@@ -10,12 +12,17 @@ CREDIT_CODE = "urn:oid:2.16.156.10011.1.5"
 """The OID of an organization's code in health records (WS/T 500-2016)."""
 
 
+def updated(organization: Organization) -> datetime:
+    """When what is told of a hospital last changed."""
+    return organization.changed or organization.registered
+
+
 def to_fhir(organization: Organization) -> Json:
     """The Organization of a hospital; its id is our short name of it."""
     return present(
         resourceType="Organization",
         id=organization.code,
-        meta={"lastUpdated": instant(organization.registered)},
+        meta={"lastUpdated": instant(updated(organization))},
         identifier=[
             {
                 "use": "official",
@@ -30,7 +37,7 @@ def to_fhir(organization: Organization) -> Json:
                 "value": f"urn:oid:{organization.issuer}",
             },
         ],
-        active=True,
+        active=organization.active,
         type=[concept("organization-type", "prov")],
         name=text(organization.name),
         endpoint=[reference("Endpoint", endpoint.identity(organization))],

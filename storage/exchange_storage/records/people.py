@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint, false, text
+from sqlalchemy import ForeignKey, Index, UniqueConstraint, false, text, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from exchange_storage.records.record import UID, Digest, Document, Identity, Key, Record, Text, Word
@@ -31,6 +31,10 @@ class Organization(Record):
     """Instances a second in one node process; None for no limit."""
     user_identity: Mapped[Word] = mapped_column(default="log", server_default=text("'log'"))
     """What is done with a user whom an association names: ``off``, ``log`` or ``require``."""
+    active: Mapped[bool] = mapped_column(default=True, server_default=true())
+    """Whether it takes part: its systems and users are known, and things are sent to it."""
+    changed: Mapped[datetime | None] = mapped_column(default=None)
+    """When that last changed."""
 
 
 class ApplicationEntity(Record):
