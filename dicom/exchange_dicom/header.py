@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from struct import Struct
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO, NamedTuple, NoReturn
 
 from pydicom.datadict import dictionary_VR
 
@@ -89,6 +89,12 @@ _OTHER_IDS = 0x00101000
 _OTHER_IDS_SEQUENCE = 0x00101002
 _PIXEL_REPRESENTATION = 0x00280103
 _UNIVERSAL_ENTITY_ID = 0x00400032
+_CODE_VALUE = 0x00080100
+_CODING_SCHEME = 0x00080102
+_CODE_MEANING = 0x00080104
+_ANATOMIC_REGION = 0x00082218
+_FRAME_ANATOMY = 0x00209071
+_SHARED_GROUPS = 0x52009229
 _STEP_ID = 0x00400009
 _REQUEST_ATTRIBUTES = 0x00400275
 _REQUESTED_ID = 0x00401001
@@ -125,6 +131,14 @@ class OtherID:
     type_of_patient_id: str | None = None
 
 
+class Coded(NamedTuple):
+    """A coded concept (PS3.3 section 8): "" for what is left out."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """What the index needs of a data set.
@@ -139,6 +153,9 @@ class Header:
     character_set: CharacterSet
     requests: tuple[tuple[str, str], ...] = ()
     """Requested Procedure ID and Scheduled Procedure Step ID of Request Attributes Sequence."""
+    region: Coded | None = None
+    """What Anatomic Region Sequence says first: that of the data set, or else of the Frame Anatomy
+    that all frames of an enhanced image share (PS3.3 C.7.6.16.2.8)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +210,20 @@ _OTHER_ID = _Wanted(
 _REQUEST = _Wanted(
     frozenset({_CHARACTER_SET, _REQUESTED_ID, _STEP_ID}), ITEM_VALUE_LIMIT, {}, lenient=True
 )
-_SEQUENCES = {_OTHER_IDS_SEQUENCE: _OTHER_ID, _REQUEST_ATTRIBUTES: _REQUEST}
+_CODE = _Wanted(
+    frozenset({_CHARACTER_SET, _CODE_VALUE, _CODING_SCHEME, _CODE_MEANING}),
+    ITEM_VALUE_LIMIT,
+    {},
+    lenient=True,
+)
+_ANATOMY = _Wanted(frozenset(), 0, {_ANATOMIC_REGION: _CODE}, lenient=True)
+_SHARED = _Wanted(frozenset(), 0, {_FRAME_ANATOMY: _ANATOMY}, lenient=True)
+_SEQUENCES = {
+    _OTHER_IDS_SEQUENCE: _OTHER_ID,
+    _REQUEST_ATTRIBUTES: _REQUEST,
+    _ANATOMIC_REGION: _CODE,
+    _SHARED_GROUPS: _SHARED,
+}
 
 
 @dataclass(slots=True)
@@ -553,7 +583,8 @@ def _header(found: _Found, wanted: Mapping[int, str]) -> Header:
     other_ids += filter(None, (_other_id(item, character_set) for item in other))
     asked = [_request(one, character_set) for one in found.items.get(_REQUEST_ATTRIBUTES, [])]
     requests = tuple(dict.fromkeys(one for one in asked if any(one)))
-    return Header(attributes, tuple(other_ids), character_set, requests)
+    region = _region(found, character_set)
+    return Header(attributes, tuple(other_ids), character_set, requests, region)
 
 
 def _declared(found: _Found) -> str:
@@ -594,6 +625,23 @@ def _request(item: _Found, inherited: CharacterSet) -> tuple[str, str]:
     character_set = determine(_declared(item), values) if own else inherited
     first, second = (_stripped(character_set.decode(value), b"SH") for value in values)
     return first, second
+
+
+def _region(found: _Found, inherited: CharacterSet) -> Coded | None:
+    """The first code of the region; an item may have its own character set (PS3.5 7.5.3)."""
+    coded = found.items.get(_ANATOMIC_REGION, [])
+    for shared in found.items.get(_SHARED_GROUPS, []):
+        for frame in shared.items.get(_FRAME_ANATOMY, []):
+            coded = coded + frame.items.get(_ANATOMIC_REGION, [])
+    for item in coded:
+        tags = (_CODE_VALUE, _CODING_SCHEME, _CODE_MEANING)
+        values = [item.values.get(tag, (b"", b""))[1] for tag in tags]
+        own = _CHARACTER_SET in item.values
+        character_set = determine(_declared(item), values) if own else inherited
+        told = Coded(*(_stripped(character_set.decode(value), b"SH") for value in values))
+        if any(told):
+            return told
+    return None
 
 
 def _stripped(text: str, vr: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from exchange import anatomic_regions
 from exchange.errors import Invalid
 from exchange.ingest import Incoming, Received
 from exchange_dicom import header
@@ -40,6 +41,7 @@ def received(found: Header, transfer_syntax_uid: str) -> Received:
             if other.patient_id
         ),
         requests=found.requests,
+        region=anatomic_regions.body_part(*found.region) if found.region is not None else "",
         transfer_syntax_uid=transfer_syntax_uid,
         character_set=character_set.declared,
         character_set_repair=(

@@ -132,6 +132,8 @@ class Received:
     """Other numbers of the patient, as (issuer or "", value)."""
     requests: tuple[tuple[str, str], ...] = ()
     """Requested Procedure ID and Scheduled Procedure Step ID of each request for the series."""
+    region: str = ""
+    """The anatomic region that it codes, in the words of Body Part Examined."""
     transfer_syntax_uid: str
     character_set: str = ""
     character_set_repair: Mapping[str, str] | None = None
@@ -390,7 +392,12 @@ def place_of(
     if series is None:
         series_row = _ADD_SERIES.number(
             connection,
-            {"study_id": study_row, "received": now, **_columns(Level.SERIES, attributes)},
+            {
+                "study_id": study_row,
+                "received": now,
+                "anatomic_region": clipped(received.region),
+                **_columns(Level.SERIES, attributes),
+            },
         )
         demographics.know_persons(session, _persons(Level.SERIES, attributes))
         if received.requests:

@@ -159,7 +159,7 @@ def _wanted(access: Access, order: Order, organization: Organization, choice: Ch
             theirs, Level.STUDY, [search.SamePerson(order.patient_id)], limit=1000
         ).found
         rows = theirs.session.execute(
-            select(Series.study_id, Series.body_part_examined)
+            select(Series.study_id, Series.body_part)
             .distinct()
             .where(Series.study_id.in_([one.study.id for one in found if one.study is not None]))
         ).all()

@@ -287,7 +287,7 @@ def _values(text: str) -> str:
 
 def _meets(session: Session, study: int, route: Route) -> bool:
     wanted = (
-        select(Series.body_part_examined)
+        select(Series.body_part)
         .join(Instance, Instance.series_id == Series.id)
         .where(Series.study_id == study, Instance.is_primary)
         .distinct()

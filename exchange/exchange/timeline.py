@@ -268,8 +268,7 @@ def _criteria(access: Access, wanted: Wanted) -> Iterable[Criterion]:
     if wanted.modality:
         yield search.ModalitiesInStudy(search.Values((wanted.modality,)))
     if wanted.body_part:
-        of_part = search.Match("BodyPartExamined", search.Values((wanted.body_part,)))
-        yield search.Holds((of_part,))
+        yield search.Holds((search.BodyPart(search.Values((wanted.body_part,))),))
     if wanted.first or wanted.last:
         span = search.Range(wanted.first or None, wanted.last or None)
         yield search.Match("StudyDate", span)
@@ -286,8 +285,8 @@ def _body_parts(access: Access, found: Sequence[Found]) -> Mapping[int, tuple[st
     """The body parts of studies, by study row; one query for all."""
     studies = [one.study.id for one in found if one.study is not None]
     rows = access.session.execute(
-        select(Series.study_id, Series.body_part_examined)
-        .where(Series.study_id.in_(studies), Series.body_part_examined != "", _served())
+        select(Series.study_id, Series.body_part)
+        .where(Series.study_id.in_(studies), Series.body_part != "", _served())
         .order_by(Series.id)
     )
     parts: dict[int, dict[str, None]] = defaultdict(dict)
@@ -419,7 +418,7 @@ def _ordered(one: RecordEntry, order: Order | None, came: bool) -> RecordEntry:
 
 def _choices(access: Access, records: Mapping[int, tuple[Patient, Organization]]) -> Choices:
     rows = access.session.execute(
-        select(Series.modality, Series.body_part_examined)
+        select(Series.modality, Series.body_part)
         .join(Study, Study.id == Series.study_id)
         .where(Study.patient_id.in_(tuple(records)), _served())
         .distinct()

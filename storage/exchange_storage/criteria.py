@@ -199,6 +199,16 @@ class ModalitiesInStudy:
 
 
 @dataclass(frozen=True, slots=True)
+class BodyPart:
+    """The series is of a body part, in whichever way its objects say it (`Series.body_part`).
+
+    Not the key Body Part Examined, which matches what the attribute of that name says.
+    """
+
+    matching: Matching
+
+
+@dataclass(frozen=True, slots=True)
 class Number:
     """The patient's number in one hospital, by whichever hospital the record itself is.
 
@@ -322,6 +332,7 @@ Criterion = (
     Match
     | Between
     | ModalitiesInStudy
+    | BodyPart
     | Number
     | Identifier
     | NamePart

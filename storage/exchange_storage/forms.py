@@ -17,6 +17,7 @@ from exchange_storage.criteria import (
     AllOf,
     AnyOf,
     Between,
+    BodyPart,
     Changed,
     Contains,
     Criterion,
@@ -70,7 +71,7 @@ def _selective(criterion: Criterion) -> bool:
             return _bounded(matching)
         case Identifier(value, _, wild):
             return not wild or _stem(value) != ""
-        case ModalitiesInStudy() | Owned() | Changed() | Linked() | Not():
+        case ModalitiesInStudy() | BodyPart() | Owned() | Changed() | Linked() | Not():
             return False
         case Between() | SamePerson() | Rows():
             return True
@@ -153,6 +154,8 @@ def _form(criterion: Criterion, values: list[Any]) -> Form:
             return ("between", date, time, low is not None, high is not None)
         case ModalitiesInStudy(matching):
             return ("modalities", comparison(matching, Kind.TEXT, values))
+        case BodyPart(matching):
+            return ("body part", comparison(matching, Kind.TEXT, values))
         case Number(None, matching):
             return ("match", "PatientID", comparison(matching, Kind.TEXT, values))
         case Number(organization, matching):

@@ -37,6 +37,7 @@ from exchange_storage.criteria import (
     AnyOf,
     Attribute,
     Between,
+    BodyPart,
     Changed,
     Contains,
     Criterion,
@@ -82,6 +83,7 @@ __all__ = [
     "AnyOf",
     "Attribute",
     "Between",
+    "BodyPart",
     "Changed",
     "Contains",
     "Criterion",
@@ -233,6 +235,8 @@ def _built(form: Any, binds: Binds, links: Links | None = None) -> ColumnElement
                 .where(Series.study_id == Study.id, _compare(Series.modality, compared, binds))
                 .correlate(Study)
             )
+        case ("body part", compared):
+            return _compare(Series.body_part, compared, binds)
         case ("number", compared):
             organization = next(binds)
             known = and_(

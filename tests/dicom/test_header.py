@@ -131,8 +131,9 @@ def test_an_image_of_any_vendor_is_read_as_a_full_parser_reads_it(file: corpus.F
             read_file(content)
         return
     found = read_file(content)
-    told = told_by_pydicom(pydicom.dcmread(io.BytesIO(content), force=True))
-    assert comparable(found.attributes) == comparable(told)
+    parsed = pydicom.dcmread(io.BytesIO(content), force=True)
+    assert comparable(found.attributes) == comparable(told_by_pydicom(parsed))
+    assert found.region == region_told_by_pydicom(parsed)
 
 
 components = st.text(st.sampled_from("王小东李^абвéü Wang"), max_size=12)
@@ -156,6 +157,9 @@ def data_sets(draw: st.DrawFn, depth: int = 3) -> Dataset:
         "RealWorldValueSlope": st.floats(allow_nan=False),
         "FrameIncrementPointer": st.just(0x00181063),
         "SmallestImagePixelValue": st.integers(0, 0x7FFF),
+        "CodeValue": st.text(st.sampled_from("T-D3000 胸ñ"), max_size=5),
+        "CodingSchemeDesignator": st.sampled_from(["SCT", "SRT"]),
+        "CodeMeaning": st.text(st.sampled_from("Thorax 胸部ñ"), max_size=12),
     }
     for keyword, values in optional.items():
         if draw(st.booleans()):
@@ -165,7 +169,7 @@ def data_sets(draw: st.DrawFn, depth: int = 3) -> Dataset:
         data_set.add_new(0x00091001, "UN", draw(st.binary(max_size=40)))
         data_set.add_new(0x00091002, "OB", draw(st.binary(max_size=40)))
     if depth:
-        for tag in (0x00081140, 0x00400275, 0x00091003):
+        for tag in (0x00081140, 0x00082218, 0x00400275, 0x00091003):
             if tag == 0x00091003 and 0x00090010 not in data_set:
                 continue
             if draw(st.booleans()):
@@ -177,9 +181,35 @@ def data_sets(draw: st.DrawFn, depth: int = 3) -> Dataset:
     return data_set
 
 
+@st.composite
+def enhanced(draw: st.DrawFn) -> Dataset:
+    """Data sets that may say of all their frames together what they show."""
+    data_set = draw(data_sets())
+    if draw(st.booleans()):
+        frame = draw(data_sets(depth=1))
+        anatomy = draw(data_sets(depth=1))
+        frame.FrameAnatomySequence = Sequence([anatomy])
+        data_set.SharedFunctionalGroupsSequence = Sequence([frame])
+        if draw(st.booleans()):
+            data_set["SharedFunctionalGroupsSequence"].is_undefined_length = True
+            frame["FrameAnatomySequence"].is_undefined_length = True
+    return data_set
+
+
+def region_told_by_pydicom(data_set: Dataset) -> tuple[str, ...] | None:
+    """The first code of the region, by a full parser."""
+    coded = [*data_set.get("AnatomicRegionSequence", [])]
+    for shared in data_set.get("SharedFunctionalGroupsSequence", []):
+        for frame in shared.get("FrameAnatomySequence", []):
+            coded += frame.get("AnatomicRegionSequence", [])
+    keywords = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
+    codes = [tuple(str(item.get(one, "")).strip(" ") for one in keywords) for item in coded]
+    return next((code for code in codes if any(code)), None)
+
+
 @pytest.mark.parametrize("transfer_syntax_uid", [EXPLICIT, IMPLICIT, DEFLATED, BIG_ENDIAN])
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data_set=data_sets())
+@given(data_set=enhanced())
 def test_what_one_hospital_writes_the_exchange_reads(
     transfer_syntax_uid: str, data_set: Dataset
 ) -> None:
@@ -190,6 +220,7 @@ def test_what_one_hospital_writes_the_exchange_reads(
     found = read_file(file)
     told = told_by_pydicom(pydicom.dcmread(io.BytesIO(file)))
     assert comparable(found.attributes) == comparable(told)
+    assert found.region == region_told_by_pydicom(pydicom.dcmread(io.BytesIO(file)))
     assert found.character_set.reason is None
 
 
@@ -351,6 +382,21 @@ def test_the_requests_of_a_series_are_read(syntax: str) -> None:
     image.RequestAttributesSequence[3].RequestedProcedureID = "R2"  # the same again
 
     assert read_file(written(image, syntax)).requests == (("申请1", "S1"), ("R2", ""))
+
+
+@pytest.mark.parametrize("tag", [0x00082218, 0x52009229])
+@pytest.mark.parametrize("length", [None, 20])
+def test_a_broken_region_does_not_keep_the_image_out(tag: int, length: int | None) -> None:
+    if length is None:  # groups in the wrong order, in a sequence that can be walked
+        inside = ITEM + UNDEFINED + explicit(0x00400001, "AE", b"X")
+        inside += explicit(0x00080100, "SH", b"51185008") + ITEM_END + SEQUENCE_END
+        broken = pack("<HH2sH", tag >> 16, tag & 0xFFFF, b"SQ", 0) + UNDEFINED + inside
+    else:
+        broken = explicit(tag, "SQ", bytes(length))
+    found = read(broken + NAME + PIXELS if tag == 0x00082218 else NAME + broken + PIXELS)
+
+    assert found.attributes == {"PatientName": "Wang^XiaoDong"}
+    assert found.region is None
 
 
 @pytest.mark.parametrize("length", [None, 20])

@@ -105,6 +105,7 @@ class Region:
         body: bytes = b"pixels",
         card: str | None = None,
         requests: tuple[tuple[str, str], ...] = (),
+        region: str = "",
         **attributes: str,
     ) -> Receipt:
         """The hospital's PACS sends one instance."""
@@ -126,6 +127,7 @@ class Region:
             attributes={keyword: value for keyword, value in told.items() if value},
             identifiers=((identity.RESIDENT_ID, card),) if card else (),
             requests=requests,
+            region=region,
             transfer_syntax_uid=EXPLICIT_VR_LITTLE_ENDIAN,
         )
         with (

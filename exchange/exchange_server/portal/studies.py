@@ -154,7 +154,7 @@ def _alike(
     contents: Sequence[Contents], entries: Sequence[object], study: str
 ) -> Sequence[StudyEntry]:
     """The person's other studies, most alike first (`priors.relevance`), of those the newest."""
-    shown = {(one.series.modality, one.series.body_part_examined) for one in contents}
+    shown = {(one.series.modality, one.series.body_part) for one in contents}
 
     def unlike(other: StudyEntry) -> int:
         modalities, parts = other.found.summary.modalities, set(other.body_parts)

@@ -134,7 +134,7 @@ def _series(contents: Contents, owner: str, timezone: ZoneInfo) -> Json:
         description=text(series.series_description),
         numberOfInstances=len(contents.instances),
         endpoint=[reference("Endpoint", endpoint.PREFIX + owner)],
-        bodySite=present(display=text(series.body_part_examined)),
+        bodySite=present(display=text(series.body_part)),
         laterality=LATERALITY.get(series.laterality.strip()),
         started=moment(series.series_date, series.series_time, timezone),
         instance=[

@@ -5,7 +5,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    ColumnElement,
+    ForeignKey,
+    Index,
+    UniqueConstraint,
+    case,
+    text,
+)
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
 
 from exchange_storage.records.record import UID, Digest, Document, Identity, Key, Record, Text, Word
@@ -58,6 +69,19 @@ class Series(Record):
     received: Mapped[datetime]
     performing_physician_name: Mapped[Word] = mapped_column(default="", server_default=text("''"))
     operators_name: Mapped[Word] = mapped_column(default="", server_default=text("''"))
+    anatomic_region: Mapped[Word] = mapped_column(default="", server_default=text("''"))
+    """What Body Part Examined would say of the region that Anatomic Region Sequence codes."""
+
+    @hybrid_property
+    def body_part(self) -> str:
+        """The body part examined, as the objects say it in one way or the other; "" if in none."""
+        return self.body_part_examined or self.anatomic_region
+
+    @body_part.inplace.expression
+    @classmethod
+    def _body_part(cls) -> ColumnElement[str]:
+        told = cls.body_part_examined
+        return case((told != "", told), else_=cls.anatomic_region)
 
 
 class RequestAttributes(Record):
