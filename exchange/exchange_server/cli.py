@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo
@@ -50,6 +51,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # they would show values
     add_completion=False,
 )
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"imaging-exchange {version('imaging-exchange')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_tell_version,
+            is_eager=True,
+            help=say("显示名称和版本", "Tell name and version"),
+        ),
+    ] = False,
+) -> None:
+    """What holds for the command line as a whole."""
 
 
 app.add_typer(organization_commands, name="organization")

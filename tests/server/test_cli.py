@@ -6,6 +6,7 @@ import io
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,12 @@ def test_init_shows_a_password_once_and_refuses_to_do_so_again(run: Run) -> None
     status, out, err = run("init")
     assert (status, out) == (1, "")
     assert "set up already" in err
+
+
+def test_its_name_and_version_are_told_before_anything_is_set_up(run: Run) -> None:
+    released = version("imaging-exchange")
+    assert run("--version") == (0, f"imaging-exchange {released}\n", "")
+    assert "--version" in run("--help")[1]
 
 
 def test_before_init_every_command_says_what_to_do(run: Run) -> None:
