@@ -12,7 +12,7 @@ from region import ADMINISTRATOR, WORKER, Region
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from exchange import check, clinical, consent, recording
+from exchange import check, clinical, consent, recording, writing
 from exchange.clinical import Kept
 from exchange.errors import Gone, Invalid, NotFound, Refused, Stale, TooLarge
 from exchange.policy import Purpose, Requester, Role
@@ -385,7 +385,7 @@ def test_what_is_too_large_or_has_no_proper_name_is_not_kept(
     for name in ("a b", "x" * 65, "ä", "a/b"):
         with pytest.raises(Invalid):
             create(city, system, draft("List", logical_id=name))
-    monkeypatch.setattr(recording, "LIMIT", 100)
+    monkeypatch.setattr(writing, "LIMIT", 100)
     with pytest.raises(TooLarge):
         create(city, system, draft("List", says="x" * 100))
     with pytest.raises(TooLarge), city.exchange.on_behalf_of(system) as access:
