@@ -60,6 +60,19 @@ PATIENCE = 60.0
 RECEPTIONS = 32
 """Requests whose instances are received at a time, in each process."""
 
+USUAL = (
+    "/studies?PatientID=-&limit=1",
+    "/studies?PatientName=-*&StudyDate=18000101&limit=1",
+    "/studies/2.25.0/series",
+    "/studies/2.25.0/series/2.25.0/instances",
+    "/studies/2.25.0/metadata",
+    "/studies/2.25.0/series/2.25.0/metadata",
+    "/studies/2.25.0/series/2.25.0/instances/2.25.0",
+    "/studies/2.25.0/series/2.25.0/instances/2.25.0/frames/1",
+    "/studies/2.25.0/series/2.25.0/instances/2.25.0/rendered",
+)
+"""Questions as viewers ask them, of a patient and of a study that are nowhere."""
+
 
 def dicomweb(
     exchange: Exchange,

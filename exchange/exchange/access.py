@@ -28,6 +28,7 @@ from exchange import audit, policy, sealing
 from exchange.audit import Entry, Outcome
 from exchange.errors import ExchangeError, Invalid, NoRoom, NotFound, Refused, Unavailable
 from exchange.policy import Action, Clinical, Deny, Facts, Requester, Role
+from exchange_storage import prepared
 from exchange_storage.carried import CarryingStore
 from exchange_storage.database import Database, timed_out, unavailable
 from exchange_storage.objects import (
@@ -67,6 +68,11 @@ class Exchange:
         with self.database.writing() as session:
             audit.begin(session, self.signing_key)
             sealing.seal(session, self.signing_key)
+
+    def put_into_words(self) -> None:
+        """Have the statements ready that are known by now; none is run. Raises Unavailable."""
+        with translated(), self.database.reading() as session:
+            prepared.put_into_words(session.connection())
 
     @contextmanager
     def on_behalf_of(self, requester: Requester) -> Iterator[Access]:
@@ -229,7 +235,10 @@ class Access:
         undoes its own changes and its own notes, and no one else's. It may run twice: all it does
         must be done through its session and `note`. It commits only when `after`, which waits for
         something that the unit relies on, has returned; what `after` raises undoes the unit.
+        Raises Refused where nobody asks, see `policy.REHEARSAL`.
         """
+        if self.requester.rehearses:
+            raise Refused("a rehearsal changes nothing")
         with translated():
             return self.exchange._commits.run(self, unit, after)
 
@@ -242,7 +251,7 @@ class Access:
 
     def finish(self) -> None:
         """Make the audit records durable that no unit of work took along."""
-        if self._entries:
+        if self._entries and not self.requester.rehearses:
             with translated():
                 self.exchange._commits.run(self, None, None)
 

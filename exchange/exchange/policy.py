@@ -166,6 +166,8 @@ class Requester:
     answers for its systems."""
     named: Named | None = None
     """What the link of a guest leads to."""
+    rehearses: bool = False
+    """Whether nobody asks: see `REHEARSAL`."""
 
     def reaches(self, study: str, series: str | None = None) -> bool:
         """Whether a guest's link leads to a study, or to this series of it.
@@ -180,6 +182,20 @@ class Requester:
     def narrowed(self, series: str | None) -> str | None:
         """The series that is asked for, where all were and a link names one of them."""
         return (self.named.series or None) if series is None and self.named else series
+
+
+REHEARSAL = Requester(
+    name="",
+    role=Role.CLINICIAN,
+    organization=0,
+    purpose=Purpose.TREATMENT,
+    rehearses=True,
+)
+"""Nobody, of no hospital: questions are asked so before somebody asks them, and are in words then.
+
+No row of an index has the number 0: nothing is of that hospital, nobody shares with it, and of all
+else each record is denied. The gate records nothing of it, since nothing is told to anybody.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +247,9 @@ Decision = Permit | Deny
 ASTRAY = Deny("the link does not lead there")
 """What a guest is told of all else."""
 
+NOBODYS = Deny("nobody asks for it")
+"""What is told of every record where questions are rehearsed."""
+
 _ROLES: dict[Action, frozenset[Role]] = {
     Action.AUTHENTICATE: STAFF - {Role.EXCHANGE},
     Action.STORE: frozenset({Role.SYSTEM}),
@@ -274,6 +293,8 @@ def may(requester: Requester, action: Action) -> Decision:
 
 def decide(requester: Requester, action: Action, facts: Facts) -> Decision:
     """Whether the requester may do `action` to a record with these `facts`."""
+    if requester.rehearses:
+        return NOBODYS
     match may(requester, action):
         case Deny() as refusal:
             return refusal
@@ -326,6 +347,8 @@ def exporting(requester: Requester) -> Requester:
 
 def decide_clinical(requester: Requester, action: Action, facts: Clinical) -> Decision:
     """Whether the requester may do `action` to a clinical resource with these `facts`."""
+    if requester.rehearses:
+        return NOBODYS
     match may(requester, action):
         case Deny() as refusal:
             return refusal

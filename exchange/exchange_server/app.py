@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exchange.access import Exchange
-from exchange_server import addresses, authentication, openapi
+from exchange_server import addresses, authentication, openapi, rehearsal
 from exchange_server.authentication import Identify
 from exchange_server.cookies import Cookies
 from exchange_server.observability import NEEDED, REQUEST, exposition, observe, parts
@@ -43,6 +43,8 @@ class Door:
     """The OpenAPI Paths Object of its routes below the prefix; without it they are not told of."""
     schemas: Mapping[str, Any] = field(default_factory=dict)
     """The schemas to which that refers."""
+    usual: Sequence[str] = ()
+    """Questions of usual forms, below the prefix, that are about nobody: see `rehearsal`."""
 
 
 _HEADERS = {
@@ -66,6 +68,19 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 """Those that become labels: a client must not invent others."""
 
 
+class Application(FastAPI):
+    """All doors."""
+
+    def __init__(self, *, usual: Sequence[str], **given: Any) -> None:
+        """`usual` are the questions that its doors name as such."""
+        super().__init__(**given)
+        self._usual = usual
+
+    async def rehearse(self, told_to_stop: Callable[[], bool] = lambda: False) -> dict[str, int]:
+        """Be asked them by nobody; what each was answered with (see `rehearsal`)."""
+        return await rehearsal.rehearse(self, self._usual, told_to_stop)
+
+
 def create_app(
     exchange: Exchange,
     settings: Settings,
@@ -74,7 +89,7 @@ def create_app(
     *,
     passwords: Passwords | None = None,
     cookies: Cookies | None = None,
-) -> FastAPI:
+) -> Application:
     """The application that serves `exchange`, with `doors` beside its own routes.
 
     With `cookies`, doors know a user by the session of their browser, too.
@@ -90,7 +105,8 @@ def create_app(
                 await stack.enter_async_context(one.lifespan_context(served))
             yield
 
-    app = FastAPI(
+    app = Application(
+        usual=[f"{door.prefix}{one}" for door in doors for one in door.usual],
         title="Imaging exchange",
         openapi_url="/openapi.json" if documented else None,
         docs_url="/docs" if documented else None,
@@ -99,7 +115,9 @@ def create_app(
     )
     paths: list[Mapping[str, Any]] = []
     for door in doors:
-        identify = authentication.identify(exchange, tokens, door.name, cookies)
+        identify = rehearsal.identify(
+            authentication.identify(exchange, tokens, door.name, cookies), door.name
+        )
         router = door.routes(exchange, identify)
         routers.append(router)
         app.router.routes.append(Shelves(router, door.prefix))
@@ -205,14 +223,15 @@ class _Manners:
             else:
                 await self._app(scope, receive, send_with_headers)
         finally:
-            observe(
-                REQUEST,
-                time.perf_counter() - began,
-                method=method if method in _METHODS else "other",
-                route=_template(scope, door),
-                status=str(status),
-                also={"client": (scope.get("client") or ("",))[0]},
-            )
+            if not rehearsal.is_one(scope):
+                observe(
+                    REQUEST,
+                    time.perf_counter() - began,
+                    method=method if method in _METHODS else "other",
+                    route=_template(scope, door),
+                    status=str(status),
+                    also={"client": (scope.get("client") or ("",))[0]},
+                )
 
     def _bounded(self, receive: Receive, announced: int, limit: int) -> Receive:
         """`receive`, answering 413 to a body that is too long, announced or not; 408 when late."""

@@ -48,11 +48,10 @@ from exchange_storage.objects import ObjectStore, ObjectStoreError
 from exchange_storage.spool import SpooledStore
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
     from exchange_dicom.lettering import Lettering
     from exchange_dicom.listener import Acceptor
     from exchange_fhir.serving import Conduct as FHIRConduct
+    from exchange_server.app import Application
     from exchange_server.worker import Worker
 
 
@@ -245,10 +244,10 @@ def _lettering(settings: Settings) -> Lettering:
         raise Invalid(f"EXCHANGE_FONT: {settings.font} is no typeface") from None
 
 
-def application(exchange: Exchange, settings: Settings) -> FastAPI:
+def application(exchange: Exchange, settings: Settings) -> Application:
     """The HTTP application with all its doors. Raises Invalid when a key is missing."""
     from exchange_dicom import web_openapi
-    from exchange_dicom.web import dicomweb
+    from exchange_dicom.web import USUAL, dicomweb
     from exchange_dicom.web_store import Limits
     from exchange_fhir import capability, openapi, rest
     from exchange_server import ranges
@@ -279,12 +278,14 @@ def application(exchange: Exchange, settings: Settings) -> FastAPI:
             takes_instances=True,
             paths=lambda router, prefix: web_openapi.paths(router.routes, prefix),
             schemas=web_openapi.SCHEMAS,
+            usual=USUAL,
         ),
         Door(
             name=viewer.DOOR,
             prefix=viewer.DICOMWEB,
             routes=partial(web, hanzi=True),
             takes_instances=True,
+            usual=USUAL,
         ),
         Door(
             name=viewer.DOOR,
@@ -308,6 +309,7 @@ def application(exchange: Exchange, settings: Settings) -> FastAPI:
             ),
             body_limit=settings.fhir_body_limit,
             paths=lambda _, prefix: openapi.paths(capability.statement(prefix), prefix),
+            usual=rest.USUAL,
         ),
         Door(
             name=pages.DOOR,

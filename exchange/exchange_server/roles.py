@@ -6,6 +6,7 @@ SIGTERM: it accepts no more, finishes what it has accepted, and exits 0.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import logging
 import os
@@ -30,7 +31,7 @@ from exchange_server.starting import imported_for_good
 from exchange_storage import names
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from exchange_server.app import Application
 
 log = logging.getLogger(__name__)
 
@@ -158,6 +159,7 @@ def _web(settings: Settings) -> None:
         names.prepare()
         exchange = composition.open_exchange(settings)
         app = composition.application(exchange, settings)
+        _rehearse(exchange, app, told)
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -187,10 +189,19 @@ def _web(settings: Settings) -> None:
         exchange.close()
 
 
+def _rehearse(exchange: Exchange, app: Application, told: threading.Event) -> None:
+    """Before anybody is served: what is asked first takes no longer than what is asked then."""
+    try:
+        exchange.put_into_words()
+    except Unavailable:  # it may answer by and by; /ready says so meanwhile
+        return
+    asyncio.run(app.rehearse(told.is_set))
+
+
 class _Web(uvicorn.Server):
     """uvicorn, that says when it listens, and lets doors end before their connections do."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, told: threading.Event) -> None:
+    def __init__(self, config: uvicorn.Config, app: Application, told: threading.Event) -> None:
         """`told`: a signal has come before uvicorn took them."""
         super().__init__(config)
         self._app = app

@@ -37,6 +37,26 @@ from exchange_fhir.subscription_sockets import Bindings
 FORM_LIMIT = 1 << 16
 """Bytes of a form to search by."""
 
+NOWHERE = "00000000-0000-0000-0000-000000000000"
+"""The logical id of nothing."""
+
+USUAL = (
+    f"/Patient/{NOWHERE}",
+    f"/Observation/{NOWHERE}",
+    "/Patient?identifier=-",
+    f"/Patient?name={NOWHERE}",
+    f"/Patient/{NOWHERE}/$everything",
+    f"/Observation?patient={NOWHERE}",
+    f"/Observation?patient={NOWHERE}&_sort=-date&_count=1",
+    f"/DiagnosticReport?patient={NOWHERE}&_include=DiagnosticReport:result",
+    f"/Observation?patient.identifier={NOWHERE}",
+    f"/Observation?patient.name={NOWHERE}",
+    f"/ImagingStudy?patient={NOWHERE}&_include=ImagingStudy:endpoint",
+    f"/ImagingStudy?patient.identifier={NOWHERE}",
+    "/metadata",
+)
+"""Questions as clinical systems ask them, about nobody."""
+
 SMART_CAPABILITIES = ("smart-imaging-access",)
 """Of SMART only this: ImagingStudy is searched and retrieved here as SMART Imaging Access says."""
 

@@ -13,6 +13,7 @@ from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
+from weakref import WeakSet
 
 from sqlalchemy import Connection, Dialect, Executable
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -23,6 +24,15 @@ from exchange_storage.records.record import Moment
 Given = Mapping[str, Any]
 
 _NOTHING = object()
+
+_KNOWN: WeakSet[Prepared] = WeakSet()
+"""All that there are."""
+
+
+def put_into_words(connection: Connection) -> None:
+    """Compile all that there are for this dialect now, and not when each is first asked for."""
+    for one in list(_KNOWN):
+        one._of(connection)
 
 
 class Prepared:
@@ -41,6 +51,7 @@ class Prepared:
         self._build = built if callable(built) else lambda _: built
         self._columns = columns
         self._compiled: dict[str, _Compiled] = {}
+        _KNOWN.add(self)
 
     def run(self, connection: Connection, given: Given) -> None:
         """Execute it for its effect. Raises what SQLAlchemy would: DBAPIError and its heirs."""
