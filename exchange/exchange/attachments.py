@@ -8,10 +8,12 @@ the version keeps all but its text, and where that belongs. Whoever reads a vers
 from __future__ import annotations
 
 import base64
+import secrets
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Self
 
 from sqlalchemy import bindparam, delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,9 +21,15 @@ from sqlalchemy.orm import Session
 
 from exchange import spans
 from exchange.access import Access, translated
-from exchange.errors import NotFound, Unavailable
+from exchange.errors import NotFound, TooLarge, Unavailable
 from exchange.spans import Span
-from exchange_storage.objects import ObjectNotFound, ObjectStore, ObjectStoreError, digest_of
+from exchange_storage.objects import (
+    ObjectNotFound,
+    ObjectStore,
+    ObjectStoreError,
+    Staged,
+    digest_of,
+)
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Attached, AttachedDamage
 
@@ -39,27 +47,95 @@ _MARK = b"\x00"
 class Attachment:
     """Content on its way into the store; whoever retries a write puts it there once."""
 
-    content: bytes = field(repr=False)
+    content: bytes | Staged = field(repr=False)
+    stands: str = ""
+    """The text that stands for it in a resource that does not hold it."""
     key: str = ""
     """Where it lies, once it was put."""
     used: bool = False
     """Whether a version names it."""
 
+    @property
+    def size(self) -> int:
+        """Bytes of it."""
+        return len(self.content) if isinstance(self.content, bytes) else self.content.size
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of it, 64 lower-case hex digits."""
+        if isinstance(self.content, bytes):
+            return digest_of([self.content])
+        return self.content.digest
+
     def put(self, objects: ObjectStore) -> None:
-        """Make it durable. Raises what a store raises."""
+        """Make it durable; what came piece by piece only once. Raises what a store raises."""
         if not self.key:
             key = f"{PREFIX}/{uuid.uuid4().hex}"
-            objects.put(key, self.content)
+            if isinstance(self.content, bytes):
+                objects.put(key, self.content)
+            else:
+                self.content.keep(key)
             self.key = key
 
     def without(self, whole: bytes) -> bytes | None:
         """A version without it, which says where it belongs; None where it does not hold it."""
-        text = base64.b64encode(self.content)
+        text = self.stands.encode()
+        if isinstance(self.content, bytes):
+            text = base64.b64encode(self.content)
         at = whole.find(text)
+        if at < 0 and self.stands:
+            raise ValueError("the resource does not hold what stands for its content")
         if at < 0:
             return None
         head = f"{self.key} {at}\n".encode()
         return _MARK + head + whole[:at] + whole[at + len(text) :]
+
+    def lying(self, kept: bytes, objects: ObjectStore) -> Lying | None:
+        """Where it lies beside a version without it, once that is committed; None where whoever
+        wrote the version has it."""
+        return Lying(self.key, _parts(kept)[1], self.size, objects) if self.stands else None
+
+
+class Arriving:
+    """Content that comes piece by piece: at most little of it is in memory, more goes on its way
+    into the store at once. As a context manager it leaves nothing there that was not put."""
+
+    def __init__(self, objects: ObjectStore, limit: int) -> None:
+        """Of `limit` bytes at most."""
+        self._objects = objects
+        self._limit = limit
+        self._little = bytearray()
+        self._staged: Staged | None = None
+        self._size = 0
+
+    def write(self, piece: bytes) -> None:
+        """Append `piece`. Raises TooLarge, NoRoom, Unavailable."""
+        self._size += len(piece)
+        if self._size > self._limit:
+            raise TooLarge(f"content may have at most {self._limit} bytes")
+        if self._staged is None:
+            self._little += piece
+            if self._size < LEAST:
+                return
+            piece = bytes(self._little)
+            self._little.clear()
+            with translated():
+                self._staged = self._objects.stage()
+        with translated():
+            self._staged.write(piece)
+
+    def arrived(self) -> bytes | Attachment:
+        """All of it, or what is to be attached, with a text to stand for it that nobody guesses."""
+        if self._staged is None:
+            return bytes(self._little)
+        return Attachment(self._staged, base64.b64encode(secrets.token_bytes(33)).decode())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._staged is not None:
+            self._staged.discard()
 
 
 def attachment(text: str) -> Attachment | None:
@@ -153,8 +229,8 @@ def note(session: Session, one: Attachment, resource: int, version: int) -> None
     """That a version of the resource with this row number names what was put."""
     given = {
         "key": one.key,
-        "digest": digest_of([one.content]),
-        "size": len(one.content),
+        "digest": one.digest,
+        "size": one.size,
         "resource_id": resource,
         "version": version,
     }

@@ -26,7 +26,7 @@ from exchange import (
     subscriptions,
 )
 from exchange.access import Access
-from exchange.attachments import Attachment
+from exchange.attachments import Attachment, Lying
 from exchange.clinical import Kept
 from exchange.errors import Gone, Invalid, NotFound, Stale, TooLarge
 from exchange.policy import Action, Clinical, Facts, Permit, Role
@@ -263,7 +263,8 @@ class Writing:
             created=made == "create",
         )
         kept = self._kept_of(content, draft, row, version)
-        return self._revised(row, draft, version, interaction or made, content, about, kept)
+        lying = draft.attachment.lying(kept, self.access.objects) if draft.attachment else None
+        return self._revised(row, draft, version, interaction or made, content, about, kept, lying)
 
     def take_out(self, held: Any) -> Kept:
         """Delete the resource of a row: it is found no more, its versions stay."""
@@ -353,6 +354,7 @@ class Writing:
         content: bytes,
         about: Any,
         kept: bytes,
+        lying: Lying | None = None,
     ) -> Kept:
         key = resource_rows.ADD_REVISION.number(
             self.session.connection(),
@@ -378,9 +380,10 @@ class Writing:
             logical_id=named.logical_id,
             version=version,
             changed=self.now,
-            content=content,
+            content=content if lying is None else attachments.without(kept),
             interaction=interaction,
             key=key,
+            lying=lying,
             made=True,
         )
 

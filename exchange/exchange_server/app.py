@@ -61,6 +61,9 @@ QUERY_LIMIT = 64 << 10
 BODY_SECONDS = 120.0
 """How long a body may take to come, where the door does not limit its own."""
 
+SLOWEST = 64 << 10
+"""Bytes a second at which a longer one comes at least."""
+
 LOOKS = 4
 """Looks at health and metrics at a time, in threads of their own: told also when all are busy."""
 
@@ -237,7 +240,7 @@ class _Manners:
         """`receive`, answering 413 to a body that is too long, announced or not; 408 when late."""
         read = 0
         more = True
-        late = time.monotonic() + BODY_SECONDS
+        began = time.monotonic()
 
         async def bounded() -> Message:
             nonlocal read, more
@@ -245,6 +248,7 @@ class _Manners:
                 raise HTTPException(413, f"a request may have at most {limit} bytes")
             try:
                 # Behind the body comes only that the client has gone, however late.
+                late = began + max(BODY_SECONDS, read / SLOWEST)
                 with fail_after(late - time.monotonic() if more else None):
                     message = await receive()
             except TimeoutError:

@@ -307,7 +307,7 @@ def application(exchange: Exchange, settings: Settings) -> Application:
                 conduct=_fhir_conduct(settings),
                 send=ranges.send,
             ),
-            body_limit=settings.fhir_body_limit,
+            body_limit=max(settings.fhir_body_limit, settings.fhir_binary_limit),
             paths=lambda _, prefix: openapi.paths(capability.statement(prefix), prefix),
             usual=rest.USUAL,
         ),
@@ -333,6 +333,7 @@ def _fhir_conduct(settings: Settings) -> FHIRConduct:
 
     return Conduct(
         body_limit=settings.fhir_body_limit,
+        binary_limit=settings.fhir_binary_limit,
         update_creates=settings.fhir_update_creates,
         dangling=settings.fhir_dangling_references,
         plain_http=settings.hook_http,

@@ -220,6 +220,11 @@ class Settings(BaseSettings):
     fhir_body_limit: Annotated[int, Field(ge=1 << 16, le=1 << 28)] = Field(
         default=16 << 20, description="Longest FHIR resource or Bundle that is sent"
     )
+    fhir_binary_limit: Annotated[int, Field(ge=1 << 16, le=1 << 30)] = Field(
+        default=256 << 20,
+        description="Largest content of a FHIR Binary that is sent in its own type, not as JSON or "
+        "XML",
+    )
     fhir_update_creates: bool = Field(
         default=True, description="A PUT of FHIR to an id that is not known creates the resource"
     )

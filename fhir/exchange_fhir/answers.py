@@ -48,6 +48,7 @@ def kept(made: Kept, base: str) -> Answered:
         changed=made.changed,
         location=f"{base}/{named}/_history/{version}" if version else f"{base}/{named}",
         told=f"{named} version {version} is {done}" if version else f"{named} is {done}",
+        lying=made.lying,
     )
 
 

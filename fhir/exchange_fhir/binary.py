@@ -11,7 +11,7 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
 from exchange import spans
-from exchange.attachments import Lying
+from exchange.attachments import Attachment, Lying
 from exchange_fhir import json_format, negotiation
 from exchange_fhir.answers import Answered
 from exchange_fhir.datatypes import Json, present
@@ -27,8 +27,9 @@ _SANDBOX = "sandbox; default-src 'none'; frame-ancestors 'none'"
 """What somebody sent runs nothing in this server's name."""
 
 
-def resource(request: Request, content: bytes, logical_id: str) -> Json:
-    """The Binary of content that was sent as itself. Raises Problem."""
+def resource(request: Request, content: bytes | Attachment, logical_id: str) -> Json:
+    """The Binary of content that was sent as itself; of what is to be attached, what stands for
+    it. Raises Problem."""
     told = request.headers.get("content-type", "").strip()
     if not _TYPE.fullmatch(told):
         raise Problem(415, "not-supported", "the Content-Type of the content is needed")
@@ -40,7 +41,9 @@ def resource(request: Request, content: bytes, logical_id: str) -> Json:
         id=logical_id,
         contentType=told,
         securityContext={"reference": context} if context else None,
-        data=base64.b64encode(content).decode(),
+        data=content.stands
+        if isinstance(content, Attachment)
+        else base64.b64encode(content).decode(),
     )
 
 

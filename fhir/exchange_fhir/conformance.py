@@ -78,7 +78,10 @@ def _formats(told: Json) -> Iterator[str]:
         "`_summary` (true, text, data, count, false) and `_elements` are taken on every answer; "
         "what was left out is said by the tag SUBSETTED, and a resource so tagged is not taken "
         "back. Answers are compressed for `Accept-Encoding: gzip`, and bodies are taken with "
-        "`Content-Encoding: gzip`. A decimal keeps the digits it came with."
+        "`Content-Encoding: gzip`. A decimal keeps the digits it came with. A Binary is read and "
+        "written as FHIR, or in its own type with `X-Security-Context`: then of up to "
+        f"{Conduct().binary_limit} bytes (a setting), and read whole or by a `Range`. What was so "
+        f"written comes along as FHIR up to {Conduct().body_limit} bytes of content."
     )
     yield ""
 

@@ -2,15 +2,18 @@
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of the routes made below.
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
 
+from exchange.attachments import Arriving, Attachment
 from exchange.errors import TooLarge
+from exchange.policy import Action
 from exchange_fhir import (
     binary,
     interactions,
@@ -18,20 +21,27 @@ from exchange_fhir import (
     negotiation,
     patching,
     validation,
+    writing,
 )
 from exchange_fhir.answers import Answered
 from exchange_fhir.datatypes import Json
 from exchange_fhir.interactions import Asked, Pairs
 from exchange_fhir.moments import span
+from exchange_fhir.negotiation import Return
 from exchange_fhir.outcome import Problem
 from exchange_fhir.primitives import moment
 from exchange_fhir.serving import Serving
+
+PIECE = 256 << 10
+"""Bytes of content that go into the store at once, each time with a change of threads."""
 
 
 def body(limit: int) -> Callable[[Request], Awaitable[bytes]]:
     """What reads a request's body, of `limit` bytes at most, without its content coding."""
 
     async def read(request: Request) -> bytes:
+        if int(request.headers.get("content-length", "0")) > limit:
+            raise TooLarge(f"a body may have at most {limit} bytes")
         content = bytearray()
         async for piece in request.stream():
             content += piece
@@ -42,11 +52,48 @@ def body(limit: int) -> Callable[[Request], Awaitable[bytes]]:
     return read
 
 
+def sent(serving: Serving) -> Callable[[Request], AsyncIterator[bytes | Attachment]]:
+    """What reads a request's body, or has the content of a Binary that comes as itself go into the
+    store as it comes: of whoever may record something."""
+    whole = body(serving.conduct.body_limit)
+
+    def may_record(request: Request) -> None:
+        with serving.exchange.on_behalf_of(serving.identify(request)) as access:
+            access.require(Action.RECORD)
+
+    async def read(request: Request) -> AsyncIterator[bytes | Attachment]:
+        if not _as_itself(request):
+            yield await whole(request)
+            return
+        await to_thread.run_sync(may_record, request)
+        with Arriving(serving.exchange.objects, serving.conduct.binary_limit) as arriving:
+            gathered = bytearray()
+            async for piece in request.stream():
+                gathered += piece
+                if len(gathered) >= PIECE:
+                    await to_thread.run_sync(arriving.write, bytes(gathered))
+                    gathered.clear()
+            await to_thread.run_sync(arriving.write, bytes(gathered))
+            yield arriving.arrived()
+
+    return read
+
+
+def _as_itself(request: Request) -> bool:
+    """Whether the content of a Binary comes in its own type, and as it is."""
+    return (
+        request.path_params.get("kind") == "Binary"
+        and not negotiation.is_fhir(request.headers.get("content-type", ""))
+        and request.headers.get("content-encoding", "identity").strip().lower() == "identity"
+    )
+
+
 def interacting(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
     """The routes of `serving`."""
     router = APIRouter(route_class=route_class, include_in_schema=False)
     whole = body(serving.conduct.body_limit)
     Body = Annotated[bytes, Depends(whole)]  # noqa: N806 - a type
+    Sent = Annotated[bytes | Attachment, Depends(sent(serving))]  # noqa: N806 - a type
 
     def looked_back(request: Request, kind: str = "", logical_id: str = "") -> Response:
         requester = serving.identify(request)
@@ -67,7 +114,9 @@ def interacting(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
             content = interactions.history(here, asked, past, before, following)
         return negotiation.response(Answered(status=200, content=content), written)
 
-    def changed(request: Request, method: str, asked: Asked) -> Response:
+    def changed(
+        request: Request, method: str, asked: Asked, content: bytes | Attachment = b""
+    ) -> Response:
         requester = serving.identify(request)
         written = negotiation.negotiated(request)
         asked = replace(
@@ -76,8 +125,17 @@ def interacting(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
             headers={name.lower(): value for name, value in request.headers.items()},
         )
         with serving.asked(request, requester) as here:
-            answered = interactions.done(here, interactions.ACTS[method](here, asked))
-        return negotiation.response(answered, written, prefer=negotiation.returning(request))
+            act = interactions.ACTS[method](here, asked)
+            if isinstance(content, Attachment):
+                act = writing.attaching(act, content)
+            answered = interactions.done(here, act)
+        prefer = negotiation.returning(request)
+        if prefer is Return.REPRESENTATION and answered.lying is not None:
+            if answered.lying.size > serving.conduct.body_limit:
+                prefer = Return.MINIMAL  # it was just sent, and would be a third more text
+            else:
+                answered = binary.whole(answered)
+        return negotiation.response(answered, written, prefer=prefer)
 
     @router.get("/$versions")
     def versions(request: Request) -> Response:
@@ -114,17 +172,20 @@ def interacting(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         return _read(request, kind, answered, serving.sent)
 
     @router.post("/{kind}")
-    def create(request: Request, kind: str, content: Body) -> Response:
-        return changed(request, "POST", Asked(kind=kind, body=_resource(request, kind, content)))
+    def create(request: Request, kind: str, content: Sent) -> Response:
+        asked = Asked(kind=kind, body=_resource(request, kind, content))
+        return changed(request, "POST", asked, content)
 
     @router.put("/{kind}")
-    def conditional_update(request: Request, kind: str, content: Body) -> Response:
-        return changed(request, "PUT", Asked(kind=kind, body=_resource(request, kind, content)))
+    def conditional_update(request: Request, kind: str, content: Sent) -> Response:
+        asked = Asked(kind=kind, body=_resource(request, kind, content))
+        return changed(request, "PUT", asked, content)
 
     @router.put("/{kind}/{logical_id}")
-    def update(request: Request, kind: str, logical_id: str, content: Body) -> Response:
+    def update(request: Request, kind: str, logical_id: str, content: Sent) -> Response:
         resource = _resource(request, kind, content, logical_id)
-        return changed(request, "PUT", Asked(kind=kind, logical_id=logical_id, body=resource))
+        asked = Asked(kind=kind, logical_id=logical_id, body=resource)
+        return changed(request, "PUT", asked, content)
 
     @router.patch("/{kind}")
     def conditional_patch(request: Request, kind: str, content: Body) -> Response:
@@ -156,12 +217,12 @@ def _read(request: Request, kind: str, answered: Answered, send: binary.Send) ->
 
 
 def _resource(
-    request: Request, kind: str, content: bytes, logical_id: str = ""
+    request: Request, kind: str, content: bytes | Attachment, logical_id: str = ""
 ) -> Callable[[], Json]:
     told = request.headers.get("content-type", "")
 
     def parsed() -> Json:
-        if kind == "Binary" and not negotiation.is_fhir(told):
+        if isinstance(content, Attachment) or (kind == "Binary" and not negotiation.is_fhir(told)):
             return binary.resource(request, content, logical_id)
         return negotiation.resource(content, told)
 

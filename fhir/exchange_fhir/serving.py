@@ -43,6 +43,8 @@ class Conduct:
 
     body_limit: int = 16 << 20
     """Bytes of a request's body, a Bundle among them."""
+    binary_limit: int = 256 << 20
+    """Bytes of the content of a Binary that is sent as itself."""
     entries: int = 1000
     """Entries of a batch or transaction."""
     update_creates: bool = True

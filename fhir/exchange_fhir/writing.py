@@ -14,6 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from exchange import attachments, clinical
+from exchange.attachments import Attachment
 from exchange.errors import Invalid, Stale
 from exchange.recording import Act, Create, Delete, Draft, Finder, Patch, Update, new_id
 from exchange.reindex import Said
@@ -85,6 +86,13 @@ def served(kind: str) -> None:
 def create(resource: Json, place: Place, *, unless: Finder | None = None) -> Act:
     """The act of a create. Raises Problem with every issue of the resource."""
     return Create(draft(resource, place, new_id()), unless)
+
+
+def attaching(act: Act, attachment: Attachment) -> Act:
+    """The act of a create or update, with the content for which something stands in its draft."""
+    if not isinstance(act, Create | Update):
+        raise TypeError("only what is created or updated has content of its own")
+    return replace(act, draft=replace(act.draft, attachment=attachment))
 
 
 def update(resource: Json, place: Place, logical_id: str, headers: Mapping[str, str]) -> Act:

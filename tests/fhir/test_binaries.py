@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -10,15 +11,17 @@ from typing import Any
 
 import orjson
 import pytest
-from fhir_door import BASE, SHANGHAI, Door
+from fhir_door import BASE, SHANGHAI, Asker, Door, is_fhir
+from httpx2 import Response
 from region import ADMINISTRATOR, WORKER, Region
 from sqlalchemy import func, select, update
 
 from exchange import attachments, recording, scrub
 from exchange.check import Finding, check
-from exchange.errors import Unavailable
+from exchange.errors import TooLarge, Unavailable
 from exchange.policy import Action
 from exchange_fhir import writing
+from exchange_fhir.serving import Conduct
 from exchange_fhir.writing import Place
 from exchange_storage.objects import ObjectStoreError
 from exchange_storage.records import AuditRecord, Revision, Scrub
@@ -77,6 +80,58 @@ def test_a_large_document_is_whole_wherever_it_is_read_and_not_in_the_index(
     assert patched.json()["data"] == binary(OTHER)["data"]
     assert len(lying(hospital.city)) == 3
     assert largest(hospital.city) < 50_000
+
+
+def sent(beicheng: Asker, content: bytes, method: str, path: str, **more: str) -> Response:
+    """A document sent in its own type."""
+    told = {name.replace("_", "-"): value for name, value in more.items()}
+    headers = beicheng.headers | {"Content-Type": "application/pdf"} | told
+    return beicheng.client.request(method, f"/fhir/{path}", content=content, headers=headers)
+
+
+def test_a_document_that_is_sent_as_itself_is_what_the_same_is_as_fhir(hospital: Door) -> None:
+    beicheng = hospital.system("beicheng")
+    for content in (PDF, b"%PDF-1.7 little"):
+        made = sent(beicheng, content, "POST", "Binary", X_Security_Context="Patient/1")
+        assert made.status_code == 201, made.text
+        told = made.json()
+        is_fhir(told)
+        assert {key: told[key] for key in binary()} == binary(content)
+        path = f"Binary/{told['id']}"
+        assert beicheng.get(path, Accept=FHIR).json() == told
+        assert beicheng.get(path, Accept="application/pdf").content == content
+
+        second = sent(beicheng, OTHER, "PUT", path, Prefer="return=minimal", If_Match='W/"1"')
+        assert (second.status_code, second.content) == (204, b"")
+        assert beicheng.get(path, Accept="application/pdf").content == OTHER
+        first = beicheng.get(f"{path}/_history/1", Accept="application/pdf")
+        assert first.content == content
+        assert sent(beicheng, PDF, "PUT", path, If_Match='W/"1"').status_code == 412
+        assert sent(beicheng, PDF, "PUT", path, Content_Encoding="gzip").status_code == 400
+        packed = sent(beicheng, gzip.compress(PDF), "PUT", path, Content_Encoding="gzip")
+        assert packed.json()["data"] == binary()["data"]
+    assert largest(hospital.city) < 50_000
+    assert findings(hospital.city) == set()
+
+
+def test_what_is_sent_and_not_taken_leaves_nothing_in_the_store(hospital: Door) -> None:
+    beicheng, limit = hospital.system("beicheng"), Conduct().binary_limit
+    there = beicheng.send("POST", "Binary", binary(b"little")).json()["id"]
+    before = lying(hospital.city)
+    assert sent(beicheng, PDF, "PUT", f"Binary/{there}", If_Match='W/"7"').status_code == 412
+    found = sent(beicheng, PDF, "POST", "Binary", If_None_Exist=f"_id={there}")
+    assert (found.status_code, found.json()["data"]) == (200, binary(b"little")["data"])
+    assert sent(beicheng, PDF, "PUT", "Binary/a_b").status_code == 404
+    assert sent(beicheng, PDF, "POST", "Binary", Content_Type="nothing").status_code == 415
+    assert sent(beicheng, PDF, "POST", "Observation").status_code == 415
+    assert sent(hospital.asker(None), PDF, "POST", "Binary").status_code == 401
+    assert lying(hospital.city) == before
+
+    with attachments.Arriving(hospital.city.exchange.objects, limit) as arriving:
+        arriving.write(PDF)
+        with pytest.raises(TooLarge):
+            arriving.write(bytes(limit))
+    assert lying(hospital.city) == before
 
 
 def test_a_document_is_nobodys_who_may_not_see_its_patient(hospital: Door) -> None:
