@@ -10,14 +10,16 @@ from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
-from exchange import clinical, dossier, timeline
+from exchange import clinical, dossier, spans, timeline
 from exchange.access import Access, Exchange
+from exchange.attachments import Lying
 from exchange.clinical import Kept
 from exchange.dossier import Beside
 from exchange.errors import ExchangeError, Invalid, NotFound
 from exchange_fhir import cda, readable, summary
 from exchange_fhir.cda import Cda
 from exchange_fhir.readable import Attached, Lead, Readable, Result
+from exchange_server import ranges
 from exchange_server.portal.charts import Course, Point, course
 from exchange_server.portal.clinical_words import CRITICAL, NEGATING, element
 from exchange_server.portal.language import Words, spoken
@@ -37,6 +39,7 @@ DRAWN = 2
 
 PICTURES = frozenset({"image/png", "image/jpeg", "image/gif"})
 PDF = "application/pdf"
+PDF_BEGINS = b"%PDF-"
 
 _KIND = re.compile("[A-Z][A-Za-z]{1,63}", re.ASCII)
 _ID = re.compile(r"[A-Za-z0-9.\-]{1,64}", re.ASCII)
@@ -162,17 +165,17 @@ def records(exchange: Exchange, pages: Pages) -> APIRouter:
                 raise NotFound("this record has no such document")
             content = _content(access, attached)
         media_type = _media_type(attached)
-        inline = media_type in PICTURES or (media_type == PDF and content.startswith(b"%PDF-"))
+        begins = _begin(content, len(PDF_BEGINS))
+        inline = media_type in PICTURES or (media_type == PDF and begins == PDF_BEGINS)
         headers = {
             **FRAMED,
             "Content-Disposition": "inline" if inline else "attachment",
             "X-Content-Type-Options": "nosniff",
+            "Content-Type": media_type if inline else "application/octet-stream",
         }
-        return Response(
-            content,
-            headers=headers,
-            media_type=media_type if inline else "application/octet-stream",
-        )
+        if isinstance(content, Lying):
+            return ranges.send(request, content, headers)
+        return Response(content, headers=headers)
 
     return router
 
@@ -215,18 +218,31 @@ def _media_type(attached: Attached) -> str:
     return attached.media_type.partition(";")[0].strip().lower()
 
 
-def _content(access: Access, attached: Attached) -> bytes:
-    """Raises NotFound, Refused, Invalid."""
+def _content(access: Access, attached: Attached) -> bytes | Lying:
+    """What it holds, or where that lies, to be read after the gate has closed.
+
+    Raises NotFound, Refused, Invalid.
+    """
     if attached.encoded is not None:
         if (held := attached.data) is None:
             raise Invalid("the document cannot be read")
         return held
     if not attached.binary:
         raise NotFound("this document lies with another system")
-    content = readable.binary(clinical.read(access, "Binary", attached.binary).content)
+    kept = clinical.read(access, "Binary", attached.binary, apart=True)
+    if kept.lying is not None:
+        return kept.lying
+    content = readable.binary(kept.content)
     if content is None:
         raise Invalid("the document cannot be read")
     return content
+
+
+def _begin(content: bytes | Lying, limit: int) -> bytes:
+    """So many bytes of it, from the first. Raises Unavailable."""
+    if isinstance(content, Lying):
+        return b"".join(spans.read(content.pieces(0, min(limit, content.size))))
+    return content[:limit]
 
 
 def _document(access: Access, number: int, attached: Attached) -> Document:
@@ -237,10 +253,12 @@ def _document(access: Access, number: int, attached: Attached) -> Document:
         if number < SHOWN and (media_type == "text/plain" or cda.is_cda(media_type)):
             content = _content(access, attached)
             if media_type == "text/plain":
-                text = _decoded(content, attached.media_type)[:PLAIN]
+                # Four bytes are the longest character; a part of one at the end is cut away.
+                text = _decoded(_begin(content, 4 * PLAIN), attached.media_type)[:PLAIN]
                 return Document(number=number, attached=attached, media_type=media_type, text=text)
+            begin = _begin(content, cda.SIZE + 1)
             return Document(
-                number=number, attached=attached, media_type=media_type, cda=cda.read(content)
+                number=number, attached=attached, media_type=media_type, cda=cda.read(begin)
             )
     except ExchangeError as error:
         return Document(number=number, attached=attached, media_type=media_type, wrong=str(error))
