@@ -163,16 +163,6 @@ def current(access: Access, kind: str, logical_ids: Sequence[str]) -> list[Kept]
     return [_kept(access, row) for row in rows]
 
 
-def keeper(access: Access, kind: str, logical_id: str) -> int | None:
-    """The row number of the hospital that keeps an entry of the directory; None where it does not.
-
-    For the exchange itself.
-    """
-    given = {"kind": kind, "logical_id": logical_id}
-    row = _KEEPER.first(access.session.connection(), given)
-    return None if row is None else row.organization_id
-
-
 def changeable(access: Access, kind: str, logical_id: str) -> Kept | None:
     """The current version of a resource, where there is one that the asker may change.
 
@@ -285,14 +275,6 @@ def _kept(access: Access, row: Any, lying: attachments.Lying | None = None) -> K
     )
 
 
-_KEEPER = Prepared(
-    select(Resource.organization_id).where(
-        Resource.kind == bindparam("kind"),
-        Resource.logical_id == bindparam("logical_id"),
-        Resource.is_directory,
-        ~Resource.deleted,
-    )
-)
 _VERSION = (
     Resource.kind,
     Resource.logical_id,

@@ -9,7 +9,6 @@ again whenever it is told.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
@@ -26,7 +25,6 @@ from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     Happening,
     HookHost,
-    Organization,
     Patient,
     Subscription,
     SubscriptionEvent,
@@ -47,16 +45,6 @@ FORGOTTEN = 1000
 
 _LONGEST = 3600.0
 """Seconds between two tries, at most; the first pause is two, and each is twice the last."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hospital:
-    """By what a resource may name a subscriber's hospital."""
-
-    number: int
-    code: str
-    credit_code: str
-    issuer: str
 
 
 def owner(one: Subscription) -> Requester:
@@ -105,15 +93,6 @@ def live(access: Access) -> Sequence[Subscription]:
     return access.session.scalars(
         select(Subscription).where(Subscription.state == State.ACTIVE).order_by(Subscription.id)
     ).all()
-
-
-def hospitals(access: Access) -> Mapping[int, Hospital]:
-    """By what resources may name each hospital. Raises Refused."""
-    _only_the_exchange(access)
-    return {
-        one.id: Hospital(one.id, one.code, one.credit_code, one.issuer)
-        for one in access.session.scalars(select(Organization))
-    }
 
 
 def patient_of(access: Access, patient: int) -> tuple[int, int | None]:

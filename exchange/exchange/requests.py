@@ -12,16 +12,17 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import or_, select, tuple_
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from exchange import jobs, orders
 from exchange.access import Access
 from exchange.demographics import clipped
+from exchange.departments import Directory
 from exchange.errors import Invalid, Refused
 from exchange.orders import Status
 from exchange.policy import Action, Role
-from exchange_storage.records import Order, Organization, Patient, PerformedStep, Resource
+from exchange_storage.records import Order, Organization, Patient, PerformedStep
 
 KIND = "ServiceRequest"
 APPOINTMENT = "Appointment"
@@ -61,10 +62,10 @@ class Requested:
     priority: str = "ROUTINE"
     reason: str = ""
     performers: tuple[tuple[str, str], ...] = ()
-    """Kind and logical id of hospitals (their code), and of departments that hospitals keep;
-    without any it is for the one that wrote it."""
+    """Kind and logical id of hospitals (their code), and of their departments; without any it is
+    for the one that wrote it. Whose they are is the directory's to say, see `departments`."""
     performer_numbers: tuple[str, ...] = ()
-    """Credit codes by which it names hospitals."""
+    """Credit codes, and OIDs of their numbers, by which it names hospitals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,18 +229,12 @@ def _patient(session: Session, owner: int, patients: Collection[int]) -> int | N
 
 
 def _is_own(session: Session, owner: int, told: Requested) -> bool:
-    """Whether the hospital is to do it itself: it names no other one, or itself too."""
-    hospitals = select(Organization.id).where(
-        or_(
-            Organization.code.in_(one for kind, one in told.performers if kind == DEPARTMENTS[0]),
-            Organization.credit_code.in_(told.performer_numbers),
-        )
-    )
-    departments = select(Resource.organization_id).where(
-        tuple_(Resource.kind, Resource.logical_id).in_(told.performers),
-        Resource.organization_id.is_not(None),
-    )
-    named = {*session.scalars(hospitals), *session.scalars(departments)}
+    """Whether the hospital is to do it itself: it names no other one, or itself too.
+
+    Another's worklist does not show it: it is about a record of this hospital's, under whose number
+    a modality there would make images. That one is told of it (topic ``order-for-us``).
+    """
+    named = Directory(session).named(told.performers, told.performer_numbers)
     return not named or owner in named
 
 

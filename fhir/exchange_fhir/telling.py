@@ -13,9 +13,9 @@ from functools import partial
 
 from exchange import clinical, notifying, sealing
 from exchange.access import Access, Exchange
+from exchange.departments import Directory
 from exchange.errors import Invalid, NotFound
 from exchange.jobs import Later
-from exchange.notifying import Hospital
 from exchange.policy import Requester
 from exchange.recording import Draft
 from exchange.subscriptions import Channel, State
@@ -29,7 +29,6 @@ from exchange_fhir import (
     writing,
 )
 from exchange_fhir.datatypes import Json
-from exchange_fhir.departments import Directory
 from exchange_fhir.hooks import Hooks, NotTaken
 from exchange_fhir.interactions import Asked
 from exchange_fhir.serving import Serving
@@ -47,9 +46,8 @@ def see(exchange: Exchange, worker: Requester, serving: Serving) -> None:
             if not looked_at:
                 return
             live = notifying.live(access)
-            hospitals = notifying.hospitals(access)
             persons = notifying.persons(access, (row for one in live for row in one.patients))
-            seen = [_Seen(serving, access, one, hospitals, persons) for one in looked_at]
+            seen = [_Seen(serving, access, one, persons) for one in looked_at]
             concerned = [
                 (subscription, one)
                 for one in seen
@@ -92,17 +90,15 @@ class _Seen:
         serving: Serving,
         access: Access,
         happening: Happening,
-        hospitals: Mapping[int, Hospital],
         persons: Mapping[int, int],
     ) -> None:
         self.happening = happening
         self._serving = serving
         self._access = access
-        self._hospitals = hospitals
         self._persons = persons
         self._read: dict[int, Json | None] = {}
         self._held: dict[str, Sequence[Value]] = {}
-        self._directories: dict[str, Directory] = {}
+        self._directory = Directory(access.session)
         self._whose: tuple[int, int | None] | None = None
 
     def concerns(self, one: Subscription) -> bool:
@@ -113,8 +109,8 @@ class _Seen:
         if not self._is_of_patient(one, topic):
             return False
         now = self._version(one, self.happening.version)
-        hospital = self._hospitals[one.organization_id]
-        whose = self._directory(one.base).whose
+        hospital = one.organization_id
+        whose = partial(self._of, one.base)
         if now is None or not topic.met(now, hospital, whose):
             return False
         if not topic.anew and self.happening.version > 1:
@@ -126,11 +122,11 @@ class _Seen:
             self.happening.kind, partial(self._values, now, one.base), filters, one.base
         )
 
-    def _directory(self, base: str) -> Directory:
-        if base not in self._directories:
-            codes = {one.code: one.number for one in self._hospitals.values()}
-            self._directories[base] = Directory(self._access, codes, base)
-        return self._directories[base]
+    def _of(self, base: str, reference: Json) -> frozenset[int]:
+        """The hospitals to which a Reference leads, for who asks at one address."""
+        entry = indexing.target(reference.get("reference", ""), f"{base}/")
+        number = reference.get("identifier", {}).get("value")
+        return self._directory.named([entry], [number] if number else [])
 
     def _values(self, now: Json, base: str) -> Sequence[Value]:
         """What the version is found under: the same for all who ask at one address."""

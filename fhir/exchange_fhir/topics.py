@@ -10,11 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exchange.notifying import Hospital
 from exchange_fhir import indexing
 from exchange_fhir.datatypes import Json
 from exchange_fhir.definitions import search_parameters
-from exchange_fhir.departments import Whose
 from exchange_storage.resource_index import Reference, Token, Value
 
 PATIENT = "patient"
@@ -33,8 +31,12 @@ CRITICAL: Mapping[str, frozenset[str]] = {
 """Codes that say that a finding is critical: critically abnormal, high or low (HL7 v3); actionable
 within minutes or hours (ACR categories 1 and 2 of actionable findings, by their RadLex codes)."""
 
-Met = Callable[[Json, Hospital, Whose], bool]
-"""Whether a resource is what a topic tells of, to this hospital; by what tells whose a place is."""
+Whose = Callable[[Json], frozenset[int]]
+"""The hospitals, by their row numbers, to which a Reference leads."""
+
+Met = Callable[[Json, int, Whose], bool]
+"""Whether a resource is what a topic tells of, to the hospital of this row number, by what tells
+whose a place is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,15 +111,15 @@ def _is(asked: Filter, value: str, held: Sequence[Any], base: str) -> bool:
     )
 
 
-def _is_final(resource: Json, _: Hospital, __: Whose) -> bool:
+def _is_final(resource: Json, _: int, __: Whose) -> bool:
     return resource.get("status") in FINAL
 
 
-def _is_there(resource: Json, _: Hospital, __: Whose) -> bool:
+def _is_there(resource: Json, _: int, __: Whose) -> bool:
     return resource.get("status") == "available"
 
 
-def _is_critical(resource: Json, _: Hospital, __: Whose) -> bool:
+def _is_critical(resource: Json, _: int, __: Whose) -> bool:
     if resource.get("status") in REVOKED:
         return False
     return any(
@@ -153,16 +155,11 @@ _ORDERED: Mapping[str, tuple[frozenset[str], Callable[[Json], Sequence[Json]]]] 
 """Of what an order is, by type: statuses in which it is open, and who is to do it."""
 
 
-def _is_for(resource: Json, hospital: Hospital, whose: Whose) -> bool:
+def _is_for(resource: Json, hospital: int, whose: Whose) -> bool:
     open_, performers = _ORDERED[resource["resourceType"]]
     if resource.get("status") not in open_:
         return False
-    numbers = {hospital.credit_code, f"urn:oid:{hospital.issuer}"}
-    return any(
-        one.get("identifier", {}).get("value") in numbers
-        or hospital.number in whose(one.get("reference", ""))
-        for one in performers(resource)
-    )
+    return any(hospital in whose(one) for one in performers(resource))
 
 
 TOPICS: Mapping[str, Topic] = {

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from fhir_door import SHANGHAI, Door, entries, name, opened, outcome
-from region import WORKER, credit_code
+from region import HOSPITALS, WORKER, credit_code
 from serving import Served, serving
 from sqlalchemy import select
 
@@ -179,6 +179,15 @@ def test_only_what_a_hospital_orders_of_itself_with_an_accession_number_is_on_it
         service = {"resourceType": "HealthcareService", "id": f"{code}-ct", "name": "CT"}
         answer = door.system(code).send("PUT", f"HealthcareService/{code}-ct", service)
         assert answer.status_code == 201
+    for keeper, above in (("beicheng", "nanhu"), ("nanhu", "beicheng")):
+        # Whoever keeps the entry: it is whose it says.
+        role = {
+            "resourceType": "PractitionerRole",
+            "id": f"{above}-role",
+            "organization": {"reference": f"Organization/{above}-radiology"},
+        }
+        answer = door.system(keeper).send("PUT", f"PractitionerRole/{above}-role", role)
+        assert answer.status_code == 201
     for told in (
         {"identifier": [{"value": "A1"}]},
         {"intent": "proposal"},
@@ -187,14 +196,20 @@ def test_only_what_a_hospital_orders_of_itself_with_an_accession_number_is_on_it
         {"performer": [{"reference": "Organization/nanhu"}]},
         {"performer": [{"reference": "Organization/nanhu-radiology"}]},
         {"performer": [{"reference": "HealthcareService/nanhu-ct"}]},
+        {"performer": [{"reference": "PractitionerRole/nanhu-role"}]},
         {"performer": [{"identifier": {"value": credit_code("12120000123450001")}}]},
+        {"performer": [{"identifier": {"value": f"urn:oid:{HOSPITALS['nanhu'][1]}"}}]},
         {"status": "draft"},
     ):
         hospital.made({name: value for name, value in request(**told).items() if value})
     assert worklist(served) == []
 
     for number, own in enumerate(
-        ("Organization/beicheng-radiology", "HealthcareService/beicheng-ct")
+        (
+            "Organization/beicheng-radiology",
+            "HealthcareService/beicheng-ct",
+            "PractitionerRole/beicheng-role",
+        )
     ):
         hospital.made(request(performer=[{"reference": own}]))
         assert len(worklist(served)) == number + 1
