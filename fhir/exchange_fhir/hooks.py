@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,27 +24,8 @@ from urllib.parse import urlsplit
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
-Network = IPv4Network | IPv6Network
-
-_NEVER: Sequence[Network] = tuple(
-    ip_network(one)
-    for one in (
-        "0.0.0.0/8",
-        "224.0.0.0/4",
-        "240.0.0.0/4",
-        "::/128",
-        "ff00::/8",
-        "169.254.169.254/32",  # instance metadata of many clouds
-        "fd00:ec2::254/128",
-        "100.100.100.200/32",
-    )
-)
-"""Never called, whatever a setting says."""
-
-_TRANSLATED: Sequence[Network] = tuple(
-    ip_network(one) for one in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
-)
-"""IPv6 addresses that stand for IPv4 ones elsewhere: called only where a setting names them."""
+from exchange import calling
+from exchange.calling import Network
 
 _HEADERS = {"User-Agent": "imaging-exchange", "Accept": "*/*", "Connection": "close"}
 
@@ -79,7 +60,9 @@ class Hooks:
         except ValueError:
             raise NotTaken("the address of the endpoint is none") from None
         if found.scheme != "https" and not (self.plain_http and found.scheme == "http"):
-            raise NotTaken("the endpoint is not called over https")
+            raise NotTaken(
+                "the endpoint is not called over https; EXCHANGE_HOOK_HTTP=true allows it"
+            )
         secure = found.scheme == "https"
         begun = time.monotonic()
         address = self.address(host, port or (443 if secure else 80), timeout)
@@ -111,18 +94,17 @@ class Hooks:
         resolved = _resolved(host, port, timeout)
         addresses = [str(one[4][0]).partition("%")[0] for one in resolved]
         if not addresses or not all(self.is_allowed(ip_address(one)) for one in addresses):
-            raise NotTaken("the host of the endpoint is at an address that is not called")
+            raise NotTaken(
+                "the host of the endpoint is at an address that is not called;"
+                " EXCHANGE_HOOK_NETWORKS names private networks that are"
+            )
         return addresses[0]
 
     def is_allowed(self, address: IPv4Address | IPv6Address) -> bool:
         """Whether an address is called."""
-        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-        told = mapped or address
-        if _within(told, _NEVER):
+        if not calling.may_be_called(str(address)):
             return False
-        if _within(told, self.networks):
-            return True
-        return told.is_global and not told.is_multicast and not _within(told, _TRANSLATED)
+        return calling.within(address, self.networks) or calling.is_open(str(address))
 
     def _connection(
         self, address: str, host: str, port: int | None, *, secure: bool, timeout: int
@@ -160,10 +142,6 @@ def _resolved(host: str, port: int, timeout: float) -> list[Any]:
     if found is None:
         raise NotTaken("the host of the endpoint is not known")
     return found
-
-
-def _within(address: IPv4Address | IPv6Address, networks: Sequence[Network]) -> bool:
-    return any(address.version == one.version and address in one for one in networks)
 
 
 def _posted(

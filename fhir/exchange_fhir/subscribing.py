@@ -215,7 +215,10 @@ class _Reading:
         )
         if not right:
             written = "https or http" if self._plain_http else "https"
-            self._wrong("invalid", f"an endpoint is an {written} address without a login", place)
+            why = f"an endpoint is an {written} address without a login"
+            if found.scheme == "http" and not self._plain_http:
+                why += "; the operators allow http by EXCHANGE_HOOK_HTTP=true"
+            self._wrong("invalid", why, place)
         return told
 
     def _headers(self, channel: Channel) -> tuple[tuple[str, str], ...]:

@@ -44,7 +44,10 @@ def test_addresses_of_the_open_network_are_called_and_others_where_a_setting_nam
     assert inside.is_allowed(ip_address("fd00::5"))
     assert not inside.is_allowed(ip_address("192.168.1.1"))
     everything = Hooks(networks=[ip_network("0.0.0.0/0"), ip_network("::/0")])
-    for address in ("169.254.169.254", "0.1.2.3", "fd00:ec2::254", "224.0.0.1"):
+    for address in (
+        *("169.254.169.254", "0.1.2.3", "fd00:ec2::254", "224.0.0.1"),
+        *("169.254.1.1", "fe80::1", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::", "::ffff:a9fe:a9fe"),
+    ):
         assert not everything.is_allowed(ip_address(address))
 
 

@@ -89,8 +89,9 @@ def test_a_hospital_is_notified_at_its_registered_hosts_only(desk: Desk) -> None
 
 def test_https_is_asked_for_unless_a_setting_allows_http() -> None:
     resource = wish("new-study", "http://hook.example/")
-    with pytest.raises(Problem):
+    with pytest.raises(Problem) as refused:
         subscribing.read(resource, BASE, plain_http=False)
+    assert "EXCHANGE_HOOK_HTTP=true" in refused.value.issues[0].told
     resource["channel"]["endpoint"] = "https://hook.example/"
     assert subscribing.read(resource, BASE, plain_http=False)[1].endpoint
 
