@@ -100,7 +100,7 @@ def test_no_statement_of_a_usual_question_is_put_into_words_when_it_is_first_ask
     for question in (
         "/fhir/Patient?identifier=P7",
         "/fhir/Patient/7",
-        "/fhir/Observation?patient.name=王小东",
+        "/fhir/Observation?patient.name=赵七",
         "/dicom-web/studies?PatientID=P7&limit=1",
         "/dicom-web/studies/1.2.7/series",
         "/dicom-web/studies/1.2.7/metadata",
