@@ -159,7 +159,8 @@ def _web(settings: Settings) -> None:
         names.prepare()
         exchange = composition.open_exchange(settings)
         app = composition.application(exchange, settings)
-        _rehearse(exchange, app, told)
+        if settings.web_rehearsal:
+            _rehearse(exchange, app, told)
     config = uvicorn.Config(
         app,
         loop="uvloop",

@@ -296,6 +296,11 @@ class Settings(BaseSettings):
         description="HTTP processes of `exchange serve`; without it as many as there are "
         f"processors, {MOST_PROCESSES} at most",
     )
+    web_rehearsal: bool = Field(
+        default=True,
+        description="Whether an HTTP process is asked the usual questions, by nobody, before it "
+        "takes connections: a second later, for first answers that take no longer than the others",
+    )
     worker_processes: Count = Field(default=1, description="Worker processes of `exchange serve`")
     stop_seconds: Seconds = Field(
         default=30.0, description="How long a stop waits for what was accepted to be finished"

@@ -59,6 +59,7 @@ class RunningExchange:
             "EXCHANGE_DIMSE_PORT": str(self.dimse_port),
             "EXCHANGE_LANGUAGE": "en",
             "EXCHANGE_WEB_PROCESSES": "1",  # several where that is what a test is about
+            "EXCHANGE_WEB_REHEARSAL": "false",  # a second for each of hundreds
             "EXCHANGE_LOG_LEVEL": "warning",
             "EXCHANGE_LOG_FORMAT": "json",
             **self.settings,
