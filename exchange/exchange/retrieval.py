@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from itertools import islice
 from typing import Any
 
 from sqlalchemy import bindparam, func, select
 
-from exchange import guessing, policy, query, spans
+from exchange import guessing, jobs, policy, query, spans
 from exchange.access import Access, translated
 from exchange.audit import Outcome
 from exchange.decided import shown
@@ -169,17 +170,24 @@ def as_known(access: Access, retrieved: Retrieved) -> tuple[Selected, str]:
     return found, issuer
 
 
-def of_study(access: Access, study: int) -> tuple[Held, ...]:
+SETTLED = timedelta(seconds=5)
+"""Without a new instance for so long, a study is taken for whole: what is made of all of its
+instances would be made anew, from the first one on, for each that comes."""
+
+
+def of_study(access: Access, study: int, *, settled: bool = False) -> tuple[Held, ...]:
     """The primary instances of the study with this row number, in the order of `instances`.
 
     For the exchange itself, which derives from them what others ask for: nobody has read them.
-    Raises Refused for anybody else.
+    Raises Refused for anybody else; with `settled`, jobs.Later while more of the study comes.
     """
     if access.requester.role is not Role.EXCHANGE:
         raise Refused("only the exchange itself derives documents")
     row = access.session.get(Study, study)
     if row is None:
         return ()
+    if settled and (left := row.changed + SETTLED - access.now) > timedelta(0):
+        raise jobs.Later(left.total_seconds())
     return _primary(access, row, None, None)
 
 

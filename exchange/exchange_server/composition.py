@@ -375,11 +375,17 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
             availability.plan(access, int(study))
         with exchange.on_behalf_of(WORKER) as access:
             held = retrieval.of_study(access, int(study))
-        series_metadata.derive(exchange, held, root)
+        with exchange.database.writing() as session:
+            jobs.ask(session, jobs.DESCRIBE, study, datetime.now(UTC) + retrieval.SETTLED)
         said = [one for one in map(coded_report.read, coded_report.saying(held)) if one]
         with exchange.on_behalf_of(WORKER) as access:
             if (subject := reports.subject(access, int(study))) is not None:
                 reported.refresh(access, subject, said, base=fhir_url, timezone=timezone)
+
+    def describe(exchange: Exchange, study: str) -> None:
+        with exchange.on_behalf_of(WORKER) as access:
+            held = retrieval.of_study(access, int(study), settled=True)
+        series_metadata.derive(exchange, held, root)
 
     def checkpoint(exchange: Exchange, _: str) -> None:
         with exchange.on_behalf_of(WORKER) as access:
@@ -496,6 +502,7 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
         jobs.HAPPENED: see,
         jobs.TELL: tell_subscriber,
         jobs.REFRESH: derive,
+        jobs.DESCRIBE: describe,
         jobs.CHECKPOINT: checkpoint,
         jobs.COUNT: count,
         jobs.COMMIT: commit,

@@ -36,6 +36,10 @@ OPEN_DIRECTORIES = 256
 """Directories kept open for writing: about the series that arrive at one time."""
 
 
+PART = 256 << 10
+"""Bytes of an object from which on reading is left to run ahead."""
+
+
 class FilesystemStore(ObjectStore):
     """Objects as files `root/objects/<key>`; several processes may share one root."""
 
@@ -90,7 +94,11 @@ class FilesystemStore(ObjectStore):
 
     def stream(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         file, size = self._open(key)
-        return _pieces(file, *span(size, start, length))
+        first, end = span(size, start, length)
+        if end - first < min(PART, size):
+            # Of a header alone: a disk that reads ahead would read the pixels as well.
+            os.posix_fadvise(file.number, 0, 0, os.POSIX_FADV_RANDOM)
+        return _pieces(file, first, end)
 
     def file(self, key: str) -> Descriptor:
         return self._open(key)[0]

@@ -232,16 +232,26 @@ def test_a_very_long_series_is_told_and_not_kept(
     assert [key.split("/")[2] for key in documents(door)] == ["1.8"]
 
 
-def test_a_worker_makes_the_document_when_the_study_is_quiet(door: Door, tmp_path: Path) -> None:
+def test_a_worker_makes_the_document_once_no_more_of_the_study_comes(
+    door: Door, tmp_path: Path
+) -> None:
     assert door.send(ct(1)).status_code == 200
     address = door.root.removesuffix("/dicom-web")
-    settings = Settings(data=tmp_path, public_url=AnyHttpUrl(address))
-    one = worker(door.city.exchange, settings)
-    with door.city.exchange.database.writing() as session:
-        session.execute(update(Job).where(Job.kind == jobs.REFRESH).values(due=datetime.now(UTC)))
-        session.execute(delete(Job).where(Job.kind != jobs.REFRESH))
+    one = worker(door.city.exchange, Settings(data=tmp_path, public_url=AnyHttpUrl(address)))
 
-    one.run_once()
+    def work(kind: str) -> None:
+        with door.city.exchange.database.writing() as session:
+            session.execute(delete(Job).where(Job.kind != kind))
+            session.execute(update(Job).values(due=datetime.now(UTC)))
+        assert one.run_once()
+
+    work(jobs.REFRESH)
+    work(jobs.DESCRIBE)
+    assert documents(door) == []  # it would be made again for each image that comes
+
+    with door.city.exchange.database.writing() as session:
+        session.execute(update(Study).values(changed=datetime.now(UTC) - retrieval.SETTLED))
+    work(jobs.DESCRIBE)
 
     (kept,) = documents(door)
     assert told(door)[0]["00080018"]["Value"] == [IMAGE]
