@@ -34,7 +34,7 @@ STALLED = 2.0
 """Seconds before the next look when the last one failed."""
 
 CARRIED_IDLE = 1.0
-"""Seconds for which small objects gather in the index: put down together, they cost less."""
+"""Seconds between two looks for small objects that the index carries."""
 
 CLAIMED = 8
 """Jobs taken at a time: few, since a stop waits for them and a crash holds them for a lease."""
@@ -217,7 +217,8 @@ class Worker:
     def _put_down(self, stop: threading.Event) -> None:
         while not stop.wait(CARRIED_IDLE):
             try:
-                self.put_down_once(stop)
+                if not self._exchange.objects.gathers():
+                    self.put_down_once(stop)
             except Exception as error:
                 observe(CARRIED_STUCK, reason=type(error).__name__)
 

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, select
@@ -45,6 +45,15 @@ BACKLOG = 20_000
 TOGETHER = 64
 """Objects put into the store together: what bounds how long their removal holds up a writer."""
 
+COMING = timedelta(seconds=2)
+"""After the last one for so long no more is taken to come, and what is carried is put down."""
+
+GATHERED = 4_000
+"""Objects that gather while more of them come, about; then some are put down meanwhile."""
+
+LONGEST = timedelta(seconds=15)
+"""How long the first of them waits for the others."""
+
 LOOKED = 1.0
 """Seconds for which it is believed how many are carried."""
 
@@ -67,6 +76,7 @@ _STAT = Prepared(
     )
 )
 _SPAN = Prepared(select(func.min(Carried.id), func.max(Carried.id)))
+_WHEN = Prepared(select(Carried.carried).where(Carried.id == bindparam("row")))
 _NEXT = Prepared(
     select(Carried.id, Carried.key, Carried.content)
     .where(Carried.id > bindparam("behind"))
@@ -185,6 +195,22 @@ class CarryingStore(ObjectStore):
     def close(self) -> None:
         self.store.close()
         self._aside.close()
+
+    def gathers(self) -> bool:
+        """Whether putting down what is carried can wait: more of it comes just now.
+
+        Many together cost less, and until then the disk is for what arrives.
+        """
+        with self._aside.reading() as session:
+            connection = session.connection()
+            first, last = _SPAN.first(connection, {})
+            if last is None or last - first >= GATHERED:
+                return False
+            oldest, newest = (
+                _WHEN.first(connection, {"row": row}).carried for row in (first, last)
+            )
+        now = datetime.now(UTC)
+        return bool(newest > now - COMING and oldest > now - LONGEST)
 
     def put_down(self, *, proceed: Callable[[], bool] = lambda: True) -> PutDown:
         """Put what is carried now into the store, the longest carried first.

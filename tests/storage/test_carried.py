@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from exchange_storage import carried
 from exchange_storage.carried import LARGEST, TOGETHER, CarryingStore
@@ -22,6 +24,7 @@ from exchange_storage.objects import (
     StoreUnavailable,
     digest_of,
 )
+from exchange_storage.records import Carried
 from exchange_storage.spool import SpooledStore
 
 KEY = "studies/1.2/1.2.1/1.2.1.1.dcm"
@@ -274,6 +277,30 @@ def test_only_small_objects_are_carried_and_none_when_nobody_puts_them_down(
     assert not objects.carries(1)
     objects.put_down()
     assert objects.carries(1)
+
+
+def test_what_is_carried_waits_while_more_comes_but_not_for_ever_nor_for_too_many(
+    objects: CarryingStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def age(name: str, by: timedelta) -> None:
+        with database.writing() as session:
+            held = update(Carried).where(Carried.key == key(name))
+            session.execute(held.values(carried=datetime.now(UTC) - by))
+
+    assert not objects.gathers()  # there is nothing
+    carry(objects, database, a=b"x", b=b"x")
+    assert objects.gathers()
+    age("b", carried.COMING)
+    assert not objects.gathers()  # no more comes
+    carry(objects, database, c=b"x")
+    assert objects.gathers()
+    monkeypatch.setattr(carried, "GATHERED", 2)
+    assert not objects.gathers()
+    monkeypatch.undo()
+    age("a", carried.LONGEST)
+    assert not objects.gathers()
+    objects.put_down()
+    assert not objects.gathers()
 
 
 def test_many_files_are_made_together(tmp_path: Path) -> None:
