@@ -162,7 +162,7 @@ def exchange_with(studies: int, kind: str, home: Path) -> Iterator[RunningExchan
     """A running exchange among so many studies of three hospitals, on a database of `kind`."""
     with contextlib.ExitStack() as stack:
         home.mkdir(parents=True)
-        settings = {}
+        settings = {"EXCHANGE_SCRUB_DAYS": "0"}  # there are no objects that could be read again
         if kind == "postgresql":
             settings["EXCHANGE_DATABASE_URL"] = stack.enter_context(postgresql()).create_database()
         exchange = RunningExchange(home, settings)
