@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean
+from sqlalchemy import BigInteger, Boolean, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -41,12 +41,6 @@ class listed(FunctionElement[bool]):  # noqa: N801 - named as functions of SQL a
     inherit_cache = True
 
 
-@compiles(listed, "sqlite")
-def _(element: Any, compiler: Any, **options: Any) -> str:
-    value, rows = element.clauses
-    return f"{compiler.process(value, **options)} IN {compiler.process(rows, **options)}"
-
-
 @compiles(listed, "postgresql")
 def _(element: Any, compiler: Any, **options: Any) -> str:
     value, rows = element.clauses
@@ -70,3 +64,28 @@ def _(element: Any, compiler: Any, **options: Any) -> str:
 @compiles(unindexed, "sqlite")
 def _(element: Any, compiler: Any, **options: Any) -> str:
     return "+" + str(compiler.process(element.clauses, **options))
+
+
+class among(FunctionElement[bool]):  # noqa: N801 - named as functions of SQL are
+    """Whether a value is one of a list that knows nothing of the statement in which it stands.
+
+    SQLite reads only so many levels of a statement one within another (YYSTACKDEPTH, 100 symbols of
+    its grammar): there the list stands before the statement, and is put in its place as a view is.
+    """
+
+    type = Boolean()
+    inherit_cache = True
+
+
+@compiles(among)
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    value, rows = element.clauses
+    return f"{compiler.process(value, **options)} IN {compiler.process(rows, **options)}"
+
+
+@compiles(among, "sqlite")
+@compiles(listed, "sqlite")
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    value, rows = element.clauses
+    before = select(*rows.element.cte().c).scalar_subquery()
+    return f"{compiler.process(value, **options)} IN {compiler.process(before, **options)}"

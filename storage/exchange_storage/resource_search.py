@@ -33,7 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import aliased
 
 from exchange_storage import search
-from exchange_storage.constructs import listed, row_number, unindexed
+from exchange_storage.constructs import among, listed, row_number, unindexed
 from exchange_storage.criteria import Level
 from exchange_storage.forms import looked_into
 from exchange_storage.records import (
@@ -161,17 +161,16 @@ class Conditions:
                     )
                     .correlate(None)
                 )
-                return Patient.id.in_(rows)
+                return _listed_apart(Patient.id, rows)
             case ("pointed", kind, parameters, inner):
                 reference = aliased(SearchReference)
                 column, target = _pointed(level, reference)
                 rows = self._referring(reference, target, kind, parameters, inner, binds)
-                return and_(column.in_(rows.correlate(None)))
+                return _listed_apart(column, rows)
             case ("of studies", criteria):
                 condition = search.condition(criteria, self.links, binds)
-                return Patient.id.in_(
-                    self._decided.native(Level.STUDY, Study.patient_id, condition)
-                )
+                studies = self._decided.native(Level.STUDY, Study.patient_id, condition)
+                return _listed_apart(Patient.id, studies)
             case ("of person", few, criteria):
                 of_one = and_(
                     search.condition(criteria, self.links, binds), Patient.person_id.is_not(None)
@@ -179,7 +178,7 @@ class Conditions:
                 persons = self._decided.native(Level.PATIENT, Patient.person_id, of_one)
                 if few:
                     return and_(listed(Patient.person_id, persons.scalar_subquery()))
-                return Patient.person_id.in_(persons)
+                return _listed_apart(Patient.person_id, persons)
             case ("person", size):
                 return _among(Patient.person_id, size, binds)
         raise TypeError("not a form of a link")
@@ -264,7 +263,7 @@ class Conditions:
             case ("referred", kind, parameters, inner):
                 reference = aliased(SearchReference)
                 found = self._referring(reference, reference.target, kind, parameters, inner, binds)
-                return resource.logical_id.in_(found)
+                return _listed_apart(resource.logical_id, found)
             case ("some", parts):
                 return or_(false(), *[self._listed(part, resource, binds) for part in parts])
         return self._looked_at(form, _Row.of(resource), binds)
@@ -305,7 +304,7 @@ class Conditions:
             case ("natively", ("native", level, criteria)):
                 condition = search.condition(criteria, self.links, binds)
                 rows = self._decided.native(level, _KEYS[level], condition)
-                return resource.logical_id.in_(rows)
+                return _listed_apart(resource.logical_id, rows)
         raise TypeError("not a form of a criterion")
 
     def _together(self, components: Sequence[Any], first: Any, binds: Binds) -> Select[Any]:
@@ -335,7 +334,7 @@ class Conditions:
         return and_(
             of_parameters(reference, parameters),
             reference.target_kind == _word(kind),
-            reference.target.in_(keys),
+            _listed_apart(reference.target, keys),
         )
 
     def _leading(
@@ -427,6 +426,11 @@ def _pointed(level: Level, reference: Any) -> tuple[Any, Any]:
     if level is Level.PATIENT:
         return Patient.id, row_number(reference.target)
     return Study.study_instance_uid, reference.target
+
+
+def _listed_apart(column: Any, rows: Select[Any]) -> ColumnElement[bool]:
+    """Whether a value is among those that a SELECT lists by itself, see `among`."""
+    return and_(among(column, rows.correlate(None).scalar_subquery()))
 
 
 def _all(rows: Select[Any]) -> ColumnElement[bool]:

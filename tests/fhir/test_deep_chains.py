@@ -1,0 +1,91 @@
+"""As many links as are allowed lead from one resource to another, also where each leads to many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fhir_door import Asker, Door, opened
+from region import ID_CARD, region
+
+from exchange.ways import LED
+
+MANY = LED + 1
+"""So many are not looked up by name, but within the question."""
+
+
+@pytest.fixture(scope="module")
+def door(lasting_database_url: str) -> Iterator[Door]:
+    """Wang's many stays in wards, rooms and beds of beicheng, and what was measured there."""
+    with region(lasting_database_url) as city:
+        city.send("beicheng", patient="W1", card=ID_CARD, study="1.2.1", instance="1.4.1")
+        city.send("nanhu", patient="W2", card=ID_CARD, study="1.2.2", instance="1.4.2")
+        city.identify()
+        door = opened(city)
+        for number in range(MANY):
+            _stay(door.system("beicheng"), number)
+        if city.exchange.database.dialect == "postgresql":  # as it does by itself within a minute
+            with city.exchange.database.engine.begin() as connection:
+                connection.exec_driver_sql("ANALYZE")
+        yield door
+
+
+def _stay(hospital: Asker, number: int) -> None:
+    wang = {"reference": "Patient/1"}
+
+    def stay(within: str = "", **more: Any) -> str:
+        part = {"partOf": {"reference": f"Encounter/{within}"}} if within else {}
+        made = {"resourceType": "Encounter", "status": "finished", "class": {"code": "IMP"}}
+        return str(hospital.made({**made, "subject": wang, **part, **more})["id"])
+
+    bed = stay(stay(stay(stay(identifier=[{"system": "http://visits", "value": "all"}]))))
+    pulse = hospital.made(
+        {
+            "resourceType": "Observation",
+            "status": "final",
+            "code": {"coding": [{"system": "http://loinc.org", "code": "8867-4"}]},
+            "subject": wang,
+            "encounter": {"reference": f"Encounter/{bed}"},
+            "effectiveDateTime": f"2026-11-{number + 1:02}",
+        }
+    )
+    hospital.made(
+        {
+            "resourceType": "Provenance",
+            "target": [{"reference": f"Observation/{pulse['id']}"}],
+            "recorded": "2026-11-27T08:00:00Z",
+            "agent": [{"who": {"identifier": {"value": "D1"}}, "type": {"text": "nurse"}}],
+        }
+    )
+
+
+@pytest.mark.parametrize("order", ["", "&_sort=_lastUpdated", "&_sort=_id"])
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ("Observation?encounter.part-of.part-of.part-of.identifier=http://visits|all", MANY),
+        ("Observation?encounter.part-of.part-of.patient.identifier=W1", MANY),
+        ("Observation?encounter.part-of.part-of.patient.name=wang", MANY),
+        (
+            "Encounter?_has:Encounter:part-of:_has:Encounter:part-of:_has:Observation:encounter:"
+            "_has:Provenance:target:agent-type:text=nurse",
+            MANY,
+        ),
+        ("Encounter?part-of._has:Encounter:part-of:_has:Observation:encounter:code=8867-4", MANY),
+        ("Patient?_has:Observation:patient:encounter.part-of.part-of.class=IMP", 1),
+        (
+            "Patient?_has:Encounter:patient:_has:Encounter:part-of:_has:Encounter:part-of:"
+            "_has:Observation:encounter:code=8867-4",
+            1,
+        ),
+        ("ImagingStudy?patient._has:Observation:patient:encounter.part-of.class=IMP", 1),
+    ],
+)
+def test_every_link_is_followed(door: Door, asked: str, found: int, order: str) -> None:
+    clinician = door.clinician("beicheng")
+
+    bundle = clinician.bundle(f"{asked}&_total=accurate&_count=5{order}")
+
+    assert bundle["total"] == found
+    assert len(list(clinician.pages(f"{asked}&_count=5{order}"))) == -(-found // 5)
