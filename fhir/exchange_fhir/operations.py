@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
 
-from exchange import clinical
 from exchange.errors import ExchangeError
 from exchange_fhir import (
     interactions,
@@ -45,12 +44,15 @@ def operating(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         requester = serving.identify(request)
         written = negotiation.negotiated(request)
         writing.served(kind)
-        resource, mode = _asked(request, content)
+        resource, mode, profile = _asked(request, content)
         with serving.asked(request, requester) as here:
             found = _found(here, kind, logical_id, resource, mode)
+        if profile:
+            told = f"the profile is not looked at: {profile[:200]}"
+            found.append(Issue("not-supported", told, severity="warning"))
         ok = [Issue("informational", "nothing is wrong with it", severity="information")]
-        told = json_format.serialize(of_issues(found or ok))
-        return negotiation.response(Answered(status=200, content=told), written)
+        content = json_format.serialize(of_issues(found or ok))
+        return negotiation.response(Answered(status=200, content=content), written)
 
     @router.post("/{kind}/$validate")
     def validate_type(request: Request, kind: str, content: Body) -> Response:
@@ -112,9 +114,10 @@ def operating(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
 # -- $validate ------------------------------------------------------------------------------------
 
 
-def _asked(request: Request, content: bytes) -> tuple[Json | None, str]:
-    """The resource that is to be validated, and for what."""
+def _asked(request: Request, content: bytes) -> tuple[Json | None, str, str]:
+    """The resource that is to be validated, for what, and against which profile."""
     mode = request.query_params.get("mode", "")
+    profile = request.query_params.get("profile", "")
     resource: Json | None = None
     if content.strip():
         resource = negotiation.resource(content, request.headers.get("content-type", ""))
@@ -124,10 +127,14 @@ def _asked(request: Request, content: bytes) -> tuple[Json | None, str]:
             named = {one.get("name"): one for one in given}
             told = named.get("resource", {}).get("resource")
             mode = str(named.get("mode", {}).get("valueCode", mode))
+            named_profile = named.get("profile", {})
+            profile = str(
+                named_profile.get("valueUri", named_profile.get("valueCanonical", profile))
+            )
             resource = told if isinstance(told, dict) else None
     if mode and mode not in MODES:
         raise Problem(400, "invalid", f"mode is one of {', '.join(sorted(MODES))}")
-    return resource, mode
+    return resource, mode, profile
 
 
 def _found(here: Here, kind: str, logical_id: str, resource: Json | None, mode: str) -> list[Issue]:
@@ -143,7 +150,8 @@ def _found(here: Here, kind: str, logical_id: str, resource: Json | None, mode: 
             answered = interactions.read(here, Asked(kind=kind, logical_id=logical_id))
             resource = json_format.parse(answered.content)
         elif mode == "update" or logical_id:
-            clinical.read(here.access, kind, logical_id or str(resource.get("id", "")))
+            told = logical_id or str(resource.get("id", ""))
+            interactions.read(here, Asked(kind=kind, logical_id=told))
         validation.check(resource, kind)
         if mode in {"create", "update"}:
             writing.writable(kind)

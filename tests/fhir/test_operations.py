@@ -43,7 +43,25 @@ def test_a_resource_is_validated_and_not_kept(hospital: Door) -> None:
     assert issues(system, "Observation/$validate", profiled) == [
         ("warning", "not-supported", "Observation.meta.profile")
     ]
+    warned = [("warning", "not-supported", "")]
+    profile = "http://beicheng.example/weight"
+    assert issues(system, f"Observation/$validate?profile={profile}", WEIGHT) == warned
+    asked = parameters(resource={"resource": WEIGHT}, profile={"valueUri": profile})
+    assert issues(system, "Observation/$validate", asked) == warned
     assert newest(system) == before
+
+
+def test_a_patient_who_came_with_images_can_be_validated_before_it_is_written(
+    hospital: Door,
+) -> None:
+    system = hospital.system("beicheng")
+    held = system.read("Patient/1")
+
+    assert issues(system, "Patient/1/$validate", held) == [("information", "informational", "")]
+    assert issues(system, "Patient/1/$validate", held | {"gender": "x"}) == [
+        ("error", "code-invalid", "Patient.gender")
+    ]
+    assert issues(system, "Patient/999/$validate", held) == [("error", "not-found", "")]
 
 
 def test_a_bound_code_that_is_an_object_is_told_as_what_it_is(hospital: Door) -> None:
