@@ -42,6 +42,7 @@ from exchange_storage.criteria import (
 )
 from exchange_storage.resource_criteria import (
     Asked,
+    Every,
     Ids,
     Indexed,
     Leads,
@@ -175,7 +176,8 @@ class Asking(ParameterValues):
             read = parameter.read
             found = self._read(code, value, lambda one: read(self.scope, one, modifier))
             return any_of(found)
-        if kind == "Person" and code in {"email", "phonetic", "address-use"}:
+        typed = code == "identifier" and modifier == "of-type"
+        if kind == "Person" and (typed or code in {"email", "phonetic", "address-use"}):
             return person.any_record(self._native("Patient", code, modifier, value))
         if known is None or kind != "Patient":
             if known is not None and modifier in {"", *MODIFIERS.get(known.type, ())}:
@@ -189,6 +191,8 @@ class Asking(ParameterValues):
             return self._native("Patient", "name", modifier, value)
         if known.code == "link":
             return self._linked(value)
+        if modifier == "of-type":
+            return self._typed(known, value)
         if known.code == "deceased" and not modifier:
             # Of whom nothing is said are not known to have died.
             told = Linked(Level.PATIENT, Written(self.indexed(known, "", "true")))
@@ -196,6 +200,17 @@ class Asking(ParameterValues):
             found: list[Criterion] = [told] if "true" in wanted else []
             return AnyOf((*found, Not(told)) if "false" in wanted else tuple(found))
         return Linked(Level.PATIENT, Written(self.indexed(known, modifier, value)))
+
+    def _typed(self, known: SearchParameter, value: str) -> Criterion:
+        """The records that have an identifier of a type, whether written so or told of images."""
+        found: list[Criterion] = []
+        for one in self._split(known.code, value):
+            typed = tokens.of_type(one)
+            found += patient.typed(typed.code or "", typed.system)
+        unwritten = Not(Linked(Level.PATIENT, Written(Every(()))))
+        of_images = AllOf((AnyOf(tuple(found)), unwritten))
+        written = Linked(Level.PATIENT, Written(self.indexed(known, "of-type", value)))
+        return AnyOf((of_images, written))
 
     def _linked(self, value: str) -> Criterion:
         """The other records of the person of a Patient."""

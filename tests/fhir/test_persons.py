@@ -12,6 +12,7 @@ from region import ADMINISTRATOR, ID_CARD
 from exchange import consent
 
 CARD = f"urn:oid:2.16.156.10011.1.3|{ID_CARD}"
+TYPES = "http://terminology.hl7.org/CodeSystem/v2-0203"
 
 
 def found(asker: Asker, query: str) -> list[dict[str, Any]]:
@@ -44,6 +45,8 @@ def test_a_person_is_who_the_patients_of_two_hospitals_are(hospital: Door) -> No
         "birthdate=1949",
         "birthdate=1949-12-31&gender=female",
         "identifier=urn:oid:2.25.101|W1",
+        f"identifier:of-type={TYPES}|MR|W1",
+        f"identifier:of-type={TYPES}|NI|{ID_CARD}",
         "identifier=urn:oid:2.25.101|W1&identifier=urn:oid:2.25.102|W2",
         "patient=Patient/1",
         "link=Patient/2",
@@ -65,11 +68,35 @@ def test_it_is_found_by_what_any_of_the_records_says(hospital: Door, query: str)
     assert "1" in {one["id"] for one in people}, people
 
 
+def test_a_record_is_found_by_the_types_that_its_identifiers_are_told_to_have(door: Door) -> None:
+    door.city.send("beicheng", patient="W1", card=ID_CARD)
+    door.city.send("nanhu", patient="W2", study="1.2.2", instance="1.4.2", card=ID_CARD)
+    asker = door.clinician("beicheng")
+    own = f"Patient?identifier:of-type={TYPES}|MR|W1"
+    assert asker.ids(own) == ["Patient/1"]
+    assert asker.ids(f"Patient?identifier:of-type={TYPES}|NI|{ID_CARD}") == [
+        "Patient/1",
+        "Patient/2",
+    ]
+    assert asker.ids(f"Patient?identifier:of-type={TYPES}|NI|W1") == []
+
+    number = {"system": "urn:oid:2.25.101", "value": "W1", "type": {"coding": [
+        {"system": "urn:types", "code": "PI"}]}}  # fmt: skip
+    written = {"resourceType": "Patient", "id": "1", "identifier": [number]}
+    assert door.system("beicheng").send("PUT", "Patient/1", written).status_code == 200
+
+    assert asker.ids(own) == []
+    assert asker.ids("Patient?identifier:of-type=urn:types|PI|W1") == ["Patient/1"]
+
+
 @pytest.mark.parametrize(
     "query",
     [
         "name=王&gender=male",
         "identifier=urn:oid:2.25.103|W1",
+        f"identifier:of-type={TYPES}|NI|W1",
+        f"identifier:of-type={TYPES}|MR|{ID_CARD}",
+        "identifier:of-type=urn:types|MR|W1",
         "patient=Patient/999",
         "patient=Practitioner/1",
         "organization=Organization/beicheng",

@@ -52,6 +52,7 @@ from exchange_storage.search import (
 
 MOTHERS_MAIDEN_NAME = "http://hl7.org/fhir/StructureDefinition/patient-mothersMaidenName"
 RESIDENT_ID = f"urn:oid:{identity.RESIDENT_ID}"
+IDENTIFIER_TYPES = "http://terminology.hl7.org/CodeSystem/v2-0203"
 
 GENDERS: Mapping[str, str] = {"M": "male", "F": "female", "O": "other"}
 """Patient's Sex (PS3.3 C.7.1.1) as AdministrativeGender; all else is ``unknown``."""
@@ -140,6 +141,18 @@ def others(asked: Token) -> list[Criterion]:
         if identity.resident_id(asked.code):
             systems |= identity.CARD_ISSUERS
     return [Identifier(value, issuer) for value in sorted(values) for issuer in sorted(systems)]
+
+
+def typed(code: str, system: str | None) -> list[Criterion]:
+    """Records that are told to have an identifier of a type, ``MR|number``: see `_identifiers`."""
+    if system not in {None, IDENTIFIER_TYPES}:
+        return []
+    match code.partition("|"):
+        case ("MR", _, number):
+            return [Match("PatientID", Values((number,)))]
+        case ("NI", _, number) if identity.resident_id(number) is not None:
+            return others(Token(RESIDENT_ID, number))
+    return []
 
 
 def rows(identity: str) -> tuple[int, ...]:
