@@ -132,7 +132,11 @@ def _conditions() -> Iterator[str]:
         ["header or address", "where", "answer where it does not hold"],
         iter(
             (
-                ("`If-None-Exist`", "create", "200 with the one that is there; 412 for several"),
+                (
+                    "`If-None-Exist`, or `Type?condition`",
+                    "create",
+                    "200 with the one that is there; 412 for several",
+                ),
                 ("`Type?condition`", "update, patch, delete", "created, or 404; 412 for several"),
                 ("`If-Match`", "update, patch, delete", "412"),
                 ("`If-None-Match: *`", "update", "412"),

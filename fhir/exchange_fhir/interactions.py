@@ -132,11 +132,11 @@ def _http_date(told: str) -> datetime | None:
 
 
 def create(here: Here, asked: Asked) -> Act:
-    """The act of a create, conditional by If-None-Exist (R4 3.1.0.8)."""
+    """The act of a create, or of a conditional one (R4 3.1.0.8)."""
     writing.writable(asked.kind)
     resource = of_kind(asked)
-    condition = asked.headers.get("if-none-exist", "").strip()
-    unless = here.find(asked.kind, condition_pairs(condition)) if condition else None
+    condition = unless_there(asked)
+    unless = here.find(asked.kind, condition) if condition else None
     if asked.kind == "Patient":
         return registering.create(here.access, resource, here.place, unless=unless)
     return writing.create(resource, here.place, unless=unless)
@@ -246,6 +246,20 @@ def _condition(asked: Asked) -> Pairs:
     return pairs
 
 
+def unless_there(asked: Asked) -> Pairs:
+    """The condition of a create, none for any. Raises Problem.
+
+    In the address it means what it means in If-None-Exist: clients write it so (fhirpy does), and
+    left unread it would make the same again and again.
+    """
+    if (told := asked.headers.get("if-none-exist")) is not None:
+        pairs = condition_pairs(told.strip())
+        if not pairs:
+            raise Problem(400, "invalid", "If-None-Exist is a condition: name=value&name=value")
+        return pairs
+    return [(name, value) for name, value in asked.query if name not in _SHOWN]
+
+
 def condition_pairs(query: str) -> Pairs:
     """The parameters of a condition. Raises Problem."""
     try:
@@ -254,6 +268,10 @@ def condition_pairs(query: str) -> Pairs:
     except ValueError:
         raise Problem(400, "invalid", "a condition is written name=value&name=value") from None
     return [(name, value) for name, value in pairs if name not in {"_format", "_pretty"}]
+
+
+_SHOWN = frozenset({"_format", "_pretty", "_summary", "_elements"})
+"""Parameters that tell how an answer is shown."""
 
 
 # -- History --------------------------------------------------------------------------------------

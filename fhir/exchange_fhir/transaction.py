@@ -92,13 +92,13 @@ def processed(
         raise Problem(413, "too-long", f"a Bundle may have at most {limit} entries")
     if kind == "batch":
         validation.check(_without_resources(bundle), "Bundle")
-        answered = [_alone(one, opened, get) for one in _entries(bundle, base)]
+        answered = [_told(one, number, base, opened, get) for number, one in enumerate(listed)]
     else:
         validation.check(bundle, "Bundle")
         answered = _together(_entries(bundle, base), opened, get, base)
     told = [
-        _answer(one, full=full or entry.method in {"GET", "HEAD"})
-        for entry, one in zip(_entries(bundle, base), answered, strict=True)
+        _answer(one, full=full or entry["request"]["method"] in {"GET", "HEAD"})
+        for entry, one in zip(listed, answered, strict=True)
     ]
     made = present(resourceType="Bundle", type=f"{kind}-response", entry=told)
     return Answered(status=200, content=json_format.serialize(made))
@@ -182,13 +182,26 @@ def _change(resource: Json | None) -> patching.Change:
 # -- Batch ----------------------------------------------------------------------------------------
 
 
+def _told(one: Json, number: int, base: str, opened: Open, get: Get) -> Answered:
+    """One entry of a batch, which may be no entry that is done here."""
+    try:
+        entry = _entry(one, number, base)
+    except Problem as problem:
+        return _failed(problem)
+    return _alone(entry, opened, get)
+
+
 def _alone(entry: Entry, opened: Open, get: Get) -> Answered:
     """One entry of a batch; what goes wrong is its own answer."""
     try:
         return _got(entry, opened, get) if ORDER[entry.method] == 3 else _written(entry, opened)
     except Exception as error:
-        response = outcome.response(error)
-        return Answered(status=response.status_code, content=bytes(response.body))
+        return _failed(error)
+
+
+def _failed(error: Exception) -> Answered:
+    response = outcome.response(error)
+    return Answered(status=response.status_code, content=bytes(response.body))
 
 
 def _written(entry: Entry, opened: Open) -> Answered:
@@ -235,10 +248,11 @@ def _order(entry: Entry) -> tuple[int, int]:
 
 def _once(entries: Sequence[Entry]) -> None:
     """Raise Problem where two entries would change one resource, or have one name."""
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[Any, ...]] = set()
     names: set[str] = set()
     for one in entries:
-        named = (one.asked.kind, one.asked.logical_id)
+        # Two of one condition would find, or make, the same (R4 3.1.0.11.2).
+        named = (one.asked.kind, one.asked.logical_id or tuple(sorted(_found_by(one))))
         twice = bool(named[1]) and ORDER[one.method] < 3 and named in seen
         again = bool(one.full_url) and ORDER[one.method] < 3 and one.full_url in names
         if twice or again:
@@ -247,6 +261,14 @@ def _once(entries: Sequence[Entry]) -> None:
         if ORDER[one.method] < 3:
             seen.add(named)
             names.add(one.full_url)
+
+
+def _found_by(entry: Entry) -> Pairs:
+    """The condition by which an entry that changes something finds what it changes."""
+    with _of(entry):
+        return (
+            interactions.unless_there(entry.asked) if entry.method == "POST" else entry.asked.query
+        )
 
 
 def _waits(entry: Entry) -> bool:
@@ -341,8 +363,8 @@ class _Plan:
     def _condition(self, entry: Entry) -> Finder | None:
         asked = entry.asked
         if entry.method == "POST":
-            told = asked.headers.get("if-none-exist", "").strip()
-            return self._here.find(asked.kind, interactions.condition_pairs(told)) if told else None
+            told = interactions.unless_there(asked)
+            return self._here.find(asked.kind, told) if told else None
         if asked.logical_id:
             return None
         if not asked.query:

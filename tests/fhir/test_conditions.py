@@ -42,6 +42,43 @@ def test_a_conditional_create_makes_one_and_finds_it_afterwards(
     assert outcome(several, 412, "conflict")
 
 
+def test_a_condition_in_the_address_of_a_create_is_one(hospital: Door, number: str) -> None:
+    system = hospital.system("beicheng")
+    address = f"Location?{by(number)}&_format=json"
+
+    made = system.send("POST", address, ward(number))
+    again = system.send("POST", address, ward(number))
+    batch = sent(system, "batch", *[entry("POST", address, ward(number)) for _ in range(2)])
+
+    assert (made.status_code, again.status_code) == (201, 200)
+    assert again.json() == made.json()
+    assert statuses(batch) == ["200", "200"]
+
+
+@pytest.mark.parametrize("condition", ["", " ", "Location?", "?_format=json"])
+def test_an_empty_condition_makes_nothing(hospital: Door, number: str, condition: str) -> None:
+    system = hospital.system("beicheng")
+
+    response = system.send("POST", "Location", ward(number), If_None_Exist=condition)
+
+    assert outcome(response, 400, "invalid")
+    assert system.ids(f"Location?{by(number)}") == []
+
+
+def test_a_transaction_makes_one_of_one_condition(hospital: Door, number: str) -> None:
+    """Else both would make one, and the next with this condition would find several."""
+    system = hospital.system("beicheng")
+    twice = [entry("POST", "Location", ward(number), ifNoneExist=by(number)) for _ in range(2)]
+    mixed = [twice[0], entry("PUT", f"Location?{by(number)}", ward(number))]
+
+    for entries in (twice, mixed):
+        refused = sent(system, "transaction", *entries)
+        assert outcome(refused, 400, "invalid")
+        assert refused.json()["issue"][0]["expression"] == ["Bundle.entry[1]"]
+
+    assert system.ids(f"Location?{by(number)}") == []
+
+
 @pytest.mark.parametrize(
     "condition",
     [

@@ -131,10 +131,13 @@ def test_the_entries_of_a_batch_fail_each_for_itself(hospital: Door) -> None:
         entry("GET", "Observation/never"),
         entry("DELETE", "ImagingStudy/1.2.1"),
         entry("POST", "Nothing", {"resourceType": "Nothing"}),
+        entry("GET", "Patient/1/$everything?_count=1"),
+        entry("GET", "Patient/1/_history/1/and/more"),
     )
 
     told = answered(response)
-    assert statuses(response) == ["201", "400", "200", "200", "404", "405", "404"]
+    wanted = ["201", "400", "200", "200", "404", "405", "404", "400", "400"]
+    assert statuses(response) == wanted
     assert told[1]["response"]["outcome"]["issue"][0]["expression"] == ["Observation.status"]
     assert told[2]["resource"]["type"] == "searchset"
     assert told[3]["resource"]["id"] == "1"
@@ -174,7 +177,11 @@ def test_a_patch_may_stand_in_a_bundle(hospital: Door) -> None:
         ({"type": "batch", "entry": 7}, 400, "Bundle.entry"),
         ({"type": "transaction", "entry": [{}]}, 400, "Bundle.entry[0]"),
         ({"type": "transaction", "entry": [7]}, 400, "Bundle.entry[0]"),
-        ({"type": "batch", "entry": [entry("GET", "a/b/c/d")]}, 400, "Bundle.entry[0].request"),
+        (
+            {"type": "transaction", "entry": [entry("GET", "a/b/c/d")]},
+            400,
+            "Bundle.entry[0].request",
+        ),
         ({"type": "batch", "entry": [entry("SEND", "a")]}, 422, "Bundle.entry[0].request.method"),
     ],
 )
