@@ -13,6 +13,10 @@ from functools import cache
 TEXTS: Mapping[str, str] = {
     # The gate and the store
     "this can only be done on behalf of an organization": "只能以医院的名义进行",
+    "a rehearsal changes nothing": "预演不做任何更改",
+    "that hospital was deactivated; `exchange organization activate` comes first": (
+        "该医院已停用，请先运行 `exchange organization activate`"
+    ),
     "the object store is full; nothing was kept": "对象存储已满，未保存任何内容",
     "the object store does not answer; try again later": "对象存储没有应答，请稍后重试",
     "an object is missing from the store; the operators must look": (
