@@ -30,7 +30,7 @@ from exchange.access import Access
 from exchange.audit import for_the_trail
 from exchange.clinical import reading
 from exchange.decided import conditions
-from exchange.errors import TooBroad
+from exchange.errors import Invalid, TooBroad
 from exchange.policy import Action, Reach
 from exchange.recording import Finder
 from exchange.ways import Way
@@ -112,6 +112,8 @@ def find(access: Access, question: Question) -> Answer:
     told = {"kind": question.kind, "asked": for_the_trail(question.asked)}
     access.require(action, detail=told)
     sort = (*(question.sort or resource_order.usual(form(question.criterion, []))), Sort("row"))
+    if question.after is not None and len(question.after) != len(sort):
+        raise Invalid("this page is of an earlier release: search again")
     connection = access.session.connection()
     wanted, way, given = _wanted(access, action, question, sort, connection)
     page, more, total, withheld = _page(wanted, way, connection, given, question)

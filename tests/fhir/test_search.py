@@ -11,6 +11,11 @@ from crowding import crowded
 from fhir_door import Asker, Door, entries, link, name, opened
 from region import ID_CARD, region
 
+from exchange import clinical_search
+from exchange.clinical_search import Question
+from exchange.errors import Invalid
+from exchange_storage.resource_criteria import Every
+
 LOINC = "http://loinc.org"
 UCUM = "http://unitsofmeasure.org"
 GENDER = "http://hl7.org/fhir/administrative-gender"
@@ -349,6 +354,13 @@ def _pages_do_not_shift(door: Door, status: str) -> None:
             writer.made(told)
     assert seen[:5] == first
     assert len(seen) == len(set(seen)) == 7
+
+
+def test_a_page_in_an_order_that_is_no_more_is_asked_for_anew(door: Door) -> None:
+    earlier = Question(kind="Observation", criterion=Every(()), limit=1, after=(1,))
+    asker = door.city.clinician("beicheng")
+    with door.city.exchange.on_behalf_of(asker) as access, pytest.raises(Invalid):
+        clinical_search.find(access, earlier)
 
 
 def test_what_is_referred_to_comes_along_and_what_refers_as_well(door: Door) -> None:
