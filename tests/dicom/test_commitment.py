@@ -13,6 +13,7 @@ from caller import CT, EXPLICIT, SUCCESS, VERIFICATION, Caller, calling, element
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE, build_role, evt
+from pynetdicom.pdu import P_DATA_TF
 from real_parts import free_port
 from region import ADMINISTRATOR, WORKER
 from serving import Served, serving
@@ -67,13 +68,23 @@ class Sender:
     def __init__(self, title: str = "BEICHENG") -> None:
         self.title = title
         self.reports: list[tuple[int, Dataset]] = []
-        self.came = threading.Event()
+        self.answered = threading.Event()
+        self.answering: Any = None
         self.answer = SUCCESS
 
     def told(self, event: Any) -> tuple[int, None]:
         self.reports.append((event.event_type, event.event_information))
-        self.came.set()
+        self.answering = event.assoc
         return self.answer, None
+
+    def sent(self, event: Any) -> None:
+        """What follows a report on its association is the answer to it.
+
+        pynetdicom serves N-EVENT-REPORT in a thread of its own, so that a release by another one
+        would overtake the answer.
+        """
+        if self.answering is event.assoc and isinstance(event.pdu, P_DATA_TF):
+            self.answered.set()
 
     @contextmanager
     def listening(self, port: int) -> Iterator[None]:
@@ -99,13 +110,13 @@ class Sender:
             "127.0.0.1",
             served.port,
             ae_title="EXCHANGE",
-            evt_handlers=[(evt.EVT_N_EVENT_REPORT, self.told)],
+            evt_handlers=[(evt.EVT_N_EVENT_REPORT, self.told), (evt.EVT_PDU_SENT, self.sent)],
             ext_neg=[build_role(PUSH, scu_role=True, scp_role=False)],
         )
         assert association.is_established
         status, _ = association.send_n_action(asked, action, PUSH, instance)
         if not self.listens(served):
-            self.came.wait(180)
+            self.answered.wait(180)
         association.release()
         return int(status.Status)
 
@@ -266,7 +277,7 @@ def test_a_request_that_asks_for_nothing_that_can_be_done_is_refused(
     served: Served, asked: Dataset, more: dict[str, Any], status: int
 ) -> None:
     sender = Sender()
-    sender.came.set()
+    sender.answered.set()
     assert sender.ask(served, asked, **more) == status
     assert worked(served) == []
 
@@ -276,7 +287,7 @@ def test_another_request_under_a_uid_that_was_used_fails_as_a_whole(served: Serv
     for sender in (Sender(), Sender("NANHU")):  # each hospital has UIDs of its own
         asked = wanted((CT, "1.4.1"), transaction="1.2.3.4")
         assert sender.ask(served, asked) == SUCCESS
-        sender.came.clear()
+        sender.answered.clear()
         asked = wanted((CT, "1.4.1"), (CT, "1.4.2"), transaction="1.2.3.4")
         assert sender.ask(served, asked) == SUCCESS
         _, (kind, told) = sender.reports
@@ -301,7 +312,7 @@ def test_a_request_that_is_repeated_since_its_answer_was_lost_is_the_same_one(
 
 def test_more_instances_than_one_transaction_may_have_are_refused(served: Served) -> None:
     sender = Sender()
-    sender.came.set()
+    sender.answered.set()
     many = wanted(*((CT, f"1.4.{number}") for number in range(commitment.REFERENCES + 1)))
     assert sender.ask(served, many) == RESOURCE_LIMITATION
 

@@ -34,7 +34,7 @@ from images import data_set
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey
 from real_parts import PostgreSQL, SeaweedFS, postgresql
-from roles import PATIENCE, Role, drained, remote, small_exchange
+from roles import Role, drained, eventually, remote, small_exchange
 from running import DICOM_AS_STORED, DICOM_JSON, RunningExchange, parts
 
 from exchange_dicom import part10
@@ -437,12 +437,14 @@ def test_while_the_index_is_away_nothing_is_acknowledged_and_nothing_lost(
         sender = threading.Thread(target=send_on)
         sender.start()
         try:
-            until(lambda: len(answers) > 20)
+            eventually(lambda: len(answers) > 20, True)
             own_postgresql.stop()
-            until(lambda: rejected and any(OUT_OF_RESOURCES in one for one in answers.values()))
+            eventually(
+                lambda: rejected and any(OUT_OF_RESOURCES in one for one in answers.values()), True
+            )
             own_postgresql.start()
             reached = len(answers)
-            until(lambda: len(answers) > reached + 20)
+            eventually(lambda: len(answers) > reached + 20, True)
         finally:
             ended.set()
             sender.join()
@@ -455,11 +457,3 @@ def test_while_the_index_is_away_nothing_is_acknowledged_and_nothing_lost(
         assert served(exchange) == {numbered(number)[1] for number in stored}
     exchange.run("check")
     exchange.run("audit", "verify")
-
-
-def until(found: Any) -> None:
-    """Wait until it is so."""
-    deadline = time.monotonic() + PATIENCE
-    while not found():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

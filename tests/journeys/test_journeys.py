@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -16,12 +14,10 @@ from pydicom import dcmread
 from pydicom.datadict import tag_for_keyword
 from pydicom.uid import generate_uid
 from real_parts import free_port
+from roles import eventually
 from running import DICOM_AS_STORED, DICOM_JSON, RunningExchange, fhir, parts
 from sample_city import City, Hospital, Person, Record
 from sqlalchemy import create_engine, text
-
-PATIENCE = 180
-"""Seconds until waiting ends; how fast it is the benchmarks say."""
 
 CALLED_OTHERWISE = {
     tag_for_keyword(keyword)
@@ -37,14 +33,6 @@ CALLED_OTHERWISE = {
 """What an asker gets otherwise than the owner sent it: by whose number a patient is called."""
 
 CARD = "urn:oid:2.16.156.10011.1.3"
-
-
-def eventually(found: Callable[[], object], expected: object) -> None:
-    """Ask until the answer is as expected."""
-    deadline = time.monotonic() + PATIENCE
-    while (answer := found()) != expected and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert answer == expected
 
 
 def patient_of(region: RunningExchange, who: str, record: Record) -> str:

@@ -13,7 +13,7 @@ from pydicom import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE, evt
 from real_parts import LOOPBACK, free_port
-from roles import PATIENCE, small_exchange
+from roles import PATIENCE, eventually, small_exchange
 from running import RunningExchange
 
 from exchange_dicom.contexts import (
@@ -88,6 +88,8 @@ def test_a_commitment_and_a_notification_come_after_every_process_was_killed(
     try:
         assert committed.wait(PATIENCE)
         assert notified.wait(PATIENCE)
+        # A report's answer goes out in a thread of its own, after all that its handler does.
+        eventually(lambda: server.active_associations, [])
     finally:
         server.shutdown()
     assert told["report"].TransactionUID == asked.TransactionUID
