@@ -69,6 +69,11 @@ class Exchange:
             audit.begin(session, self.signing_key)
             sealing.seal(session, self.signing_key)
 
+    @property
+    def committing(self) -> bool:
+        """Whether a commit is under way, for which who writes now would wait."""
+        return self._commits.busy
+
     def put_into_words(self) -> None:
         """Have the statements ready that are known by now; none is run. Raises Unavailable."""
         with translated(), self.database.reading() as session:
@@ -306,6 +311,11 @@ class _GroupCommit:
         """Where this process has left the trail."""
         self._alone = False
         """Whether the trail went on from there the last time."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a group is on its way to the disk."""
+        return self._committing
 
     def run(
         self,

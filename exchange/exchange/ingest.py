@@ -263,10 +263,11 @@ def _keep_again(access: Access, incoming: Incoming, sop_instance_uid: str, key: 
 def _keep(access: Access, incoming: Incoming, key: str) -> Future[Stored]:
     """The object, durable or becoming so while the index is written, which commits only after it.
 
-    To hand a small one to another thread takes longer than is won. Raises StoreFull,
-    StoreUnavailable.
+    To hand a small one to another thread takes longer than is won. And while others commit, this
+    thread would only wait for them: what it keeps meanwhile no commit has to wait for, with all
+    who ask a question in the same group. Raises StoreFull, StoreUnavailable.
     """
-    if incoming.written >= ASIDE:
+    if incoming.written >= ASIDE and not access.exchange.committing:
         return access.exchange.keeping.submit(incoming.staged.keep, key)
     kept: Future[Stored] = Future()
     kept.set_result(incoming.staged.keep(key))
