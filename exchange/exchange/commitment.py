@@ -285,6 +285,15 @@ def receivers(access: Access, told: Report) -> Sequence[ApplicationEntity]:
     return sorted(called, key=lambda one: (one.address != told.address, one.id))
 
 
+def resume(session: Session, organization: int, at: datetime) -> None:
+    """Have the reports brought that a hospital was owed when it was deactivated."""
+    owed = select(Commitment.id).where(
+        Commitment.organization_id == organization, Commitment.reported.is_(None)
+    )
+    for number in session.scalars(owed).all():
+        jobs.ask(session, jobs.COMMIT, str(number), at)
+
+
 def reported(access: Access, number: int) -> None:
     """The asker has confirmed the report."""
     access.require(Action.COMMIT)

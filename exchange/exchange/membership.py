@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from exchange import organizations, registry
+from exchange import commitment, organizations, registry
 from exchange.access import Access
 from exchange.policy import Action
 from exchange_storage.records import User, UserSession
@@ -25,7 +25,8 @@ def deactivate(access: Access, code: str) -> None:
 
 
 def activate(access: Access, code: str) -> None:
-    """Let a hospital that was deactivated take part again, with the systems and users that it has.
+    """Let a hospital that was deactivated take part again, with the systems and users that it has,
+    and bring it the reports on its storage commitments that it was owed.
 
     Raises Refused, for who is not of the region, and NotFound.
     """
@@ -39,6 +40,8 @@ def _change(access: Access, code: str, *, active: bool) -> None:
         hospital = organizations.by_code(session, code)
         if hospital.active is not active:
             hospital.active, hospital.changed = active, access.now
+            if active:
+                commitment.resume(session, hospital.id, access.now)
         if not active:
             staff = select(User.id).where(User.organization_id == hospital.id)
             session.execute(delete(UserSession).where(UserSession.user_id.in_(staff)))

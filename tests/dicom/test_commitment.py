@@ -18,7 +18,7 @@ from real_parts import free_port
 from region import ADMINISTRATOR, WORKER
 from serving import Served, serving
 
-from exchange import commitment, jobs, organizations
+from exchange import commitment, jobs, membership, organizations
 from exchange.errors import Unavailable
 from exchange.organizations import Entity
 from exchange_dicom import dimse, scu, scu_commitment
@@ -261,6 +261,28 @@ def test_a_report_that_nobody_takes_is_brought_again(served: Served) -> None:
         sender.answer = SUCCESS
         report(served.city.exchange, WORKER, 1, calling="EXCHANGE")
     assert [kind for kind, _ in sender.reports] == [ALL, ALL]
+
+
+def test_a_report_that_a_deactivated_hospital_was_owed_comes_when_it_takes_part_again(
+    served: Served,
+) -> None:
+    kept(served, "1.4.1")
+    sender, port = Sender(), free_port()
+    registered(served, "BEICHENG", port)
+    assert sender.ask(served, wanted((CT, "1.4.1"))) == SUCCESS
+    with sender.listening(port):
+        with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+            membership.deactivate(access, "beicheng")
+        assert worked(served) == []
+        assert sender.reports == []
+        with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+            membership.activate(access, "beicheng")
+        assert worked(served) == []
+        assert [kind for kind, _ in sender.reports] == [ALL]
+        with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+            membership.activate(access, "beicheng")
+        assert worked(served) == []  # once
+    assert len(sender.reports) == 1
 
 
 @pytest.mark.parametrize(
