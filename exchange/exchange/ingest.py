@@ -111,12 +111,13 @@ _ADD_STUDY = _insert(Study, "id")
 _ADD_REQUEST = _insert(RequestAttributes)
 _ADD_PATIENT = _insert(Patient, "id")
 _ADD_CHANGE = _insert(Change)
+_AT = bindparam("at", type_=Study.changed.type)
 _TOUCH_STUDY = Prepared(
     update(Study)
     .where(Study.id == bindparam("study"))
     .values(
         # Clocks of two nodes differ; what somebody polls for must not go back.
-        changed=case((Study.changed > bindparam("at"), Study.changed), else_=bindparam("at")),
+        changed=case((Study.changed > _AT, Study.changed), else_=_AT),
         revision=Study.revision + 1,
     )
 )

@@ -12,11 +12,13 @@ from __future__ import annotations
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, cast
 from weakref import WeakSet
 
-from sqlalchemy import Connection, Dialect, Executable
+from sqlalchemy import BindParameter, Connection, Dialect, Executable
+from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.visitors import ExternallyTraversible
 
 from exchange_storage.database import translated
 from exchange_storage.records.record import Moment
@@ -120,6 +122,7 @@ class _Compiled:
         )
         if not isinstance(compiled, SQLCompiler) or compiled.post_compile_params:
             raise TypeError("a prepared statement cannot have parts that depend on its values")
+        _of_one_type(built)
         self.words = str(compiled)
         # psycopg would have the server plan it anew the first few times.
         self.options = {"prepare": True} if dialect.name == "postgresql" else {}
@@ -175,6 +178,17 @@ class _Compiled:
                     converted = convert(known)
                 row[at] = converted
         return [self._make(row) for row in made]
+
+
+def _of_one_type(built: Executable) -> None:
+    """Raises TypeError where a value stands in two places as two types: only one would convert it,
+    and a moment, say, would be kept as the driver writes it."""
+    types: dict[str, object] = {}
+    for part in visitors.iterate(cast(ExternallyTraversible, built)):
+        if isinstance(part, BindParameter) and not part.unique:
+            kind = type(part.type)
+            if types.setdefault(part.key, kind) is not kind:
+                raise TypeError(f"the value {part.key} of a prepared statement is of two types")
 
 
 def _taken(keys: Sequence[str]) -> Callable[[Given], list[Any]]:

@@ -16,7 +16,7 @@ from region import (
     Region,
     region,
 )
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from exchange import audit, consent, ingest, jobs, retrieval
 from exchange.errors import Invalid, NotFound, Refused, TooLarge
@@ -307,6 +307,16 @@ def test_a_slow_reception_does_not_turn_a_studys_last_change_back(city: Region) 
 
     with city.exchange.database.reading() as session:
         assert session.scalars(select(Study.changed)).one() >= before
+
+
+def test_the_last_change_of_a_study_is_kept_as_every_other_moment_is(city: Region) -> None:
+    city.send("beicheng")
+    city.send("beicheng", instance="1.4.2", body=b"second")
+
+    with city.exchange.database.reading() as session:  # as the database has them: text, in SQLite
+        changed = session.execute(text("SELECT changed FROM study")).scalar_one()
+        received = session.execute(text("SELECT max(received) FROM instance")).scalar_one()
+    assert changed == received
 
 
 @pytest.mark.parametrize("size", [6, LARGEST, LARGEST + 1])
