@@ -69,8 +69,11 @@ def _(element: Any, compiler: Any, **options: Any) -> str:
 class among(FunctionElement[bool]):  # noqa: N801 - named as functions of SQL are
     """Whether a value is one of a list that knows nothing of the statement in which it stands.
 
-    SQLite reads only so many levels of a statement one within another (YYSTACKDEPTH, 100 symbols of
-    its grammar): there the list stands before the statement, and is put in its place as a view is.
+    The list stands before the statement. SQLite reads only so many levels of a statement one within
+    another (YYSTACKDEPTH, 100 symbols of its grammar), and puts it in its place as a view is.
+    PostgreSQL makes it once: each link of a chain is planned by itself, and what it costs is added
+    to that of the others. Put together, of a table that it knows no figures of, it would go through
+    all of a link for each row of the one before.
     """
 
     type = Boolean()
@@ -78,14 +81,9 @@ class among(FunctionElement[bool]):  # noqa: N801 - named as functions of SQL ar
 
 
 @compiles(among)
-def _(element: Any, compiler: Any, **options: Any) -> str:
-    value, rows = element.clauses
-    return f"{compiler.process(value, **options)} IN {compiler.process(rows, **options)}"
-
-
-@compiles(among, "sqlite")
 @compiles(listed, "sqlite")
 def _(element: Any, compiler: Any, **options: Any) -> str:
     value, rows = element.clauses
-    before = select(*rows.element.cte().c).scalar_subquery()
-    return f"{compiler.process(value, **options)} IN {compiler.process(before, **options)}"
+    before = rows.element.cte().prefix_with("MATERIALIZED", dialect="postgresql")
+    found = compiler.process(select(*before.c).scalar_subquery(), **options)
+    return f"{compiler.process(value, **options)} IN {found}"

@@ -12,7 +12,7 @@ from sqlalchemy.types import NullType
 
 from exchange_storage.records import Resource
 from exchange_storage.resource_leaders import walkable
-from exchange_storage.resource_search import TABLES, of_parameters
+from exchange_storage.resource_values import TABLES, of_parameters
 
 FIRST, LAST = -(1 << 62), 1 << 62
 """Moments before and after all others."""

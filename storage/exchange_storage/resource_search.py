@@ -11,8 +11,7 @@ Where all conditions have many rows, one is walked in the order of its index unt
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -36,31 +35,25 @@ from exchange_storage import search
 from exchange_storage.constructs import among, listed, row_number, unindexed
 from exchange_storage.criteria import Level
 from exchange_storage.forms import looked_into
-from exchange_storage.records import (
-    Patient,
-    Resource,
-    SearchDate,
-    SearchQuantity,
-    SearchReference,
-    SearchString,
-    SearchToken,
-    SearchUri,
-    Study,
-)
+from exchange_storage.records import Patient, Resource, SearchReference, Study
 from exchange_storage.resource_criteria import NATIVE
 from exchange_storage.resource_leaders import LISTS_ROWS, first, is_walkable
+from exchange_storage.resource_values import (
+    TABLES,
+    among_words,
+    of_parameters,
+    one_of_binds,
+    passes,
+    word,
+)
 from exchange_storage.rows import there_is
 from exchange_storage.search import Binds
 
-TABLES: Mapping[str, Any] = {
-    "token": SearchToken,
-    "string": SearchString,
-    "reference": SearchReference,
-    "date": SearchDate,
-    "quantity": SearchQuantity,
-    "number": SearchQuantity,
-    "uri": SearchUri,
+_KEYS: Mapping[Level, Any] = {
+    Level.PATIENT: cast(Patient.id, String()),
+    Level.STUDY: Study.study_instance_uid,
 }
+"""The logical ids of what has tables of its own."""
 
 
 class Decided(Protocol):
@@ -138,7 +131,7 @@ class Conditions:
             case ("indexed", table, parameters, tests):
                 value = aliased(TABLES[table])
                 rows = select(value.resource_id).where(
-                    of_parameters(value, parameters), _passes(value, tests, binds)
+                    of_parameters(value, parameters), passes(value, tests, binds)
                 )
                 return rows.order_by(value.resource_id) if is_walkable(part) else rows
         return None
@@ -180,7 +173,7 @@ class Conditions:
                     return and_(listed(Patient.person_id, persons.scalar_subquery()))
                 return _listed_apart(Patient.person_id, persons)
             case ("person", size):
-                return _among(Patient.person_id, size, binds)
+                return one_of_binds(Patient.person_id, size, binds)
         raise TypeError("not a form of a link")
 
     def links_among_others(self, level: Level, form: Any, binds: Binds) -> ColumnElement[bool]:
@@ -199,7 +192,7 @@ class Conditions:
                 column, target = _pointed(level, reference)
                 pointed = select(target).where(
                     of_parameters(reference, parameters),
-                    reference.target_kind == _word(kind),
+                    reference.target_kind == word(kind),
                     reference.resource_id.in_(rows),
                 )
                 one: Any = literal_column("1")
@@ -247,8 +240,9 @@ class Conditions:
         """The row numbers that a condition lists, of `value` (an alias of its `_table`)."""
         match form:
             case ("indexed", _, parameters, tests):
-                passes = _passes(value, tests, binds)
-                return select(value.resource_id).where(of_parameters(value, parameters), passes)
+                return select(value.resource_id).where(
+                    of_parameters(value, parameters), passes(value, tests, binds)
+                )
             case ("together", components):
                 return self._together(components, value, binds)
             case ("leads", parameters, inner):
@@ -295,7 +289,7 @@ class Conditions:
                 ).where(reference.target == resource.logical_id)
                 return there_is(rows.correlate(resource))
             case ("ids", size):
-                return _among(resource.logical_id, size, binds)
+                return one_of_binds(resource.logical_id, size, binds)
             case ("changed", since, before):
                 return and_(
                     resource.changed >= next(binds) if since else true(),
@@ -312,16 +306,16 @@ class Conditions:
         found: Any = None
         for _, table, parameters, tests in components:
             value = first if found is None else aliased(TABLES[table])
-            passes = and_(of_parameters(value, parameters), _passes(value, tests, binds))
+            fits = and_(of_parameters(value, parameters), passes(value, tests, binds))
             if found is None:
-                found = select(value.resource_id).where(passes)
+                found = select(value.resource_id).where(fits)
             else:
                 found = found.join(
                     value,
                     and_(
                         value.resource_id == first.resource_id,
                         value.position == first.position,
-                        passes,
+                        fits,
                     ),
                 )
         rows: Select[Any] = found
@@ -333,44 +327,49 @@ class Conditions:
         kind, keys = self._selected(inner, binds)
         return and_(
             of_parameters(reference, parameters),
-            reference.target_kind == _word(kind),
+            reference.target_kind == word(kind),
             _listed_apart(reference.target, keys),
         )
 
     def _leading(
         self, row: _Row, parameters: Sequence[str], inner: Any, binds: Binds
     ) -> ColumnElement[bool]:
-        """Whether a reference of the row leads to something selected, which is looked at itself."""
+        """Whether a reference of the row leads to something selected, which is looked at itself.
+
+        First the references of the row are looked up, then what they lead to: in no other order,
+        and by no other index, whatever the database takes to be few.
+        """
         reference = aliased(SearchReference)
-        rows: Select[Any]
+        one: Any = literal_column("1")
+        named: Sequence[ColumnElement[bool]] = ()
         match inner:
             case ("selected", kind, criterion):
-                one = aliased(Resource)
-                rows = select(literal_column("1")).where(
-                    one.kind == _word(kind),
-                    one.logical_id == reference.target,
-                    ~one.deleted,
-                    self._looked_at(criterion, _Row.of(one), binds),
-                    self._decided.resource(one),
+                target = aliased(Resource)
+                led = select(one).where(
+                    target.kind == word(kind),
+                    target.logical_id == reference.target,
+                    ~target.deleted,
+                    self._looked_at(criterion, _Row.of(target), binds),
+                    self._decided.resource(target),
                 )
             case ("native", level, criteria):
                 kind = NATIVE[level]
-                column, target = _pointed(level, reference)
+                column, pointed = _pointed(level, reference)
                 used: list[Any] = []
                 condition = search.condition(
                     looked_into(criteria), self.links, _noting(binds, used)
                 )
-                record = self._decided.native(level, literal_column("1"), condition)
+                led = self._decided.native(level, one, condition).where(column == pointed)
                 # A name is seen without the record, which is looked at if it fits.
-                named = search.named(level, criteria, target, iter(used))
-                of_record = there_is(record.where(column == target).correlate(reference))
-                rows = select(literal_column("1")).where(*named, of_record)
+                named = search.named(level, criteria, pointed, iter(used))
             case _:
                 raise TypeError("not a form of a selection")
-        rows = rows.where(
+        rows = select(one).where(
             reference.resource_id == row.number,
-            of_parameters(reference, parameters),
-            reference.target_kind == _word(kind),
+            among_words(unindexed(reference.parameter), parameters),
+            unindexed(reference.target_kind) == word(kind),
+            *named,
+            there_is(led.correlate(reference)),
         )
         return there_is(rows.correlate(row.holder))
 
@@ -392,7 +391,7 @@ class Conditions:
             .join(one, one.id == reference.resource_id)
             .where(
                 of_parameters(reference, parameters),
-                reference.target_kind == _word(kind),
+                reference.target_kind == word(kind),
                 self._seen(one, inner_kind, criterion, binds),
             )
         )
@@ -469,7 +468,7 @@ def of_kind(
 ) -> ColumnElement[bool]:
     """Whether a resource is of a type, beside the condition of a form (see `Conditions.held`)."""
     column: Any = unindexed(resource.kind) if _leads_by_row(form, leader) else resource.kind
-    same: ColumnElement[bool] = column == _word(kind)
+    same: ColumnElement[bool] = column == word(kind)
     return same
 
 
@@ -502,103 +501,3 @@ def _table(form: Any) -> Any:
         case ("together", ((_, table, _, _), *_)):
             return TABLES[table]
     return SearchReference
-
-
-# -- Values ---------------------------------------------------------------------------------------
-
-_KEYS: Mapping[Level, Any] = {
-    Level.PATIENT: cast(Patient.id, String()),
-    Level.STUDY: Study.study_instance_uid,
-}
-"""The logical ids of what has tables of its own."""
-
-_NAME = re.compile(r"[A-Za-z_.:$0-9-]*")
-
-
-def _word(name: str) -> ColumnElement[str]:
-    """A name of the standard as it is: the database plans better for what it knows."""
-    if not _NAME.fullmatch(name):
-        raise ValueError("not a name of the standard")
-    return literal_column(f"'{name}'", String())
-
-
-def of_parameters(value: Any, parameters: Sequence[str]) -> ColumnElement[bool]:
-    """Whether an index row is of one of the parameters."""
-    if len(parameters) == 1:
-        one: ColumnElement[bool] = value.parameter == _word(parameters[0])
-        return one
-    many: ColumnElement[bool] = value.parameter.in_([_word(one) for one in parameters])
-    return many
-
-
-def _among(column: Any, size: int, binds: Binds) -> ColumnElement[bool]:
-    if not size:
-        return false()
-    if size == 1:
-        one: ColumnElement[bool] = column == next(binds)
-        return one
-    many: ColumnElement[bool] = column.in_([next(binds) for _ in range(size)])
-    return many
-
-
-def _passes(value: Any, tests: Sequence[Any], binds: Binds) -> ColumnElement[bool]:
-    found = [_test(value, test, binds) for test in tests]
-    return found[0] if len(found) == 1 else or_(false(), *found)
-
-
-def _test(value: Any, test: Any, binds: Binds) -> ColumnElement[bool]:
-    match test:
-        case ("present",):
-            return true()
-        case ("codes", of_system, size):
-            codes = _among(value.code, size, binds)
-            return and_(codes, value.system == next(binds)) if of_system else codes
-        case ("system",):
-            return and_(value.system == next(binds))
-        case ("starts", starts):
-            return _starting(value.folded, binds) if starts else true()
-        case ("holds",):
-            return and_(value.folded.like(next(binds), escape="\\"))
-        case ("exactly",):
-            return and_(value.folded == next(binds), value.exact == next(binds))
-        case ("targets", kind, size):
-            return and_(value.target_kind == _word(kind), _among(value.target, size, binds))
-        case ("kind", kind):
-            return and_(value.target_kind == _word(kind))
-        case ("uris", size):
-            return _among(value.value, size, binds)
-        case ("below", starts):
-            return _starting(value.value, binds) if starts else true()
-        case ("within", ends, of_code, of_system):
-            return _within(value, ends, of_code, of_system, binds)
-    raise TypeError("not a form of a test")
-
-
-def _starting(column: Any, binds: Binds) -> ColumnElement[bool]:
-    return and_(column >= next(binds), column < next(binds))
-
-
-_COMPARED: Mapping[str, tuple[str, Callable[[Any, Any], Any]]] = {
-    "low_from": ("low", lambda end, bind: end >= bind),
-    "low_before": ("low", lambda end, bind: end < bind),
-    "low_to": ("low", lambda end, bind: end <= bind),
-    "low_after": ("low", lambda end, bind: end > bind),
-    "high_from": ("high", lambda end, bind: end >= bind),
-    "high_after": ("high", lambda end, bind: end > bind),
-    "high_by": ("high", lambda end, bind: end <= bind),
-    "high_before": ("high", lambda end, bind: end < bind),
-}
-
-
-def _within(
-    value: Any, ends: Sequence[str], of_code: bool, of_system: bool, binds: Binds
-) -> ColumnElement[bool]:
-    found: list[ColumnElement[bool]] = []
-    for name in ends:
-        column, compare = _COMPARED[name]
-        found.append(compare(getattr(value, column), next(binds)))
-    if of_code:
-        found.append(or_(value.code == next(binds), value.unit == next(binds)))
-    if of_system:
-        found.append(value.system == next(binds))
-    return and_(true(), *found)

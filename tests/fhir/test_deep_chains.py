@@ -1,8 +1,12 @@
-"""As many links as are allowed lead from one resource to another, also where each leads to many."""
+"""As many links as are allowed lead from one resource to another, also where each leads to many.
+
+And also in tables that were just filled, of which PostgreSQL has no figures yet.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -10,6 +14,7 @@ from fhir_door import Asker, Door, opened
 from region import ID_CARD, region
 
 from exchange.ways import LED
+from exchange_storage.database import Database
 
 MANY = LED + 1
 """So many are not looked up by name, but within the question."""
@@ -23,12 +28,29 @@ def door(lasting_database_url: str) -> Iterator[Door]:
         city.send("nanhu", patient="W2", card=ID_CARD, study="1.2.2", instance="1.4.2")
         city.identify()
         door = opened(city)
-        for number in range(MANY):
-            _stay(door.system("beicheng"), number)
-        if city.exchange.database.dialect == "postgresql":  # as it does by itself within a minute
-            with city.exchange.database.engine.begin() as connection:
-                connection.exec_driver_sql("ANALYZE")
-        yield door
+        with _nothing_known(city.exchange.database):
+            for number in range(MANY):
+                _stay(door.system("beicheng"), number)
+            yield door
+
+
+@contextmanager
+def _nothing_known(database: Database) -> Iterator[None]:
+    """Have no figures of the tables: PostgreSQL takes them by itself within a minute, or later."""
+    of_all = (
+        "DO $$ DECLARE one regclass; BEGIN FOR one IN SELECT oid FROM pg_class WHERE relkind = 'r' "
+        "AND relnamespace = current_schema::regnamespace LOOP "
+        "EXECUTE format('ALTER TABLE %%s {told}', one); "
+        "DELETE FROM pg_statistic WHERE starelid = one; END LOOP; END $$"
+    )
+    if database.dialect != "postgresql":
+        yield
+        return
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql(of_all.format(told="SET (autovacuum_enabled = off)"))
+    yield
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql(of_all.format(told="RESET (autovacuum_enabled)"))
 
 
 def _stay(hospital: Asker, number: int) -> None:
