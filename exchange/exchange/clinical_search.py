@@ -337,23 +337,28 @@ def _list(rows: Iterable[int]) -> str:
 
 
 def _conditioned(
-    wanted: _Wanted, way: Way, columns: Sequence[Any], *, after: bool = False
+    wanted: _Wanted, way: Way, columns: Sequence[Any], dialect: str, *, after: bool = False
 ) -> tuple[Select[Any], type[Resource], Any]:
     """The matches; with `after` those that a walk finds behind the last one of the page before.
 
     Beside them the resources' alias, and the column that has their row numbers in order.
     """
-    one = aliased(Resource)
     made = conditions(wanted.reach, one_by_one=way.one_by_one)
+    binds = numbered()
+    if way.walks and way.leader is not None:
+        behind = bindparam("last0", type_=Resource.id.type) if after else None
+        value, one, condition = made.walked(wanted.form, way.leader, binds, dialect, behind)
+        row = value.resource_id
+    else:
+        value, one = None, aliased(Resource)
+        condition = made.held(wanted.form, one, binds, way.leader)
+        row = one.id
     told = select(*columns) if columns else _told(one)
     kind = resource_search.of_kind(one, wanted.kind, wanted.form, way.leader)
-    if not way.walks or way.leader is None:
-        condition = made.held(wanted.form, one, numbered(), way.leader)
-        return told.select_from(one).where(kind, ~one.deleted, condition), one, one.id
-    behind = bindparam("last0", type_=Resource.id.type) if after else None
-    value, condition = made.walked(wanted.form, way.leader, one, numbered(), behind)
-    found = told.select_from(value).join(one, one.id == value.resource_id)
-    return found.where(kind, ~one.deleted, condition), one, value.resource_id
+    found = (
+        told.select_from(one) if value is None else told.select_from(value).join(one, one.id == row)
+    )
+    return found.where(kind, ~one.deleted, condition), one, row
 
 
 def _told(one: type[Resource]) -> Select[Any]:
@@ -386,36 +391,51 @@ def _keys(wanted: _Wanted, way: Way, one: type[Resource], row: Any) -> Sequence[
 @lru_cache(STATEMENTS)
 def _candidates(wanted: _Wanted, way: Way) -> Prepared:
     """The first matches, whether they are permitted or not, and which of them are."""
-    statement, one, row = _conditioned(wanted, way, ())
-    permitted = policy.clinical_within(wanted.reach, one).label("permitted")
-    keys = _keys(wanted, way, one, row)
-    return Prepared(_in_order(statement.add_columns(permitted), keys, wanted.sort))
+
+    def built(dialect: str) -> Select[Any]:
+        statement, one, row = _conditioned(wanted, way, (), dialect)
+        permitted = policy.clinical_within(wanted.reach, one).label("permitted")
+        keys = _keys(wanted, way, one, row)
+        return _in_order(statement.add_columns(permitted), keys, wanted.sort)
+
+    return Prepared(built)
 
 
 @lru_cache(STATEMENTS)
 def _permitted(wanted: _Wanted, way: Way, *, after: bool) -> Prepared:
     """A page of the permitted matches."""
-    statement, one, row = _conditioned(wanted, way, (), after=after)
-    permitted = statement.where(policy.clinical_within(wanted.reach, one))
-    keys = _keys(wanted, way, one, row)
-    return Prepared(_in_order(permitted, keys, wanted.sort, after=after and not way.walks))
+
+    def built(dialect: str) -> Select[Any]:
+        statement, one, row = _conditioned(wanted, way, (), dialect, after=after)
+        permitted = statement.where(policy.clinical_within(wanted.reach, one))
+        keys = _keys(wanted, way, one, row)
+        return _in_order(permitted, keys, wanted.sort, after=after and not way.walks)
+
+    return Prepared(built)
 
 
 @lru_cache(STATEMENTS)
 def _matching(wanted: _Wanted, way: Way, *, own: bool) -> Prepared:
     """The first permitted matches, whatever their order; with `own` the asker's own."""
-    statement, one, row = _conditioned(wanted, way, ())
-    statement = statement.where(policy.clinical_within(wanted.reach, one))
-    if own:
-        asker = bindparam("asker", type_=Resource.organization_id.type)
-        statement = statement.where(one.organization_id == asker)
-    return Prepared(_in_order(statement, _keys(wanted, way, one, row), wanted.sort))
+
+    def built(dialect: str) -> Select[Any]:
+        statement, one, row = _conditioned(wanted, way, (), dialect)
+        statement = statement.where(policy.clinical_within(wanted.reach, one))
+        if own:
+            asker = bindparam("asker", type_=Resource.organization_id.type)
+            statement = statement.where(one.organization_id == asker)
+        return _in_order(statement, _keys(wanted, way, one, row), wanted.sort)
+
+    return Prepared(built)
 
 
 @lru_cache(STATEMENTS)
 def _count(wanted: _Wanted, way: Way) -> Prepared:
-    statement, one, _ = _conditioned(wanted, way, [func.count()])
-    return Prepared(statement.where(policy.clinical_within(wanted.reach, one)))
+    def built(dialect: str) -> Select[Any]:
+        statement, one, _ = _conditioned(wanted, way, [func.count()], dialect)
+        return statement.where(policy.clinical_within(wanted.reach, one))
+
+    return Prepared(built)
 
 
 @lru_cache(256)

@@ -104,17 +104,19 @@ class Conditions:
                 return self._listed(form, resource, binds)
 
     def walked(
-        self, form: Any, leader: int, resource: type[Resource], binds: Binds, after: Any = None
-    ) -> tuple[Any, ColumnElement[bool]]:
-        """The index rows that a part of ``every`` lists, and the condition on them and `resource`.
+        self, form: Any, leader: int, binds: Binds, dialect: str, after: Any = None
+    ) -> tuple[Any, type[Resource], ColumnElement[bool]]:
+        """Index rows that a part of ``every`` lists, their resources, and the condition on them.
 
-        They are an alias, to be joined by its `resource_id`, in whose order its index has them; of
-        each resource one fulfils the condition. The part is `walkable`; with `after` only the rows
-        behind that one are meant.
+        The first two are aliases, to be joined by the row number, in whose order its index has
+        them; of each resource one fulfils the condition. The part is `walkable`; with `after` only
+        the rows behind that one are meant.
         """
         used: list[Any] = []
         part = form[1][leader]
-        value, rows, beside = self._parted(form[1], leader, resource, binds, used)
+        value = aliased(_table(part))
+        resource = _looked_up(value.resource_id, dialect)
+        rows, beside = self._parted(form[1], leader, value, resource, binds, used)
         before = aliased(_table(part))
         # It speaks of the resource, so that it is looked at last.
         same = self._rows(part, before, iter(used)).where(
@@ -123,7 +125,7 @@ class Conditions:
         )
         behind = true() if after is None else value.resource_id > after
         repeated = there_is(same.correlate(value, resource))
-        return value, and_(behind, _all(rows), *beside, ~repeated)
+        return value, resource, and_(behind, _all(rows), *beside, ~repeated)
 
     def few(self, part: Any, binds: Binds) -> Select[Any] | None:
         """The index rows that a condition looks up, to see whether they are few."""
@@ -210,20 +212,22 @@ class Conditions:
         self, parts: Sequence[Any], leader: int, resource: type[Resource], binds: Binds
     ) -> ColumnElement[bool]:
         """The rows that one part lists, and that fulfil the others."""
-        _, rows, beside = self._parted(parts, leader, resource, binds)
+        value = aliased(_table(parts[leader]))
+        rows, beside = self._parted(parts, leader, value, resource, binds)
         return and_(resource.id.in_(rows), *beside)
 
     def _parted(
         self,
         parts: Sequence[Any],
         leader: int,
+        value: Any,
         resource: type[Resource],
         binds: Binds,
         used: list[Any] | None = None,
-    ) -> tuple[Any, Select[Any], list[ColumnElement[bool]]]:
-        """The index rows that one part lists and that fulfil all that can be seen of them there;
-        and what is to be looked at in the resource. The part's binds are noted as `used`."""
-        value = aliased(_table(parts[leader]))
+    ) -> tuple[Select[Any], list[ColumnElement[bool]]]:
+        """The index rows that one part lists, of `value`, and that fulfil all that can be seen of
+        them there; and what is to be looked at in the resource. The part's binds are noted as
+        `used`."""
         here, there = _Row(value, value.resource_id), _Row.of(resource)
         within: list[ColumnElement[bool]] = []
         beside: list[ColumnElement[bool]] = []
@@ -234,7 +238,7 @@ class Conditions:
                 within.append(self._looked_at(part, here, binds))
             else:
                 beside.append(self._looked_at(part, there, binds))
-        return value, rows.where(*within), beside
+        return rows.where(*within), beside
 
     def _rows(self, form: Any, value: Any, binds: Binds) -> Select[Any]:
         """The row numbers that a condition lists, of `value` (an alias of its `_table`)."""
@@ -425,6 +429,19 @@ def _pointed(level: Level, reference: Any) -> tuple[Any, Any]:
     if level is Level.PATIENT:
         return Patient.id, row_number(reference.target)
     return Study.study_instance_uid, reference.target
+
+
+def _looked_up(number: Any, dialect: str) -> type[Resource]:
+    """The resources that have the numbers of a column of the statement around them, as an alias to
+    be joined by them: each looked up when it is its turn.
+
+    PostgreSQL would put all resources in order first where it takes that for cheaper: it does not
+    know that a page is full long before the end, nor how frequent a value is.
+    """
+    if dialect != "postgresql":
+        return aliased(Resource)
+    rows: Select[Any] = select(Resource).where(Resource.id == number)
+    return aliased(Resource, rows.suffix_with("OFFSET 0").lateral())
 
 
 def _listed_apart(column: Any, rows: Select[Any]) -> ColumnElement[bool]:

@@ -271,8 +271,8 @@ def walked(
     """Row numbers and logical ids, in the order of the rows."""
     wanted: list[Any] = []
     asked = form(criterion, wanted)
-    one = aliased(Resource)
-    value, condition = ONE_BY_ONE.walked(asked, leader, one, numbered(), after)
+    dialect = session.get_bind().dialect.name
+    value, one, condition = ONE_BY_ONE.walked(asked, leader, numbered(), dialect, after)
     row = value.resource_id
     statement = select(one.id, one.logical_id).select_from(value).join(one, one.id == row)
     seen = statement.where(one.kind == kind, condition, _Decided().resource(one)).order_by(row)
