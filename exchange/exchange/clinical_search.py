@@ -40,6 +40,7 @@ from exchange_storage.forms import Form
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Resource, Revision, SearchReference
 from exchange_storage.resource_criteria import Asked, Every, Selected, form
+from exchange_storage.resource_leaders import is_of_any_type
 from exchange_storage.resource_order import Sort
 from exchange_storage.rows import one_of, one_of_texts
 from exchange_storage.search import numbered, parameters
@@ -223,6 +224,7 @@ class _Wanted:
     """A question without its values: what the statements that answer it are built from."""
 
     kind: str
+    """ "" where it is given as a value: the words are the same for each type."""
     form: Form
     reach: Reach
     sort: tuple[Sort, ...]
@@ -251,8 +253,11 @@ def _wanted(
     asker = policy.parameters(access.requester, access.now)
     led = ways.followed(question.criterion, reach, connection, asker)
     values: list[Any] = []
-    wanted = _Wanted(kind=question.kind, form=form(led.criterion, values), reach=reach, sort=sort)
-    given = parameters(values) | asker
+    asked = form(led.criterion, values)
+    alike = is_of_any_type(asked) and not any(one.parameters for one in sort)
+    kind = "" if alike else question.kind
+    wanted = _Wanted(kind=kind, form=asked, reach=reach, sort=sort)
+    given = parameters(values) | asker | {"kind": question.kind}
     order = "" if question.sort else sort[0].type
     way = ways.way(wanted.form, led.lead_to_many, connection, given, order=order)
     return wanted, way, given

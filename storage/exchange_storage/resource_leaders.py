@@ -22,6 +22,16 @@ def is_vague(form: Any, number: int) -> bool:
     return _rank(form[1][number]) >= _VAGUE
 
 
+def is_of_any_type(form: Any) -> bool:
+    """Whether it asks what can be asked of each type of resource in the same words."""
+    match form:
+        case ("every" | "some", parts):
+            return all(map(is_of_any_type, parts))
+        case ("without", part):
+            return is_of_any_type(part)
+    return form[0] in {"ids", "changed"}
+
+
 def walkable(form: Any) -> tuple[int, ...]:
     """The parts of ``every`` whose index rows are in the order of the resources' row numbers."""
     return tuple(number for number, part in enumerate(_parts(form)) if is_walkable(part))

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Select,
     String,
     and_,
+    bindparam,
     cast,
     false,
     literal_column,
@@ -483,9 +484,13 @@ class _Row:
 def of_kind(
     resource: type[Resource], kind: str, form: Any, leader: int | None = None
 ) -> ColumnElement[bool]:
-    """Whether a resource is of a type, beside the condition of a form (see `Conditions.held`)."""
+    """Whether a resource is of a type, beside the condition of a form (see `Conditions.held`).
+
+    Of the type that is given as ``kind``, where none is said: the same words for all of them.
+    """
     column: Any = unindexed(resource.kind) if _leads_by_row(form, leader) else resource.kind
-    same: ColumnElement[bool] = column == word(kind)
+    wanted = word(kind) if kind else bindparam("kind", type_=Resource.kind.type)
+    same: ColumnElement[bool] = column == wanted
     return same
 
 

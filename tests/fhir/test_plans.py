@@ -85,6 +85,20 @@ def test_a_page_of_what_is_frequent_is_walked_whatever_the_database_takes_for_ch
         assert [line for line in page if _PUTS_IN_ORDER.search(line)] == []
 
 
+@pytest.mark.parametrize("told", ["_lastUpdated=gt2026-01-01", "_id=o1-1"])
+def test_what_is_asked_of_all_types_is_asked_of_each_in_the_same_words(
+    city: Region, asked: list[Asked], told: str
+) -> None:
+    clinician = opened(city).clinician("beicheng")
+
+    assert clinician.get(f"?{told}").status_code == 200
+
+    types = {given["kind"] for _, given in asked if "kind" in given}
+    assert {"Observation", "Encounter", "Condition", "DiagnosticReport"} <= types
+    words = {one._compiled[city.exchange.database.dialect].words for one, _ in asked}
+    assert len(words) < len(types) / 2
+
+
 _PUTS_IN_ORDER = re.compile(r"Sort|Hash Join|Merge Join|TEMP B-TREE")
 
 
