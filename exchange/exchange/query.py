@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, aliased
 
-from exchange import guessing, in_order, policy
+from exchange import breadth, guessing, in_order, policy, stretches
 from exchange.access import Access
 from exchange.audit import for_the_trail
 from exchange.decided import CHAIN, conditions, joined, known_by, reached, same_persons
@@ -55,9 +55,6 @@ WITHHELD_COUNTED = 100
 CANDIDATES = 120
 """Matches, permitted or not, that are read at first: most questions have fewer, and are answered
 by this one statement."""
-
-UNSELECTIVE_ROWS = 100_000
-"""Records of a level among which a question without a selective key is looked for one by one."""
 
 STATEMENTS = 1024
 """Statements that are kept, one for each form of question."""
@@ -164,7 +161,7 @@ def find(
     )
     given = search.parameters(values) | _given(access)
     if too_broad is not None and not search.selective(criteria):
-        _bounded(access, level, too_broad)
+        breadth.bounded(access, level, too_broad)
     page, more, counted, withheld = _page(
         access, wanted, given, limit, offset, after, total, too_broad
     )
@@ -262,6 +259,12 @@ def _page(
 ) -> tuple[list[Any], bool, int | None, int | None]:
     """The rows of a page; whether more remain; the total, if wanted; how many are withheld."""
     connection = access.session.connection()
+    listed = offset or total or too_broad is not None or wanted.order or wanted.rejected
+    if not listed and stretches.is_frequent(wanted.form, connection, given):
+        stretch = {**given, **stretches.bounds(after), "limit": limit + 1}
+        rows = _next(wanted).all(connection, stretch)
+        if len(rows) > limit:
+            return rows[:limit], True, None, None
     if not offset and after is None:
         most = min(limit, WITHHELD_COUNTED) + CANDIDATES - WITHHELD_COUNTED
         rows = _candidates(wanted).all(connection, {**given, "limit": most})
@@ -290,13 +293,6 @@ def _page(
         statement = _count(wanted, permitted=False)
         unseen = statement.number(connection, {**given, "limit": WITHHELD_COUNTED})
     return rows[:limit], more, count if total else None, unseen
-
-
-def _bounded(access: Access, level: Level, too_broad: str) -> None:
-    """Raise TooBroad when the archive is larger than may be looked through row by row."""
-    held = _HELD[level].number(access.session.connection(), {"limit": UNSELECTIVE_ROWS + 1})
-    if held > UNSELECTIVE_ROWS:
-        raise TooBroad(too_broad)
 
 
 def _known_as(
@@ -560,6 +556,14 @@ def _candidates(wanted: _Wanted) -> Prepared:
 
 
 @lru_cache(STATEMENTS)
+def _next(wanted: _Wanted) -> Prepared:
+    """The permitted matches of a stretch."""
+    within = stretches.within(wanted.form, wanted.reach)
+    found = _told(wanted).where(within, reached(wanted.reach, wanted.level))
+    return Prepared(found.order_by(Patient.id).limit(bindparam("limit")))
+
+
+@lru_cache(STATEMENTS)
 def _permitted(wanted: _Wanted, *, behind: bool = False) -> Prepared:
     """A page of the permitted matches; with `behind` of those behind a place."""
     return Prepared(
@@ -622,16 +626,6 @@ def _told(wanted: _Wanted) -> Select[*tuple[Any, ...]]:
         rejected=wanted.rejected,
     )
 
-
-_HELD: Mapping[Level, Prepared] = {
-    level: Prepared(
-        select(func.count()).select_from(
-            select(record.id).limit(bindparam("limit")).subquery()  # type: ignore[attr-defined]
-        )
-    )
-    for level, record in zip(Level, (Patient, Study, Series, Instance), strict=True)
-}
-"""How many records of a level there are, up to a limit."""
 
 _NUMBERS = (
     select(Patient.person_id, Patient.patient_id, Organization.issuer)

@@ -207,6 +207,28 @@ class Conditions:
                 )
         return self.links(level, form, binds)
 
+    def pointed_at(self, level: Level, form: Any, binds: Binds) -> ColumnElement[bool]:
+        """As `links` for a link by which resources point to a record, which is looked at itself."""
+        _, kind, parameters, (_, source, criterion) = form
+        reference, one = aliased(SearchReference), aliased(Resource)
+        by_index = _is_of_index_rows(criterion)
+        row = _Row(reference, reference.resource_id) if by_index else _Row.of(one)
+        rows: Select[Any] = (
+            select(literal_column("1"))
+            .select_from(reference)
+            .join(one, one.id == reference.resource_id)
+            .where(
+                of_parameters(reference, parameters),
+                reference.target_kind == word(kind),
+                reference.target == _KEYS[level],
+                self._looked_at(criterion, row, binds),
+                unindexed(one.kind) == word(source),
+                ~one.deleted,
+                self._decided.resource(one),
+            )
+        )
+        return there_is(rows.correlate(Patient if level is Level.PATIENT else Study))
+
     # A condition as a list of rows.
 
     def _narrowed(

@@ -11,7 +11,7 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 from clinical import questions
-from fhir_door import opened
+from fhir_door import entries, opened
 from psycopg import sql
 from psycopg._queries import PostgresQuery
 from psycopg.adapt import Transformer
@@ -20,6 +20,7 @@ from seed import seed
 from seed_clinical import fill
 from sqlalchemy import Connection
 
+from exchange import stretches
 from exchange_storage.database import Database
 from exchange_storage.prepared import Prepared
 
@@ -71,9 +72,9 @@ def test_a_page_of_what_is_frequent_is_walked_whatever_the_database_takes_for_ch
     assert clinician.get("Observation?status=final&_count=20").status_code == 200
 
     pages = [
-        (compiled.words, compiled.values(given))
-        for compiled, given in ((one._compiled[database.dialect], given) for one, given in asked)
-        if " AS key0" in compiled.words
+        (_words(one, database), one._compiled[database.dialect].values(given))
+        for one, given in asked
+        if " AS key0" in _words(one, database)
     ]
     assert pages
     for words, values in pages:
@@ -83,6 +84,30 @@ def test_a_page_of_what_is_frequent_is_walked_whatever_the_database_takes_for_ch
             plan = _postgresql(database, words, values, "SET enable_nestloop = off")
         page = takewhile(lambda line: "SubPlan" not in line, plan)  # not what is decided of a row
         assert [line for line in page if _PUTS_IN_ORDER.search(line)] == []
+
+
+def test_patients_to_whom_much_points_are_looked_at_until_the_page_is_full(
+    city: Region, asked: list[Asked], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = city.exchange.database
+    patients = seed(database, 300)
+    fill(database, patients)
+    monkeypatch.setattr(stretches, "STRETCH", 50)
+    clinician = opened(city).clinician("beicheng")
+    pointed_at = "Patient?_has:Observation:patient:status=final&_count=20"
+
+    first = clinician.bundle(pointed_at)
+
+    assert len(entries(first)) == 20
+    pages = [given for one, given in asked if "AS own_number" in _words(one, database)]
+    assert [given["until"] - given["behind"] for given in pages] == [50]
+    told = [one["resource"]["id"] for page in clinician.pages(pointed_at) for one in entries(page)]
+    assert told == [str(number) for number in range(1, patients + 1)]
+
+
+def _words(statement: Prepared, database: Database) -> str:
+    words: str = statement._compiled[database.dialect].words
+    return words
 
 
 @pytest.mark.parametrize("told", ["_lastUpdated=gt2026-01-01", "_id=o1-1"])
@@ -95,7 +120,7 @@ def test_what_is_asked_of_all_types_is_asked_of_each_in_the_same_words(
 
     types = {given["kind"] for _, given in asked if "kind" in given}
     assert {"Observation", "Encounter", "Condition", "DiagnosticReport"} <= types
-    words = {one._compiled[city.exchange.database.dialect].words for one, _ in asked}
+    words = {_words(one, city.exchange.database) for one, _ in asked}
     assert len(words) < len(types) / 2
 
 
