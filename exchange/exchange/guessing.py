@@ -1,8 +1,9 @@
-"""Who is told that a study is withheld, and why: whoever knows the person, and nobody else.
+"""Who is told that something is withheld, and why: whoever knows the person, and nobody else.
 
-A Study Instance UID can be guessed, overheard or read on a film. Who may see no record of the
-person is answered as if there were no such study; the refusal stands in the trail alone. Who may
-see one is told of others that are withheld anyway (see `timeline.withheld`), with the reason.
+A Study Instance UID can be guessed, overheard or read on a film, and the numbers of patient records
+be counted through. Who may see no record of the person is answered as if there were no such study,
+or patient; the refusal stands in the trail alone. Who may see one is told of others that are
+withheld anyway (see `timeline.withheld`), with the reason.
 """
 
 from __future__ import annotations
@@ -22,19 +23,22 @@ from exchange_storage.records import Patient
 NO_STUDY = "no such study"
 """What is said of a study that is not there, or seems so."""
 
+NO_PATIENT = "no such patient record"
+"""What is said of a patient record that is not there, or seems so."""
+
 
 @contextmanager
 def to_those_who_know(
-    access: Access, record: Patient, study: str, *, told: bool = False
+    access: Access, record: Patient, study: str = "", *, told: bool = False
 ) -> Iterator[None]:
-    """A refusal inside, of a study of this patient record's, is told as such to whoever may know
-    of the study, or was `told`; else it is NotFound, as if nothing were there."""
+    """A refusal inside, of this patient record or a `study` of it, is told as such to whoever may
+    know of it, or was `told`; else it is NotFound, as if nothing were there."""
     try:
         yield
     except Refused as refused:
         if told or access.requester.reaches(study) or knows(access, record):
             raise
-        raise NotFound(NO_STUDY) from refused
+        raise NotFound(NO_STUDY if study else NO_PATIENT) from refused
 
 
 def knows(access: Access, record: Patient, session: Session | None = None) -> bool:

@@ -382,7 +382,7 @@ def _requests(access: Access, series: set[int]) -> dict[int, tuple[Request, ...]
 
 
 def patient(access: Access, number: int) -> Found:
-    """The patient record with this row number. Raises NotFound, Gone, Refused."""
+    """The patient record with this row number. Raises NotFound, Gone, Refused: see `guessing`."""
     access.require(Action.RETRIEVE, detail={"patient": number})
     row = access.session.execute(
         select(Patient, Organization)
@@ -390,14 +390,15 @@ def patient(access: Access, number: int) -> Found:
         .where(Patient.id == number)
     ).one_or_none()
     if row is None:
-        raise NotFound("no such patient record")
-    access.require(Action.RETRIEVE, facts(access, row.Patient), patient=number)
+        raise NotFound(guessing.NO_PATIENT)
+    with guessing.to_those_who_know(access, row.Patient):
+        access.require(Action.RETRIEVE, facts(access, row.Patient), patient=number)
     if row.Patient.withdrawn:
         raise Gone("the hospital took the patient record back")
     access.note(Action.RETRIEVE, patient=number)
-    known_as = _numbers(access, [row.Patient]).get(number)
     own = Number(row.Patient.patient_id, row.Organization.issuer)
-    return Found(owner=row.Organization, patient=row.Patient, number=known_as or own)
+    known_as = own_number(access, row.Patient) or own
+    return Found(owner=row.Organization, patient=row.Patient, number=known_as)
 
 
 def own_number(access: Access, record: Patient) -> Number | None:

@@ -40,7 +40,7 @@ def test_a_consent_that_is_deleted_says_nothing_any_more(door: Door) -> None:
     door.city.send("beicheng")
     system, doctor = door.system("beicheng"), door.clinician("nanhu")
     made = system.made(consent(1, provision={"type": "permit", "provision": [{"type": "deny"}]}))
-    doctor.refused("Patient/1", 403, "forbidden")
+    doctor.refused("Patient/1", 404, "not-found")
 
     assert system.send("DELETE", f"Consent/{made['id']}").status_code == 204
 

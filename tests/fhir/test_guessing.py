@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 from fhir_door import Asker, Door, opened, outcome
-from sqlalchemy import text
+from region import ADMINISTRATOR, HOSPITALS, ID_CARD
+from sqlalchemy import select, text
 
+from exchange import consent
 from exchange_fhir.serving import Conduct
+from exchange_storage.records import AuditRecord
 
 JSON_PATCH = "application/json-patch+json"
 
@@ -95,3 +99,81 @@ def test_who_may_see_it_is_told_why_they_may_not_change_it(door: Door, hospital:
     shared = hospital.made(observation("shared", "Patient/2"))
     refused = door.system("nanhu").send("DELETE", f"Observation/{shared['id']}")
     assert "only who wrote it" in outcome(refused, 403, "forbidden")
+
+
+DIRECT = (
+    "Patient/{}",
+    "Patient/{}/_history",
+    "Patient/{}/_history/1",
+    "Patient/{}/$everything",
+    "Patient/{}/$summary",
+    "Patient/{}/Observation",
+    "Patient/{}/ImagingStudy",
+    "Observation/$lastn?patient={}",
+    "DocumentReference/$docref?patient={}",
+    "Observation?patient={}",
+    "ImagingStudy?patient={}&_include=ImagingStudy:subject",
+    "Patient?_id={}&_revinclude=ImagingStudy:patient",
+    "ImagingStudy/1.2.{}",
+    "Person?patient=Patient/{}",
+    "Patient/{}/$purge",
+)
+"""Ways to ask for a patient by the number of the record."""
+
+
+def told(response: Any, number: str) -> tuple[int, bytes]:
+    """What an answer says but for the number that was asked for, and when it was asked."""
+    content = response.json()
+    content.pop("id", None)
+    content.pop("meta", None)
+    return response.status_code, orjson.dumps(content).replace(number.encode(), b"#")
+
+
+@pytest.mark.parametrize("path", DIRECT)
+def test_who_counts_the_numbers_of_patients_does_not_learn_who_opted_out(
+    door: Door, hospital: Asker, path: str
+) -> None:
+    for asker in (door.system("nanhu"), door.clinician("nanhu")):
+        withheld, nowhere = (asker.get(path.format(number)) for number in ("1", "987"))
+        assert told(withheld, "1") == told(nowhere, "987")
+
+
+def test_who_changes_patients_by_counted_numbers_learns_as_little(
+    door: Door, hospital: Asker
+) -> None:
+    other = door.system("nanhu")
+    patch = [{"op": "replace", "path": "/gender", "value": "male"}]
+    number = {"system": f"urn:oid:{HOSPITALS['nanhu'][1]}", "value": "N1"}
+    for method, header in (("PUT", {}), ("PATCH", {"Content_Type": JSON_PATCH}), ("DELETE", {})):
+        answers = []
+        for row in ("1", "987"):
+            body: Any = {"resourceType": "Patient", "id": row, "identifier": [number]}
+            sent = {"PUT": body, "PATCH": patch, "DELETE": None}[method]
+            answers.append(told(other.send(method, f"Patient/{row}", sent, **header), row))
+        assert answers[0] == answers[1]
+        assert answers[0][0] == 404
+
+
+def test_who_knows_the_patient_is_told_why_and_both_attempts_stand_in_the_trail(
+    door: Door,
+) -> None:
+    """Wang is known at beicheng (Patient/1) and nanhu; dongshan has never seen her."""
+    door.city.send("beicheng", patient="W1", card=ID_CARD)
+    door.city.send("nanhu", patient="W2", study="1.2.2", instance="1.4.2", card=ID_CARD)
+    door.city.identify()
+    with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        consent.opt_out(access, "beicheng", "W1")
+
+    for path in ("Patient/1", "Patient/1/$everything", "Observation/$lastn?patient=1"):
+        why = door.clinician("nanhu").refused(path, 403, "forbidden")
+        assert why == "the patient has not consented to sharing"
+        assert (
+            door.clinician("dongshan").refused(path, 404, "not-found") == "no such patient record"
+        )
+    assert door.clinician("beicheng").read("Patient/1")["id"] == "1"
+    with door.city.exchange.database.reading() as session:
+        refused = session.scalars(select(AuditRecord).filter_by(outcome="refused")).all()
+    assert len(refused) == 6
+    assert {one.requester for one in refused} == {"dr.nanhu", "dr.dongshan"}
+    assert all("has not consented" in one.content for one in refused)
+    assert {one.patient_id for one in refused} == {1}

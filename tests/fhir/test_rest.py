@@ -386,7 +386,7 @@ def test_what_is_not_there_is_not_found(door: Door, path: str, code: str) -> Non
     door.clinician("nanhu").refused(path, 404, code)
 
 
-def test_whose_record_is_not_shared_is_refused_and_the_study_is_as_if_it_were_not_there(
+def test_who_does_not_share_is_as_if_they_and_their_study_were_not_there(
     door: Door,
 ) -> None:
     door.city.send("beicheng", card=ID_CARD)
@@ -397,7 +397,9 @@ def test_whose_record_is_not_shared_is_refused_and_the_study_is_as_if_it_were_no
     with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
         consent.opt_out(access, "beicheng", "P1")
 
-    assert "consent" in asker.refused("Patient/1", 403, "forbidden")
+    assert asker.refused("Patient/1", 404, "not-found") == asker.refused(
+        "Patient/2", 404, "not-found"
+    )
     told = asker.refused("ImagingStudy/1.2.1", 404, "not-found")
     assert told.replace("1.2.1", "1.2.2") == asker.refused("ImagingStudy/1.2.2", 404, "not-found")
     for path in ("Patient/1", "ImagingStudy/1.2.1"):
