@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from exchange import attachments, clinical, requests
 from exchange.access import Access
 from exchange.clinical import Kept
-from exchange.errors import Invalid, NotFound, Stale, TooLarge
+from exchange.errors import Conflicting, Invalid, NotFound, Stale, TooLarge
 from exchange.policy import Action
 from exchange.writing import Draft, Finder, Render, Writing, action_of, new_id
 from exchange_storage import resource_rows
@@ -93,8 +93,9 @@ class Update:
     """Make the draft the current version of the resource that it names.
 
     With `matching`, of the one that this finds; where there is none it is created, as is one whose
-    name is not known yet unless `may_create` is False. `if_match` is the version that must be the
-    current one; with `if_none` there must be none.
+    name is not known yet unless `may_create` is False. What is `new`, or not found by `matching`,
+    takes no other's name. `if_match` is the version that must be the current one; with `if_none`
+    there must be none.
     """
 
     draft: Draft
@@ -102,6 +103,7 @@ class Update:
     if_match: int | None = None
     if_none: bool = False
     may_create: bool = True
+    new: bool = False
 
     @property
     def action(self) -> Action:
@@ -109,7 +111,7 @@ class Update:
         return action_of(self.draft)
 
     def perform(self, writing: Writing) -> Kept:
-        """Do it. Raises Refused, Invalid, NotFound, Stale, TooLarge."""
+        """Do it. Raises Refused, Invalid, NotFound, Conflicting, Stale, TooLarge."""
         draft = self.draft
         found = writing.only(self.matching)
         if found is not None:
@@ -120,6 +122,8 @@ class Update:
         elif draft.kind in requests.DERIVED and draft.logical_id.startswith(requests.PREFIX):
             raise Invalid(f"ids that begin with {requests.PREFIX} are the exchange's own")
         exists = held is not None and not held.deleted
+        if exists and (self.new or (self.matching is not None and found is None)):
+            raise Conflicting("nothing matches the condition, but there is a resource of that id")
         if self.if_none and exists:
             raise Stale("there is such a resource already")
         if self.if_match is not None and (held is None or held.version != self.if_match):

@@ -99,6 +99,12 @@ class Register:
         matched = writing.only(self.matching)
         wanted = self.patient if matched is None else int(matched)
         record = self._record(writing, wanted)
+        nothing_matched = self.matching is not None and matched is None
+        if nothing_matched and record is not None and not record.withdrawn:
+            raise Conflicting(
+                "nothing matches the condition, but the number is that of another record of the"
+                " hospital: find it by its number"
+            )
         held = None if record is None else writing.held(KIND, str(record.id))
         version = 0 if held is None or held.deleted else held.version
         if self.if_none and record is not None:

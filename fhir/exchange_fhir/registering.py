@@ -21,7 +21,7 @@ from exchange_fhir import indexing, json_format, patching, validation
 from exchange_fhir.datatypes import HAN, REPRESENTATION, Json, instant
 from exchange_fhir.outcome import Issue, Problem
 from exchange_fhir.resources import patient
-from exchange_fhir.writing import Place, if_match, settled
+from exchange_fhir.writing import Place, if_match, of_id, settled
 from exchange_storage import names
 
 _SEXES: Mapping[str, str] = {gender: sex for sex, gender in patient.GENDERS.items()}
@@ -32,7 +32,7 @@ _GROUPS = ("ABC", "IDE", "SYL")
 def create(access: Access, resource: Json, place: Place, *, unless: Finder | None = None) -> Act:
     """The act of a create: the hospital tells of a patient for the first time."""
     validation.check(resource, "Patient")
-    return Register(_registration(access, resource, place), unless=unless, new=unless is None)
+    return Register(_registration(access, resource, place), unless=unless, new=True)
 
 
 def update(
@@ -53,7 +53,7 @@ def update(
     return Register(
         _registration(access, resource, place),
         patient=_row(logical_id) if logical_id else None,
-        matching=matching,
+        matching=of_id(matching, told) if matching else None,
         if_match=if_match(headers),
         if_none=headers.get("if-none-match", "").strip() == "*",
     )

@@ -451,7 +451,8 @@ class _Plan:
         draft = writing.validated(told, self._here.place, self._same(entry, told, named))
         if entry.method == "PUT":
             interactions.not_registered(self._here, replace(asked, logical_id=named))
-            return Update(draft, if_match=writing.if_match(asked.headers))
+            if_match = writing.if_match(asked.headers)
+            return Update(draft, if_match=if_match, new=found.get(entry.number) is None)
         return Create(draft)
 
     def _registered(self, entry: Entry, told: Json) -> Act:

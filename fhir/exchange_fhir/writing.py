@@ -116,6 +116,11 @@ def update_matching(
     """The act of a conditional update. Raises Problem."""
     named = resource.get("id")
     made = draft(resource, place, named if isinstance(named, str) else new_id())
+    return Update(made, matching=of_id(matching, named), if_match=if_match(headers))
+
+
+def of_id(matching: Finder, named: Any) -> Finder:
+    """What `matching` finds, which is to be what was sent, if that has an id (R4 3.1.0.4.3)."""
 
     def found(session: Any) -> Sequence[str]:
         ids = matching(session)
@@ -123,7 +128,7 @@ def update_matching(
             raise Invalid("the resource that matches has another id than the one that was sent")
         return ids
 
-    return Update(made, matching=found, if_match=if_match(headers))
+    return found
 
 
 def patch(

@@ -150,6 +150,23 @@ def test_a_conditional_update_makes_or_changes_the_one_that_matches(
         assert outcome(system.send(method, found, resource), 412, "conflict")
 
 
+def test_a_condition_that_matches_nothing_changes_nothing_of_the_id_that_was_sent(
+    hospital: Door, number: str
+) -> None:
+    """As R5 says it of R4's update as create: else a mistaken condition changes another's."""
+    system = hospital.system("beicheng")
+    there = system.made(ward(number))
+    other = ward(number, id=there["id"], name="MR")
+    where = f"Location?{by(f'{number}-new')}"
+    new = ward(f"{number}-new", id=f"{number}-new")
+
+    assert outcome(system.send("PUT", where, other), 409, "conflict")
+    assert outcome(sent(system, "transaction", entry("PUT", where, other)), 409, "conflict")
+    assert system.read(f"Location/{there['id']}") == there
+    assert system.send("PUT", where, new).json()["id"] == new["id"]
+    assert statuses(sent(system, "transaction", entry("PUT", where, new))) == ["200"]
+
+
 def test_a_conditional_patch_and_delete_do_what_they_would_by_name(
     hospital: Door, number: str
 ) -> None:

@@ -172,3 +172,36 @@ def test_a_patient_and_what_is_about_them_come_in_one_transaction(
         named = registered["response"]["location"].rpartition("/fhir/")[2].split("/_history")[0]
         assert made["resource"]["subject"] == {"reference": named}
     assert statuses(response) == ["201", "200"]
+
+
+def test_a_condition_that_matches_nobody_changes_no_other_patient(
+    hospital: Door, number: str
+) -> None:
+    system = hospital.system("beicheng")
+    there = system.made(patient(number))
+    where = f"Patient?{by(f'{number}-new')}"
+    other = patient(number, gender="male")
+
+    put = system.send("PUT", where, other)
+    made = system.send("POST", "Patient", other, If_None_Exist=by(f"{number}-new"))
+    together = sent(system, "transaction", entry("PUT", where, other))
+    alone = sent(system, "batch", entry("PUT", where, other))
+    by_images = system.send("PUT", where, patient("W1"))
+
+    assert "another record" in outcome(put, 409, "conflict")
+    assert "before" in outcome(made, 409, "conflict")
+    assert "another record" in outcome(together, 409, "conflict")
+    assert statuses(alone) == ["409"]
+    assert outcome(by_images, 409, "conflict")
+    assert system.read(f"Patient/{there['id']}")["meta"] == there["meta"]
+
+
+def test_whom_a_condition_matches_is_who_was_sent(hospital: Door, number: str) -> None:
+    system = hospital.system("beicheng")
+    there = system.made(patient(number))
+
+    other = system.send("PUT", f"Patient?{by(number)}", patient(number, id="1"))
+    same = system.send("PUT", f"Patient?{by(number)}", patient(number, id=there["id"]))
+
+    assert "another id" in outcome(other, 400, "invalid")
+    assert same.status_code == 200
