@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from sqlalchemy import and_, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from exchange import attachments, clinical, jobs
+from exchange import attachments, clinical, jobs, targets
 from exchange.access import Access
 from exchange.policy import Action
+from exchange.targets import Target
 from exchange_storage import resource_index
 from exchange_storage.database import Database
 from exchange_storage.records import Compartment, Patient, Reindexing, Resource, Revision
@@ -38,6 +39,8 @@ class Said:
     values: Sequence[Value]
     patients: tuple[int, ...] | None
     """Row numbers of the patients that it is about; None where that cannot be told."""
+    targets: tuple[Target, ...] = ()
+    """What it is about besides, and whose patients with it."""
 
 
 Reader = Callable[[bytes], Said]
@@ -97,7 +100,7 @@ def walk(access: Access, read: Reader, *, until: datetime) -> bool:
             row = session.get_one(Reindexing, number)
             position, last = row.position, row.last
         found = _page(database, position, last)
-        differing = [one for one in found if _differs(one, read)]
+        differing = [one for one in found if _differs(database, one, read)]
         _keep(access, number, found, differing)
         if not found:
             return True
@@ -117,7 +120,10 @@ def differing(access: Access, read: Reader, *, every: bool) -> Iterator[tuple[in
     position = 0
     while found := _page(database, position, last, step=step):
         position = found[-1].id
-        yield len(found), [f"{one.kind}/{one.logical_id}" for one in found if _differs(one, read)]
+        yield (
+            len(found),
+            [f"{one.kind}/{one.logical_id}" for one in found if _differs(database, one, read)],
+        )
 
 
 @dataclass(slots=True)
@@ -173,8 +179,8 @@ def _about(session: Session, resource: Resource) -> tuple[int, ...]:
     return tuple(clinical.about(session, resource.id, resource.patient_id, others=others))
 
 
-def _differs(one: _Held, read: Reader) -> bool:
-    one.said = _as_addressed(one, read(one.content))
+def _differs(database: Database, one: _Held, read: Reader) -> bool:
+    one.said = _as_addressed(one, _followed(database, one, read(one.content)))
     if {resource_index.kept(value) for value in one.said.values} != one.found_under:
         return True
     patients = one.said.patients
@@ -182,6 +188,15 @@ def _differs(one: _Held, read: Reader) -> bool:
         return one.is_directory
     stands = one.kind in clinical.DIRECTORY and not patients
     return stands != one.is_directory or set(patients) != set(one.patients)
+
+
+def _followed(database: Database, one: _Held, said: Said) -> Said:
+    """What it says, with the patients of its targets."""
+    if not said.targets or said.patients is None:
+        return said
+    with database.reading() as session:
+        followed = targets.patients(session, one.organization, said.targets)
+    return Said(said.values, tuple(dict.fromkeys((*said.patients, *followed))))
 
 
 def _as_addressed(one: _Held, said: Said) -> Said:

@@ -24,6 +24,7 @@ from exchange import (
     policy,
     requests,
     subscriptions,
+    targets,
 )
 from exchange.access import Access
 from exchange.attachments import Attachment, Lying
@@ -31,6 +32,7 @@ from exchange.clinical import Kept
 from exchange.errors import Gone, Invalid, NotFound, Stale, TooLarge
 from exchange.policy import Action, Clinical, Facts, Permit, Role
 from exchange.subscriptions import Terms
+from exchange.targets import Target
 from exchange_storage import resource_index, resource_rows
 from exchange_storage.resource_index import Value
 
@@ -70,6 +72,8 @@ class Draft:
     logical_id: str = field(default_factory=new_id)
     patients: tuple[int, ...] = ()
     """Row numbers of the patient records that it is about."""
+    targets: tuple[Target, ...] = ()
+    """What it is about besides, and whose patients with it."""
     values: Sequence[Value] = ()
     """Under what it is found."""
     sharing: str = ""
@@ -209,7 +213,8 @@ class Writing:
         """
         if not _LOGICAL_ID.fullmatch(draft.logical_id):
             raise Invalid("an id has 1 to 64 letters, digits, hyphens and dots")
-        patients = list(dict.fromkeys(draft.patients))
+        followed = targets.patients(self.session, self.access.requester.organization, draft.targets)
+        patients = list(dict.fromkeys((*draft.patients, *followed)))
         if len(patients) > PATIENTS:
             raise TooLarge(f"a resource may be about at most {PATIENTS} patients")
         if held is not None:

@@ -241,8 +241,11 @@ def _together(entries: Sequence[Entry], opened: Open, get: Get, base: str) -> li
 
 
 def _order(entry: Entry) -> tuple[int, int]:
-    """Patients come first of what is written: a record gets its number when it is registered."""
+    """Patients come first of what is written: a record gets its number when it is registered; what
+    is about other resources comes last."""
     order = ORDER[entry.method]
+    if entry.asked.kind in writing.ABOUT and order:
+        return (3, 1)
     return (1, 0) if entry.asked.kind == "Patient" and order else (order, 1)
 
 

@@ -47,6 +47,9 @@ NATIVE = frozenset({"Patient", *DERIVED})
 """What the exchange keeps in records of its own, not as versions of JSON."""
 
 
+ABOUT: Mapping[str, str] = {"Provenance": "target"}
+"""Kinds that are about other resources, whoever those are about, and the element that says so."""
+
 _OF_PATIENT = re.compile(r"(?:^|/)Patient/")
 
 Unknown = Callable[[frozenset[tuple[str, str]]], frozenset[tuple[str, str]]]
@@ -202,6 +205,7 @@ def plain(resource: Json, place: Place, logical_id: str) -> Draft:
         kind=kind,
         logical_id=logical_id,
         patients=patients,
+        targets=_targets(resource, place),
         values=indexing.values(resource, place.timezone, place.base),
         sharing=sharing,
         order=ordering.order(resource, place.base, place.timezone),
@@ -221,7 +225,8 @@ def said(content: bytes, place: Place) -> Said:
         )
     except Problem:
         patients = None
-    return Said(indexing.values(resource, place.timezone, place.base), patients)
+    values = indexing.values(resource, place.timezone, place.base)
+    return Said(values, patients, _targets(resource, place))
 
 
 def _sharing(consent: Json) -> str:
@@ -288,6 +293,16 @@ def _patients(resource: Json, place: Place) -> tuple[int, ...]:
     if not all(rows):
         raise Problem(422, "not-found", "a patient that it refers to is not known")
     return tuple(row for found in rows for row in found)
+
+
+def _targets(resource: Json, place: Place) -> tuple[tuple[str, str], ...]:
+    """What a resource is about that is no Patient."""
+    element = ABOUT.get(resource["resourceType"], "")
+    told = (
+        indexing.target(str(one.get("reference", "")), f"{place.base}/")
+        for one in resource.get(element, ())
+    )
+    return tuple((kind, named) for kind, named in told if kind not in {"", "Patient"})
 
 
 def _names_a_stranger(value: Any, base: str) -> bool:

@@ -191,3 +191,30 @@ def test_what_of_the_directory_names_a_patient_is_no_longer_shown_to_the_region(
     assert stranger.get(f"Device/{other['id']}").status_code == 200
     assert door.clinician("nanhu").get(f"Device/{device['id']}").status_code == 200  # shared
     assert hospital.ids("Device?patient=Patient/1") == [f"Device/{device['id']}"]
+
+
+def test_whom_a_provenance_is_about_by_its_targets_is_known_afterwards(
+    door: Door, hospital: Asker
+) -> None:
+    about = hospital.made(observation("8867-4"))
+    target = {"reference": f"Observation/{about['id']}"}
+    agent = {"who": {"display": "检验科"}}
+    made = hospital.made(
+        {
+            "resourceType": "Provenance",
+            "target": [target],
+            "recorded": "2026-11-26T08:00:00+08:00",
+            "agent": [agent],
+        }
+    )
+    assert named(door) == []
+    # As an earlier release kept it.
+    with door.city.exchange.database.writing() as session:
+        session.execute(text("UPDATE resource SET patient_id = NULL WHERE kind = 'Provenance'"))
+    path, other = f"Provenance/{made['id']}", door.clinician("nanhu")
+    assert other.get(path).status_code == 404
+    assert named(door) == [path]
+
+    assert walk(door).changed == 1
+
+    assert other.get(path).status_code == 200
