@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -47,6 +47,9 @@ SUBSCRIPTION = "Subscription"
 
 NOBODY = 0
 """The row number of no patient."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +152,14 @@ def known(access: Access, kind: str, ids: Iterable[str]) -> frozenset[str]:
     found = _known(policy.reach(access.requester, action))
     rows = found.all(access.session.connection(), given)
     return frozenset(row.logical_id for row in rows)
+
+
+def version_of(changed: datetime) -> int:
+    """The version of what is derived from a record that changed last at this moment.
+
+    Once it is written it has versions that are counted, from 1: no moment is as small.
+    """
+    return (changed.astimezone(UTC) - _EPOCH) // _MICROSECOND
 
 
 def current(access: Access, kind: str, logical_ids: Sequence[str]) -> list[Kept]:

@@ -106,12 +106,11 @@ class Register:
                 " hospital: find it by its number"
             )
         held = None if record is None else writing.held(KIND, str(record.id))
-        version = 0 if held is None or held.deleted else held.version
         if self.if_none and record is not None:
             raise Stale("there is such a patient already")
-        if self.if_match is not None and version != self.if_match:
+        if self.if_match is not None and _version(held, record) != self.if_match:
             raise Stale("the version that was named is not the current one: read it again")
-        if self.new and version:
+        if self.new and held is not None and not held.deleted:
             raise Conflicting("the hospital has registered this number before: update it")
         is_new = record is None or record.withdrawn
         record = _written(writing, record, told)
@@ -160,7 +159,7 @@ class Withdraw:
         held = writing.held(KIND, str(record.id))
         if held is not None and held.deleted:
             return writing.present(KIND, str(record.id))
-        if self.if_match is not None and (held is None or held.version != self.if_match):
+        if self.if_match is not None and _version(held, record) != self.if_match:
             raise Stale("the version that was named is not the current one: read it again")
         if writing.session.execute(select(Patient.id).where(_in_use(record.id))).first():
             raise Conflicting(
@@ -228,12 +227,20 @@ def _present(writing: Writing, patient: int) -> Kept:
     return Kept(
         kind=KIND,
         logical_id=str(patient),
-        version=0,
+        version=clinical.version_of(record.changed),
         changed=record.changed,
         content=b"",
         interaction="",
         key=0,
     )
+
+
+def _version(held: Any, record: Patient | None) -> int:
+    """The version that is served of a record: of what was written, else of what is derived; 0 for
+    none."""
+    if held is not None and not held.deleted:
+        return int(held.version)
+    return 0 if record is None or record.withdrawn else clinical.version_of(record.changed)
 
 
 def _by_number(writing: Writing, number: str) -> Patient | None:

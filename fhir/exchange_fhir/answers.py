@@ -40,14 +40,14 @@ def kept(made: Kept, base: str) -> Answered:
     created = made.made and made.interaction == "create"
     done = made.interaction + "d" if made.made else "found"
     named = f"{made.kind}/{made.logical_id}"
-    version = str(made.version) if made.version else ""  # a patient who came with images has none
+    version = str(made.version)
     return Answered(
         status=201 if created else 200,
         content=made.content,
         version=version,
         changed=made.changed,
-        location=f"{base}/{named}/_history/{version}" if version else f"{base}/{named}",
-        told=f"{named} version {version} is {done}" if version else f"{named} is {done}",
+        location=f"{base}/{named}/_history/{version}",
+        told=f"{named} version {version} is {done}",
         lying=made.lying,
     )
 

@@ -147,7 +147,9 @@ def _conditions() -> Iterator[str]:
     yield (
         "A condition that changes something is asked of what the asker's own hospital wrote. "
         "`Prefer: return=` minimal, representation (the default) or OperationOutcome. History "
-        "takes `_count`, `_since` and `_at`; pages do not shift."
+        "takes `_count`, `_since` and `_at`; pages do not shift. A Patient who came with images, "
+        "and a registered hospital's Organization and Endpoint, have one version, of the "
+        "exchange's own record, which changes with it, until somebody writes a Patient's first."
     )
     yield ""
     yield (

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, time
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from exchange.clinical import version_of
 from exchange_storage import names
 
 Json = dict[str, Any]
@@ -73,6 +74,11 @@ def moment(da: str, tm: str, timezone: ZoneInfo) -> str:
 def instant(at: datetime) -> str:
     """A moment as a FHIR instant in UTC, to the microsecond: what `_lastUpdated` compares."""
     return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def derived_meta(changed: datetime) -> Json:
+    """The meta of what is derived from a record that changed last at this moment."""
+    return {"versionId": str(version_of(changed)), "lastUpdated": instant(changed)}
 
 
 def number(value: str, least: int = 0) -> int | None:

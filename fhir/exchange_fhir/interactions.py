@@ -17,7 +17,7 @@ import orjson
 from exchange import clinical, recording
 from exchange.access import Access
 from exchange.clinical import Kept
-from exchange.errors import NotFound
+from exchange.errors import Gone, NotFound
 from exchange.recording import Act, Finder
 from exchange_fhir import answers, json_format, patching, registering, validation, writing
 from exchange_fhir.answers import Answered
@@ -81,14 +81,7 @@ def read(here: Here, asked: Asked) -> Answered:
     """The current version. Raises NotFound, Gone, Refused, Problem."""
     writing.served(asked.kind)
     _known_id(asked)
-    native = here.native.get(asked.kind)
-    found: Answered | None = None
-    if native is not None:
-        try:
-            found = native(asked.logical_id)
-        except NotFound:
-            if asked.kind in writing.NATIVE:
-                raise
+    found = _derived(here, asked)
     if found is None:
         kept = clinical.read(here.access, asked.kind, asked.logical_id, apart=asked.apart)
         found = answers.read(kept)
@@ -100,12 +93,34 @@ def vread(here: Here, asked: Asked) -> Answered:
     writing.served(asked.kind)
     _known_id(asked)
     _has_versions(asked.kind)
-    if not asked.version.isdecimal() or len(asked.version) > 9:
+    if not asked.version.isdecimal() or len(asked.version) > 18:
         raise NotFound("no such version")
     version = int(asked.version)
-    return answers.read(
-        clinical.vread(here.access, asked.kind, asked.logical_id, version, apart=asked.apart)
-    )
+    try:
+        return answers.read(
+            clinical.vread(here.access, asked.kind, asked.logical_id, version, apart=asked.apart)
+        )
+    except Gone:
+        raise
+    except NotFound:
+        derived = _derived(here, asked)
+        if derived is None or derived.version != asked.version:
+            raise
+        return derived
+
+
+def _derived(here: Here, asked: Asked) -> Answered | None:
+    """What is derived from a record of the exchange's own, which is served as its only version
+    until somebody writes; None where there is none. Raises NotFound, Gone, Refused."""
+    native = here.native.get(asked.kind)
+    if native is None:
+        return None
+    try:
+        return native(asked.logical_id)
+    except NotFound:
+        if asked.kind in writing.NATIVE:
+            raise
+        return None
 
 
 def _unless_known(found: Answered, headers: Mapping[str, str]) -> Answered:
@@ -325,16 +340,41 @@ def history(
 def _versions(
     here: Here, asked: Asked, past: Past, before: int | None
 ) -> tuple[Sequence[Kept], bool]:
-    page = clinical.history(
-        here.access,
-        asked.kind,
-        asked.logical_id,
-        limit=past.count,
-        since=past.since,
-        before=before,
-        at=past.at,
-    )
+    try:
+        page = clinical.history(
+            here.access,
+            asked.kind,
+            asked.logical_id,
+            limit=past.count,
+            since=past.since,
+            before=before,
+            at=past.at,
+        )
+    except NotFound:
+        derived = _derived(here, asked)
+        if derived is None or derived.changed is None:
+            raise
+        return _only(asked, past, derived, derived.changed), False
     return page.kept, page.more
+
+
+def _only(asked: Asked, past: Past, derived: Answered, changed: datetime) -> Sequence[Kept]:
+    """The one version of what is derived, where it is asked for."""
+    if past.since is not None and changed < past.since:
+        return ()
+    if past.at is not None and changed >= past.at[1]:
+        return ()
+    return (
+        Kept(
+            kind=asked.kind,
+            logical_id=asked.logical_id,
+            version=int(derived.version),
+            changed=changed,
+            content=derived.content,
+            interaction="create",
+            key=0,
+        ),
+    )
 
 
 _METHODS = {"create": "POST", "update": "PUT", "delete": "DELETE"}

@@ -29,6 +29,8 @@ class Resource:
     id: str
     content: bytes
     version: str = ""
+    updated: str = ""
+    """When it last changed, as an instant; "" where that is read from its content only."""
 
 
 def patients(scope: Scope, found: Sequence[Found]) -> list[Resource]:
@@ -105,5 +107,7 @@ def _once(hospitals: Iterable[Organization]) -> Iterable[Organization]:
 
 def resource(told: Json) -> Resource:
     """A resource that was just derived, as it is served."""
-    version = told["meta"].get("versionId", "")
-    return Resource(told["resourceType"], told["id"], json_format.serialize(told), version)
+    meta = told["meta"]
+    content = json_format.serialize(told)
+    version, updated = meta.get("versionId", ""), meta.get("lastUpdated", "")
+    return Resource(told["resourceType"], told["id"], content, version, updated)

@@ -8,6 +8,7 @@ from exchange import organizations, persons, query, trail
 from exchange.errors import NotFound
 from exchange_fhir import reading, trail_search
 from exchange_fhir.answers import Answered
+from exchange_fhir.primitives import moment
 from exchange_fhir.reading import Resource
 from exchange_fhir.resources import endpoint, patient
 from exchange_fhir.search import Scope
@@ -57,7 +58,8 @@ def _only(found: list[Resource]) -> Resource:
 def _answer(read: Callable[[Scope, str], Resource]) -> Callable[[Scope, str], Answered]:
     def one(scope: Scope, identity: str) -> Answered:
         found = read(scope, identity)
-        return Answered(status=200, content=found.content, version=found.version)
+        changed = moment(found.updated) if found.updated else None
+        return Answered(status=200, content=found.content, version=found.version, changed=changed)
 
     return one
 

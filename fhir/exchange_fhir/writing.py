@@ -333,6 +333,6 @@ def if_match(headers: Mapping[str, str]) -> int | None:
     found = re.fullmatch(r'(?:W/)?"?([A-Za-z0-9\-.]{1,64})"?', told, re.ASCII)
     if not found:
         raise Problem(400, "invalid", 'If-Match is one version: W/"3"')
-    if not found[1].isdecimal() or len(found[1]) > 9:
+    if not found[1].isdecimal() or len(found[1]) > 18:
         raise Stale("the version that was named is not the current one: read it again")
     return int(found[1])

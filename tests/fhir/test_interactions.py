@@ -216,7 +216,6 @@ def test_history_is_told_of_a_resource_a_kind_and_all(hospital: Door) -> None:
     ]
     system.refused("Observation/never/_history", 404, "not-found")
     system.refused("Observation/_history?_sort=a", 400, "not-supported")
-    system.refused("Patient/1/_history", 404, "not-found")  # who came with images has one version
 
 
 def test_pages_of_history_do_not_shift_and_are_for_their_asker_only(hospital: Door) -> None:

@@ -6,7 +6,7 @@ whose images it gives shows in managingOrganization, and one hospital's can lead
 
 from __future__ import annotations
 
-from exchange_fhir.datatypes import Json, coding, instant, present, reference, text
+from exchange_fhir.datatypes import Json, coding, derived_meta, present, reference, text
 from exchange_storage.records import Organization
 
 PREFIX = "dicomweb-"
@@ -27,7 +27,7 @@ def to_fhir(organization: Organization, address: str) -> Json:
     return present(
         resourceType="Endpoint",
         id=identity(organization),
-        meta={"lastUpdated": instant(organization.registered)},
+        meta=derived_meta(organization.registered),
         extension=[{"url": REQUIRES_ACCESS_TOKEN, "valueBoolean": True}],
         status="active",
         connectionType=CONNECTION,

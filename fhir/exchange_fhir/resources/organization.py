@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from exchange_fhir.datatypes import Json, concept, instant, present, reference, text
+from exchange_fhir.datatypes import Json, concept, derived_meta, present, reference, text
 from exchange_fhir.resources import endpoint
 from exchange_storage.records import Organization
 
@@ -22,7 +22,7 @@ def to_fhir(organization: Organization) -> Json:
     return present(
         resourceType="Organization",
         id=organization.code,
-        meta={"lastUpdated": instant(updated(organization))},
+        meta=derived_meta(updated(organization)),
         identifier=[
             {
                 "use": "official",

@@ -11,8 +11,8 @@ from exchange_fhir.datatypes import (
     Json,
     concept,
     day,
+    derived_meta,
     human_names,
-    instant,
     issuer_uri,
     present,
     reference,
@@ -67,7 +67,7 @@ def to_fhir(
     return present(
         resourceType="Patient",
         id=str(record.id),
-        meta={"lastUpdated": instant(record.changed)},
+        meta=derived_meta(record.changed),
         extension=[{"url": MOTHERS_MAIDEN_NAME, "valueString": mother}] if mother else None,
         identifier=_identifiers(found, identifiers),
         active=True,
