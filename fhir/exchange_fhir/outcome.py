@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -106,7 +107,9 @@ def response(error: Exception) -> Response:
             answer = next(HTTP[kind] for kind in type(error).__mro__ if kind in HTTP)
         case Problem():
             answer = error.answer
-            headers = {"Allow": error.allow} if error.allow else {}
+            # Whoever serves this asks HEAD of GET (RFC 9110 9.3.2).
+            allow = re.sub(r"\bGET\b", "GET, HEAD", error.allow)
+            headers = {"Allow": allow} if allow else {}
         case HTTPException():
             answer, told = Answer(error.status_code, "invalid"), error.detail
         case _:

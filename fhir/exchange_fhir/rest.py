@@ -2,15 +2,17 @@
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of the routes made below.
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, urljoin
 from zoneinfo import ZoneInfo
 
 import orjson
+from anyio import to_thread
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute, Match
 
 from exchange.access import Exchange
 from exchange.errors import NotFound
@@ -30,7 +32,7 @@ from exchange_fhir.operations import operating
 from exchange_fhir.outcome import Problem
 from exchange_fhir.rest_described import describing
 from exchange_fhir.rest_interactions import body, interacting
-from exchange_fhir.serving import METADATA, Conduct, Identify, Serving
+from exchange_fhir.serving import METADATA, Conduct, Identify, Serving, door_path
 from exchange_fhir.subscription_operations import subscribed
 from exchange_fhir.subscription_sockets import Bindings
 
@@ -66,11 +68,18 @@ _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 class _Route(APIRoute):
     """A route whose every error is answered by an OperationOutcome."""
 
+    operations: Sequence[BaseRoute] = ()
+    """The routes of operations: what is called ``$…`` is none of the other routes'."""
+    identify: Identify
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
             try:
+                if _operation(request.url.path) and not _operation(self.path):
+                    await to_thread.run_sync(self.identify, request)
+                    raise _no_operation(request, self.operations)
                 answered = await handle(request)
             except Exception as error:
                 answered = negotiation.error(error, request)
@@ -99,7 +108,11 @@ def fhir(
     tokens by client credentials and HTTP Basic; without it none is told of. `timezone` is the
     hospitals', as in `refresh`. `send` is how large content leaves.
     """
-    router = APIRouter(route_class=_Route, include_in_schema=False)
+
+    class Route(_Route):
+        """A route of this door."""
+
+    router = APIRouter(route_class=Route, include_in_schema=False)
     pages = bundle.Pages(key)
     serving = Serving(
         exchange=exchange,
@@ -207,8 +220,10 @@ def fhir(
         matched,
         operating,
     ):
-        router.routes += routes(serving, _Route).routes
-    router.routes += subscribed(serving, _Route, Bindings(key)).routes
+        router.routes += routes(serving, Route).routes
+    router.routes += subscribed(serving, Route, Bindings(key)).routes
+    Route.identify = staticmethod(identify)
+    Route.operations = [one for one in router.routes if _operation(getattr(one, "path", ""))]
 
     @router.get("")
     @router.get("/")
@@ -221,7 +236,7 @@ def fhir(
     ) -> Response:
         return searched(request, "", form)
 
-    router.routes += interacting(serving, _Route).routes
+    router.routes += interacting(serving, Route).routes
 
     @router.get("/{kind}")
     @router.get("/{kind}/")
@@ -274,6 +289,29 @@ def _pairs(form: bytes) -> list[tuple[str, str]]:
         return parse_qsl(form.decode(), keep_blank_values=True, max_num_fields=1000)
     except ValueError:
         raise Problem(400, "structure", "the form cannot be read") from None
+
+
+def _operation(path: str) -> str:
+    """The operation that a path names, or ""."""
+    last = path.rpartition("/")[2]
+    return last if last.startswith("$") else ""
+
+
+def _no_operation(request: Request, operations: Sequence[BaseRoute]) -> Problem:
+    """What is wrong with a request for an operation that no route serves so."""
+    within = {"type": "http", "path": request.url.path[len(door_path(request.app)) :]}
+    methods = [
+        method
+        for route in operations
+        for method in ("GET", "POST", "DELETE")
+        if route.matches({**within, "method": method, "root_path": ""})[0] is Match.FULL
+    ]
+    name = _operation(request.url.path)[:64]
+    if methods:
+        allow = ", ".join(dict.fromkeys(methods))
+        return Problem(405, "not-supported", f"{name} is asked for by {allow}", allow=allow)
+    told = f"the operation {name} is not supported here; see metadata"
+    return Problem(404, "not-supported", told)
 
 
 def _refusal(request: Request, path: str) -> Problem:

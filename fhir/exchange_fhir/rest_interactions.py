@@ -231,6 +231,8 @@ def _resource(
 
 def _change(request: Request, content: bytes) -> Callable[[], patching.Change]:
     def read() -> patching.Change:
+        if not content.strip():
+            raise Problem(400, "structure", "the body is empty: a patch is expected")
         if negotiation.media_type(request) == patching.MEDIA_TYPE:
             return patching.json_patch(content)
         told = request.headers.get("content-type", "")

@@ -32,7 +32,7 @@ Identify = Callable[[Request], Requester]
 
 
 @lru_cache(8)
-def _path(app: Starlette) -> str:
+def door_path(app: Starlette) -> str:
     """Where the server is below the application's address: looked for among all routes once."""
     return str(app.url_path_for(METADATA)).removesuffix("metadata").rstrip("/")
 
@@ -72,7 +72,7 @@ class Serving:
         """The address of the server as the client writes it, without a slash at its end."""
         if self.base_url:
             return self.base_url.rstrip("/")
-        return f"{str(request.base_url).rstrip('/')}{_path(request.app)}"
+        return f"{str(request.base_url).rstrip('/')}{door_path(request.app)}"
 
     def place(self, request: Request) -> Place:
         """Where resources are written."""

@@ -413,13 +413,17 @@ def test_who_does_not_share_is_as_if_they_and_their_study_were_not_there(
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        ("POST", "ImagingStudy", "GET"),
-        ("PUT", "Person/1", "GET"),
-        ("DELETE", "ImagingStudy/1.2.1", "GET"),
-        ("PATCH", "Organization/nanhu", "GET"),
-        ("DELETE", "AuditEvent", "GET"),
-        ("POST", "Location/1/_history", "GET"),
-        ("PUT", "", "GET, POST"),
+        ("POST", "ImagingStudy", "GET, HEAD"),
+        ("PUT", "Person/1", "GET, HEAD"),
+        ("DELETE", "ImagingStudy/1.2.1", "GET, HEAD"),
+        ("PATCH", "Organization/nanhu", "GET, HEAD"),
+        ("DELETE", "AuditEvent", "GET, HEAD"),
+        ("POST", "Location/1/_history", "GET, HEAD"),
+        ("PUT", "", "GET, HEAD, POST"),
+        ("GET", "Patient/$match", "POST"),
+        ("GET", "Patient/$validate", "POST"),
+        ("POST", "Patient/1/$meta", "GET, HEAD"),
+        ("DELETE", "Patient/1/$everything", "GET, HEAD, POST"),
     ],
 )
 def test_what_is_not_allowed_is_told_with_what_is(
@@ -432,6 +436,32 @@ def test_what_is_not_allowed_is_told_with_what_is(
 
     outcome(answer, 405, "not-supported")
     assert answer.headers["allow"] == allow
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "operation"),
+    [
+        ("GET", "Patient/1/$bogus", "$bogus"),
+        ("GET", "Patient/$bogus", "$bogus"),
+        ("GET", "Observation/1/$bogus", "$bogus"),
+        ("GET", "Patient/1/$export", "$export"),
+        ("POST", "$validate", "$validate"),
+        ("GET", "$bogus", "$bogus"),
+        ("PUT", "Patient/$bogus", "$bogus"),
+    ],
+)
+def test_an_operation_that_is_not_there_is_named(
+    door: Door, method: str, path: str, operation: str
+) -> None:
+    told = outcome(door.system("nanhu").send(method, path), 404, "not-supported")
+    assert told == f"the operation {operation} is not supported here; see metadata"
+    assert outcome(door.asker(None).send(method, path), 401, "login")
+
+
+@pytest.mark.parametrize("media_type", ["application/json-patch+json", "application/fhir+json"])
+def test_a_patch_without_a_body_is_told_that_it_is_empty(door: Door, media_type: str) -> None:
+    refused = door.system("nanhu").send("PATCH", "Location/1", Content_Type=media_type)
+    assert "the body is empty" in outcome(refused, 400, "structure")
 
 
 def test_a_body_that_is_not_fhir_is_told_apart_from_one_that_is_not_wanted(door: Door) -> None:
