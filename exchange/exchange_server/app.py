@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
 from pydantic import AnyHttpUrl
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -43,6 +44,8 @@ class Door:
     """The OpenAPI Paths Object of its routes below the prefix; without it they are not told of."""
     schemas: Mapping[str, Any] = field(default_factory=dict)
     """The schemas to which that refers."""
+    cross_origin: bool = False
+    """Whether web applications of other origins may ask it, where such are set."""
     usual: Sequence[str] = ()
     """Questions of usual forms, below the prefix, that are about nobody: see `rehearsal`."""
 
@@ -162,10 +165,45 @@ def create_app(
         content, media_type = await to_thread.run_sync(exposition, exchange, limiter=looks)
         return Response(content, media_type=media_type)
 
+    if settings.web_origins:
+        prefixes = [door.prefix for door in doors if door.cross_origin]
+        app.add_middleware(_CrossOrigin, prefixes=prefixes, origins=settings.web_origins)
     app.add_middleware(
         _Manners, doors=doors, body_limit=settings.http_body_limit, public_url=settings.public_url
     )
     return app
+
+
+class _CrossOrigin:
+    """Lets web applications of some origins ask some doors (the Fetch standard, CORS).
+
+    Nobody is known there by a cookie of theirs: each request shows a token.
+    """
+
+    def __init__(self, app: ASGIApp, prefixes: Sequence[str], origins: Sequence[str]) -> None:
+        self._app = app
+        self._prefixes = tuple(f"{one}/" for one in prefixes)
+        self._asked = CORSMiddleware(
+            app,
+            allow_origins=origins,
+            allow_methods=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
+            allow_headers=_TAKEN,
+            expose_headers=_SHOWN,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = scope["type"] == "http" and f"{scope['path']}/".startswith(self._prefixes)
+        await (self._asked if asked else self._app)(scope, receive, send)
+
+
+_TAKEN = (
+    *("Accept", "Authorization", "Content-Type", "Prefer", "Range", "X-Security-Context"),
+    *("If-Match", "If-Modified-Since", "If-None-Exist", "If-None-Match", "If-Range"),
+)
+"""Headers of requests that have a meaning to a door."""
+
+_SHOWN = ("ETag", "Location", "Content-Location", "Last-Modified", "Content-Range")
+"""Headers of answers that a web application may read beside those that it may always."""
 
 
 class _Manners:

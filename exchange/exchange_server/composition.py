@@ -276,6 +276,7 @@ def application(exchange: Exchange, settings: Settings) -> Application:
             prefix=DICOMWEB,
             routes=web,
             takes_instances=True,
+            cross_origin=True,
             paths=lambda router, prefix: web_openapi.paths(router.routes, prefix),
             schemas=web_openapi.SCHEMAS,
             usual=USUAL,
@@ -299,6 +300,7 @@ def application(exchange: Exchange, settings: Settings) -> Application:
         Door(
             name="fhir",
             prefix="/fhir",
+            cross_origin=True,
             routes=partial(
                 rest.fhir,
                 key=page_key(settings.keys),
