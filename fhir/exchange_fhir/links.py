@@ -41,6 +41,19 @@ def conditional(resource: Json) -> frozenset[str]:
     return frozenset(found)
 
 
+def temporary(resource: Json) -> frozenset[str]:
+    """The references in a valid resource that only a transaction can make into others."""
+    found: set[str] = set()
+
+    def see(link: str) -> str:
+        if link.startswith(("urn:uuid:", "urn:oid:")):
+            found.add(link)
+        return link
+
+    _object(resource, elements.structure(resource["resourceType"]), see, only_references=True)
+    return frozenset(found)
+
+
 def local(resource: Json, base: str) -> frozenset[tuple[str, str]]:
     """Type and logical id of each resource of this server to which a valid resource refers."""
     found: set[tuple[str, str]] = set()

@@ -62,6 +62,9 @@ USUAL = (
 SMART_CAPABILITIES = ("smart-imaging-access",)
 """Of SMART only this: ImagingStudy is searched and retrieved here as SMART Imaging Access says."""
 
+_MODES = frozenset({"full", "normative"})
+"""What may be asked of the capabilities (R4 3.1.0.10); all that is told is normative or ours."""
+
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 
@@ -192,6 +195,9 @@ def fhir(
     @router.get("/metadata", name=METADATA)
     def metadata(request: Request) -> Response:
         written = negotiation.negotiated(request)
+        if request.query_params.get("mode", "full") not in _MODES:
+            wrong = "there is no terminology service here: mode is full or normative"
+            raise Problem(400, "not-supported", wrong)
         issuer = urljoin(serving.base(request), token_endpoint) if token_endpoint else ""
         told = orjson.dumps(capability.statement(serving.base(request), issuer, serving.conduct))
         return negotiation.response(Answered(status=200, content=told), written)

@@ -13,7 +13,17 @@ from exchange_fhir.answers import Answered
 from exchange_fhir.outcome import Problem, outcome
 from exchange_fhir.serving import Serving
 
-_RESULT = frozenset({"_format", "_pretty", "_summary", "_elements", "_count"})
+_RESULT = frozenset({"_format", "_pretty", "_summary", "_elements", "_count", "_page"})
+
+
+def _whole(request: Request, name: str) -> int | None:
+    """A parameter that is a number, None where it is not given. Raises Problem."""
+    told = request.query_params.get(name)
+    if told is None:
+        return None
+    if not (told.isascii() and told.isdecimal() and len(told) < 10):
+        raise Problem(400, "invalid", f"{name} is a number")
+    return int(told)
 
 
 def describing(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
@@ -41,6 +51,7 @@ def describing(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
                 for name, value in known
             )
         ]
+        count, start = (_whole(request, name) for name in ("_count", "_page"))
         base = serving.base(request)
         address = f"{base}/{kind}" + (f"?{urlencode(known)}" if known else "")
         entries = [
@@ -49,8 +60,12 @@ def describing(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
                 "resource": one,
                 "search": {"mode": "match"},
             }
-            for one in found
+            for one in (found if count is None else found[start or 0 :][:count])
         ]
+        links = [{"relation": "self", "url": address}]
+        if count and (start or 0) + count < len(found):
+            further = urlencode([*known, ("_count", count), ("_page", (start or 0) + count)])
+            links.append({"relation": "next", "url": f"{base}/{kind}?{further}"})
         if ignored:
             told = outcome("warning", "not-supported", [f"ignored: {one}" for one in ignored])
             entries.append({"resource": told, "search": {"mode": "outcome"}})
@@ -58,7 +73,7 @@ def describing(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
             "resourceType": "Bundle",
             "type": "searchset",
             "total": len(found),
-            "link": [{"relation": "self", "url": address}],
+            "link": links,
             **({"entry": entries} if entries else {}),
         }
         content = json_format.serialize(bundle)

@@ -141,6 +141,13 @@ def _entry(told: Json, number: int, base: str) -> Entry:
         body=partial(_body, resource, number),
         change=partial(_change, resource),
     )
+    served = next((one for one in parts if one.startswith("$") or one == "_search"), "")
+    if served:
+        wrong = f"{served[:64]} is not done as an entry of a Bundle: ask it by itself"
+        place = f"Bundle.entry[{number}].request"
+        raise Problem(404, "not-supported", wrong, issues=[Issue("not-supported", wrong, place)])
+    if method == "POST" and parts[1]:
+        known = False
     if not known or method not in ORDER:
         place = f"Bundle.entry[{number}].request"
         wrong = "the request of an entry is METHOD and Type, Type/id, or Type?condition"
@@ -222,6 +229,7 @@ def _got(entry: Entry, opened: Open, get: Get) -> Answered:
 
 def _together(entries: Sequence[Entry], opened: Open, get: Get, base: str) -> list[Answered]:
     _once(entries)
+    _named(entries)
     answered: dict[int, Answered] = {}
     changing = [one for one in entries if ORDER[one.method] < 3]
     ordered = sorted(changing, key=lambda one: (*_order(one), _waits(one)))
@@ -264,6 +272,19 @@ def _once(entries: Sequence[Entry]) -> None:
         if ORDER[one.method] < 3:
             seen.add(named)
             names.add(one.full_url)
+
+
+def _named(entries: Sequence[Entry]) -> None:
+    """Raise Problem where an entry refers to another that is not there (R4 3.1.0.11.2): by such a
+    name nobody would find it."""
+    names = {one.full_url for one in entries if one.method in {"POST", "PUT"}}
+    for one in entries:
+        if one.method not in {"POST", "PUT"} or not isinstance(one.resource, dict):
+            continue
+        if missing := sorted(links.temporary(one.resource) - names):
+            wrong = f"no entry of the transaction has the fullUrl {missing[0][:64]}"
+            issue = Issue("not-found", wrong, one.place)
+            raise Problem(400, "not-found", wrong, issues=[issue])
 
 
 def _found_by(entry: Entry) -> Pairs:

@@ -93,6 +93,9 @@ class _Walk:
         known = len(self.found)
         self._object(value, elements.structure(kind), path)
         if len(self.found) == known:  # else what is in it may not be what it is to be
+            for at in _unused(value):
+                told = "a contained resource is referred to, or refers to what contains it (dom-3)"
+                self._tell("invariant", told, f"{path}.contained[{at}]")
             for told in profiled.missing(value):
                 self._tell("business-rule", told, f"{path}.extension")
         self._contained = outer
@@ -256,6 +259,29 @@ def _contained(resource: Json) -> Iterator[str]:
     for one in held if isinstance(held, list) else ():
         if isinstance(one, dict) and isinstance(one.get("id"), str):
             yield one["id"].removeprefix("#")
+
+
+def _unused(resource: Json) -> Iterator[int]:
+    """Which contained resources nothing leads to, and which lead to nothing outside (dom-3)."""
+    held = resource.get("contained")
+    if not isinstance(held, list) or not held:
+        return
+    named = frozenset(_fragments(resource))
+    for at, one in enumerate(held):
+        if not isinstance(one, dict) or not isinstance(told := one.get("id"), str):
+            continue
+        if f"#{told.removeprefix('#')}" not in named and "#" not in _fragments(one):
+            yield at
+
+
+def _fragments(value: Any) -> Iterator[str]:
+    """The links to something within the resource."""
+    if isinstance(value, str):
+        if value.startswith("#"):
+            yield value
+    elif isinstance(value, list | dict):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _fragments(one)
 
 
 def _listed(value: Any) -> list[Any] | None:

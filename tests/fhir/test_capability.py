@@ -6,7 +6,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from fhir_door import Asker, Door
+from fhir_door import Asker, Door, entries, name
 
 from exchange_fhir import asking, capability, conformance, described, question
 
@@ -99,3 +99,26 @@ def test_every_parameter_that_is_stated_can_be_asked(hospital: Door, kind: str) 
     if kind in asking.TABLES:
         for key in asking.TABLES[kind].sorts:
             asker.bundle(f"{kind}?_sort=-{key}", Prefer="handling=strict")
+
+
+def test_the_definitions_come_as_many_as_are_asked_for(door: Door) -> None:
+    asker = door.clinician("nanhu")
+    whole = asker.ids("SearchParameter")
+
+    first = asker.bundle("SearchParameter?_count=3")
+    pages = [
+        name(one) for page in asker.pages("SearchParameter?_count=400") for one in entries(page)
+    ]
+
+    assert [name(one) for one in entries(first)] == whole[:3]
+    assert first["total"] == len(whole) == len(pages)
+    assert pages == whole
+    assert "entry" not in asker.bundle("SearchParameter?_count=0")
+    asker.refused("SearchParameter?_count=many", 400, "invalid")
+
+
+def test_the_capabilities_are_told_in_the_modes_that_there_are(door: Door) -> None:
+    anyone = door.asker(None)
+    assert anyone.read("metadata?mode=full") == anyone.read("metadata?mode=normative")
+    for mode in ("terminology", "other"):
+        assert "terminology" in anyone.refused(f"metadata?mode={mode}", 400, "not-supported")

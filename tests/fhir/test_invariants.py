@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 from bundles import WEIGHT
-from fhir_door import Door
+from fhir_door import Door, outcome
 from fhirpathpy import compile as fhirpath
 from fhirpathpy.models import models
 
@@ -211,3 +211,22 @@ def test_a_broken_invariant_is_told_by_its_key_and_place(hospital: Door) -> None
         ("invariant", "Observation.referenceRange[1]", "obs-3)"),
         ("invariant", "Observation.effective", "per-1)"),
     }
+
+
+def test_what_is_contained_leads_somewhere_or_is_led_to(hospital: Door) -> None:
+    system = hospital.system("beicheng")
+    inner = {"resourceType": "Practitioner", "id": "p"}
+    back: dict[str, Any] = {"resourceType": "Provenance", "id": "p"}
+    whole = WEIGHT | {"contained": [inner]}
+    back |= {
+        "target": [{"reference": "#"}],
+        "recorded": "2026-11-26T08:00:00Z",
+        "agent": [{"who": {"display": "x"}}],
+    }
+
+    refused = system.send("POST", "Observation", whole)
+
+    assert "dom-3" in outcome(refused, 422, "invariant")
+    assert refused.json()["issue"][0]["expression"] == ["Observation.contained[0]"]
+    system.made(whole | {"performer": [{"reference": "#p"}]})
+    system.made(whole | {"contained": [back]})

@@ -88,8 +88,8 @@ def test_a_condition_that_finds_nothing_does_not_replace_what_has_the_id(hospita
 
     refused = sent(system, "transaction", entry("PUT", url, place))
     outcome(refused, 403, "forbidden")
-    assert sent(other, "transaction", entry("PUT", url, place)).status_code == 200
-    assert other.read("Location/theatre")["meta"]["versionId"] == "2"
+    outcome(sent(other, "transaction", entry("PUT", url, place)), 409, "conflict")
+    assert other.read("Location/theatre")["meta"]["versionId"] == "1"
 
 
 def test_a_condition_does_not_tell_which_version_another_hospital_has(hospital: Door) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from bundles import WEIGHT, answered, entry, newest, sent, statuses
-from fhir_door import Door, is_fhir
+from fhir_door import Door, is_fhir, outcome
 
 ENCOUNTER: dict[str, Any] = {
     "resourceType": "Encounter",
@@ -136,7 +136,7 @@ def test_the_entries_of_a_batch_fail_each_for_itself(hospital: Door) -> None:
     )
 
     told = answered(response)
-    wanted = ["201", "400", "200", "200", "404", "405", "404", "400", "400"]
+    wanted = ["201", "400", "200", "200", "404", "405", "404", "404", "400"]
     assert statuses(response) == wanted
     assert told[1]["response"]["outcome"]["issue"][0]["expression"] == ["Observation.status"]
     assert told[2]["resource"]["type"] == "searchset"
@@ -201,3 +201,53 @@ def test_there_is_a_limit_to_what_one_bundle_asks_for(hospital: Door) -> None:
 
     assert response.status_code == 413
     assert hospital.system("beicheng").send("POST", "", WEIGHT).status_code == 400
+
+
+def test_a_name_that_no_entry_has_is_told_and_nothing_is_kept(hospital: Door) -> None:
+    system = hospital.system("beicheng")
+    before = newest(system)
+    lost = WEIGHT | {"encounter": {"reference": VISIT}}
+
+    refused = sent(
+        system,
+        "transaction",
+        entry("POST", "Device", {"resourceType": "Device"}, name=SCALE),
+        entry("POST", "Observation", lost),
+    )
+
+    assert VISIT in outcome(refused, 400, "not-found")
+    assert refused.json()["issue"][0]["expression"] == ["Bundle.entry[1]"]
+    assert newest(system) == before
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "operation"),
+    [
+        ("GET", "Patient/1/$everything", "$everything"),
+        ("POST", "Patient/$match", "$match"),
+        ("POST", "Patient/_search?name=wang", "_search"),
+    ],
+)
+def test_an_operation_in_a_bundle_is_refused_and_does_nothing_else(
+    hospital: Door, method: str, url: str, operation: str
+) -> None:
+    system = hospital.system("beicheng")
+    before = newest(system)
+    patient = {"resourceType": "Patient", "identifier": [{"system": "urn:oid:2.25.101"}]}
+    told = patient if method == "POST" else None
+
+    batch = sent(system, "batch", entry(method, url, told), entry("GET", "Patient/1"))
+    together = sent(system, "transaction", entry(method, url, told))
+
+    assert statuses(batch) == ["404", "200"]
+    (issue,) = answered(batch)[0]["response"]["outcome"]["issue"]
+    assert (issue["code"], issue["expression"]) == ("not-supported", ["Bundle.entry[0].request"])
+    assert operation in issue["diagnostics"]
+    assert operation in outcome(together, 404, "not-supported")
+    assert newest(system) == before
+
+
+def test_a_create_names_no_id(hospital: Door) -> None:
+    system = hospital.system("beicheng")
+    batch = sent(system, "batch", entry("POST", "Device/1", {"resourceType": "Device"}))
+    assert statuses(batch) == ["400"]
