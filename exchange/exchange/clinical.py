@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, exists, literal, or_, select, true
+from sqlalchemy import Select, and_, bindparam, exists, func, literal, or_, select, true
 from sqlalchemy.orm import Session, aliased
 
 from exchange import attachments, facts, policy
@@ -83,6 +83,8 @@ class Page:
 
     kept: tuple[Kept, ...]
     more: bool
+    total: int | None = None
+    """How many there are, where none was asked for."""
 
 
 def read(access: Access, kind: str, logical_id: str, *, apart: bool = False) -> Kept:
@@ -111,7 +113,8 @@ def history(
     """Versions that the asker may see, newest first: of one resource, of a kind, or of all.
 
     Those recorded at `since` or later, and current at some moment of the span `at`; from the one
-    before the revision key `before` on, so that pages do not shift. Raises NotFound for a
+    before the revision key `before` on, so that pages do not shift. With a `limit` of 0 they are
+    counted only. Raises NotFound for a
     resource that never was, Refused.
     """
     asked = {"what": _name(kind, logical_id), "interaction": "history"}
@@ -137,6 +140,10 @@ def history(
         at is not None,
         policy.reach(access.requester, action),
     )  # fmt: skip
+    if not limit:
+        total = _how_many(form).number(connection, given)
+        access.note(action, patient=about, detail=asked | {"counted": total})
+        return Page((), False, total)
     rows = _history(form).all(connection, given | {"limit": limit + 1})
     patients = sorted({row.patient_id for row in rows[:limit]} - {None})
     told = {"answered": min(len(rows), limit), "patients": patients[:100]}
@@ -378,6 +385,16 @@ class _History:
 
 @lru_cache(128)
 def _history(form: _History) -> Prepared:
+    ordered = _looked_back(form).order_by(Revision.id.desc())
+    return Prepared(ordered.limit(bindparam("limit")))
+
+
+@lru_cache(128)
+def _how_many(form: _History) -> Prepared:
+    return Prepared(select(func.count()).select_from(_looked_back(form).subquery()))
+
+
+def _looked_back(form: _History) -> Select[*tuple[Any, ...]]:
     statement = select(*_VERSION, Resource.patient_id).join(
         Resource, Resource.id == Revision.resource_id
     )
@@ -404,8 +421,7 @@ def _history(form: _History) -> Prepared:
             .correlate(Revision)
         )
         statement = statement.where(Revision.recorded < bindparam("ends"), ~superseded)
-    statement = statement.where(_here(form.reach))
-    return Prepared(statement.order_by(Revision.id.desc()).limit(bindparam("limit")))
+    return statement.where(_here(form.reach))
 
 
 def _here(reach: Reach) -> Any:

@@ -16,7 +16,7 @@ import orjson
 
 from exchange import clinical, recording
 from exchange.access import Access
-from exchange.clinical import Kept
+from exchange.clinical import Kept, Page
 from exchange.errors import Gone, NotFound
 from exchange.recording import Act, Finder
 from exchange_fhir import answers, json_format, patching, registering, validation, writing
@@ -314,7 +314,8 @@ def history(
     if asked.kind:
         writing.served(asked.kind)
         _has_versions(asked.kind)
-    kept, more = _versions(here, asked, past, before)
+    page = _versions(here, asked, past, before)
+    kept, more = page.kept, page.more
     size = 0
     for number, one in enumerate(kept):
         size += len(one.content)
@@ -331,17 +332,16 @@ def history(
         {
             "resourceType": "Bundle",
             "type": "history",
+            **({"total": page.total} if page.total is not None else {}),
             "link": links,
             **({"entry": entries} if entries else {}),
         }
     )
 
 
-def _versions(
-    here: Here, asked: Asked, past: Past, before: int | None
-) -> tuple[Sequence[Kept], bool]:
+def _versions(here: Here, asked: Asked, past: Past, before: int | None) -> Page:
     try:
-        page = clinical.history(
+        return clinical.history(
             here.access,
             asked.kind,
             asked.logical_id,
@@ -354,11 +354,11 @@ def _versions(
         derived = _derived(here, asked)
         if derived is None or derived.changed is None:
             raise
-        return _only(asked, past, derived, derived.changed), False
-    return page.kept, page.more
+        only = _only(asked, past, derived, derived.changed)
+        return Page(only, False) if past.count else Page((), False, len(only))
 
 
-def _only(asked: Asked, past: Past, derived: Answered, changed: datetime) -> Sequence[Kept]:
+def _only(asked: Asked, past: Past, derived: Answered, changed: datetime) -> tuple[Kept, ...]:
     """The one version of what is derived, where it is asked for."""
     if past.since is not None and changed < past.since:
         return ()

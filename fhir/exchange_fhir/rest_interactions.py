@@ -260,7 +260,7 @@ def _past(given: Pairs, serving: Serving) -> interactions.Past:
             case "_count":
                 if not (value.isdecimal() and value.isascii() and len(value) < 10):
                     raise Problem(400, "invalid", "_count is a number of entries")
-                count = max(1, min(int(value), interactions.MOST_HISTORY))
+                count = min(int(value), interactions.MOST_HISTORY)
                 value = str(count)
             case "_since":
                 try:

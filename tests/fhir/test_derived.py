@@ -78,3 +78,15 @@ def test_the_first_write_may_name_the_version_that_it_relies_on(system: Asker, m
     system.refused(f"Patient/1/_history/{told['meta']['versionId']}", 404, "not-found")
     again = system.send(method, "Patient/1", body, **headers)  # type: ignore[arg-type]
     assert outcome(again, 412, "conflict")
+
+
+def test_versions_are_counted_where_none_is_asked_for(system: Asker) -> None:
+    made = system.made({"resourceType": "Location", "name": "CT"})
+    path = f"Location/{made['id']}"
+    assert system.send("PUT", path, made | {"name": "MR"}).status_code == 200
+
+    for where, total in ((path, 2), ("Location", 2), ("Patient/1", 1)):
+        told = system.bundle(f"{where}/_history?_count=0", mode_of="history")
+        assert told["total"] == total
+        assert "entry" not in told
+    assert "total" not in system.bundle(f"{path}/_history", mode_of="history")
