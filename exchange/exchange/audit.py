@@ -20,7 +20,9 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import (
+    CTE,
     Connection,
+    Insert,
     Row,
     String,
     bindparam,
@@ -39,7 +41,7 @@ from exchange.errors import Unavailable
 from exchange.policy import Action, Requester
 from exchange_storage.objects import ObjectStore
 from exchange_storage.prepared import Prepared
-from exchange_storage.records import AuditHead, AuditRecord
+from exchange_storage.records import AuditHead, AuditPatient, AuditRecord, Record
 
 GENESIS = "0" * 64
 """What stands in for the digest before the first record."""
@@ -71,6 +73,7 @@ class Entry:
     patient: int | None = None
     study: str = ""
     detail: Mapping[str, Any] = field(default_factory=dict)
+    """More of it. Its "patients" are all whose records it is about: each is found by it."""
 
     def content(self, sequence: int) -> str:
         """The record as canonical JSON: sorted keys, no spaces, non-ASCII as it is."""
@@ -136,6 +139,7 @@ _MOVE_HEAD = Prepared(
 )
 _COLUMNS = tuple(AuditRecord.__table__.columns)
 _ADD = Prepared(insert(AuditRecord), [column.key for column in _COLUMNS])
+_ADD_PATIENT = Prepared(insert(AuditPatient), ["patient_id", "sequence"])
 
 
 def _follow() -> Prepared:
@@ -150,15 +154,25 @@ def _follow() -> Prepared:
         .returning(AuditHead.id)
         .cte("moved")
     )
-    names = [column.key for column in _COLUMNS]
+    about = _added(AuditPatient, moved, "about_").cte("about")
+    told = _added(AuditRecord, moved, "").add_cte(about)
+    return Prepared(told.returning(AuditRecord.sequence))
+
+
+def _added(record: type[Record], moved: CTE, prefix: str) -> Insert:
+    """An INSERT of rows that are given as a list for each column, if the head was `moved`."""
+    columns = record.__table__.columns
     lists = [
         # A cast to a length would shorten without a word what is too long.
-        bindparam(one.key, type_=ARRAY(String() if isinstance(one.type, String) else one.type))
-        for one in _COLUMNS
+        bindparam(
+            prefix + one.key, type_=ARRAY(String() if isinstance(one.type, String) else one.type)
+        )
+        for one in columns
     ]
-    rows = func.unnest(*lists).table_valued(*names).render_derived()
+    names = [one.key for one in columns]
+    rows = func.unnest(*lists).table_valued(*names).render_derived(f"{prefix}rows")
     told = select(*[rows.c[name] for name in names]).select_from(rows).join(moved, true())
-    return Prepared(insert(AuditRecord).from_select(names, told).returning(AuditRecord.sequence))
+    return insert(record).from_select(names, told)
 
 
 _FOLLOW = _follow()
@@ -204,6 +218,8 @@ def append(session: Session, key: Ed25519PrivateKey, head: Head, entries: Sequen
         return moved
     rows, moved = _behind(head, entries)
     _ADD.run_many(connection, rows)
+    if about := _about(head, entries):
+        _ADD_PATIENT.run_many(connection, about)
     signed = _signed(key, *moved)
     _MOVE_HEAD.run(connection, {f"new_{name}": value for name, value in signed.items()})
     return moved
@@ -221,6 +237,8 @@ def follow(
         return head
     rows, moved = _behind(head, entries)
     given: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
+    about = _about(head, entries)
+    given |= {f"about_{name}": [one[name] for one in about] for name in ("patient_id", "sequence")}
     given |= {"held_sequence": head[0], "held_digest": head[1]}
     given |= {f"new_{name}": value for name, value in _signed(key, *moved).items()}
     return moved if _FOLLOW.all(connection, given) else None
@@ -251,6 +269,16 @@ def _behind(head: Head, entries: Sequence[Entry]) -> tuple[list[dict[str, Any]],
     return rows, (sequence, digest)
 
 
+def _about(head: Head, entries: Sequence[Entry]) -> list[dict[str, int]]:
+    """The patients whom `entries` behind `head` are about, beside those in their columns."""
+    return [
+        {"patient_id": patient, "sequence": sequence}
+        for sequence, entry in enumerate(entries, head[0] + 1)
+        if "patients" in entry.detail
+        for patient in sorted(set(entry.detail["patients"]) - {entry.patient})
+    ]
+
+
 def verify(
     session: Session, key: Ed25519PrivateKey, objects: ObjectStore
 ) -> Iterator[Finding | int]:
@@ -264,7 +292,7 @@ def verify(
             checkpoints[sequence] = kept
         else:
             yield Finding(sequence, "its checkpoint does not carry our signature")
-    previous, sequence = GENESIS, 0
+    previous, sequence, about = GENESIS, 0, 0
     checkpoints.pop(0, None)  # of the empty chain
     for record in session.execute(_WHOLE.execution_options(yield_per=1000)):
         expected = sequence + 1
@@ -274,12 +302,19 @@ def verify(
             yield Finding(record.sequence, "altered, or not the one that followed")
         elif difference := _differs(record):
             yield Finding(record.sequence, f"altered: {difference} is not what was recorded")
+        elif others := _others(record):
+            about += len(others)
+            named = select(AuditPatient.patient_id).where(AuditPatient.sequence == record.sequence)
+            if set(session.scalars(named)) != others:
+                yield Finding(record.sequence, "altered: it is not found under all its patients")
         sequence, previous = record.sequence, record.digest
         if checkpoints.pop(sequence, previous) != previous:
             yield Finding(sequence, "not the record of its checkpoint")
         if sequence % 1000 == 0:
             yield sequence
     yield from (Finding(missing, "missing: a checkpoint names it") for missing in checkpoints)
+    if (session.scalar(select(func.count()).select_from(AuditPatient)) or 0) > about:
+        yield Finding(sequence, "a record is found under patients whom none is about")
     head = session.get(AuditHead, 1)
     if head is None:
         yield Finding(sequence, "the head of the chain is missing")
@@ -354,6 +389,15 @@ def _differs(record: Row[*tuple[Any, ...]]) -> str:
     if recorded.replace(tzinfo=recorded.tzinfo or UTC) != told.pop("recorded"):
         return "recorded"
     return next((name for name, value in told.items() if getattr(record, name) != value), "")
+
+
+def _others(record: Row[*tuple[Any, ...]]) -> set[int]:
+    """The patients whom an unaltered record is about, beside the one in its column."""
+    if '"patients":[' not in record.content:
+        return set()
+    named = json.loads(record.content)["detail"].get("patients")
+    found = {one for one in named if type(one) is int} if isinstance(named, list) else set()
+    return found - {record.patient_id}
 
 
 def _note(sequence: int, digest: str) -> bytes:

@@ -23,9 +23,6 @@ from exchange_storage.records import Change, Instance, Patient, Study
 LIMIT = 1000
 """Entries of one page, at most."""
 
-PATIENTS = 100
-"""Patients that the audit record of a page names, at most."""
-
 LOOKED_AT = 20_000
 """Entries that are looked at for one page, whether the asker may see them or not."""
 
@@ -154,7 +151,7 @@ def after(
             "through": through,
             "answered": len(entries),
             "withheld": _looked_at(access, begin, through, since, before) - len(entries),
-            "patients": patients[:PATIENTS],
+            "patients": patients,
         },
     )
     return Page(entries, through, full or last < end)

@@ -146,7 +146,7 @@ def history(
         return Page((), False, total)
     rows = _history(form).all(connection, given | {"limit": limit + 1})
     patients = sorted({row.patient_id for row in rows[:limit]} - {None})
-    told = {"answered": min(len(rows), limit), "patients": patients[:100]}
+    told = {"answered": min(len(rows), limit), "patients": patients}
     access.note(action, patient=about, detail=asked | told)
     return Page(tuple(_kept(access, row) for row in rows[:limit]), len(rows) > limit)
 

@@ -128,7 +128,7 @@ def find(access: Access, question: Question) -> Answer:
             **told,
             "answered": len(hits),
             "withheld": withheld,
-            "patients": sorted(patients)[:100],
+            "patients": sorted(patients),
         },
     )
     return Answer(hits, more, sort, total)
@@ -308,7 +308,7 @@ def _included(
     hits = tuple(_hit(row, content[row.id], ()) for row in found)
     if hits:
         patients = {one.patient for one in hits if one.patient is not None}
-        detail = {"kind": kind, "included": len(hits), "patients": sorted(patients)[:100]}
+        detail = {"kind": kind, "included": len(hits), "patients": sorted(patients)}
         patient = min(patients) if len(patients) == 1 else None
         access.note(action, patient=patient, detail=detail)
     return hits

@@ -115,7 +115,7 @@ def page(access: Access, wanted: Wanted, *, after: int, limit: int) -> Page:
     access.note(
         Action.RETRIEVE,
         patient=min(patients) if len(patients) == 1 else None,
-        detail={**told, "answered": len(found), "patients": sorted(patients)[:100]},
+        detail={**told, "answered": len(found), "patients": sorted(patients)},
     )
     return Page(found, len(found) == limit)
 

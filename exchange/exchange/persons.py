@@ -92,7 +92,7 @@ def find(
     access.note(
         Action.SEARCH,
         patient=patients[0] if len(persons) == 1 else None,
-        detail=detail | {"answered": len(persons), "patients": patients[:100]},
+        detail=detail | {"answered": len(persons), "patients": patients},
     )
     return Answer(tuple(Known(one, records[one]) for one in persons), len(rows) > limit, count)
 

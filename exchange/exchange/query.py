@@ -178,7 +178,7 @@ def find(
             "asked": question,
             "answered": len(rows),
             "withheld": withheld,
-            "patients": sorted(patients)[:100],
+            "patients": sorted(patients),
             **({"rejected": True} if access.requester.rejected else {}),
         },
     )

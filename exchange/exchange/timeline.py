@@ -379,7 +379,6 @@ def _records(
             patients.add(patient or 0)  # all are about one: see the conditions
     found = _with_orders(access, records, found)
     if found:
-        # Whoever looks for a patient in the trail finds it under the first of the person's records.
         access.note(
             Action.SEARCH,
             patient=min(patients),
@@ -387,7 +386,7 @@ def _records(
             detail={
                 "answered": len(found),
                 "resources": [one.logical_id for one in found[:100]],
-                "patients": sorted(patients)[:100],
+                "patients": sorted(patients),
             },
         )
     return found

@@ -1,25 +1,28 @@
 """Reading the audit trail: who looked at whom, asked by an administrator and itself recorded.
 
 An administrator who belongs to a hospital reads what its own people did, and what anybody did
-with the records of its own patients; all else is as if it were not there.
+with the records of its own patients; all else is as if it were not there. Of what others did it
+is told of its own patients alone, also where the record is about those of others beside them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, or_, select, true
+from sqlalchemy import ColumnElement, Select, bindparam, exists, or_, select, true
 
 from exchange import audit, organizations
 from exchange.access import Access
 from exchange.errors import NotFound
 from exchange.policy import Action
 from exchange_storage import search
-from exchange_storage.records import AuditRecord, Patient, PatientIdentifier
+from exchange_storage.prepared import Prepared
+from exchange_storage.records import AuditPatient, AuditRecord, Patient, PatientIdentifier
+from exchange_storage.rows import one_of
 from exchange_storage.search import SamePerson
 
 BATCH = 500
@@ -64,7 +67,8 @@ def records(
     study: str = "",
     patient: tuple[str, str] | None = None,
 ) -> Sequence[dict[str, Any]]:
-    """The last records that match, the newest first, as `audit.Entry.content` wrote them.
+    """The last records that match, the newest first, as `audit.Entry.content` wrote them but for
+    the patients of other hospitals.
 
     `patient` is a hospital's code and its number for the patient; it means the same person's
     records at the other hospitals too. Raises Refused, NotFound.
@@ -87,7 +91,7 @@ def records(
         if row is None or not number:
             raise NotFound("this hospital has no patient with this number")
         same = select(Patient.id).where(search.where([SamePerson(row)]), _own(access))
-        matching = matching.where(AuditRecord.patient_id.in_(same))
+        matching = matching.where(_about(same))
     access.note(
         Action.AUDIT,
         reason="the trail was read",
@@ -96,7 +100,7 @@ def records(
         detail={"requester": requester, "limit": limit},
     )
     newest = matching.order_by(AuditRecord.sequence.desc()).limit(limit)
-    return [json.loads(content) for content in access.session.scalars(newest)]
+    return _told_of(access, access.session.scalars(newest).all())
 
 
 def one(access: Access, sequence: int) -> dict[str, Any]:
@@ -108,7 +112,8 @@ def one(access: Access, sequence: int) -> dict[str, Any]:
     if content is None:
         raise NotFound("no such record of the trail")
     access.note(Action.AUDIT, reason="the trail was read", detail=detail)
-    return _read(content)
+    (told,) = _told_of(access, [content])
+    return told
 
 
 def seek(
@@ -141,8 +146,7 @@ def _walked(
         if after is not None:
             page = page.where(number > after if oldest else number < after)
         rows = access.session.execute(page).all()
-        for row in rows:
-            yield _read(row.content)
+        yield from _told_of(access, [row.content for row in rows])
         if len(rows) < BATCH:
             return
         after = rows[-1].sequence
@@ -184,13 +188,15 @@ def _matching(access: Access, sought: Sought) -> Select[int, str]:
         AuditRecord.action: sought.actions,
         AuditRecord.outcome: sought.outcomes,
         AuditRecord.requester: sought.requesters,
-        AuditRecord.patient_id: sought.patients,
         AuditRecord.study_instance_uid: sought.studies,
         AuditRecord.organization_id: sought.organizations,
     }
     for column, wanted in columns.items():
         if wanted is not None:
             found = found.where(column.in_(sorted(wanted)))
+    if sought.patients is not None:
+        rows = sorted(sought.patients)
+        found = found.where(_about(select(Patient.id).where(Patient.id.in_(rows))))
     return found
 
 
@@ -200,7 +206,19 @@ def _told(access: Access) -> ColumnElement[bool]:
     if hospital is None:
         return true()
     own = select(Patient.id).where(Patient.organization_id == hospital)
-    return or_(AuditRecord.organization_id == hospital, AuditRecord.patient_id.in_(own))
+    # Looked at record by record, the newest first: the hospital's patients may be very many.
+    one_of_several = exists().where(
+        AuditPatient.sequence == AuditRecord.sequence, AuditPatient.patient_id.in_(own)
+    )
+    return or_(
+        AuditRecord.organization_id == hospital, AuditRecord.patient_id.in_(own), one_of_several
+    )
+
+
+def _about(patients: Select[int]) -> ColumnElement[bool]:
+    """Whether a record is about one of a few patients, alone or as one of several."""
+    several = select(AuditPatient.sequence).where(AuditPatient.patient_id.in_(patients))
+    return or_(AuditRecord.patient_id.in_(patients), AuditRecord.sequence.in_(several))
 
 
 def _own(access: Access) -> ColumnElement[bool]:
@@ -209,6 +227,34 @@ def _own(access: Access) -> ColumnElement[bool]:
     return true() if hospital is None else Patient.organization_id == hospital
 
 
-def _read(content: str) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(content)
+def of_patients(told: Mapping[str, Any]) -> list[int]:
+    """All patient rows that a record is about, the one that stands for them first."""
+    several = told["detail"].get("patients")
+    named = [told["patient"], *(several if isinstance(several, list) else ())]
+    return list(dict.fromkeys(one for one in named if type(one) is int))
+
+
+def _told_of(access: Access, contents: Iterable[str]) -> list[dict[str, Any]]:
+    """Records as the asker is told of them."""
+    told: list[dict[str, Any]] = [json.loads(one) for one in contents]
+    hospital = access.requester.organization
+    of_others = [one for one in told if hospital not in (None, one["organization"])]
+    named = {patient for one in of_others for patient in of_patients(one)}
+    if not named:
+        return told
+    wanted = {"named": f"[{','.join(map(str, named))}]", "hospital": hospital}
+    own = {row.id for row in _OWN.all(access.session.connection(), wanted)}
+    for one in of_others:
+        patients = [row for row in of_patients(one) if row in own]
+        one["patient"] = patients[0] if patients else None
+        if "patients" in one["detail"]:
+            one["detail"]["patients"] = sorted(patients)
     return told
+
+
+_OWN = Prepared(
+    lambda dialect: select(Patient.id).where(
+        one_of(Patient.id, "named", dialect),
+        Patient.organization_id == bindparam("hospital", type_=Patient.organization_id.type),
+    )
+)

@@ -29,9 +29,6 @@ COLUMNS: dict[str, tuple[Any, Kind]] = {
 }
 """What is matched of the record itself; all else in `MATCHED` by its keys."""
 
-PATIENTS = 100
-"""Patients that the audit record of a search names, at most."""
-
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -115,7 +112,7 @@ def search(
     access.note(
         Action.WORK,
         reason="searched",
-        detail={"asked": asked, "answered": len(page), "patients": sorted(of)[:PATIENTS]},
+        detail={"asked": asked, "answered": len(page), "patients": sorted(of)},
     )
     return Answer([Scheduled(row.Workitem, row.issuer) for row in page], len(rows) > limit)
 

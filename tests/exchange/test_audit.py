@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -19,14 +19,14 @@ from exchange.audit import Entry, Finding, Outcome
 from exchange.policy import Action, Purpose, Requester, Role
 from exchange_storage.database import Database
 from exchange_storage.objects import MemoryStore, ObjectStore
-from exchange_storage.records import AuditHead, AuditRecord
+from exchange_storage.records import AuditHead, AuditPatient, AuditRecord
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 NOW = datetime(2026, 11, 1, 10, 15, tzinfo=UTC)
 COLUMNS = [column.key for column in AuditRecord.__table__.columns]
 
 
-def entry(number: int = 0, name: str = "dr.wang") -> Entry:
+def entry(number: int = 0, name: str = "dr.wang", patients: Sequence[int] = ()) -> Entry:
     """Somebody has looked at something."""
     return Entry(
         requester=Requester(
@@ -38,7 +38,7 @@ def entry(number: int = 0, name: str = "dr.wang") -> Entry:
         at=NOW + timedelta(seconds=number),
         patient=number + 7,
         study=f"1.2.{number}",
-        detail={"姓名": "never"},
+        detail={"姓名": "never"} | ({"patients": [*patients]} if patients else {}),
     )
 
 
@@ -93,6 +93,28 @@ def test_an_edit_of_any_column_shows_at_the_record(trail: Session, column: str) 
     )
 
     assert findings(trail)[0].sequence == 3
+
+
+def test_a_record_is_found_under_each_of_its_patients_and_who_takes_one_away_shows(
+    trail: Session,
+) -> None:
+    write(trail, [entry(5, patients=[12, 30, 31]), entry(6, patients=[13])])
+    under = select(AuditPatient.patient_id, AuditPatient.sequence).order_by(AuditPatient.patient_id)
+    assert trail.execute(under).all() == [(30, 6), (31, 6)]
+    assert findings(trail) == []
+
+    with trail.begin_nested() as taken:
+        trail.execute(delete(AuditPatient).where(AuditPatient.patient_id == 30))
+        assert [one.sequence for one in findings(trail)] == [6]
+        taken.rollback()
+    with trail.begin_nested() as exchanged:
+        trail.execute(update(AuditPatient).where(AuditPatient.patient_id == 30).values(sequence=7))
+        assert [one.sequence for one in findings(trail)] == [6]
+        exchanged.rollback()
+    trail.execute(insert(AuditPatient).values(patient_id=30, sequence=3))
+    assert [one.what for one in findings(trail)] == [
+        "a record is found under patients whom none is about"
+    ]
 
 
 def test_a_record_rewritten_with_a_fitting_digest_shows_at_the_one_after_it(

@@ -7,7 +7,8 @@ from region import ADMINISTRATOR, ID_CARD, Region
 
 from exchange import conflicts, query, retrieval, trail
 from exchange.errors import NotFound, Refused
-from exchange_storage.search import Level, Number, Values
+from exchange.policy import Requester, Role
+from exchange_storage.search import Criterion, Identifier, Level, Number, Values
 
 
 @pytest.fixture
@@ -37,6 +38,42 @@ def test_asked_at_one_hospital_the_trail_tells_of_the_person_at_every_hospital(
     looks = [(one["requester"], one["study"]) for one in found if one["action"] == "retrieve"]
     assert looks == [("dr.dongshan", "1.2.2")]
     assert all(one["study"] != "1.2.3" for one in found)
+
+
+def administrator(city: Region, code: str) -> Requester:
+    return Requester(
+        name=f"admin.{code}",
+        role=Role.ADMINISTRATOR,
+        organization=city.ids[code],
+        purpose=None,
+        door="portal",
+    )
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [[], [Identifier(ID_CARD)]],
+    ids=["among the patients of others", "as another record of the person"],
+)
+def test_every_hospital_is_told_who_found_its_patient(
+    looked_at: Region, asked: list[Criterion]
+) -> None:
+    with looked_at.exchange.on_behalf_of(looked_at.clinician("dongshan")) as access:
+        answer = query.find(access, Level.PATIENT, asked, limit=10)
+    found = {(one.owner.code, one.patient.patient_id) for one in answer.found}
+    assert {("beicheng", "A1"), ("nanhu", "B1")} <= found
+
+    for code, number in found:
+        with looked_at.exchange.on_behalf_of(administrator(looked_at, code)) as access:
+            (search, *_) = trail.records(access, patient=(code, number))
+            assert (search["requester"], search["action"]) == ("dr.dongshan", "search")
+            assert search in trail.records(access)
+            own = [one.patient.id for one in answer.found if one.owner.code == code]
+            assert search["patient"] in own
+            assert search["detail"]["patients"] == sorted(own)  # and of nobody else's
+    with looked_at.exchange.on_behalf_of(administrator(looked_at, "dongshan")) as access:
+        (whole, *_) = trail.records(access, requester="dr.dongshan")
+    assert whole["detail"]["patients"] == sorted(one.patient.id for one in answer.found)
 
 
 def test_the_trail_is_narrowed_to_a_user_or_a_study(looked_at: Region) -> None:

@@ -71,6 +71,17 @@ def test_an_administrator_finds_who_looked_at_a_patient(looked_at: Door) -> None
         assert found(admin, f"patient.identifier={nobody}") == []
 
 
+def test_who_found_a_patient_among_others_is_found_by_that_patient(looked_at: Door) -> None:
+    clinician = looked_at.clinician("nanhu")
+    people = [one.removeprefix("Patient/") for one in clinician.ids("Patient")]
+    assert len(people) > 1
+
+    for person in people:
+        (newest, *_) = found(looked_at.administrator(), f"patient=Patient/{person}&altid=dr.nanhu")
+        of = [one["what"]["reference"] for one in newest["entity"] if "what" in one]
+        assert {f"Patient/{one}" for one in people} <= {*of}
+
+
 def test_a_search_is_told_with_its_question_and_without_its_answer(looked_at: Door) -> None:
     events = found(looked_at.administrator(), "subtype=search-type&agent-name=dr.nanhu")
 

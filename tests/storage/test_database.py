@@ -36,6 +36,8 @@ from exchange_storage import database as module
 from exchange_storage.database import Database, Lock, unavailable
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
+    AuditPatient,
+    AuditRecord,
     Commitment,
     CommitmentReference,
     Job,
@@ -198,6 +200,38 @@ def test_persons_who_were_named_before_are_found_by_their_names(database: Databa
         wanted = where([Match("PatientMotherBirthName", matching)])
         with database.reading() as session:
             assert len(session.scalars(select(Patient.id).where(wanted)).all()) == found
+
+
+def test_a_record_of_the_trail_that_was_kept_before_is_found_by_each_of_its_patients(
+    database: Database,
+) -> None:
+    contents = {
+        1: '{"detail":{"patients":[4,5,6]}}',
+        2: '{"detail":{"patients":[4]}}',
+        3: '{"detail":"patients":[4]',  # altered
+    }
+    for sequence, content in contents.items():
+        with database.writing() as session:
+            session.add(
+                AuditRecord(
+                    sequence=sequence,
+                    recorded=datetime(2026, 11, 1, tzinfo=UTC),
+                    action="search",
+                    outcome="success",
+                    requester="dr.wang",
+                    organization_id=None,
+                    patient_id=4,
+                    study_instance_uid="",
+                    content=content,
+                    digest="0" * 64,
+                )
+            )
+    database.take_back("0047")
+    database.migrate()
+
+    with database.reading() as session:
+        found = session.execute(select(AuditPatient.sequence, AuditPatient.patient_id)).all()
+    assert sorted(map(tuple, found)) == [(1, 5), (1, 6)]
 
 
 def test_a_migration_that_would_leave_a_row_astray_changes_nothing(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any
 
+from exchange import trail
 from exchange.audit import Outcome
 from exchange.policy import Action
 from exchange.retrieval import SENT
@@ -166,11 +167,11 @@ def _entities(told: Mapping[str, Any]) -> list[Json]:
     found: list[Json] = []
     detail = told["detail"]
     named: set[tuple[str, str]] = set()
-    if told["patient"] is not None:
-        named.add(("Patient", str(told["patient"])))
+    for patient in trail.of_patients(told):
+        named.add(("Patient", str(patient)))
         found.append(
             {
-                "what": reference("Patient", told["patient"]),
+                "what": reference("Patient", patient),
                 "type": coding("audit-entity-type", "1", "Person"),
                 "role": coding("object-role", "1", "Patient"),
             }

@@ -42,6 +42,19 @@ class AuditRecord(Record):
     """SHA-256 of the digest before it and of `content`."""
 
 
+class AuditPatient(Record):
+    """A patient whom a record of several is about, beside the one that stands in its column.
+
+    Repeats the record's detail for searching, and verification compares both.
+    """
+
+    __tablename__ = "audit_patient"
+    __table_args__ = (Index("ix_audit_patient_sequence", "sequence", "patient_id"),)
+
+    patient_id: Mapped[Key] = mapped_column(autoincrement=False)
+    sequence: Mapped[Key] = mapped_column(autoincrement=False)
+
+
 class AuditHead(Record):
     """The end of the chain, signed: what a removal at the end, or a new chain, cannot imitate.
 
