@@ -75,7 +75,8 @@ class Entry:
     patient: int | None = None
     study: str = ""
     detail: Mapping[str, Any] = field(default_factory=dict)
-    """More of it. Its "patients" are all whose records it is about: each is found by it."""
+    """More of it. Its "patients" are all whose records it is about: it is found by each. Those on a
+    worklist, for which devices ask every minute, are "scheduled", and it is not found by them."""
 
     def content(self, sequence: int) -> str:
         """The record as canonical JSON: sorted keys, no spaces, non-ASCII as it is."""

@@ -42,7 +42,7 @@ from exchange_storage.records import Resource, Revision, SearchReference
 from exchange_storage.resource_criteria import Asked, Every, Selected, form
 from exchange_storage.resource_leaders import is_of_any_type
 from exchange_storage.resource_order import Sort
-from exchange_storage.rows import one_of, one_of_texts
+from exchange_storage.rows import as_list, one_of, one_of_texts
 from exchange_storage.search import numbered, parameters
 
 STATEMENTS = 1024
@@ -191,7 +191,7 @@ def referred(
     """
     if not names:  # such as all references of a type that has none
         return []
-    wanted = {"wanted": _list(rows)}
+    wanted = {"wanted": as_list(rows)}
     told = _references(tuple(sorted(names))).all(access.session.connection(), wanted)
     return [(row.parameter, row.target_kind, row.target) for row in told]
 
@@ -330,12 +330,8 @@ def _hit(row: Any, content: bytes, sort: Sequence[Sort]) -> Hit:
 def _contents(access: Access, rows: Sequence[int]) -> dict[int, bytes]:
     if not rows:
         return {}
-    told = _CONTENTS.all(access.session.connection(), {"wanted": _list(rows)})
+    told = _CONTENTS.all(access.session.connection(), {"wanted": as_list(rows)})
     return {row.resource_id: attachments.whole(access.objects, row.content) for row in told}
-
-
-def _list(rows: Iterable[int]) -> str:
-    return f"[{','.join(map(str, rows))}]"
 
 
 # The statements of a form of question: built once, since that takes longer than to run them.

@@ -31,7 +31,7 @@ from exchange.access import Access
 from exchange.policy import Action, Reach
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Compartment, Resource, Revision, SearchDate
-from exchange_storage.rows import one_of, one_of_texts
+from exchange_storage.rows import as_list, one_of, one_of_texts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +93,7 @@ def page(access: Access, wanted: Wanted, *, after: int, limit: int) -> Page:
     if wanted.kinds:
         given["kinds"] = json.dumps(sorted(wanted.kinds))
     if wanted.patients is not None:
-        given["patients"] = _list(wanted.patients)
+        given["patients"] = as_list(wanted.patients)
     if wanted.since is not None:
         given["since"] = wanted.since
     if wanted.until is not None:
@@ -125,7 +125,7 @@ def about(access: Access, rows: Iterable[int]) -> dict[int, frozenset[int]]:
 
     It is for the caller to have been permitted the resources.
     """
-    wanted = {"wanted": _list(rows)}
+    wanted = {"wanted": as_list(rows)}
     found: dict[int, set[int]] = {}
     for statement in (_FIRST, _FURTHER):
         for row in statement.all(access.session.connection(), wanted):
@@ -206,10 +206,6 @@ def _cared_for(parameters: Sequence[str]) -> Any:
         ~exists(found.where(dated).correlate(Resource)),
         exists(found.where(dated, within).correlate(Resource)),
     )
-
-
-def _list(rows: Iterable[int]) -> str:
-    return f"[{','.join(map(str, rows))}]"
 
 
 _FIRST = Prepared(

@@ -359,7 +359,7 @@ def worklist(
     access.note(
         Action.ORDER,
         reason="worklist",
-        detail={"answered": len(rows), "patients": sorted({row.Patient.id for row in rows})},
+        detail={"answered": len(rows), "scheduled": sorted({row.Patient.id for row in rows})},
     )
     return [Scheduled(row.Order, row.Patient, row.Organization) for row in rows]
 

@@ -22,7 +22,7 @@ from exchange.policy import Action
 from exchange_storage import search
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import AuditPatient, AuditRecord, Patient, PatientIdentifier
-from exchange_storage.rows import one_of
+from exchange_storage.rows import as_list, one_of
 from exchange_storage.search import SamePerson
 
 BATCH = 500
@@ -242,7 +242,7 @@ def _told_of(access: Access, contents: Iterable[str]) -> list[dict[str, Any]]:
     named = {patient for one in of_others for patient in of_patients(one)}
     if not named:
         return told
-    wanted = {"named": f"[{','.join(map(str, named))}]", "hospital": hospital}
+    wanted = {"named": as_list(named), "hospital": hospital}
     own = {row.id for row in _OWN.all(access.session.connection(), wanted)}
     for one in of_others:
         patients = [row for row in of_patients(one) if row in own]

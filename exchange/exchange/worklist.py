@@ -112,7 +112,7 @@ def search(
     access.note(
         Action.WORK,
         reason="searched",
-        detail={"asked": asked, "answered": len(page), "patients": sorted(of)},
+        detail={"asked": asked, "answered": len(page), "scheduled": sorted(of)},
     )
     return Answer([Scheduled(row.Workitem, row.issuer) for row in page], len(rows) > limit)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -59,6 +59,11 @@ class Columns:
                 records.append(one)
             found.append(tuple(records))
         return found
+
+
+def as_list(numbers: Iterable[int]) -> str:
+    """A list as `one_of` takes it."""
+    return f"[{','.join(map(str, numbers))}]"
 
 
 def one_of(

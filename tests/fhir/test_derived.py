@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from fhir_door import Asker, Door, outcome
@@ -60,14 +61,14 @@ def test_the_first_write_may_name_the_version_that_it_relies_on(system: Asker, m
     told = system.read("Patient/1")
     etag = system.get("Patient/1").headers["etag"]
     media_type = PATCH if method == "PATCH" else "application/fhir+json"
-    body = {"PUT": told | {"gender": "male"}, "PATCH": GENDER, "DELETE": None}[method]
+    body: Any = {"PUT": told | {"gender": "male"}, "PATCH": GENDER, "DELETE": None}[method]
 
     for wrong in ('W/"1"', 'W/"0"', 'W/"7777777777777777"'):
         headers = {"Content_Type": media_type, "If_Match": wrong}
-        refused = system.send(method, "Patient/1", body, **headers)  # type: ignore[arg-type]
+        refused = system.send(method, "Patient/1", body, **headers)
         assert outcome(refused, 412, "conflict")
     headers = {"Content_Type": media_type, "If_Match": etag}
-    done = system.send(method, "Patient/1", body, **headers)  # type: ignore[arg-type]
+    done = system.send(method, "Patient/1", body, **headers)
 
     if method == "DELETE":
         assert outcome(done, 409, "conflict")  # images are held of the patient
@@ -76,7 +77,7 @@ def test_the_first_write_may_name_the_version_that_it_relies_on(system: Asker, m
     assert system.read("Patient/1")["gender"] == "male"
     assert system.read("Patient/1/_history/1")["gender"] == "male"
     system.refused(f"Patient/1/_history/{told['meta']['versionId']}", 404, "not-found")
-    again = system.send(method, "Patient/1", body, **headers)  # type: ignore[arg-type]
+    again = system.send(method, "Patient/1", body, **headers)
     assert outcome(again, 412, "conflict")
 
 

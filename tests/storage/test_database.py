@@ -37,7 +37,6 @@ from exchange_storage.database import Database, Lock, unavailable
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     AuditPatient,
-    AuditRecord,
     Commitment,
     CommitmentReference,
     Job,
@@ -202,30 +201,19 @@ def test_persons_who_were_named_before_are_found_by_their_names(database: Databa
             assert len(session.scalars(select(Patient.id).where(wanted)).all()) == found
 
 
-def test_a_record_of_the_trail_that_was_kept_before_is_found_by_each_of_its_patients(
-    database: Database,
-) -> None:
+def test_records_kept_before_are_found_by_each_of_their_patients(database: Database) -> None:
     contents = {
         1: '{"detail":{"patients":[4,5,6]}}',
         2: '{"detail":{"patients":[4]}}',
         3: '{"detail":"patients":[4]',  # altered
     }
-    for sequence, content in contents.items():
-        with database.writing() as session:
-            session.add(
-                AuditRecord(
-                    sequence=sequence,
-                    recorded=datetime(2026, 11, 1, tzinfo=UTC),
-                    action="search",
-                    outcome="success",
-                    requester="dr.wang",
-                    organization_id=None,
-                    patient_id=4,
-                    study_instance_uid="",
-                    content=content,
-                    digest="0" * 64,
-                )
-            )
+    added = text(
+        "INSERT INTO audit_record (sequence, recorded, action, outcome, requester, patient_id,"
+        " study_instance_uid, content, digest)"
+        " VALUES (:sequence, '2026-11-01', 'search', 'success', '', 4, '', :content, '')"
+    )
+    with database.writing() as session:
+        session.execute(added, [{"sequence": at, "content": one} for at, one in contents.items()])
     database.take_back("0047")
     database.migrate()
 
