@@ -84,6 +84,7 @@ def test_only_the_gate_and_the_outbox_commit() -> None:
 
     assert committing <= {
         "exchange/exchange/access.py",
+        "exchange/exchange/commits.py",
         "exchange/exchange/jobs.py",
         "exchange/exchange_server/composition.py",
         "exchange/exchange_server/worker.py",  # asks for its own checkpoints

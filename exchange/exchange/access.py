@@ -5,20 +5,17 @@
 
 Verbs read through `access.session` and change things through `access.write`. When the block ends
 its audit records are durable; a door begins its answer only then. If they cannot be made durable
-the block raises Unavailable, and there is no answer.
+the block raises Unavailable, and there is no answer. See `commits` for how they become so.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy.exc import DataError, SQLAlchemyError
@@ -26,11 +23,13 @@ from sqlalchemy.orm import Session
 
 from exchange import audit, policy, sealing
 from exchange.audit import Entry, Outcome
+from exchange.commits import Commits, Notes
 from exchange.errors import ExchangeError, Invalid, NoRoom, NotFound, Refused, Unavailable
 from exchange.policy import Action, Clinical, Deny, Facts, Requester, Role
 from exchange_storage import prepared
 from exchange_storage.carried import CarryingStore
 from exchange_storage.database import Database, timed_out, unavailable
+from exchange_storage.journal import Journal
 from exchange_storage.objects import (
     ObjectNotFound,
     ObjectStore,
@@ -42,9 +41,6 @@ from exchange_storage.prepared import Prepared
 
 T = TypeVar("T")
 
-GROUP = 256
-"""Units of work in one commit, at most: what bounds the time that a writer holds the chain."""
-
 KEEPERS = 32
 """Objects that one process makes durable at a time, at most."""
 
@@ -53,14 +49,19 @@ class Exchange:
     """An index database, an object store and the key that signs the audit trail, as one."""
 
     def __init__(
-        self, database: Database, objects: ObjectStore, signing_key: Ed25519PrivateKey
+        self,
+        database: Database,
+        objects: ObjectStore,
+        signing_key: Ed25519PrivateKey,
+        journal: Journal | None = None,
     ) -> None:
+        """`journal` lies where the index lies, so that whoever has the one has the other too."""
         self.database = database
         self.objects = CarryingStore(objects, database)
         self.signing_key = signing_key
         self.keeping = ThreadPoolExecutor(KEEPERS, thread_name_prefix="keeping")
         """Threads on which objects become durable while their rows are written."""
-        self._commits = _GroupCommit(database, signing_key)
+        self._commits = Commits(database, signing_key, journal)
 
     def prepare(self) -> None:
         """Bring the database to this release, and begin the audit trail if there is none."""
@@ -68,6 +69,15 @@ class Exchange:
         with self.database.writing() as session:
             audit.begin(session, self.signing_key)
             sealing.seal(session, self.signing_key)
+        self.catch_up()
+
+    def catch_up(self) -> bool:
+        """Bring to the trail what waits in the journals of this machine, of all processes.
+
+        False where nothing waited. Raises Unavailable.
+        """
+        with translated():
+            return self._commits.catch_up()
 
     @property
     def committing(self) -> bool:
@@ -103,6 +113,7 @@ class Exchange:
 
     def close(self) -> None:
         """Let go of the database and the store."""
+        self._commits.close()
         self.keeping.shutdown()
         self.objects.close()
         self.database.close()
@@ -117,7 +128,7 @@ class Access:
         self.now = datetime.now(UTC)
         self._stack = stack
         self._session: Session | None = None
-        self._entries: list[Entry] = []
+        self._notes = Notes()
         self._asked_for = Action.SEARCH
         self._about: dict[str, Any] = {}
 
@@ -155,6 +166,11 @@ class Access:
         """Have `session` be a view of what is there now."""
         self._stack.close()
         self._session = None
+
+    def catch_up(self) -> None:
+        """Have the trail that `session` shows hold whatever was answered on this machine so far."""
+        if self.exchange.catch_up():
+            self.renew()
 
     def require(
         self,
@@ -218,7 +234,7 @@ class Access:
         detail: Mapping[str, Any] | None = None,
     ) -> None:
         """Record an act; durable with the unit of work around it, or when the block ends."""
-        self._entries.append(
+        self._notes.add(
             Entry(
                 requester=self.requester,
                 action=action,
@@ -245,7 +261,7 @@ class Access:
         if self.requester.rehearses:
             raise Refused("a rehearsal changes nothing")
         with translated():
-            return self.exchange._commits.run(self, unit, after)
+            return self.exchange._commits.run(self._notes, unit, after)
 
     def failed(self, error: ExchangeError) -> None:
         """Record that the request ended in `error`; refusals have been recorded where they fell."""
@@ -256,179 +272,9 @@ class Access:
 
     def finish(self) -> None:
         """Make the audit records durable that no unit of work took along."""
-        if self._entries and not self.requester.rehearses:
+        if self._notes.all and not self.requester.rehearses:
             with translated():
-                self.exchange._commits.run(self, None, None)
-
-    def _take(self) -> list[Entry]:
-        return list(self._entries)
-
-    def _forget(self, count: int) -> None:
-        del self._entries[:count]
-
-    def _rewind(self, count: int, *, final: bool) -> None:
-        """Undo the notes of a failed unit; its refusals stay, once it will not run again."""
-        self._entries[count:] = [
-            entry for entry in self._entries[count:] if final and entry.outcome is Outcome.REFUSED
-        ]
-
-
-def _locked() -> threading.Lock:
-    """What wakes one thread, once: several times as fast as a Semaphore or an Event."""
-    lock = threading.Lock()
-    lock.acquire()
-    return lock
-
-
-@dataclass(slots=True, eq=False)
-class _Submission(Generic[T]):
-    """A unit of work that waits for its commit; None: only what was noted."""
-
-    access: Access
-    unit: Callable[[Session], T] | None
-    noted: int
-    after: Callable[[], object] | None
-    result: T | None = None
-    error: BaseException | None = None
-    done: bool = False
-    leads: bool = False
-    """It is its thread's turn to commit."""
-    woken: threading.Lock = field(default_factory=_locked)
-    """Released, once, when it is done or leads."""
-
-
-class _GroupCommit:
-    """Commits what many threads submit together: the first to come commits for all who wait.
-
-    Nobody waits for company. While one commit is on its way to the disk the next group gathers,
-    so the group is as large as the load asks, and a lone request pays for one commit only.
-
-    As long as no other process writes to the trail, its end is known here: audit records alone are
-    then added behind it by one statement, one way to the server and back instead of five. Whether
-    that is still the end is for the statement to see.
-    """
-
-    def __init__(self, database: Database, key: Ed25519PrivateKey) -> None:
-        self._database = database
-        self._key = key
-        self._waiting: deque[_Submission[Any]] = deque()
-        self._committing = False
-        self._queue = threading.Lock()
-        self._left: audit.Head | None = None
-        """Where this process has left the trail."""
-        self._alone = False
-        """Whether the trail went on from there the last time."""
-
-    @property
-    def busy(self) -> bool:
-        """Whether a group is on its way to the disk."""
-        return self._committing
-
-    def run(
-        self,
-        access: Access,
-        unit: Callable[[Session], T] | None,
-        after: Callable[[], object] | None,
-    ) -> T:
-        mine = _Submission(access, unit, len(access._entries), after)
-        with self._queue:
-            self._waiting.append(mine)
-            mine.leads, self._committing = not self._committing, True
-        try:
-            if not mine.leads:
-                mine.woken.acquire()
-        except BaseException:
-            self._give_up(mine)
-            raise
-        if not mine.done:
-            self._lead(mine)
-        if mine.error is not None:
-            raise mine.error
-        return mine.result  # type: ignore[return-value]
-
-    def _lead(self, mine: _Submission[Any]) -> None:
-        """Commit for all who wait by now, `mine` first, and wake them and who leads next.
-
-        Nobody else is woken: of many who wait, each would only see that it is not its turn.
-        """
-        with self._queue:
-            group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
-        try:
-            self._commit(group)
-        finally:
-            for submission in group:
-                if not submission.done:  # what stopped this thread does not stop the others
-                    submission.error = Unavailable("the commit was interrupted; try again")
-                    submission.done = True
-            with self._queue:
-                self._pass_on()
-            for submission in group:
-                if submission is not mine:
-                    submission.woken.release()
-
-    def _pass_on(self) -> None:
-        """Have the first of those who wait lead, if there is one."""
-        self._committing = bool(self._waiting)
-        if self._waiting:
-            self._waiting[0].leads = True
-            self._waiting[0].woken.release()
-
-    def _give_up(self, mine: _Submission[Any]) -> None:
-        """Its thread was interrupted while it waited: it will neither commit nor lead."""
-        with self._queue:
-            if mine in self._waiting:
-                self._waiting.remove(mine)
-                if mine.leads:
-                    self._pass_on()
-
-    def _commit(self, group: list[_Submission[Any]]) -> None:
-        try:
-            if not self._followed(group):
-                self._run(group)
-        except BaseException as error:
-            self._alone = False  # or it was committed, and the answer was lost
-            for submission in group:
-                submission.access._rewind(submission.noted, final=len(group) == 1)
-            if not isinstance(error, Exception):
-                raise
-            lost = isinstance(error, SQLAlchemyError) and unavailable(error)
-            if len(group) == 1 or lost:
-                for submission in group:
-                    submission.error, submission.done = error, True
-            else:  # one of them is at fault: each on its own, so that only that one fails
-                for submission in group:
-                    self._commit([submission])
-        else:
-            for submission in group:
-                submission.access._forget(len(submission.access._entries))
-                submission.done = True
-
-    def _followed(self, group: Sequence[_Submission[Any]]) -> bool:
-        """Whether all there was to do were audit records, and they are durable."""
-        if not self._alone or self._left is None or any(one.unit is not None for one in group):
-            return False
-        entries = [entry for one in group for entry in one.access._take()]
-        with self._database.at_once() as connection:
-            moved = audit.follow(connection, self._key, self._left, entries)
-        self._alone = moved is not None
-        self._left = moved or self._left
-        return self._alone
-
-    def _run(self, group: Sequence[_Submission[Any]]) -> None:
-        with self._database.writing() as session:
-            head = audit.lock(session)
-            entries: list[Entry] = []
-            for submission in group:
-                if submission.unit is not None:
-                    submission.result = submission.unit(session)
-                entries += submission.access._take()
-            session.flush()
-            moved = audit.append(session, self._key, head, entries)
-            for submission in group:
-                if submission.after is not None:
-                    submission.after()
-        self._alone = head == self._left and self._database.dialect == "postgresql"
-        self._left = moved
+                self.exchange._commits.record(self._notes)
 
 
 class _Translation:

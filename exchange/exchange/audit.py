@@ -78,14 +78,13 @@ class Entry:
     """More of it. Its "patients" are all whose records it is about: it is found by each. Those on a
     worklist, for which devices ask every minute, are "scheduled", and it is not found by them."""
 
-    def content(self, sequence: int) -> str:
-        """The record as canonical JSON: sorted keys, no spaces, non-ASCII as it is."""
+    def told(self) -> dict[str, Any]:
+        """What the record says, but for its number."""
         asker = self.requester
         told = {
-            "sequence": sequence,
             "recorded": self.at.astimezone(UTC).isoformat(timespec="microseconds"),
-            "action": self.action,
-            "outcome": self.outcome,
+            "action": self.action.value,
+            "outcome": self.outcome.value,
             "reason": self.reason,
             "requester": asker.name,
             "role": asker.role,
@@ -99,9 +98,27 @@ class Entry:
         }
         if asker.person is not None:
             told["person"] = {"name": asker.person.name, "verified": asker.person.verified}
-        text = _CANONICAL.encode(told)
-        # Half of a surrogate pair has no UTF-8; the escape that JSON has for it does.
-        return text.encode(errors="backslashreplace").decode()
+        return told
+
+    def content(self, sequence: int) -> str:
+        """The record as canonical JSON: sorted keys, no spaces, non-ASCII as it is."""
+        return _written({"sequence": sequence, **self.told()}).decode()
+
+    def line(self) -> bytes:
+        """The same without its number: as it waits in a journal for its place in the chain."""
+        return _written(self.told())
+
+
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """What is to be recorded, as it waited in a journal. Raises ValueError where it is no such."""
+
+    line: bytes
+
+    def told(self) -> dict[str, Any]:
+        """What the record says, but for its number."""
+        told: dict[str, Any] = json.loads(self.line)
+        return told
 
 
 Head = tuple[int, str]
@@ -117,6 +134,11 @@ class Finding:
 
 
 _CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def _written(told: Mapping[str, Any]) -> bytes:
+    # Half of a surrogate pair has no UTF-8; the escape that JSON has for it does.
+    return _CANONICAL.encode(told).encode(errors="backslashreplace")
 
 
 def link(previous: str, content: str) -> str:
@@ -206,7 +228,9 @@ def lock(session: Session) -> Head:
     return head.sequence, head.digest
 
 
-def append(session: Session, key: Ed25519PrivateKey, head: Head, entries: Sequence[Entry]) -> Head:
+def append(
+    session: Session, key: Ed25519PrivateKey, head: Head, entries: Sequence[Entry | Waited]
+) -> Head:
     """Add `entries` behind `head`, which this transaction has locked, and sign the new head.
 
     Returns that. Raises Unavailable when somebody has moved the head all the same.
@@ -219,9 +243,9 @@ def append(session: Session, key: Ed25519PrivateKey, head: Head, entries: Sequen
         if moved is None:
             raise Unavailable("the head of the audit trail has moved: nothing can be recorded")
         return moved
-    rows, moved = _behind(head, entries)
+    rows, about, moved = _behind(head, entries)
     _ADD.run_many(connection, rows)
-    if about := _about(head, entries):
+    if about:
         _ADD_PATIENT.run_many(connection, about)
     signed = _signed(key, *moved)
     _MOVE_HEAD.run(connection, {f"new_{name}": value for name, value in signed.items()})
@@ -229,7 +253,7 @@ def append(session: Session, key: Ed25519PrivateKey, head: Head, entries: Sequen
 
 
 def follow(
-    connection: Connection, key: Ed25519PrivateKey, head: Head, entries: Sequence[Entry]
+    connection: Connection, key: Ed25519PrivateKey, head: Head, entries: Sequence[Entry | Waited]
 ) -> Head | None:
     """Add `entries` by one statement if `head` is the end of the chain: for PostgreSQL only.
 
@@ -238,48 +262,34 @@ def follow(
     """
     if not entries:
         return head
-    rows, moved = _behind(head, entries)
+    rows, about, moved = _behind(head, entries)
     given: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
-    about = _about(head, entries)
     given |= {f"about_{name}": [one[name] for one in about] for name in ("patient_id", "sequence")}
     given |= {"held_sequence": head[0], "held_digest": head[1]}
     given |= {f"new_{name}": value for name, value in _signed(key, *moved).items()}
     return moved if _FOLLOW.all(connection, given) else None
 
 
-def _behind(head: Head, entries: Sequence[Entry]) -> tuple[list[dict[str, Any]], Head]:
-    """The rows of `entries` behind `head`, and the end of the chain after them."""
+def _behind(
+    head: Head, entries: Sequence[Entry | Waited]
+) -> tuple[list[dict[str, Any]], list[dict[str, int]], Head]:
+    """The rows of `entries` behind `head`, those of patients beside, and the chain's new end.
+
+    Beside are the patients whom records are about and who do not stand in their columns.
+    """
     sequence, digest = head
-    rows = []
+    rows, about = [], []
     for entry in entries:
         sequence += 1
-        content = entry.content(sequence)
+        told = {"sequence": sequence, **entry.told()}
+        content = _written(told).decode()
         digest = link(digest, content)
-        rows.append(
-            {
-                "sequence": sequence,
-                "recorded": entry.at,
-                "action": entry.action.value,
-                "outcome": entry.outcome.value,
-                "requester": _word(entry.requester.name, 255),
-                "organization_id": entry.requester.organization,
-                "patient_id": entry.patient,
-                "study_instance_uid": _word(entry.study, 64),
-                "content": content,
-                "digest": digest,
-            }
-        )
-    return rows, (sequence, digest)
-
-
-def _about(head: Head, entries: Sequence[Entry]) -> list[dict[str, int]]:
-    """The patients whom `entries` behind `head` are about, beside those in their columns."""
-    return [
-        {"patient_id": patient, "sequence": sequence}
-        for sequence, entry in enumerate(entries, head[0] + 1)
-        if "patients" in entry.detail
-        for patient in sorted(set(entry.detail["patients"]) - {entry.patient})
-    ]
+        rows.append({**_columns(told), "content": content, "digest": digest})
+        about += [
+            {"patient_id": patient, "sequence": sequence}
+            for patient in sorted(set(told["detail"].get("patients", ())) - {told["patient"]})
+        ]
+    return rows, about, (sequence, digest)
 
 
 def verify(
@@ -361,9 +371,8 @@ def _checkpoints(key: Ed25519PrivateKey, objects: ObjectStore) -> Iterator[tuple
         yield sequence, digest if genuine else ""
 
 
-def _columns(content: str) -> dict[str, Any]:
+def _columns(told: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of a record that stand in columns of their own."""
-    told = json.loads(content)
     return {
         "sequence": told["sequence"],
         "recorded": datetime.fromisoformat(told["recorded"]),
@@ -384,7 +393,7 @@ def _word(text: str, length: int) -> str:
 def _differs(record: Row[*tuple[Any, ...]]) -> str:
     """The first column that does not say what the content says, or ""."""
     try:
-        told = _columns(record.content)
+        told = _columns(json.loads(record.content))
     except (ValueError, KeyError, TypeError):
         return "content"
     try:

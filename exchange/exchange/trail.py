@@ -74,6 +74,7 @@ def records(
     records at the other hospitals too. Raises Refused, NotFound.
     """
     access.require(Action.AUDIT)
+    access.catch_up()
     matching = select(AuditRecord.content).where(_told(access))
     row = None
     if requester:
@@ -107,6 +108,7 @@ def one(access: Access, sequence: int) -> dict[str, Any]:
     """The record with this number. Raises Refused, NotFound."""
     detail = {"what": f"AuditEvent/{sequence}"}
     access.require(Action.AUDIT, detail=detail)
+    access.catch_up()
     matching = _matching(access, Sought(sequences=frozenset({sequence})))
     content = access.session.scalars(matching.with_only_columns(AuditRecord.content)).one_or_none()
     if content is None:
@@ -126,6 +128,7 @@ def seek(
     """
     told = {"what": "AuditEvent", "asked": audit.for_the_trail(asked)}
     access.require(Action.AUDIT, detail=told)
+    access.catch_up()
     about = sorted(sought.patients or ())
     access.note(
         Action.AUDIT,

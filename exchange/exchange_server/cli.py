@@ -346,6 +346,7 @@ def verify() -> None:
         terminal.counting(say("已验证记录", "Records verified")) as progress,
     ):
         access.require(Action.AUDIT)
+        access.catch_up()
         access.note(Action.AUDIT, reason="trail verified")
         task = progress.add_task("", total=None)
         for one in audit.verify(

@@ -44,6 +44,7 @@ from exchange_server.settings import Settings
 from exchange_server.tokens import Tokens
 from exchange_storage.database import Database
 from exchange_storage.filesystem import FilesystemStore
+from exchange_storage.journal import Journal
 from exchange_storage.objects import ObjectStore, ObjectStoreError
 from exchange_storage.spool import SpooledStore
 
@@ -111,10 +112,17 @@ def open_exchange(settings: Settings) -> Exchange:
     except (ArgumentError, ImportError):  # whose texts would show the URL and its password
         raise Invalid("EXCHANGE_DATABASE_URL is not a URL of SQLite or PostgreSQL") from None
     try:
-        return Exchange(database, open_store(settings), key)
+        return Exchange(database, open_store(settings), key, _journal(database))
     except ObjectStoreError as error:
         database.close()
         raise Unavailable(f"the object store cannot be opened: {error}") from error
+
+
+def _journal(database: Database) -> Journal | None:
+    """Beside an index that is a file. A server commits many at a time, and what waited on the disk
+    of another machine could not be read here."""
+    file = database.file
+    return Journal(file.with_name(f"{file.name}-audit")) if file is not None else None
 
 
 def open_store(settings: Settings) -> ObjectStore:
@@ -391,6 +399,7 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
 
     def checkpoint(exchange: Exchange, _: str) -> None:
         with exchange.on_behalf_of(WORKER) as access:
+            access.catch_up()
             audit.checkpoint(access.session, access.objects)
 
     def count(exchange: Exchange, _: str) -> None:

@@ -281,6 +281,11 @@ class Database:
         finally:
             os.close(file)
 
+    @property
+    def file(self) -> Path | None:
+        """SQLite's file; None where there is none, and of a server."""
+        return Path(str(self.engine.url.database)) if self._turn is not None else None
+
     def sibling(self, connections: int) -> Database:
         """The same database by connections of its own, for what may not wait for others'."""
         return Database(self._url, connections=connections)

@@ -19,8 +19,7 @@ from sqlalchemy import Connection, Integer, func, select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from exchange import access as gate
-from exchange import audit, query, users
+from exchange import audit, commits, query, users
 from exchange.access import Access, Exchange
 from exchange.errors import Invalid, NoRoom, NotFound, Refused, Unavailable
 from exchange.policy import Action
@@ -231,7 +230,7 @@ def test_everything_submitted_together_is_answered_each_with_its_own(city: Regio
 def test_more_units_than_one_commit_takes_are_all_committed(
     city: Region, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "GROUP", 3)
+    monkeypatch.setattr(commits, "GROUP", 3)
     together = threading.Barrier(16)
 
     def request(number: int) -> None:

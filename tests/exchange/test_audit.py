@@ -152,7 +152,7 @@ def test_an_inserted_record_shows(trail: Session, sequence: int) -> None:
     content = entry().content(sequence)
     trail.execute(
         insert(AuditRecord).values(
-            audit._columns(content)
+            audit._columns(json.loads(content))
             | {"content": content, "digest": audit.link(last.digest, content)}
         )
     )
@@ -175,7 +175,7 @@ def test_a_whole_new_chain_shows_at_the_head(trail: Session) -> None:
         digest = audit.link(digest, content)
         trail.execute(
             insert(AuditRecord).values(
-                audit._columns(content) | {"content": content, "digest": digest}
+                audit._columns(json.loads(content)) | {"content": content, "digest": digest}
             )
         )
     assert [one.sequence for one in findings(trail)] == [5]
@@ -300,7 +300,8 @@ def insert_another(session: Session, at: int, _: int) -> None:
     content = entry(at).content(at)
     session.execute(
         insert(AuditRecord).values(
-            audit._columns(content) | {"content": content, "digest": audit.link("", content)}
+            audit._columns(json.loads(content))
+            | {"content": content, "digest": audit.link("", content)}
         )
     )
 

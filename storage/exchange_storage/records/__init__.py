@@ -1,6 +1,6 @@
 """Every noun of the exchange as a mapped record; importing this package maps them all."""
 
-from exchange_storage.records.audit import AuditHead, AuditPatient, AuditRecord
+from exchange_storage.records.audit import AuditHead, AuditPatient, AuditRecord, JournalFile
 from exchange_storage.records.bulk import BulkFile, BulkJob
 from exchange_storage.records.carried import Carried
 from exchange_storage.records.clinical import (
@@ -89,6 +89,7 @@ __all__ = [
     "HookHost",
     "Instance",
     "Job",
+    "JournalFile",
     "LegalHold",
     "Link",
     "NameKind",

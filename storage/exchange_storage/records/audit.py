@@ -67,3 +67,13 @@ class AuditHead(Record):
     sequence: Mapped[Identity]
     digest: Mapped[Digest]
     signature: Mapped[Text]
+
+
+class JournalFile(Record):
+    """How far the lines of a file on some machine's disk are in the index: see `journal`."""
+
+    __tablename__ = "journal_file"
+
+    name: Mapped[UID] = mapped_column(primary_key=True)
+    reached: Mapped[Identity]
+    """Bytes of it, from its beginning."""

@@ -1,0 +1,302 @@
+"""How what was done becomes durable: units of work and audit records, many in one commit.
+
+Units of work of many requests share a commit (`Commits.run`). Records of what changed nothing need
+no commit of their own: where there is a journal, on the disk on which the index lies, they are
+durable there (`Commits.record`), and the next commit takes them into the chain, or one that comes
+for them within `GATHERING`. So no question waits until the images before it are committed; whoever
+reads the trail has it caught up first.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from exchange import audit
+from exchange.audit import Entry, Outcome, Waited
+from exchange.errors import Unavailable
+from exchange_storage.database import Database, unavailable
+from exchange_storage.journal import Journal
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+GROUP = 256
+"""Units of work in one commit, at most: what bounds the time that a writer holds the chain."""
+
+GATHERING = 0.02
+"""Seconds for which records in a journal wait for more of them, before a commit comes for them."""
+
+AGAIN = 1.0
+"""Seconds until that is tried again where the index does not answer."""
+
+
+class Notes:
+    """The audit records that one request has noted, and that are not durable yet."""
+
+    __slots__ = ("all",)
+
+    def __init__(self) -> None:
+        self.all: list[Entry] = []
+
+    def add(self, entry: Entry) -> None:
+        """Note another."""
+        self.all.append(entry)
+
+    def forget(self, count: int) -> None:
+        """The first `count` are durable."""
+        del self.all[:count]
+
+    def rewind(self, count: int, *, final: bool) -> None:
+        """Undo the notes of a failed unit; its refusals stay, once it will not run again."""
+        self.all[count:] = [
+            entry for entry in self.all[count:] if final and entry.outcome is Outcome.REFUSED
+        ]
+
+
+def _locked() -> threading.Lock:
+    """What wakes one thread, once: several times as fast as a Semaphore or an Event."""
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
+@dataclass(slots=True, eq=False)
+class _Submission(Generic[T]):
+    """A unit of work that waits for its commit; None: only what was noted."""
+
+    notes: Notes
+    unit: Callable[[Session], T] | None
+    noted: int
+    after: Callable[[], object] | None
+    result: T | None = None
+    error: BaseException | None = None
+    done: bool = False
+    leads: bool = False
+    """It is its thread's turn to commit."""
+    catches_up: bool = False
+    """It brings what waits in other processes' journals too."""
+    woken: threading.Lock = field(default_factory=_locked)
+    """Released, once, when it is done or leads."""
+
+
+class Commits:
+    """Commits what many threads submit together: the first to come commits for all who wait.
+
+    Nobody waits for company. While one commit is on its way to the disk the next group gathers,
+    so the group is as large as the load asks, and a lone request pays for one commit only.
+
+    As long as no other process writes to the trail, its end is known here: audit records alone are
+    then added behind it by one statement, one way to the server and back instead of five. Whether
+    that is still the end is for the statement to see.
+    """
+
+    def __init__(self, database: Database, key: Ed25519PrivateKey, journal: Journal | None) -> None:
+        self._database = database
+        self._key = key
+        self._journal = journal
+        self._bringing: threading.Thread | None = None
+        self._waits = threading.Event()
+        self._closing = threading.Event()
+        self._waiting: deque[_Submission[Any]] = deque()
+        self._committing = False
+        self._queue = threading.Lock()
+        self._left: audit.Head | None = None
+        """Where this process has left the trail."""
+        self._alone = False
+        """Whether the trail went on from there the last time."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a group is on its way to the disk."""
+        return self._committing
+
+    def run(
+        self,
+        notes: Notes,
+        unit: Callable[[Session], T] | None,
+        after: Callable[[], object] | None,
+    ) -> T:
+        """Commit `unit` and what was noted; it is durable when this returns."""
+        return self._submit(_Submission(notes, unit, len(notes.all), after))
+
+    def record(self, notes: Notes) -> None:
+        """Make what was noted durable: in the journal, if there is one, or in the trail."""
+        if self._journal is None or not self._waited(self._journal, notes):
+            self.run(notes, None, None)
+
+    def catch_up(self) -> bool:
+        """Add what waits in journals to the trail, of all processes; False where nothing waited."""
+        if self._journal is None:
+            return False
+        with self._database.reading() as session:
+            behind = self._journal.behind(session.connection())
+        if behind:
+            self._submit(_Submission(Notes(), None, 0, None, catches_up=True))
+        return behind
+
+    def close(self) -> None:
+        """Bring what waits to the trail; where that cannot be done, it waits for the next start."""
+        if self._journal is None:
+            return
+        self._closing.set()
+        self._waits.set()
+        if self._bringing is not None:
+            self._bringing.join()
+        with suppress(SQLAlchemyError, Unavailable):
+            self._bring(self._journal)
+        self._journal.close()
+
+    def _waited(self, journal: Journal, notes: Notes) -> bool:
+        """Whether what was noted is durable in the journal now."""
+        entries = list(notes.all)
+        try:
+            journal.append([entry.line() for entry in entries])
+        except OSError as error:  # such as a full disk; perhaps the index still has room
+            log.error("the journal of the audit trail cannot be written: %s", error.strerror)
+            return False
+        notes.forget(len(entries))
+        with self._queue:
+            if self._bringing is None:
+                self._bringing = threading.Thread(
+                    target=self._bring_on, args=(journal,), name="audit journal", daemon=True
+                )
+                self._bringing.start()
+        self._waits.set()
+        return True
+
+    def _bring_on(self, journal: Journal) -> None:
+        """Bring what waits to the trail, again and again, each time after it has gathered."""
+        while not self._closing.is_set():
+            self._waits.wait()
+            self._waits.clear()
+            self._closing.wait(GATHERING)
+            try:
+                self._bring(journal)
+            except (SQLAlchemyError, Unavailable) as error:
+                log.warning("records wait for the audit trail: %s", type(error).__name__)
+                self._closing.wait(AGAIN)
+                self._waits.set()
+
+    def _bring(self, journal: Journal) -> None:
+        if journal.pending:  # and no unit of work has taken it along
+            self.run(Notes(), None, None)
+
+    def _submit(self, mine: _Submission[T]) -> T:
+        with self._queue:
+            self._waiting.append(mine)
+            mine.leads, self._committing = not self._committing, True
+        try:
+            if not mine.leads:
+                mine.woken.acquire()
+        except BaseException:
+            self._give_up(mine)
+            raise
+        if not mine.done:
+            self._lead(mine)
+        if mine.error is not None:
+            raise mine.error
+        return mine.result  # type: ignore[return-value]
+
+    def _lead(self, mine: _Submission[Any]) -> None:
+        """Commit for all who wait by now, `mine` first, and wake them and who leads next.
+
+        Nobody else is woken: of many who wait, each would only see that it is not its turn.
+        """
+        with self._queue:
+            group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
+        try:
+            self._commit(group)
+        finally:
+            for submission in group:
+                if not submission.done:  # what stopped this thread does not stop the others
+                    submission.error = Unavailable("the commit was interrupted; try again")
+                    submission.done = True
+            with self._queue:
+                self._pass_on()
+            for submission in group:
+                if submission is not mine:
+                    submission.woken.release()
+
+    def _pass_on(self) -> None:
+        """Have the first of those who wait lead, if there is one."""
+        self._committing = bool(self._waiting)
+        if self._waiting:
+            self._waiting[0].leads = True
+            self._waiting[0].woken.release()
+
+    def _give_up(self, mine: _Submission[Any]) -> None:
+        """Its thread was interrupted while it waited: it will neither commit nor lead."""
+        with self._queue:
+            if mine in self._waiting:
+                self._waiting.remove(mine)
+                if mine.leads:
+                    self._pass_on()
+
+    def _commit(self, group: list[_Submission[Any]]) -> None:
+        try:
+            if not self._followed(group):
+                self._run(group)
+        except BaseException as error:
+            self._alone = False  # or it was committed, and the answer was lost
+            for submission in group:
+                submission.notes.rewind(submission.noted, final=len(group) == 1)
+            if not isinstance(error, Exception):
+                raise
+            lost = isinstance(error, SQLAlchemyError) and unavailable(error)
+            if len(group) == 1 or lost:
+                for submission in group:
+                    submission.error, submission.done = error, True
+            else:  # one of them is at fault: each on its own, so that only that one fails
+                for submission in group:
+                    self._commit([submission])
+        else:
+            for submission in group:
+                submission.notes.forget(len(submission.notes.all))
+                submission.done = True
+
+    def _followed(self, group: Sequence[_Submission[Any]]) -> bool:
+        """Whether all there was to do were audit records, and they are durable."""
+        if not self._alone or self._left is None or any(one.unit is not None for one in group):
+            return False
+        if self._journal is not None:
+            return False
+        entries = [entry for one in group for entry in one.notes.all]
+        with self._database.at_once() as connection:
+            moved = audit.follow(connection, self._key, self._left, entries)
+        self._alone = moved is not None
+        self._left = moved or self._left
+        return self._alone
+
+    def _run(self, group: Sequence[_Submission[Any]]) -> None:
+        with self._database.writing() as session:
+            head = audit.lock(session)
+            entries: list[Entry | Waited] = []
+            taken = None
+            if self._journal is not None:
+                everything = any(one.catches_up for one in group)
+                taken = self._journal.take(session.connection(), everything=everything)
+                entries += map(Waited, taken.lines)
+            for submission in group:
+                if submission.unit is not None:
+                    submission.result = submission.unit(session)
+                entries += submission.notes.all
+            session.flush()
+            moved = audit.append(session, self._key, head, entries)
+            for submission in group:
+                if submission.after is not None:
+                    submission.after()
+        if self._journal is not None and taken is not None:
+            self._journal.settle(taken)
+        self._alone = head == self._left and self._database.dialect == "postgresql"
+        self._left = moved
