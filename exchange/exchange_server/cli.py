@@ -8,7 +8,6 @@ import fcntl
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -167,35 +166,36 @@ def serve(
     ] = None,
 ) -> None:
     from exchange.watching import Status
-    from exchange_server.roles import Role as Process
-    from exchange_server.roles import check_free
+    from exchange_server import roles
+    from exchange_server.forking import forks
     from exchange_server.supervisor import Supervisor
 
     given = settings.load()
     observability.log_to_stderr(level=given.log_level, form=given.log_format, role="serve")
     exchange = composition.open_exchange(given)
-    try:
-        composition.migrate(exchange)
-        composition.tell_watchers(exchange, Status.RESTARTED)
-    finally:
-        exchange.close()
     run = given.data / "run"
     run.mkdir(mode=0o700, exist_ok=True)
     with _alone(run / "serve.lock"):
-        check_free(given)
-        if ready_file is not None:  # what one that was killed has left
-            ready_file.unlink(missing_ok=True)
-        shared = run / "metrics"
-        shutil.rmtree(shared, ignore_errors=True)
-        shared.mkdir()
-        os.environ[observability.SHARED] = str(shared)
+        try:
+            roles.check_free(given)
+            if ready_file is not None:  # what one that was killed has left
+                ready_file.unlink(missing_ok=True)
+            shared = run / "metrics"
+            shutil.rmtree(shared, ignore_errors=True)
+            shared.mkdir()
+            os.environ[observability.SHARED] = str(shared)
+            composition.migrate(exchange)
+            composition.tell_watchers(exchange, Status.RESTARTED)
+            roles.prepare(exchange)
+        finally:
+            exchange.close()
         supervisor = Supervisor(
             roles={
-                Process.WEB: given.web_processes,
-                Process.NODE: given.node_processes,
-                Process.WORKER: given.worker_processes,
+                roles.Role.WEB: given.web_processes,
+                roles.Role.NODE: given.node_processes,
+                roles.Role.WORKER: given.worker_processes,
             },
-            command=lambda role: [sys.executable, "-m", "exchange_server", role],
+            start=forks(lambda role: main([role])),
             stop_seconds=given.stop_seconds,
             on_ready=lambda: _announce(given, ready_file),
             on_stop=lambda: composition.say_goodbye(given),

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from enum import StrEnum
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -25,6 +26,7 @@ from exchange.access import Exchange
 from exchange.errors import Invalid, Unavailable
 from exchange_server import composition, metrics
 from exchange_server.connection import CONNECTIONS, WEBSOCKET_MESSAGE, Connection
+from exchange_server.forking import named
 from exchange_server.observability import ROLE_READY, ROLE_STOPPED, log_to_stderr, observe
 from exchange_server.settings import SUPERVISOR, Settings, host_port
 from exchange_server.starting import imported_for_good
@@ -48,8 +50,41 @@ class Role(StrEnum):
     WORKER = "worker"
 
 
+_IMPORTED = (
+    "exchange_dicom.forward",
+    "exchange_dicom.node",
+    "exchange_dicom.notification",
+    "exchange_dicom.web",
+    "exchange_dicom.web_openapi",
+    "exchange_fhir.bulk",
+    "exchange_fhir.openapi",
+    "exchange_fhir.rest",
+    "exchange_fhir.telling",
+    "exchange_server.app",
+    "exchange_server.identities",
+    "exchange_server.portal.portal",
+    "exchange_server.viewer.launch",
+    "exchange_server.worker",
+    "prometheus_client",
+)
+"""What brings all else along that a role imports as it starts."""
+
+
+def prepare(exchange: Exchange) -> None:
+    """Import what the roles need and put their statements into words, for forks of this process.
+
+    Raises Unavailable.
+    """
+    with imported_for_good():
+        for module in _IMPORTED:
+            import_module(module)
+        names.prepare()
+        exchange.put_into_words()
+
+
 def run(role: Role, settings: Settings) -> None:
     """Be `role` until SIGTERM or SIGINT. Raises Invalid, Unavailable when it cannot start."""
+    named(f"exchange {role}")
     _end_with_supervisor()
     log_to_stderr(level=settings.log_level, form=settings.log_format, role=role)
     match role:

@@ -11,13 +11,13 @@ import selectors
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from exchange_server.forking import Process, Start
 from exchange_server.observability import ROLE_CRASHED, observe
 from exchange_server.roles import STOP
 from exchange_server.settings import SUPERVISOR
@@ -42,7 +42,7 @@ class _Child:
     role: str
     pause: float = 0.0
     """Seconds that it waited before its last restart."""
-    process: subprocess.Popen[bytes] = field(init=False)
+    process: Process = field(init=False)
     pidfd: int = -1
     """-1 while it does not run."""
     started: float = 0.0
@@ -52,10 +52,10 @@ class _Child:
 
 @dataclass(slots=True)
 class Supervisor:
-    """Runs `count` processes of each role; `command` says what starts one."""
+    """Runs so many processes of each role, as `start` starts them."""
 
     roles: Mapping[str, int]
-    command: Callable[[str], Sequence[str]]
+    start: Start
     stop_seconds: float
     on_ready: Callable[[], None]
     """Called once, when every process is ready."""
@@ -84,7 +84,6 @@ class Supervisor:
             signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
             self._notices.bind(str(directory / "notify"))
             self._environment = {
-                **os.environ,
                 SUPERVISOR: str(os.getpid()),
                 "NOTIFY_SOCKET": str(directory / "notify"),
             }
@@ -135,10 +134,7 @@ class Supervisor:
         return 1 if failed or killed else 0
 
     def _start(self, child: _Child) -> None:
-        # In a process group of its own: a Ctrl-C in the terminal is for the supervisor alone.
-        child.process = subprocess.Popen(  # noqa: S603
-            self.command(child.role), env=self._environment, process_group=0
-        )
+        child.process = self.start(child.role, self._environment)
         child.pidfd = os.pidfd_open(child.process.pid)
         child.started = time.monotonic()
         child.restart_at = None

@@ -11,8 +11,8 @@ from exchange_server.settings import MOST_PROCESSES, Settings
 
 
 def web_processes(exchange: RunningExchange) -> list[int]:
-    commands = {one: Path(f"/proc/{one}/cmdline").read_bytes() for one in exchange.processes()}
-    return [one for one, command in commands.items() if command.endswith(b"\0web\0")]
+    named = {one: Path(f"/proc/{one}/comm").read_text() for one in exchange.processes()}
+    return [one for one, name in named.items() if name == "exchange web\n"]
 
 
 def test_several_processes_share_an_address_and_another_exchange_is_told_that_it_is_taken(

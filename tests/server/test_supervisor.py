@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ import pytest
 import urllib3
 from real_parts import PATIENCE, ends_with_us, free_port, free_ports
 
+from exchange_server.forking import forks
 from exchange_server.supervisor import Supervisor
 
 EXCHANGE = (sys.executable, "-m", "exchange_server")
@@ -39,7 +41,9 @@ def supervisor(script: str, tmp_path: Path, **how: Any) -> Supervisor:
     source = textwrap.dedent(READY) + textwrap.dedent(script)
     usual: dict[str, Any] = {
         "roles": {"child": 1},
-        "command": lambda _: [sys.executable, "-c", source, str(tmp_path)],
+        "start": lambda _, variables: subprocess.Popen(
+            [sys.executable, "-c", source, str(tmp_path)], env=os.environ | variables
+        ),
         "stop_seconds": 30,
         "on_ready": lambda: os.kill(os.getpid(), signal.SIGTERM),
     }
@@ -111,9 +115,8 @@ class Served:
         task = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         found = {}
         for pid in task.read_text().split():
-            with suppress(OSError):  # gone meanwhile; one that has just ended has no command line
-                words = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
-                found[words[-1]] = int(pid)
+            with suppress(OSError):  # gone meanwhile
+                found[Path(f"/proc/{pid}/comm").read_text().split()[-1]] = int(pid)
         return found
 
     def request(self, method: str, path: str, **fields: str) -> urllib3.BaseHTTPResponse:
@@ -286,3 +289,63 @@ def test_a_role_that_runs_alone_shows_its_metrics_to_the_networks_that_are_set(
         finally:
             process.terminate()
             assert process.wait(PATIENCE) == 0
+
+
+def fork(be: Callable[[str], None]) -> int:
+    """The exit status of a fork."""
+    return forks(be)("web", {"EXCHANGE_TOLD": "beside"}).wait()
+
+
+def test_a_fork_ends_as_what_it_was_to_be_ends() -> None:
+    def refuse(_: str) -> None:
+        raise SystemExit(3)
+
+    assert fork(lambda _: None) == 0
+    assert fork(refuse) == 3
+    assert fork(lambda _: os.kill(os.getpid(), signal.SIGKILL)) == -signal.SIGKILL
+
+
+def test_a_fork_that_fails_says_why_and_does_not_come_back(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def fail(_: str) -> None:
+        raise ZeroDivisionError
+
+    assert fork(fail) == 1
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_a_fork_has_no_file_signal_or_terminal_of_who_started_it(tmp_path: Path) -> None:
+    held = (tmp_path / "held").open("w")
+    fcntl.flock(held, fcntl.LOCK_EX)
+    previous = signal.signal(signal.SIGTERM, lambda *_: None)
+    found = tmp_path / "found"
+
+    def look(role: str) -> None:
+        handlers = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)]
+        usual = handlers == [signal.SIG_DFL, signal.default_int_handler]
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        own_group = os.getpgid(0) == os.getpid()
+        own = os.fstat(held.fileno()).st_rdev == Path(os.devnull).stat().st_rdev
+        told = [role, os.environ["EXCHANGE_TOLD"], own, usual, own_group, signal.SIGTERM in blocked]
+        found.write_text(repr(told))
+
+    try:
+        assert fork(look) == 0
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        held.close()
+    assert found.read_text() == "['web', 'beside', True, True, True, False]"
+    assert "EXCHANGE_TOLD" not in os.environ
+
+
+def test_what_forks_has_one_thread_and_imported_what_its_forks_need(served: Served) -> None:
+    """Other threads would not be there in a fork, and whatever they held would stay held."""
+    assert len(list(Path(f"/proc/{served.process.pid}/task").iterdir())) == 1
+    own = [
+        sum(int(line.split()[1]) for line in told.splitlines() if line.startswith("Private_Dirty"))
+        for told in (
+            Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in served.children().values()
+        )
+    ]
+    assert max(own) < 120 << 10  # each alone takes 150 MB and more
