@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from time import monotonic
 
 from exchange_dicom.connection import ABORT_LENGTH, RECEIVABLE, TOLERANCE, Connection
 from exchange_dicom.dimse import (
@@ -60,6 +61,9 @@ LONGEST_SENT = 1 << 18
 
 BATCH = 1 << 19
 """Bytes gathered before they are handed to the kernel in one call."""
+
+GATHERING = 0.005
+"""Seconds for which a message waits for others that follow it at once."""
 
 
 class TooLarge(UpperLayerError):
@@ -165,6 +169,9 @@ class Association(Connection):
         self._stream: DataStream | None = None
         self._waiting: deque[Message] = deque()
         self._cancelled: set[int] = set()
+        self._gathered: list[bytes | memoryview] = []
+        self._gathered_size = 0
+        self._gathered_since = 0.0
 
     def negotiate(self, decide: Decide) -> bool:
         """Read the A-ASSOCIATE-RQ, have `decide` answer it, send the answer (PS3.8 7.1).
@@ -222,6 +229,8 @@ class Association(Connection):
         message of its own: `cancelled` tells of it.
         """
         self._finish_stream()
+        if self._gathered:
+            self._send_gathered()
         while not self._waiting:
             try:
                 self._receive(_Awaiting.MESSAGE)
@@ -249,6 +258,8 @@ class Association(Connection):
 
         Another message that arrived is kept for `next_message`. Raises AssociationEnded.
         """
+        if self._gathered:  # the peer has not been told yet of what it might have had enough of
+            return message_id in self._cancelled
         self._finish_stream()
         # A request before its time is kept, though no asynchronous operations are negotiated
         # (PS3.7 D.3.3.3), but no more than one: what lies behind it stays unread.
@@ -270,28 +281,37 @@ class Association(Connection):
         context_id: int,
         command: bytes,
         data: bytes | Iterable[bytes | memoryview] | None = None,
+        *,
+        more: bool = False,
     ) -> None:
         """Send one message, cut to the peer's maximum length; small ones leave in one packet.
 
         `data` may be produced while it is sent. If producing it fails, the association is aborted,
-        since half a message cannot be taken back, and the error passed on. Raises AssociationEnded.
+        since half a message cannot be taken back, and the error passed on. With `more`, which says
+        that another message follows at once, it may wait for that. Raises AssociationEnded.
         """
         if self._state is not State.STA6:
             raise AssociationLost("the association has ended")
-        batch: list[bytes | memoryview] = []
-        size = 0
         try:
             for part in self._fragments(context_id, command, data):
-                batch.append(part)
-                size += len(part)
-                if size >= BATCH:
-                    self._transmit(b"".join(batch))
-                    batch.clear()
-                    size = 0
+                self._gathered.append(part)
+                self._gathered_size += len(part)
+                if self._gathered_size >= BATCH:
+                    self._send_gathered()
         except BaseException:
             self.abort()
             raise
-        self._transmit(b"".join(batch))
+        now = monotonic() if more else 0.0
+        if not more or (self._gathered_since and now > self._gathered_since + GATHERING):
+            self._send_gathered()
+        elif not self._gathered_since:
+            self._gathered_since = now
+
+    def _send_gathered(self) -> None:
+        gathered = b"".join(self._gathered)
+        self._gathered.clear()
+        self._gathered_size, self._gathered_since = 0, 0.0
+        self._transmit(gathered)
 
     def _limit_fragments(self, maximum_length: int) -> None:
         """Send fragments that fit the peer's maximum length, 0 for none."""

@@ -64,7 +64,7 @@ def find(conversation: Conversation, message: Message) -> None:
             conversation.answer(message, status.CANCEL)
             return
         body = identifier.answer(told, levels, level, conversation.ae_title, explicit=explicit)
-        conversation.association.send(message.context.context_id, pending, body)
+        conversation.association.send(message.context.context_id, pending, body, more=True)
     conversation.answer(message, status.SUCCESS)
 
 

@@ -107,7 +107,7 @@ def find(conversation: Conversation, message: Message) -> None:
             return
         pending = dimse.response(message.command, code, data_set_present=True)
         body = write(identifier.narrowed(_described(one)), identifier.repertoire, explicit=explicit)
-        conversation.association.send(message.context.context_id, pending, body)
+        conversation.association.send(message.context.context_id, pending, body, more=True)
     conversation.answer(message, status.SUCCESS)
 
 

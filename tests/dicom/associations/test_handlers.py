@@ -132,6 +132,46 @@ def test_a_query_ends_when_it_is_cancelled_and_its_neighbours_do_not() -> None:
             assert peer.message()[0].message_id == 99
 
 
+def test_answers_that_follow_one_another_leave_together() -> None:
+    """Each packet costs both sides a turn of the processor."""
+    left, slow = list[int](), threading.Event()
+
+    def find(association: Association) -> None:
+        association.negotiate(Archive().decide)
+        transmit = association._transmit
+        association._transmit = lambda told: (left.append(len(told)), transmit(told))  # type: ignore[assignment,func-returns-value]
+        for message in association.messages():
+            pending = response(message.command, 0xFF00, data_set_present=True)
+            for number in range(20):
+                association.send(5, pending, bytes(8), more=True)
+                if message.command.message_id == 8 and number == 4:
+                    assert slow.wait(PATIENCE)
+            if message.command.message_id == 9:
+                raise ZeroDivisionError
+            if (
+                message.command.message_id != 10
+            ):  # who forgets to end it has them leave all the same
+                association.send(5, response(message.command, dimse.SUCCESS))
+
+    with accepting(find) as acceptor, RawPeer(acceptor.addresses[0][1]) as peer:
+        peer.associate()
+        peer.send(echo(7))
+        assert [peer.message()[0].status for _ in range(21)] == [0xFF00] * 20 + [0]
+        assert len(left) == 1
+
+        peer.send(echo(8))
+        threading.Timer(0.05, slow.set).start()
+        assert [peer.message()[0].status for _ in range(21)] == [0xFF00] * 20 + [0]
+        assert len(left) == 3  # those of before the pause with the next, and the others
+
+        peer.send(echo(10))
+        assert [peer.message()[0].status for _ in range(20)] == [0xFF00] * 20
+        peer.send(echo(9))
+        told = peer.pdu()
+        assert told is not None
+        assert told[0] == PDUType.A_ABORT
+
+
 def test_a_peer_that_floods_a_query_with_requests_fills_no_memory() -> None:
     """No asynchronous operations are negotiated (PS3.7 D.3.3.3): what comes early waits outside."""
     early = range(1000, 1300)
