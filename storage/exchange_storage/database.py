@@ -31,7 +31,8 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 if TYPE_CHECKING:
     from alembic.config import Config
 
-from exchange_storage.lending import AT_HAND, AtHand, Reading, Writing
+from exchange_storage import lending
+from exchange_storage.lending import AT_HAND, Lending, Reading, Writing
 
 BUSY_SECONDS = 30
 """How long a writer waits for another process's transaction in SQLite."""
@@ -76,9 +77,6 @@ _POSTGRESQL = {
 
 PREPARED = 256
 """Statements that a connection to PostgreSQL has the server keep, with their plans."""
-
-RESTED_SECONDS = 1.0
-"""After how long without use a connection is asked first whether the server is still there."""
 
 
 class Lock(IntEnum):
@@ -193,16 +191,17 @@ class Database:
             )
             self._writer = self.engine.execution_options(isolation_level="READ COMMITTED")
         self._writer = self._writer.execution_options(exchange_writes=True)
-        self._at_once = self.engine
-        if self.dialect == "postgresql":
-            self._at_once = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._turn: _Turn | None = None
         if self.dialect == "sqlite" and parsed.database not in {None, "", ":memory:"}:
             self._turn = _Turn(str(parsed.database))
-        # Of a file alone: a server may have gone away meanwhile, which the pool finds out.
-        at_hand = min(AT_HAND, connections // 4) if self._turn is not None else 0
-        self._readers = AtHand(self._reader, Reading, at_hand)
-        self._writers = AtHand(self._writer, Writing, at_hand)
+        in_memory = self.dialect == "sqlite" and self._turn is None
+        at_hand = 0 if in_memory else min(AT_HAND, connections // 4)
+        self._lending = Lending(self.engine, _answers, at_hand)
+        self._readers = self._lending.at_hand(self._reader, Reading)
+        self._writers = self._lending.at_hand(self._writer, Writing)
+        if self.dialect == "postgresql":
+            alone = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+            self._at_once = self._lending.at_hand(alone, Reading)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -233,8 +232,8 @@ class Database:
             with self.reading() as session:
                 yield session.connection()
             return
-        with self._at_once.connect() as connection:
-            yield connection
+        with self._at_once.lent() as lent:
+            yield lent.connection
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
@@ -258,7 +257,7 @@ class Database:
         OSError where a lock file cannot be made beside SQLite's.
         """
         if self.dialect == "postgresql":
-            with self.engine.connect() as connection:
+            with self._lending.connect(self.engine) as connection:
                 alone = connection.execution_options(isolation_level="AUTOCOMMIT")
                 ask = "SELECT pg_advisory_lock(%s)" if wait else "SELECT pg_try_advisory_lock(%s)"
                 taken = alone.exec_driver_sql(ask, (lock.value,)).scalar_one() is not False
@@ -317,7 +316,7 @@ class Database:
 
     @contextmanager
     def _migrating(self) -> Iterator[Config]:
-        with self._writer.connect() as connection:
+        with self._lending.connect(self._writer) as connection:
             config = _alembic_config()
             config.attributes["connection"] = connection
             alone = _alone_in_postgresql if self.dialect == "postgresql" else _alone_in_sqlite
@@ -328,7 +327,7 @@ class Database:
         """The schema revision found in the database, and the one that this release wants."""
         from alembic.runtime.migration import MigrationContext
 
-        with self.engine.connect() as connection:
+        with self._lending.connect(self.engine) as connection:
             found = MigrationContext.configure(connection).get_current_revision()
         return found, _wanted()
 
@@ -337,12 +336,11 @@ class Database:
         """Connections that somebody has at this moment."""
         pool = self.engine.pool
         taken = pool.checkedout() if isinstance(pool, QueuePool) else 0
-        return taken - len(self._readers) - len(self._writers)
+        return taken - len(self._lending)
 
     def close(self) -> None:
         """Close every connection that nobody has."""
-        self._readers.close()
-        self._writers.close()
+        self._lending.close()
         self.engine.dispose()
         if self._turn is not None:
             self._turn.close()
@@ -449,12 +447,24 @@ def _ask_if_rested(
 ) -> None:
     """As `pool_pre_ping` asks each time, which is a way to the server for every transaction."""
     since = record.info.get("since")  # a new connection has none
-    if since is None or time.monotonic() - since < RESTED_SECONDS:
+    if since is None or time.monotonic() - since < lending.RESTED_SECONDS:
         return
     try:
         dialect.do_ping(connection)
     except dialect.loaded_dbapi.Error as error:
         raise InvalidatePoolError("the server does not answer any more") from error
+
+
+def _answers(connection: Connection) -> bool:
+    """Whether the server still does; of a file that is never in doubt."""
+    dialect = connection.dialect
+    if dialect.name == "sqlite":
+        return True
+    try:
+        dialect.do_ping(connection.connection.dbapi_connection)  # type: ignore[arg-type]
+    except dialect.loaded_dbapi.Error:
+        return False
+    return True
 
 
 class _Connection(sqlite3.Connection):

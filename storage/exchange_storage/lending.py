@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,9 +11,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
 
 AT_HAND = 8
-"""Connections that are ready for the next to read, and as many for the next to write, at most."""
+"""Connections that are ready for the next transaction of a kind, at most."""
+
+RESTED_SECONDS = 1.0
+"""After how long without use a connection is asked first whether the server is still there."""
 
 
 class Within(Session):
@@ -62,6 +68,81 @@ class Lent:
 
     connection: Connection
     session: Within
+    since: float = 0.0
+    """When it was used last."""
+
+
+class Lending:
+    """The connections of one pool, of which each kind of transaction has some at hand.
+
+    Nobody waits for the pool while a connection lies idle at some other kind's hand.
+    """
+
+    def __init__(self, engine: Engine, answers: Callable[[Connection], bool], most: int) -> None:
+        """Each kind has up to `most` at hand; one that has rested is used if it still `answers`."""
+        self._engine = engine
+        self._answers = answers
+        self._most = most
+        self._kinds: list[AtHand] = []
+        self._turn = threading.Lock()
+        self._waiting = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._kinds))
+
+    def at_hand(self, engine: Engine, make: Callable[[Connection], Within]) -> AtHand:
+        """Those for one kind of transaction: `engine` is the pool's, with the kind's options."""
+        self._kinds.append(AtHand(self, engine, make))
+        return self._kinds[-1]
+
+    def connect(self, engine: Engine) -> Connection:
+        """One from the pool. Raises what SQLAlchemy's `connect` does."""
+        with self._turn:
+            self._waiting += 1
+            idle = self._idle() if self._exhausted() else None
+        try:
+            if idle is not None:
+                idle.connection.close()
+            return engine.connect()
+        finally:
+            with self._turn:
+                self._waiting -= 1
+
+    def put_back(self, lent: Lent, idle: list[Lent]) -> None:
+        """Have it at hand again, unless there are enough, or somebody waits for the pool."""
+        connection = lent.connection
+        kept = False
+        if not connection.invalidated and not connection.in_transaction():
+            lent.since = time.monotonic()
+            with self._turn:
+                if kept := not self._waiting and len(idle) < self._most:
+                    idle.append(lent)
+        if not kept:
+            connection.close()
+
+    def usable(self, lent: Lent) -> bool:
+        """Whether its server is still there, as far as is known; else it is gone now."""
+        rested = time.monotonic() - lent.since >= RESTED_SECONDS
+        if not rested or self._answers(lent.connection):
+            return True
+        lent.connection.invalidate()
+        lent.connection.close()
+        return False
+
+    def close(self) -> None:
+        """Put those at hand back."""
+        while (lent := self._idle()) is not None:
+            lent.connection.close()
+
+    def _exhausted(self) -> bool:
+        pool = self._engine.pool
+        return isinstance(pool, QueuePool) and pool.checkedout() + self._waiting > pool.size()
+
+    def _idle(self) -> Lent | None:
+        for kind in self._kinds:
+            if (lent := kind.taken()) is not None:
+                return lent
+        return None
 
 
 class AtHand:
@@ -71,11 +152,12 @@ class AtHand:
     longer than most of what is asked through it.
     """
 
-    def __init__(self, engine: Engine, make: Callable[[Connection], Within], most: int) -> None:
-        """Keep up to `most` of the engine's connections out of its pool."""
+    def __init__(
+        self, lending: Lending, engine: Engine, make: Callable[[Connection], Within]
+    ) -> None:
+        self._lending = lending
         self._engine = engine
         self._make = make
-        self._most = most
         self._idle: list[Lent] = []
 
     def __len__(self) -> int:
@@ -84,28 +166,24 @@ class AtHand:
     @contextmanager
     def lent(self) -> Iterator[Lent]:
         """A connection, outside of any transaction. Raises what SQLAlchemy's `connect` does."""
-        lent = self._taken()
+        lent = self._ready()
         try:
             yield lent
         finally:
-            connection = lent.connection
-            spent = connection.invalidated or connection.in_transaction()
-            if spent or len(self._idle) >= self._most:
-                connection.close()
-            else:
-                if lent.session.woken:
-                    lent.session = self._make(connection)
-                self._idle.append(lent)
+            if lent.session.woken:
+                lent.session = self._make(lent.connection)
+            self._lending.put_back(lent, self._idle)
 
-    def close(self) -> None:
-        """Put those at hand back."""
-        while self._idle:
-            self._idle.pop().connection.close()
-
-    def _taken(self) -> Lent:
-        # The one used last, since what it has read is still in its cache.
+    def taken(self) -> Lent | None:
+        """One of those at hand: the one used last, since what it has read is in its cache."""
         try:
             return self._idle.pop()
         except IndexError:
-            connection = self._engine.connect()
-            return Lent(connection, self._make(connection))
+            return None
+
+    def _ready(self) -> Lent:
+        while (lent := self.taken()) is not None:
+            if self._lending.usable(lent):
+                return lent
+        connection = self._lending.connect(self._engine)
+        return Lent(connection, self._make(connection))

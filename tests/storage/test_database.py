@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from sqlalchemy import (
     event,
     func,
     inspect,
+    literal,
     literal_column,
     select,
     text,
@@ -33,6 +34,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, Stateme
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from exchange_storage import database as module
+from exchange_storage import lending
 from exchange_storage.database import Database, Lock, unavailable
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
@@ -476,11 +478,12 @@ def test_what_is_asked_again_and_again_is_planned_once(postgresql_server: Postgr
     assert plans == [(10, 0)]  # whatever the values, and from the first time on
 
 
+@pytest.mark.parametrize("connections", [1, 8])  # of the pool; and one that is at hand
 def test_a_connection_that_rested_while_the_server_was_away_is_not_used(
-    postgresql_server: PostgreSQL, monkeypatch: pytest.MonkeyPatch
+    postgresql_server: PostgreSQL, monkeypatch: pytest.MonkeyPatch, connections: int
 ) -> None:
-    monkeypatch.setattr(module, "RESTED_SECONDS", 0.0)
-    database = Database(postgresql_server.create_schema(), connections=1)
+    monkeypatch.setattr(lending, "RESTED_SECONDS", 0.0)
+    database = Database(postgresql_server.create_schema(), connections=connections)
     other = Database(postgresql_server.url(), connections=1)
     with database.reading() as session:
         process = session.connection().exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
@@ -491,6 +494,31 @@ def test_a_connection_that_rested_while_the_server_was_away_is_not_used(
     with database.reading() as session:
         assert session.connection().exec_driver_sql("SELECT 42").scalar_one() == 42
     other.close()
+    database.close()
+
+
+one = Prepared(select(literal(1)))
+
+
+def test_nobody_waits_for_a_connection_that_lies_ready_for_another_kind_of_work(
+    database_url: str,
+) -> None:
+    database = Database(database_url, connections=4)
+    database.engine.pool._timeout = 0.05  # type: ignore[attr-defined]
+    with database.at_once() as connection:
+        one.all(connection, {})
+    with database.writing() as session:
+        session.execute(select(1))
+    with ExitStack() as readers:
+        for _ in range(4):
+            session = readers.enter_context(database.reading())
+            assert session.scalar(select(literal(42))) == 42
+        assert database.in_use == 4
+        with pytest.raises(PoolTimeout), database.reading():
+            pass
+    assert database.in_use == 0
+    with database.at_once() as connection:
+        assert one.all(connection, {}) == [(1,)]
     database.close()
 
 
