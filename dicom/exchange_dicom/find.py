@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from exchange import query
 from exchange.errors import ExchangeError, Invalid
+from exchange.own_numbers import Number
 from exchange_dicom import attributes, dimse, status
 from exchange_dicom.association import Message, TooLarge
 from exchange_dicom.contexts import FIND_LEVELS
@@ -77,7 +78,7 @@ def _distinct(found: Sequence[query.Found], level: Level) -> Iterator[dict[str, 
     if level is not Level.PATIENT:
         yield from (attributes.describe(one, level) for one in found)
         return
-    told: dict[query.Number, query.Found] = {}
+    told: dict[Number, query.Found] = {}
     for one in sorted(found, key=lambda one: one.number.issuer != one.owner.issuer):
         first = told.get(one.number)
         told[one.number] = (

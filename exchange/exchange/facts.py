@@ -22,27 +22,31 @@ def of(session: Session, given: Mapping[str, Any], patients: Iterable[int]) -> d
     """
     wanted = {"wanted": f"[{','.join(map(str, sorted(set(patients))))}]"}
     rows = _FACTS.all(session.connection(), {**given, **wanted})
-    return {
-        row.id: Facts(
-            owner=row.organization_id,
-            owner_shares=bool(row.owner_shares),
-            asker_shares=bool(row.asker_shares),
-            opted_out=bool(row.opted_out),
-            owner_reports=bool(row.owner_reports),
-            asker_reports=bool(row.asker_reports),
-        )
-        for row in rows
-    }
+    return {row.id: told(row) for row in rows}
 
+
+def told(row: Any) -> Facts:
+    """Those that a row with the columns `TOLD` tells."""
+    return Facts(
+        owner=row.owner,
+        owner_shares=bool(row.owner_shares),
+        asker_shares=bool(row.asker_shares),
+        opted_out=bool(row.opted_out),
+        owner_reports=bool(row.owner_reports),
+        asker_reports=bool(row.asker_reports),
+    )
+
+
+TOLD = (
+    Patient.organization_id.label("owner"),
+    policy.shares(Patient.organization_id).label("owner_shares"),
+    policy.asker_shares().label("asker_shares"),
+    policy.opted_out().label("opted_out"),
+    policy.shares(Patient.organization_id, policy.REPORTING).label("owner_reports"),
+    policy.asker_shares(policy.REPORTING).label("asker_reports"),
+)
+"""What decisions on a patient record depend on, where a statement selects it beside the record."""
 
 _FACTS = Prepared(
-    lambda dialect: select(
-        Patient.id,
-        Patient.organization_id,
-        policy.shares(Patient.organization_id).label("owner_shares"),
-        policy.asker_shares().label("asker_shares"),
-        policy.opted_out().label("opted_out"),
-        policy.shares(Patient.organization_id, policy.REPORTING).label("owner_reports"),
-        policy.asker_shares(policy.REPORTING).label("asker_reports"),
-    ).where(one_of(Patient.id, "wanted", dialect))
+    lambda dialect: select(Patient.id, *TOLD).where(one_of(Patient.id, "wanted", dialect))
 )

@@ -24,7 +24,9 @@ from exchange.errors import Invalid, NotFound, TooBroad
 from exchange.ingest import Received
 from exchange.policy import Action, Role
 from exchange_storage import search
+from exchange_storage.prepared import Prepared
 from exchange_storage.records import Order, Organization, Patient, Study
+from exchange_storage.rows import as_list, one_of
 from exchange_storage.search import Criterion, Matching
 
 
@@ -235,8 +237,22 @@ def of_studies(access: Access, studies: Collection[int]) -> Mapping[int, tuple[F
 
     It is for the caller to have been permitted the studies.
     """
+    told: dict[int, dict[str, Fulfilled]] = {}
+    if studies:
+        rows = _FULFILLED.all(access.session.connection(), {"wanted": as_list(studies)})
+        for row in sorted(rows, key=lambda one: one.of):
+            found = Fulfilled(row.request, row.accession_number)
+            told.setdefault(row.id, {})[row.request] = found
+    return {study: tuple(found.values()) for study, found in told.items()}
+
+
+def _fulfilled(dialect: str) -> CompoundSelect[tuple[int, int, str, str]]:
     columns = (Study.id, Order.id.label("of"), Order.request, Order.accession_number)
-    wanted = (Study.id.in_(studies), Order.status != Status.CANCELED, Order.request != "")
+    wanted = (
+        one_of(Study.id, "wanted", dialect),
+        Order.status != Status.CANCELED,
+        Order.request != "",
+    )
     by_uid = (
         select(*columns)
         .join(Order, Order.study_instance_uid == Study.study_instance_uid)
@@ -248,12 +264,10 @@ def of_studies(access: Access, studies: Collection[int]) -> Mapping[int, tuple[F
         .join(Order, Order.accession_number == Study.accession_number)
         .where(*wanted, Order.patient_id == Study.patient_id)
     )
-    told: dict[int, dict[str, Fulfilled]] = {}
-    if studies:
-        for row in sorted(access.session.execute(union(by_uid, by_number)), key=lambda one: one.of):
-            found = Fulfilled(row.request, row.accession_number)
-            told.setdefault(row.id, {})[row.request] = found
-    return {study: tuple(found.values()) for study, found in told.items()}
+    return union(by_uid, by_number)
+
+
+_FULFILLED = Prepared(_fulfilled)
 
 
 def new_uid() -> str:

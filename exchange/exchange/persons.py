@@ -19,8 +19,9 @@ from exchange.access import Access
 from exchange.audit import for_the_trail
 from exchange.decided import conditions, joined
 from exchange.errors import NotFound
+from exchange.own_numbers import Number
 from exchange.policy import Action, Reach
-from exchange.query import STATEMENTS, Found, Number, decided
+from exchange.query import STATEMENTS, Found, decided
 from exchange_storage import search
 from exchange_storage.criteria import Linked
 from exchange_storage.forms import Form

@@ -7,9 +7,9 @@ withheld is recorded in the audit trail, never told.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -21,14 +21,17 @@ from sqlalchemy import (
     select,
     true,
 )
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
-from exchange import breadth, guessing, in_order, policy, stretches
+from exchange import breadth, guessing, in_order, own_numbers, policy, stretches
 from exchange.access import Access
 from exchange.audit import for_the_trail
 from exchange.decided import CHAIN, conditions, joined, known_by, reached, same_persons
 from exchange.errors import Gone, NotFound, TooBroad
+from exchange.facts import TOLD
 from exchange.facts import of as _facts_of
+from exchange.facts import told as _facts_told
+from exchange.own_numbers import Number
 from exchange.policy import Action, Reach
 from exchange.summaries import NOTHING, Summary, summaries
 from exchange_storage import search
@@ -58,14 +61,6 @@ by this one statement."""
 
 STATEMENTS = 1024
 """Statements that are kept, one for each form of question."""
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A patient number and the OID of the hospital that issued it."""
-
-    value: str
-    issuer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +177,7 @@ def find(
             **({"rejected": True} if access.requester.rejected else {}),
         },
     )
-    numbers = _known_as(access, page, rows, _asked_numbers(access, criteria))
+    numbers = own_numbers.known_as(access, page, rows, criteria)
     last = 0 if level is Level.PATIENT else -1
     series = {row[3].id for row in rows} if requests and level >= Level.SERIES else None
     requested = None if series is None else _requests(access, series)
@@ -295,34 +290,6 @@ def _page(
     return rows[:limit], more, count if total else None, unseen
 
 
-def _known_as(
-    access: Access, page: Sequence[Any], rows: Sequence[Any], asked: frozenset[str]
-) -> Iterator[Number]:
-    """The number under which the asker knows the patient of each row of a page.
-
-    A record of the asker's own keeps its number, unless another number of the same person was
-    asked for; any other has the asker's number, where it has one: of several the one that was
-    asked for, else the lowest.
-    """
-    asker = access.requester.organization
-    different = {
-        row[0].id: row[0]
-        for row, told in zip(rows, page, strict=True)
-        if asked
-        and row[0].person_id is not None
-        and (row[0].patient_id if row[0].organization_id == asker else told.own_number) not in asked
-    }
-    asked_for = _numbers(access, tuple(different.values()), asked) if different else {}
-    for row, told in zip(rows, page, strict=True):
-        patient, owner = row[0], row[1]
-        if patient.id in asked_for:
-            yield asked_for[patient.id]
-        elif patient.organization_id != asker and told.own_number is not None:
-            yield Number(told.own_number, told.own_issuer)
-        else:
-            yield Number(patient.patient_id, owner.issuer)
-
-
 def decided(access: Access, criterion: Criterion) -> Criterion:
     """`criterion`, without what it could tell of records that the asker may not see.
 
@@ -384,26 +351,16 @@ def _requests(access: Access, series: set[int]) -> dict[int, tuple[Request, ...]
 def patient(access: Access, number: int) -> Found:
     """The patient record with this row number. Raises NotFound, Gone, Refused: see `guessing`."""
     access.require(Action.RETRIEVE, detail={"patient": number})
-    row = access.session.execute(
-        select(Patient, Organization)
-        .join(Organization, Organization.id == Patient.organization_id)
-        .where(Patient.id == number)
-    ).one_or_none()
+    row = _one(Level.PATIENT).first(access.session.connection(), _given(access) | {"named": number})
     if row is None:
         raise NotFound(guessing.NO_PATIENT)
-    with guessing.to_those_who_know(access, row.Patient):
-        access.require(Action.RETRIEVE, facts(access, row.Patient), patient=number)
-    if row.Patient.withdrawn:
+    record, owner = _columns(Level.PATIENT).records(row)
+    with guessing.to_those_who_know(access, record):
+        access.require(Action.RETRIEVE, _facts_told(row), patient=number)
+    if record.withdrawn:
         raise Gone("the hospital took the patient record back")
     access.note(Action.RETRIEVE, patient=number)
-    own = Number(row.Patient.patient_id, row.Organization.issuer)
-    known_as = own_number(access, row.Patient) or own
-    return Found(owner=row.Organization, patient=row.Patient, number=known_as)
-
-
-def own_number(access: Access, record: Patient) -> Number | None:
-    """The asker's own number for the person of another hospital's record, if it has one."""
-    return _numbers(access, [record]).get(record.id)
+    return Found(owner=owner, patient=record, number=own_numbers.told(access, record, owner, row))
 
 
 def study(access: Access, study_instance_uid: str, *, told: bool = False) -> Found:
@@ -412,25 +369,22 @@ def study(access: Access, study_instance_uid: str, *, told: bool = False) -> Fou
     Raises NotFound, and Refused where the asker may know of it: see `guessing`, or was `told`.
     """
     access.require(Action.RETRIEVE, narrowed=True, study=study_instance_uid)
-    row = access.session.execute(
-        joined(select(Patient, Organization, Study), Level.STUDY).where(
-            Study.study_instance_uid == study_instance_uid
-        )
-    ).one_or_none()
+    given = _given(access) | {"named": study_instance_uid}
+    row = _one(Level.STUDY).first(access.session.connection(), given)
     if row is None:
         raise NotFound(guessing.NO_STUDY)
-    about = {"patient": row.Patient.id, "study": study_instance_uid}
-    asked_for = facts(access, row.Patient, study_instance_uid)
-    with guessing.to_those_who_know(access, row.Patient, study_instance_uid, told=told):
+    record, owner, held = _columns(Level.STUDY).records(row)
+    about = {"patient": record.id, "study": study_instance_uid}
+    asked_for = _reached(access, _facts_told(row), study_instance_uid)
+    with guessing.to_those_who_know(access, record, study_instance_uid, told=told):
         access.require(Action.RETRIEVE, asked_for, **about)
     access.note(Action.RETRIEVE, detail={"what": "description"}, **about)
     return Found(
-        owner=row.Organization,
-        patient=row.Patient,
-        study=row.Study,
-        number=_numbers(access, [row.Patient]).get(row.Patient.id)
-        or Number(row.Patient.patient_id, row.Organization.issuer),
-        summary=summaries(access, Level.STUDY, {row.Study.id})[row.Study.id],
+        owner=owner,
+        patient=record,
+        study=held,
+        number=own_numbers.told(access, record, owner, row),
+        summary=summaries(access, Level.STUDY, {held.id})[held.id],
     )
 
 
@@ -454,11 +408,18 @@ def links(access: Access, records: Sequence[Patient]) -> Mapping[int, tuple[int,
 
 def seen(access: Access, patients: Iterable[int]) -> frozenset[int]:
     """Those of the patient rows that exist and that the asker may see."""
-    rows = select(Patient.id).where(
-        Patient.id.in_(tuple(patients)),
-        policy.visible(access.requester, Action.SEARCH),
+    given = _given(access) | {"wanted": _list(patients)}
+    found = _seen(policy.reach(access.requester, Action.SEARCH))
+    return frozenset(row.id for row in found.all(access.session.connection(), given))
+
+
+@lru_cache(len(Reach))
+def _seen(reach: Reach) -> Prepared:
+    return Prepared(
+        lambda dialect: select(Patient.id).where(
+            one_of(Patient.id, "wanted", dialect), policy.within(reach)
+        )
     )
-    return frozenset(access.session.scalars(rows, _given(access)))
 
 
 def identifiers(
@@ -496,6 +457,12 @@ def facts(
 ) -> policy.Facts:
     """What a decision on `record` depends on, as it is now; or on a study, or series, of it."""
     found = _facts_of(access.session, _given(access), [record.id])[record.id]
+    return _reached(access, found, study, series)
+
+
+def _reached(
+    access: Access, found: policy.Facts, study: str, series: str | None = None
+) -> policy.Facts:
     return replace(found, linked=True) if access.requester.reaches(study, series) else found
 
 
@@ -548,7 +515,7 @@ def _condition(wanted: _Wanted) -> ColumnElement[bool]:
 def _candidates(wanted: _Wanted) -> Prepared:
     """The first matches, whether they are permitted or not, and which of them are."""
     permitted = reached(wanted.reach, wanted.level).label("permitted")
-    statement = _told(wanted).add_columns(permitted)
+    statement = _told(wanted.level, rejected=wanted.rejected).add_columns(permitted)
     return Prepared(
         statement.where(_condition(wanted))
         .order_by(*in_order.by(wanted.level, wanted.order))
@@ -560,7 +527,9 @@ def _candidates(wanted: _Wanted) -> Prepared:
 def _next(wanted: _Wanted) -> Prepared:
     """The permitted matches of a stretch."""
     within = stretches.within(wanted.form, wanted.reach)
-    found = _told(wanted).where(within, reached(wanted.reach, wanted.level))
+    found = _told(wanted.level, rejected=wanted.rejected).where(
+        within, reached(wanted.reach, wanted.level)
+    )
     return Prepared(found.order_by(Patient.id).limit(bindparam("limit")))
 
 
@@ -568,7 +537,7 @@ def _next(wanted: _Wanted) -> Prepared:
 def _permitted(wanted: _Wanted, *, behind: bool = False) -> Prepared:
     """A page of the permitted matches; with `behind` of those behind a place."""
     return Prepared(
-        _told(wanted)
+        _told(wanted.level, rejected=wanted.rejected)
         .where(
             _condition(wanted),
             reached(wanted.reach, wanted.level),
@@ -601,85 +570,21 @@ def _columns(level: Level) -> Columns:
     return Columns(Patient, Organization, *(record for at, record, _ in CHAIN if at <= level))
 
 
-def _told(wanted: _Wanted) -> Select[*tuple[Any, ...]]:
+@cache
+def _one(level: Level) -> Prepared:
+    """The patient record, or study, that is named, with what a decision on it depends on."""
+    key = Patient.id if level is Level.PATIENT else Study.study_instance_uid
+    found = _told(level).add_columns(*TOLD)
+    return Prepared(found.where(key == bindparam("named", type_=key.type)))
+
+
+def _told(level: Level, *, rejected: bool = False) -> Select[*tuple[Any, ...]]:
     """The records of a level and above, and the number by which the asker knows the patient."""
-    own, asker = aliased(Patient), aliased(Organization)
-    asking = bindparam("asker", type_=Patient.organization_id.type)
-    own_number = (
-        select(func.min(own.patient_id))
-        .where(
-            own.organization_id == asking,
-            own.person_id == Patient.person_id,
-            own.patient_id != "",
-            own.replaced_by_id.is_(None),
-        )
-        .correlate(Patient)
-        .scalar_subquery()
-    )
-    own_issuer = select(asker.issuer).where(asker.id == asking).scalar_subquery()
     return joined(
         select(
-            *_columns(wanted.level).selected,
-            own_number.label("own_number"),
-            own_issuer.label("own_issuer"),
+            *_columns(level).selected,
+            *own_numbers.TOLD,
         ),
-        wanted.level,
-        rejected=wanted.rejected,
-    )
-
-
-_NUMBERS = (
-    select(Patient.person_id, Patient.patient_id, Organization.issuer)
-    .join(Organization, Organization.id == Patient.organization_id)
-    .where(
-        Patient.organization_id == bindparam("asker"),
-        Patient.person_id.in_(bindparam("persons", expanding=True)),
-        Patient.patient_id != "",
-        Patient.replaced_by_id.is_(None),
-    )
-    .order_by(Patient.patient_id.desc())
-)
-
-
-def _numbers(
-    access: Access, records: Sequence[Patient], asked: frozenset[str] = frozenset()
-) -> dict[int, Number]:
-    """The asker's own numbers for the persons of `records`, by patient row.
-
-    Of several numbers of a person the one that was asked for, else the lowest. A record of the
-    asker's own keeps its number, unless another number of the same person was asked for.
-    """
-    asker = access.requester.organization
-    foreign = [
-        record
-        for record in records
-        if record.person_id is not None
-        and (record.organization_id != asker or (asked and record.patient_id not in asked))
-    ]
-    if not foreign or asker is None:
-        return {}
-    persons = sorted({record.person_id for record in foreign if record.person_id is not None})
-    known = access.session.execute(_NUMBERS, {"asker": asker, "persons": persons})
-    by_person: dict[int | None, Number] = {}
-    for person, value, issuer in known:
-        if person not in by_person or by_person[person].value not in asked:
-            by_person[person] = Number(value, issuer)
-    return {
-        record.id: number
-        for record in foreign
-        if (number := by_person.get(record.person_id)) is not None
-        and (record.organization_id != asker or number.value in asked)
-    }
-
-
-def _asked_numbers(access: Access, criteria: Sequence[Criterion]) -> frozenset[str]:
-    """The numbers of the asker's own that the question names."""
-    asker = access.requester.organization
-    return frozenset(
-        value
-        for criterion in criteria
-        if isinstance(criterion, search.Number)
-        and criterion.organization == asker
-        and isinstance(criterion.matching, search.Values)
-        for value in criterion.matching.values
+        level,
+        rejected=rejected,
     )

@@ -11,14 +11,15 @@ from typing import Any
 
 from sqlalchemy import bindparam, func, select
 
-from exchange import guessing, jobs, policy, query, spans
+from exchange import guessing, jobs, own_numbers, policy, query, spans
 from exchange.access import Access, translated
 from exchange.audit import Outcome
 from exchange.decided import shown
 from exchange.errors import Gone, NotFound, Refused, TooBroad
 from exchange.facts import of as facts_of
+from exchange.own_numbers import Number
 from exchange.policy import Action, Role
-from exchange.query import Number, facts
+from exchange.query import facts
 from exchange.spans import Span
 from exchange_storage.objects import ObjectStore
 from exchange_storage.prepared import Prepared
@@ -155,7 +156,7 @@ def as_known(access: Access, retrieved: Retrieved) -> tuple[Selected, str]:
     if (asker := access.requester.organization) == owner.id:
         issuer = owner.issuer
     elif asker is not None:
-        own = query.own_number(access, patient)
+        own = own_numbers.own(access, patient)
         if own is None:
             issuer = access.session.execute(_ISSUER, {"asker": asker}).scalar_one()
         else:

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urljoin
 from zoneinfo import ZoneInfo
 
-from exchange import bulk, clinical_search, compartment, organizations, query
+from exchange import bulk, clinical_search, compartment, query
 from exchange.access import Access, Exchange
 from exchange.bulk import Extent, Files, State
 from exchange.errors import ExchangeError, Unavailable
@@ -158,7 +158,6 @@ def scope_of(access: Access, base: str, dicomweb: str, timezone: ZoneInfo) -> Sc
         base=base,
         dicomweb=urljoin(base, dicomweb),
         timezone=timezone,
-        organizations=tuple(organizations.everyone(access.session)),
     )
 
 

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
+from exchange import organizations
 from exchange.access import Access
 from exchange.errors import Invalid
 from exchange_storage import names
@@ -62,7 +64,7 @@ class Type(StrEnum):
     REFERENCE = "reference"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Scope:
     """Where a question is asked: for whom, under which address, in which zone."""
 
@@ -73,7 +75,11 @@ class Scope:
     """The address of the DICOMweb root: what Endpoints lead to."""
     timezone: ZoneInfo
     """The hospitals' zone: of dates and times that come without one."""
-    organizations: tuple[Organization, ...]
+
+    @cached_property
+    def organizations(self) -> tuple[Organization, ...]:
+        """The hospitals, which many questions need not know."""
+        return tuple(organizations.everyone(self.access.session))
 
     def organization(self, code: str) -> Organization | None:
         """The hospital with this code."""

@@ -12,7 +12,6 @@ from zoneinfo import ZoneInfo
 from fastapi import Request
 from starlette.applications import Starlette
 
-from exchange import organizations
 from exchange.access import Access, Exchange
 from exchange.policy import Requester
 from exchange.recording import Finder
@@ -94,7 +93,6 @@ class Serving:
             base=base,
             dicomweb=urljoin(base, self.dicomweb),
             timezone=self.timezone,
-            organizations=tuple(organizations.everyone(access.session)),
         )
 
     def here(self, place: Place, access: Access) -> Here:

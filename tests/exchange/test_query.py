@@ -15,7 +15,8 @@ from sqlalchemy import insert, select
 
 from exchange import consent, query
 from exchange.errors import Invalid, NotFound, Refused, TooBroad
-from exchange.query import Answer, Number
+from exchange.own_numbers import Number
+from exchange.query import Answer
 from exchange.summaries import Summary
 from exchange_storage import search
 from exchange_storage.records import AuditRecord, Patient

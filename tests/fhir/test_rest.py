@@ -15,7 +15,7 @@ from region import ADMINISTRATOR, ID_CARD, Region
 from sample_city.identifiers import resident_id
 from sqlalchemy import select
 
-from exchange import consent, errors, membership, organizations
+from exchange import consent, errors, membership, query
 from exchange.errors import ExchangeError
 from exchange_fhir import reading
 from exchange_fhir.outcome import HTTP, response
@@ -488,16 +488,16 @@ def test_every_error_of_the_exchange_has_its_answer() -> None:
 def test_what_nobody_expected_tells_and_logs_no_patient(
     door: Door, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fails(_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise KeyError("王小东")
 
     asker = door.clinician("nanhu")
-    monkeypatch.setattr(organizations, "everyone", fails)
+    monkeypatch.setattr(query, "find", fails)
 
     told = asker.refused("Patient?name=王小东", 500, "exception")
 
     assert "王" not in told + caplog.text
-    assert re.search(r"unexpected KeyError at test_rest\.py:\d+ < serving\.py:\d+", caplog.text)
+    assert re.search(r"unexpected KeyError at test_rest\.py:\d+ < searching\.py:\d+", caplog.text)
 
 
 def test_addresses_are_those_that_the_client_uses_unless_one_is_set(city: Region) -> None:
