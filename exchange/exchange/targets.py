@@ -36,6 +36,8 @@ def patients(session: Session, organization: int | None, targets: Iterable[Targe
             return []
         found += about or ()
     wanted = list(dict.fromkeys(found))
+    if not wanted:
+        return []
     owners = select(Patient.organization_id).where(Patient.id.in_(wanted)).distinct()
     return wanted if {*session.scalars(owners)} <= {organization} else []
 

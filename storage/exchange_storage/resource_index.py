@@ -15,11 +15,12 @@ their value, under a name of their own:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import JSON, Insert, Text, bindparam, cast, column, delete, func, insert, select
 from sqlalchemy.orm import Session
 
 from exchange_storage.prepared import Prepared
@@ -113,6 +114,34 @@ _ADD = {
     kind: Prepared(insert(table), columns)
     for (kind, table), columns in zip(TABLES.items(), _COLUMNS.values(), strict=True)
 }
+
+
+def _given(kind: type[Any]) -> str:
+    return str(TABLES[kind].__tablename__)
+
+
+def _add_all() -> Insert:
+    """The rows of all tables by one statement, which PostgreSQL is sent once and not six times."""
+    *others, last = (_added(kind) for kind in TABLES)
+    return last.add_cte(*(one.cte(f"added_{at}") for at, one in enumerate(others)))
+
+
+def _added(kind: type[Any]) -> Insert:
+    columns = TABLES[kind].__table__.columns
+    # A type with a length would shorten without a word what is too long.
+    types = [
+        column(name, Text() if columns[name].type.python_type is str else columns[name].type)
+        for name in _COLUMNS[kind]
+    ]
+    given = cast(bindparam(_given(kind), type_=Text()), JSON())
+    told = func.json_to_recordset(given).table_valued(*types)
+    rows = told.render_derived(f"{_given(kind)}_rows", with_types=True)
+    return insert(TABLES[kind]).from_select(
+        _COLUMNS[kind], select(*(rows.c[name] for name in _COLUMNS[kind]))
+    )
+
+
+_ADD_ALL = Prepared(_add_all())
 _REMOVE = [
     Prepared(delete(table).where(table.resource_id == bindparam("resource")))
     for table in TABLES.values()
@@ -156,8 +185,22 @@ def rows(resource: int, values: Iterable[Value]) -> dict[type[Any], list[dict[st
 def add(session: Session, resource: int, values: Iterable[Value]) -> None:
     """Have the resource with this row number found under `values`; repeated ones count once."""
     connection = session.connection()
-    for kind, found in rows(resource, values).items():
-        _ADD[kind].run_many(connection, found)
+    found = rows(resource, values)
+    if connection.dialect.name == "postgresql":
+        _ADD_ALL.run(connection, {_given(kind): _listed(found.get(kind, ())) for kind in TABLES})
+        return
+    for kind, of_kind in found.items():
+        _ADD[kind].run_many(connection, of_kind)
+
+
+def _listed(found: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as JSON; numbers that are not whole as text, since there are infinite ones."""
+    return json.dumps(
+        [
+            {name: str(one) if isinstance(one, float) else one for name, one in row.items()}
+            for row in found
+        ]
+    )
 
 
 def remove(session: Session, resource: int) -> None:

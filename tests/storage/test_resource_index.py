@@ -1,0 +1,85 @@
+"""A resource is found under exactly what it was kept under, in both databases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from real_parts import PostgreSQL
+from sqlalchemy.exc import DataError
+
+from exchange_storage import resource_index
+from exchange_storage.database import Database
+from exchange_storage.records import Resource
+from exchange_storage.resource_index import Date, Quantity, Reference, String, Token, Uri, Value
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """A new index of each kind."""
+    url = f"sqlite:///{tmp_path / 'exchange.sqlite'}"
+    if request.param == "postgresql":
+        server: PostgreSQL = request.getfixturevalue("postgresql_server")
+        url = server.create_schema()
+    made = Database(url)
+    made.migrate()
+    yield made
+    made.close()
+
+
+def kept(database: Database, *values: Value) -> set[Value]:
+    """Under what a resource with these values is found."""
+    with database.writing() as session:
+        row = Resource(
+            kind="Observation", logical_id="a", version=1, organization_id=None,
+            patient_id=None, changed=NOW, is_directory=False,
+        )  # fmt: skip
+        session.add(row)
+        session.flush()
+        resource_index.add(session, row.id, values)
+        number = row.id
+    with database.reading() as session:
+        return resource_index.held(session, [number]).get(number, set())
+
+
+def test_whatever_a_hospital_wrote_is_what_its_resource_is_found_under(database: Database) -> None:
+    hostile = 'a "quoted" \\ {}[],\'%s\u2028 王小明 🩻'
+    values: set[Value] = {
+        Token("Observation.code", hostile, "urn:a|b", 3),
+        Token("Observation.code", "", ""),
+        String("Observation.code:text", hostile, hostile.upper()),
+        Reference("Observation.subject", "Patient", "17"),
+        Reference("Observation.subject", "", "https://elsewhere.example/Patient/ü"),
+        Date("Observation.date", -(2**62), 2**62),
+        Quantity("Observation.value-quantity", -math.inf, 0.1 + 0.2, "mg", hostile, "毫克"),
+        Quantity("Observation.value-quantity", 5e-324, math.inf),
+        Uri("ValueSet.url", "urn:oid:1.2.3"),
+    }
+    assert kept(database, *values, *values) == values
+
+
+def test_what_is_too_long_is_found_by_its_beginning(database: Database) -> None:
+    long = "长" * (resource_index.LENGTH + 1)
+    assert kept(database, Token("Observation.code", long)) == {
+        Token("Observation.code", long[: resource_index.LENGTH])
+    }
+
+
+def test_what_is_found_under_nothing_is_kept_all_the_same(database: Database) -> None:
+    assert kept(database) == set()
+
+
+@pytest.mark.parametrize("code", ["a\0b", "a\ud800b"])
+def test_postgresql_refuses_as_data_what_it_cannot_keep(
+    postgresql_server: PostgreSQL, code: str
+) -> None:
+    database = Database(postgresql_server.create_schema())
+    database.migrate()
+    with pytest.raises(DataError):
+        kept(database, Token("Observation.code", code))
+    database.close()
