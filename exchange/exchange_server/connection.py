@@ -47,6 +47,9 @@ WEBSOCKET_MESSAGE = 16 << 10
 SENDERS = 16
 """Threads that send bodies at a time, in each process; see `sending`."""
 
+GATHERED = 64 << 10
+"""Bytes of a body that leave in one piece with the header, at most: they are copied for it."""
+
 SLICE = 32 << 10
 """Bytes parsed between two looks at the limits."""
 
@@ -63,6 +66,41 @@ def _senders() -> CapacityLimiter:
 
 class _TooMuch(Exception):
     """Ends the parsing of what came; how it is answered is in `Connection._refusal`."""
+
+
+class _Gathered:
+    """A transport to which several pieces are written as one: each takes a way to the kernel, and
+    the client wakes for each."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._pieces: list[bytes] = []
+
+    def write(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        if self._pieces:
+            self._transport.write(b"".join(self._pieces))
+            self._pieces.clear()
+
+
+async def _together(cycle: RequestResponseCycle, *messages: Message) -> None:
+    """Send the messages of an answer in one piece."""
+    transport = cycle.transport
+    gathered = _Gathered(transport)
+    cycle.transport = gathered  # type: ignore[assignment]
+    try:
+        for message in messages:
+            await cycle.send(message)  # type: ignore[arg-type]
+    finally:
+        cycle.transport = transport
+        gathered.flush()
 
 
 class Connection(HttpToolsProtocol):
@@ -177,8 +215,19 @@ class Connection(HttpToolsProtocol):
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The application, which may send what `PIECES` says."""
         cycle: RequestResponseCycle = send.__self__  # type: ignore[attr-defined]
+        head: Message | None = None
 
         async def sent(message: Message) -> None:
+            nonlocal head
+            if message["type"] == "http.response.start" and head is None:
+                head = message  # it leaves with what follows, as ASGI has it
+                return
+            first, head = head, None
+            if first is not None:
+                if len(message.get("body", b"")) <= GATHERED and message["type"] != PIECES:
+                    await _together(cycle, first, message)
+                    return
+                await send(first)
             if message["type"] == PIECES:
                 await self._send_pieces(cycle, message["pieces"])
             else:
