@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of the routes made below.
 
+import inspect
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Annotated, Any
@@ -76,7 +77,7 @@ class _Route(APIRoute):
     identify: Identify
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
+        handle = self._plain() or super().get_route_handler()
 
         async def answer(request: Request) -> Response:
             try:
@@ -89,6 +90,20 @@ class _Route(APIRoute):
             return negotiation.compressed(answered, request)
 
         return answer
+
+    def _plain(self) -> Callable[[Request], Coroutine[Any, Any, Response]] | None:
+        """What calls a function of the request and the parts of its path alone, as most are: there
+        is nothing to be solved or validated. None for any other."""
+        takes = inspect.signature(self.endpoint).parameters
+        waits = inspect.iscoroutinefunction(self.endpoint)
+        if waits or {*takes} != {"request", *self.param_convertors}:
+            return None
+
+        async def handle(request: Request) -> Response:
+            called = partial(self.endpoint, request, **request.path_params)
+            return await to_thread.run_sync(called)
+
+        return handle
 
 
 def fhir(
