@@ -572,10 +572,17 @@ def _columns(level: Level) -> Columns:
 
 @cache
 def _one(level: Level) -> Prepared:
-    """The patient record, or study, that is named, with what a decision on it depends on."""
-    key = Patient.id if level is Level.PATIENT else Study.study_instance_uid
-    found = _told(level).add_columns(*TOLD)
-    return Prepared(found.where(key == bindparam("named", type_=key.type)))
+    """The patient record, or served study, that is named, with what a decision on it depends on.
+
+    A record that was taken back is among them: its number is not free.
+    """
+    told = select(*_columns(level).selected, *own_numbers.TOLD, *TOLD)
+    if level is Level.PATIENT:
+        owned = Organization.id == Patient.organization_id
+        told = told.select_from(Patient).join(Organization, owned)
+        return Prepared(told.where(Patient.id == bindparam("named", type_=Patient.id.type)))
+    uid = Study.study_instance_uid
+    return Prepared(joined(told, level).where(uid == bindparam("named", type_=uid.type)))
 
 
 def _told(level: Level, *, rejected: bool = False) -> Select[*tuple[Any, ...]]:
