@@ -29,14 +29,12 @@ from sqlalchemy import (
     String,
     bindparam,
     cast,
-    func,
     insert,
     select,
     true,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from exchange.errors import Unavailable
@@ -44,6 +42,7 @@ from exchange.policy import Action, Requester
 from exchange_storage.objects import ObjectStore
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import AuditHead, AuditPatient, AuditRecord, Record
+from exchange_storage.rows import as_rows, given_rows
 
 GENESIS = "0" * 64
 """What stands in for the digest before the first record."""
@@ -179,23 +178,15 @@ def _follow() -> Prepared:
         .returning(AuditHead.id)
         .cte("moved")
     )
-    about = _added(AuditPatient, moved, "about_").cte("about")
-    told = _added(AuditRecord, moved, "").add_cte(about)
+    about = _added(AuditPatient, moved).cte("about")
+    told = _added(AuditRecord, moved).add_cte(about)
     return Prepared(told.returning(AuditRecord.sequence))
 
 
-def _added(record: type[Record], moved: CTE, prefix: str) -> Insert:
-    """An INSERT of rows that are given as a list for each column, if the head was `moved`."""
-    columns = record.__table__.columns
-    lists = [
-        # A cast to a length would shorten without a word what is too long.
-        bindparam(
-            prefix + one.key, type_=ARRAY(String() if isinstance(one.type, String) else one.type)
-        )
-        for one in columns
-    ]
-    names = [one.key for one in columns]
-    rows = func.unnest(*lists).table_valued(*names).render_derived(f"{prefix}rows")
+def _added(record: type[Record], moved: CTE) -> Insert:
+    """An INSERT of rows that are given under the name of the table, if the head was `moved`."""
+    names = [one.key for one in record.__table__.columns]
+    rows = given_rows(record, names, record.__tablename__)
     told = select(*[rows.c[name] for name in names]).select_from(rows).join(moved, true())
     return insert(record).from_select(names, told)
 
@@ -263,8 +254,10 @@ def follow(
     if not entries:
         return head
     rows, about, moved = _behind(head, entries)
-    given: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
-    given |= {f"about_{name}": [one[name] for one in about] for name in ("patient_id", "sequence")}
+    given: dict[str, Any] = {
+        AuditRecord.__tablename__: as_rows(rows),
+        AuditPatient.__tablename__: as_rows(about),
+    }
     given |= {"held_sequence": head[0], "held_digest": head[1]}
     given |= {f"new_{name}": value for name, value in _signed(key, *moved).items()}
     return moved if _FOLLOW.all(connection, given) else None

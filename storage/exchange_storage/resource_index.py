@@ -15,12 +15,11 @@ their value, under a name of their own:
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from sqlalchemy import JSON, Insert, Text, bindparam, cast, column, delete, func, insert, select
+from sqlalchemy import Insert, bindparam, delete, insert, select
 from sqlalchemy.orm import Session
 
 from exchange_storage.prepared import Prepared
@@ -32,6 +31,7 @@ from exchange_storage.records import (
     SearchToken,
     SearchUri,
 )
+from exchange_storage.rows import as_rows, given_rows
 
 LENGTH = 255
 """Characters of a text that are kept and compared; what is longer is found by its beginning."""
@@ -127,18 +127,9 @@ def _add_all() -> Insert:
 
 
 def _added(kind: type[Any]) -> Insert:
-    columns = TABLES[kind].__table__.columns
-    # A type with a length would shorten without a word what is too long.
-    types = [
-        column(name, Text() if columns[name].type.python_type is str else columns[name].type)
-        for name in _COLUMNS[kind]
-    ]
-    given = cast(bindparam(_given(kind), type_=Text()), JSON())
-    told = func.json_to_recordset(given).table_valued(*types)
-    rows = told.render_derived(f"{_given(kind)}_rows", with_types=True)
-    return insert(TABLES[kind]).from_select(
-        _COLUMNS[kind], select(*(rows.c[name] for name in _COLUMNS[kind]))
-    )
+    names = _COLUMNS[kind]
+    rows = given_rows(TABLES[kind], names, _given(kind))
+    return insert(TABLES[kind]).from_select(names, select(*(rows.c[name] for name in names)))
 
 
 _ADD_ALL = Prepared(_add_all())
@@ -187,20 +178,10 @@ def add(session: Session, resource: int, values: Iterable[Value]) -> None:
     connection = session.connection()
     found = rows(resource, values)
     if connection.dialect.name == "postgresql":
-        _ADD_ALL.run(connection, {_given(kind): _listed(found.get(kind, ())) for kind in TABLES})
+        _ADD_ALL.run(connection, {_given(kind): as_rows(found.get(kind, ())) for kind in TABLES})
         return
     for kind, of_kind in found.items():
         _ADD[kind].run_many(connection, of_kind)
-
-
-def _listed(found: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as JSON; numbers that are not whole as text, since there are infinite ones."""
-    return json.dumps(
-        [
-            {name: str(one) if isinstance(one, float) else one for name, one in row.items()}
-            for row in found
-        ]
-    )
 
 
 def remove(session: Session, resource: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -12,14 +14,17 @@ from sqlalchemy import (
     Select,
     SQLColumnExpression,
     String,
+    Text,
     any_,
     bindparam,
     cast,
+    column,
     exists,
     func,
     select,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.sql.selectable import TableValuedAlias
 
 from exchange_storage.records import Record
 
@@ -95,3 +100,30 @@ def there_is(rows: Select[Any]) -> ColumnElement[bool]:
     know that a page is full long before the end, nor, in a plan for any value, how frequent one is.
     """
     return exists(rows.suffix_with("OFFSET 0", dialect="postgresql"))
+
+
+def given_rows(record: type[Record], columns: Sequence[str], name: str) -> TableValuedAlias:
+    """Rows for a table as PostgreSQL takes them out of one value: `name`, made by `as_rows`.
+
+    To have the driver send a list for each column takes several times as long.
+    """
+    known = record.__table__.columns
+    types = [
+        # A type with a length would shorten without a word what is too long.
+        column(one, Text() if known[one].type.python_type is str else known[one].type)
+        for one in columns
+    ]
+    given = func.json_to_recordset(cast(bindparam(name, type_=Text()), JSON()))
+    return given.table_valued(*types).render_derived(f"{name}_rows", with_types=True)
+
+
+def as_rows(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows of numbers, texts and moments as `given_rows` takes them."""
+    return json.dumps(
+        [
+            # Numbers that are not whole as text, since there are infinite ones.
+            {name: str(one) if isinstance(one, float) else one for name, one in row.items()}
+            for row in rows
+        ],
+        default=datetime.isoformat,
+    )
