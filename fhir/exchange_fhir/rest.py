@@ -56,6 +56,7 @@ USUAL = (
     f"/Observation?patient.name={NOWHERE}",
     f"/ImagingStudy?patient={NOWHERE}&_include=ImagingStudy:endpoint",
     f"/ImagingStudy?patient.identifier={NOWHERE}",
+    f"/Observation?patient={NOWHERE}&value-quantity=1%7Chttp://unitsofmeasure.org%7Cmg",
     "/metadata",
 )
 """Questions as clinical systems ask them, about nobody."""

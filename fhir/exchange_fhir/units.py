@@ -86,7 +86,7 @@ def _exact(number: Any) -> Decimal:
 def _reading() -> tuple[Any, Any, Any]:
     """pint's registry with UCUM's units, ucumvert's parser, and its transformer.
 
-    Made when the first unit is met: it takes half a second.
+    Made when the first unit is met, which takes half a second: a web process rehearses it.
     """
     from pint import UnitRegistry
     from ucumvert import UcumToPintTransformer, get_ucum_parser

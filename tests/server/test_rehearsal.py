@@ -23,6 +23,7 @@ from exchange.access import Exchange
 from exchange.errors import Refused, Unavailable
 from exchange.policy import Action, Clinical, Deny, Facts
 from exchange_dicom.web import USUAL as OF_VIEWERS
+from exchange_fhir import units
 from exchange_fhir.rest import USUAL as OF_SYSTEMS
 from exchange_server import composition, rehearsal
 from exchange_server.app import Application, Door, create_app
@@ -107,6 +108,13 @@ def test_no_statement_of_a_usual_question_is_put_into_words_when_it_is_first_ask
     ):
         assert asked.get(question).status_code in {200, 204, 404}
     assert made == []
+
+
+def test_the_units_of_laboratories_are_read_before_somebody_asks_in_one(app: Application) -> None:
+    units.unit.cache_clear()
+    units._reading.cache_clear()
+    asyncio.run(app.rehearse())
+    assert units._reading.cache_info().currsize == 1
 
 
 def test_nobody_reaches_no_record_whoever_shares_it(city: Region) -> None:
