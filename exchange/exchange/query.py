@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -351,7 +351,7 @@ def _requests(access: Access, series: set[int]) -> dict[int, tuple[Request, ...]
 def patient(access: Access, number: int) -> Found:
     """The patient record with this row number. Raises NotFound, Gone, Refused: see `guessing`."""
     access.require(Action.RETRIEVE, detail={"patient": number})
-    row = _one(Level.PATIENT).first(access.session.connection(), _given(access) | {"named": number})
+    row = _PATIENT.first(access.session.connection(), _given(access) | {"named": number})
     if row is None:
         raise NotFound(guessing.NO_PATIENT)
     record, owner = _columns(Level.PATIENT).records(row)
@@ -370,7 +370,7 @@ def study(access: Access, study_instance_uid: str, *, told: bool = False) -> Fou
     """
     access.require(Action.RETRIEVE, narrowed=True, study=study_instance_uid)
     given = _given(access) | {"named": study_instance_uid}
-    row = _one(Level.STUDY).first(access.session.connection(), given)
+    row = _STUDY.first(access.session.connection(), given)
     if row is None:
         raise NotFound(guessing.NO_STUDY)
     record, owner, held = _columns(Level.STUDY).records(row)
@@ -409,17 +409,19 @@ def links(access: Access, records: Sequence[Patient]) -> Mapping[int, tuple[int,
 def seen(access: Access, patients: Iterable[int]) -> frozenset[int]:
     """Those of the patient rows that exist and that the asker may see."""
     given = _given(access) | {"wanted": _list(patients)}
-    found = _seen(policy.reach(access.requester, Action.SEARCH))
+    found = _SEEN[policy.reach(access.requester, Action.SEARCH)]
     return frozenset(row.id for row in found.all(access.session.connection(), given))
 
 
-@lru_cache(len(Reach))
-def _seen(reach: Reach) -> Prepared:
+def _among(reach: Reach) -> Prepared:
     return Prepared(
         lambda dialect: select(Patient.id).where(
             one_of(Patient.id, "wanted", dialect), policy.within(reach)
         )
     )
+
+
+_SEEN = {reach: _among(reach) for reach in Reach}
 
 
 def identifiers(
@@ -570,7 +572,6 @@ def _columns(level: Level) -> Columns:
     return Columns(Patient, Organization, *(record for at, record, _ in CHAIN if at <= level))
 
 
-@cache
 def _one(level: Level) -> Prepared:
     """The patient record, or served study, that is named, with what a decision on it depends on.
 
@@ -587,11 +588,8 @@ def _one(level: Level) -> Prepared:
 
 def _told(level: Level, *, rejected: bool = False) -> Select[*tuple[Any, ...]]:
     """The records of a level and above, and the number by which the asker knows the patient."""
-    return joined(
-        select(
-            *_columns(level).selected,
-            *own_numbers.TOLD,
-        ),
-        level,
-        rejected=rejected,
-    )
+    told = select(*_columns(level).selected, *own_numbers.TOLD)
+    return joined(told, level, rejected=rejected)
+
+
+_PATIENT, _STUDY = _one(Level.PATIENT), _one(Level.STUDY)

@@ -347,6 +347,7 @@ def _fhir_conduct(settings: Settings) -> FHIRConduct:
         update_creates=settings.fhir_update_creates,
         dangling=settings.fhir_dangling_references,
         plain_http=settings.hook_http,
+        cross_origin=bool(settings.web_origins),
     )
 
 

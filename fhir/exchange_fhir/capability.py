@@ -70,6 +70,7 @@ def statement(base: str, token_endpoint: str = "", conduct: Conduct | None = Non
                 "mode": "server",
                 "documentation": _SEARCHING,
                 "security": {
+                    "cors": conduct.cross_origin,
                     "service": [concept("restful-security-service", "OAuth")],
                     "description": _SECURITY + (issued if token_endpoint else ""),
                 },

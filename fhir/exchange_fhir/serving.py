@@ -52,6 +52,8 @@ class Conduct:
     """Whether references to resources that are not here are taken."""
     plain_http: bool = False
     """Whether subscribers may be notified without encryption."""
+    cross_origin: bool = False
+    """Whether web applications of other origins are let ask (CORS); said, not done here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,3 +97,16 @@ def test_what_is_no_origin_is_told(
     monkeypatch.setenv("EXCHANGE_WEB_ORIGINS", f"{APP}, {wrong}")
     with pytest.raises(Invalid, match="EXCHANGE_WEB_ORIGINS"):
         settings.load()
+
+
+def test_the_capabilities_say_whether_apps_of_other_origins_are_let_ask(
+    known: TestClient, tmp_path: Path
+) -> None:
+    def said(client: TestClient) -> bool:
+        security = client.get("/fhir/metadata").json()["rest"][0]["security"]
+        return bool(security["cors"])
+
+    assert said(known)
+    (tmp_path / "another").mkdir()
+    for unasked in served(tmp_path / "another"):
+        assert not said(unasked)
