@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Match
 from exchange.access import Exchange
 from exchange.errors import NotFound
 from exchange.policy import Requester
-from exchange_fhir import bundle, capability, negotiation, question, searching, transaction
+from exchange_fhir import batched, bundle, capability, negotiation, question, searching, transaction
 from exchange_fhir.answers import Answered
 from exchange_fhir.asking import COMPARTMENT, SEARCHED
 from exchange_fhir.binary import Send, sent
@@ -205,6 +205,7 @@ def fhir(
             serving.base(request),
             limit=serving.conduct.entries,
             full="return=representation" in request.headers.get("prefer", "").replace(" ", ""),
+            operate=batched.operating(request, Route.operations, door_path(request.app)),
         )
         return negotiation.response(answered, written)
 

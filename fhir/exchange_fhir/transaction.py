@@ -26,6 +26,7 @@ from exchange.policy import Action
 from exchange.recording import Act, Create, Finder, Update, Writing
 from exchange_fhir import (
     answers,
+    batched,
     interactions,
     json_format,
     links,
@@ -36,6 +37,7 @@ from exchange_fhir import (
     writing,
 )
 from exchange_fhir.answers import Answered
+from exchange_fhir.batched import Operate
 from exchange_fhir.datatypes import Json, instant, present
 from exchange_fhir.interactions import Asked, Here, Pairs
 from exchange_fhir.outcome import Issue, Problem
@@ -75,7 +77,14 @@ class Entry:
 
 
 def processed(
-    bundle: Json, opened: Open, get: Get, base: str, *, limit: int, full: bool
+    bundle: Json,
+    opened: Open,
+    get: Get,
+    base: str,
+    *,
+    limit: int,
+    full: bool,
+    operate: Operate = batched.nothing,
 ) -> Answered:
     """The answer to a batch or transaction; `full` has it hold what was written, too.
 
@@ -92,16 +101,24 @@ def processed(
         raise Problem(413, "too-long", f"a Bundle may have at most {limit} entries")
     if kind == "batch":
         validation.check(_without_resources(bundle), "Bundle")
-        answered = [_told(one, number, base, opened, get) for number, one in enumerate(listed)]
+        answered = [
+            _operated(one, base, operate) or _told(one, number, base, opened, get)
+            for number, one in enumerate(listed)
+        ]
     else:
         validation.check(bundle, "Bundle")
         answered = _together(_entries(bundle, base), opened, get, base)
     told = [
-        _answer(one, full=full or entry["request"]["method"] in {"GET", "HEAD"})
+        _answer(one, full=full or _asks(entry["request"]))
         for entry, one in zip(listed, answered, strict=True)
     ]
     made = present(resourceType="Bundle", type=f"{kind}-response", entry=told)
     return Answered(status=200, content=json_format.serialize(made))
+
+
+def _asks(request: Json) -> bool:
+    """Whether the answer is what was asked for, and not what was done."""
+    return request["method"] in {"GET", "HEAD"} or "$" in request["url"]
 
 
 # -- Reading the Bundle ---------------------------------------------------------------------------
@@ -143,7 +160,8 @@ def _entry(told: Json, number: int, base: str) -> Entry:
     )
     served = next((one for one in parts if one.startswith("$") or one == "_search"), "")
     if served:
-        wrong = f"{served[:64]} is not done as an entry of a Bundle: ask it by itself"
+        other = " or in a batch" if served in batched.DONE else ""
+        wrong = f"{served[:64]} is not done as an entry of this Bundle: ask it by itself{other}"
         place = f"Bundle.entry[{number}].request"
         raise Problem(404, "not-supported", wrong, issues=[Issue("not-supported", wrong, place)])
     if method == "POST" and parts[1]:
@@ -196,6 +214,18 @@ def _told(one: Json, number: int, base: str, opened: Open, get: Get) -> Answered
     except Problem as problem:
         return _failed(problem)
     return _alone(entry, opened, get)
+
+
+def _operated(one: Json, base: str, operate: Operate) -> Answered | None:
+    """What an operation as an entry of a batch answers; None for what is none that is done here."""
+    request = one.get("request", {})
+    path, _, query = request.get("url", "").removeprefix(f"{base}/").lstrip("/").partition("?")
+    if path.rpartition("/")[2] not in batched.DONE:
+        return None
+    try:
+        return operate(request["method"], path, query, one.get("resource"))
+    except Exception as error:
+        return _failed(error)
 
 
 def _alone(entry: Entry, opened: Open, get: Get) -> Answered:

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from bundles import WEIGHT, answered, entry, newest, sent, statuses
 from fhir_door import Door, is_fhir, outcome
+from sqlalchemy import func, select
+
+from exchange_storage.records import AuditRecord
 
 ENCOUNTER: dict[str, Any] = {
     "resourceType": "Encounter",
@@ -224,11 +227,11 @@ def test_a_name_that_no_entry_has_is_told_and_nothing_is_kept(hospital: Door) ->
     ("method", "url", "operation"),
     [
         ("GET", "Patient/1/$everything", "$everything"),
-        ("POST", "Patient/$match", "$match"),
+        ("GET", "Patient/$export", "$export"),
         ("POST", "Patient/_search?name=wang", "_search"),
     ],
 )
-def test_an_operation_in_a_bundle_is_refused_and_does_nothing_else(
+def test_what_is_not_answered_at_once_is_no_entry_of_a_bundle(
     hospital: Door, method: str, url: str, operation: str
 ) -> None:
     system = hospital.system("beicheng")
@@ -245,6 +248,56 @@ def test_an_operation_in_a_bundle_is_refused_and_does_nothing_else(
     assert operation in issue["diagnostics"]
     assert operation in outcome(together, 404, "not-supported")
     assert newest(system) == before
+
+
+def test_operations_in_a_batch_answer_as_they_do_alone(hospital: Door) -> None:
+    system = hospital.system("beicheng")
+    patient = system.read("Patient/1")
+    asked = {"resourceType": "Parameters", "parameter": [{"name": "resource", "resource": patient}]}
+    wrong = {"resourceType": "Observation", "status": "quite final"}
+
+    batch = sent(
+        system,
+        "batch",
+        entry("POST", "Patient/$match", asked),
+        entry("POST", "Observation/$validate", wrong),
+        entry("GET", "Patient/1/$meta?_format=xml"),
+        entry("GET", "Observation/$lastn?patient=1"),
+        entry("GET", "Patient/999999/$meta"),
+        entry("GET", "Patient/$match"),
+        entry("GET", "Patient/1"),
+    )
+
+    assert statuses(batch) == ["200", "200", "200", "200", "404", "405", "200"]
+    match, validated, meta, latest, unknown, otherwise, _ = answered(batch)
+    assert match["resource"]["entry"][0]["resource"]["id"] == "1"
+    assert validated["resource"]["issue"][0]["severity"] == "error"
+    assert meta["resource"] == system.read("Patient/1/$meta")
+    assert latest["resource"]["type"] == "searchset"
+    assert unknown["response"]["outcome"]["issue"][0]["code"] == "not-found"
+    assert "$match" in otherwise["response"]["outcome"]["issue"][0]["diagnostics"]
+
+    together = sent(system, "transaction", entry("POST", "Patient/$match", asked))
+    assert "in a batch" in outcome(together, 404, "not-supported")
+
+
+def test_an_operation_in_a_batch_is_decided_and_recorded_as_if_it_had_come_alone(
+    hospital: Door,
+) -> None:
+    nobody = hospital.asker(None)
+    refused = sent(nobody, "batch", entry("GET", "Patient/1/$meta"))
+    assert refused.status_code == 401
+
+    for asker, status in ((hospital.clinician("dongshan"), 200), (hospital.administrator(), 403)):
+        assert asker.get("Patient/1/$meta").status_code == status
+        before = records(hospital)
+        assert statuses(sent(asker, "batch", entry("GET", "Patient/1/$meta"))) == [str(status)]
+        assert records(hospital) == before + 1
+
+
+def records(hospital: Door) -> int:
+    with hospital.city.exchange.database.reading() as session:
+        return session.scalar(select(func.count()).select_from(AuditRecord)) or 0
 
 
 def test_a_create_names_no_id(hospital: Door) -> None:
