@@ -135,6 +135,18 @@ class Finding:
 _CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
+def is_record(line: bytes) -> bool:
+    """Whether a line is what `Entry.line` writes, and can be added to the chain."""
+    try:
+        told = json.loads(line)
+        columns = _columns({"sequence": 0, **told})
+        patients = told["detail"].get("patients", ())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
+    rows = [*patients, columns["patient_id"], columns["organization_id"]]
+    return all(one is None or (type(one) is int and abs(one) < 1 << 63) for one in rows)
+
+
 def _written(told: Mapping[str, Any]) -> bytes:
     # Half of a surrogate pair has no UTF-8; the escape that JSON has for it does.
     return _CANONICAL.encode(told).encode(errors="backslashreplace")

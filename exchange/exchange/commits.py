@@ -183,7 +183,7 @@ class Commits:
             self._closing.wait(GATHERING)
             try:
                 self._bring(journal)
-            except (SQLAlchemyError, Unavailable) as error:
+            except Exception as error:
                 log.warning("records wait for the audit trail: %s", type(error).__name__)
                 self._closing.wait(AGAIN)
                 self._waits.set()
@@ -285,7 +285,9 @@ class Commits:
             taken = None
             if self._journal is not None:
                 everything = any(one.catches_up for one in group)
-                taken = self._journal.take(session.connection(), everything=everything)
+                taken = self._journal.take(
+                    session.connection(), everything=everything, readable=audit.is_record
+                )
                 entries += map(Waited, taken.lines)
             for submission in group:
                 if submission.unit is not None:

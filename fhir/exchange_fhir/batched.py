@@ -45,7 +45,14 @@ def nothing(_: str, path: str, *__: object) -> Answered:
     raise Problem(404, "not-supported", f"{name} is not asked for here")
 
 
-_OF_WHO_ASKS = frozenset({b"authorization", b"cookie", b"host", b"x-security-context"})
+_OF_BUNDLE = frozenset(
+    {
+        *(b"accept", b"content-encoding", b"content-length", b"content-type", b"prefer"),
+        *(b"if-match", b"if-modified-since", b"if-none-exist", b"if-none-match"),
+        b"transfer-encoding",
+    }
+)
+"""Headers that say how the Bundle was sent and is answered; all others are of who asks."""
 _OF_FORM = frozenset({"_format", "_pretty"})
 
 
@@ -62,7 +69,7 @@ def operating(request: Request, routes: Sequence[BaseRoute], door: str) -> Opera
             "raw_path": f"{door}/{path}".encode(),
             "query_string": urlencode(asked).encode(),
             "headers": [
-                *(one for one in request.scope["headers"] if one[0] in _OF_WHO_ASKS),
+                *(one for one in request.scope["headers"] if one[0] not in _OF_BUNDLE),
                 *((b"accept", json), (b"content-type", json)),
             ],
         }

@@ -20,7 +20,7 @@ import logging
 import os
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +57,7 @@ class _File:
 class Taken:
     """What a transaction took over: `settle` when it is committed; else it is as if never taken."""
 
+    readable: Callable[[bytes], bool]
     lines: list[bytes] = field(default_factory=list)
     reached: dict[str, int] = field(default_factory=dict)
     ended: dict[str, Descriptor] = field(default_factory=dict)
@@ -113,12 +114,19 @@ class Journal:
         reached = {row.name: row.reached for row in _ALL.all(connection, {})}
         return any(length > reached.get(name, 0) for name, length in lengths.items())
 
-    def take(self, connection: Connection, *, everything: bool = False) -> Taken:
+    def take(
+        self,
+        connection: Connection,
+        *,
+        everything: bool = False,
+        readable: Callable[[bytes], bool] = lambda _: True,
+    ) -> Taken:
         """The lines that the index does not have, of this process, or with `everything` of all.
 
-        In the transaction of `connection`, which must keep out every other that takes.
+        In the transaction of `connection`, which must keep out every other that takes. What is not
+        `readable` counts as damaged: no line may keep others waiting for ever.
         """
-        taken = Taken()
+        taken = Taken(readable)
         for file in list(self._own.values()):
             if file.taken < file.length:
                 self._take(connection, file.name, file.descriptor, taken)
@@ -214,8 +222,9 @@ class Journal:
             if line != b"%08x %b" % (zlib.crc32(content), content):
                 whole = False
                 continue
-            taken.lines.append(content)
-            if not whole:
+            if readable := taken.readable(content):
+                taken.lines.append(content)
+            if not readable or not whole:
                 taken.damaged.add(name)
             reached, lines = at, lines + 1
         if lines:
@@ -224,14 +233,21 @@ class Journal:
 
     def _put_aside(self, name: str) -> None:
         log.error("a line of %s was damaged: it is kept as .damaged", self._directory / name)
-        with suppress(FileExistsError, FileNotFoundError):
-            damaged = (self._directory / name).with_suffix(".damaged")
+        damaged = (self._directory / name).with_suffix(".damaged")
+        try:
             damaged.hardlink_to(self._directory / name)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            log.error("%s cannot be made: %s", damaged, error.strerror)
 
     def _remove(self, name: str) -> None:
-        with suppress(FileNotFoundError):
-            (self._directory / name).unlink()
-        self._gone.add(name)
+        try:
+            (self._directory / name).unlink(missing_ok=True)
+        except OSError as error:  # what is committed is committed; and nothing of it comes twice
+            log.error("%s cannot be removed: %s", self._directory / name, error.strerror)
+        else:
+            self._gone.add(name)
 
 
 def _locked(descriptor: Descriptor) -> bool:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -255,3 +256,63 @@ def test_nothing_that_was_answered_is_missing_or_there_twice_when_processes_are_
     assert wrong(exchange) == []
     exchange.close()
     assert list(place.iterdir()) == []
+
+
+def line_of(what: str, patient: int | None = None) -> bytes:
+    """A record as it waits in a journal."""
+    entry = Entry(
+        requester=SYSTEM,
+        action=Action.SEARCH,
+        outcome=Outcome.SUCCESS,
+        reason="",
+        at=datetime(2026, 11, 27, tzinfo=UTC),
+        patient=patient,
+        detail={"what": what},
+    )
+    return entry.line()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"detail":{"patients":7}}',
+        line_of("too great", patient=1 << 63),
+    ],
+)
+def test_a_line_that_is_no_record_keeps_none_waiting_and_is_kept_for_the_operators(
+    exchange: Exchange, place: Path, line: bytes
+) -> None:
+    ask(exchange, "first")
+    other = Journal(place)
+    other.append([line])
+    other.close()
+    ask(exchange, "second")
+    exchange.catch_up()
+    ask(exchange, "third")
+    exchange.catch_up()
+    assert sorted(recorded(exchange)) == ["first", "second", "third"]
+    (kept,) = place.glob("*.damaged")
+    assert line in kept.read_bytes()
+    assert wrong(exchange) == []
+
+
+def test_what_was_committed_is_not_done_again_where_a_file_cannot_be_removed(
+    exchange: Exchange, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    other = Journal(place)
+    other.append([line_of("left")])
+    other.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refused)
+        exchange.catch_up()
+        with exchange.on_behalf_of(SYSTEM) as access:
+            access.write(lambda _: access.note(Action.STORE, detail={"what": "stored"}))
+        exchange.catch_up()
+    exchange.catch_up()
+    assert recorded(exchange) == ["left", "stored"]
