@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from pydicom.filereader import read_dataset
 from pydicom.uid import ExplicitVRLittleEndian, KeyObjectSelectionDocumentStorage
 from real_parts import LOOPBACK, PostgreSQL, ends_with_us, free_ports
 from region import ADMINISTRATOR, ID_CARD, credit_code
+from roles import eventually
 from running import RunningExchange
 
 from exchange import deliveries, organizations, routing
@@ -52,16 +54,25 @@ def region(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningEx
 
 @contextmanager
 def storescp(folder: Path, port: int, title: str) -> Iterator[None]:
-    """DCMTK's storage SCP; it may take a moment to be heard, and whoever calls tries again."""
+    """DCMTK's storage SCP, that listens: who calls before would wait a minute to try again."""
     folder.mkdir(exist_ok=True)
     process = subprocess.Popen(
         ends_with_us("storescp", "-od", str(folder), "+xa", "-aet", title, str(port))
     )
     try:
+        eventually(lambda: listens(port), True)
         yield
     finally:
         process.terminate()
         process.wait(180)
+
+
+def listens(port: int) -> bool:
+    try:
+        socket.create_connection((LOOPBACK, port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def until(true: Callable[[], bool], region: RunningExchange) -> None:
