@@ -19,10 +19,10 @@ from exchange_fhir import (
     invariants,
     ordered,
     ordering,
+    precedence,
     subscribing,
     subscription_sockets,
     topics,
-    transaction,
     validation,
     writing,
 )
@@ -165,7 +165,7 @@ def _conditions() -> Iterator[str]:
 
 
 def _bundles() -> Iterator[str]:
-    order = sorted(transaction.ORDER, key=lambda one: transaction.ORDER[one])
+    order = sorted(precedence.ORDER, key=lambda one: precedence.ORDER[one])
     yield "## Batch and transaction"
     yield ""
     yield (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from exchange_fhir.datatypes import Json
@@ -47,6 +47,19 @@ def temporary(resource: Json) -> frozenset[str]:
 
     def see(link: str) -> str:
         if link.startswith(("urn:uuid:", "urn:oid:")):
+            found.add(link)
+        return link
+
+    _object(resource, elements.structure(resource["resourceType"]), see, only_references=True)
+    return frozenset(found)
+
+
+def among(resource: Json, names: Container[str]) -> frozenset[str]:
+    """Those of `names` to which a valid resource refers."""
+    found: set[str] = set()
+
+    def see(link: str) -> str:
+        if link in names:
             found.add(link)
         return link
 

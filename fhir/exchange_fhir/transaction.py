@@ -32,6 +32,7 @@ from exchange_fhir import (
     links,
     outcome,
     patching,
+    precedence,
     registering,
     validation,
     writing,
@@ -41,9 +42,7 @@ from exchange_fhir.batched import Operate
 from exchange_fhir.datatypes import Json, instant, present
 from exchange_fhir.interactions import Asked, Here, Pairs
 from exchange_fhir.outcome import Issue, Problem
-
-ORDER: Mapping[str, int] = {"DELETE": 0, "POST": 1, "PUT": 2, "PATCH": 2, "GET": 3, "HEAD": 3}
-"""In which order the methods of a transaction are done (R4 3.1.0.11.2)."""
+from exchange_fhir.precedence import ORDER
 
 _CONDITIONS = {
     "ifMatch": "if-match",
@@ -261,11 +260,10 @@ def _together(entries: Sequence[Entry], opened: Open, get: Get, base: str) -> li
     _once(entries)
     _named(entries)
     answered: dict[int, Answered] = {}
-    changing = [one for one in entries if ORDER[one.method] < 3]
-    ordered = sorted(changing, key=lambda one: (*_order(one), _waits(one)))
+    ordered = precedence.ordered(entries)
     try:
         with opened() as here:
-            plan = _Plan(here, changing)
+            plan = _Plan(here, sorted(ordered, key=lambda one: one.number))
             acts = [_Step(plan, one) for one in ordered]
             for one, kept in zip(ordered, recording.several(here.access, acts), strict=True):
                 answered[one.number] = answers.kept(kept, base)
@@ -276,15 +274,6 @@ def _together(entries: Sequence[Entry], opened: Open, get: Get, base: str) -> li
             # What was written is there by now, and is read as anybody reads it.
             answered[one.number] = _alone(one, opened, get)
     return [answered[one.number] for one in entries]
-
-
-def _order(entry: Entry) -> tuple[int, int]:
-    """Patients come first of what is written: a record gets its number when it is registered; what
-    is about other resources comes last."""
-    order = ORDER[entry.method]
-    if entry.asked.kind in writing.ABOUT and order:
-        return (3, 1)
-    return (1, 0) if entry.asked.kind == "Patient" and order else (order, 1)
 
 
 def _once(entries: Sequence[Entry]) -> None:
@@ -323,11 +312,6 @@ def _found_by(entry: Entry) -> Pairs:
         return (
             interactions.unless_there(entry.asked) if entry.method == "POST" else entry.asked.query
         )
-
-
-def _waits(entry: Entry) -> bool:
-    """Whether an entry must be done after what it might refer to by a condition."""
-    return isinstance(entry.resource, dict) and bool(links.conditional(entry.resource))
 
 
 def _placed(error: Exception, ordered: Sequence[Entry]) -> Problem:

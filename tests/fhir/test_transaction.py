@@ -18,6 +18,7 @@ ENCOUNTER: dict[str, Any] = {
     "subject": {"reference": "Patient/1"},
 }
 VISIT = "urn:uuid:7f3c1d8e-0000-4000-8000-000000000001"
+MOTHER = "http://hospital.example/mother"
 SCALE = "urn:uuid:7f3c1d8e-0000-4000-8000-000000000002"
 
 
@@ -304,3 +305,53 @@ def test_a_create_names_no_id(hospital: Door) -> None:
     system = hospital.system("beicheng")
     batch = sent(system, "batch", entry("POST", "Device/1", {"resourceType": "Device"}))
     assert statuses(batch) == ["400"]
+
+
+def patient(number: str, *others: str) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "resourceType": "Patient",
+        "identifier": [{"system": "urn:oid:2.25.101", "value": number}],
+        "name": [{"text": "王小东"}],
+    }
+    mothers = [{"url": MOTHER, "valueReference": {"reference": one}} for one in others]
+    return told | ({"extension": mothers} if others else {})
+
+
+def test_patients_that_are_made_together_refer_to_each_other_whatever_stands_first(
+    hospital: Door,
+) -> None:
+    system = hospital.system("beicheng")
+    first, second, third = (f"urn:uuid:7f3c1d8e-0000-4000-8000-00000000010{n}" for n in (1, 2, 3))
+    made = answered(
+        sent(
+            system,
+            "transaction",
+            entry("POST", "Patient", patient("T1", second, third), first),
+            entry("POST", "Patient", patient("T2", third), second),
+            entry("PUT", "Patient?identifier=urn:oid:2.25.101|T3", patient("T3"), third),
+        )
+    )
+    ids = [one["response"]["location"].split("/")[-3] for one in made]
+    for at, others in ((0, ids[1:]), (1, ids[2:])):
+        kept = system.read(f"Patient/{ids[at]}")
+        told = [one for one in kept["extension"] if one["url"] == MOTHER]
+        assert [one["valueReference"]["reference"] for one in told] == [
+            f"Patient/{one}" for one in others
+        ]
+
+
+def test_new_patients_that_refer_to_each_other_in_a_circle_are_refused_by_name(
+    hospital: Door,
+) -> None:
+    system = hospital.system("beicheng")
+    first, second = (f"urn:uuid:7f3c1d8e-0000-4000-8000-00000000020{n}" for n in (1, 2))
+    before = newest(system)
+    refused = sent(
+        system,
+        "transaction",
+        entry("POST", "Patient", patient("C1", second), first),
+        entry("POST", "Patient", patient("C2", first), second),
+    )
+    assert "in a circle" in outcome(refused, 422, "not-supported")
+    assert refused.json()["issue"][0]["expression"] == ["Bundle.entry[0]"]
+    assert newest(system) == before
