@@ -35,6 +35,9 @@ DONE = frozenset(
 )
 """Operations that are answered by one resource at once."""
 
+QUERY_LENGTH = 64 << 10
+"""Characters of the longest query, as of a request that comes alone."""
+
 Operate = Callable[[str, str, str, Json | None], Answered]
 """Asks for an operation by method, path below the server's address, query and resource."""
 
@@ -60,6 +63,8 @@ def operating(request: Request, routes: Sequence[BaseRoute], door: str) -> Opera
     """What asks for operations of `routes` on behalf of who sent `request` to the `door`."""
 
     def operate(method: str, path: str, query: str, resource: Json | None) -> Answered:
+        if len(query) > QUERY_LENGTH:
+            raise Problem(414, "too-long", f"a query has at most {QUERY_LENGTH} characters")
         asked = [one for one in parse_qsl(query, keep_blank_values=True) if one[0] not in _OF_FORM]
         json = b"application/fhir+json"
         scope: dict[str, Any] = {

@@ -80,7 +80,10 @@ class Journal:
         """Files that were removed, of which the index still knows."""
 
     def append(self, lines: Sequence[bytes]) -> None:
-        """Add lines without line breaks; they are durable when this returns. Raises OSError."""
+        """Add lines without line breaks; they are durable when this returns.
+
+        Raises OSError; some of them may be taken over all the same.
+        """
         told = b"".join(b"%08x %b\n" % (zlib.crc32(line), line) for line in lines)
         with self._lock:
             file = self._current or self._begin()

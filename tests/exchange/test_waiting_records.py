@@ -17,6 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
+from roles import eventually
 from sqlalchemy import select
 
 from exchange import audit, trail
@@ -107,10 +108,7 @@ def test_records_that_wait_come_to_the_trail_when_nobody_does_anything_else(
     exchange: Exchange,
 ) -> None:
     ask(exchange, "asked")
-    due = time.monotonic() + 30
-    while recorded(exchange) != ["asked"]:
-        assert time.monotonic() < due
-        time.sleep(0.01)
+    eventually(lambda: recorded(exchange), ["asked"])
 
 
 def test_what_a_request_did_stands_behind_what_was_asked_before(exchange: Exchange) -> None:

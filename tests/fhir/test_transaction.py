@@ -266,11 +266,12 @@ def test_operations_in_a_batch_answer_as_they_do_alone(hospital: Door) -> None:
         entry("GET", "Observation/$lastn?patient=1"),
         entry("GET", "Patient/999999/$meta"),
         entry("GET", "Patient/$match"),
+        entry("GET", f"Observation/$lastn?patient={'1' * 70_000}"),
         entry("GET", "Patient/1"),
     )
 
-    assert statuses(batch) == ["200", "200", "200", "200", "404", "405", "200"]
-    match, validated, meta, latest, unknown, otherwise, _ = answered(batch)
+    assert statuses(batch) == ["200", "200", "200", "200", "404", "405", "414", "200"]
+    match, validated, meta, latest, unknown, otherwise, *_ = answered(batch)
     assert match["resource"]["entry"][0]["resource"]["id"] == "1"
     assert validated["resource"]["issue"][0]["severity"] == "error"
     assert meta["resource"] == system.read("Patient/1/$meta")
