@@ -7,7 +7,7 @@ questions like any other, decided row by row. Scores are pure; nothing is linked
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from exchange import identity, organizations, query
@@ -15,6 +15,7 @@ from exchange.access import Access
 from exchange.errors import Invalid, NotFound
 from exchange.policy import Action
 from exchange.query import Found
+from exchange.registration import REPLACED
 from exchange_storage import names, search
 from exchange_storage.records import NameKind, Organization, Patient
 from exchange_storage.search import Criterion, Level
@@ -142,7 +143,8 @@ def score(
 def match(access: Access, sought: Sought, *, limit: int, only_certain: bool = False) -> list[Match]:
     """The records that may be who is sought and that the asker may see, the best first.
 
-    With `only_certain` those alone that are certain, and none when they are several persons.
+    In the place of a record that was merged stands the one that was kept (IHE PDQm ITI-119). With
+    `only_certain` those alone that are certain, and none when they are several persons.
     Raises Refused, Invalid for a question that says too little to tell people apart.
     """
     access.require(Action.SEARCH)
@@ -171,6 +173,7 @@ def match(access: Access, sought: Sought, *, limit: int, only_certain: bool = Fa
         scored = score(sought, found.patient, found.owner.issuer, others)
         if scored.grade is not None:
             matches.append(Match(found, round(scored.value, 3), scored.grade, scored.reasons))
+    matches = _standing(access, matches)
     matches.sort(key=lambda one: (-one.score, one.found.patient.id))
     if only_certain:
         matches = [one for one in matches if one.grade is Grade.CERTAIN]
@@ -178,6 +181,27 @@ def match(access: Access, sought: Sought, *, limit: int, only_certain: bool = Fa
         if len(people) > 1:
             return []
     return matches[:limit]
+
+
+def _standing(access: Access, matches: Sequence[Match]) -> list[Match]:
+    """The matches, each record that was merged by the one in its place, once, as well as it may."""
+    standing: dict[int, Match] = {}
+    for _ in range(REPLACED):
+        replaced: dict[int, list[Match]] = {}
+        for one in matches:
+            record = one.found.patient
+            if record.replaced_by_id is not None:
+                replaced.setdefault(record.replaced_by_id, []).append(one)
+            elif record.id not in standing or standing[record.id].score < one.score:
+                standing[record.id] = one
+        if not replaced:
+            break
+        rows = [search.Rows(Level.PATIENT, tuple(replaced))]
+        kept = query.find(access, Level.PATIENT, rows, limit=CANDIDATES, summarize=False)
+        matches = [
+            replace(one, found=found) for found in kept.found for one in replaced[found.patient.id]
+        ]
+    return list(standing.values())
 
 
 def cross_references(access: Access, issuer: str, value: str) -> list[Found]:

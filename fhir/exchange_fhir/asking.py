@@ -42,7 +42,6 @@ from exchange_storage.criteria import (
 )
 from exchange_storage.resource_criteria import (
     Asked,
-    Every,
     Ids,
     Indexed,
     Leads,
@@ -207,8 +206,7 @@ class Asking(ParameterValues):
         for one in self._split(known.code, value):
             typed = tokens.of_type(one)
             found += patient.typed(typed.code or "", typed.system)
-        unwritten = Not(Linked(Level.PATIENT, Written(Every(()))))
-        of_images = AllOf((AnyOf(tuple(found)), unwritten))
+        of_images = AllOf((AnyOf(tuple(found)), Not(patient.WRITTEN)))
         written = Linked(Level.PATIENT, Written(self.indexed(known, "of-type", value)))
         return AnyOf((of_images, written))
 
@@ -233,6 +231,8 @@ class Asking(ParameterValues):
         if keywords is not None:
             return AnyOf(tuple(Not(Match(one, Values(("",)))) for one in keywords))
         if code in TABLES[kind].parameters:
+            if (kind, code) == ("Patient", "active"):
+                return any_of(self._native(kind, code, "", one) for one in ("true", "false"))
             if (kind, code) == ("Patient", "identifier"):
                 return Not(Match("PatientID", Values(("",))))
             if (kind, code) in {("Patient", one) for one in ("name", "family", "given")}:

@@ -88,8 +88,8 @@ def delete(logical_id: str, headers: Mapping[str, str], *, matching: Finder | No
 def completed(derived: Json, written: Kept | None) -> Json:
     """A Patient as it is served: what the hospital wrote, and what only the exchange knows.
 
-    That is its links to the same person's records, whose record it is, and identifiers that came
-    with images.
+    That is its links to the same person's records, whose record it is, that it was merged, and
+    identifiers that came with images.
     """
     if written is None:
         return derived
@@ -105,6 +105,7 @@ def completed(derived: Json, written: Kept | None) -> Json:
     links = [*told.get("link", ()), *others]
     return (
         told
+        | ({} if derived["active"] else {"active": False})
         | {"identifier": [*told.get("identifier", ()), *brought]}
         | {"managingOrganization": derived["managingOrganization"]}
         | ({"link": links} if links else {})

@@ -255,6 +255,11 @@ class Owned:
 
 
 @dataclass(frozen=True, slots=True)
+class Replaced:
+    """The patient record was merged: another one of its hospital stands in its place."""
+
+
+@dataclass(frozen=True, slots=True)
 class Requested:
     """The series has an item of Request Attributes Sequence in which all of it matches.
 
@@ -338,6 +343,7 @@ Criterion = (
     | NamePart
     | SamePerson
     | Owned
+    | Replaced
     | Requested
     | Holds
     | Rows

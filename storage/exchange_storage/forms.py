@@ -37,6 +37,7 @@ from exchange_storage.criteria import (
     Pattern,
     Prefix,
     Range,
+    Replaced,
     Requested,
     Rows,
     SamePerson,
@@ -71,7 +72,9 @@ def _selective(criterion: Criterion) -> bool:
             return _bounded(matching)
         case Identifier(value, _, wild):
             return not wild or _stem(value) != ""
-        case ModalitiesInStudy() | BodyPart() | Owned() | Changed() | Linked() | Not():
+        case ModalitiesInStudy() | BodyPart() | Owned() | Replaced():
+            return False
+        case Changed() | Linked() | Not():
             return False
         case Between() | SamePerson() | Rows():
             return True
@@ -170,6 +173,8 @@ def _form(criterion: Criterion, values: list[Any]) -> Form:
             return ("same person",)
         case Owned(organizations):
             return ("owned", _among(organizations, values))
+        case Replaced():
+            return ("replaced",)
         case Requested(within):
             parts = [(name, comparison(how, Kind.TEXT, values)) for name, how in within]
             return ("requested", tuple(parts))

@@ -57,6 +57,7 @@ from exchange_storage.criteria import (
     Pattern,
     Prefix,
     Range,
+    Replaced,
     Requested,
     Rows,
     SamePerson,
@@ -103,6 +104,7 @@ __all__ = [
     "Pattern",
     "Prefix",
     "Range",
+    "Replaced",
     "Requested",
     "Rows",
     "SamePerson",
@@ -258,6 +260,8 @@ def _built(form: Any, binds: Binds, links: Links | None = None) -> ColumnElement
             return and_(has_name, _written(next(binds))) if written else has_name
         case ("owned", compared):
             return _compare(Patient.organization_id, compared, binds)
+        case ("replaced",):
+            return Patient.replaced_by_id.is_not(None)
         case ("requested", parts):
             items = select(RequestAttributes.series_id)
             return Series.id.in_(

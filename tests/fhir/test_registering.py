@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 from bundles import WEIGHT, answered, entry, sent, statuses
-from fhir_door import Door, is_fhir, outcome
+from fhir_door import Asker, Door, is_fhir, outcome
 
 ISSUER = "urn:oid:2.25.101"
 
@@ -120,6 +120,64 @@ def test_a_record_is_merged_into_another_and_taken_back(hospital: Door, number: 
     alone = f"Patient/{system.made(patient(f'{number[:15]}y'))['id']}"
     assert system.send("DELETE", alone).status_code == 204
     assert system.get(alone).status_code in {404, 410}
+
+
+def test_who_is_active_is_asked_by_what_the_hospital_wrote(hospital: Door, number: str) -> None:
+    system, doctor = hospital.system("beicheng"), hospital.clinician("nanhu")
+    told: dict[str, dict[str, Any]] = {"a": {"active": True}, "b": {"active": False}, "c": {}}
+    ids = {
+        end: f"Patient/{system.made(patient(number + end, **more))['id']}"
+        for end, more in told.items()
+    }
+    merged = _merged(system, f"{number}d", into=ids["a"])
+    rows = ",".join(one.partition("/")[2] for one in (*ids.values(), merged, "Patient/1"))
+    weighed = WEIGHT | {"subject": {"reference": ids["b"]}}
+    observed = f"Observation/{system.made(weighed)['id']}"
+
+    assert doctor.read(merged)["active"] is False
+    for asked, found in {
+        "active=true": ["Patient/1", ids["a"]],
+        "active=false": [ids["b"], merged],
+        "active=http://example.org|true": [],
+        "active=true,false": ["Patient/1", ids["a"], ids["b"], merged],
+        "active:not=false": ["Patient/1", ids["a"], ids["c"]],
+        "active:missing=true": [ids["c"]],
+        "active:missing=false": ["Patient/1", ids["a"], ids["b"], merged],
+    }.items():
+        assert doctor.ids(f"Patient?_id={rows}&{asked}") == found, asked
+    chained = f"Observation?_id={observed.partition('/')[2]}&subject:Patient.active="
+    assert (doctor.ids(f"{chained}false"), doctor.ids(f"{chained}true")) == ([observed], [])
+    assert doctor.ids(f"Patient?_id={rows}&active=false&_has:Observation:patient:status=final") == [
+        ids["b"]
+    ]
+
+
+def test_a_merged_record_is_not_offered_but_the_one_in_its_place(
+    hospital: Door, number: str
+) -> None:
+    """PDQm ITI-119: of records that were merged only the surviving one is a match."""
+    system = hospital.system("beicheng")
+    stays = f"Patient/{system.made(patient(number))['id']}"
+    between = _merged(system, f"{number}m", into=stays)
+    _merged(system, f"{number}o", into=between)
+
+    for end in ("", "m", "o"):
+        answer = hospital.clinician("nanhu").send(
+            "POST", "Patient/$match?onlyCertainMatches=true", patient(number + end)
+        )
+        matched = answer.json()["entry"]
+        assert [f"Patient/{one['resource']['id']}" for one in matched] == [stays]
+        assert matched[0]["search"]["score"] == 1
+
+
+def _merged(system: Asker, number: str, *, into: str) -> str:
+    """The address of a record of the hospital in whose place another one stands."""
+    goes = system.made(patient(number))
+    link = [{"other": {"reference": into}, "type": "replaced-by"}]
+    replaced = patient(number, id=goes["id"], link=link)
+    response = system.send("PUT", f"Patient/{goes['id']}", replaced)
+    assert response.status_code == 200, response.text
+    return f"Patient/{goes['id']}"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from exchange_fhir.datatypes import (
     text,
 )
 from exchange_fhir.search import (
-    EVERYTHING,
     NOTHING,
     LastChanged,
     Parameter,
@@ -33,6 +32,7 @@ from exchange_fhir.search import (
 )
 from exchange_fhir.search import reference as referring
 from exchange_storage.records import NameKind, PatientIdentifier
+from exchange_storage.resource_criteria import Every, Indexed, TokenIs, Written
 from exchange_storage.search import (
     AllOf,
     AnyOf,
@@ -41,11 +41,14 @@ from exchange_storage.search import (
     Exact,
     Identifier,
     Level,
+    Linked,
     Match,
     NamePart,
+    Not,
     Owned,
     Pattern,
     Prefix,
+    Replaced,
     Rows,
     Values,
 )
@@ -56,6 +59,9 @@ IDENTIFIER_TYPES = "http://terminology.hl7.org/CodeSystem/v2-0203"
 
 GENDERS: Mapping[str, str] = {"M": "male", "F": "female", "O": "other"}
 """Patient's Sex (PS3.3 C.7.1.1) as AdministrativeGender; all else is ``unknown``."""
+
+WRITTEN: Criterion = Linked(Level.PATIENT, Written(Every(())))
+"""The records of which the hospital itself has written, not images alone."""
 
 
 def to_fhir(
@@ -70,7 +76,7 @@ def to_fhir(
         meta=derived_meta(record.changed),
         extension=[{"url": MOTHERS_MAIDEN_NAME, "valueString": mother}] if mother else None,
         identifier=_identifiers(found, identifiers),
-        active=True,
+        active=record.replaced_by_id is None,
         name=human_names(record.name),
         telecom=[
             {"system": "phone", "value": number}
@@ -187,6 +193,20 @@ def _gender(_: Scope, asked: Token) -> Criterion:
     return Match("PatientSex", Values(("", "U") if asked.code == "unknown" else tuple(codes)))
 
 
+def _active(_: Scope, asked: Token) -> Criterion:
+    """What the hospital wrote of it, as far as no other record stands in the place of this one."""
+    if asked.system:
+        return NOTHING  # a boolean has no system
+    test = (TokenIs(asked.code),)
+    said: Criterion = Linked(Level.PATIENT, Written(Indexed("token", ("Patient.active",), test)))
+    match asked.code:
+        case "true":
+            return AllOf((AnyOf((said, Not(WRITTEN))), Not(Replaced())))
+        case "false":
+            return AnyOf((said, Replaced()))
+    return NOTHING
+
+
 def _organization(scope: Scope, code: str) -> Criterion:
     owner = scope.organization(code)
     return Owned((owner.id,)) if owner else NOTHING
@@ -203,7 +223,8 @@ SEARCH: Table[Criterion] = Table(
         "_id": token(lambda _, asked: Rows(Level.PATIENT, rows(asked.code)), "Logical id"),
         "_lastUpdated": date(LastChanged(Level.PATIENT), "When the record last changed"),
         "active": token(
-            lambda _, asked: EVERYTHING if asked.code == "true" else NOTHING, "Always true"
+            _active,
+            "As the hospital wrote it; of whom images tell is active, a merged record is not",
         ),
         "identifier": token(
             numbered,
