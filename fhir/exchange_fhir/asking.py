@@ -32,13 +32,10 @@ from exchange_storage.criteria import (
     Criterion,
     Level,
     Linked,
-    Match,
     Not,
     Owned,
-    Pattern,
     Rows,
     SamePerson,
-    Values,
 )
 from exchange_storage.resource_criteria import (
     Asked,
@@ -176,6 +173,10 @@ class Asking(ParameterValues):
             found = self._read(code, value, lambda one: read(self.scope, one, modifier))
             return any_of(found)
         typed = code == "identifier" and modifier == "of-type"
+        if kind == "ImagingStudy" and typed:
+            asked = self._read(code, value, tokens.of_type)
+            found = [imaging_study.typed(one.code or "", one.system) for one in asked]
+            return any_of(one for each in found for one in each)
         if kind == "Person" and (typed or code in {"email", "phonetic", "address-use"}):
             return person.any_record(self._native("Patient", code, modifier, value))
         if known is None or kind != "Patient":
@@ -223,21 +224,11 @@ class Asking(ParameterValues):
 
     def _there(self, kind: str, code: str) -> Criterion:
         """Whether a record has any value under a parameter."""
-        if kind == "Person":
-            if code in {"email", "phonetic", *person.AS_OF_PATIENTS}:
-                return person.any_record(self._there("Patient", code))
-            return ALL if code in TABLES[kind].parameters else NONE
-        keywords = _COLUMNS.get((kind, code))
-        if keywords is not None:
-            return AnyOf(tuple(Not(Match(one, Values(("",)))) for one in keywords))
-        if code in TABLES[kind].parameters:
-            if (kind, code) == ("Patient", "active"):
-                return any_of(self._native(kind, code, "", one) for one in ("true", "false"))
-            if (kind, code) == ("Patient", "identifier"):
-                return Not(Match("PatientID", Values(("",))))
-            if (kind, code) in {("Patient", one) for one in ("name", "family", "given")}:
-                return Match("PatientName", Pattern("?*"))
-            return ALL
+        table = TABLES[kind]
+        if code in table.parameters:
+            return table.parameters[code].there
+        if code in table.told:
+            return table.told[code]
         known = search_parameters.of(kind).get(code)
         if kind == "Patient" and known is not None and known.kept_as:
             return Linked(Level.PATIENT, Written(missing_value(known, missing=False)))
@@ -362,21 +353,6 @@ class Asking(ParameterValues):
         return tuple(
             registered.identity(kind, one) for one in self.scope.organizations if one.id in rows
         )
-
-
-_COLUMNS: Mapping[tuple[str, str], tuple[str, ...]] = {
-    ("Patient", "birthdate"): ("PatientBirthDate",),
-    ("Patient", "telecom"): ("PatientTelephoneNumbers",),
-    ("Patient", "phone"): ("PatientTelephoneNumbers",),
-    **{
-        ("Patient", one): ("PatientAddress",)
-        for one in patient.SEARCH.parameters
-        if one.startswith("address")
-    },
-    ("Patient", "mothersMaidenName"): ("PatientMotherBirthName",),
-    ("ImagingStudy", "started"): ("StudyDate",),
-}
-"""What is empty where a record has no value."""
 
 
 def _codes(kind: str) -> Mapping[str, SearchParameter]:

@@ -166,7 +166,7 @@ def _registration(access: Access, resource: Json, place: Place) -> Registration:
             (_issuer(system), value) for system, value in identifiers if value != number
         ),
         replaced_by=_replaced_by(resource, place),
-        values=indexing.values(resource, place.timezone, place.base),
+        values=indexing.values({**resource, "link": links}, place.timezone, place.base),
         render=render,
     )
 

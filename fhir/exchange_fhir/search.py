@@ -116,6 +116,8 @@ class Parameter(Generic[T]):
     read: Callable[[Scope, str, str], T]
     documentation: str
     modifiers: frozenset[str] = frozenset()
+    there: Criterion = EVERYTHING
+    """What the records fulfil that have a value: ``:missing=false``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +126,8 @@ class Table(Generic[T]):
 
     documentation: str
     parameters: Mapping[str, Parameter[T]]
+    told: Mapping[str, Criterion] = field(default_factory=dict)
+    """Which records have a value under a parameter that is not asked of their columns."""
     sorts: Mapping[str, str] = field(default_factory=dict)
     """Sort keys, and what `in_order.SORTED` calls them."""
 
@@ -131,7 +135,9 @@ class Table(Generic[T]):
 # -- Parameters by type -------------------------------------------------------------------------
 
 
-def token(read: Callable[[Scope, Token], T], documentation: str) -> Parameter[T]:
+def token(
+    read: Callable[[Scope, Token], T], documentation: str, there: Criterion = EVERYTHING
+) -> Parameter[T]:
     """A token parameter (R4 3.1.1.4.10)."""
 
     def one(scope: Scope, value: str, _: str) -> T:
@@ -144,11 +150,13 @@ def token(read: Callable[[Scope, Token], T], documentation: str) -> Parameter[T]
             case _:
                 raise Invalid("a token is written code, system|code, |code or system|")
 
-    return Parameter(type=Type.TOKEN, read=one, documentation=documentation)
+    return Parameter(type=Type.TOKEN, read=one, documentation=documentation, there=there)
 
 
 def string(
-    read: Callable[[Scope, Prefix | Contains | Exact], T], documentation: str
+    read: Callable[[Scope, Prefix | Contains | Exact], T],
+    documentation: str,
+    there: Criterion = EVERYTHING,
 ) -> Parameter[T]:
     """A string parameter: starts with; ``:contains``, ``:exact`` (R4 3.1.1.4.8)."""
     kinds: Mapping[str, type[Prefix] | type[Contains] | type[Exact]] = {
@@ -161,7 +169,13 @@ def string(
         return read(scope, kinds[modifier](unescaped(value)))
 
     modifiers = frozenset(kinds) - {""}
-    return Parameter(type=Type.STRING, read=one, documentation=documentation, modifiers=modifiers)
+    return Parameter(
+        type=Type.STRING,
+        read=one,
+        documentation=documentation,
+        modifiers=modifiers,
+        there=there,
+    )
 
 
 def fits(asked: Prefix | Contains | Exact, value: str) -> bool:
@@ -175,7 +189,12 @@ def fits(asked: Prefix | Contains | Exact, value: str) -> bool:
             return value == text
 
 
-def reference(kind: str, read: Callable[[Scope, str], T], documentation: str) -> Parameter[T]:
+def reference(
+    kind: str,
+    read: Callable[[Scope, str], T],
+    documentation: str,
+    there: Criterion = EVERYTHING,
+) -> Parameter[T]:
     """A reference parameter to resources of `kind`: ``1``, ``Patient/1`` or its full address.
 
     What refers to anything else is read as the id "", which no resource has.
@@ -187,7 +206,11 @@ def reference(kind: str, read: Callable[[Scope, str], T], documentation: str) ->
         return read(scope, identity if not slash or head == kind else "")
 
     return Parameter(
-        type=Type.REFERENCE, read=one, documentation=documentation, modifiers=frozenset({kind})
+        type=Type.REFERENCE,
+        read=one,
+        documentation=documentation,
+        modifiers=frozenset({kind}),
+        there=there,
     )
 
 
@@ -225,7 +248,7 @@ PREFIXES: Mapping[str, Callable[[Target, Span], Criterion]] = {
 """What a prefix asks of a target's span, given the value's own (R4 3.1.1.4.2, 3.1.1.4.7)."""
 
 
-def date(target: Target, documentation: str) -> Parameter[Criterion]:
+def date(target: Target, documentation: str, there: Criterion = EVERYTHING) -> Parameter[Criterion]:
     """A date parameter: a prefix, and a value whose precision says what span it means."""
 
     def one(scope: Scope, value: str, _: str) -> Criterion:
@@ -236,7 +259,7 @@ def date(target: Target, documentation: str) -> Parameter[Criterion]:
             span = Span(_shifted(span.low, -around), _shifted(span.high, around))
         return PREFIXES[prefix](target, span)
 
-    return Parameter(type=Type.DATE, read=one, documentation=documentation)
+    return Parameter(type=Type.DATE, read=one, documentation=documentation, there=there)
 
 
 @dataclass(frozen=True, slots=True)

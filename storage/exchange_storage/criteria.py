@@ -260,6 +260,11 @@ class Replaced:
 
 
 @dataclass(frozen=True, slots=True)
+class Ordered:
+    """The study has come of an order of its hospital that was not canceled."""
+
+
+@dataclass(frozen=True, slots=True)
 class Requested:
     """The series has an item of Request Attributes Sequence in which all of it matches.
 
@@ -344,6 +349,7 @@ Criterion = (
     | SamePerson
     | Owned
     | Replaced
+    | Ordered
     | Requested
     | Holds
     | Rows

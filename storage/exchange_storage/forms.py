@@ -33,6 +33,7 @@ from exchange_storage.criteria import (
     NamePart,
     Not,
     Number,
+    Ordered,
     Owned,
     Pattern,
     Prefix,
@@ -72,7 +73,7 @@ def _selective(criterion: Criterion) -> bool:
             return _bounded(matching)
         case Identifier(value, _, wild):
             return not wild or _stem(value) != ""
-        case ModalitiesInStudy() | BodyPart() | Owned() | Replaced():
+        case ModalitiesInStudy() | BodyPart() | Owned() | Replaced() | Ordered():
             return False
         case Changed() | Linked() | Not():
             return False
@@ -175,6 +176,8 @@ def _form(criterion: Criterion, values: list[Any]) -> Form:
             return ("owned", _among(organizations, values))
         case Replaced():
             return ("replaced",)
+        case Ordered():
+            return ("ordered",)
         case Requested(within):
             parts = [(name, comparison(how, Kind.TEXT, values)) for name, how in within]
             return ("requested", tuple(parts))

@@ -274,6 +274,15 @@ class OfPerson:
 
 
 @dataclass(frozen=True, slots=True)
+class OfSeveral:
+    """There are other visible records of the patient record's person."""
+
+    def form(self, _: list[Any]) -> Form:
+        """See `forms.form`."""
+        return ("of several",)
+
+
+@dataclass(frozen=True, slots=True)
 class IsPerson:
     """The patient record is of one of the persons with these row numbers."""
 

@@ -23,6 +23,7 @@ from sqlalchemy import (
     bindparam,
     cast,
     false,
+    func,
     literal_column,
     not_,
     or_,
@@ -175,6 +176,11 @@ class Conditions:
                 if few:
                     return and_(listed(Patient.person_id, persons.scalar_subquery()))
                 return _listed_apart(Patient.person_id, persons)
+            case ("of several",):
+                known = Patient.person_id.is_not(None)
+                persons = self._decided.native(Level.PATIENT, Patient.person_id, known)
+                several = persons.group_by(Patient.person_id).having(func.count() > 1)
+                return and_(known, _listed_apart(Patient.person_id, several))
             case ("person", size):
                 return one_of_binds(Patient.person_id, size, binds)
         raise TypeError("not a form of a link")

@@ -53,6 +53,7 @@ from exchange_storage.criteria import (
     NamePart,
     Not,
     Number,
+    Ordered,
     Owned,
     Pattern,
     Prefix,
@@ -66,6 +67,7 @@ from exchange_storage.criteria import (
 from exchange_storage.forms import Form, comparison, form, selective
 from exchange_storage.records import (
     Instance,
+    Order,
     Patient,
     PatientIdentifier,
     PatientName,
@@ -100,6 +102,7 @@ __all__ = [
     "NamePart",
     "Not",
     "Number",
+    "Ordered",
     "Owned",
     "Pattern",
     "Prefix",
@@ -262,6 +265,8 @@ def _built(form: Any, binds: Binds, links: Links | None = None) -> ColumnElement
             return _compare(Patient.organization_id, compared, binds)
         case ("replaced",):
             return Patient.replaced_by_id.is_not(None)
+        case ("ordered",):
+            return _ordered()
         case ("requested", parts):
             items = select(RequestAttributes.series_id)
             return Series.id.in_(
@@ -402,6 +407,19 @@ def _holding(level: Level, condition: ColumnElement[bool], *, few: bool) -> Colu
     if few:
         return record.id.in_(below.correlate(None))
     return exists(below.where(parent == record.id).correlate(record))
+
+
+def _ordered() -> ColumnElement[bool]:
+    """By the study's UID, or by the accession number that the patient's study and order share."""
+    order = select(literal(1)).where(Order.status != "CANCELED", Order.request != "")
+    by_uid = order.where(
+        Order.study_instance_uid == Study.study_instance_uid,
+        Order.organization_id == Patient.organization_id,
+    )
+    by_number = order.where(
+        Order.accession_number == Study.accession_number, Order.patient_id == Study.patient_id
+    )
+    return or_(*[exists(one.correlate(Patient, Study)) for one in (by_uid, by_number)])
 
 
 def _written(text: BindParameter[Any]) -> ColumnElement[bool]:

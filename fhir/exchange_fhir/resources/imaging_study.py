@@ -43,13 +43,17 @@ from exchange_storage.records import Study
 from exchange_storage.search import (
     AllOf,
     AnyOf,
+    BodyPart,
     Criterion,
     Holds,
     Level,
     Match,
     ModalitiesInStudy,
+    Not,
     Number,
+    Ordered,
     Owned,
+    Pattern,
     SamePerson,
     Values,
 )
@@ -166,6 +170,13 @@ def _identifier(scope: Scope, asked: Token) -> Criterion:
     return AllOf((Owned((owner.id,)), accession)) if owner else NOTHING
 
 
+def typed(code: str, system: str | None) -> list[Criterion]:
+    """Studies that are told to have an identifier of a type, ``ACSN|number``: see `_accession`."""
+    kind, _, accession = code.partition("|")
+    known = system in {None, patient.IDENTIFIER_TYPES} and kind == "ACSN"
+    return [Match("AccessionNumber", Values((accession,)))] if known else []
+
+
 def _patient(scope: Scope, identity: str) -> Criterion:
     # Whose record somebody may not see, of that record they must not learn whose it is either.
     rows = query.seen(scope.access, patient.rows(identity))
@@ -243,7 +254,9 @@ SEARCH: Table[Criterion] = Table(
             "Always available",
         ),
         "started": date(
-            Recorded("StudyDate", "StudyTime"), "When it started, in the hospitals' time zone"
+            Recorded("StudyDate", "StudyTime"),
+            "When it started, in the hospitals' time zone",
+            there=Not(Match("StudyDate", Values(("",)))),
         ),
         "modality": token(_modality, f"A modality of one of its series (system {DCM})"),
         "series": _holds("SeriesInstanceUID", "Series Instance UID of one of its series"),
@@ -251,8 +264,15 @@ SEARCH: Table[Criterion] = Table(
         "dicom-class": _holds("SOPClassUID", "SOP Class UID of one of its instances"),
         "endpoint": referring("Endpoint", _endpoint, "The owner's endpoint"),
         "basedon": referring(
-            "ServiceRequest", _based_on, "The order that led to it: a ServiceRequest"
+            "ServiceRequest",
+            _based_on,
+            "The order that led to it: a ServiceRequest",
+            there=Ordered(),
         ),
+    },
+    told={
+        "bodysite": Holds((Not(BodyPart(Values(("",)))),)),
+        "referrer": Match("ReferringPhysicianName", Pattern("?*")),
     },
     sorts={"_id": "uid", "_lastUpdated": "changed", "started": "started"},
 )

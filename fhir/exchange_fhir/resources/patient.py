@@ -19,6 +19,7 @@ from exchange_fhir.datatypes import (
     text,
 )
 from exchange_fhir.search import (
+    EVERYTHING,
     NOTHING,
     LastChanged,
     Parameter,
@@ -26,13 +27,21 @@ from exchange_fhir.search import (
     Scope,
     Table,
     Token,
+    Type,
     date,
     string,
     token,
 )
 from exchange_fhir.search import reference as referring
 from exchange_storage.records import NameKind, PatientIdentifier
-from exchange_storage.resource_criteria import Every, Indexed, TokenIs, Written
+from exchange_storage.resource_criteria import (
+    Every,
+    Indexed,
+    OfSeveral,
+    Present,
+    TokenIs,
+    Written,
+)
 from exchange_storage.search import (
     AllOf,
     AnyOf,
@@ -167,25 +176,42 @@ def rows(identity: str) -> tuple[int, ...]:
     return (int(identity),) if known else ()
 
 
-def _name(kind: NameKind | None, documentation: str) -> Parameter[Criterion]:
-    return string(lambda _, asked: NamePart(kind, asked), documentation)
+def told(kind: Type, code: str, of_images: Criterion = NOTHING) -> Criterion:
+    """Records of which the hospital has written a value, or else images tell one."""
+    written = Indexed(kind, (f"Patient.{code}",), (Present(kind),))
+    by_images = AllOf((of_images, Not(WRITTEN)))
+    return AnyOf((Linked(Level.PATIENT, Written(written)), by_images))
 
 
-def _text(keyword: str, documentation: str) -> Parameter[Criterion]:
+def _column(keyword: str) -> Criterion:
+    """The records in which something stands in a column."""
+    return Not(Match(keyword, Values(("",))))
+
+
+def _name(code: str, kind: NameKind | None, documentation: str) -> Parameter[Criterion]:
+    there = told(Type.STRING, code, NamePart(kind, Pattern("?*")))
+    return string(lambda _, asked: NamePart(kind, asked), documentation, there)
+
+
+def _text(keyword: str, documentation: str, there: Criterion) -> Parameter[Criterion]:
     """A text that is kept in one piece: its parts begin anywhere in it."""
 
     def read(_: Scope, asked: Prefix | Contains | Exact) -> Criterion:
         return Match(keyword, asked if isinstance(asked, Exact) else Contains(asked.text))
 
-    return string(read, documentation)
+    return string(read, documentation, there)
+
+
+def _part(code: str, called: str) -> Parameter[Criterion]:
+    """A part of the address: no images tell it apart, although its text is looked through."""
+    return _text("PatientAddress", f"{called}: {_ADDRESS}", told(Type.STRING, code))
 
 
 def _phone(_: Scope, asked: Token) -> Criterion:
     if asked.system not in {None, "phone"}:
         return NOTHING
     first_of_many = Prefix(asked.code + "\\")
-    telephone = "PatientTelephoneNumbers"
-    return AnyOf((Match(telephone, Values((asked.code,))), Match(telephone, first_of_many)))
+    return AnyOf((Match(_TELEPHONE, Values((asked.code,))), Match(_TELEPHONE, first_of_many)))
 
 
 def _gender(_: Scope, asked: Token) -> Criterion:
@@ -212,6 +238,8 @@ def _organization(scope: Scope, code: str) -> Criterion:
     return Owned((owner.id,)) if owner else NOTHING
 
 
+_TELEPHONE = "PatientTelephoneNumbers"
+_LETTERS = ", in hanzi, pinyin or Latin letters"
 _ADDRESS = "text anywhere in the address, which hospitals send in one line"
 
 SEARCH: Table[Criterion] = Table(
@@ -225,26 +253,51 @@ SEARCH: Table[Criterion] = Table(
         "active": token(
             _active,
             "As the hospital wrote it; of whom images tell is active, a merged record is not",
+            there=AnyOf((told(Type.TOKEN, "active", EVERYTHING), Replaced())),
         ),
         "identifier": token(
             numbered,
             "A hospital's number (system urn:oid: and its issuer), a resident ID card "
             f"({RESIDENT_ID}), or another identifier",
+            there=AnyOf((_column("PatientID"), Identifier("*", wild=True))),
         ),
-        "name": _name(None, "Any part of the name, in hanzi, pinyin or Latin letters"),
-        "family": _name(NameKind.FAMILY, "Family name, in hanzi, pinyin or Latin letters"),
-        "given": _name(NameKind.GIVEN, "Given name, in hanzi, pinyin or Latin letters"),
-        "birthdate": date(Recorded("PatientBirthDate"), "Date of birth"),
-        "gender": token(_gender, "male, female, other or unknown"),
-        "telecom": token(_phone, "Telephone number"),
-        "phone": token(_phone, "Telephone number"),
-        "address": _text("PatientAddress", f"Address: {_ADDRESS}"),
-        "address-city": _text("PatientAddress", f"City: {_ADDRESS}"),
-        "address-state": _text("PatientAddress", f"Province: {_ADDRESS}"),
-        "address-country": _text("PatientAddress", f"Country: {_ADDRESS}"),
-        "address-postalcode": _text("PatientAddress", f"Postal code: {_ADDRESS}"),
+        "name": _name("name", None, f"Any part of the name{_LETTERS}"),
+        "family": _name(
+            "family", NameKind.FAMILY, "Family name, in hanzi, pinyin or Latin letters"
+        ),
+        "given": _name("given", NameKind.GIVEN, f"Given name{_LETTERS}"),
+        "birthdate": date(
+            Recorded("PatientBirthDate"),
+            "Date of birth",
+            there=told(Type.DATE, "birthdate", _column("PatientBirthDate")),
+        ),
+        "gender": token(
+            _gender, "male, female, other or unknown", told(Type.TOKEN, "gender", EVERYTHING)
+        ),
+        "telecom": token(
+            _phone, "Telephone number", told(Type.TOKEN, "telecom", _column(_TELEPHONE))
+        ),
+        "phone": token(_phone, "Telephone number", told(Type.TOKEN, "phone", _column(_TELEPHONE))),
+        "address": _text(
+            "PatientAddress",
+            f"Address: {_ADDRESS}",
+            told(Type.STRING, "address", _column("PatientAddress")),
+        ),
+        "address-city": _part("address-city", "City"),
+        "address-state": _part("address-state", "Province"),
+        "address-country": _part("address-country", "Country"),
+        "address-postalcode": _part("address-postalcode", "Postal code"),
         "organization": referring("Organization", _organization, "The hospital whose record it is"),
-        "mothersMaidenName": _text("PatientMotherBirthName", "The mother's name at her birth"),
+        "mothersMaidenName": _text(
+            "PatientMotherBirthName",
+            "The mother's name at her birth",
+            Match("PatientMotherBirthName", Pattern("?*")),
+        ),
+    },
+    told={
+        "deceased": EVERYTHING,  # of whom nothing is said are not known to have died
+        "link": AnyOf((told(Type.REFERENCE, "link"), Linked(Level.PATIENT, OfSeveral()))),
+        "phonetic": told(Type.STRING, "name", NamePart(None, Pattern("?*"))),
     },
     sorts={
         "_id": "row",

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from exchange.persons import Known
 from exchange_fhir.datatypes import Json, instant, present, reference
 from exchange_fhir.resources import patient
-from exchange_fhir.search import NOTHING, Parameter, Scope, Table, any_of, date, token
+from exchange_fhir.search import (
+    EVERYTHING,
+    NOTHING,
+    Parameter,
+    Scope,
+    Table,
+    Type,
+    any_of,
+    date,
+    token,
+)
 from exchange_fhir.search import reference as referring
 from exchange_storage.criteria import Changed, Criterion, Level, Linked, Not, Rows
 from exchange_storage.resource_criteria import IsPerson, OfPerson
@@ -81,9 +91,7 @@ def of_patient(read: Parameter[Criterion]) -> Parameter[Criterion]:
     def one(scope: Scope, value: str, modifier: str) -> Criterion:
         return any_record(read.read(scope, value, modifier))
 
-    return Parameter(
-        type=read.type, read=one, documentation=read.documentation, modifiers=read.modifiers
-    )
+    return replace(read, read=one, there=any_record(read.there))
 
 
 def _person(_: Scope, asked: Any) -> Criterion:
@@ -112,6 +120,12 @@ SEARCH: Table[Criterion] = Table(
         "link": referring("Patient", _linked, "A linked record"),
         "patient": referring("Patient", _linked, "A linked record"),
         **{name: of_patient(patient.SEARCH.parameters[name]) for name in AS_OF_PATIENTS},
+        # Of whom no record says it is of unknown gender.
+        "gender": replace(of_patient(patient.SEARCH.parameters["gender"]), there=EVERYTHING),
+    },
+    told={
+        "phonetic": any_record(patient.SEARCH.told["phonetic"]),
+        **{code: any_record(patient.told(Type.TOKEN, code)) for code in ("email", "address-use")},
     },
     sorts={"_id": "person"},
 )
