@@ -237,9 +237,6 @@ class Asking(ParameterValues):
     # -- Chains -----------------------------------------------------------------------------------
 
     def _chain(self, kind: str, code: str, modifier: str, rest: str, value: str, depth: int) -> Any:
-        table = TABLES[kind].parameters if kind in TABLES else {}
-        if not modifier and f"{code}.{rest}" in table:  # a chain that means the person
-            return self._native(kind, f"{code}.{rest}", "", value)
         parameter = search_parameters.of(kind)[code]
         if parameter.type != "reference":
             raise Invalid(f"{code} is no reference: nothing is chained to it")
@@ -251,7 +248,10 @@ class Asking(ParameterValues):
             if target in ALONE:
                 continue
             try:
-                inner = self.criterion(target, rest, value, depth + 1)
+                if (target, rest) == ("Patient", "identifier"):
+                    inner = self._person(value)
+                else:
+                    inner = self.criterion(target, rest, value, depth + 1)
             except Unknown:
                 continue
             found.append(self._leading(kind, parameter, target, inner))
@@ -260,6 +260,12 @@ class Asking(ParameterValues):
         if kind in TABLES:
             return found[0] if len(found) == 1 else AnyOf(tuple(found))
         return found[0] if len(found) == 1 else Some(tuple(found))
+
+    def _person(self, value: str) -> Criterion:
+        """Whom an identifier means that is chained to: as ``patient=`` means all records."""
+        read = patient.OF_PERSON.read
+        found = self._read("identifier", value, lambda one: read(self.scope, one, ""))
+        return any_of(found)
 
     def _leading(self, kind: str, parameter: SearchParameter, target: str, inner: Any) -> Any:
         match kind, parameter.code:

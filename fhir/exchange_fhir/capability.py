@@ -173,7 +173,7 @@ def searched(kind: str) -> Iterator[Json]:
         told = {"name": code, "definition": one.url, "type": one.type}
         yield told | ({"documentation": own.documentation} if own else {})
     for code, own in table.items():
-        if code not in known and "." not in code:  # a chain is told of where its first part is
+        if code not in known:
             yield {"name": code, "type": own.type, "documentation": own.documentation}
 
 

@@ -242,15 +242,8 @@ def _built(form: Any, binds: Binds, links: Links | None = None) -> ColumnElement
             )
         case ("body part", compared):
             return _compare(Series.body_part, compared, binds)
-        case ("number", compared):
-            organization = next(binds)
-            known = and_(
-                _Alias.c.organization_id == organization,
-                _compare(_Alias.c.patient_id, compared, binds),
-            )
-            return _persons(known)
-        case ("same person",):
-            return _persons(_Alias.c.id == next(binds))
+        case ("number", _) | ("same person",):
+            return Patient.id.in_(union(*_same_persons(_known(form, binds))))
         case ("identified", _):
             return Patient.id.in_(_patients(form, binds))
         case ("name" | "named" as name, of_kind, found, written):
@@ -302,6 +295,8 @@ def _any(parts: Sequence[Any], binds: Binds, links: Links | None) -> ColumnEleme
     for part in parts:
         if part[0] in ("identified", "numbered"):
             looked_up.append(_patients(part, binds))
+        elif part[0] in ("number", "same person"):
+            looked_up += _same_persons(_known(part, binds))
         else:
             found.append(_built(part, binds, links))
     if looked_up:
@@ -378,10 +373,22 @@ def _between(
     return and_(*conditions)
 
 
-def _persons(known: ColumnElement[bool]) -> ColumnElement[bool]:
-    """The records that are `known`, and every other record of the same persons.
+def _known(form: Any, binds: Binds) -> ColumnElement[bool]:
+    """Under which record somebody asks for a person."""
+    match form:
+        case ("number", compared):
+            organization = next(binds)
+            number = _compare(_Alias.c.patient_id, compared, binds)
+            return and_(_Alias.c.organization_id == organization, number)
+        case ("same person",):
+            return _Alias.c.id == next(binds)
+    raise TypeError("not a form of whom a record is of")
 
-    A union, since neither database uses an index for each half of an OR of sub-selects.
+
+def _same_persons(known: ColumnElement[bool]) -> tuple[Select[Any], Select[Any]]:
+    """The rows of the records that are `known`, and of all records of the same persons.
+
+    For a union, since neither database uses an index for each half of an OR of sub-selects.
     """
     others = (
         select(_Same.c.id)
@@ -389,7 +396,7 @@ def _persons(known: ColumnElement[bool]) -> ColumnElement[bool]:
         .join(_Same, _Same.c.person_id == _Alias.c.person_id)
         .where(known)
     )
-    return Patient.id.in_(union(select(_Alias.c.id).where(known), others))
+    return select(_Alias.c.id).where(known), others
 
 
 def _holding(level: Level, condition: ColumnElement[bool], *, few: bool) -> ColumnElement[bool]:

@@ -50,7 +50,6 @@ from exchange_storage.search import (
     Match,
     ModalitiesInStudy,
     Not,
-    Number,
     Ordered,
     Owned,
     Pattern,
@@ -183,15 +182,6 @@ def _patient(scope: Scope, identity: str) -> Criterion:
     return AnyOf(tuple(SamePerson(row) for row in sorted(rows)))
 
 
-def _patient_identifier(scope: Scope, asked: Token) -> Criterion:
-    owner = scope.issuer(asked.system) if asked.system else None
-    if owner is None:
-        return patient.numbered(scope, asked)
-    if not asked.code:
-        raise Invalid("an identifier needs a value")
-    return AnyOf((Number(owner.id, Values((asked.code,))), *patient.others(asked)))
-
-
 def _modality(_: Scope, asked: Token) -> Criterion:
     known = asked.system in {None, DCM}
     return ModalitiesInStudy(Values((asked.code,))) if known else NOTHING
@@ -247,8 +237,6 @@ SEARCH: Table[Criterion] = Table(
         ),
         "patient": referring("Patient", _patient, _PERSON),
         "subject": referring("Patient", _patient, _PERSON),
-        "patient.identifier": token(_patient_identifier, "An identifier of the patient, as above"),
-        "subject.identifier": token(_patient_identifier, "An identifier of the patient, as above"),
         "status": token(
             lambda _, asked: EVERYTHING if asked.code == "available" else NOTHING,
             "Always available",

@@ -54,6 +54,7 @@ from exchange_storage.search import (
     Match,
     NamePart,
     Not,
+    Number,
     Owned,
     Pattern,
     Prefix,
@@ -143,6 +144,16 @@ def numbered(scope: Scope, asked: Token) -> Criterion:
     elif not forms:
         raise Invalid("system| without a value is only understood for a hospital's own numbers")
     return AnyOf(tuple(forms))
+
+
+def of_person(scope: Scope, asked: Token) -> Criterion:
+    """Records of the person whom a hospital knows under its number; by others see `numbered`."""
+    owner = scope.issuer(asked.system) if asked.system else None
+    if owner is None:
+        return numbered(scope, asked)
+    if not asked.code:
+        raise Invalid("an identifier needs a value")
+    return AnyOf((Number(owner.id, Values((asked.code,))), *others(asked)))
 
 
 def others(asked: Token) -> list[Criterion]:
@@ -241,6 +252,10 @@ def _organization(scope: Scope, code: str) -> Criterion:
 _TELEPHONE = "PatientTelephoneNumbers"
 _LETTERS = ", in hanzi, pinyin or Latin letters"
 _ADDRESS = "text anywhere in the address, which hospitals send in one line"
+
+OF_PERSON: Parameter[Criterion] = token(
+    of_person, "An identifier of the patient to whom something refers: it means the person"
+)
 
 SEARCH: Table[Criterion] = Table(
     documentation=(
