@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from sqlalchemy import and_, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from exchange import attachments, clinical, jobs, targets
+from exchange import attachments, clinical, enclosures, jobs, targets
 from exchange.access import Access
 from exchange.policy import Action
 from exchange.targets import Target
@@ -191,11 +191,14 @@ def _differs(database: Database, one: _Held, read: Reader) -> bool:
 
 
 def _followed(database: Database, one: _Held, said: Said) -> Said:
-    """What it says, with the patients of its targets."""
-    if not said.targets or said.patients is None:
+    """What it says, with the patients of its targets, or of what attaches it."""
+    enclosed = one.kind == enclosures.KIND and not enclosures.is_confined(said.values)
+    if said.patients is None or not (said.targets or enclosed):
         return said
     with database.reading() as session:
         followed = targets.patients(session, one.organization, said.targets)
+        if enclosed:
+            followed += enclosures.patients(session, one.organization, one.logical_id)
     return Said(said.values, tuple(dict.fromkeys((*said.patients, *followed))))
 
 
@@ -244,15 +247,23 @@ def _kept(session: Session, one: _Held) -> bool:
     version = select(Resource.version).where(Resource.id == one.id, ~Resource.deleted)
     if one.said is None or session.scalar(version.with_for_update()) != one.version:
         return False
+    attached = enclosures.attached_by(session, one.id) | enclosures.attached(one.said.values)
     resource_index.remove(session, one.id)
     resource_index.add(session, one.id, one.said.values)
+    _about_whom(session, one)
+    enclosures.settle(session, one.organization, attached)
+    return True
+
+
+def _about_whom(session: Session, one: _Held) -> None:
+    """Keep whom it is about."""
     patients = _own(session, one)
     if patients is None:
         if one.is_directory:  # whom it names is not known: then it is its hospital's own
             session.execute(
                 update(Resource).where(Resource.id == one.id).values(is_directory=False)
             )
-        return True
+        return
     session.execute(
         update(Resource)
         .where(Resource.id == one.id)
@@ -271,7 +282,6 @@ def _kept(session: Session, one: _Held) -> bool:
             .where(Revision.resource_id == one.id, Revision.version < one.version)
             .values(elsewhere=True)
         )
-    return True
 
 
 def _own(session: Session, one: _Held) -> tuple[int, ...] | None:

@@ -19,6 +19,7 @@ from exchange import (
     attachments,
     clinical,
     consent,
+    enclosures,
     facts,
     happenings,
     policy,
@@ -214,6 +215,9 @@ class Writing:
         if not _LOGICAL_ID.fullmatch(draft.logical_id):
             raise Invalid("an id has 1 to 64 letters, digits, hyphens and dots")
         followed = targets.patients(self.session, self.access.requester.organization, draft.targets)
+        if draft.kind == enclosures.KIND and not enclosures.is_confined(draft.values):
+            organization = self.access.requester.organization
+            followed += enclosures.patients(self.session, organization, draft.logical_id)
         patients = list(dict.fromkeys((*draft.patients, *followed)))
         if len(patients) > PATIENTS:
             raise TooLarge(f"a resource may be about at most {PATIENTS} patients")
@@ -233,6 +237,7 @@ class Writing:
             "deleted": False,
         }
         connection = self.session.connection()
+        attached = enclosures.attached(draft.values)
         if held is None:
             row = resource_rows.ADD.number(
                 connection,
@@ -246,6 +251,7 @@ class Writing:
             )
         else:
             row = held.id
+            attached |= enclosures.attached_by(self.session, row)
             self._moved(held, patients)
             resource_rows.SET.run(connection, {**stands, "row": row})
             resource_index.remove(self.session, row)
@@ -253,6 +259,7 @@ class Writing:
             others = [{"resource_id": row, "patient_id": patient} for patient in patients[1:]]
             resource_rows.ADD_OTHER.run_many(connection, others)
         resource_index.add(self.session, row, draft.values)
+        enclosures.settle(self.session, self.access.requester.organization, attached)
         self._followed(draft.kind, draft.logical_id, patients, draft)
         if draft.terms is not None:
             subscriptions.accepted(self.access, self.session, row, draft.logical_id, draft.terms)
@@ -273,7 +280,9 @@ class Writing:
 
     def take_out(self, held: Any) -> Kept:
         """Delete the resource of a row: it is found no more, its versions stay."""
+        attached = enclosures.attached_by(self.session, held.id)
         resource_index.remove(self.session, held.id)
+        enclosures.settle(self.session, held.organization_id, attached)
         self._followed(held.kind, held.logical_id, (), None)
         if held.kind == clinical.SUBSCRIPTION:
             subscriptions.ended(self.session, held.id)

@@ -81,7 +81,9 @@ def _formats(told: Json) -> Iterator[str]:
         "`Content-Encoding: gzip`. A decimal keeps the digits it came with. A Binary is read and "
         "written as FHIR, or in its own type with `X-Security-Context`: then of up to "
         f"{Conduct().binary_limit} bytes (a setting), and read whole or by a `Range`. What was so "
-        f"written comes along as FHIR up to {Conduct().body_limit} bytes of content."
+        f"written comes along as FHIR up to {Conduct().body_limit} bytes of content. A Binary is "
+        "its `securityContext`'s; one without is seen by who sees what its own hospital attaches "
+        "it to (`Attachment.url`), of several patients by who sees all of them."
     )
     yield ""
 

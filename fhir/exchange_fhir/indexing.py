@@ -7,13 +7,14 @@ is walked through once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache, lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from exchange import enclosures
 from exchange_fhir import moments, units
 from exchange_fhir.datatypes import Json
 from exchange_fhir.definitions import search_parameters
@@ -45,6 +46,7 @@ def values(resource: Json, zone: ZoneInfo, base: str = "") -> list[Value]:
     _walk(plan.tree, resource, found)
     for composite in plan.composites:
         _compose(composite, resource, found)
+    found.values += _enclosed(resource, found.base)
     return found.values
 
 
@@ -55,6 +57,26 @@ def patients(resource: Json, base: str = "") -> tuple[str, ...]:
     _walk(_compartment(kind), resource, found)
     targets = (one for one in found.values if isinstance(one, Reference))
     return tuple(dict.fromkeys(one.target for one in targets if one.target_kind == "Patient"))
+
+
+def _enclosed(resource: Json, base: str) -> Iterator[Value]:
+    """What a resource attaches (Attachment.url), and whose security context a Binary has: no
+    parameter asks for that, but who sees a Binary depends on it."""
+    if resource["resourceType"] == enclosures.KIND:
+        if context := resource.get("securityContext"):
+            yield Reference(enclosures.CONTEXT, *target(_text(context, "reference"), base))
+        return
+    inside: list[Any] = [resource]
+    while inside:
+        element = inside.pop()
+        if isinstance(element, dict):
+            kind, logical_id = target(_text(element, "url"), base)
+            if kind == enclosures.KIND:
+                yield Reference(enclosures.ATTACHED, kind, logical_id)
+        elif not isinstance(element, list):
+            continue
+        below = element if isinstance(element, list) else element.values()
+        inside += [one for one in below if isinstance(one, dict | list)]
 
 
 def target(reference: str, base: str) -> tuple[str, str]:
