@@ -19,11 +19,18 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 
-from exchange import clinical, clinical_search, compartment, query
-from exchange.access import Access
+from exchange import clinical, clinical_search, compartment, query, related
 from exchange.errors import NotFound
 from exchange.policy import Requester
-from exchange_fhir import json_format, negotiation, outcome, parameters, reading, subset
+from exchange_fhir import (
+    json_format,
+    negotiation,
+    outcome,
+    parameters,
+    reading,
+    registered,
+    subset,
+)
 from exchange_fhir.answers import Answered
 from exchange_fhir.bundle import Pairs
 from exchange_fhir.datatypes import Json
@@ -34,7 +41,7 @@ from exchange_fhir.resources import patient
 from exchange_fhir.rest_interactions import body
 from exchange_fhir.search import Scope
 from exchange_fhir.serving import Serving
-from exchange_storage.search import Changed, Criterion, Level, Match, Range, Rows
+from exchange_storage.search import AllOf, Changed, Criterion, Level, Match, Range, Rows
 
 PAGE = 200
 """Resources of a page, and of a piece of a stream, where the asker does not say."""
@@ -229,8 +236,9 @@ def _piece(scope: Scope, wanted: Wanted, position: Position) -> Piece:
     links = query.links(access, [named.patient]).get(wanted.row, ())
     rows = (wanted.row, *links)
     matches: list[Resource] = []
+    hospitals: list[Resource] = []
     if position.stage == 0:
-        if wanted.has("Patient"):
+        if wanted.has("Patient") or wanted.has("Organization"):
             changed = [Changed(Level.PATIENT, since=wanted.since)] if wanted.since else []
             found = query.find(
                 access,
@@ -240,14 +248,21 @@ def _piece(scope: Scope, wanted: Wanted, position: Position) -> Piece:
                 summarize=False,
                 asked="$everything",
             )
-            matches += reading.patients(scope, found.found)
+            if wanted.has("Patient"):
+                matches += reading.patients(scope, found.found)
+            if wanted.has("Organization"):
+                hospitals += reading.organizations(one.owner for one in found.found)
+        if wanted.has("Endpoint"):
+            owners = related.owners(access, Level.STUDY, AllOf(_of_studies(wanted, rows)))
+            known = (one for one in scope.organizations if one.id in owners)
+            hospitals += reading.endpoints(scope, known)
         position = Position(1)
     if position.stage == 1:
         following = _studies(scope, wanted, rows, position, matches)
         if following is not None:
-            return Piece(matches, (), following)
+            return Piece(matches, hospitals, following)
         position = Position(2)
-    return _written(scope, wanted, rows, position, matches)
+    return _written(scope, wanted, rows, position, matches, hospitals)
 
 
 def _studies(
@@ -259,16 +274,10 @@ def _studies(
     room = wanted.count - len(to)
     if room <= 0:
         return position
-    criteria: list[Criterion] = [Rows(Level.PATIENT, rows)]
-    if wanted.since:
-        criteria.append(Changed(Level.STUDY, since=wanted.since))
-    low, high = wanted.days
-    if low or high:
-        criteria.append(Match("StudyDate", Range(low or None, high or None)))
     answer = query.find(
         scope.access,
         Level.STUDY,
-        criteria,
+        _of_studies(wanted, rows),
         limit=room,
         offset=position.at,
         summarize=False,
@@ -281,16 +290,35 @@ def _studies(
     return None
 
 
+def _of_studies(wanted: Wanted, rows: tuple[int, ...]) -> tuple[Criterion, ...]:
+    """What asks for the person's studies that are wanted."""
+    criteria: list[Criterion] = [Rows(Level.PATIENT, rows)]
+    if wanted.since:
+        criteria.append(Changed(Level.STUDY, since=wanted.since))
+    low, high = wanted.days
+    if low or high:
+        criteria.append(Match("StudyDate", Range(low or None, high or None)))
+    return tuple(criteria)
+
+
 def _written(
-    scope: Scope, wanted: Wanted, rows: tuple[int, ...], position: Position, to: list[Resource]
+    scope: Scope,
+    wanted: Wanted,
+    rows: tuple[int, ...],
+    position: Position,
+    to: list[Resource],
+    along: list[Resource],
 ) -> Piece:
-    """What hospitals wrote about the person, and the directory's entries that it refers to."""
+    """What hospitals wrote about the person, and the directory's entries that it refers to.
+
+    They come `along` with those that come along already, each once.
+    """
     kinds = tuple(wanted.kinds - {"Patient", "ImagingStudy"})
     if wanted.kinds and not kinds:
-        return Piece(to, (), None)
+        return Piece(to, along, None)
     room = wanted.count - len(to)
     if room <= 0:
-        return Piece(to, (), position)
+        return Piece(to, along, position)
     page = compartment.page(
         scope.access,
         compartment.Wanted(
@@ -315,24 +343,33 @@ def _written(
     matches = [*to, *(Resource(one.kind, one.logical_id, one.content) for one in told)]
     more = bool(held) and (page.more or len(held) < len(page.held))
     following = Position(2, held[-1].row) if more else None
-    included = _directory(scope.access, wanted, [one.row for one in told])
-    return Piece(matches, included, following)
+    included = {(one.kind, one.id): one for one in along}
+    for entry in _directory(scope, wanted, [one.row for one in held]):
+        included.setdefault((entry.kind, entry.id), entry)
+    return Piece(matches, tuple(included.values()), following)
 
 
-def _directory(access: Access, wanted: Wanted, rows: Sequence[int]) -> list[Resource]:
+def _directory(scope: Scope, wanted: Wanted, rows: Sequence[int]) -> list[Resource]:
     """The entries of the directory to which resources refer, each once."""
     if not rows:
         return []
-    names = _references()
+    access, names = scope.access, _references()
     targets: dict[str, set[str]] = {}
     for _, kind, logical_id in clinical_search.referred(access, rows, names):
         if kind in clinical.DIRECTORY and wanted.has(kind):
             targets.setdefault(kind, set()).add(logical_id)
-    return [
+    written = [
         Resource(hit.kind, hit.logical_id, hit.content)
         for kind, ids in sorted(targets.items())
         for hit in clinical_search.named(access, kind, sorted(ids), limit=MOST)
     ]
+    hospitals = [
+        reading.resource(registered.resource(scope, kind, one))
+        for kind in sorted(registered.KINDS & targets.keys())
+        for one in scope.organizations
+        if registered.identity(kind, one) in targets[kind]
+    ]
+    return written + hospitals
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -178,6 +179,42 @@ def test_everything_of_a_person_comes_from_every_hospital(hospital: Door) -> Non
     assert [name(one) for one in entries(alone)] == [li]
 
 
+@pytest.mark.parametrize("form", ["", "&_count=1", "&_format=xml"])
+def test_hospitals_come_along_with_everything_of_their_patients(hospital: Door, form: str) -> None:
+    """As Organizations of their records and Endpoints of their studies; no others of the region."""
+    doctor = hospital.clinician("nanhu")
+    both = {f"{kind}{code}" for kind in ("Organization/", "Endpoint/dicomweb-")
+            for code in ("beicheng", "nanhu")}  # fmt: skip
+
+    def along(query: str) -> list[str]:
+        """What is included, as Type/id, on all pages."""
+        if "xml" in form:
+            told = doctor.get(f"Patient/1/$everything?{query}{form}").text
+            return re.findall(r"/fhir/((?:Organization|Endpoint)/[\w-]+)\"/><resource>", told)
+        pages = doctor.pages(f"Patient/1/$everything?{query}{form}")
+        return [name(one) for page in pages for one in entries(page, "include")]
+
+    for query in ("_type=Organization,Endpoint", ""):
+        found = along(query)
+        assert both <= set(found)
+        hospitals = [one for one in found if one.partition("/")[0] in {"Organization", "Endpoint"}]
+        assert sorted(hospitals) == sorted(both)
+    assert set(along("_type=Endpoint")) == {one for one in both if one.startswith("Endpoint")}
+    assert along("_type=Patient,Observation") == []
+    assert along("_type=Organization&_since=2100-01-01T00:00:00Z") == []
+
+
+def test_a_hospital_comes_along_where_only_a_resource_refers_to_it(hospital: Door) -> None:
+    beicheng = hospital.system("beicheng")
+    weight(beicheng, "Patient/3", "2026-11-01", performer=[{"reference": "Organization/dongshan"}])
+
+    bundle = hospital.clinician("nanhu").bundle("Patient/3/$everything")
+
+    found = [name(one) for one in entries(bundle, "include")]
+    assert {"Organization/dongshan", "Organization/beicheng"} <= set(found)
+    assert "Organization/nanhu" not in found
+
+
 def test_everything_comes_in_pages_as_well(hospital: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     doctor = hospital.clinician("beicheng")
     whole = doctor.ids("Patient/1/$everything")
@@ -291,7 +328,7 @@ def test_everything_that_breaks_on_the_way_ends_as_a_bundle_that_says_so(
     monkeypatch.setattr(compartment, "page", broken)
     bundle = system.read("Patient/1/$everything")
     *told, last = bundle["entry"]
-    assert 0 < len(told) < 5
+    assert 0 < len(told) < 7
     assert last["search"]["mode"] == "outcome"
     issues = [(one["severity"], one["code"]) for one in last["resource"]["issue"]]
     assert issues == [("fatal", "incomplete"), ("error", "transient")]
