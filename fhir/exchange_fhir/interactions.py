@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from heapq import merge
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -19,11 +20,21 @@ from exchange.access import Access
 from exchange.clinical import Kept, Page
 from exchange.errors import Gone, NotFound
 from exchange.recording import Act, Finder
-from exchange_fhir import answers, json_format, patching, registering, validation, writing
+from exchange_fhir import (
+    answers,
+    json_format,
+    patching,
+    registering,
+    unwritten,
+    validation,
+    writing,
+)
 from exchange_fhir.answers import Answered
 from exchange_fhir.datatypes import Json, instant
 from exchange_fhir.outcome import Problem
 from exchange_fhir.primitives import is_id
+from exchange_fhir.search import Scope
+from exchange_fhir.unwritten import Version
 from exchange_fhir.writing import Place
 
 HISTORY = 50
@@ -65,6 +76,8 @@ class Here:
     """What finds the hospital's own resources by a condition. Raises Problem, Invalid."""
     find_any: Callable[[str, Pairs], Finder]
     """The same of whatever the asker may see."""
+    scope: Callable[[], Scope]
+    """Where questions are asked."""
     native: Mapping[str, Callable[[str], Answered]]
     """How resources are read that are no versions of JSON: by kind, given the logical id."""
 
@@ -303,31 +316,40 @@ class Past:
     used: Pairs = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """Versions, each with where a page goes on that it is the last of."""
+
+    told: Sequence[tuple[Kept, Any]]
+    more: bool
+    total: int | None = None
+
+
 def history(
-    here: Here, asked: Asked, past: Past, before: int | None, next_page: Callable[[int], str]
+    here: Here, asked: Asked, past: Past, after: Any, next_page: Callable[[Any], str]
 ) -> bytes:
     """The Bundle of versions, newest first: of a resource, a kind, or all (R4 3.1.0.11).
 
-    `next_page` makes the address of the page from a revision key on. Raises NotFound, Refused,
-    Problem.
+    `after` is where the page goes on, as JSON, of which `next_page` makes the address of the next
+    one. Raises NotFound, Refused, Problem.
     """
     if asked.kind:
         writing.served(asked.kind)
         _has_versions(asked.kind)
-    page = _versions(here, asked, past, before)
-    kept, more = page.kept, page.more
+    page = _of_one(here, asked, past, after) if asked.logical_id else _all(here, asked, past, after)
+    told, more = page.told, page.more
     size = 0
-    for number, one in enumerate(kept):
+    for number, (one, _) in enumerate(told):
         size += len(one.content)
         if number and size > HISTORY_BYTES:
-            kept, more = kept[:number], True
+            told, more = told[:number], True
             break
     address = "/".join(part for part in (asked.kind, asked.logical_id, "_history") if part)
     query = f"?{urlencode(past.used)}" if past.used else ""
     links = [{"relation": "self", "url": f"{here.base}/{address}{query}"}]
-    if more and kept:
-        links.append({"relation": "next", "url": next_page(kept[-1].key)})
-    entries = [_entry(here.base, one) for one in kept]
+    if more and told:
+        links.append({"relation": "next", "url": next_page(told[-1][1])})
+    entries = [_entry(here.base, one) for one, _ in told]
     return orjson.dumps(
         {
             "resourceType": "Bundle",
@@ -339,23 +361,57 @@ def history(
     )
 
 
-def _versions(here: Here, asked: Asked, past: Past, before: int | None) -> Page:
+def _of_one(here: Here, asked: Asked, past: Past, before: int | None) -> _Page:
+    """The versions of a resource."""
     try:
-        return clinical.history(
-            here.access,
-            asked.kind,
-            asked.logical_id,
-            limit=past.count,
-            since=past.since,
-            before=before,
-            at=past.at,
-        )
+        page = _written(here, asked, past, before)
+        return _Page([(one, one.key) for one in page.kept], page.more, page.total)
     except NotFound:
         derived = _derived(here, asked)
         if derived is None or derived.changed is None:
             raise
-        only = _only(asked, past, derived, derived.changed)
-        return Page(only, False) if past.count else Page((), False, len(only))
+        only = [(one, 0) for one in _only(asked, past, derived, derived.changed)]
+        return _Page(only, False) if past.count else _Page((), False, len(only))
+
+
+def _all(here: Here, asked: Asked, past: Past, after: Mapping[str, Any] | None) -> _Page:
+    """The versions of a kind, or of all, with those of what nobody wrote.
+
+    What comes about meanwhile is on no further page.
+    """
+    last = dict(after or {})
+    page = _written(here, asked, past, last.get("written"))
+    last.setdefault("written", page.kept[0].key + 1 if page.kept else 0)
+    until = datetime.fromisoformat(last.setdefault("until", here.access.now.isoformat()))
+    within = unwritten.Within(
+        kind=asked.kind,
+        since=past.since,
+        before=min(until, past.at[1]) if past.at is not None else until,
+        after=last,
+    )
+    if not past.count:
+        return _Page((), False, (page.total or 0) + unwritten.count(here.scope(), within))
+    written = [Version(one, "written", one.key) for one in page.kept]
+    others = unwritten.versions(here.scope(), within, past.count + 1)
+    told: list[tuple[Kept, Any]] = []
+    for one in merge(written, others, key=lambda one: one.kept.changed, reverse=True):
+        if len(told) == past.count:
+            break
+        last = last | {one.source: one.place}
+        told.append((one.kept, last))
+    return _Page(told, page.more or len(written) + len(others) > len(told))
+
+
+def _written(here: Here, asked: Asked, past: Past, before: int | None) -> Page:
+    return clinical.history(
+        here.access,
+        asked.kind,
+        asked.logical_id,
+        limit=past.count,
+        since=past.since,
+        before=before,
+        at=past.at,
+    )
 
 
 def _only(asked: Asked, past: Past, derived: Answered, changed: datetime) -> tuple[Kept, ...]:

@@ -5,7 +5,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC
-from typing import Annotated
+from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Request, Response
@@ -101,17 +101,17 @@ def interacting(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         asked = Asked(kind=kind, logical_id=logical_id)
         address = "/".join(part for part in (kind, logical_id, "_history") if part)
         given: Pairs = request.query_params.multi_items()
-        before: int | None = None
+        after: Any = None
         if token := request.query_params.get("_page"):
-            given, before = serving.pages.unseal(requester, address, token)
+            given, after = serving.pages.unseal(requester, address, token)
         past = _past(given, serving)
 
-        def following(key: int) -> str:
-            page = serving.pages.seal(requester, address, past.used, key)
+        def following(after: Any) -> str:
+            page = serving.pages.seal(requester, address, past.used, after)
             return f"{serving.base(request)}/{address}?_page={page}"
 
         with serving.asked(request, requester) as here:
-            content = interactions.history(here, asked, past, before, following)
+            content = interactions.history(here, asked, past, after, following)
         return negotiation.response(Answered(status=200, content=content), written)
 
     def changed(

@@ -117,6 +117,7 @@ class Serving:
             place=place if self.conduct.dangling else replace(place, unknown=unknown),
             find=find,
             find_any=find_any,
+            scope=lambda: self.scope(place.base, access),
             native={kind: native(kind) for kind in reads.READS},
         )
 
