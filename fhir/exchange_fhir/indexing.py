@@ -70,13 +70,12 @@ def _enclosed(resource: Json, base: str) -> Iterator[Value]:
     while inside:
         element = inside.pop()
         if isinstance(element, dict):
-            kind, logical_id = target(_text(element, "url"), base)
-            if kind == enclosures.KIND:
-                yield Reference(enclosures.ATTACHED, kind, logical_id)
-        elif not isinstance(element, list):
-            continue
-        below = element if isinstance(element, list) else element.values()
-        inside += [one for one in below if isinstance(one, dict | list)]
+            if "url" in element:
+                kind, logical_id = target(_text(element, "url"), base)
+                if kind == enclosures.KIND:
+                    yield Reference(enclosures.ATTACHED, kind, logical_id)
+            element = element.values()
+        inside += [one for one in element if isinstance(one, (dict, list))]
 
 
 def target(reference: str, base: str) -> tuple[str, str]:

@@ -231,10 +231,12 @@ class Written:
     """What a hospital wrote of the patient record itself, beside what has columns."""
 
     criterion: Asked
+    frequent: bool = False
+    """It holds for many records: each is looked at by itself, instead of all that there are."""
 
     def form(self, values: list[Any]) -> Form:
         """See `forms.form`."""
-        return ("written", form(self.criterion, values))
+        return ("written", form(self.criterion, values), self.frequent)
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,7 +147,16 @@ class Conditions:
     def links(self, level: Level, form: Any, binds: Binds) -> ColumnElement[bool]:
         """The condition of a link on the patient record or study, see `search.Links`."""
         match form:
-            case ("written", criterion):
+            case ("written", criterion, True):
+                one = aliased(Resource)
+                of_record: Select[Any] = select(literal_column("1")).where(
+                    one.kind == word("Patient"),
+                    one.logical_id == _KEYS[Level.PATIENT],
+                    ~one.deleted,
+                    self._looked_at(criterion, _Row.of(one), binds),
+                )
+                return there_is(of_record.correlate(Patient))
+            case ("written", criterion, False):
                 one = aliased(Resource)
                 rows = (
                     select(row_number(one.logical_id))

@@ -70,7 +70,7 @@ IDENTIFIER_TYPES = "http://terminology.hl7.org/CodeSystem/v2-0203"
 GENDERS: Mapping[str, str] = {"M": "male", "F": "female", "O": "other"}
 """Patient's Sex (PS3.3 C.7.1.1) as AdministrativeGender; all else is ``unknown``."""
 
-WRITTEN: Criterion = Linked(Level.PATIENT, Written(Every(())))
+WRITTEN: Criterion = Linked(Level.PATIENT, Written(Every(()), frequent=True))
 """The records of which the hospital itself has written, not images alone."""
 
 
@@ -191,7 +191,7 @@ def told(kind: Type, code: str, of_images: Criterion = NOTHING) -> Criterion:
     """Records of which the hospital has written a value, or else images tell one."""
     written = Indexed(kind, (f"Patient.{code}",), (Present(kind),))
     by_images = AllOf((of_images, Not(WRITTEN)))
-    return AnyOf((Linked(Level.PATIENT, Written(written)), by_images))
+    return AnyOf((Linked(Level.PATIENT, Written(written, frequent=True)), by_images))
 
 
 def _column(keyword: str) -> Criterion:
@@ -235,7 +235,8 @@ def _active(_: Scope, asked: Token) -> Criterion:
     if asked.system:
         return NOTHING  # a boolean has no system
     test = (TokenIs(asked.code),)
-    said: Criterion = Linked(Level.PATIENT, Written(Indexed("token", ("Patient.active",), test)))
+    active = Indexed("token", ("Patient.active",), test)
+    said: Criterion = Linked(Level.PATIENT, Written(active, frequent=True))
     match asked.code:
         case "true":
             return AllOf((AnyOf((said, Not(WRITTEN))), Not(Replaced())))
