@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urljoin
 from zoneinfo import ZoneInfo
 
-from exchange import bulk, clinical_search, compartment, query
+from exchange import bulk, clinical_search, compartment, enclosures, query
 from exchange.access import Access, Exchange
 from exchange.bulk import Extent, Files, State
 from exchange.errors import ExchangeError, Unavailable
@@ -341,8 +341,9 @@ def _filtered(kind: str) -> Stage:
 
 
 def kinds(*, of_patients: bool) -> tuple[str, ...]:
-    """The types that are exported: those of the patient compartment, or all."""
+    """The types that are exported: those of the patient compartment with documents, or all."""
     served = [one for one in search_parameters.kinds() if one not in {"AuditEvent", "Person"}]
     if not of_patients:
         return tuple(served)
-    return tuple(one for one in served if one in NATIVE or search_parameters.compartment(one))
+    named = {*NATIVE, enclosures.KIND}
+    return tuple(one for one in served if one in named or search_parameters.compartment(one))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from bundles import answered, entry, sent
+from exporting import exported, of
 from fhir_door import BASE, SHANGHAI, Asker, Door, entries, name
 from region import ADMINISTRATOR, ID_CARD, WORKER
 from sqlalchemy import text
@@ -131,6 +132,26 @@ def test_another_hospitals_reference_shows_nobody_a_document_that_it_guessed(reg
     assert "Binary/b1" not in nanhu.ids("Patient/2/$everything")
     put(beicheng, "Binary/b1", binary())
     assert not is_seen(nanhu, "Binary/b1")
+
+
+def test_documents_are_written_out_with_what_attaches_them(region: Door) -> None:
+    """In the exports of a hospital, of its patients, and of a group that another one treats."""
+    beicheng, nanhu = region.system("beicheng"), region.system("nanhu")
+    put(beicheng, "Binary/b1", binary())
+    put(beicheng, "DocumentReference/d1", reference("Binary/b1"))
+    put(beicheng, "Binary/b2", binary())
+    member = [{"entity": {"reference": "Patient/2"}}]
+    group = {"resourceType": "Group", "type": "person", "actual": True, "member": member}
+    of_group = f"Group/{nanhu.made(group)['id']}/$export"
+
+    for asker, path in (
+        (region.clinician("nanhu"), of_group),
+        (beicheng, "Patient/$export"),
+        (beicheng, "Patient/$export?_type=Binary"),
+    ):
+        assert of("Binary", exported(region, asker, path)) == ["Binary/b1"]
+    assert of("Binary", exported(region, beicheng, "$export")) == ["Binary/b1", "Binary/b2"]
+    assert of("Binary", exported(region, nanhu, "$export")) == []
 
 
 def test_a_security_context_decides_alone(region: Door) -> None:
