@@ -14,6 +14,7 @@ from exchange import notifying, subscriptions
 from exchange.orders import Status
 from exchange.subscriptions import Channel
 from exchange_fhir import (
+    batched,
     capability,
     described,
     invariants,
@@ -166,6 +167,7 @@ def _conditions() -> Iterator[str]:
 
 def _bundles() -> Iterator[str]:
     order = sorted(precedence.ORDER, key=lambda one: precedence.ORDER[one])
+    done = ", ".join(f"`{one}`" for one in sorted(batched.DONE))
     yield "## Batch and transaction"
     yield ""
     yield (
@@ -174,7 +176,10 @@ def _bundles() -> Iterator[str]:
         "come after its commit. `fullUrl`s are replaced by what was made, where a reference, uri, "
         "url or the narrative names them; conditional references are looked up after what the "
         "transaction writes. The entry at fault is told as `Bundle.entry[n]`. What was written "
-        "comes along where `Prefer: return=representation` asks for it."
+        "comes along where `Prefer: return=representation` asks for it. An entry is served by the "
+        "route that serves the same request alone, and answers what that answers: searches, "
+        "histories, `_summary` and `_elements`, and 405 for what is no interaction. What is not "
+        f"done as an entry is refused by name; of operations a batch has {done}."
     )
     yield ""
 

@@ -210,7 +210,22 @@ def known_by(answered: Answered) -> dict[str, str]:
     return headers
 
 
-def response(answered: Answered, written: Format, *, prefer: Return | None = None) -> Response:
+class Written(Response):
+    """A response that knows what was answered."""
+
+    def __init__(
+        self,
+        answered: Answered,
+        content: bytes = b"",
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        media_type: str | None = None,
+    ) -> None:
+        super().__init__(content, status, headers, media_type)
+        self.answered = answered
+
+
+def response(answered: Answered, written: Format, *, prefer: Return | None = None) -> Written:
     """The HTTP response of an answer; `prefer` for one to a change."""
     headers = known_by(answered)
     if answered.location:
@@ -224,8 +239,9 @@ def response(answered: Answered, written: Format, *, prefer: Return | None = Non
             content = json_format.serialize(answered.outcome())
     if not content or answered.status in {204, 304}:
         status = 204 if answered.status == 200 and prefer is Return.MINIMAL else answered.status
-        return Response(status_code=status, headers=headers)
-    return Response(
+        return Written(answered, b"", status, headers)
+    return Written(
+        answered,
         written.write(content),
         answered.status,
         headers,
