@@ -155,6 +155,7 @@ def _found(here: Here, kind: str, logical_id: str, resource: Json | None, mode: 
         validation.check(resource, kind)
         if mode in {"create", "update"}:
             writing.writable(kind)
+            writing.resolved(resource)
             writing.validated(resource, here.place, str(resource.get("id", "validated")))
     except Problem as problem:
         if problem.answer.code == "required" and not problem.issues[0].expression:

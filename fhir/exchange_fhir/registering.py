@@ -21,7 +21,7 @@ from exchange_fhir import indexing, json_format, patching, validation
 from exchange_fhir.datatypes import HAN, REPRESENTATION, Json, instant
 from exchange_fhir.outcome import Issue, Problem
 from exchange_fhir.resources import patient
-from exchange_fhir.writing import Place, if_match, of_id, settled
+from exchange_fhir.writing import Place, if_match, of_id, resolved, settled
 from exchange_storage import names
 
 _SEXES: Mapping[str, str] = {gender: sex for sex, gender in patient.GENDERS.items()}
@@ -124,6 +124,7 @@ def _row(logical_id: str) -> int:
 
 
 def _registration(access: Access, resource: Json, place: Place) -> Registration:
+    resolved(resource)
     identifiers = [
         (str(one.get("system", "")), str(one["value"]))
         for one in resource.get("identifier", ())

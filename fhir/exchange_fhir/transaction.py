@@ -27,6 +27,7 @@ from exchange.policy import Action
 from exchange.recording import Act, Create, Finder, Update, Writing
 from exchange_fhir import (
     answers,
+    attached,
     batched,
     interactions,
     json_format,
@@ -284,16 +285,27 @@ def _once(entries: Sequence[Entry]) -> None:
 
 
 def _named(entries: Sequence[Entry]) -> None:
-    """Raise Problem where an entry refers to another that is not there (R4 3.1.0.11.2): by such a
-    name nobody would find it."""
-    names = {one.full_url for one in entries if one.method in {"POST", "PUT"}}
+    """Raise Problem where an entry refers to another that is not there (R4 3.1.0.11.2), or says of
+    what another holds what is not so: by such a name nobody would find it."""
+    written = {
+        one.full_url: one
+        for one in entries
+        if one.full_url and one.method in {"POST", "PUT"} and isinstance(one.resource, dict)
+    }
+    contents = {
+        name: one.resource["data"]
+        for name, one in written.items()
+        if one.resource and one.asked.kind == "Binary" and "data" in one.resource
+    }
     for one in entries:
         if one.method not in {"POST", "PUT"} or not isinstance(one.resource, dict):
             continue
-        if missing := sorted(links.temporary(one.resource) - names):
+        if missing := sorted(links.temporary(one.resource) - written.keys()):
             wrong = f"no entry of the transaction has the fullUrl {missing[0][:64]}"
             issue = Issue("not-found", wrong, one.place)
             raise Problem(400, "not-found", wrong, issues=[issue])
+        if contents and (issues := attached.wrong(one.resource, contents, f"{one.place}.resource")):
+            raise Problem(422, "value", issues[0].told, issues=issues)
 
 
 def _found_by(entry: Entry) -> Pairs:

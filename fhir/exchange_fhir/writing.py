@@ -167,7 +167,18 @@ def draft(resource: Json, place: Place, logical_id: str) -> Draft:
     """The draft of a resource under a logical id. Raises Problem with every issue."""
     kind = resource.get("resourceType")
     validation.check(resource, kind if isinstance(kind, str) else "Resource")
+    resolved(resource)
     return validated(resource, place, logical_id)
+
+
+def resolved(resource: Json) -> None:
+    """Raise Problem where a valid resource has a link that a transaction would resolve, and that
+    nobody could follow as it stands (R4 3.1.0.11.2)."""
+    told = "outside a transaction nothing is found by a condition, urn:uuid or urn:oid: name it"
+    found = sorted(links.unresolved(resource))
+    issues = [Issue("invalid", told, links.place(resource, link)) for link in found]
+    if issues:
+        raise Problem(400, "invalid", told, issues=issues)
 
 
 def validated(resource: Json, place: Place, logical_id: str) -> Draft:
