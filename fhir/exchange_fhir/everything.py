@@ -25,7 +25,7 @@ from exchange.errors import NotFound
 from exchange.policy import Requester
 from exchange_fhir import json_format, negotiation, outcome, parameters, reading, subset
 from exchange_fhir.answers import Answered
-from exchange_fhir.bundle import Pairs
+from exchange_fhir.bundle import SHOWN, Pairs
 from exchange_fhir.datatypes import Json
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.outcome import Problem
@@ -125,6 +125,7 @@ def everything(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
             used, number = serving.pages.unseal(requester, place, token)
             position = Position(number % 3, number // 3)
             given = {name: [value] for name, value in used}
+            written = negotiation.negotiated(request, [*used, *request.query_params.multi_items()])
         wanted = _wanted(serving, logical_id, given)
         base = serving.base(request)
 
@@ -204,7 +205,7 @@ def _wanted(serving: Serving, logical_id: str, given: parameters.Given) -> Wante
         count=parameters.whole(given, "_count", PAGE, MOST),
         used=[
             (name, str(value))
-            for name in ("_since", "_type", "start", "end", "_count")
+            for name in ("_since", "_type", "start", "end", "_count", *sorted(SHOWN))
             for value in given.get(name, ())
         ],
     )

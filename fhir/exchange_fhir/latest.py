@@ -95,7 +95,7 @@ def latest(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
 
 # -- $lastn ---------------------------------------------------------------------------------------
 
-_LASTN = frozenset({"max", "patient", "subject", "category", "code"})
+_LASTN = frozenset({"max", "patient", "subject", "category", "code"}) | bundle.SHOWN
 
 
 def _last_n(scope: Scope, given: parameters.Given) -> Page:
@@ -147,7 +147,7 @@ def _code(observation: Json) -> tuple[Any, ...]:
 
 # -- $docref --------------------------------------------------------------------------------------
 
-_DOCREF = frozenset({"patient", "start", "end", "type", "on-demand", "profile"})
+_DOCREF = frozenset({"patient", "start", "end", "type", "on-demand", "profile"}) | bundle.SHOWN
 
 
 def _documents(scope: Scope, given: parameters.Given) -> Page:

@@ -161,6 +161,7 @@ def fhir(
                 everything = question.everywhere(here, asked, strict=strict)
                 page, further = searching.everywhere(here, everything, after)
                 used, ignored = everything.used, everything.ignored
+        used = (*used, *bundle.written_as(asked))
         following = "" if further is None else pages.seal(requester, where, used, further)
         content = bundle.searchset(
             here, where, page, used=used, ignored=ignored, following=following

@@ -10,10 +10,11 @@ from fastapi.routing import APIRoute
 from exchange.errors import NotFound
 from exchange_fhir import described, json_format, negotiation
 from exchange_fhir.answers import Answered
+from exchange_fhir.bundle import SHOWN
 from exchange_fhir.outcome import Problem, outcome
 from exchange_fhir.serving import Serving
 
-_RESULT = frozenset({"_format", "_pretty", "_summary", "_elements", "_count", "_page"})
+_RESULT = SHOWN | {"_count", "_page"}
 
 
 def _whole(request: Request, name: str) -> int | None:
@@ -53,7 +54,9 @@ def describing(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         ]
         count, start = (_whole(request, name) for name in ("_count", "_page"))
         base = serving.base(request)
-        address = f"{base}/{kind}" + (f"?{urlencode(known)}" if known else "")
+        shown = [one for one in request.query_params.multi_items() if one[0] in SHOWN]
+        used = [*known, *([("_count", str(count))] if count is not None else []), *shown]
+        address = f"{base}/{kind}" + (f"?{urlencode(used)}" if used else "")
         entries = [
             {
                 "fullUrl": f"{base}/{kind}/{one['id']}",
@@ -64,7 +67,7 @@ def describing(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         ]
         links = [{"relation": "self", "url": address}]
         if count and (start or 0) + count < len(found):
-            further = urlencode([*known, ("_count", count), ("_page", (start or 0) + count)])
+            further = urlencode([*used, ("_page", (start or 0) + count)])
             links.append({"relation": "next", "url": f"{base}/{kind}?{further}"})
         if ignored:
             told = outcome("warning", "not-supported", [f"ignored: {one}" for one in ignored])
