@@ -16,7 +16,7 @@ from exchange_fhir.serving import Conduct
 from exchange_fhir.topics import TOPICS
 
 FHIR_VERSION = "4.0.1"
-DATE = "2026-11-26"
+DATE = "2026-11-28"
 """When what is stated last changed."""
 
 _SECURITY = (
@@ -79,10 +79,11 @@ def statement(base: str, token_endpoint: str = "", conduct: Conduct | None = Non
                     *(_described(kind) for kind in described.KINDS),
                 ],
                 "interaction": [
-                    {"code": code} for code in ("transaction", "batch", "history-system")
+                    {"code": code}
+                    for code in ("transaction", "batch", "history-system", "search-system")
                 ],
                 "operation": [
-                    {"name": one.code, "definition": one.url}
+                    {"name": one.code, "definition": one.canonical(base)}
                     for one in described.OPERATIONS
                     if one.on_system
                 ],
@@ -131,7 +132,7 @@ def _resource(kind: str, conduct: Conduct, base: str) -> Json:
     if kind in SEARCHED:
         told |= _searched(kind)
     operations = [
-        {"name": one.code, "definition": one.url}
+        {"name": one.code, "definition": one.canonical(base)}
         for one in described.OPERATIONS
         if one.is_on(kind) and ("create" in done or not one.changes)
     ]

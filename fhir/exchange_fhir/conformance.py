@@ -225,7 +225,7 @@ def _operations() -> Iterator[str]:
                     if on
                 )
                 + ("" if one.kinds in {(), ("Resource",)} else f" of {', '.join(one.kinds)}"),
-                one.url,
+                one.canonical("[base]"),
             ]
             for one in described.OPERATIONS
         ),

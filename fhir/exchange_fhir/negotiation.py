@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import format_datetime
 from enum import StrEnum
+from urllib.parse import parse_qsl
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
@@ -41,6 +42,10 @@ _OF_ERRORS = ("WWW-Authenticate", "Retry-After", "Allow", "Cache-Control")
 
 COMPRESSED = 1 << 10
 """Bytes from which an answer is compressed for who takes that."""
+
+
+FORM_LIMIT = 1 << 16
+"""Bytes of a form to search by."""
 
 
 class Return(StrEnum):
@@ -170,6 +175,17 @@ def resource(content: bytes, told: str) -> Json:
     if not content.strip():
         raise Problem(400, "structure", "the body is empty: a resource is expected")
     return xml_format.parse(content) if _FORMATS[kind] == XML else json_format.parse(content)
+
+
+def form(content: bytes, request: Request) -> list[tuple[str, str]]:
+    """The pairs of a form to search by. Raises Problem."""
+    if content and media_type(request) != "application/x-www-form-urlencoded":
+        form_type = "a search by POST is sent as application/x-www-form-urlencoded"
+        raise Problem(415, "not-supported", form_type)
+    try:
+        return parse_qsl(content.decode(), keep_blank_values=True, max_num_fields=1000)
+    except ValueError:
+        raise Problem(400, "structure", "the form cannot be read") from None
 
 
 def unpacked(content: bytes, request: Request, limit: int) -> bytes:

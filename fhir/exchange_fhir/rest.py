@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Annotated, Any
-from urllib.parse import parse_qsl, urljoin
+from urllib.parse import urljoin
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -35,9 +35,6 @@ from exchange_fhir.routed import Table, operation
 from exchange_fhir.serving import METADATA, Conduct, Identify, Serving, door_path
 from exchange_fhir.subscription_operations import subscribed
 from exchange_fhir.subscription_sockets import Bindings
-
-FORM_LIMIT = 1 << 16
-"""Bytes of a form to search by."""
 
 NOWHERE = "00000000-0000-0000-0000-000000000000"
 """The logical id of nothing."""
@@ -142,7 +139,7 @@ def fhir(
         conduct=conduct or Conduct(),
         sent=send,
     )
-    form_body = body(FORM_LIMIT)
+    form_body = body(negotiation.FORM_LIMIT)
 
     def found(
         request: Request, requester: Requester, where: str, asked: Pairs, after: Any = None
@@ -171,10 +168,7 @@ def fhir(
     def searched(request: Request, where: str, form: bytes = b"") -> Response:
         requester = identify(request)
         _searchable(where)
-        if form and negotiation.media_type(request) != "application/x-www-form-urlencoded":
-            form_type = "a search by POST is sent as application/x-www-form-urlencoded"
-            raise Problem(415, "not-supported", form_type)
-        asked: Pairs = [*request.query_params.multi_items(), *_pairs(form)]
+        asked: Pairs = [*request.query_params.multi_items(), *negotiation.form(form, request)]
         written = negotiation.negotiated(request, asked)
         told = dict(asked)
         after = None
@@ -301,13 +295,6 @@ def _searchable(where: str) -> None:
         raise Problem(404, "not-supported", told)
     if kind != where and kind not in COMPARTMENT:
         raise Problem(404, "not-supported", f"{kind} is in no patient's compartment")
-
-
-def _pairs(form: bytes) -> list[tuple[str, str]]:
-    try:
-        return parse_qsl(form.decode(), keep_blank_values=True, max_num_fields=1000)
-    except ValueError:
-        raise Problem(400, "structure", "the form cannot be read") from None
 
 
 def _below(request: Request) -> str:

@@ -137,3 +137,43 @@ def test_an_export_does_not_pass_over_how_it_is_to_be_shown(system: Asker) -> No
         "Patient/$export?_summary=text", Prefer="respond-async", Accept="application/fhir+json"
     )
     assert refused.status_code == 400
+
+
+def test_who_is_lenient_is_answered_without_what_is_not_known(system: Asker) -> None:
+    for prefer in ("handling=lenient", "return=minimal; handling=lenient"):
+        bundle = system.bundle("Observation?no-such=1", Prefer=prefer)
+        (told,) = (one for one in bundle["entry"] if one["search"]["mode"] == "outcome")
+        assert "no-such" in told["resource"]["issue"][0]["diagnostics"]
+        assert "no-such" not in str(link(bundle, "self"))
+    system.refused("Observation?no-such=1", 400, "invalid", Prefer="handling=strict")
+
+
+def test_patches_come_as_merge_patch_and_as_fhirpath_patch_in_xml(system: Asker) -> None:
+    named = f"Observation/{system.made(WRITTEN)['id']}"
+    by_path = (
+        '<Parameters xmlns="http://hl7.org/fhir"><parameter><name value="operation"/>'
+        '<part><name value="type"/><valueCode value="replace"/></part>'
+        '<part><name value="path"/><valueString value="Observation.status"/></part>'
+        '<part><name value="value"/><valueCode value="amended"/></part>'
+        "</parameter></Parameters>"
+    )
+
+    merged = system.send(
+        "PATCH",
+        named,
+        {"text": None, "valueQuantity": {"value": 73}},
+        Content_Type="application/merge-patch+json",
+    )
+    patched = system.client.patch(
+        f"/fhir/{named}",
+        content=by_path,
+        headers={**system.headers, "Content-Type": "application/fhir+xml"},
+    )
+
+    assert merged.status_code == 200, merged.text
+    assert "text" not in merged.json()
+    assert merged.json()["valueQuantity"] == {"value": 73, "unit": "kg"}
+    assert patched.status_code == 200, patched.text
+    assert patched.headers["content-type"].startswith("application/fhir+xml")
+    assert xml_format.parse(patched.content) == system.read(named)
+    assert system.read(named)["status"] == "amended"
