@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode
 
@@ -124,7 +125,7 @@ def asking(request: Request, door: str) -> Ask:
             ],
         }
         endpoint, given = asked.found.route.endpoint, dict[str, Any](asked.found.given)
-        if "content" in inspect.signature(endpoint).parameters:
+        if "content" in _takes(endpoint):
             given["content"] = (
                 b"" if asked.resource is None else json_format.serialize(asked.resource)
             )
@@ -138,3 +139,9 @@ def asking(request: Request, door: str) -> Ask:
 
 
 _OF_ROUTE = frozenset({"endpoint", "path_params", "route"})
+
+
+@lru_cache(256)
+def _takes(endpoint: Callable[..., Any]) -> frozenset[str]:
+    """The names of what a route's function takes."""
+    return frozenset(inspect.signature(endpoint).parameters)
