@@ -14,19 +14,17 @@ from sqlalchemy import ColumnElement, Select, and_, bindparam, literal, select
 
 from exchange import policy
 from exchange.policy import Reach
-from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     Instance,
     Organization,
     Patient,
-    PatientIdentifier,
     Rejection,
     Resource,
     Series,
     Study,
 )
 from exchange_storage.resource_search import Conditions
-from exchange_storage.rows import one_of, there_is
+from exchange_storage.rows import there_is
 from exchange_storage.search import Level
 
 CHAIN: Sequence[tuple[Level, Any, Any]] = (
@@ -57,32 +55,6 @@ class Decided:
 def conditions(reach: Reach, *, one_by_one: bool = False) -> Conditions:
     """What makes conditions of forms, within a reach; `one_by_one` see `Conditions`."""
     return Conditions(Decided(reach), one_by_one=one_by_one)
-
-
-@cache
-def same_persons(reach: Reach) -> Prepared:
-    """Patient records within a reach, of the persons whose rows are `wanted` (see `one_of`)."""
-    return Prepared(
-        lambda dialect: (
-            select(Patient.person_id, Patient.id)
-            .where(one_of(Patient.person_id, "wanted", dialect), policy.within(reach))
-            .order_by(Patient.id)
-        )
-    )
-
-
-@cache
-def known_by(reach: Reach) -> Prepared:
-    """The other identifiers of the patient records within a reach whose rows are `wanted`."""
-    identifier = PatientIdentifier
-    return Prepared(
-        lambda dialect: (
-            select(identifier.patient_id, identifier.system, identifier.value)
-            .join(Patient, Patient.id == identifier.patient_id)
-            .where(one_of(Patient.id, "wanted", dialect), policy.within(reach))
-            .order_by(identifier.system, identifier.value)
-        )
-    )
 
 
 def reached(reach: Reach, level: Level) -> ColumnElement[bool]:

@@ -205,18 +205,6 @@ def own_number(access: Access, identifiers: Sequence[tuple[str, str]]) -> str:
     return own.pop()
 
 
-def kept(access: Access, patients: Sequence[int]) -> dict[int, Kept]:
-    """What hospitals wrote of patient records that the asker may see, by row number.
-
-    What was withdrawn, and what came with images only, is left out. It is for the caller to have
-    told of the patients, which is audited.
-    """
-    return {
-        int(one.logical_id): one
-        for one in clinical.current(access, KIND, [str(row) for row in patients])
-    }
-
-
 def _present(writing: Writing, patient: int) -> Kept:
     """What is kept of a record that was found, which may have come with images only."""
     held = writing.held(KIND, str(patient))

@@ -9,12 +9,12 @@ from typing import Any
 from sqlalchemy import Select, and_, bindparam, or_, select, union
 from sqlalchemy.orm import aliased
 
-from exchange import policy
+from exchange import beside, policy
 from exchange.access import Access
 from exchange.decided import conditions, joined
 from exchange.errors import TooBroad
 from exchange.policy import Action, Reach
-from exchange.query import STATEMENTS, decided, links, seen
+from exchange.query import STATEMENTS, decided, seen
 from exchange_storage import search
 from exchange_storage.forms import Form
 from exchange_storage.prepared import Prepared
@@ -46,7 +46,7 @@ def persons(access: Access, patients: Iterable[int]) -> frozenset[int]:
     rows = tuple(patients)
     known = seen(access, rows)
     records = access.session.scalars(select(Patient).where(Patient.id.in_(known))).all()
-    others = links(access, records)
+    others = beside.links(access, records)
     return known | {row for found in others.values() for row in found}
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import ColumnElement, and_, exists, select
 
-from exchange import people, policy, query
+from exchange import beside, people, policy, query
 from exchange.access import Access
 from exchange.policy import Action, Deny
 from exchange.query import Found
@@ -176,7 +176,7 @@ def of(
     there is a `reading` of them. Raises NotFound, Refused.
     """
     about = query.patient(access, patient)
-    same = {about.patient.id, *query.links(access, [about.patient]).get(about.patient.id, ())}
+    same = {about.patient.id, *beside.links(access, [about.patient]).get(about.patient.id, ())}
     records = people.of_records(access, same)
     # One study more at the front: the orders after it belong to the page before.
     before = 1 if offset else 0

@@ -19,7 +19,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 
-from exchange import clinical, clinical_search, compartment, query
+from exchange import beside, clinical, clinical_search, compartment, query
 from exchange.access import Access
 from exchange.errors import NotFound
 from exchange.policy import Requester
@@ -226,7 +226,7 @@ def _piece(scope: Scope, wanted: Wanted, position: Position) -> Piece:
     """What comes from a position on. Raises NotFound, Gone, Refused."""
     access = scope.access
     named = query.patient(access, wanted.row)
-    links = query.links(access, [named.patient]).get(wanted.row, ())
+    links = beside.links(access, [named.patient]).get(wanted.row, ())
     rows = (wanted.row, *links)
     matches: list[Resource] = []
     if position.stage == 0:

@@ -13,7 +13,6 @@ from typing import Any
 
 from exchange import identity, registration
 from exchange.access import Access
-from exchange.clinical import Kept
 from exchange.errors import NotFound
 from exchange.recording import Act, Finder
 from exchange.registration import Register, Registration, Withdraw
@@ -85,7 +84,7 @@ def delete(logical_id: str, headers: Mapping[str, str], *, matching: Finder | No
     return Withdraw(row, matching=matching, if_match=if_match(headers))
 
 
-def completed(derived: Json, written: Kept | None) -> Json:
+def completed(derived: Json, written: bytes | None) -> Json:
     """A Patient as it is served: what the hospital wrote, and what only the exchange knows.
 
     That is its links to the same person's records, whose record it is, and identifiers that came
@@ -93,7 +92,7 @@ def completed(derived: Json, written: Kept | None) -> Json:
     """
     if written is None:
         return derived
-    told = json_format.parse(written.content)
+    told = json_format.parse(written)
     known = {(one.get("system"), one.get("value")) for one in told.get("identifier", ())}
     brought = [
         one
