@@ -212,7 +212,7 @@ def _read(request: Request, kind: str, answered: Answered, send: binary.Send) ->
         content = binary.response(request, answered, send)
         if content is not None:
             return content
-        answered = binary.whole(answered)
+        return binary.as_fhir(answered, negotiation.negotiated(request))
     return negotiation.response(answered, negotiation.negotiated(request))
 
 
