@@ -23,7 +23,7 @@ from exchange import beside, clinical, clinical_search, compartment, query
 from exchange.access import Access
 from exchange.errors import NotFound
 from exchange.policy import Requester
-from exchange_fhir import json_format, negotiation, outcome, parameters, reading, subset
+from exchange_fhir import batched, json_format, negotiation, outcome, parameters, reading, subset
 from exchange_fhir.answers import Answered
 from exchange_fhir.bundle import Pairs
 from exchange_fhir.datatypes import Json
@@ -140,6 +140,7 @@ def everything(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         whole = (
             "_count" not in given
             and not token
+            and not batched.is_entry(request)
             and written.media_type == json_format.MEDIA_TYPE
             and not written.pretty
             and written.wanted == subset.Wanted()

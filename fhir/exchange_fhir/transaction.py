@@ -101,7 +101,7 @@ def processed(
     if kind == "batch":
         validation.check(_without_resources(bundle), "Bundle")
         answered = [
-            _operated(one, base, operate) or _told(one, number, base, opened, get)
+            _operated(one, base, operate, get) or _told(one, number, base, opened, get)
             for number, one in enumerate(listed)
         ]
     else:
@@ -117,7 +117,8 @@ def processed(
 
 def _asks(request: Json) -> bool:
     """Whether the answer is what was asked for, and not what was done."""
-    return request["method"] in {"GET", "HEAD"} or "$" in request["url"]
+    path = request["url"].partition("?")[0]
+    return request["method"] in {"GET", "HEAD"} or "$" in path or path.endswith("/_search")
 
 
 # -- Reading the Bundle ---------------------------------------------------------------------------
@@ -159,7 +160,7 @@ def _entry(told: Json, number: int, base: str) -> Entry:
     )
     served = next((one for one in parts if one.startswith("$") or one == "_search"), "")
     if served:
-        other = " or in a batch" if served in batched.DONE else ""
+        other = " or in a batch" if batched.is_done(path) else ""
         wrong = f"{served[:64]} is not done as an entry of this Bundle: ask it by itself{other}"
         place = f"Bundle.entry[{number}].request"
         raise Problem(404, "not-supported", wrong, issues=[Issue("not-supported", wrong, place)])
@@ -215,13 +216,18 @@ def _told(one: Json, number: int, base: str, opened: Open, get: Get) -> Answered
     return _alone(entry, opened, get)
 
 
-def _operated(one: Json, base: str, operate: Operate) -> Answered | None:
-    """What an operation as an entry of a batch answers; None for what is none that is done here."""
+def _operated(one: Json, base: str, operate: Operate, get: Get) -> Answered | None:
+    """What an operation, or a search by POST, as an entry of a batch answers; None for what is none
+    that is done here."""
     request = one.get("request", {})
     path, _, query = request.get("url", "").removeprefix(f"{base}/").lstrip("/").partition("?")
-    if path.rpartition("/")[2] not in batched.DONE:
+    if not batched.is_done(path):
         return None
     try:
+        if path.endswith("/_search"):
+            if request["method"] != "POST":
+                raise Problem(405, "not-supported", "_search is asked for by POST")
+            return get(path.partition("/")[0], batched.searched(query, one.get("resource")))
         return operate(request["method"], path, query, one.get("resource"))
     except Exception as error:
         return _failed(error)
