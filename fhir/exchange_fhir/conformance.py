@@ -14,6 +14,7 @@ from exchange import notifying, subscriptions
 from exchange.orders import Status
 from exchange.subscriptions import Channel
 from exchange_fhir import (
+    batched,
     capability,
     described,
     invariants,
@@ -115,6 +116,12 @@ def _interactions(server: Json) -> Iterator[str]:
         "`urn:oid:` and its issuer); its logical id is given by the server. `link` of type "
         "`seealso` to Patients, `managingOrganization` and identifiers that came with images are "
         "the server's."
+    )
+    yield (
+        "- Entries of a batch are also searches of a type by POST (`_search`, with Parameters or "
+        "with a form in a Binary), `Patient/[id]/$everything` with its first page, and "
+        f"{', '.join(f'`{one}`' for one in sorted(batched.DONE))}. Other operations, and all "
+        "operations in a transaction, are refused by name."
     )
     yield (
         "- With a search of AuditEvents there comes along what their reader may search: of what "

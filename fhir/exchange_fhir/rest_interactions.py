@@ -5,7 +5,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC
-from typing import Annotated
+from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Request, Response
@@ -101,12 +101,12 @@ def interacting(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         asked = Asked(kind=kind, logical_id=logical_id)
         address = "/".join(part for part in (kind, logical_id, "_history") if part)
         given: Pairs = request.query_params.multi_items()
-        before: int | None = None
+        before: Any = None
         if token := request.query_params.get("_page"):
             given, before = serving.pages.unseal(requester, address, token)
         past = _past(given, serving)
 
-        def following(key: int) -> str:
+        def following(key: Any) -> str:
             page = serving.pages.seal(requester, address, past.used, key)
             return f"{serving.base(request)}/{address}?_page={page}"
 
