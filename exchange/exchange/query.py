@@ -137,8 +137,8 @@ def find(
     Or those behind `after`, the `in_order.place` of a match, which others shift by nothing. The
     order is stable: studies newest first, all else as received, or `order`, keys of
     `in_order.SORTED` with "-" before those that descend. `total` counts all of them, `requests`
-    tells of series for what they were made, `whole` of patients in the level's own order what
-    stands beside them: that is all, so that one statement answers most questions.
+    tells of series for what they were made. `whole` are patients in the level's own order, of whom
+    what stands `beside` is told as well, and nothing else: one statement answers most questions.
     `too_broad` is the message of the TooBroad raised instead of leaving some out, and instead of
     looking through a large archive for what has no selective key. `asked` is the question as it
     came, for the audit trail only (it may name a patient). `action` is what the matches are wanted
@@ -156,7 +156,7 @@ def find(
         policy.reach(access.requester, action),
         order,
         access.requester.rejected,
-        beside.reaches(access) if whole else None,
+        beside.together(access) if whole else None,
     )
     given = search.parameters(values) | _given(access)
     if too_broad is not None and not search.selective(criteria):
@@ -196,7 +196,7 @@ def find(
             number=number,
             summary=counted_below.get(row[last].id, NOTHING),
             requests=None if requested is None else requested.get(row[3].id, ()),
-            beside=beside.of_row(access, told) if whole else None,
+            beside=None if wanted.whole is None else beside.of_row(access, told),
         )
         for told, row, number in zip(page, rows, numbers, strict=True)
     )
@@ -364,8 +364,8 @@ def patient(access: Access, number: int, *, whole: bool = False) -> Found:
     """
     access.require(Action.RETRIEVE, detail={"patient": number})
     given = _given(access) | {"named": number}
-    if whole:
-        row = next(iter(access.glance(_whole_patient(beside.reaches(access)), given)), None)
+    if reaches := beside.together(access) if whole else None:
+        row = next(iter(access.glance(_whole_patient(reaches), given)), None)
     else:
         row = _PATIENT.first(access.session.connection(), given)
     if row is None:
@@ -380,7 +380,7 @@ def patient(access: Access, number: int, *, whole: bool = False) -> Found:
         owner=owner,
         patient=record,
         number=own_numbers.told(access, record, owner, row),
-        beside=beside.of_row(access, row) if whole else None,
+        beside=None if reaches is None else beside.of_row(access, row),
     )
 
 

@@ -34,7 +34,7 @@ class Resource:
 
 
 def patients(scope: Scope, found: Sequence[Found]) -> list[Resource]:
-    """The Patients of matches, each record once; one query for all that were found alone."""
+    """The Patients of matches, each record once; three queries at most for all of them."""
     return [resource(one) for one in _patients(scope, found).values()]
 
 
@@ -46,7 +46,7 @@ def persons(scope: Scope, found: Sequence[Known]) -> list[Json]:
 
 def _patients(scope: Scope, found: Sequence[Found]) -> dict[int, Json]:
     records = {one.patient.id: one for one in found}
-    alone = [row for row, one in records.items() if one.beside is None]
+    alone = [one.patient for one in records.values() if one.beside is None]
     asked = beside.of(scope.access, alone) if alone else {}
     told: dict[int, Json] = {}
     for row, one in records.items():

@@ -103,7 +103,7 @@ def test_patients_to_whom_much_points_are_looked_at_until_the_page_is_full(
     assert told == [str(number) for number in range(1, patients + 1)]
 
 
-def test_a_patient_is_found_with_all_that_is_told_of_them_by_one_statement(
+def test_a_patient_is_asked_of_a_server_with_all_that_is_told_of_them_by_one_statement(
     city: Region, asked: list[Asked]
 ) -> None:
     database = city.exchange.database
@@ -116,8 +116,11 @@ def test_a_patient_is_found_with_all_that_is_told_of_them_by_one_statement(
 
         statements = [_words(one, database) for one, _ in asked]
         about_patients = [words for words in statements if "FROM patient" in words]
-        assert len(about_patients) == 1, question
-        assert "beside_written" in about_patients[0]
+        whole = ["beside_written" in words for words in about_patients]
+        if database.dialect == "postgresql":  # of a file they are quicker one by one
+            assert whole == [True], question
+        else:
+            assert not any(whole)
 
 
 def _words(statement: Prepared, database: Database) -> str:
