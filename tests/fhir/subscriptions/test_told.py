@@ -53,8 +53,8 @@ def test_a_ward_is_told_of_new_images_of_a_body_part(desk: Desk, hook: Endpoint)
     active(desk, doctor, wish("new-study", hook.url, chest), hook)
 
     for uid, part in (("1.2.71", "KNEE"), ("1.2.72", "CHEST")):
-        told = {"study": uid, "instance": f"{uid}.1", "BodyPartExamined": part}
-        desk.door.city.send("beicheng", patient="L1", **told)
+        series: dict[str, Any] = {"BodyPartExamined": part}
+        desk.door.city.send("beicheng", patient="L1", study=uid, instance=f"{uid}.1", **series)
     desk.happens()
 
     (told_of,) = hook.bundles()
