@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import hashing
+import pausing
 import pytest
 import ready
 from ready import Schemas
@@ -49,6 +50,13 @@ def pytest_collection_finish() -> None:
 def cheap_passwords() -> Iterator[None]:
     """Hash passwords cheaply; processes that the tests start hash them as released."""
     with hashing.cheap():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pausing_in_one_step() -> Iterator[None]:
+    """Whoever sends with pynetdicom gets the answer."""
+    with pausing.pausing_in_one_step():
         yield
 
 
