@@ -13,9 +13,10 @@ import pausing
 import pytest
 import ready
 from ready import Schemas
-from real_parts import PostgreSQL, S3Address, end_with_parent, postgresql, seaweedfs
+from real_parts import PostgreSQL, S3Address, end_with_parent, memory, postgresql, seaweedfs
 from region import Region, region
 
+from exchange_storage.database import Database
 from exchange_storage.filesystem import FilesystemStore
 from exchange_storage.objects import MemoryStore, ObjectStore
 from exchange_storage.s3 import S3Store
@@ -69,8 +70,12 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Address]:
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[PostgreSQL]:
-    """One PostgreSQL for all tests; nobody may stop it."""
-    with postgresql() as server:
+    """One PostgreSQL for all tests; nobody may stop it.
+
+    In memory where there is room: its thousands of files take longer to remove from a disk than
+    hundreds of tests take.
+    """
+    with postgresql(memory()) as server:
         yield server
 
 
@@ -132,6 +137,14 @@ def lasting_database_url(
     """Such a database for all tests of a module."""
     with _database(request, tmp_path_factory.mktemp("database")) as url:
         yield url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """Such a database, opened."""
+    opened = Database(database_url)
+    yield opened
+    opened.close()
 
 
 @contextmanager

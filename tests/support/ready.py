@@ -21,6 +21,20 @@ def sqlite(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
+def postgresql(server: PostgreSQL) -> str:
+    """The SQLAlchemy URL of a new database of that server, without a row in it."""
+    return server.create_database(_template(server))
+
+
+@cache
+def _template(server: PostgreSQL) -> str:
+    url = server.create_database()
+    database = Database(url)
+    database.migrate()
+    database.close()
+    return url.rpartition("/")[2]
+
+
 @cache
 def _migrated() -> bytes:
     with tempfile.TemporaryDirectory() as place:
