@@ -12,7 +12,7 @@ import hashing
 import pausing
 import pytest
 import ready
-from ready import Schemas
+from ready import Lender
 from real_parts import PostgreSQL, S3Address, end_with_parent, memory, postgresql, seaweedfs
 from region import Region, region
 
@@ -118,9 +118,9 @@ def object_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Obj
 
 
 @pytest.fixture(scope="session")
-def schemas(postgresql_server: PostgreSQL) -> Schemas:
-    """Schemas of that PostgreSQL, lent to one test after another."""
-    return Schemas(postgresql_server)
+def lender(postgresql_server: PostgreSQL) -> Lender:
+    """Databases of that PostgreSQL, lent to one test after another."""
+    return Lender(postgresql_server)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -152,8 +152,8 @@ def _database(request: pytest.FixtureRequest, place: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield ready.sqlite(place / f"exchange-{next(_numbers)}.sqlite")
     else:
-        schemas: Schemas = request.getfixturevalue("schemas")
-        with schemas.lent() as url:
+        lender: Lender = request.getfixturevalue("lender")
+        with lender.lent() as url:
             yield url
 
 

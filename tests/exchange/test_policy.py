@@ -10,7 +10,7 @@ import pytest
 import ready
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from ready import Schemas
+from ready import Lender
 from region import Region
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
@@ -409,8 +409,8 @@ def test_what_a_clinician_may_see_is_what_sql_selects(
 
 
 @pytest.fixture(scope="module")
-def on_postgresql(schemas: Schemas) -> Iterator[Database]:
-    with schemas.lent() as url:
+def on_postgresql(lender: Lender) -> Iterator[Database]:
+    with lender.lent() as url:
         made = Database(url)
         yield made
         made.close()

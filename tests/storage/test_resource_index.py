@@ -7,7 +7,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
-from ready import Schemas
+from ready import Lender
 from sqlalchemy.exc import DataError
 
 from exchange_storage import resource_index
@@ -61,6 +61,6 @@ def test_what_is_found_under_nothing_is_kept_all_the_same(database: Database) ->
 
 
 @pytest.mark.parametrize("code", ["a\0b", "a\ud800b"])
-def test_postgresql_refuses_as_data_what_it_cannot_keep(schemas: Schemas, code: str) -> None:
-    with schemas.lent() as url, closing(Database(url)) as database, pytest.raises(DataError):
+def test_postgresql_refuses_as_data_what_it_cannot_keep(lender: Lender, code: str) -> None:
+    with lender.lent() as url, closing(Database(url)) as database, pytest.raises(DataError):
         kept(database, Token("Observation.code", code))
