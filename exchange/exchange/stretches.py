@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam
 
 from exchange import ways
 from exchange.decided import conditions
-from exchange.policy import Reach
+from exchange.visibility import Reach
 from exchange_storage.records import Patient
 from exchange_storage.search import Level, numbered
 

@@ -32,10 +32,8 @@ from exchange.policy import (
     decide_clinical,
     exporting,
     may,
-    parameters,
-    visible,
-    visible_clinical,
 )
+from exchange.visibility import parameters, visible, visible_clinical
 from exchange_storage.database import Database
 from exchange_storage.records import (
     Agreement,
