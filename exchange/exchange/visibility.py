@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -188,7 +188,7 @@ def visible_clinical(
     return clinical_within(reach(requester, action), resource)
 
 
-@cache
+@lru_cache(100)  # an alias is of one statement: not all are kept for ever
 def clinical_within(reach: Reach, resource: type[Resource] = Resource) -> ColumnElement[bool]:
     """`visible_clinical`, by what the requester may reach."""
     asker = bindparam("asker", type_=Patient.organization_id.type)
@@ -263,14 +263,17 @@ def _own_or_shared(patient: type[Patient], kind: str) -> ColumnElement[bool]:
     return or_(_own(patient), shared)
 
 
+_FIRST, _FURTHER = aliased(Patient), aliased(Patient)
+"""The same in every statement, so that what depends on them is built once; they never nest."""
+
+
 def _all(reach: Reach, resource: type[Resource]) -> ColumnElement[bool]:
     """Whether every patient whom the resource is about is within reach, and there is one."""
-    first, further = aliased(Patient), aliased(Patient)
     return and_(
         there_is(
             select(literal(1))
-            .select_from(first)
-            .where(first.id == resource.patient_id, within(reach, first))
+            .select_from(_FIRST)
+            .where(_FIRST.id == resource.patient_id, within(reach, _FIRST))
             .correlate(resource)
         ),
         or_(
@@ -278,8 +281,8 @@ def _all(reach: Reach, resource: type[Resource]) -> ColumnElement[bool]:
             ~there_is(
                 select(literal(1))
                 .select_from(Compartment)
-                .join(further, further.id == Compartment.patient_id)
-                .where(Compartment.resource_id == resource.id, ~within(reach, further))
+                .join(_FURTHER, _FURTHER.id == Compartment.patient_id)
+                .where(Compartment.resource_id == resource.id, ~within(reach, _FURTHER))
                 .correlate(resource)
             ),
         ),
