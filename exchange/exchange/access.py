@@ -41,8 +41,8 @@ from exchange_storage.prepared import Prepared
 
 T = TypeVar("T")
 
-KEEPERS = 32
-"""Objects that one process makes durable at a time, at most."""
+WRITERS = 32
+"""Rows that one process writes at a time while their objects become durable, at most."""
 
 
 class Exchange:
@@ -59,8 +59,8 @@ class Exchange:
         self.database = database
         self.objects = CarryingStore(objects, database)
         self.signing_key = signing_key
-        self.keeping = ThreadPoolExecutor(KEEPERS, thread_name_prefix="keeping")
-        """Threads on which objects become durable while their rows are written."""
+        self.writing = ThreadPoolExecutor(WRITERS, thread_name_prefix="writing")
+        """Threads on which rows are written while their objects become durable."""
         self._commits = Commits(database, signing_key, journal)
 
     def prepare(self) -> None:
@@ -114,13 +114,13 @@ class Exchange:
     def close(self) -> None:
         """Let go of the database and the store."""
         self._commits.close()
-        self.keeping.shutdown()
+        self.writing.shutdown()
         self.objects.close()
         self.database.close()
 
 
 class Access:
-    """What one requester does in one request. Not shared between threads."""
+    """What one requester does in one request. Used by one thread at a time."""
 
     def __init__(self, exchange: Exchange, requester: Requester, stack: ExitStack) -> None:
         self.exchange = exchange

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import Select, String, cast, literal, select
 from sqlalchemy.orm import aliased
 
-from exchange import attachments, clinical, policy
+from exchange import attachments, clinical, visibility
 from exchange.access import Access
-from exchange.policy import Action, Reach
+from exchange.policy import Action
+from exchange.visibility import Reach
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Patient, PatientIdentifier, Resource, Revision
 from exchange_storage.rows import as_list, listed, one_of
@@ -56,8 +57,8 @@ def together(access: Access) -> Reaches | None:
         return None
     requester = access.requester
     return Reaches(
-        policy.reach(requester, Action.SEARCH),
-        policy.reach(requester, clinical.reading(requester, Action.RETRIEVE, "Patient")),
+        visibility.reach(requester, Action.SEARCH),
+        visibility.reach(requester, clinical.reading(requester, Action.RETRIEVE, "Patient")),
     )
 
 
@@ -74,10 +75,10 @@ def told_with(
     identifiers = (
         select(listed(dialect, PatientIdentifier.system, PatientIdentifier.value))
         .join(_ITSELF, _ITSELF.id == PatientIdentifier.patient_id)
-        .where(PatientIdentifier.patient_id == row, policy.within(reaches.search, _ITSELF))
+        .where(PatientIdentifier.patient_id == row, visibility.within(reaches.search, _ITSELF))
     )
     links = select(listed(dialect, _OTHER.id)).where(
-        _OTHER.person_id == person, _OTHER.id != row, policy.within(reaches.search, _OTHER)
+        _OTHER.person_id == person, _OTHER.id != row, visibility.within(reaches.search, _OTHER)
     )
     written = (
         select(Revision.content)
@@ -89,7 +90,7 @@ def told_with(
             _WRITTEN.kind == literal("Patient", _WRITTEN.kind.type),
             _WRITTEN.logical_id == cast(row, String()),
             ~_WRITTEN.deleted,
-            policy.clinical_within(reaches.retrieve, _WRITTEN),
+            visibility.clinical_within(reaches.retrieve, _WRITTEN),
         )
     )
     return select(
@@ -117,7 +118,7 @@ def of(access: Access, records: Sequence[Patient]) -> dict[int, Beside]:
     """
     numbers = [record.id for record in records]
     if reaches := together(access):
-        given = policy.parameters(access.requester, access.now) | {"wanted": as_list(numbers)}
+        given = visibility.parameters(access.requester, access.now) | {"wanted": as_list(numbers)}
         rows = _of(reaches).all(access.session.connection(), given)
         return {row.patient__id: of_row(access, row) for row in rows}
     known, linked = identifiers(access, numbers), links(access, records)
@@ -133,8 +134,8 @@ def links(access: Access, records: Sequence[Patient]) -> Mapping[int, tuple[int,
     persons = {record.person_id for record in records if record.person_id is not None}
     if not persons:
         return {}
-    given = policy.parameters(access.requester, access.now) | {"wanted": as_list(persons)}
-    found = _same_persons(policy.reach(access.requester, Action.SEARCH))
+    given = visibility.parameters(access.requester, access.now) | {"wanted": as_list(persons)}
+    found = _same_persons(visibility.reach(access.requester, Action.SEARCH))
     of_person: dict[int | None, list[int]] = defaultdict(list)
     for person, row in found.all(access.session.connection(), given):
         of_person[person].append(row)
@@ -147,8 +148,8 @@ def links(access: Access, records: Sequence[Patient]) -> Mapping[int, tuple[int,
 
 def identifiers(access: Access, patients: Iterable[int]) -> Mapping[int, tuple[Identifier, ...]]:
     """The other identifiers of the patient rows that the asker may see, by row number."""
-    given = policy.parameters(access.requester, access.now) | {"wanted": as_list(patients)}
-    found = _known_by(policy.reach(access.requester, Action.SEARCH))
+    given = visibility.parameters(access.requester, access.now) | {"wanted": as_list(patients)}
+    found = _known_by(visibility.reach(access.requester, Action.SEARCH))
     of_patient: dict[int, tuple[Identifier, ...]] = {}
     for patient, system, value in found.all(access.session.connection(), given):
         of_patient[patient] = (*of_patient.get(patient, ()), Identifier(system, value))
@@ -176,7 +177,7 @@ def _same_persons(reach: Reach) -> Prepared:
     return Prepared(
         lambda dialect: (
             select(Patient.person_id, Patient.id)
-            .where(one_of(Patient.person_id, "wanted", dialect), policy.within(reach))
+            .where(one_of(Patient.person_id, "wanted", dialect), visibility.within(reach))
             .order_by(Patient.id)
         )
     )
@@ -190,7 +191,7 @@ def _known_by(reach: Reach) -> Prepared:
         lambda dialect: (
             select(identifier.patient_id, identifier.system, identifier.value)
             .join(Patient, Patient.id == identifier.patient_id)
-            .where(one_of(Patient.id, "wanted", dialect), policy.within(reach))
+            .where(one_of(Patient.id, "wanted", dialect), visibility.within(reach))
             .order_by(identifier.system, identifier.value)
         )
     )

@@ -12,8 +12,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, bindparam, literal, select
 
-from exchange import policy
-from exchange.policy import Reach
+from exchange import visibility
+from exchange.visibility import Reach
 from exchange_storage.records import (
     Instance,
     Organization,
@@ -43,11 +43,11 @@ class Decided:
 
     def resource(self, resource: type[Resource]) -> ColumnElement[bool]:
         """Whether the asker may see the resource (an alias)."""
-        return policy.clinical_within(self.reach, resource)
+        return visibility.clinical_within(self.reach, resource)
 
     def native(self, level: Level, column: Any, condition: ColumnElement[bool]) -> Select[Any]:
         """`column` of the records of a level that are served, and that the asker may see."""
-        found = joined(select(column), level).where(condition, policy.within(self.reach))
+        found = joined(select(column), level).where(condition, visibility.within(self.reach))
         return found.correlate(None)
 
 
@@ -58,10 +58,10 @@ def conditions(reach: Reach, *, one_by_one: bool = False) -> Conditions:
 
 
 def reached(reach: Reach, level: Level) -> ColumnElement[bool]:
-    """`policy.within` on the tables of a level and above, as `joined` has them."""
+    """`visibility.within` on the tables of a level and above, as `joined` has them."""
     if reach is Reach.LINKED and level >= Level.STUDY:
-        return policy.linked(series=level >= Level.SERIES)
-    return policy.within(reach)
+        return visibility.linked(series=level >= Level.SERIES)
+    return visibility.within(reach)
 
 
 def joined(

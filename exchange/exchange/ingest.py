@@ -13,8 +13,8 @@ one of four cases, see `Outcome`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -50,7 +50,7 @@ MAX_REQUESTS = 32
 """Requests of a series that are indexed, at most."""
 
 ASIDE = 64 << 10
-"""Bytes from which an object becomes durable on a thread of its own."""
+"""Bytes from which a row is written while its object becomes durable."""
 
 REJECTED_BEFORE = "the hospital has rejected this instance"
 
@@ -212,7 +212,6 @@ def receive(
     study, series, instance = (uids[keyword] for keyword in _KEYS[:3])
     key = keys.of_instance(study, series, instance, digest)
     carried = _carried(access, incoming)
-    kept = _keep(access, incoming, key) if carried is None else None
     row = {
         "organization_id": access.organization,
         "key": key,
@@ -233,18 +232,17 @@ def receive(
         return receipt
 
     try:
-        receipt = access.write(unit, after=kept.result if kept else None)
+        if carried is None:
+            receipt = _kept_and_written(access, incoming, key, unit)
+        else:
+            receipt = access.write(unit)
     except _BeingRemoved as going:
-        if kept is not None:
-            wait((kept,))  # it may be kept again by now, after it was removed
+        if carried is None:  # it may be kept again by now, after it was removed
             access.write(
                 lambda session: destruction.remove_again(session, row["sop_instance_uid"], key)
             )
         raise Unavailable(str(going)) from going  # every door has an answer for that
-    finally:
-        if kept is not None and not kept.done():
-            wait((kept,))  # what is staged is nobody else's before it may be discarded
-    if kept is None and receipt.outcome is Outcome.HELD:
+    if carried is not None and receipt.outcome is Outcome.HELD:
         _keep_again(access, incoming, instance, key)
     return receipt
 
@@ -261,18 +259,27 @@ def _keep_again(access: Access, incoming: Incoming, sop_instance_uid: str, key: 
         access.write(lambda session: destruction.remove_again(session, sop_instance_uid, key))
 
 
-def _keep(access: Access, incoming: Incoming, key: str) -> Future[Stored]:
-    """The object, durable or becoming so while the index is written, which commits only after it.
+def _kept_and_written(
+    access: Access, incoming: Incoming, key: str, unit: Callable[[Session], Receipt]
+) -> Receipt:
+    """Keep the object and write its row, which is committed only once the object is durable.
 
-    To hand a small one to another thread takes longer than is won. And while others commit, this
-    thread would only wait for them: what it keeps meanwhile no commit has to wait for, with all
-    who ask a question in the same group. Raises StoreFull, StoreUnavailable.
+    The row is written on another thread while this one waits for the disk. Not the other way round:
+    its statements hardly let go of the interpreter, and until they were through, the object would
+    not be on its way. To hand over the row of a small object takes longer than is won. And while
+    others commit, that thread would only wait for them: what is kept meanwhile no commit has to
+    wait for, with all who ask a question in the same group. Raises StoreFull, StoreUnavailable.
     """
-    if incoming.written >= ASIDE and not access.exchange.committing:
-        return access.exchange.keeping.submit(incoming.staged.keep, key)
+    if incoming.written < ASIDE or access.exchange.committing:
+        incoming.staged.keep(key)
+        return access.write(unit)
     kept: Future[Stored] = Future()
-    kept.set_result(incoming.staged.keep(key))
-    return kept
+    written = access.exchange.writing.submit(access.write, unit, after=kept.result)
+    try:
+        kept.set_result(incoming.staged.keep(key))
+    except BaseException as error:
+        kept.set_exception(error)  # and it is what the unit of work ends with
+    return written.result()
 
 
 def _carried(access: Access, incoming: Incoming) -> bytes | None:

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from sqlalchemy import select
 
-from exchange import beside, identity, policy, query
+from exchange import beside, identity, query, visibility
 from exchange.access import Access
 from exchange.errors import Invalid
 from exchange.policy import Action
@@ -132,10 +132,10 @@ def of_records(
         .where(
             Patient.id.in_(tuple(records)),
             ~Patient.withdrawn,
-            policy.visible(access.requester, Action.SEARCH),
+            visibility.visible(access.requester, Action.SEARCH),
         )
         .order_by(Patient.id),
-        policy.parameters(access.requester, access.now),
+        visibility.parameters(access.requester, access.now),
     )
     return {patient.id: (patient, organization) for patient, organization in rows}
 

@@ -23,7 +23,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from exchange import beside, breadth, guessing, in_order, own_numbers, policy, stretches
+from exchange import (
+    beside,
+    breadth,
+    guessing,
+    in_order,
+    own_numbers,
+    policy,
+    stretches,
+    visibility,
+)
 from exchange.access import Access
 from exchange.audit import for_the_trail
 from exchange.beside import Beside, Reaches
@@ -33,8 +42,9 @@ from exchange.facts import TOLD
 from exchange.facts import of as _facts_of
 from exchange.facts import told as _facts_told
 from exchange.own_numbers import Number
-from exchange.policy import Action, Reach
+from exchange.policy import Action
 from exchange.summaries import NOTHING, Summary, summaries
+from exchange.visibility import Reach
 from exchange_storage import search
 from exchange_storage.forms import Form
 from exchange_storage.prepared import Prepared
@@ -153,7 +163,7 @@ def find(
     wanted = _Wanted(
         level,
         search.form(criteria, values),
-        policy.reach(access.requester, action),
+        visibility.reach(access.requester, action),
         order,
         access.requester.rejected,
         beside.together(access) if whole else None,
@@ -221,7 +231,7 @@ def finder(
     owned = [search.Owned((access.organization,))] if own else []
     values: list[Any] = []
     form = search.form([*(decided(access, one) for one in criteria), *owned], values)
-    reach = policy.reach(access.requester, Action.SEARCH)
+    reach = visibility.reach(access.requester, Action.SEARCH)
     matching = _permitted(_Wanted(level, form, reach, ""))
     given = search.parameters(values) | _given(access) | {"limit": 2, "offset": 0}
 
@@ -322,7 +332,7 @@ def decided(access: Access, criterion: Criterion) -> Criterion:
                 .where(
                     Patient.organization_id == organization,
                     search.compare(Patient.patient_id, matching),
-                    policy.visible(access.requester, Action.SEARCH),
+                    visibility.visible(access.requester, Action.SEARCH),
                 )
                 .limit(NUMBERS + 1)
             )
@@ -412,14 +422,14 @@ def study(access: Access, study_instance_uid: str, *, told: bool = False) -> Fou
 def seen(access: Access, patients: Iterable[int]) -> frozenset[int]:
     """Those of the patient rows that exist and that the asker may see."""
     given = _given(access) | {"wanted": _list(patients)}
-    found = _SEEN[policy.reach(access.requester, Action.SEARCH)]
+    found = _SEEN[visibility.reach(access.requester, Action.SEARCH)]
     return frozenset(row.id for row in found.all(access.session.connection(), given))
 
 
 def _among(reach: Reach) -> Prepared:
     return Prepared(
         lambda dialect: select(Patient.id).where(
-            one_of(Patient.id, "wanted", dialect), policy.within(reach)
+            one_of(Patient.id, "wanted", dialect), visibility.within(reach)
         )
     )
 
@@ -488,7 +498,7 @@ def _list(rows: Iterable[int]) -> str:
 
 
 def _given(access: Access) -> dict[str, Any]:
-    return policy.parameters(access.requester, access.now)
+    return visibility.parameters(access.requester, access.now)
 
 
 _EVERYTHING = 1 << 62

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, and_, bindparam
 from exchange import ways
 from exchange.access import Access
 from exchange.decided import conditions
-from exchange.policy import Reach
+from exchange.visibility import Reach
 from exchange_storage.records import Patient
 from exchange_storage.search import Level, numbered
 

@@ -25,6 +25,7 @@ from exchange import (
     requests,
     subscriptions,
     targets,
+    visibility,
 )
 from exchange.access import Access
 from exchange.attachments import Attachment, Lying
@@ -108,7 +109,7 @@ class Writing:
         self.now = datetime.now(UTC)
         """Not when the request came: versions are in the order of their moments."""
         self.done: list[Kept] = []
-        self._given = policy.parameters(access.requester, access.now)
+        self._given = visibility.parameters(access.requester, access.now)
         self._facts: dict[int, Facts] = {}
 
     def made(self, kind: str, logical_id: str) -> bool:

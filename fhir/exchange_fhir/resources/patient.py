@@ -81,7 +81,13 @@ def to_fhir(
         birthDate=day(record.birth_date),
         address=[{"text": where}] if (where := text(record.address)) else None,
         managingOrganization=reference("Organization", found.owner.code),
-        link=[{"other": reference("Patient", row), "type": "seealso"} for row in links],
+        link=[
+            {
+                "other": reference("Patient", row),
+                "type": "replaced-by" if row == found.patient.replaced_by_id else "seealso",
+            }
+            for row in links
+        ],
     )
 
 
