@@ -1,23 +1,27 @@
 """Entries of a Bundle that are asked as if each had come alone (R4 3.1.0.11.2).
 
 They are served by the door's own routes. Whoever sent the Bundle is identified, decided about and
-recorded for each anew. What is answered piece by piece, later or on another connection is asked by
+recorded for each anew. Of what comes piece by piece there is the first page; what is answered later
+or on another connection is asked by
 itself.
 """
 
 from __future__ import annotations
 
+import base64
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode
 
 from fastapi import Request
 
-from exchange_fhir import json_format, negotiation
+from exchange_fhir import json_format, negotiation, parameters, validation
 from exchange_fhir.answers import Answered
+from exchange_fhir.bundle import Pairs
 from exchange_fhir.datatypes import Json
 from exchange_fhir.outcome import Problem
 from exchange_fhir.routed import Found, Table
@@ -26,6 +30,7 @@ DONE = frozenset(
     {
         "$docref",
         "$document",
+        "$everything",
         "$ihe-pix",
         "$lastn",
         "$match",
@@ -36,7 +41,9 @@ DONE = frozenset(
         "$versions",
     }
 )
-"""Operations that are answered by one resource at once."""
+"""Operations that are answered by one resource at once, a page being one."""
+
+FORM = "application/x-www-form-urlencoded"
 
 QUERY_LENGTH = 64 << 10
 """Characters of the longest query, as of a request that comes alone."""
@@ -52,6 +59,8 @@ class Single:
     query: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     resource: Json | None = None
+    sought: bool = False
+    """It is a search by POST, told here as the same one by GET."""
 
 
 Ask = Callable[[Single], Answered]
@@ -79,6 +88,17 @@ def single(
     path = f"/{unquote(told.removeprefix('/'))}"
     # HEAD is GET without what it tells (RFC 9110 9.3.2).
     found = table.find("GET" if method == "HEAD" else method, path)
+    if method == "POST" and path.endswith("/_search"):
+        found = table.find("GET", path.removesuffix("/_search") or "/")
+        sought = urlencode(searched(query, resource))
+        return Single(
+            found=found,
+            method="GET",
+            path=path.removesuffix("/_search") or "/",
+            query=sought,
+            headers=headers,
+            sought=True,
+        )
     return Single(
         found=found, method=method, path=path, query=query, headers=headers, resource=resource
     )
@@ -88,9 +108,60 @@ def is_done(asked: Single, *, together: bool) -> bool:
     """Whether it is done as an entry of a batch, or of a transaction."""
     if name := asked.found.operation:
         return name in DONE and not together
+    if asked.sought:
+        return not together
     return asked.found.writes or (
         asked.method in {"GET", "HEAD"} and not asked.path.startswith("/.")
     )
+
+
+def is_entry(request: Request) -> bool:
+    """Whether a request is one of a batch: what is answered goes into a Bundle."""
+    return _MARK in request.scope
+
+
+def searched(query: str, resource: Json | None) -> Pairs:
+    """The parameters of a search by POST: in its address, and as Parameters or a form, which a
+    Binary holds. Raises Problem."""
+    asked = pairs(query)
+    match (resource or {}).get("resourceType"):
+        case None:
+            return asked
+        case "Parameters":
+            given = parameters.of(resource or {})
+            return [*asked, *((name, text(one)) for name, told in given.items() for one in told)]
+        case "Binary" if resource is not None and resource.get("contentType") == FORM:
+            validation.check(resource, "Binary")
+            return [*asked, *pairs(_decoded(resource))]
+    told = f"a search by POST in a batch is sent as Parameters, or as a Binary of {FORM}"
+    raise Problem(415, "not-supported", told)
+
+
+def text(value: object) -> str:
+    """The value of a parameter as an address has it. Raises Problem."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case str() | int() | Decimal():
+            return str(value)
+    raise Problem(400, "invalid", "a parameter of a search is a text, a number or a date")
+
+
+def _decoded(binary: Json) -> str:
+    try:
+        return base64.b64decode(binary.get("data", "")).decode()
+    except ValueError:
+        raise Problem(400, "structure", "the form cannot be read") from None
+
+
+def pairs(query: str) -> Pairs:
+    """The parameters of a query, as many as one that comes alone may have. Raises Problem."""
+    if len(query) > QUERY_LENGTH:
+        raise Problem(414, "too-long", f"a query has at most {QUERY_LENGTH} characters")
+    try:
+        return parse_qsl(query, keep_blank_values=True, max_num_fields=1000)
+    except ValueError:
+        raise Problem(400, "structure", "the parameters cannot be read") from None
 
 
 _OF_BUNDLE = frozenset(
@@ -102,22 +173,24 @@ _OF_BUNDLE = frozenset(
 )
 """Headers that say how the Bundle was sent and is answered; all others are of who asks."""
 _OF_FORM = frozenset({"_format", "_pretty"})
+_MARK = "exchange.batched"
+"""In the scope of a request that is an entry of a batch: nothing that a client sends is a key of
+one."""
 
 
 def asking(request: Request, door: str) -> Ask:
     """What asks on behalf of who sent `request` to the `door`."""
 
     def ask(asked: Single) -> Answered:
-        pairs = [
-            one for one in parse_qsl(asked.query, keep_blank_values=True) if one[0] not in _OF_FORM
-        ]
+        query = [one for one in pairs(asked.query) if one[0] not in _OF_FORM]
         json = b"application/fhir+json"
         scope: dict[str, Any] = {
             **{name: one for name, one in request.scope.items() if name not in _OF_ROUTE},
+            _MARK: True,
             "method": asked.method,
             "path": f"{door}{asked.path}",
             "raw_path": f"{door}{asked.path}".encode(),
-            "query_string": urlencode(pairs).encode(),
+            "query_string": urlencode(query).encode(),
             "headers": [
                 *(one for one in request.scope["headers"] if one[0] not in _OF_BUNDLE),
                 *((b"accept", json), (b"content-type", json)),

@@ -118,6 +118,12 @@ def _interactions(server: Json) -> Iterator[str]:
         "the server's."
     )
     yield (
+        "- Entries of a batch are also searches of a type by POST (`_search`, with Parameters or "
+        "with a form in a Binary), `Patient/[id]/$everything` with its first page, and "
+        f"{', '.join(f'`{one}`' for one in sorted(batched.DONE))}. Other operations, and all "
+        "operations in a transaction, are refused by name."
+    )
+    yield (
         "- With a search of AuditEvents there comes along what their reader may search: of what "
         "they refer to, the directory. AuditEvents come along with the directory "
         "(`_revinclude=AuditEvent:entity`, `AuditEvent:agent`), the newest of those that their "

@@ -19,11 +19,11 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 
-from exchange import clinical, clinical_search, compartment, query
+from exchange import beside, clinical, clinical_search, compartment, query
 from exchange.access import Access
 from exchange.errors import NotFound
 from exchange.policy import Requester
-from exchange_fhir import json_format, negotiation, outcome, parameters, reading, subset
+from exchange_fhir import batched, json_format, negotiation, outcome, parameters, reading, subset
 from exchange_fhir.answers import Answered
 from exchange_fhir.bundle import SHOWN, Pairs
 from exchange_fhir.datatypes import Json
@@ -141,6 +141,7 @@ def everything(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         whole = (
             "_count" not in given
             and not token
+            and not batched.is_entry(request)
             and written.media_type == json_format.MEDIA_TYPE
             and not written.pretty
             and written.wanted == subset.Wanted()
@@ -227,7 +228,7 @@ def _piece(scope: Scope, wanted: Wanted, position: Position) -> Piece:
     """What comes from a position on. Raises NotFound, Gone, Refused."""
     access = scope.access
     named = query.patient(access, wanted.row)
-    links = query.links(access, [named.patient]).get(wanted.row, ())
+    links = beside.links(access, [named.patient]).get(wanted.row, ())
     rows = (wanted.row, *links)
     matches: list[Resource] = []
     if position.stage == 0:

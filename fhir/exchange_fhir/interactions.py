@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -16,14 +17,14 @@ import orjson
 
 from exchange import clinical, recording
 from exchange.access import Access
-from exchange.clinical import Kept, Page
+from exchange.clinical import Kept
 from exchange.errors import Gone, NotFound
 from exchange.recording import Act, Finder
 from exchange_fhir import answers, json_format, patching, registering, validation, writing
 from exchange_fhir.answers import Answered
 from exchange_fhir.datatypes import Json, instant
 from exchange_fhir.outcome import Problem
-from exchange_fhir.primitives import is_id
+from exchange_fhir.primitives import is_id, moment
 from exchange_fhir.writing import Place
 
 HISTORY = 50
@@ -68,6 +69,9 @@ class Here:
     native: Mapping[str, Callable[[str], Answered]]
     """How resources are read that are no versions of JSON: by kind, given the logical id."""
 
+    current: Mapping[str, Callable[[Past, Any], Versions]] = field(default_factory=dict)
+    """How a page of history is come by, by kind, of what has but its current version."""
+
     @property
     def base(self) -> str:
         """The address of this FHIR server."""
@@ -93,6 +97,8 @@ def vread(here: Here, asked: Asked) -> Answered:
     writing.served(asked.kind)
     _known_id(asked)
     _has_versions(asked.kind)
+    if asked.kind in writing.CURRENT:
+        return _current_version(here, asked)
     if not asked.version.isdecimal() or len(asked.version) > 18:
         raise NotFound("no such version")
     version = int(asked.version)
@@ -107,6 +113,14 @@ def vread(here: Here, asked: Asked) -> Answered:
         if derived is None or derived.version != asked.version:
             raise
         return derived
+
+
+def _current_version(here: Here, asked: Asked) -> Answered:
+    """A version of what has but its current one. Raises NotFound, Refused."""
+    found = here.native[asked.kind](asked.logical_id)
+    if found.version != asked.version:
+        raise NotFound(f"{_DERIVED_ONLY.format(asked.kind)}: that is version {found.version}")
+    return found
 
 
 def _derived(here: Here, asked: Asked) -> Answered | None:
@@ -249,9 +263,11 @@ def not_registered(here: Here, asked: Asked) -> None:
 
 
 def _has_versions(kind: str) -> None:
-    if kind in writing.DERIVED:
-        told = f"of {kind} only the current version is served, derived from the exchange's records"
-        raise Problem(404, "not-supported", told)
+    if kind in writing.DERIVED and kind not in writing.CURRENT:
+        raise Problem(404, "not-supported", _DERIVED_ONLY.format(kind))
+
+
+_DERIVED_ONLY = "of {} only the current version is served, derived from the exchange's records"
 
 
 def _condition(asked: Asked) -> Pairs:
@@ -303,31 +319,34 @@ class Past:
     used: Pairs = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """A page of history, its total where that was asked for, and where the next one goes on."""
+
+    kept: Sequence[Kept]
+    total: int | None
+    following: Any
+
+
 def history(
-    here: Here, asked: Asked, past: Past, before: int | None, next_page: Callable[[int], str]
+    here: Here, asked: Asked, past: Past, before: Any, next_page: Callable[[Any], str]
 ) -> bytes:
     """The Bundle of versions, newest first: of a resource, a kind, or all (R4 3.1.0.11).
 
-    `next_page` makes the address of the page from a revision key on. Raises NotFound, Refused,
-    Problem.
+    `next_page` makes the address of the page behind a place: a revision's key, as `before`. Raises
+    NotFound, Refused, Problem.
     """
     if asked.kind:
         writing.served(asked.kind)
         _has_versions(asked.kind)
-    page = _versions(here, asked, past, before)
-    kept, more = page.kept, page.more
-    size = 0
-    for number, one in enumerate(kept):
-        size += len(one.content)
-        if number and size > HISTORY_BYTES:
-            kept, more = kept[:number], True
-            break
+    listed = None if asked.logical_id else here.current.get(asked.kind)
+    page = (listed or partial(_versions, here, asked))(past, before)
     address = "/".join(part for part in (asked.kind, asked.logical_id, "_history") if part)
     query = f"?{urlencode(past.used)}" if past.used else ""
     links = [{"relation": "self", "url": f"{here.base}/{address}{query}"}]
-    if more and kept:
-        links.append({"relation": "next", "url": next_page(kept[-1].key)})
-    entries = [_entry(here.base, one) for one in kept]
+    if page.following is not None:
+        links.append({"relation": "next", "url": next_page(page.following)})
+    entries = [_entry(here.base, one) for one in page.kept]
     return orjson.dumps(
         {
             "resourceType": "Bundle",
@@ -339,9 +358,11 @@ def history(
     )
 
 
-def _versions(here: Here, asked: Asked, past: Past, before: int | None) -> Page:
+def _versions(here: Here, asked: Asked, past: Past, before: int | None) -> Versions:
+    if asked.kind in writing.CURRENT:
+        return _one(asked, past, here.native[asked.kind](asked.logical_id))
     try:
-        return clinical.history(
+        page = clinical.history(
             here.access,
             asked.kind,
             asked.logical_id,
@@ -352,10 +373,26 @@ def _versions(here: Here, asked: Asked, past: Past, before: int | None) -> Page:
         )
     except NotFound:
         derived = _derived(here, asked)
-        if derived is None or derived.changed is None:
+        if derived is None:
             raise
-        only = _only(asked, past, derived, derived.changed)
-        return Page(only, False) if past.count else Page((), False, len(only))
+        return _one(asked, past, derived)
+    kept, more = page.kept, page.more
+    size = 0
+    for number, one in enumerate(kept):
+        size += len(one.content)
+        if number and size > HISTORY_BYTES:
+            kept, more = kept[:number], True
+            break
+    return Versions(kept, page.total, kept[-1].key if more and kept else None)
+
+
+def _one(asked: Asked, past: Past, derived: Answered) -> Versions:
+    """The history of what has one version."""
+    changed = derived.changed
+    if changed is None:
+        changed = moment(json_format.parse(derived.content)["meta"]["lastUpdated"])
+    only = _only(asked, past, derived, changed)
+    return Versions(only, None, None) if past.count else Versions((), len(only), None)
 
 
 def _only(asked: Asked, past: Past, derived: Answered, changed: datetime) -> tuple[Kept, ...]:
@@ -364,14 +401,15 @@ def _only(asked: Asked, past: Past, derived: Answered, changed: datetime) -> tup
         return ()
     if past.at is not None and changed >= past.at[1]:
         return ()
+    version = int(derived.version)
     return (
         Kept(
             kind=asked.kind,
             logical_id=asked.logical_id,
-            version=int(derived.version),
+            version=version,
             changed=changed,
             content=derived.content,
-            interaction="create",
+            interaction="update" if asked.kind in writing.CURRENT and version > 1 else "create",
             key=0,
         ),
     )

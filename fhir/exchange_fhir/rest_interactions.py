@@ -5,7 +5,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC
-from typing import Annotated
+from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Request, Response
@@ -101,13 +101,13 @@ def interacting(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         asked = Asked(kind=kind, logical_id=logical_id)
         address = "/".join(part for part in (kind, logical_id, "_history") if part)
         given: Pairs = request.query_params.multi_items()
-        before: int | None = None
+        before: Any = None
         if token := request.query_params.get("_page"):
             given, before = serving.pages.unseal(requester, address, token)
         written = negotiation.negotiated(request, [*given, *request.query_params.multi_items()])
         past = _past(given, serving)
 
-        def following(key: int) -> str:
+        def following(key: Any) -> str:
             page = serving.pages.seal(requester, address, past.used, key)
             return f"{serving.base(request)}/{address}?_page={page}"
 
@@ -213,7 +213,7 @@ def _read(request: Request, kind: str, answered: Answered, send: binary.Send) ->
         content = binary.response(request, answered, send)
         if content is not None:
             return content
-        answered = binary.whole(answered)
+        return binary.as_fhir(answered, negotiation.negotiated(request))
     return negotiation.response(answered, negotiation.negotiated(request))
 
 

@@ -131,10 +131,17 @@ class Table(Generic[T]):
 # -- Parameters by type -------------------------------------------------------------------------
 
 
-def token(read: Callable[[Scope, Token], T], documentation: str) -> Parameter[T]:
-    """A token parameter (R4 3.1.1.4.10)."""
+def token(
+    read: Callable[[Scope, Token], T],
+    documentation: str,
+    *,
+    told: Callable[[str], T] | None = None,
+) -> Parameter[T]:
+    """A token parameter (R4 3.1.1.4.10); `told` answers ``:text``, if anything is told of it."""
 
-    def one(scope: Scope, value: str, _: str) -> T:
+    def one(scope: Scope, value: str, modifier: str) -> T:
+        if modifier == "text" and told is not None:
+            return told(unescaped(value))
         parts = [unescaped(part) for part in split(value, "|")]
         match parts:
             case [code]:
@@ -144,7 +151,8 @@ def token(read: Callable[[Scope, Token], T], documentation: str) -> Parameter[T]
             case _:
                 raise Invalid("a token is written code, system|code, |code or system|")
 
-    return Parameter(type=Type.TOKEN, read=one, documentation=documentation)
+    modifiers = frozenset[str]() if told is None else frozenset({"text"})
+    return Parameter(type=Type.TOKEN, read=one, documentation=documentation, modifiers=modifiers)
 
 
 def string(

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qsl
 
 import orjson
 
@@ -122,7 +121,8 @@ def processed(
 
 def _asks(request: Json) -> bool:
     """Whether the answer is what was asked for, and not what was done."""
-    return request["method"] in {"GET", "HEAD"} or "$" in request["url"].partition("?")[0]
+    path = request["url"].partition("?")[0]
+    return request["method"] in {"GET", "HEAD"} or "$" in path or path.endswith("_search")
 
 
 # -- Reading the Bundle ---------------------------------------------------------------------------
@@ -161,11 +161,7 @@ def _entry(told: Json, number: int, table: Table, base: str, *, together: bool) 
     asked = Asked(
         kind=given.get("kind", ""),
         logical_id=given.get("logical_id", ""),
-        query=[
-            one
-            for one in parse_qsl(single.query, keep_blank_values=True)
-            if one[0] not in {"_format", "_pretty"}
-        ],
+        query=[one for one in batched.pairs(single.query) if one[0] not in {"_format", "_pretty"}],
         headers=headers,
         body=partial(_body, resource, number),
         change=partial(_change, resource),
@@ -183,7 +179,7 @@ def _entry(told: Json, number: int, table: Table, base: str, *, together: bool) 
 def _by_itself(asked: Single) -> Problem:
     """What is wrong with an entry that another request would do."""
     name = asked.found.operation
-    other = " or in a batch" if name in batched.DONE else ""
+    other = " or in a batch" if name in batched.DONE or asked.sought else ""
     name = name or asked.path.rpartition("/")[2][:64] or "a Bundle"
     wrong = f"{name} is not done as an entry of this Bundle: ask it by itself{other}"
     return Problem(404, "not-supported", wrong)
