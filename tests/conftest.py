@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import hashing
+import pausing
 import pytest
 import ready
-from ready import Schemas
-from real_parts import PostgreSQL, S3Address, end_with_parent, postgresql, seaweedfs
+from ready import Lender
+from real_parts import PostgreSQL, S3Address, end_with_parent, memory, postgresql, seaweedfs
 from region import Region, region
 
+from exchange_storage.database import Database
 from exchange_storage.filesystem import FilesystemStore
 from exchange_storage.objects import MemoryStore, ObjectStore
 from exchange_storage.s3 import S3Store
@@ -52,6 +54,13 @@ def cheap_passwords() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def pausing_in_one_step() -> Iterator[None]:
+    """Whoever sends with pynetdicom gets the answer."""
+    with pausing.pausing_in_one_step():
+        yield
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Address]:
     """One S3 server for all tests; nobody may stop it."""
@@ -61,8 +70,12 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Address]:
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[PostgreSQL]:
-    """One PostgreSQL for all tests; nobody may stop it."""
-    with postgresql() as server:
+    """One PostgreSQL for all tests; nobody may stop it.
+
+    In memory where there is room: its thousands of files take longer to remove from a disk than
+    hundreds of tests take.
+    """
+    with postgresql(memory()) as server:
         yield server
 
 
@@ -105,9 +118,9 @@ def object_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Obj
 
 
 @pytest.fixture(scope="session")
-def schemas(postgresql_server: PostgreSQL) -> Schemas:
-    """Schemas of that PostgreSQL, lent to one test after another."""
-    return Schemas(postgresql_server)
+def lender(postgresql_server: PostgreSQL) -> Lender:
+    """Databases of that PostgreSQL, lent to one test after another."""
+    return Lender(postgresql_server)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -126,13 +139,21 @@ def lasting_database_url(
         yield url
 
 
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """Such a database, opened."""
+    opened = Database(database_url)
+    yield opened
+    opened.close()
+
+
 @contextmanager
 def _database(request: pytest.FixtureRequest, place: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield ready.sqlite(place / f"exchange-{next(_numbers)}.sqlite")
     else:
-        schemas: Schemas = request.getfixturevalue("schemas")
-        with schemas.lent() as url:
+        lender: Lender = request.getfixturevalue("lender")
+        with lender.lent() as url:
             yield url
 
 

@@ -1,4 +1,4 @@
-"""Runs of the tests leave nothing behind, and do not get into each other's way."""
+"""Runs of the tests leave nothing behind, do not get into each other's way, and lose no answer."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+from associating import PATIENCE, VERIFICATION, Archive, accepting
+from pausing import Checkpoint
+from pynetdicom import AE
+from pynetdicom.dimse import DIMSEServiceProvider
 from real_parts import LOOPBACK, free_ports
 
 SUPPORT = Path(__file__).parent / "support"
@@ -97,3 +104,32 @@ def test_no_two_runs_mean_to_listen_on_one_port() -> None:
     assert len(own) == 200
     assert len(others) == 100
     assert not own & others
+
+
+def test_who_sends_with_pynetdicom_gets_the_answer_though_both_its_threads_are_slow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One was let through before the other sends, and looks when that has not yet: for an answer
+    that has come meanwhile."""
+    waits, on_the_way = Checkpoint.wait, threading.Event()
+    sends = DIMSEServiceProvider.send_msg
+
+    def let_through(checkpoint: Checkpoint) -> None:
+        waits(checkpoint)
+        on_the_way.set()
+        time.sleep(0.1)
+
+    def send(*message: Any) -> None:
+        sends(*message)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(Checkpoint, "wait", let_through)
+    monkeypatch.setattr(DIMSEServiceProvider, "send_msg", send)
+    entity = AE("HOSPITAL_A")
+    entity.dimse_timeout = 5
+    entity.add_requested_context(VERIFICATION)
+    with accepting(Archive()) as acceptor:
+        association = entity.associate(*acceptor.addresses[0][:2])
+        assert on_the_way.wait(PATIENCE)
+        assert "Status" in association.send_c_echo()
+        association.release()

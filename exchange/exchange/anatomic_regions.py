@@ -151,6 +151,9 @@ _CODES = (
 TERMS: Mapping[str, str] = {code: term for term, codes in _CODES for code in codes.split()}
 """Body Part Examined by code value: identifiers of SNOMED CT are numbers, of SNOMED-RT none is."""
 
+CODED: Mapping[str, str] = {term: codes.split()[0] for term, codes in _CODES}
+"""The SNOMED CT identifier of each term of Body Part Examined."""
+
 SCHEMES = frozenset({"SCT", "2.16.840.1.113883.6.96", "SRT", "SNM3", "99SDM"})
 """Designators under which SNOMED goes (PS3.16 section 8, Table 8-1)."""
 

@@ -163,6 +163,19 @@ class Lying:
         with translated():
             return _joined(version, self.at, self.objects.get(self.key))
 
+    def standing(self, version: bytes, text: bytes) -> bytes:
+        """The version with some text in its place."""
+        return version[: self.at] + text + version[self.at :]
+
+    @property
+    def text_size(self) -> int:
+        """Bytes of it as base64."""
+        return (self.size + 2) // 3 * 4
+
+    def text(self) -> Iterator[bytes]:
+        """It as base64, piece by piece. Raises Unavailable, as `pieces`."""
+        return _encoded(spans.read(self.pieces(0, self.size)))
+
     def pieces(self, start: int, stop: int) -> Iterator[bytes | Span]:
         """The bytes from `start` up to `stop`, as they lie in a file where they do.
 
@@ -267,6 +280,18 @@ def named(session: Session, last: int, limit: int) -> Iterator[tuple[int, str, s
 def is_named(session: Session, key: str) -> bool:
     """Whether a version names an object."""
     return _ONE.first(session.connection(), {"key": key}) is not None
+
+
+def _encoded(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    """Base64 of pieces, as of all of them together: three bytes are four letters."""
+    left = b""
+    for piece in pieces:
+        held = left + piece
+        whole = len(held) - len(held) % 3
+        left = held[whole:]
+        yield base64.b64encode(held[:whole])
+    if left:
+        yield base64.b64encode(left)
 
 
 def _joined(version: bytes, at: int, content: bytes) -> bytes:

@@ -22,7 +22,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, delete, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
-from exchange import jobs, policy, users
+from exchange import jobs, policy, users, visibility
 from exchange.access import Access, Exchange, translated
 from exchange.errors import Gone, NotFound, TooBroad
 from exchange.policy import Action, Purpose, Requester, Role
@@ -192,11 +192,11 @@ def withdrawn(access: Access, job: BulkJob) -> bool:
     if job.direction != Direction.EXPORT:
         return False
     reader = asker(job)
-    given = policy.parameters(reader, access.now)
+    given = visibility.parameters(reader, access.now)
     patients = job.asked.get("patients")
     if patients is not None:
         wanted = {"wanted": f"[{','.join(map(str, patients))}]"}
-        seen = _seen(policy.reach(reader, Action.RETRIEVE))
+        seen = _seen(visibility.reach(reader, Action.RETRIEVE))
         return seen.number(access.session.connection(), given | wanted) < len(set(patients))
     if reader.purpose is not Purpose.PUBLIC_HEALTH:
         return False  # its own hospital's, which nobody withdraws from it
@@ -224,13 +224,13 @@ def _linked_to_a_denial(since: datetime) -> Select[int]:
     )
 
 
-@lru_cache(len(policy.Reach))
-def _seen(reach: policy.Reach) -> Prepared:
+@lru_cache(len(visibility.Reach))
+def _seen(reach: visibility.Reach) -> Prepared:
     return Prepared(
         lambda dialect: (
             select(func.count())
             .select_from(Patient)
-            .where(one_of(Patient.id, "wanted", dialect), policy.within(reach))
+            .where(one_of(Patient.id, "wanted", dialect), visibility.within(reach))
         )
     )
 

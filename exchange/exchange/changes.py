@@ -14,7 +14,7 @@ from enum import StrEnum
 from sqlalchemy import and_, case, exists, func, literal, or_, select
 from sqlalchemy.orm import aliased
 
-from exchange import policy
+from exchange import visibility
 from exchange.access import Access
 from exchange.errors import Invalid
 from exchange.policy import Action
@@ -115,7 +115,7 @@ def after(
                 and_(
                     Change.action != "conflict",
                     Patient.id.is_not(None),
-                    policy.visible(access.requester, Action.SEARCH),
+                    visibility.visible(access.requester, Action.SEARCH),
                 ),
             ),
         )
@@ -126,7 +126,7 @@ def after(
         wanted = wanted.where(Change.recorded >= since)
     if before is not None:
         wanted = wanted.where(Change.recorded < before)
-    given = policy.parameters(access.requester, access.now)
+    given = visibility.parameters(access.requester, access.now)
     rows = access.session.execute(wanted, given).all()
     full = len(rows) > limit
     through = rows[limit - 1].Change.sequence if full else max(last, sequence)

@@ -18,10 +18,11 @@ from typing import Any
 from sqlalchemy import Select, and_, bindparam, exists, func, literal, or_, select, true
 from sqlalchemy.orm import Session, aliased
 
-from exchange import attachments, facts, policy
+from exchange import attachments, facts, policy, visibility
 from exchange.access import Access
 from exchange.errors import Gone, NotFound
-from exchange.policy import Action, Clinical, Deny, Reach, Requester
+from exchange.policy import Action, Clinical, Deny, Requester
+from exchange.visibility import Reach
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Compartment, Resource, Revision
 from exchange_storage.rows import one_of_texts
@@ -120,7 +121,7 @@ def history(
     asked = {"what": _name(kind, logical_id), "interaction": "history"}
     action = reading(access.requester, Action.RETRIEVE if logical_id else Action.SEARCH, kind)
     access.require(action, detail=asked)
-    given = policy.parameters(access.requester, access.now)
+    given = visibility.parameters(access.requester, access.now)
     about: int | None = None
     connection = access.session.connection()
     if logical_id:
@@ -138,7 +139,7 @@ def history(
     form = _History(
         bool(kind), bool(logical_id), since is not None, before is not None,
         at is not None,
-        policy.reach(access.requester, action),
+        visibility.reach(access.requester, action),
     )  # fmt: skip
     if not limit:
         total = _how_many(form).number(connection, given)
@@ -154,9 +155,9 @@ def history(
 def known(access: Access, kind: str, ids: Iterable[str]) -> frozenset[str]:
     """Those of the logical ids under which there is a resource that the asker may see."""
     action = reading(access.requester, Action.SEARCH, kind)
-    given = policy.parameters(access.requester, access.now)
+    given = visibility.parameters(access.requester, access.now)
     given |= {"kind": kind, "ids": json.dumps(sorted(set(ids)))}
-    found = _known(policy.reach(access.requester, action))
+    found = _known(visibility.reach(access.requester, action))
     rows = found.all(access.session.connection(), given)
     return frozenset(row.logical_id for row in rows)
 
@@ -174,8 +175,8 @@ def current(access: Access, kind: str, logical_ids: Sequence[str]) -> list[Kept]
 
     What was deleted is left out. It is for the caller to have audited what it tells of.
     """
-    reach = policy.reach(access.requester, reading(access.requester, Action.RETRIEVE, kind))
-    given = policy.parameters(access.requester, access.now)
+    reach = visibility.reach(access.requester, reading(access.requester, Action.RETRIEVE, kind))
+    given = visibility.parameters(access.requester, access.now)
     given |= {"kind": kind, "ids": json.dumps(list(logical_ids))}
     rows = _visible(reach).all(access.session.connection(), given)
     return [_kept(access, row) for row in rows]
@@ -187,8 +188,8 @@ def changeable(access: Access, kind: str, logical_id: str) -> Kept | None:
     Not audited: whoever goes on with it is.
     """
     requester = access.requester
-    given = policy.parameters(requester, access.now) | {"kind": kind, "logical_id": logical_id}
-    reach = policy.reach(requester, reading(requester, Action.RETRIEVE, kind))
+    given = visibility.parameters(requester, access.now) | {"kind": kind, "logical_id": logical_id}
+    reach = visibility.reach(requester, reading(requester, Action.RETRIEVE, kind))
     row = _current(reach).first(access.session.connection(), given)
     if row is None or not row.permitted or row.organization_id != requester.organization:
         return None
@@ -243,9 +244,9 @@ def _permitted(
     access: Access, action: Action, kind: str, logical_id: str, version: int | None
 ) -> Any:
     """The row of a version, if the asker may see it. Raises NotFound, also where they may not."""
-    given = policy.parameters(access.requester, access.now)
+    given = visibility.parameters(access.requester, access.now)
     given |= {"kind": kind, "logical_id": logical_id}
-    reach = policy.reach(access.requester, action)
+    reach = visibility.reach(access.requester, action)
     if version is None:
         rows = access.glance(_current(reach), given)
     else:
@@ -306,7 +307,7 @@ _VERSION = (
 
 
 def _of_resource(reach: Reach, *, elsewhere: bool) -> Select[*tuple[Any, ...]]:
-    visible = policy.clinical_within(reach)
+    visible = visibility.clinical_within(reach)
     return (
         select(
             *_VERSION,
@@ -345,7 +346,7 @@ def _known(reach: Reach) -> Prepared:
             Resource.kind == bindparam("kind"),
             one_of_texts(Resource.logical_id, "ids", dialect),
             ~Resource.deleted,
-            policy.clinical_within(reach),
+            visibility.clinical_within(reach),
         )
     )
 
@@ -365,7 +366,7 @@ def _visible(reach: Reach) -> Prepared:
                 Resource.kind == bindparam("kind"),
                 one_of_texts(Resource.logical_id, "ids", dialect),
                 ~Resource.deleted,
-                policy.clinical_within(reach),
+                visibility.clinical_within(reach),
             )
         )
     )
@@ -401,7 +402,7 @@ def _looked_back(form: _History) -> Select[*tuple[Any, ...]]:
     if form.instance:
         statement = statement.where(Revision.resource_id == bindparam("resource"))
     else:
-        statement = statement.where(policy.clinical_within(form.reach))
+        statement = statement.where(visibility.clinical_within(form.reach))
         if form.kind:
             statement = statement.where(Revision.kind == bindparam("kind"))
     if form.since:

@@ -25,14 +25,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, aliased
 
-from exchange import attachments, policy, ways
+from exchange import attachments, visibility, ways
 from exchange.access import Access
 from exchange.audit import for_the_trail
 from exchange.clinical import reading
 from exchange.decided import conditions
 from exchange.errors import Invalid, TooBroad
-from exchange.policy import Action, Reach
+from exchange.policy import Action
 from exchange.recording import Finder
+from exchange.visibility import Reach
 from exchange.ways import Way
 from exchange_storage import resource_order, resource_search
 from exchange_storage.constructs import unindexed
@@ -172,9 +173,11 @@ def targets(
         kind=kind,
         source=inner.kind,
         form=form(inner.criterion, values),
-        reach=policy.reach(access.requester, reading(access.requester, Action.SEARCH, inner.kind)),
+        reach=visibility.reach(
+            access.requester, reading(access.requester, Action.SEARCH, inner.kind)
+        ),
     )
-    given = parameters(values) | policy.parameters(access.requester, access.now)
+    given = parameters(values) | visibility.parameters(access.requester, access.now)
     connection = access.session.connection()
     rows = _targets(wanted).all(connection, {**given, "limit": limit + 1})
     if len(rows) > limit:
@@ -249,8 +252,8 @@ def _wanted(
     connection: Connection,
 ) -> tuple[_Wanted, Way, dict[str, Any]]:
     """A question without its values, how its matches are come by, and the values."""
-    reach = policy.reach(access.requester, action)
-    asker = policy.parameters(access.requester, access.now)
+    reach = visibility.reach(access.requester, action)
+    asker = visibility.parameters(access.requester, access.now)
     led = ways.followed(question.criterion, reach, connection, asker)
     values: list[Any] = []
     asked = form(led.criterion, values)
@@ -299,8 +302,8 @@ def _included(
     *form: Any,
 ) -> tuple[Hit, ...]:
     action = reading(access.requester, Action.SEARCH, kind)
-    reach = policy.reach(access.requester, action)
-    given = policy.parameters(access.requester, access.now)
+    reach = visibility.reach(access.requester, action)
+    given = visibility.parameters(access.requester, access.now)
     found = statement(kind, reach, *form).all(
         access.session.connection(), {**given, **asked, "limit": limit}
     )
@@ -395,7 +398,7 @@ def _candidates(wanted: _Wanted, way: Way) -> Prepared:
 
     def built(dialect: str) -> Select[Any]:
         statement, one, row = _conditioned(wanted, way, (), dialect)
-        permitted = policy.clinical_within(wanted.reach, one).label("permitted")
+        permitted = visibility.clinical_within(wanted.reach, one).label("permitted")
         keys = _keys(wanted, way, one, row)
         return _in_order(statement.add_columns(permitted), keys, wanted.sort)
 
@@ -408,7 +411,7 @@ def _permitted(wanted: _Wanted, way: Way, *, after: bool) -> Prepared:
 
     def built(dialect: str) -> Select[Any]:
         statement, one, row = _conditioned(wanted, way, (), dialect, after=after)
-        permitted = statement.where(policy.clinical_within(wanted.reach, one))
+        permitted = statement.where(visibility.clinical_within(wanted.reach, one))
         keys = _keys(wanted, way, one, row)
         return _in_order(permitted, keys, wanted.sort, after=after and not way.walks)
 
@@ -421,7 +424,7 @@ def _matching(wanted: _Wanted, way: Way, *, own: bool) -> Prepared:
 
     def built(dialect: str) -> Select[Any]:
         statement, one, row = _conditioned(wanted, way, (), dialect)
-        statement = statement.where(policy.clinical_within(wanted.reach, one))
+        statement = statement.where(visibility.clinical_within(wanted.reach, one))
         if own:
             asker = bindparam("asker", type_=Resource.organization_id.type)
             statement = statement.where(one.organization_id == asker)
@@ -434,7 +437,7 @@ def _matching(wanted: _Wanted, way: Way, *, own: bool) -> Prepared:
 def _count(wanted: _Wanted, way: Way) -> Prepared:
     def built(dialect: str) -> Select[Any]:
         statement, one, _ = _conditioned(wanted, way, [func.count()], dialect)
-        return statement.where(policy.clinical_within(wanted.reach, one))
+        return statement.where(visibility.clinical_within(wanted.reach, one))
 
     return Prepared(built)
 
@@ -453,7 +456,7 @@ def _targets(wanted: _Referred) -> Prepared:
             resource_search.of_kind(one, wanted.source, wanted.form),
             ~one.deleted,
             condition,
-            policy.clinical_within(wanted.reach, one),
+            visibility.clinical_within(wanted.reach, one),
         )
         .limit(bindparam("limit"))
     )
@@ -489,7 +492,7 @@ def _visible(one: type[Resource], kind: str, reach: Reach, *, by_row: bool = Fal
         .where(
             column == literal_column(f"'{kind}'"),
             ~one.deleted,
-            policy.clinical_within(reach, one),
+            visibility.clinical_within(reach, one),
         )
         .order_by(one.id)
         .limit(bindparam("limit"))

@@ -26,9 +26,10 @@ from sqlalchemy import (
     select,
 )
 
-from exchange import attachments, policy
+from exchange import attachments, visibility
 from exchange.access import Access
-from exchange.policy import Action, Reach
+from exchange.policy import Action
+from exchange.visibility import Reach
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Compartment, Resource, Revision, SearchDate
 from exchange_storage.rows import as_list, one_of, one_of_texts
@@ -86,9 +87,9 @@ def page(access: Access, wanted: Wanted, *, after: int, limit: int) -> Page:
         since=wanted.since is not None,
         until=wanted.until is not None,
         care=wanted.care_parameters if wanted.care else (),
-        reach=policy.reach(access.requester, Action.RETRIEVE),
+        reach=visibility.reach(access.requester, Action.RETRIEVE),
     )
-    given: dict[str, Any] = policy.parameters(access.requester, access.now)
+    given: dict[str, Any] = visibility.parameters(access.requester, access.now)
     given |= {"after": after, "limit": limit}
     if wanted.kinds:
         given["kinds"] = json.dumps(sorted(wanted.kinds))
@@ -166,7 +167,7 @@ def _walk(form: _Form) -> Prepared:
             .where(
                 Resource.id > bindparam("after", type_=Resource.id.type),
                 ~Resource.deleted,
-                policy.clinical_within(form.reach),
+                visibility.clinical_within(form.reach),
             )
         )
         if form.kinds:

@@ -12,21 +12,19 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, bindparam, literal, select
 
-from exchange import policy
-from exchange.policy import Reach
-from exchange_storage.prepared import Prepared
+from exchange import visibility
+from exchange.visibility import Reach
 from exchange_storage.records import (
     Instance,
     Organization,
     Patient,
-    PatientIdentifier,
     Rejection,
     Resource,
     Series,
     Study,
 )
 from exchange_storage.resource_search import Conditions
-from exchange_storage.rows import one_of, there_is
+from exchange_storage.rows import there_is
 from exchange_storage.search import Level
 
 CHAIN: Sequence[tuple[Level, Any, Any]] = (
@@ -45,11 +43,11 @@ class Decided:
 
     def resource(self, resource: type[Resource]) -> ColumnElement[bool]:
         """Whether the asker may see the resource (an alias)."""
-        return policy.clinical_within(self.reach, resource)
+        return visibility.clinical_within(self.reach, resource)
 
     def native(self, level: Level, column: Any, condition: ColumnElement[bool]) -> Select[Any]:
         """`column` of the records of a level that are served, and that the asker may see."""
-        found = joined(select(column), level).where(condition, policy.within(self.reach))
+        found = joined(select(column), level).where(condition, visibility.within(self.reach))
         return found.correlate(None)
 
 
@@ -59,37 +57,11 @@ def conditions(reach: Reach, *, one_by_one: bool = False) -> Conditions:
     return Conditions(Decided(reach), one_by_one=one_by_one)
 
 
-@cache
-def same_persons(reach: Reach) -> Prepared:
-    """Patient records within a reach, of the persons whose rows are `wanted` (see `one_of`)."""
-    return Prepared(
-        lambda dialect: (
-            select(Patient.person_id, Patient.id)
-            .where(one_of(Patient.person_id, "wanted", dialect), policy.within(reach))
-            .order_by(Patient.id)
-        )
-    )
-
-
-@cache
-def known_by(reach: Reach) -> Prepared:
-    """The other identifiers of the patient records within a reach whose rows are `wanted`."""
-    identifier = PatientIdentifier
-    return Prepared(
-        lambda dialect: (
-            select(identifier.patient_id, identifier.system, identifier.value)
-            .join(Patient, Patient.id == identifier.patient_id)
-            .where(one_of(Patient.id, "wanted", dialect), policy.within(reach))
-            .order_by(identifier.system, identifier.value)
-        )
-    )
-
-
 def reached(reach: Reach, level: Level) -> ColumnElement[bool]:
-    """`policy.within` on the tables of a level and above, as `joined` has them."""
+    """`visibility.within` on the tables of a level and above, as `joined` has them."""
     if reach is Reach.LINKED and level >= Level.STUDY:
-        return policy.linked(series=level >= Level.SERIES)
-    return policy.within(reach)
+        return visibility.linked(series=level >= Level.SERIES)
+    return visibility.within(reach)
 
 
 def joined(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
-from exchange import clinical, clinical_search, people, query
+from exchange import beside, clinical, clinical_search, people
 from exchange.access import Access
 from exchange.clinical import Kept
 from exchange.clinical_search import Hit, Question
@@ -114,7 +114,7 @@ def over_time(
     tests = tuple(TokenIs(code, system) for system, code in codes)
     if not tests:
         return ()
-    same = (patient.id, *query.links(access, [patient]).get(patient.id, ()))
+    same = (patient.id, *beside.links(access, [patient]).get(patient.id, ()))
     about = RefersTo("Patient", tuple(str(row) for row in same))
     criteria: tuple[Asked, ...] = (
         Indexed("reference", ("Observation.subject",), (about,)),

@@ -8,15 +8,14 @@ could show it to themselves. Attached for several patients, it is about all of t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-from sqlalchemy import bindparam, select, union, update
+from sqlalchemy import bindparam, select, union
 from sqlalchemy.orm import Session
 
-from exchange import clinical
+from exchange import clinical, targets
 from exchange_storage import resource_rows
 from exchange_storage.prepared import Prepared
-from exchange_storage.records import Compartment, Resource, Revision, SearchReference
+from exchange_storage.records import Compartment, Resource, SearchReference
 from exchange_storage.resource_index import Reference, Value
 
 KIND = "Binary"
@@ -61,21 +60,11 @@ def settle(session: Session, organization: int | None, named: Iterable[str]) -> 
             continue
         if _UNDER.all(connection, {"resource": held.id, "parameter": CONTEXT}):
             continue
-        _settle(session, held, patients(session, organization, logical_id))
-
-
-def _settle(session: Session, held: Any, about: list[int]) -> None:
-    before = clinical.about(session, held.id, held.patient_id, others=held.has_others)
-    if set(before) == set(about):
-        return
-    connection = session.connection()
-    stands = {"patient_id": about[0] if about else None, "has_others": len(about) > 1}
-    session.execute(update(Resource).where(Resource.id == held.id).values(stands))
-    resource_rows.REMOVE_OTHERS.run(connection, {"resource": held.id})
-    if others := [{"resource_id": held.id, "patient_id": one} for one in about[1:]]:
-        resource_rows.ADD_OTHER.run_many(connection, others)
-    earlier = Revision.resource_id == held.id, Revision.version < held.version
-    session.execute(update(Revision).where(*earlier).values(elsewhere=True))
+        before = clinical.about(session, held.id, held.patient_id, others=held.has_others)
+        about = patients(session, organization, logical_id)
+        if set(before) != set(about):
+            targets.place(session, held.id, held.version, about)
+            targets.follow(session, KIND, logical_id)
 
 
 _UNDER = Prepared(

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from exchange import policy
+from exchange import policy, visibility
 from exchange.policy import Facts
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Patient
@@ -18,7 +18,7 @@ from exchange_storage.rows import one_of
 def of(session: Session, given: Mapping[str, Any], patients: Iterable[int]) -> dict[int, Facts]:
     """What decisions on patient records depend on, by row number; unknown ones are left out.
 
-    `given` are the parameters of `policy.visible`.
+    `given` are the parameters of `visibility.visible`.
     """
     wanted = {"wanted": f"[{','.join(map(str, sorted(set(patients))))}]"}
     rows = _FACTS.all(session.connection(), {**given, **wanted})
@@ -39,11 +39,11 @@ def told(row: Any) -> Facts:
 
 TOLD = (
     Patient.organization_id.label("owner"),
-    policy.shares(Patient.organization_id).label("owner_shares"),
-    policy.asker_shares().label("asker_shares"),
-    policy.opted_out().label("opted_out"),
-    policy.shares(Patient.organization_id, policy.REPORTING).label("owner_reports"),
-    policy.asker_shares(policy.REPORTING).label("asker_reports"),
+    visibility.shares(Patient.organization_id).label("owner_shares"),
+    visibility.asker_shares().label("asker_shares"),
+    visibility.opted_out().label("opted_out"),
+    visibility.shares(Patient.organization_id, policy.REPORTING).label("owner_reports"),
+    visibility.asker_shares(policy.REPORTING).label("asker_reports"),
 )
 """What decisions on a patient record depend on, where a statement selects it beside the record."""
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from exchange import policy
+from exchange import visibility
 from exchange.access import Access
 from exchange.errors import NotFound, Refused
 from exchange.policy import Action
@@ -49,9 +49,9 @@ def knows(access: Access, record: Patient, session: Session | None = None) -> bo
     same = Patient.id == record.id
     if record.person_id is not None:
         same = or_(same, Patient.person_id == record.person_id)
-    seen = policy.visible(access.requester, Action.SEARCH)
+    seen = visibility.visible(access.requester, Action.SEARCH)
     found = (session or access.session).scalars(
         select(Patient.id).where(same, ~Patient.withdrawn, seen).limit(1),
-        policy.parameters(access.requester, access.now),
+        visibility.parameters(access.requester, access.now),
     )
     return found.first() is not None

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from exchange import identity, organizations, query
+from exchange import beside, identity, organizations, query
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound
 from exchange.policy import Action
@@ -160,7 +160,7 @@ def match(access: Access, sought: Sought, *, limit: int, only_certain: bool = Fa
         asked=repr(sought),
     )
     rows = [found.patient.id for found in answer.found]
-    identifiers = query.identifiers(access, rows)
+    identifiers = beside.identifiers(access, rows)
     issuers = {one.issuer for one in organizations.everyone(access.session)}
     matches: list[Match] = []
     for found in answer.found:

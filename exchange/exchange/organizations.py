@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session
 from exchange import refusals, registry
 from exchange.access import Access, Exchange
 from exchange.errors import Invalid, NotFound
-from exchange.policy import SHARING, Action, Purpose, Requester, Role, shares
+from exchange.policy import SHARING, Action, Purpose, Requester, Role
+from exchange.visibility import shares
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     Agreement,

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from sqlalchemy import select
 
-from exchange import identity, policy, query
+from exchange import beside, identity, query, visibility
 from exchange.access import Access
 from exchange.errors import Invalid
 from exchange.policy import Action
@@ -104,8 +104,8 @@ def find(access: Access, text: str, birth_date: str = "") -> Answer:
         asked=f"{text} {birth_date}".strip(),
     )
     found = {one.patient.id: one.patient for one in answer.found}
-    identifiers = query.identifiers(access, found)
-    others = query.links(access, list(found.values()))
+    identifiers = beside.identifiers(access, found)
+    others = beside.links(access, list(found.values()))
     known = of_records(access, {*found, *(row for rows in others.values() for row in rows)})
     told: dict[int, Entry] = {}
     for row in found:
@@ -132,10 +132,10 @@ def of_records(
         .where(
             Patient.id.in_(tuple(records)),
             ~Patient.withdrawn,
-            policy.visible(access.requester, Action.SEARCH),
+            visibility.visible(access.requester, Action.SEARCH),
         )
         .order_by(Patient.id),
-        policy.parameters(access.requester, access.now),
+        visibility.parameters(access.requester, access.now),
     )
     return {patient.id: (patient, organization) for patient, organization in rows}
 

@@ -14,14 +14,15 @@ from typing import Any
 
 from sqlalchemy import bindparam, func, select
 
-from exchange import identity, policy
+from exchange import identity, visibility
 from exchange.access import Access
 from exchange.audit import for_the_trail
 from exchange.decided import conditions, joined
 from exchange.errors import NotFound
 from exchange.own_numbers import Number
-from exchange.policy import Action, Reach
+from exchange.policy import Action
 from exchange.query import STATEMENTS, Found, decided
+from exchange.visibility import Reach
 from exchange_storage import search
 from exchange_storage.criteria import Linked
 from exchange_storage.forms import Form
@@ -79,7 +80,7 @@ def find(
     access.require(Action.SEARCH, detail=detail)
     values: list[Any] = []
     form = search.form([decided(access, one) for one in criteria], values)
-    reach = policy.reach(access.requester, Action.SEARCH)
+    reach = visibility.reach(access.requester, Action.SEARCH)
     given = search.parameters(values) | _given(access)
     connection = access.session.connection()
     count = _count(form, reach).number(connection, given) if total else None
@@ -114,7 +115,7 @@ def of_patients(access: Access, patients: Iterable[int], *, limit: int) -> tuple
     rows = select(Patient.person_id).where(
         Patient.id.in_(tuple(patients)),
         Patient.person_id.is_not(None),
-        policy.visible(access.requester, Action.SEARCH),
+        visibility.visible(access.requester, Action.SEARCH),
     )
     persons = {row for row in access.session.scalars(rows, _given(access)) if row is not None}
     wanted = Linked(Level.PATIENT, IsPerson(tuple(sorted(persons))))
@@ -122,7 +123,7 @@ def of_patients(access: Access, patients: Iterable[int], *, limit: int) -> tuple
 
 
 def _given(access: Access) -> dict[str, Any]:
-    return policy.parameters(access.requester, access.now)
+    return visibility.parameters(access.requester, access.now)
 
 
 def _records(access: Access, persons: Sequence[int]) -> Mapping[int, tuple[Record, ...]]:
@@ -135,7 +136,7 @@ def _records(access: Access, persons: Sequence[int]) -> Mapping[int, tuple[Recor
         .where(
             Patient.person_id.in_(persons),
             ~Patient.withdrawn,
-            policy.visible(access.requester, Action.SEARCH),
+            visibility.visible(access.requester, Action.SEARCH),
         )
         .order_by(Patient.id),
         _given(access),
@@ -168,7 +169,7 @@ def _page(form: Form, reach: Reach, *, descending: bool) -> Prepared:
         joined(select(number).distinct(), Level.PATIENT)
         .where(
             search.condition(form, conditions(reach).links),
-            policy.within(reach),
+            visibility.within(reach),
             number < after if descending else number > after,
         )
         .order_by(number.desc() if descending else number)
@@ -180,6 +181,6 @@ def _page(form: Form, reach: Reach, *, descending: bool) -> Prepared:
 def _count(form: Form, reach: Reach) -> Prepared:
     return Prepared(
         joined(select(func.count(Patient.person_id.distinct())), Level.PATIENT).where(
-            search.condition(form, conditions(reach).links), policy.within(reach)
+            search.condition(form, conditions(reach).links), visibility.within(reach)
         )
     )

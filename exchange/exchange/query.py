@@ -23,17 +23,28 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from exchange import breadth, guessing, in_order, own_numbers, policy, stretches
+from exchange import (
+    beside,
+    breadth,
+    guessing,
+    in_order,
+    own_numbers,
+    policy,
+    stretches,
+    visibility,
+)
 from exchange.access import Access
 from exchange.audit import for_the_trail
-from exchange.decided import CHAIN, conditions, joined, known_by, reached, same_persons
+from exchange.beside import Beside, Reaches
+from exchange.decided import CHAIN, conditions, joined, reached
 from exchange.errors import Gone, NotFound, TooBroad
 from exchange.facts import TOLD
 from exchange.facts import of as _facts_of
 from exchange.facts import told as _facts_told
 from exchange.own_numbers import Number
-from exchange.policy import Action, Reach
+from exchange.policy import Action
 from exchange.summaries import NOTHING, Summary, summaries
+from exchange.visibility import Reach
 from exchange_storage import search
 from exchange_storage.forms import Form
 from exchange_storage.prepared import Prepared
@@ -41,7 +52,6 @@ from exchange_storage.records import (
     Instance,
     Organization,
     Patient,
-    PatientIdentifier,
     RequestAttributes,
     Series,
     Study,
@@ -85,6 +95,8 @@ class Found:
     summary: Summary = field(default_factory=Summary)
     requests: tuple[Request, ...] | None = None
     """For which requests the series was made; None where that was not asked for."""
+    beside: Beside | None = None
+    """What is told beside a patient; None where it was not found whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +136,7 @@ def find(
     total: bool = False,
     summarize: bool = True,
     requests: bool = False,
+    whole: bool = False,
     order: str = "",
     too_broad: str | None = None,
     asked: str | bytes = "",
@@ -134,12 +147,12 @@ def find(
     Or those behind `after`, the `in_order.place` of a match, which others shift by nothing. The
     order is stable: studies newest first, all else as received, or `order`, keys of
     `in_order.SORTED` with "-" before those that descend. `total` counts all of them, `requests`
-    tells of series for what they were made.
+    tells of series for what they were made. `whole` are patients in the level's own order, of whom
+    what stands `beside` is told as well, and nothing else: one statement answers most questions.
     `too_broad` is the message of the TooBroad raised instead of leaving some out, and instead of
-    looking through a large archive for what has no selective key. `asked` is the
-    question as it came, for the audit trail only (it may name a patient). `action` is what the
-    matches are wanted for: to be told, or to be retrieved. Raises Refused, Invalid,
-    TooBroad.
+    looking through a large archive for what has no selective key. `asked` is the question as it
+    came, for the audit trail only (it may name a patient). `action` is what the matches are wanted
+    for: to be told, or to be retrieved. Raises Refused, Invalid, TooBroad.
     """
     question = for_the_trail(asked)
     access.require(
@@ -150,9 +163,10 @@ def find(
     wanted = _Wanted(
         level,
         search.form(criteria, values),
-        policy.reach(access.requester, action),
+        visibility.reach(access.requester, action),
         order,
         access.requester.rejected,
+        beside.together(access) if whole else None,
     )
     given = search.parameters(values) | _given(access)
     if too_broad is not None and not search.selective(criteria):
@@ -192,8 +206,9 @@ def find(
             number=number,
             summary=counted_below.get(row[last].id, NOTHING),
             requests=None if requested is None else requested.get(row[3].id, ()),
+            beside=None if wanted.whole is None else beside.of_row(access, told),
         )
-        for row, number in zip(rows, numbers, strict=True)
+        for told, row, number in zip(page, rows, numbers, strict=True)
     )
     return Answer(found, more, counted)
 
@@ -216,7 +231,7 @@ def finder(
     owned = [search.Owned((access.organization,))] if own else []
     values: list[Any] = []
     form = search.form([*(decided(access, one) for one in criteria), *owned], values)
-    reach = policy.reach(access.requester, Action.SEARCH)
+    reach = visibility.reach(access.requester, Action.SEARCH)
     matching = _permitted(_Wanted(level, form, reach, ""))
     given = search.parameters(values) | _given(access) | {"limit": 2, "offset": 0}
 
@@ -240,6 +255,8 @@ class _Wanted:
     order: str
     rejected: bool = False
     """Whether what the asker's hospital has rejected is meant, not what is in use."""
+    whole: Reaches | None = None
+    """For what is told beside patients, where that is wanted."""
 
 
 def _page(
@@ -253,16 +270,19 @@ def _page(
     too_broad: str | None,
 ) -> tuple[list[Any], bool, int | None, int | None]:
     """The rows of a page; whether more remain; the total, if wanted; how many are withheld."""
-    connection = access.session.connection()
     listed = offset or total or too_broad is not None or wanted.order or wanted.rejected
-    if not listed and stretches.is_frequent(wanted.form, connection, given):
+    if not listed and stretches.is_frequent(wanted.form, access, given):
         stretch = {**given, **stretches.bounds(after), "limit": limit + 1}
-        rows = _next(wanted).all(connection, stretch)
+        rows = _next(wanted).all(access.session.connection(), stretch)
         if len(rows) > limit:
             return rows[:limit], True, None, None
     if not offset and after is None:
         most = min(limit, WITHHELD_COUNTED) + CANDIDATES - WITHHELD_COUNTED
-        rows = _candidates(wanted).all(connection, {**given, "limit": most})
+        first, bounded = _candidates(wanted), {**given, "limit": most}
+        if wanted.whole is not None:
+            rows = access.glance(first, bounded)
+        else:
+            rows = first.all(access.session.connection(), bounded)
         permitted = [row for row in rows if row.permitted]
         if len(rows) < most or (len(permitted) > limit and not total):
             more = len(permitted) > limit
@@ -271,7 +291,7 @@ def _page(
             withheld = min(len(rows) - len(permitted), WITHHELD_COUNTED)
             counted = len(permitted) if total else None
             return permitted[:limit], more, counted, None if more else withheld
-    count = 0
+    connection, count = access.session.connection(), 0
     if total or too_broad is not None:
         most = _EVERYTHING if total else limit + 1
         count = _count(wanted, permitted=True).number(connection, {**given, "limit": most})
@@ -312,7 +332,7 @@ def decided(access: Access, criterion: Criterion) -> Criterion:
                 .where(
                     Patient.organization_id == organization,
                     search.compare(Patient.patient_id, matching),
-                    policy.visible(access.requester, Action.SEARCH),
+                    visibility.visible(access.requester, Action.SEARCH),
                 )
                 .limit(NUMBERS + 1)
             )
@@ -348,10 +368,16 @@ def _requests(access: Access, series: set[int]) -> dict[int, tuple[Request, ...]
     return of_series
 
 
-def patient(access: Access, number: int) -> Found:
-    """The patient record with this row number. Raises NotFound, Gone, Refused: see `guessing`."""
+def patient(access: Access, number: int, *, whole: bool = False) -> Found:
+    """The patient record with this row number, `whole` with what stands beside it, all that is read
+    then. Raises NotFound, Gone, Refused: see `guessing`.
+    """
     access.require(Action.RETRIEVE, detail={"patient": number})
-    row = _PATIENT.first(access.session.connection(), _given(access) | {"named": number})
+    given = _given(access) | {"named": number}
+    if reaches := beside.together(access) if whole else None:
+        row = next(iter(access.glance(_whole_patient(reaches), given)), None)
+    else:
+        row = _PATIENT.first(access.session.connection(), given)
     if row is None:
         raise NotFound(guessing.NO_PATIENT)
     record, owner = _columns(Level.PATIENT).records(row)
@@ -360,7 +386,12 @@ def patient(access: Access, number: int) -> Found:
     if record.withdrawn:
         raise Gone("the hospital took the patient record back")
     access.note(Action.RETRIEVE, patient=number)
-    return Found(owner=owner, patient=record, number=own_numbers.told(access, record, owner, row))
+    return Found(
+        owner=owner,
+        patient=record,
+        number=own_numbers.told(access, record, owner, row),
+        beside=None if reaches is None else beside.of_row(access, row),
+    )
 
 
 def study(access: Access, study_instance_uid: str, *, told: bool = False) -> Found:
@@ -388,53 +419,22 @@ def study(access: Access, study_instance_uid: str, *, told: bool = False) -> Fou
     )
 
 
-def links(access: Access, records: Sequence[Patient]) -> Mapping[int, tuple[int, ...]]:
-    """The other records of the same persons that the asker may see, by row numbers."""
-    persons = {record.person_id for record in records if record.person_id is not None}
-    if not persons:
-        return {}
-    given = _given(access) | {"wanted": _list(persons)}
-    found = same_persons(policy.reach(access.requester, Action.SEARCH))
-    rows = found.all(access.session.connection(), given)
-    of_person: dict[int | None, list[int]] = defaultdict(list)
-    for person, row in rows:
-        of_person[person].append(row)
-    return {
-        record.id: tuple(row for row in of_person[record.person_id] if row != record.id)
-        for record in records
-        if record.person_id is not None
-    }
-
-
 def seen(access: Access, patients: Iterable[int]) -> frozenset[int]:
     """Those of the patient rows that exist and that the asker may see."""
     given = _given(access) | {"wanted": _list(patients)}
-    found = _SEEN[policy.reach(access.requester, Action.SEARCH)]
+    found = _SEEN[visibility.reach(access.requester, Action.SEARCH)]
     return frozenset(row.id for row in found.all(access.session.connection(), given))
 
 
 def _among(reach: Reach) -> Prepared:
     return Prepared(
         lambda dialect: select(Patient.id).where(
-            one_of(Patient.id, "wanted", dialect), policy.within(reach)
+            one_of(Patient.id, "wanted", dialect), visibility.within(reach)
         )
     )
 
 
 _SEEN = {reach: _among(reach) for reach in Reach}
-
-
-def identifiers(
-    access: Access, patients: Iterable[int]
-) -> Mapping[int, tuple[PatientIdentifier, ...]]:
-    """The other identifiers of the patient rows that the asker may see, by row number."""
-    given = _given(access) | {"wanted": _list(patients)}
-    found = known_by(policy.reach(access.requester, Action.SEARCH))
-    of_patient: dict[int, tuple[PatientIdentifier, ...]] = {}
-    for patient, system, value in found.all(access.session.connection(), given):
-        one = PatientIdentifier(patient_id=patient, system=system, value=value)
-        of_patient[patient] = (*of_patient.get(patient, ()), one)
-    return of_patient
 
 
 def contents(access: Access, studies: Iterable[Found]) -> Mapping[int, tuple[Contents, ...]]:
@@ -498,7 +498,7 @@ def _list(rows: Iterable[int]) -> str:
 
 
 def _given(access: Access) -> dict[str, Any]:
-    return policy.parameters(access.requester, access.now)
+    return visibility.parameters(access.requester, access.now)
 
 
 _EVERYTHING = 1 << 62
@@ -518,10 +518,11 @@ def _candidates(wanted: _Wanted) -> Prepared:
     """The first matches, whether they are permitted or not, and which of them are."""
     permitted = reached(wanted.reach, wanted.level).label("permitted")
     statement = _told(wanted.level, rejected=wanted.rejected).add_columns(permitted)
-    return Prepared(
+    return _prepared(
+        wanted,
         statement.where(_condition(wanted))
         .order_by(*in_order.by(wanted.level, wanted.order))
-        .limit(bindparam("limit"))
+        .limit(bindparam("limit")),
     )
 
 
@@ -532,13 +533,14 @@ def _next(wanted: _Wanted) -> Prepared:
     found = _told(wanted.level, rejected=wanted.rejected).where(
         within, reached(wanted.reach, wanted.level)
     )
-    return Prepared(found.order_by(Patient.id).limit(bindparam("limit")))
+    return _prepared(wanted, found.order_by(Patient.id).limit(bindparam("limit")))
 
 
 @lru_cache(STATEMENTS)
 def _permitted(wanted: _Wanted, *, behind: bool = False) -> Prepared:
     """A page of the permitted matches; with `behind` of those behind a place."""
-    return Prepared(
+    return _prepared(
+        wanted,
         _told(wanted.level, rejected=wanted.rejected)
         .where(
             _condition(wanted),
@@ -547,8 +549,16 @@ def _permitted(wanted: _Wanted, *, behind: bool = False) -> Prepared:
         )
         .order_by(*in_order.by(wanted.level, wanted.order))
         .limit(bindparam("limit"))
-        .offset(bindparam("offset"))
+        .offset(bindparam("offset")),
     )
+
+
+def _prepared(wanted: _Wanted, found: Select[*tuple[Any, ...]]) -> Prepared:
+    """A statement for matches, with what stands beside them where that is wanted."""
+    whole = wanted.whole
+    if whole is None:
+        return Prepared(found)
+    return Prepared(lambda dialect: beside.told_with(found, whole, dialect))
 
 
 @lru_cache(STATEMENTS)
@@ -572,7 +582,7 @@ def _columns(level: Level) -> Columns:
     return Columns(Patient, Organization, *(record for at, record, _ in CHAIN if at <= level))
 
 
-def _one(level: Level) -> Prepared:
+def _one(level: Level) -> Select[*tuple[Any, ...]]:
     """The patient record, or served study, that is named, with what a decision on it depends on.
 
     A record that was taken back is among them: its number is not free.
@@ -581,9 +591,9 @@ def _one(level: Level) -> Prepared:
     if level is Level.PATIENT:
         owned = Organization.id == Patient.organization_id
         told = told.select_from(Patient).join(Organization, owned)
-        return Prepared(told.where(Patient.id == bindparam("named", type_=Patient.id.type)))
+        return told.where(Patient.id == bindparam("named", type_=Patient.id.type))
     uid = Study.study_instance_uid
-    return Prepared(joined(told, level).where(uid == bindparam("named", type_=uid.type)))
+    return joined(told, level).where(uid == bindparam("named", type_=uid.type))
 
 
 def _told(level: Level, *, rejected: bool = False) -> Select[*tuple[Any, ...]]:
@@ -592,4 +602,9 @@ def _told(level: Level, *, rejected: bool = False) -> Select[*tuple[Any, ...]]:
     return joined(told, level, rejected=rejected)
 
 
-_PATIENT, _STUDY = _one(Level.PATIENT), _one(Level.STUDY)
+@lru_cache(len(Reach) ** 2)
+def _whole_patient(reaches: Reaches) -> Prepared:
+    return Prepared(lambda dialect: beside.told_with(_one(Level.PATIENT), reaches, dialect))
+
+
+_PATIENT, _STUDY = Prepared(_one(Level.PATIENT)), Prepared(_one(Level.STUDY))

@@ -130,7 +130,10 @@ class Update:
             raise Stale("the version that was named is not the current one: read it again")
         if held is None and not self.may_create:
             raise writing.nothing()
-        return writing.keep(draft, held)
+        kept = writing.keep(draft, held)
+        if held is None:  # by a name that others may have known before
+            writing.told_of(draft)
+        return kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,8 @@ class Registration:
     """Other numbers of the patient, as (issuer or "", value)."""
     replaced_by: int | None = None
     """The row number of the hospital's record that stands in the place of this one."""
+    replaced_by_number: str = ""
+    """The hospital's own number for that patient, where a feed tells no row number."""
     values: Sequence[Value] = field(default=(), repr=False)
     """Under what it is found beside all this."""
     render: Render = field(repr=False)
@@ -114,7 +116,7 @@ class Register:
             raise Conflicting("the hospital has registered this number before: update it")
         is_new = record is None or record.withdrawn
         record = _written(writing, record, told)
-        _replace(writing, record, told.replaced_by)
+        _replace(writing, record, _standing(writing, told))
         draft = Draft(
             kind=KIND,
             logical_id=str(record.id),
@@ -205,18 +207,6 @@ def own_number(access: Access, identifiers: Sequence[tuple[str, str]]) -> str:
     return own.pop()
 
 
-def kept(access: Access, patients: Sequence[int]) -> dict[int, Kept]:
-    """What hospitals wrote of patient records that the asker may see, by row number.
-
-    What was withdrawn, and what came with images only, is left out. It is for the caller to have
-    told of the patients, which is audited.
-    """
-    return {
-        int(one.logical_id): one
-        for one in clinical.current(access, KIND, [str(row) for row in patients])
-    }
-
-
 def _present(writing: Writing, patient: int) -> Kept:
     """What is kept of a record that was found, which may have come with images only."""
     held = writing.held(KIND, str(patient))
@@ -301,6 +291,19 @@ def _written(writing: Writing, record: Patient | None, told: Registration) -> Pa
     identity.corrected(writing.access, session, record)
     jobs.ask(session, jobs.IDENTIFY, str(record.id), now)
     return record
+
+
+def _standing(writing: Writing, told: Registration) -> int | None:
+    """The row number of the record that is to stand in the place of the one that is told of."""
+    if not told.replaced_by_number:
+        return told.replaced_by
+    found = _by_number(writing, told.replaced_by_number)
+    if found is None or found.withdrawn:
+        raise Invalid(
+            "the hospital has no record of the number by which this one is replaced: register that"
+            " one first"
+        )
+    return found.id
 
 
 def _replace(writing: Writing, record: Patient, into: int | None) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from sqlalchemy import and_, delete, func, insert, select, update
+from sqlalchemy import and_, func, select, update
 from sqlalchemy.orm import Session
 
 from exchange import attachments, clinical, enclosures, jobs, targets
@@ -19,7 +19,7 @@ from exchange.policy import Action
 from exchange.targets import Target
 from exchange_storage import resource_index
 from exchange_storage.database import Database
-from exchange_storage.records import Compartment, Patient, Reindexing, Resource, Revision
+from exchange_storage.records import Patient, Reindexing, Resource, Revision
 from exchange_storage.resource_index import Reference, Value
 
 BATCH = 100
@@ -267,21 +267,10 @@ def _about_whom(session: Session, one: _Held) -> None:
     session.execute(
         update(Resource)
         .where(Resource.id == one.id)
-        .values(
-            patient_id=patients[0] if patients else None,
-            has_others=len(patients) > 1,
-            is_directory=one.kind in clinical.DIRECTORY and not patients,
-        )
+        .values(is_directory=one.kind in clinical.DIRECTORY and not patients)
     )
     if set(patients) != set(one.patients):
-        session.execute(delete(Compartment).where(Compartment.resource_id == one.id))
-        if others := [{"resource_id": one.id, "patient_id": other} for other in patients[1:]]:
-            session.execute(insert(Compartment), others)
-        session.execute(
-            update(Revision)
-            .where(Revision.resource_id == one.id, Revision.version < one.version)
-            .values(elsewhere=True)
-        )
+        targets.place(session, one.id, one.version, patients)
 
 
 def _own(session: Session, one: _Held) -> tuple[int, ...] | None:

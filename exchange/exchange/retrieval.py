@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, func, select
 
-from exchange import guessing, jobs, own_numbers, policy, query, spans
+from exchange import guessing, jobs, own_numbers, query, spans, visibility
 from exchange.access import Access, translated
 from exchange.audit import Outcome
 from exchange.decided import shown
@@ -282,7 +282,7 @@ def decide_again(access: Access, patients: Mapping[str, int]) -> None:
     """Look whether the asker may still have what `select_instances` has chosen and is on its way:
     studies by their UIDs, and the row numbers of their patients. Raises Refused, and records it.
     """
-    given = policy.parameters(access.requester, access.now)
+    given = visibility.parameters(access.requester, access.now)
     found = facts_of(access.session, given, patients.values())
     for study, patient in patients.items():
         if patient in found:

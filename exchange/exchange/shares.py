@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from exchange import facts, policy, query, registry, retrieval, secret_links
+from exchange import facts, policy, query, registry, retrieval, secret_links, visibility
 from exchange.access import Access
 from exchange.audit import Outcome
 from exchange.errors import Gone, Invalid, NotFound, Refused
@@ -281,9 +281,9 @@ def _permitted(access: Access, recipient: User, found: Found) -> None:
         organization=recipient.organization_id,
         purpose=Purpose.TREATMENT,
     )
-    of_patient = facts.of(access.session, policy.parameters(asker, access.now), [found.patient.id])[
-        found.patient.id
-    ]
+    of_patient = facts.of(
+        access.session, visibility.parameters(asker, access.now), [found.patient.id]
+    )[found.patient.id]
     decision = policy.decide(asker, Action.RETRIEVE, of_patient)
     if isinstance(decision, Deny):
         access.note(

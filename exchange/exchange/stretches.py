@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam
+from sqlalchemy import ColumnElement, and_, bindparam
 
 from exchange import ways
+from exchange.access import Access
 from exchange.decided import conditions
-from exchange.policy import Reach
+from exchange.visibility import Reach
 from exchange_storage.records import Patient
 from exchange_storage.search import Level, numbered
 
@@ -22,11 +23,12 @@ STRETCH = 4_000
 """Row numbers of patients that are looked at: to list what is rarer among them takes no longer."""
 
 
-def is_frequent(form: Any, connection: Connection, given: Mapping[str, Any]) -> bool:
+def is_frequent(form: Any, access: Access, given: Mapping[str, Any]) -> bool:
     """Whether criteria on patients are one alone, of what many resources fulfil."""
     match form:
         case ("all", (("linked", Level.PATIENT, ("pointed", _, _, (_, _, pointing))),)):
             every = pointing if pointing[0] == "every" else ("every", (pointing,))
+            connection = access.session.connection()
             return ways.way(every, frozenset(), connection, given, order="row").walks
     return False
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import ColumnElement, delete, func, select, true
 from sqlalchemy.orm import Session
 
-from exchange import clinical, facts, jobs, organizations, policy, sealing
+from exchange import clinical, facts, jobs, organizations, policy, sealing, visibility
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound, Refused, TooLarge
 from exchange.policy import Action, Deny, Permit
@@ -201,7 +201,7 @@ def _may_be_called(session: Session, organization: int, endpoint: str) -> None:
 
 
 def _may_see(access: Access, session: Session, patients: Sequence[int]) -> None:
-    given = policy.parameters(access.requester, access.now)
+    given = visibility.parameters(access.requester, access.now)
     known = facts.of(session, given, patients)
     for patient in patients:
         seen = known.get(patient)
@@ -234,11 +234,11 @@ def of_asker(access: Access, logical_id: str = "") -> Sequence[Subscription]:
     Raises Refused, NotFound, Gone.
     """
     access.require(Action.SUBSCRIBE, detail={"what": f"Subscription/{logical_id}".rstrip("/")})
-    given = policy.parameters(access.requester, access.now)
+    given = visibility.parameters(access.requester, access.now)
     wanted = (
         select(Subscription)
         .join(Resource, Resource.id == Subscription.resource_id)
-        .where(policy.visible_clinical(access.requester, Action.SUBSCRIBE))
+        .where(visibility.visible_clinical(access.requester, Action.SUBSCRIBE))
         .order_by(Subscription.id)
     )
     if logical_id:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import ColumnElement, and_, exists, select
 
-from exchange import people, policy, query
+from exchange import beside, people, policy, query, visibility
 from exchange.access import Access
 from exchange.policy import Action, Deny
 from exchange.query import Found
@@ -176,7 +176,7 @@ def of(
     there is a `reading` of them. Raises NotFound, Refused.
     """
     about = query.patient(access, patient)
-    same = {about.patient.id, *query.links(access, [about.patient]).get(about.patient.id, ())}
+    same = {about.patient.id, *beside.links(access, [about.patient]).get(about.patient.id, ())}
     records = people.of_records(access, same)
     # One study more at the front: the orders after it belong to the page before.
     before = 1 if offset else 0
@@ -239,10 +239,10 @@ def withheld(access: Access, patient: Patient) -> tuple[Withheld, ...]:
         .where(
             Patient.person_id == patient.person_id,
             ~Patient.withdrawn,
-            ~policy.visible(access.requester, Action.SEARCH),
+            ~visibility.visible(access.requester, Action.SEARCH),
         )
         .order_by(Organization.code, Patient.id),
-        policy.parameters(access.requester, access.now),
+        visibility.parameters(access.requester, access.now),
     )
     told: dict[int, Withheld] = {}
     for record, organization in rows:
@@ -345,7 +345,7 @@ def _records(
         Resource.patient_id.in_(tuple(records)),
         Resource.kind.in_(KINDS),
         ~Resource.deleted,
-        policy.visible_clinical(access.requester, Action.SEARCH),
+        visibility.visible_clinical(access.requester, Action.SEARCH),
     ]
     if wanted.organization:
         conditions.append(Organization.code == wanted.organization)
@@ -365,7 +365,7 @@ def _records(
         .where(*conditions)
         .order_by(Resource.changed.desc(), Resource.id.desc())
         .limit(RECORDS),
-        policy.parameters(access.requester, access.now),
+        visibility.parameters(access.requester, access.now),
     )
     found = []
     patients: set[int] = set()

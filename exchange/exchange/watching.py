@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, exists, func, insert, literal, or_, select
 from sqlalchemy.orm import Session
 
-from exchange import policy
+from exchange import visibility
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound, Refused, TooBroad, TooLarge
 from exchange.policy import Action, Role
@@ -191,13 +191,13 @@ def _meant(
         .outerjoin(Patient, Patient.id == Workitem.patient_id)
         .where(
             Workitem.deleted.is_(None),
-            policy.workable(access.requester),
+            visibility.workable(access.requester),
             (wanted or Wanted()).condition(),
             ~subscribed,
         )
         .order_by(Workitem.id)
         .limit(EXISTING + 1),
-        policy.parameters(access.requester, access.now),
+        visibility.parameters(access.requester, access.now),
     ).all()
 
 
@@ -473,11 +473,11 @@ def pending(access: Access, title: str, after: int, *, limit: int) -> Sequence[R
             WorkitemEvent.organization_id == access.organization,
             WorkitemEvent.subscriber == known,
             WorkitemEvent.id > after,
-            or_(WorkitemEvent.workitem_id.is_(None), policy.workable(access.requester)),
+            or_(WorkitemEvent.workitem_id.is_(None), visibility.workable(access.requester)),
         )
         .order_by(WorkitemEvent.id)
         .limit(limit),
-        policy.parameters(access.requester, access.now),
+        visibility.parameters(access.requester, access.now),
     ).all()
     if found:
         access.note(

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, bindparam, func, select
 from sqlalchemy.orm import aliased
 
 from exchange.decided import conditions
-from exchange.policy import Reach
+from exchange.visibility import Reach
 from exchange_storage import resource_leaders
 from exchange_storage.forms import Form
 from exchange_storage.prepared import Prepared

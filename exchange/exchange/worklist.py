@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, exists, literal, select
 from sqlalchemy.orm import Session, aliased
 
-from exchange import policy
+from exchange import visibility
 from exchange.access import Access
 from exchange.errors import Gone, NotFound
 from exchange.policy import Action, Facts, Role
@@ -101,11 +101,13 @@ def search(
         .select_from(Workitem)
         .join(Organization, Organization.id == Workitem.organization_id)
         .outerjoin(Patient, Patient.id == Workitem.patient_id)
-        .where(Workitem.deleted.is_(None), policy.workable(access.requester), wanted.condition())
+        .where(
+            Workitem.deleted.is_(None), visibility.workable(access.requester), wanted.condition()
+        )
         .order_by(Workitem.id)
         .limit(limit + 1)
         .offset(offset),
-        policy.parameters(access.requester, access.now),
+        visibility.parameters(access.requester, access.now),
     ).all()
     page = rows[:limit]
     of = {row.Workitem.patient_id for row in page} - {None}
@@ -154,14 +156,14 @@ def reach(access: Access, session: Session, uid: str) -> Workitem:
     row = session.execute(
         select(
             Workitem,
-            policy.shares(Workitem.organization_id).label("owner_shares"),
-            policy.asker_shares().label("asker_shares"),
-            policy.opted_out(Patient).label("opted_out"),
+            visibility.shares(Workitem.organization_id).label("owner_shares"),
+            visibility.asker_shares().label("asker_shares"),
+            visibility.opted_out(Patient).label("opted_out"),
         )
         .select_from(Workitem)
         .outerjoin(Patient, Patient.id == Workitem.patient_id)
         .where(Workitem.sop_instance_uid == uid),
-        policy.parameters(access.requester, access.now),
+        visibility.parameters(access.requester, access.now),
     ).one_or_none()
     asker = access.requester.organization
     everything = access.requester.role is Role.EXCHANGE

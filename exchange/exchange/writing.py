@@ -26,6 +26,7 @@ from exchange import (
     requests,
     subscriptions,
     targets,
+    visibility,
 )
 from exchange.access import Access
 from exchange.attachments import Attachment, Lying
@@ -33,7 +34,7 @@ from exchange.clinical import Kept
 from exchange.errors import Gone, Invalid, NotFound, Stale, TooLarge
 from exchange.policy import Action, Clinical, Facts, Permit, Role
 from exchange.subscriptions import Terms
-from exchange.targets import Target
+from exchange.targets import PATIENTS, Target
 from exchange_storage import resource_index, resource_rows
 from exchange_storage.resource_index import Value
 
@@ -42,9 +43,6 @@ LIMIT = 16 << 20
 
 CONSENT = "Consent"
 """The kind of which the policy itself depends."""
-
-PATIENTS = 1000
-"""Patient records that one resource may be about."""
 
 
 Render = Callable[[str, int, datetime], bytes]
@@ -112,7 +110,7 @@ class Writing:
         self.now = datetime.now(UTC)
         """Not when the request came: versions are in the order of their moments."""
         self.done: list[Kept] = []
-        self._given = policy.parameters(access.requester, access.now)
+        self._given = visibility.parameters(access.requester, access.now)
         self._facts: dict[int, Facts] = {}
 
     def made(self, kind: str, logical_id: str) -> bool:
@@ -224,7 +222,7 @@ class Writing:
         if held is not None:
             self.permitted(held)
         self._about_own(draft, patients)
-        version = 1 if held is None else held.version + 1
+        version, moved = 1 if held is None else held.version + 1, False
         content = draft.render(draft.logical_id, version, self.now)
         if len(content) > LIMIT:
             raise TooLarge(f"a resource may have at most {LIMIT} bytes")
@@ -252,7 +250,7 @@ class Writing:
         else:
             row = held.id
             attached |= enclosures.attached_by(self.session, row)
-            self._moved(held, patients)
+            moved = self._moved(held, patients) or held.deleted
             resource_rows.SET.run(connection, {**stands, "row": row})
             resource_index.remove(self.session, row)
         if len(patients) > 1:
@@ -260,6 +258,8 @@ class Writing:
             resource_rows.ADD_OTHER.run_many(connection, others)
         resource_index.add(self.session, row, draft.values)
         enclosures.settle(self.session, self.access.requester.organization, attached)
+        if moved:
+            self.told_of(draft)
         self._followed(draft.kind, draft.logical_id, patients, draft)
         if draft.terms is not None:
             subscriptions.accepted(self.access, self.session, row, draft.logical_id, draft.terms)
@@ -278,6 +278,10 @@ class Writing:
         lying = draft.attachment.lying(kept, self.access.objects) if draft.attachment else None
         return self._revised(row, draft, version, interaction or made, content, about, kept, lying)
 
+    def told_of(self, one: Draft) -> None:
+        """See to it that what is about a resource is about its patients, who are others now."""
+        targets.follow(self.session, one.kind, one.logical_id)
+
     def take_out(self, held: Any) -> Kept:
         """Delete the resource of a row: it is found no more, its versions stay."""
         attached = enclosures.attached_by(self.session, held.id)
@@ -290,6 +294,7 @@ class Writing:
             self.session.connection(),
             {"row": held.id, "version": held.version + 1, "changed": self.now, "deleted": True},
         )
+        self.told_of(held)
         return self._revised(held.id, held, held.version + 1, "delete", b"", held.patient_id, b"")
 
     def _kept_of(self, content: bytes, draft: Draft, row: int, version: int) -> bytes:
@@ -350,14 +355,16 @@ class Writing:
         given = {"resource": held.id, "version": held.version}
         return resource_rows.REVISION.first(self.session.connection(), given)
 
-    def _moved(self, held: Any, patients: list[int]) -> None:
-        """See to it that versions about others than `patients` are not shown with theirs."""
+    def _moved(self, held: Any, patients: list[int]) -> bool:
+        """Whether it was about others than `patients`; those versions are not shown with theirs."""
         connection = self.session.connection()
         before = clinical.about(self.session, held.id, held.patient_id, others=held.has_others)
-        if set(before) != set(patients):
+        moved = set(before) != set(patients)
+        if moved:
             resource_rows.ELSEWHERE.run(connection, {"resource": held.id})
         if held.has_others:
             resource_rows.REMOVE_OTHERS.run(connection, {"resource": held.id})
+        return moved
 
     def _revised(
         self,

@@ -129,6 +129,8 @@ TEXTS: Mapping[str, str] = {
     "what is looked for has at most {} characters": "查找内容至多 {} 个字符",
     "give a name, a number or a birth date": "请输入姓名、号码或出生日期",
     "no such patient record": "没有这份患者记录",
+    "the hospital has no record of the number by which this one is replaced: register that one"
+    " first": "本院没有取代此记录的那个患者号：请先登记该患者",
     "this is not a report": "这不是报告",
     "no such record of the trail": "审计日志中没有这条记录",
     "a link lasts 1 to {} days, and is opened 1 to {} times": (

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import re
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import chain
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
@@ -15,6 +17,7 @@ from exchange.attachments import Attachment, Lying
 from exchange_fhir import json_format, negotiation
 from exchange_fhir.answers import Answered
 from exchange_fhir.datatypes import Json, present
+from exchange_fhir.negotiation import Format
 from exchange_fhir.outcome import Problem
 
 _TYPE = re.compile(
@@ -22,6 +25,9 @@ _TYPE = re.compile(
 )
 
 _OF_FHIR = frozenset({"application/fhir+json", "application/fhir+xml"})
+
+_MARK = 18
+"""Random bytes that stand for content until it is read."""
 
 _SANDBOX = "sandbox; default-src 'none'; frame-ancestors 'none'"
 """What somebody sent runs nothing in this server's name."""
@@ -62,6 +68,27 @@ def whole(answered: Answered) -> Answered:
     if answered.lying is None:
         return answered
     return replace(answered, content=answered.lying.into(answered.content), lying=None)
+
+
+def as_fhir(answered: Answered, written: Format) -> Response:
+    """The resource, with its content as it is read from where it lies: it is never held whole.
+
+    Raises Unavailable.
+    """
+    lying = answered.lying
+    if lying is None:
+        return negotiation.response(answered, written)
+    mark = base64.b64encode(secrets.token_bytes(_MARK))
+    told = written.write(lying.standing(answered.content, mark))
+    head, found, tail = told.partition(mark)
+    if not found:  # a part without the content was asked for
+        return negotiation.response(replace(answered, content=told, lying=None), Format())
+    size = len(head) + lying.text_size + len(tail)
+    headers = negotiation.known_by(answered) | {"Content-Length": str(size)}
+    media_type = f"{written.media_type}; charset=utf-8"
+    return StreamingResponse(
+        chain((head,), lying.text(), (tail,)), answered.status, headers, media_type
+    )
 
 
 def response(request: Request, answered: Answered, send: Send) -> Response | None:

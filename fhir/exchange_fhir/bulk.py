@@ -69,6 +69,7 @@ def bulk_data(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
             if group:
                 wanted = _of_group(access, wanted, group)
             address = f"{serving.base(request)}{request.url.path.partition('/fhir')[2]}"
+            address += f"?{request.url.query}" * bool(request.url.query)
             made = bulk.ask(access, Direction.EXPORT, request=address, asked=wanted.told())
         return accepted(request, made)
 

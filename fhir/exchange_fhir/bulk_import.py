@@ -13,17 +13,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.routing import Route
+
 from exchange import bulk
 from exchange.access import Exchange
 from exchange.bulk import State
-from exchange.errors import ExchangeError, NotFound, Unavailable
+from exchange.errors import ExchangeError, Unavailable
 from exchange.jobs import Later
 from exchange.policy import Requester
-from exchange_fhir import json_format, outcome, transaction
-from exchange_fhir.answers import Answered
+from exchange_fhir import batched, json_format, outcome, routed, transaction
 from exchange_fhir.datatypes import Json
-from exchange_fhir.interactions import Here, Pairs
+from exchange_fhir.interactions import Here
 from exchange_fhir.outcome import Issue, Problem, of_issues
+from exchange_fhir.routed import Table
 from exchange_fhir.serving import Serving
 from exchange_storage.records import BulkJob
 
@@ -35,6 +37,9 @@ SEGMENT = 2000
 
 LINE = 4 << 20
 """Bytes of one line, at most."""
+
+_ROUTES = Table([Route(path, batched.nothing, methods=["POST", "PUT"]) for path in routed.WRITING])
+"""What a line does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +172,6 @@ def _done(
         with serving.exchange.on_behalf_of(asker) as access:
             yield serving.here(place, access)
 
-    def get(_: str, __: Pairs) -> Answered:
-        raise NotFound("nothing is asked for")
-
     with serving.exchange.on_behalf_of(asker) as access:
         scope = serving.scope(base, access)
         owner = next((one for one in scope.organizations if one.id == asker.organization), None)
@@ -179,7 +181,9 @@ def _done(
         "type": "transaction",
         "entry": [_entry(line, resource, job, issuer) for line, resource in read],
     }
-    transaction.processed(bundle, opened, get, base, limit=TOGETHER, full=False)
+    transaction.processed(
+        bundle, opened, _ROUTES, batched.nothing, base, limit=TOGETHER, full=False
+    )
 
 
 def _entry(line: Line, resource: Json, job: BulkJob, issuer: str) -> Json:

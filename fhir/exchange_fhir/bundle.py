@@ -25,6 +25,15 @@ from exchange_fhir.search import Scope
 Pairs = Sequence[tuple[str, str]]
 
 
+SHOWN = frozenset({"_format", "_pretty", "_summary", "_elements"})
+"""Parameters that say how an answer is written, and what of it."""
+
+
+def written_as(asked: Pairs) -> list[tuple[str, str]]:
+    """Those of the parameters of a question that say in what format its answer is written."""
+    return [one for one in asked if one[0] in {"_format", "_pretty"}]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """A page of matches and what goes with them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 
 from exchange.clinical import SUBSCRIPTION
@@ -16,7 +16,7 @@ from exchange_fhir.serving import Conduct
 from exchange_fhir.topics import TOPICS
 
 FHIR_VERSION = "4.0.1"
-DATE = "2026-11-26"
+DATE = "2026-11-28"
 """When what is stated last changed."""
 
 _SECURITY = (
@@ -79,10 +79,11 @@ def statement(base: str, token_endpoint: str = "", conduct: Conduct | None = Non
                     *(_described(kind) for kind in described.KINDS),
                 ],
                 "interaction": [
-                    {"code": code} for code in ("transaction", "batch", "history-system")
+                    {"code": code}
+                    for code in ("transaction", "batch", "history-system", "search-system")
                 ],
                 "operation": [
-                    {"name": one.code, "definition": one.url}
+                    {"name": one.code, "definition": one.canonical(base)}
                     for one in described.OPERATIONS
                     if one.on_system
                 ],
@@ -104,7 +105,7 @@ def interactions(kind: str) -> tuple[str, ...]:
     """What is done with resources of a type (TypeRestfulInteraction)."""
     search = ("search-type",) if kind in SEARCHED else ()
     if kind in writing.DERIVED:
-        return ("read", *search)
+        return ("read", *(LOOKED_BACK if kind in writing.CURRENT else ()), *search)
     return ("read", *CHANGED, *LOOKED_BACK, *search)
 
 
@@ -116,7 +117,7 @@ def _resource(kind: str, conduct: Conduct, base: str) -> Json:
         "profile": f"http://hl7.org/fhir/StructureDefinition/{kind}",
         "documentation": writing.DERIVED.get(kind, ""),
         "interaction": [{"code": code} for code in done],
-        "versioning": "versioned-update" if "vread" in done else "no-version",
+        "versioning": _versioning(done),
         "conditionalRead": "full-support",
         "referencePolicy": policies,
     }
@@ -131,13 +132,21 @@ def _resource(kind: str, conduct: Conduct, base: str) -> Json:
     if kind in SEARCHED:
         told |= _searched(kind)
     operations = [
-        {"name": one.code, "definition": one.url}
+        {"name": one.code, "definition": one.canonical(base)}
         for one in described.OPERATIONS
         if one.is_on(kind) and ("create" in done or not one.changes)
     ]
+    if kind in writing.CURRENT:
+        told["readHistory"] = False
     if kind == SUBSCRIPTION:
         told |= _subscribed(base)
     return present(**told, operation=operations)
+
+
+def _versioning(done: Sequence[str]) -> str:
+    if "vread" not in done:
+        return "no-version"
+    return "versioned-update" if "create" in done else "versioned"
 
 
 def _subscribed(base: str) -> Json:

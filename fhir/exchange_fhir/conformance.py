@@ -14,6 +14,7 @@ from exchange import notifying, subscriptions
 from exchange.orders import Status
 from exchange.subscriptions import Channel
 from exchange_fhir import (
+    batched,
     capability,
     described,
     invariants,
@@ -119,6 +120,12 @@ def _interactions(server: Json) -> Iterator[str]:
         "the server's."
     )
     yield (
+        "- Entries of a batch are also searches of a type by POST (`_search`, with Parameters or "
+        "with a form in a Binary), `Patient/[id]/$everything` with its first page, and "
+        f"{', '.join(f'`{one}`' for one in sorted(batched.DONE))}. Other operations, and all "
+        "operations in a transaction, are refused by name."
+    )
+    yield (
         "- With a search of AuditEvents there comes along what their reader may search: of what "
         "they refer to, the directory. AuditEvents come along with the directory "
         "(`_revinclude=AuditEvent:entity`, `AuditEvent:agent`), the newest of those that their "
@@ -168,6 +175,7 @@ def _conditions() -> Iterator[str]:
 
 def _bundles() -> Iterator[str]:
     order = sorted(precedence.ORDER, key=lambda one: precedence.ORDER[one])
+    done = ", ".join(f"`{one}`" for one in sorted(batched.DONE))
     yield "## Batch and transaction"
     yield ""
     yield (
@@ -175,8 +183,14 @@ def _bundles() -> Iterator[str]:
         f"transaction is done as one or not at all, in the order {', '.join(order)}; its reads "
         "come after its commit. `fullUrl`s are replaced by what was made, where a reference, uri, "
         "url or the narrative names them; conditional references are looked up after what the "
-        "transaction writes. The entry at fault is told as `Bundle.entry[n]`. What was written "
-        "comes along where `Prefer: return=representation` asks for it."
+        "transaction writes. What names by `urn:uuid:` or a condition is refused outside a "
+        "transaction, and in one where no entry has that name, in `Attachment.url` too; a hash is "
+        "the SHA-1 of the Binary that comes along. The entry at fault is told as "
+        "`Bundle.entry[n]`. What was written comes along where `Prefer: return=representation` "
+        "asks for it. An entry is served by the "
+        "route that serves the same request alone, and answers what that answers: searches, "
+        "histories, `_summary` and `_elements`, and 405 for what is no interaction. What is not "
+        f"done as an entry is refused by name; of operations a batch has {done}."
     )
     yield ""
 
@@ -219,7 +233,7 @@ def _operations() -> Iterator[str]:
                     if on
                 )
                 + ("" if one.kinds in {(), ("Resource",)} else f" of {', '.join(one.kinds)}"),
-                one.url,
+                one.canonical("[base]"),
             ]
             for one in described.OPERATIONS
         ),

@@ -14,6 +14,7 @@ Json = dict[str, Any]
 
 DCM = "http://dicom.nema.org/resources/ontology/DCM"
 """The code system of DICOM's controlled terminology (PS3.16 Annex D), modalities among it."""
+SNOMED = "http://snomed.info/sct"
 URI = "urn:ietf:rfc:3986"
 DICOM_UID = "urn:dicom:uid"
 REPRESENTATION = "http://hl7.org/fhir/StructureDefinition/iso21090-EN-representation"

@@ -32,6 +32,8 @@ class Operation:
     changes: bool = False
     address: str = ""
     """Its canonical address, where it is not one of FHIR's own."""
+    own: bool = False
+    """Whether it is this server's own, and is known by its address here."""
     parameters: tuple[tuple[str, str, int, str, str], ...] = ()
     """Name, in or out, least, most, type."""
 
@@ -44,10 +46,16 @@ class Operation:
         """Whether it is done on resources of this type."""
         return kind in self.kinds or self.kinds == ("Resource",)
 
+    def canonical(self, base: str) -> str:
+        """Its canonical address, as the server at `base` tells of it."""
+        return f"{base}/OperationDefinition/{self.id}" if self.own else self.url
+
     @property
     def url(self) -> str:
-        """Its canonical address."""
-        return self.address or f"http://hl7.org/fhir/OperationDefinition/{self.id}"
+        """Its canonical address; "" where that depends on the server's."""
+        return (
+            "" if self.own else self.address or f"http://hl7.org/fhir/OperationDefinition/{self.id}"
+        )
 
 
 _EXPORT = (
@@ -177,6 +185,7 @@ OPERATIONS = (
         address=f"{_BULK_DATA}export",
         parameters=_EXPORT,
     ),
+    Operation("Import", "import", (), on_instance=False, on_system=True, changes=True, own=True),
     Operation(
         "PatientExport",
         "export",
@@ -253,7 +262,7 @@ PARAMETERS: Mapping[str, Callable[[Json], Sequence[object]]] = {
     "name": lambda one: [one["name"]],
     "status": lambda one: [one["status"]],
     "type": lambda one: [one.get("type")],
-    "url": lambda one: [one["url"]],
+    "url": lambda one: [one.get("url")],
 }
 """What can be asked of them; each is met by an equal value."""
 
@@ -286,7 +295,7 @@ def _operations() -> Iterator[Json]:
         yield {
             "resourceType": "OperationDefinition",
             "id": one.id,
-            "url": one.url,
+            **present(url=one.url),
             "version": _VERSION,
             "name": one.name,
             "status": "active",
@@ -297,10 +306,12 @@ def _operations() -> Iterator[Json]:
             "system": one.on_system,
             "type": one.on_type,
             "instance": one.on_instance,
-            "parameter": [
-                {"name": name, "use": use, "min": least, "max": most, "type": kind}
-                for name, use, least, most, kind in one.parameters
-            ],
+            **present(
+                parameter=[
+                    {"name": name, "use": use, "min": least, "max": most, "type": kind}
+                    for name, use, least, most, kind in one.parameters
+                ]
+            ),
         }
 
 

@@ -19,6 +19,7 @@ from fastapi.routing import APIRoute
 from exchange.errors import Gone, NotFound, Refused
 from exchange_fhir import interactions, json_format, negotiation, parameters
 from exchange_fhir.answers import Answered
+from exchange_fhir.bundle import SHOWN
 from exchange_fhir.datatypes import URI, instant
 from exchange_fhir.indexing import target
 from exchange_fhir.interactions import Asked, Here
@@ -35,7 +36,7 @@ DOCUMENT_BYTES = 1 << 26
 FURTHER = 2
 """How far it is followed from what the Composition names."""
 
-_PARAMETERS = frozenset({"id", "persist"})
+_PARAMETERS = SHOWN | {"id", "persist"}
 _NOT_FOLLOWED = frozenset({"Patient", "Encounter", "AuditEvent", "Person"})
 """What leads away from the document: to other visits, and other hospitals' records."""
 

@@ -19,10 +19,11 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 
-from exchange import clinical, clinical_search, compartment, query, related
+from exchange import beside, clinical, clinical_search, compartment, query, related
 from exchange.errors import NotFound
 from exchange.policy import Requester
 from exchange_fhir import (
+    batched,
     json_format,
     negotiation,
     outcome,
@@ -32,7 +33,7 @@ from exchange_fhir import (
     subset,
 )
 from exchange_fhir.answers import Answered
-from exchange_fhir.bundle import Pairs
+from exchange_fhir.bundle import SHOWN, Pairs
 from exchange_fhir.datatypes import Json
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.outcome import Problem
@@ -132,6 +133,7 @@ def everything(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
             used, number = serving.pages.unseal(requester, place, token)
             position = Position(number % 3, number // 3)
             given = {name: [value] for name, value in used}
+            written = negotiation.negotiated(request, [*used, *request.query_params.multi_items()])
         wanted = _wanted(serving, logical_id, given)
         base = serving.base(request)
 
@@ -147,6 +149,7 @@ def everything(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         whole = (
             "_count" not in given
             and not token
+            and not batched.is_entry(request)
             and written.media_type == json_format.MEDIA_TYPE
             and not written.pretty
             and written.wanted == subset.Wanted()
@@ -211,7 +214,7 @@ def _wanted(serving: Serving, logical_id: str, given: parameters.Given) -> Wante
         count=parameters.whole(given, "_count", PAGE, MOST),
         used=[
             (name, str(value))
-            for name in ("_since", "_type", "start", "end", "_count")
+            for name in ("_since", "_type", "start", "end", "_count", *sorted(SHOWN))
             for value in given.get(name, ())
         ],
     )
@@ -233,7 +236,7 @@ def _piece(scope: Scope, wanted: Wanted, position: Position) -> Piece:
     """What comes from a position on. Raises NotFound, Gone, Refused."""
     access = scope.access
     named = query.patient(access, wanted.row)
-    links = query.links(access, [named.patient]).get(wanted.row, ())
+    links = beside.links(access, [named.patient]).get(wanted.row, ())
     rows = (wanted.row, *links)
     matches: list[Resource] = []
     hospitals: list[Resource] = []

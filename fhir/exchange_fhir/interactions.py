@@ -32,7 +32,7 @@ from exchange_fhir import (
 from exchange_fhir.answers import Answered
 from exchange_fhir.datatypes import Json, instant
 from exchange_fhir.outcome import Problem
-from exchange_fhir.primitives import is_id
+from exchange_fhir.primitives import is_id, moment
 from exchange_fhir.search import Scope
 from exchange_fhir.unwritten import Version
 from exchange_fhir.writing import Place
@@ -81,6 +81,9 @@ class Here:
     native: Mapping[str, Callable[[str], Answered]]
     """How resources are read that are no versions of JSON: by kind, given the logical id."""
 
+    current: Mapping[str, Callable[[Past, Any], Versions]] = field(default_factory=dict)
+    """How a page of history is come by, by kind, of what has but its current version."""
+
     @property
     def base(self) -> str:
         """The address of this FHIR server."""
@@ -106,6 +109,8 @@ def vread(here: Here, asked: Asked) -> Answered:
     writing.served(asked.kind)
     _known_id(asked)
     _has_versions(asked.kind)
+    if asked.kind in writing.CURRENT:
+        return _current_version(here, asked)
     if not asked.version.isdecimal() or len(asked.version) > 18:
         raise NotFound("no such version")
     version = int(asked.version)
@@ -120,6 +125,14 @@ def vread(here: Here, asked: Asked) -> Answered:
         if derived is None or derived.version != asked.version:
             raise
         return derived
+
+
+def _current_version(here: Here, asked: Asked) -> Answered:
+    """A version of what has but its current one. Raises NotFound, Refused."""
+    found = here.native[asked.kind](asked.logical_id)
+    if found.version != asked.version:
+        raise NotFound(f"{_DERIVED_ONLY.format(asked.kind)}: that is version {found.version}")
+    return found
 
 
 def _derived(here: Here, asked: Asked) -> Answered | None:
@@ -262,9 +275,11 @@ def not_registered(here: Here, asked: Asked) -> None:
 
 
 def _has_versions(kind: str) -> None:
-    if kind in writing.DERIVED:
-        told = f"of {kind} only the current version is served, derived from the exchange's records"
-        raise Problem(404, "not-supported", told)
+    if kind in writing.DERIVED and kind not in writing.CURRENT:
+        raise Problem(404, "not-supported", _DERIVED_ONLY.format(kind))
+
+
+_DERIVED_ONLY = "of {} only the current version is served, derived from the exchange's records"
 
 
 def _condition(asked: Asked) -> Pairs:
@@ -317,12 +332,12 @@ class Past:
 
 
 @dataclass(frozen=True, slots=True)
-class _Page:
-    """Versions, each with where a page goes on that it is the last of."""
+class Versions:
+    """A page of history, its total where that was asked for, and where the next one goes on."""
 
-    told: Sequence[tuple[Kept, Any]]
-    more: bool
-    total: int | None = None
+    kept: Sequence[Kept]
+    total: int | None
+    following: Any
 
 
 def history(
@@ -336,20 +351,18 @@ def history(
     if asked.kind:
         writing.served(asked.kind)
         _has_versions(asked.kind)
-    page = _of_one(here, asked, past, after) if asked.logical_id else _all(here, asked, past, after)
-    told, more = page.told, page.more
-    size = 0
-    for number, (one, _) in enumerate(told):
-        size += len(one.content)
-        if number and size > HISTORY_BYTES:
-            told, more = told[:number], True
-            break
+    if asked.logical_id:
+        page = _of_one(here, asked, past, after)
+    elif listed := here.current.get(asked.kind):
+        page = listed(past, after)
+    else:
+        page = _all(here, asked, past, after)
     address = "/".join(part for part in (asked.kind, asked.logical_id, "_history") if part)
     query = f"?{urlencode(past.used)}" if past.used else ""
     links = [{"relation": "self", "url": f"{here.base}/{address}{query}"}]
-    if more and told:
-        links.append({"relation": "next", "url": next_page(told[-1][1])})
-    entries = [_entry(here.base, one) for one, _ in told]
+    if page.following is not None:
+        links.append({"relation": "next", "url": next_page(page.following)})
+    entries = [_entry(here.base, one) for one in page.kept]
     return orjson.dumps(
         {
             "resourceType": "Bundle",
@@ -361,28 +374,31 @@ def history(
     )
 
 
-def _of_one(here: Here, asked: Asked, past: Past, before: int | None) -> _Page:
+def _of_one(here: Here, asked: Asked, past: Past, before: int | None) -> Versions:
     """The versions of a resource."""
+    if asked.kind in writing.CURRENT:
+        return _one(asked, past, here.native[asked.kind](asked.logical_id))
     try:
         page = _written(here, asked, past, before)
-        return _Page([(one, one.key) for one in page.kept], page.more, page.total)
     except NotFound:
         derived = _derived(here, asked)
-        if derived is None or derived.changed is None:
+        if derived is None:
             raise
-        only = [(one, 0) for one in _only(asked, past, derived, derived.changed)]
-        return _Page(only, False) if past.count else _Page((), False, len(only))
+        return _one(asked, past, derived)
+    return _fitting([(one, one.key) for one in page.kept], page.total, more=page.more)
 
 
-def _all(here: Here, asked: Asked, past: Past, after: Mapping[str, Any] | None) -> _Page:
+def _all(here: Here, asked: Asked, past: Past, after: Any) -> Versions:
     """The versions of a kind, or of all, with those of what nobody wrote.
 
     What comes about meanwhile is on no further page.
     """
-    last = dict(after or {})
+    # A number alone is from a page of an earlier release, which told of nothing else.
+    last: dict[str, Any] = {"written": after} if isinstance(after, int) else dict(after or {})
     page = _written(here, asked, past, last.get("written"))
-    last.setdefault("written", page.kept[0].key + 1 if page.kept else 0)
-    until = datetime.fromisoformat(last.setdefault("until", here.access.now.isoformat()))
+    newest = page.kept[0].key + 1 if page.kept else 0
+    last = dict[str, Any](written=newest, until=here.access.now.isoformat()) | last
+    until = datetime.fromisoformat(last["until"])
     within = unwritten.Within(
         kind=asked.kind,
         since=past.since,
@@ -390,16 +406,27 @@ def _all(here: Here, asked: Asked, past: Past, after: Mapping[str, Any] | None) 
         after=last,
     )
     if not past.count:
-        return _Page((), False, (page.total or 0) + unwritten.count(here.scope(), within))
+        return Versions((), (page.total or 0) + unwritten.count(here.scope(), within), None)
     written = [Version(one, "written", one.key) for one in page.kept]
     others = unwritten.versions(here.scope(), within, past.count + 1)
     told: list[tuple[Kept, Any]] = []
     for one in merge(written, others, key=lambda one: one.kept.changed, reverse=True):
         if len(told) == past.count:
             break
-        last = last | {one.source: one.place}
+        last = {**last, one.source: one.place}
         told.append((one.kept, last))
-    return _Page(told, page.more or len(written) + len(others) > len(told))
+    return _fitting(told, None, more=page.more or len(written) + len(others) > len(told))
+
+
+def _fitting(told: Sequence[tuple[Kept, Any]], total: int | None, *, more: bool) -> Versions:
+    """As many versions as a page has bytes for; each comes with where a page goes on behind it."""
+    size = 0
+    for number, (one, _) in enumerate(told):
+        size += len(one.content)
+        if number and size > HISTORY_BYTES:
+            told, more = told[:number], True
+            break
+    return Versions([one for one, _ in told], total, told[-1][1] if more and told else None)
 
 
 def _written(here: Here, asked: Asked, past: Past, before: int | None) -> Page:
@@ -414,20 +441,30 @@ def _written(here: Here, asked: Asked, past: Past, before: int | None) -> Page:
     )
 
 
+def _one(asked: Asked, past: Past, derived: Answered) -> Versions:
+    """The history of what has one version."""
+    changed = derived.changed
+    if changed is None:
+        changed = moment(json_format.parse(derived.content)["meta"]["lastUpdated"])
+    only = _only(asked, past, derived, changed)
+    return Versions(only, None, None) if past.count else Versions((), len(only), None)
+
+
 def _only(asked: Asked, past: Past, derived: Answered, changed: datetime) -> tuple[Kept, ...]:
     """The one version of what is derived, where it is asked for."""
     if past.since is not None and changed < past.since:
         return ()
     if past.at is not None and changed >= past.at[1]:
         return ()
+    version = int(derived.version)
     return (
         Kept(
             kind=asked.kind,
             logical_id=asked.logical_id,
-            version=int(derived.version),
+            version=version,
             changed=changed,
             content=derived.content,
-            interaction="create",
+            interaction="update" if asked.kind in writing.CURRENT and version > 1 else "create",
             key=0,
         ),
     )

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
 
-from exchange import clinical_search, query
+from exchange import beside, clinical_search, query
 from exchange.access import Access
 from exchange.clinical_search import Hit, Question
 from exchange_fhir import bundle, indexing, json_format, negotiation, parameters
@@ -95,7 +95,7 @@ def latest(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
 
 # -- $lastn ---------------------------------------------------------------------------------------
 
-_LASTN = frozenset({"max", "patient", "subject", "category", "code"})
+_LASTN = frozenset({"max", "patient", "subject", "category", "code"}) | bundle.SHOWN
 
 
 def _last_n(scope: Scope, given: parameters.Given) -> Page:
@@ -147,7 +147,7 @@ def _code(observation: Json) -> tuple[Any, ...]:
 
 # -- $docref --------------------------------------------------------------------------------------
 
-_DOCREF = frozenset({"patient", "start", "end", "type", "on-demand", "profile"})
+_DOCREF = frozenset({"patient", "start", "end", "type", "on-demand", "profile"}) | bundle.SHOWN
 
 
 def _documents(scope: Scope, given: parameters.Given) -> Page:
@@ -189,7 +189,7 @@ def _about(scope: Scope, given: parameters.Given, names: Sequence[str], paramete
     if not rows:
         raise Problem(400, "invalid", f"{names[0]} is a Patient of this server")
     named = query.patient(scope.access, rows[0]).patient
-    links = query.links(scope.access, [named]).get(named.id, ())
+    links = beside.links(scope.access, [named]).get(named.id, ())
     ids = tuple(str(row) for row in (named.id, *links))
     return Indexed("reference", (parameter,), (RefersTo("Patient", ids),))
 

@@ -20,6 +20,7 @@ from exchange_fhir import (
     validation,
 )
 from exchange_fhir.answers import Answered
+from exchange_fhir.bundle import SHOWN
 from exchange_fhir.datatypes import Json, issuer_uri, present, reference
 from exchange_fhir.outcome import Problem
 from exchange_fhir.resources import patient
@@ -58,7 +59,7 @@ def matched(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         requester = serving.identify(request)
         written = negotiation.negotiated(request)
         given = parameters.given(request, content)
-        parameters.known(given, frozenset({"sourceIdentifier", "targetSystem"}))
+        parameters.known(given, SHOWN | {"sourceIdentifier", "targetSystem"})
         issuer, value = _source(given)
         targets = parameters.listed(given, "targetSystem")
         with serving.exchange.on_behalf_of(requester) as access:

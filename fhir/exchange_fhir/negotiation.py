@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import format_datetime
 from enum import StrEnum
+from urllib.parse import parse_qsl
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
@@ -41,6 +42,10 @@ _OF_ERRORS = ("WWW-Authenticate", "Retry-After", "Allow", "Cache-Control")
 
 COMPRESSED = 1 << 10
 """Bytes from which an answer is compressed for who takes that."""
+
+
+FORM_LIMIT = 1 << 16
+"""Bytes of a form to search by."""
 
 
 class Return(StrEnum):
@@ -172,6 +177,17 @@ def resource(content: bytes, told: str) -> Json:
     return xml_format.parse(content) if _FORMATS[kind] == XML else json_format.parse(content)
 
 
+def form(content: bytes, request: Request) -> list[tuple[str, str]]:
+    """The pairs of a form to search by. Raises Problem."""
+    if content and media_type(request) != "application/x-www-form-urlencoded":
+        form_type = "a search by POST is sent as application/x-www-form-urlencoded"
+        raise Problem(415, "not-supported", form_type)
+    try:
+        return parse_qsl(content.decode(), keep_blank_values=True, max_num_fields=1000)
+    except ValueError:
+        raise Problem(400, "structure", "the form cannot be read") from None
+
+
 def unpacked(content: bytes, request: Request, limit: int) -> bytes:
     """A body without its content coding, of `limit` bytes at most. Raises Problem."""
     coding = request.headers.get("content-encoding", "identity").strip().lower()
@@ -210,7 +226,22 @@ def known_by(answered: Answered) -> dict[str, str]:
     return headers
 
 
-def response(answered: Answered, written: Format, *, prefer: Return | None = None) -> Response:
+class Written(Response):
+    """A response that knows what was answered."""
+
+    def __init__(
+        self,
+        answered: Answered,
+        content: bytes = b"",
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        media_type: str | None = None,
+    ) -> None:
+        super().__init__(content, status, headers, media_type)
+        self.answered = answered
+
+
+def response(answered: Answered, written: Format, *, prefer: Return | None = None) -> Written:
     """The HTTP response of an answer; `prefer` for one to a change."""
     headers = known_by(answered)
     if answered.location:
@@ -224,8 +255,9 @@ def response(answered: Answered, written: Format, *, prefer: Return | None = Non
             content = json_format.serialize(answered.outcome())
     if not content or answered.status in {204, 304}:
         status = 204 if answered.status == 200 and prefer is Return.MINIMAL else answered.status
-        return Response(status_code=status, headers=headers)
-    return Response(
+        return Written(answered, b"", status, headers)
+    return Written(
+        answered,
         written.write(content),
         answered.status,
         headers,

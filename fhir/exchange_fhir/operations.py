@@ -19,6 +19,7 @@ from exchange_fhir import (
 )
 from exchange_fhir.answers import Answered
 from exchange_fhir.datatypes import Json, present
+from exchange_fhir.definitions import elements
 from exchange_fhir.interactions import Asked, Here
 from exchange_fhir.outcome import Issue, Problem, of_issues
 from exchange_fhir.rest_interactions import body
@@ -43,11 +44,12 @@ def operating(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
     def validated(request: Request, kind: str, logical_id: str, content: bytes) -> Response:
         requester = serving.identify(request)
         written = negotiation.negotiated(request)
-        writing.served(kind)
+        if kind not in elements.resources():
+            writing.served(kind)
         resource, mode, profile = _asked(request, content)
         with serving.asked(request, requester) as here:
             found = _found(here, kind, logical_id, resource, mode)
-        if profile:
+        if profile and not _is_base(profile, kind):
             told = f"the profile is not looked at: {profile[:200]}"
             found.append(Issue("not-supported", told, severity="warning"))
         ok = [Issue("informational", "nothing is wrong with it", severity="information")]
@@ -137,6 +139,13 @@ def _asked(request: Request, content: bytes) -> tuple[Json | None, str, str]:
     return resource, mode, profile
 
 
+def _is_base(profile: str, kind: str) -> bool:
+    """Whether a profile is R4's own definition of the type, by which everything is checked."""
+    told, _, version = profile.partition("|")
+    base = told.removeprefix("http://hl7.org/fhir/StructureDefinition/")
+    return base in {kind, "Resource"} and version in {"", "4.0", "4.0.1"} and base != told
+
+
 def _found(here: Here, kind: str, logical_id: str, resource: Json | None, mode: str) -> list[Issue]:
     """What would be wrong with the interaction."""
     try:
@@ -155,6 +164,7 @@ def _found(here: Here, kind: str, logical_id: str, resource: Json | None, mode: 
         validation.check(resource, kind)
         if mode in {"create", "update"}:
             writing.writable(kind)
+            writing.resolved(resource)
             writing.validated(resource, here.place, str(resource.get("id", "validated")))
     except Problem as problem:
         if problem.answer.code == "required" and not problem.issues[0].expression:
@@ -162,7 +172,8 @@ def _found(here: Here, kind: str, logical_id: str, resource: Json | None, mode: 
         return list(problem.issues)
     except ExchangeError as error:
         return [Issue(outcome.HTTP[type(error)].code, str(error))]
-    if profiles := resource.get("meta", {}).get("profile"):
+    stated = resource.get("meta", {}).get("profile", ())
+    if profiles := [one for one in stated if not _is_base(one, kind)]:
         told = f"the profiles of the resource are not looked at: {len(profiles)}"
         return [Issue("not-supported", told, f"{kind}.meta.profile", severity="warning")]
     return []

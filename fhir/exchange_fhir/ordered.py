@@ -18,6 +18,7 @@ from exchange.requests import Standing
 from exchange_fhir.datatypes import (
     DCM,
     DICOM_UID,
+    SNOMED,
     Json,
     code,
     concept,
@@ -48,7 +49,7 @@ TASKS: Mapping[Status, str] = {
 }
 """Task status (R4 12.1)."""
 
-_IMAGING = concept("http://snomed.info/sct", "363679005", "Imaging")
+_IMAGING = concept(SNOMED, "363679005", "Imaging")
 _FULFIL = concept("http://hl7.org/fhir/CodeSystem/task-code", "fulfill")
 _FHIR = {"STAT": "stat", "HIGH": "urgent"}
 

@@ -17,14 +17,14 @@ from zoneinfo import ZoneInfo
 from exchange.orders import Status
 from exchange.requests import APPOINTMENT, DEPARTMENTS, KIND, Booked, Requested
 from exchange_fhir import indexing
-from exchange_fhir.datatypes import DCM, DICOM_UID, Json, code, text
+from exchange_fhir.datatypes import DCM, DICOM_UID, SNOMED, Json, code, text
 
 AE_TITLE = "urn:dicom:ae-title"
 """System of the identifier by which a reference names a modality: its AE title."""
 
 IMAGING = frozenset(
     {
-        ("http://snomed.info/sct", "363679005"),
+        (SNOMED, "363679005"),
         ("http://terminology.hl7.org/CodeSystem/v2-0074", "RAD"),
         ("http://terminology.hl7.org/CodeSystem/v2-0074", "IMG"),
         ("http://terminology.hl7.org/CodeSystem/observation-category", "imaging"),

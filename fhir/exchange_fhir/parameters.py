@@ -28,11 +28,19 @@ def given(request: Request, content: bytes = b"") -> Given:
         found.setdefault(name, []).append(value)
     if content.strip():
         told = negotiation.resource(content, request.headers.get("content-type", ""))
-        validation.check(told, "Parameters")
-        for one in told.get("parameter", ()):
-            values = [value for name, value in one.items() if name.startswith("value")]
-            values += [one["resource"]] if "resource" in one else []
-            found.setdefault(one["name"], []).extend(values)
+        for name, values in of(told).items():
+            found.setdefault(name, []).extend(values)
+    return found
+
+
+def of(told: Json) -> Given:
+    """What Parameters give. Raises Problem."""
+    validation.check(told, "Parameters")
+    found: dict[str, list[Any]] = {}
+    for one in told.get("parameter", ()):
+        values = [value for name, value in one.items() if name.startswith("value")]
+        values += [one["resource"]] if "resource" in one else []
+        found.setdefault(one["name"], []).extend(values)
     return found
 
 

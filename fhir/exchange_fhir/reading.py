@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from exchange import documents, orders, query, registration
+from exchange import beside, documents, orders, query
 from exchange.persons import Known
 from exchange.query import Found
 from exchange_fhir import json_format, registering
@@ -34,7 +34,7 @@ class Resource:
 
 
 def patients(scope: Scope, found: Sequence[Found]) -> list[Resource]:
-    """The Patients of matches, each record once; four queries for all of them."""
+    """The Patients of matches, each record once; three queries at most for all of them."""
     return [resource(one) for one in _patients(scope, found).values()]
 
 
@@ -46,16 +46,14 @@ def persons(scope: Scope, found: Sequence[Known]) -> list[Json]:
 
 def _patients(scope: Scope, found: Sequence[Found]) -> dict[int, Json]:
     records = {one.patient.id: one for one in found}
-    identifiers = query.identifiers(scope.access, records)
-    links = query.links(scope.access, [one.patient for one in records.values()])
-    written = registration.kept(scope.access, list(records))
-    return {
-        row: registering.completed(
-            patient.to_fhir(one, identifiers.get(row, ()), links.get(row, ())),
-            written.get(row),
-        )
-        for row, one in records.items()
-    }
+    alone = [one.patient for one in records.values() if one.beside is None]
+    asked = beside.of(scope.access, alone) if alone else {}
+    told: dict[int, Json] = {}
+    for row, one in records.items():
+        held = one.beside or asked[row]
+        derived = patient.to_fhir(one, held.identifiers, held.links)
+        told[row] = registering.completed(derived, held.written)
+    return told
 
 
 def imaging_studies(scope: Scope, found: Sequence[Found]) -> list[Resource]:

@@ -16,7 +16,7 @@ from exchange_fhir.search import Scope
 
 def _patient(scope: Scope, identity: str) -> Resource:
     for row in patient.rows(identity):
-        return reading.patients(scope, [query.patient(scope.access, row)])[0]
+        return reading.patients(scope, [query.patient(scope.access, row, whole=True)])[0]
     raise NotFound("no such patient record")
 
 

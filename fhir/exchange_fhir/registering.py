@@ -13,7 +13,6 @@ from typing import Any
 
 from exchange import identity, registration
 from exchange.access import Access
-from exchange.clinical import Kept
 from exchange.errors import NotFound
 from exchange.recording import Act, Finder
 from exchange.registration import Register, Registration, Withdraw
@@ -21,7 +20,7 @@ from exchange_fhir import indexing, json_format, patching, validation
 from exchange_fhir.datatypes import HAN, REPRESENTATION, Json, instant
 from exchange_fhir.outcome import Issue, Problem
 from exchange_fhir.resources import patient
-from exchange_fhir.writing import Place, if_match, of_id, settled
+from exchange_fhir.writing import Place, if_match, of_id, resolved, settled
 from exchange_storage import names
 
 _SEXES: Mapping[str, str] = {gender: sex for sex, gender in patient.GENDERS.items()}
@@ -85,7 +84,7 @@ def delete(logical_id: str, headers: Mapping[str, str], *, matching: Finder | No
     return Withdraw(row, matching=matching, if_match=if_match(headers))
 
 
-def completed(derived: Json, written: Kept | None) -> Json:
+def completed(derived: Json, written: bytes | None) -> Json:
     """A Patient as it is served: what the hospital wrote, and what only the exchange knows.
 
     That is its links to the same person's records, whose record it is, that it was merged, and
@@ -93,16 +92,17 @@ def completed(derived: Json, written: Kept | None) -> Json:
     """
     if written is None:
         return derived
-    told = json_format.parse(written.content)
+    told = json_format.parse(written)
     known = {(one.get("system"), one.get("value")) for one in told.get("identifier", ())}
     brought = [
         one
         for one in derived.get("identifier", ())
         if (one.get("system"), one.get("value")) not in known
     ]
-    linked = {_named(one) for one in told.get("link", ())}
+    written_links = [_led(one, derived) for one in told.get("link", ())]
+    linked = {_named(one) for one in written_links}
     others = [one for one in derived.get("link", ()) if _named(one) not in linked]
-    links = [*told.get("link", ()), *others]
+    links = [*written_links, *others]
     return (
         told
         | ({} if derived["active"] else {"active": False})
@@ -110,6 +110,16 @@ def completed(derived: Json, written: Kept | None) -> Json:
         | {"managingOrganization": derived["managingOrganization"]}
         | ({"link": links} if links else {})
     )
+
+
+def _led(link: Json, derived: Json) -> Json:
+    """A link that was told by a number, with the reference to the record of that number."""
+    if link["type"] != "replaced-by" or "reference" in link["other"]:
+        return link
+    for one in derived.get("link", ()):
+        if one["type"] == "replaced-by":
+            return link | {"other": link["other"] | {"reference": one["other"]["reference"]}}
+    return link
 
 
 def _named(link: Json) -> str:
@@ -125,6 +135,7 @@ def _row(logical_id: str) -> int:
 
 
 def _registration(access: Access, resource: Json, place: Place) -> Registration:
+    resolved(resource)
     identifiers = [
         (str(one.get("system", "")), str(one["value"]))
         for one in resource.get("identifier", ())
@@ -165,7 +176,7 @@ def _registration(access: Access, resource: Json, place: Place) -> Registration:
         identifiers=tuple(
             (_issuer(system), value) for system, value in identifiers if value != number
         ),
-        replaced_by=_replaced_by(resource, place),
+        **_replaced_by(access, resource, place),
         values=indexing.values({**resource, "link": links}, place.timezone, place.base),
         render=render,
     )
@@ -184,16 +195,25 @@ def _sees_patient(link: Json, place: Place) -> bool:
     return link["type"] == "seealso" and kind != "RelatedPerson"
 
 
-def _replaced_by(resource: Json, place: Place) -> int | None:
+def _replaced_by(access: Access, resource: Json, place: Place) -> dict[str, Any]:
+    """Which record stands in its place: by its address here, or by the hospital's own number.
+
+    IHE PIXm ITI-104 (2:3.104.4.2.2) tells the surviving patient's identifier.
+    """
     for one in resource.get("link", ()):
-        if one["type"] == "replaced-by":
-            told = one["other"].get("reference", "")
-            kind, logical_id = indexing.target(told, f"{place.base}/")
-            if kind == "Patient":
-                return _row(logical_id)
-            wrong = "a patient is replaced by a Patient of this server"
-            raise Problem(422, "invalid", wrong, issues=[Issue("invalid", wrong, "Patient.link")])
-    return None
+        if one["type"] != "replaced-by":
+            continue
+        other = one["other"]
+        kind, logical_id = indexing.target(other.get("reference", ""), f"{place.base}/")
+        if kind == "Patient":
+            return {"replaced_by": _row(logical_id)}
+        told = other.get("identifier", {})
+        if "reference" not in other and told.get("value"):
+            pair = (str(told.get("system", "")), str(told["value"]))
+            return {"replaced_by_number": registration.own_number(access, [pair])}
+        wrong = "a patient is replaced by a Patient of this server, or by a number of the hospital"
+        raise Problem(422, "invalid", wrong, issues=[Issue("invalid", wrong, "Patient.link")])
+    return {}
 
 
 def names_of(told: Sequence[Json]) -> tuple[str, tuple[str, ...]]:

@@ -20,6 +20,7 @@ from exchange_fhir import json_format
 from exchange_fhir.datatypes import (
     DCM,
     DICOM_UID,
+    SNOMED,
     Json,
     concept,
     display_name,
@@ -39,7 +40,7 @@ CONCLUSION = 100_000
 SYSTEMS: Mapping[str, str] = {
     "DCM": DCM,
     "LN": "http://loinc.org",
-    "SCT": "http://snomed.info/sct",
+    "SCT": SNOMED,
     "UCUM": "http://unitsofmeasure.org",
     "RADLEX": "http://radlex.org",
     "FMA": "http://sig.biostr.washington.edu/projects/fm/",

@@ -3,17 +3,16 @@
 # No `from __future__ import annotations`: FastAPI reads the annotations of the routes made below.
 
 import inspect
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Annotated, Any
-from urllib.parse import parse_qsl, urljoin
+from urllib.parse import urljoin
 from zoneinfo import ZoneInfo
 
 import orjson
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
-from starlette.routing import BaseRoute, Match
 
 from exchange.access import Exchange
 from exchange.errors import NotFound
@@ -24,7 +23,6 @@ from exchange_fhir.asking import COMPARTMENT, SEARCHED
 from exchange_fhir.binary import Send, sent
 from exchange_fhir.bulk import bulk_data
 from exchange_fhir.bundle import Pairs
-from exchange_fhir.definitions import search_parameters
 from exchange_fhir.documented import documenting
 from exchange_fhir.everything import everything
 from exchange_fhir.latest import latest
@@ -33,12 +31,10 @@ from exchange_fhir.operations import operating
 from exchange_fhir.outcome import Problem
 from exchange_fhir.rest_described import describing
 from exchange_fhir.rest_interactions import body, interacting
+from exchange_fhir.routed import Table, operation
 from exchange_fhir.serving import METADATA, Conduct, Identify, Serving, door_path
 from exchange_fhir.subscription_operations import subscribed
 from exchange_fhir.subscription_sockets import Bindings
-
-FORM_LIMIT = 1 << 16
-"""Bytes of a form to search by."""
 
 NOWHERE = "00000000-0000-0000-0000-000000000000"
 """The logical id of nothing."""
@@ -73,8 +69,7 @@ _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 class _Route(APIRoute):
     """A route whose every error is answered by an OperationOutcome."""
 
-    operations: Sequence[BaseRoute] = ()
-    """The routes of operations: what is called ``$…`` is none of the other routes'."""
+    table: Table
     identify: Identify
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -82,9 +77,10 @@ class _Route(APIRoute):
 
         async def answer(request: Request) -> Response:
             try:
-                if _operation(request.url.path) and not _operation(self.path):
+                if operation(request.url.path) and not operation(self.path):
+                    # What is called $… is none of the routes of resources.
                     await to_thread.run_sync(self.identify, request)
-                    raise _no_operation(request, self.operations)
+                    raise self.table.refusal(request.method, _below(request))
                 answered = await handle(request)
             except Exception as error:
                 answered = negotiation.error(error, request)
@@ -143,7 +139,7 @@ def fhir(
         conduct=conduct or Conduct(),
         sent=send,
     )
-    form_body = body(FORM_LIMIT)
+    form_body = body(negotiation.FORM_LIMIT)
 
     def found(
         request: Request, requester: Requester, where: str, asked: Pairs, after: Any = None
@@ -162,6 +158,7 @@ def fhir(
                 everything = question.everywhere(here, asked, strict=strict)
                 page, further = searching.everywhere(here, everything, after)
                 used, ignored = everything.used, everything.ignored
+        used = (*used, *bundle.written_as(asked))
         following = "" if further is None else pages.seal(requester, where, used, further)
         content = bundle.searchset(
             here, where, page, used=used, ignored=ignored, following=following
@@ -171,10 +168,7 @@ def fhir(
     def searched(request: Request, where: str, form: bytes = b"") -> Response:
         requester = identify(request)
         _searchable(where)
-        if form and negotiation.media_type(request) != "application/x-www-form-urlencoded":
-            form_type = "a search by POST is sent as application/x-www-form-urlencoded"
-            raise Problem(415, "not-supported", form_type)
-        asked: Pairs = [*request.query_params.multi_items(), *_pairs(form)]
+        asked: Pairs = [*request.query_params.multi_items(), *negotiation.form(form, request)]
         written = negotiation.negotiated(request, asked)
         told = dict(asked)
         after = None
@@ -193,19 +187,14 @@ def fhir(
         requester = identify(request)
         written = negotiation.negotiated(request)
         sent = negotiation.resource(content, request.headers.get("content-type", ""))
-
-        def get(kind: str, asked: Pairs) -> Answered:
-            _searchable(kind)
-            return found(request, requester, kind, asked)
-
         answered = transaction.processed(
             sent,
             partial(serving.asked, request, requester),
-            get,
+            Route.table,
+            batched.asking(request, door_path(request.app)),
             serving.base(request),
             limit=serving.conduct.entries,
             full="return=representation" in request.headers.get("prefer", "").replace(" ", ""),
-            operate=batched.operating(request, Route.operations, door_path(request.app)),
         )
         return negotiation.response(answered, written)
 
@@ -246,7 +235,6 @@ def fhir(
         router.routes += routes(serving, Route).routes
     router.routes += subscribed(serving, Route, Bindings(key)).routes
     Route.identify = staticmethod(identify)
-    Route.operations = [one for one in router.routes if _operation(getattr(one, "path", ""))]
 
     @router.get("")
     @router.get("/")
@@ -285,11 +273,13 @@ def fhir(
     ) -> Response:
         return searched(request, f"Patient/{identity}/{kind}", form)
 
+    Route.table = Table(router.routes)
+
     @router.api_route("", methods=_METHODS)
     @router.api_route("/{path:path}", methods=_METHODS)
     def anything_else(request: Request, path: str = "") -> Response:
         identify(request)
-        raise _refusal(request, path)
+        raise Route.table.refusal(request.method, f"/{path}")
 
     return router
 
@@ -307,54 +297,6 @@ def _searchable(where: str) -> None:
         raise Problem(404, "not-supported", f"{kind} is in no patient's compartment")
 
 
-def _pairs(form: bytes) -> list[tuple[str, str]]:
-    try:
-        return parse_qsl(form.decode(), keep_blank_values=True, max_num_fields=1000)
-    except ValueError:
-        raise Problem(400, "structure", "the form cannot be read") from None
-
-
-def _operation(path: str) -> str:
-    """The operation that a path names, or ""."""
-    last = path.rpartition("/")[2]
-    return last if last.startswith("$") else ""
-
-
-def _no_operation(request: Request, operations: Sequence[BaseRoute]) -> Problem:
-    """What is wrong with a request for an operation that no route serves so."""
-    within = {"type": "http", "path": request.url.path[len(door_path(request.app)) :]}
-    methods = [
-        method
-        for route in operations
-        for method in ("GET", "POST", "DELETE")
-        if route.matches({**within, "method": method, "root_path": ""})[0] is Match.FULL
-    ]
-    name = _operation(request.url.path)[:64]
-    if methods:
-        allow = ", ".join(dict.fromkeys(methods))
-        return Problem(405, "not-supported", f"{name} is asked for by {allow}", allow=allow)
-    told = f"the operation {name} is not supported here; see metadata"
-    return Problem(404, "not-supported", told)
-
-
-def _refusal(request: Request, path: str) -> Problem:
-    """What is wrong with a request that no interaction fits."""
-    kind, *rest = path.split("/")
-    match rest:
-        case _ if path == "metadata":
-            allow = "GET"
-        case _ if path and kind not in search_parameters.kinds():
-            return Problem(404, "not-supported", "nothing is served here; see metadata")
-        case []:
-            allow = "GET, POST, PUT, PATCH, DELETE" if path else "GET, POST"
-        case ["_search"]:
-            allow = "POST"
-        case [_]:
-            allow = "GET, PUT, PATCH, DELETE"
-        case [_, "_history"] | [_, "_history", _]:
-            allow = "GET"
-        case _:
-            told = "this interaction is not supported; see metadata"
-            return Problem(404, "not-supported", told)
-    told = f"{request.method} is not supported here; see metadata"
-    return Problem(405, "not-supported", told, allow=allow)
+def _below(request: Request) -> str:
+    """The path of a request below the address of the door."""
+    return request.url.path[len(door_path(request.app)) :]

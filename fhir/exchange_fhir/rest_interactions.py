@@ -24,6 +24,7 @@ from exchange_fhir import (
     writing,
 )
 from exchange_fhir.answers import Answered
+from exchange_fhir.bundle import SHOWN
 from exchange_fhir.datatypes import Json
 from exchange_fhir.interactions import Asked, Pairs
 from exchange_fhir.moments import span
@@ -97,13 +98,13 @@ def interacting(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
 
     def looked_back(request: Request, kind: str = "", logical_id: str = "") -> Response:
         requester = serving.identify(request)
-        written = negotiation.negotiated(request)
         asked = Asked(kind=kind, logical_id=logical_id)
         address = "/".join(part for part in (kind, logical_id, "_history") if part)
         given: Pairs = request.query_params.multi_items()
         after: Any = None
         if token := request.query_params.get("_page"):
             given, after = serving.pages.unseal(requester, address, token)
+        written = negotiation.negotiated(request, [*given, *request.query_params.multi_items()])
         past = _past(given, serving)
 
         def following(after: Any) -> str:
@@ -212,7 +213,7 @@ def _read(request: Request, kind: str, answered: Answered, send: binary.Send) ->
         content = binary.response(request, answered, send)
         if content is not None:
             return content
-        answered = binary.whole(answered)
+        return binary.as_fhir(answered, negotiation.negotiated(request))
     return negotiation.response(answered, negotiation.negotiated(request))
 
 
@@ -269,11 +270,15 @@ def _past(given: Pairs, serving: Serving) -> interactions.Past:
                     raise Problem(400, "invalid", "_since is an instant") from None
             case "_at":
                 at = interactions.span_of(span(value.replace(" ", "+"), serving.timezone))
-            case "_format" | "_pretty" | "_page":
+            case "_page":
                 continue
+            case _ if name in SHOWN:
+                pass
             case _:
                 # Unlike those of a search, what is left out here would show too much.
-                told = "of a history there are _count, _since and _at"
+                told = "of a history there are _count, _since, _at, _summary and _elements"
                 raise Problem(400, "not-supported", told)
         used.append((name, value))
+    if ("_summary", "count") in used:
+        count = 0
     return interactions.Past(count=count, since=since, at=at, used=used)

@@ -136,11 +136,17 @@ class Table(Generic[T]):
 
 
 def token(
-    read: Callable[[Scope, Token], T], documentation: str, there: Criterion = EVERYTHING
+    read: Callable[[Scope, Token], T],
+    documentation: str,
+    there: Criterion = EVERYTHING,
+    *,
+    told: Callable[[str], T] | None = None,
 ) -> Parameter[T]:
-    """A token parameter (R4 3.1.1.4.10)."""
+    """A token parameter (R4 3.1.1.4.10); `told` answers ``:text``, if anything is told of it."""
 
-    def one(scope: Scope, value: str, _: str) -> T:
+    def one(scope: Scope, value: str, modifier: str) -> T:
+        if modifier == "text" and told is not None:
+            return told(unescaped(value))
         parts = [unescaped(part) for part in split(value, "|")]
         match parts:
             case [code]:
@@ -150,7 +156,10 @@ def token(
             case _:
                 raise Invalid("a token is written code, system|code, |code or system|")
 
-    return Parameter(type=Type.TOKEN, read=one, documentation=documentation, there=there)
+    modifiers = frozenset[str]() if told is None else frozenset({"text"})
+    return Parameter(
+        type=Type.TOKEN, read=one, documentation=documentation, modifiers=modifiers, there=there
+    )
 
 
 def string(

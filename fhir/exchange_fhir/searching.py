@@ -13,7 +13,7 @@ from functools import cmp_to_key, partial
 from typing import Any
 from urllib.parse import urlencode
 
-from exchange import clinical, clinical_search, in_order, orders, persons, policy, query
+from exchange import beside, clinical, clinical_search, in_order, orders, persons, policy, query
 from exchange.clinical_search import Hit
 from exchange.errors import Invalid
 from exchange.persons import Known
@@ -156,6 +156,7 @@ def _asked(question: Question) -> str:
 
 def _native(scope: Scope, question: Question, after: After | None) -> Matches:
     level = NATIVE[question.kind]
+    along = question.include or question.revinclude
     answer = query.find(
         scope.access,
         level,
@@ -164,6 +165,7 @@ def _native(scope: Scope, question: Question, after: After | None) -> Matches:
         after=None if after is None else _keys(after),
         total=question.total is True,
         summarize=False,
+        whole=level is Level.PATIENT and not (question.order or along),
         order=question.order,
         asked=_asked(question),
     )
@@ -475,7 +477,7 @@ def _native_references(scope: Scope, code: str, one: One) -> list[tuple[str, str
         if code in {"", "organization"}:
             told.append(("Organization", found.owner.code))
         if code in {"", "link"}:
-            links = query.links(scope.access, [found.patient])
+            links = beside.links(scope.access, [found.patient])
             told += [("Patient", str(row)) for row in links.get(found.patient.id, ())]
         return told
     if code in {"", "patient", "subject"}:
@@ -575,7 +577,7 @@ def _native_backwards(along: _Along, include: Include, kind: str, ones: Sequence
         return _records(along, Level.PATIENT, "Patient", Owned(hospitals))
     if kind == "Patient" and include.code in {"", "link"}:
         records = [one.found.patient for one in ones if one.found is not None]
-        links = query.links(along.scope.access, records)
+        links = beside.links(along.scope.access, records)
         rows = tuple({row for found in links.values() for row in found})
         return _records(along, Level.PATIENT, "Patient", Rows(Level.PATIENT, rows))
     return []

@@ -14,6 +14,7 @@ from exchange.errors import NotFound
 from exchange.subscriptions import Channel, State
 from exchange_fhir import json_format, negotiation, notifications, parameters
 from exchange_fhir.answers import Answered
+from exchange_fhir.bundle import SHOWN
 from exchange_fhir.datatypes import Json, instant
 from exchange_fhir.outcome import Problem
 from exchange_fhir.rest_interactions import body
@@ -36,7 +37,7 @@ def subscribed(serving: Serving, route_class: type[APIRoute], bindings: Bindings
         requester = serving.identify(request)
         written = negotiation.negotiated(request)
         given = parameters.given(request, content)
-        parameters.known(given, frozenset({"id", "status"}))
+        parameters.known(given, SHOWN | {"id", "status"})
         with serving.exchange.on_behalf_of(requester) as access:
             found = subscriptions.of_asker(access, logical_id)
         if not logical_id:
@@ -66,7 +67,8 @@ def subscribed(serving: Serving, route_class: type[APIRoute], bindings: Bindings
         requester = serving.identify(request)
         written = negotiation.negotiated(request)
         given = parameters.given(request, content)
-        parameters.known(given, frozenset({"eventsSinceNumber", "eventsUntilNumber", "content"}))
+        names = SHOWN | {"eventsSinceNumber", "eventsUntilNumber", "content"}
+        parameters.known(given, names)
         most = 2**62
         first = parameters.whole(given, "eventsSinceNumber", 1, most)
         last = parameters.whole(given, "eventsUntilNumber", most, most)

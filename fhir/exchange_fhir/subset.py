@@ -43,7 +43,7 @@ class Wanted:
     @property
     def everything(self) -> bool:
         """Whether nothing is left out."""
-        return not self.elements and self.summary in {Summary.FALSE, Summary.COUNT}
+        return not self.elements and self.summary is Summary.FALSE
 
 
 WHOLE = Wanted()
@@ -58,6 +58,8 @@ def part(resource: Json, wanted: Wanted) -> Json:
     kind = resource["resourceType"]
     if wanted.everything or kind in {"OperationOutcome", "Parameters"}:
         return resource
+    if wanted.summary is Summary.COUNT:
+        return _counted(resource)
     if kind == "Bundle":
         return resource | {
             "entry": [
@@ -82,6 +84,16 @@ def part(resource: Json, wanted: Wanted) -> Json:
             case Summary.DATA:
                 made = _kept(resource, structure, lambda one: one.stem != "text")
     return resource if made == resource else _tagged(made)
+
+
+def _counted(told: Json) -> Json:
+    """A Bundle that says how many there are; anything else as it is."""
+    if "total" not in told:
+        return told
+    warnings = [one for one in told.get("entry", ()) if "outcome" in one.get("search", {}).values()]
+    links = [one for one in told.get("link", ()) if one["relation"] == "self"]
+    made = {name: value for name, value in told.items() if name != "entry"}
+    return made | {"link": links} | ({"entry": warnings} if warnings else {})
 
 
 def is_part(resource: Json) -> bool:

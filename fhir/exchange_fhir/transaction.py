@@ -26,6 +26,7 @@ from exchange.policy import Action
 from exchange.recording import Act, Create, Finder, Update, Writing
 from exchange_fhir import (
     answers,
+    attached,
     batched,
     interactions,
     json_format,
@@ -38,11 +39,12 @@ from exchange_fhir import (
     writing,
 )
 from exchange_fhir.answers import Answered
-from exchange_fhir.batched import Operate
+from exchange_fhir.batched import Ask, Single
 from exchange_fhir.datatypes import Json, instant, present
 from exchange_fhir.interactions import Asked, Here, Pairs
 from exchange_fhir.outcome import Issue, Problem
 from exchange_fhir.precedence import ORDER
+from exchange_fhir.routed import Table
 
 _CONDITIONS = {
     "ifMatch": "if-match",
@@ -55,9 +57,6 @@ _CONDITIONS = {
 Open = Callable[[], AbstractContextManager[Here]]
 """Begins a unit of interactions."""
 
-Get = Callable[[str, Pairs], Answered]
-"""Answers a search for a kind, given its parameters."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
@@ -67,7 +66,9 @@ class Entry:
     method: str
     full_url: str
     asked: Asked
+    """What is to be changed, where something is."""
     resource: Json | None
+    single: Single
 
     @property
     def place(self) -> str:
@@ -78,12 +79,12 @@ class Entry:
 def processed(
     bundle: Json,
     opened: Open,
-    get: Get,
+    table: Table,
+    ask: Ask,
     base: str,
     *,
     limit: int,
     full: bool,
-    operate: Operate = batched.nothing,
 ) -> Answered:
     """The answer to a batch or transaction; `full` has it hold what was written, too.
 
@@ -101,12 +102,15 @@ def processed(
     if kind == "batch":
         validation.check(_without_resources(bundle), "Bundle")
         answered = [
-            _operated(one, base, operate) or _told(one, number, base, opened, get)
-            for number, one in enumerate(listed)
+            _told(one, number, table, opened, ask, base) for number, one in enumerate(listed)
         ]
     else:
         validation.check(bundle, "Bundle")
-        answered = _together(_entries(bundle, base), opened, get, base)
+        entries = [
+            _entry(one, number, table, base, together=True)
+            for number, one in enumerate(bundle.get("entry", ()))
+        ]
+        answered = _together(entries, opened, ask, base)
     told = [
         _answer(one, full=full or _asks(entry["request"]))
         for entry, one in zip(listed, answered, strict=True)
@@ -117,7 +121,8 @@ def processed(
 
 def _asks(request: Json) -> bool:
     """Whether the answer is what was asked for, and not what was done."""
-    return request["method"] in {"GET", "HEAD"} or "$" in request["url"]
+    path = request["url"].partition("?")[0]
+    return request["method"] in {"GET", "HEAD"} or "$" in path or path.endswith("_search")
 
 
 # -- Reading the Bundle ---------------------------------------------------------------------------
@@ -136,46 +141,48 @@ def _without_resources(bundle: Json) -> Json:
     return bundle | ({"entry": stripped} if stripped else {})
 
 
-def _entries(bundle: Json, base: str) -> list[Entry]:
-    return [_entry(one, number, base) for number, one in enumerate(bundle.get("entry", ()))]
-
-
-def _entry(told: Json, number: int, base: str) -> Entry:
-    request = told.get("request", {})
+def _entry(told: Json, number: int, table: Table, base: str, *, together: bool) -> Entry:
+    """One entry, which is served by a route. Raises Problem for what is not done in a Bundle."""
+    request, resource = told.get("request", {}), told.get("resource")
     method, url = request.get("method", ""), request.get("url", "")
-    resource = told.get("resource")
-    path, _, query = url.removeprefix(f"{base}/").lstrip("/").partition("?")
-    parts = [*path.split("/"), "", "", ""]
-    version = parts[3] if parts[2] == "_history" else ""
-    known = len(parts) <= 7 and (len(parts) <= 5 or parts[2] == "_history")
+    headers = {header: request[name] for name, header in _CONDITIONS.items() if name in request}
+    try:
+        single = batched.single(method, url, headers, resource, table, base)
+        if not batched.is_done(single, together=together):
+            raise _by_itself(single)
+    except Problem as problem:
+        issues = [
+            replace(one, expression=f"Bundle.entry[{number}].request") for one in problem.issues
+        ]
+        raise Problem(
+            problem.answer.http, problem.answer.code, str(problem), issues=issues
+        ) from None
+    given = single.found.given if single.found.writes else {}
     asked = Asked(
-        kind=parts[0],
-        logical_id=parts[1],
-        version=version,
-        query=interactions.condition_pairs(query) if query else (),
-        headers={header: request[name] for name, header in _CONDITIONS.items() if name in request},
+        kind=given.get("kind", ""),
+        logical_id=given.get("logical_id", ""),
+        query=[one for one in batched.pairs(single.query) if one[0] not in {"_format", "_pretty"}],
+        headers=headers,
         body=partial(_body, resource, number),
         change=partial(_change, resource),
     )
-    served = next((one for one in parts if one.startswith("$") or one == "_search"), "")
-    if served:
-        other = " or in a batch" if served in batched.DONE else ""
-        wrong = f"{served[:64]} is not done as an entry of this Bundle: ask it by itself{other}"
-        place = f"Bundle.entry[{number}].request"
-        raise Problem(404, "not-supported", wrong, issues=[Issue("not-supported", wrong, place)])
-    if method == "POST" and parts[1]:
-        known = False
-    if not known or method not in ORDER:
-        place = f"Bundle.entry[{number}].request"
-        wrong = "the request of an entry is METHOD and Type, Type/id, or Type?condition"
-        raise Problem(400, "invalid", wrong, issues=[Issue("invalid", wrong, place)])
     return Entry(
         number=number,
         method=method,
         full_url=told.get("fullUrl", ""),
         asked=asked,
         resource=resource,
+        single=single,
     )
+
+
+def _by_itself(asked: Single) -> Problem:
+    """What is wrong with an entry that another request would do."""
+    name = asked.found.operation
+    other = " or in a batch" if name in batched.DONE or asked.sought else ""
+    name = name or asked.path.rpartition("/")[2][:64] or "a Bundle"
+    wrong = f"{name} is not done as an entry of this Bundle: ask it by itself{other}"
+    return Problem(404, "not-supported", wrong)
 
 
 def _body(resource: Json | None, number: int) -> Json:
@@ -206,31 +213,19 @@ def _change(resource: Json | None) -> patching.Change:
 # -- Batch ----------------------------------------------------------------------------------------
 
 
-def _told(one: Json, number: int, base: str, opened: Open, get: Get) -> Answered:
+def _told(one: Json, number: int, table: Table, opened: Open, ask: Ask, base: str) -> Answered:
     """One entry of a batch, which may be no entry that is done here."""
     try:
-        entry = _entry(one, number, base)
+        entry = _entry(one, number, table, base, together=False)
     except Problem as problem:
         return _failed(problem)
-    return _alone(entry, opened, get)
+    return _alone(entry, opened, ask)
 
 
-def _operated(one: Json, base: str, operate: Operate) -> Answered | None:
-    """What an operation as an entry of a batch answers; None for what is none that is done here."""
-    request = one.get("request", {})
-    path, _, query = request.get("url", "").removeprefix(f"{base}/").lstrip("/").partition("?")
-    if path.rpartition("/")[2] not in batched.DONE:
-        return None
-    try:
-        return operate(request["method"], path, query, one.get("resource"))
-    except Exception as error:
-        return _failed(error)
-
-
-def _alone(entry: Entry, opened: Open, get: Get) -> Answered:
+def _alone(entry: Entry, opened: Open, ask: Ask) -> Answered:
     """One entry of a batch; what goes wrong is its own answer."""
     try:
-        return _got(entry, opened, get) if ORDER[entry.method] == 3 else _written(entry, opened)
+        return _written(entry, opened) if entry.single.found.writes else ask(entry.single)
     except Exception as error:
         return _failed(error)
 
@@ -245,18 +240,10 @@ def _written(entry: Entry, opened: Open) -> Answered:
         return interactions.done(here, interactions.ACTS[entry.method](here, entry.asked))
 
 
-def _got(entry: Entry, opened: Open, get: Get) -> Answered:
-    asked = entry.asked
-    if not asked.logical_id:
-        return get(asked.kind, asked.query)
-    with opened() as here:
-        return interactions.vread(here, asked) if asked.version else interactions.read(here, asked)
-
-
 # -- Transaction ----------------------------------------------------------------------------------
 
 
-def _together(entries: Sequence[Entry], opened: Open, get: Get, base: str) -> list[Answered]:
+def _together(entries: Sequence[Entry], opened: Open, ask: Ask, base: str) -> list[Answered]:
     _once(entries)
     _named(entries)
     answered: dict[int, Answered] = {}
@@ -272,7 +259,7 @@ def _together(entries: Sequence[Entry], opened: Open, get: Get, base: str) -> li
     for one in entries:
         if one.number not in answered:
             # What was written is there by now, and is read as anybody reads it.
-            answered[one.number] = _alone(one, opened, get)
+            answered[one.number] = _alone(one, opened, ask)
     return [answered[one.number] for one in entries]
 
 
@@ -294,16 +281,27 @@ def _once(entries: Sequence[Entry]) -> None:
 
 
 def _named(entries: Sequence[Entry]) -> None:
-    """Raise Problem where an entry refers to another that is not there (R4 3.1.0.11.2): by such a
-    name nobody would find it."""
-    names = {one.full_url for one in entries if one.method in {"POST", "PUT"}}
+    """Raise Problem where an entry refers to another that is not there (R4 3.1.0.11.2), or says of
+    what another holds what is not so: by such a name nobody would find it."""
+    written = {
+        one.full_url: one
+        for one in entries
+        if one.full_url and one.method in {"POST", "PUT"} and isinstance(one.resource, dict)
+    }
+    contents = {
+        name: one.resource["data"]
+        for name, one in written.items()
+        if one.resource and one.asked.kind == "Binary" and "data" in one.resource
+    }
     for one in entries:
         if one.method not in {"POST", "PUT"} or not isinstance(one.resource, dict):
             continue
-        if missing := sorted(links.temporary(one.resource) - names):
+        if missing := sorted(links.temporary(one.resource) - written.keys()):
             wrong = f"no entry of the transaction has the fullUrl {missing[0][:64]}"
             issue = Issue("not-found", wrong, one.place)
             raise Problem(400, "not-found", wrong, issues=[issue])
+        if contents and (issues := attached.wrong(one.resource, contents, f"{one.place}.resource")):
+            raise Problem(422, "value", issues[0].told, issues=issues)
 
 
 def _found_by(entry: Entry) -> Pairs:

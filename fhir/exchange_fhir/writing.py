@@ -35,13 +35,17 @@ from exchange_fhir.outcome import Issue, Problem
 from exchange_fhir.resources import patient
 
 DERIVED: Mapping[str, str] = {
-    "ImagingStudy": "an ImagingStudy comes of the images: store them by C-STORE or STOW-RS",
+    "ImagingStudy": "an ImagingStudy comes of the images: store them by C-STORE or STOW-RS; of its "
+    "versions the current one is there, by vread and in history, earlier ones are not kept",
     "AuditEvent": "an AuditEvent is the exchange's own record of what was done; administrators "
     "read them, those of a hospital what its people did and what was done with its patients",
     "Person": "a Person is what the exchange knows of who the patients of several hospitals are, "
     "as far as the asker may see their records",
 }
 """What is not written by clients, and how it comes about."""
+
+CURRENT = frozenset({"ImagingStudy"})
+"""What of it changes, so that it has versions, of which the current one alone is there."""
 
 NATIVE = frozenset({"Patient", *DERIVED})
 """What the exchange keeps in records of its own, not as versions of JSON."""
@@ -167,7 +171,18 @@ def draft(resource: Json, place: Place, logical_id: str) -> Draft:
     """The draft of a resource under a logical id. Raises Problem with every issue."""
     kind = resource.get("resourceType")
     validation.check(resource, kind if isinstance(kind, str) else "Resource")
+    resolved(resource)
     return validated(resource, place, logical_id)
+
+
+def resolved(resource: Json) -> None:
+    """Raise Problem where a valid resource has a link that a transaction would resolve, and that
+    nobody could follow as it stands (R4 3.1.0.11.2)."""
+    told = "outside a transaction nothing is found by a condition, urn:uuid or urn:oid: name it"
+    found = sorted(links.unresolved(resource))
+    issues = [Issue("invalid", told, links.place(resource, link)) for link in found]
+    if issues:
+        raise Problem(400, "invalid", told, issues=issues)
 
 
 def validated(resource: Json, place: Place, logical_id: str) -> Draft:

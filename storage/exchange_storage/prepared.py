@@ -9,6 +9,7 @@ to the driver's cursor directly, on the connection and in the transaction of a S
 
 from __future__ import annotations
 
+import re
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
@@ -26,6 +27,9 @@ from exchange_storage.records.record import Moment
 Given = Mapping[str, Any]
 
 _NOTHING = object()
+
+_PLACEHOLDER = re.compile(r"%%|%\((.+?)\)s")
+"""psycopg's, or what it takes for a sign of per cent."""
 
 _KNOWN: WeakSet[Prepared] = WeakSet()
 """All that there are."""
@@ -65,9 +69,9 @@ class Prepared:
             self.run(connection, rows[0])
             return
         compiled = self._of(connection)
-        cursor = _cursor(connection)
+        cursor = compiled.cursor(connection)
         try:
-            cursor.executemany(compiled.words, list(map(compiled.values, rows)))
+            cursor.executemany(compiled.sent, list(map(compiled.values, rows)))
         except compiled.error as error:
             raise translated(connection, error) from error
         finally:
@@ -98,19 +102,14 @@ class Prepared:
 
     def _execute(self, connection: Connection, given: Given) -> list[Any]:
         compiled = self._of(connection)
-        cursor = _cursor(connection)
+        cursor = compiled.cursor(connection)
         try:
-            cursor.execute(compiled.words, compiled.values(given), **compiled.options)
+            cursor.execute(compiled.sent, compiled.values(given), **compiled.options)
             return compiled.rows(cursor.fetchall()) if compiled.returns else []
         except compiled.error as error:
             raise translated(connection, error) from error
         finally:
             cursor.close()
-
-
-def _cursor(connection: Connection) -> Any:
-    """A cursor of the driver's own connection."""
-    return connection.connection.dbapi_connection.cursor()  # type: ignore[union-attr]
 
 
 class _Compiled:
@@ -123,11 +122,17 @@ class _Compiled:
         if not isinstance(compiled, SQLCompiler) or compiled.post_compile_params:
             raise TypeError("a prepared statement cannot have parts that depend on its values")
         _of_one_type(built)
-        self.words = str(compiled)
-        # psycopg would have the server plan it anew the first few times.
-        self.options = {"prepare": True} if dialect.name == "postgresql" else {}
+        self.words, names = str(compiled), compiled.positiontup or []
+        self.sent: str | bytes = self.words
+        self.options: Mapping[str, Any] = {}
+        self._cursor: Callable[[Any], Any] | None = None
+        if dialect.name == "postgresql":
+            self.words, names = _numbered(self.words)
+            self.sent = self.words.encode()
+            # psycopg would have the server plan it anew the first few times.
+            self.options = {"prepare": True}
+            self._cursor = dialect.loaded_dbapi.RawCursor
         self.error = dialect.loaded_dbapi.Error
-        names = compiled.positiontup or list(compiled.binds)
         self._fixed: dict[str, Any] = {}
         keys: list[str] = []
         self._binds: list[tuple[int, Callable[[Any], Any]]] = []
@@ -142,7 +147,6 @@ class _Compiled:
             keys.append(bind.key)
             if convert is not None:
                 self._binds.append((at, convert))
-        self._names = None if compiled.positional else names
         self._take = _taken(keys)
         result = compiled._result_columns  # the only place that has labels and types together
         self.returns = bool(result)
@@ -157,12 +161,17 @@ class _Compiled:
             if convert
         ]
 
-    def values(self, given: Given) -> Any:
+    def cursor(self, connection: Connection) -> Any:
+        """A cursor of the driver's own connection, which takes the words as they are."""
+        held: Any = connection.connection.dbapi_connection
+        return held.cursor() if self._cursor is None else self._cursor(held)
+
+    def values(self, given: Given) -> list[Any]:
         """The values as the driver takes them."""
         found = self._take({**given, **self._fixed} if self._fixed else given)
         for at, convert in self._binds:
             found[at] = convert(found[at])
-        return found if self._names is None else dict(zip(self._names, found, strict=True))
+        return found
 
     def rows(self, fetched: Sequence[Sequence[Any]]) -> list[Any]:
         """What the driver fetched, as named tuples of converted values."""
@@ -178,6 +187,21 @@ class _Compiled:
                     converted = convert(known)
                 row[at] = converted
         return [self._make(row) for row in made]
+
+
+def _numbered(words: str) -> tuple[str, list[str]]:
+    """A statement with the server's own placeholders, and what stands for each.
+
+    In one with its own psycopg looks for them each time, where it is a long one: that takes longer
+    than all else that it does.
+    """
+    numbers: dict[str, int] = {}
+
+    def number(found: re.Match[str]) -> str:
+        name = found[1]
+        return "%" if name is None else f"${numbers.setdefault(name, len(numbers) + 1)}"
+
+    return _PLACEHOLDER.sub(number, words), list(numbers)
 
 
 def _of_one_type(built: Executable) -> None:

@@ -43,6 +43,8 @@ def _set(*columns: str) -> Prepared:
 
 SET = _set("version", "patient_id", "is_directory", "has_others", "changed", "deleted")
 """Where a resource stands after a new version."""
+PLACE = _set("patient_id", "has_others")
+"""Whom a resource is about, without a new version."""
 TAKE_OUT = _set("version", "changed", "deleted")
 """That a resource is deleted."""
 REVISION = Prepared(
@@ -62,6 +64,12 @@ ELSEWHERE = Prepared(
     .values(elsewhere=True)
 )
 """That the versions until now were about others."""
+EARLIER_ELSEWHERE = Prepared(
+    sqlalchemy.update(Revision)
+    .where(Revision.resource_id == bindparam("resource"), Revision.version < bindparam("version"))
+    .values(elsewhere=True)
+)
+"""That the versions before one were about others."""
 ADD_OTHER = Prepared(insert(Compartment), ["resource_id", "patient_id"])
 """A further patient whom a resource is about."""
 REMOVE_OTHERS = Prepared(

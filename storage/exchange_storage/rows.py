@@ -93,6 +93,13 @@ def one_of_texts(
     return text.in_(select(func.json_each(given).table_valued("value").c.value))
 
 
+def listed(dialect: str, *columns: SQLColumnExpression[Any]) -> ColumnElement[str | None]:
+    """All rows of a statement as one value: JSON, in no order, or NULL; each row an array."""
+    if dialect == "postgresql":
+        return cast(func.json_agg(func.json_build_array(*columns)), Text())
+    return func.json_group_array(func.json_array(*columns), type_=Text())
+
+
 def there_is(rows: Select[Any]) -> ColumnElement[bool]:
     """Whether there is one of `rows`, looked for anew at each row of the statement around it.
 

@@ -15,6 +15,7 @@ from pictures import RAMP, image_of
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, RLELossless
+from ready import Lender
 from real_parts import S3Address
 from region import region
 from web_door import EXPLICIT, SERIES, STUDY, Door, data_set, empty, file, opened, parts_of
@@ -72,7 +73,7 @@ def one_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
 
 @pytest.fixture(scope="module")
 def city_door(
-    s3_server: S3Address, schemas: Any, tmp_path_factory: pytest.TempPathFactory
+    s3_server: S3Address, lender: Lender, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Door]:
     """The same images, moved from the spool into the bucket."""
     place = tmp_path_factory.mktemp("city")
@@ -83,7 +84,7 @@ def city_door(
     objects = SpooledStore(FilesystemStore(place / "spool"), remote)
     hospitals = ("beicheng", "nanhu")
     with (
-        schemas.lent() as url,
+        lender.lent() as url,
         region(url, objects, hospitals=hospitals) as city,
         opened(city) as door,
     ):

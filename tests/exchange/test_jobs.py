@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
-import pytest
 from sqlalchemy import select, update
 
 from exchange import jobs
@@ -16,14 +14,6 @@ from exchange_storage.database import Database
 from exchange_storage.records import Job
 
 KINDS = [jobs.IDENTIFY, jobs.REFRESH]
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    made = Database(database_url, connections=8)
-    made.migrate()
-    yield made
-    made.close()
 
 
 def ask(

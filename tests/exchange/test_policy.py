@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
+from weakref import WeakSet
 
 import pytest
 import ready
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from ready import Schemas
+from ready import Lender
 from region import Region
 from sqlalchemy import insert, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from exchange import policy, query, retrieval
 from exchange.errors import NotFound
@@ -32,10 +35,8 @@ from exchange.policy import (
     decide_clinical,
     exporting,
     may,
-    parameters,
-    visible,
-    visible_clinical,
 )
+from exchange.visibility import Reach, clinical_within, parameters, visible, visible_clinical
 from exchange_storage.database import Database
 from exchange_storage.records import (
     Agreement,
@@ -409,8 +410,8 @@ def test_what_a_clinician_may_see_is_what_sql_selects(
 
 
 @pytest.fixture(scope="module")
-def on_postgresql(schemas: Schemas) -> Iterator[Database]:
-    with schemas.lent() as url:
+def on_postgresql(lender: Lender) -> Iterator[Database]:
+    with lender.lent() as url:
         made = Database(url)
         yield made
         made.close()
@@ -450,3 +451,14 @@ def test_a_search_and_a_retrieval_are_decided_alike_before_and_after_a_hospital_
         city.exchange.on_behalf_of(doctor) as access,
     ):
         retrieval.instances(access, "1.2.1")
+
+
+def test_the_conditions_of_questions_that_are_asked_no_more_are_forgotten() -> None:
+    asked: WeakSet[Any] = WeakSet()
+    for _ in range(300):
+        one = aliased(Resource)
+        clinical_within(Reach.SHARED, one)
+        asked.add(one)
+    del one
+    gc.collect()
+    assert len(asked) <= 100

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from region import ADMINISTRATOR, ID_CARD, Region, region
 from sqlalchemy import insert, select
 
-from exchange import consent, query
+from exchange import beside, consent, query
 from exchange.errors import Invalid, NotFound, Refused, TooBroad
 from exchange.own_numbers import Number
 from exchange.query import Answer
@@ -289,17 +289,17 @@ def test_an_administrator_administers_and_does_not_search(filled: Region) -> Non
 def test_a_record_and_its_links_are_described_to_whom_they_may_be(changing: Region) -> None:
     with changing.exchange.on_behalf_of(changing.clinician("dongshan")) as access:
         wang = query.patient(access, 1)
-        (other,) = query.links(access, [wang.patient])[1]
+        (other,) = beside.links(access, [wang.patient])[1]
         assert query.patient(access, other).patient.patient_id == "B7"
         assert query.seen(access, [1, 2, 404]) == {1, 2}
-        assert [one.value for one in query.identifiers(access, [1])[1]] == [ID_CARD]
+        assert [one.value for one in beside.identifiers(access, [1])[1]] == [ID_CARD]
     with changing.exchange.on_behalf_of(ADMINISTRATOR) as access:
         consent.opt_out(access, "nanhu", "B7")
 
     with changing.exchange.on_behalf_of(changing.clinician("dongshan")) as access:
         assert query.seen(access, [1, 2, 404]).isdisjoint({1})
-        assert query.identifiers(access, [1]) == {}
-        assert query.links(access, [wang.patient]) == {1: ()}
+        assert beside.identifiers(access, [1]) == {}
+        assert beside.links(access, [wang.patient]) == {1: ()}
     for unknown in (1, 404, 2**40):
         with (
             pytest.raises(NotFound),

@@ -8,7 +8,7 @@ import pytest
 from region import ADMINISTRATOR, ID_CARD, Region
 from sqlalchemy import select
 
-from exchange import clinical, consent, query, recording, registration
+from exchange import beside, clinical, consent, query, recording, registration
 from exchange.clinical import Kept
 from exchange.errors import Conflicting, Gone, Invalid, NotFound, Refused, Stale
 from exchange.identity import RESIDENT_ID
@@ -215,7 +215,7 @@ def test_a_withdrawn_record_is_not_told_of_until_its_patient_comes(city: Region)
     with city.exchange.on_behalf_of(system) as access:
         with pytest.raises(Gone):
             query.patient(access, row)
-        assert registration.kept(access, [row]) == {}
+        assert beside.of(access, [record(city, kept)])[row].written is None
         assert clinical.vread(access, "Patient", kept.logical_id, 1).content == kept.content
 
     city.send("beicheng")
@@ -224,7 +224,7 @@ def test_a_withdrawn_record_is_not_told_of_until_its_patient_comes(city: Region)
     again = register(city, "beicheng", told())
     assert (again.logical_id, again.version) == (kept.logical_id, 3)
     with city.exchange.on_behalf_of(system) as access:
-        assert registration.kept(access, [row])[row].version == 3
+        assert beside.of(access, [record(city, kept)])[row].written == again.content
 
 
 def test_another_hospitals_record_is_not_withdrawn(city: Region) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import random
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -80,6 +81,59 @@ def test_a_large_document_is_whole_wherever_it_is_read_and_not_in_the_index(
     assert patched.json()["data"] == binary(OTHER)["data"]
     assert len(lying(hospital.city)) == 3
     assert largest(hospital.city) < 50_000
+
+
+@pytest.mark.parametrize("size", [2_000_000, 2_000_001, 2_000_002])
+def test_a_large_document_leaves_piece_by_piece_as_fhir(hospital: Door, size: int) -> None:
+    beicheng = hospital.system("beicheng")
+    content = random.Random(size).randbytes(size)
+    made = sent(beicheng, content, "POST", "Binary", X_Security_Context="Patient/1")
+    path, expected = f"Binary/{made.json()['id']}", binary(content)["data"]
+
+    for query, accept in (
+        ("", FHIR),
+        ("?_pretty=true", FHIR),
+        ("", "application/fhir+xml"),
+        ("?_format=xml&_pretty=true", "*/*"),
+    ):
+        response = beicheng.get(f"{path}{query}", Accept=accept)
+        assert int(response.headers["content-length"]) == len(response.content)
+        if "xml" in response.headers["content-type"]:
+            assert f'<data value="{expected}"/>' in response.text
+        else:
+            assert response.json() == beicheng.get(f"{path}/_history/1", Accept=FHIR).json()
+            assert response.json()["data"] == expected
+    part = beicheng.get(f"{path}?_elements=contentType", Accept=FHIR).json()
+    assert (part["contentType"], "data" in part) == ("application/pdf", False)
+    pieces = asyncio.run(pieces_of(hospital, beicheng, path))
+    assert sum(pieces) > size
+    assert max(pieces) < 2 << 20
+
+
+async def pieces_of(hospital: Door, asker: Asker, path: str) -> list[int]:
+    """In how large pieces an answer leaves the application."""
+    found: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        if found:
+            await asyncio.sleep(60)
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        found.append(len(message.get("body", b"")))
+
+    told = {**asker.headers, "Accept": FHIR, "Host": "exchange.example"}
+    headers = [(name.lower().encode(), value.encode()) for name, value in told.items()]
+    scope: dict[str, Any] = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "method": "GET",
+    }
+    scope |= {"http_version": "1.1", "scheme": "https", "root_path": "", "query_string": b""}
+    scope |= {"path": f"/fhir/{path}", "raw_path": f"/fhir/{path}".encode(), "headers": headers}
+    scope |= {"server": ("exchange.example", 443), "client": ("127.0.0.1", 0)}
+    await hospital.client.app(scope, receive, send)
+    return found
 
 
 def sent(beicheng: Asker, content: bytes, method: str, path: str, **more: str) -> Response:

@@ -117,6 +117,7 @@ def test_an_export_is_narrowed(hospital: Door) -> None:
     system.made(pulse)  # after the moment of the export
     work(hospital)
     told = manifest(doctor, address)
+    assert told["request"] == f"{BASE}/$export?_type=Observation&_elements=status"
     parts = lines(doctor, told["output"])
     assert all("subject" not in one and "status" in one for one in parts)
     assert len(parts) == 6

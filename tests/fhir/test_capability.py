@@ -6,7 +6,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from fhir_door import Asker, Door, entries, name
+from fhir_door import BASE, Asker, Door, entries, name, outcome
 
 from exchange_fhir import asking, capability, conformance, described, question
 
@@ -69,7 +69,30 @@ def test_what_the_server_works_by_can_be_read_as_resources(hospital: Door) -> No
     (rest_,) = asker.read("metadata")["rest"]
     stated = {one["definition"] for kind in rest_["resource"] for one in kind.get("operation", ())}
     stated |= {one["definition"] for one in rest_["operation"]}
-    assert {one.url for one in described.OPERATIONS} == stated
+    assert {one.canonical(BASE) for one in described.OPERATIONS} == stated
+
+
+def test_definitions_are_searched_by_a_form_too(hospital: Door) -> None:
+    asker = hospital.system("beicheng")
+    form = "application/x-www-form-urlencoded"
+
+    for kind, asked in (("SearchParameter", "code=gender"), ("OperationDefinition", "code=meta")):
+        found = asker.post(f"{kind}/_search", asked, form)
+        assert found.status_code == 200, found.text
+        assert found.json()["entry"] == asker.bundle(f"{kind}?{asked}")["entry"]
+    wrong = asker.post("SearchParameter/_search", "{}", "application/json")
+    outcome(wrong, 415, "not-supported")
+
+
+def test_what_is_stated_of_the_system_is_done_there(hospital: Door) -> None:
+    asker = hospital.system("beicheng")
+    (rest_,) = asker.read("metadata")["rest"]
+
+    assert {"code": "search-system"} in rest_["interaction"]
+    asker.bundle("?_type=Patient,Observation")
+    stated = {one["name"]: one["definition"] for one in rest_["operation"]}
+    assert stated["import"] == f"{BASE}/OperationDefinition/import"
+    assert asker.read("OperationDefinition/import")["system"]
 
 
 def test_every_resource_of_the_statement_is_searched(hospital: Door) -> None:

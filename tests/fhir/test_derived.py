@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from fhir_door import Asker, Door, outcome
+from fhir_door import Asker, Door, link, outcome
 from region import ADMINISTRATOR
+from sqlalchemy import select
 
-from exchange import membership
+from exchange import consent, membership
+from exchange_storage.records import AuditRecord
 
 GENDER = [{"op": "replace", "path": "/gender", "value": "male"}]
 PATCH = "application/json-patch+json"
@@ -91,3 +93,77 @@ def test_versions_are_counted_where_none_is_asked_for(system: Asker) -> None:
         assert told["total"] == total
         assert "entry" not in told
     assert "total" not in system.bundle(f"{path}/_history", mode_of="history")
+
+
+STUDIES = ("1.2.1", "1.2.2", "1.2.3")
+
+
+@pytest.fixture
+def studies(door: Door) -> Asker:
+    """A clinician of nanhu, whom beicheng shows studies of three patients."""
+    for number, study in enumerate(STUDIES):
+        patient, instance = f"P{number}", f"1.4.{number}"
+        door.city.send("beicheng", patient=patient, study=study, instance=instance)
+    return door.clinician("nanhu")
+
+
+def opt_out(door: Door, number: str) -> None:
+    with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        consent.opt_out(access, "beicheng", number)
+
+
+def test_of_a_study_the_current_version_is_read_and_an_earlier_one_is_said_not_to_be_kept(
+    door: Door, studies: Asker
+) -> None:
+    first = studies.read("ImagingStudy/1.2.1")["meta"]["versionId"]
+    door.city.send("beicheng", patient="P0", study="1.2.1", instance="1.4.9")
+    told = studies.read("ImagingStudy/1.2.1")
+    version = told["meta"]["versionId"]
+    assert int(version) > int(first)
+
+    assert studies.read(f"ImagingStudy/1.2.1/_history/{version}") == told
+    refused = studies.refused(f"ImagingStudy/1.2.1/_history/{first}", 404, "not-found")
+    assert "only the current version" in refused
+    (entry,) = studies.bundle("ImagingStudy/1.2.1/_history", mode_of="history")["entry"]
+    assert entry["resource"] == told
+    assert (entry["request"]["method"], entry["response"]["etag"]) == ("PUT", f'W/"{version}"')
+    later = told["meta"]["lastUpdated"].replace("20", "29", 1)
+    for none in (f"_since={later}", "_at=2020"):
+        past = studies.bundle(f"ImagingStudy/1.2.1/_history?{none}", mode_of="history")
+        assert "entry" not in past
+    opt_out(door, "P0")
+    for hidden in ("_history", f"_history/{version}"):
+        studies.refused(f"ImagingStudy/1.2.1/{hidden}", 404, "not-found")
+    studies.refused("ImagingStudy/1.2.404/_history", 404, "not-found")
+    studies.refused("AuditEvent/_history", 404, "not-supported")
+
+
+def test_studies_that_changed_since_are_told_page_by_page_to_whom_they_may_be(
+    door: Door, studies: Asker
+) -> None:
+    def told(query: str) -> list[str]:
+        found: list[str] = []
+        following: str | None = f"ImagingStudy/_history?{query}"
+        while following:
+            page = studies.bundle(following, mode_of="history")
+            found += [one["resource"]["id"] for one in page.get("entry", ())]
+            following = link(page, "next")
+        return found
+
+    assert told("_count=2") == [*reversed(STUDIES)]
+    since = studies.read("ImagingStudy/1.2.3")["meta"]["lastUpdated"]
+    door.city.send("beicheng", patient="P0", study="1.2.1", instance="1.4.9")
+    assert told(f"_since={since}&_count=1") == ["1.2.1", "1.2.3"]
+    assert told("_at=2020") == []
+    assert studies.bundle("ImagingStudy/_history?_count=0", mode_of="history")["total"] == 3
+
+    opt_out(door, "P2")
+    assert told(f"_since={since}") == ["1.2.1"]
+    assert studies.bundle("ImagingStudy/_history?_count=0", mode_of="history")["total"] == 2
+    with door.city.exchange.database.reading() as session:
+        last = session.scalars(select(AuditRecord).order_by(AuditRecord.sequence.desc())).first()
+    assert last is not None
+    assert (last.action, last.outcome) == ("search", "success")
+    following = link(studies.bundle("ImagingStudy/_history?_count=1", mode_of="history"), "next")
+    assert following is not None
+    door.clinician("dongshan").refused(following, 403, "forbidden")

@@ -127,3 +127,32 @@ def test_what_is_no_meta_changes_nothing(hospital: Door, name: str) -> None:
     for sent in (WEIGHT, parameters(meta={"valueCode": "x"}), parameters(other={"valueCode": "x"})):
         assert system.send("POST", f"{named}/{name}", sent).status_code == 400
     assert system.get(named).headers["etag"] == 'W/"1"'
+
+
+def test_what_is_no_resource_of_its_own_here_is_validated_too(hospital: Door) -> None:
+    system = hospital.system("beicheng")
+    entry = {"resource": {"resourceType": "Observation", "status": "quite final"}}
+    bundle = {"resourceType": "Bundle", "type": "collection"}
+
+    right = system.send("POST", "Bundle/$validate", bundle).json()["issue"]
+    wrong = system.send("POST", "Bundle/$validate", bundle | {"entry": [entry]}).json()["issue"]
+
+    assert [one["severity"] for one in right] == ["information"]
+    assert "Bundle.entry[0].resource.status" in [one["expression"][0] for one in wrong]
+    assert system.send("POST", "Nothing/$validate", bundle).status_code == 404
+
+
+def test_the_standards_own_definition_is_what_is_validated_against(hospital: Door) -> None:
+    system = hospital.system("beicheng")
+    base = "http://hl7.org/fhir/StructureDefinition/Observation"
+
+    def severities(query: str, resource: dict[str, Any]) -> list[str]:
+        answer = system.send("POST", f"Observation/$validate{query}", resource)
+        return [one["severity"] for one in answer.json()["issue"]]
+
+    assert severities(f"?profile={base}", WEIGHT) == ["information"]
+    assert severities(f"?profile={base}|4.0.1", WEIGHT) == ["information"]
+    assert severities("", WEIGHT | {"meta": {"profile": [base]}}) == ["information"]
+    for other in (f"{base}|5.0.0", "http://hl7.org/fhir/StructureDefinition/vitalsigns"):
+        assert severities(f"?profile={other}", WEIGHT) == ["warning"]
+        assert severities("", WEIGHT | {"meta": {"profile": [other]}}) == ["warning"]

@@ -93,6 +93,29 @@ def test_iti_104_feeds_changes_and_merges_patients(hospital: Door) -> None:
     is_fhir(not_ours.json())
 
 
+def test_iti_104_merges_by_the_number_of_the_surviving_patient(hospital: Door) -> None:
+    """As the profile's own example does: a feed knows numbers, and not our ids."""
+    feed = hospital.system("beicheng")
+    where = f"Patient?identifier={ISSUER}|M"
+    surviving = feed.send("PUT", f"{where}1", patient("M1")).json()
+    feed.send("PUT", f"{where}2", patient("M2"))
+
+    def told(number: str) -> dict[str, Any]:
+        other = {"identifier": {"system": ISSUER, "value": number}}
+        return patient("M2", active=False, link=[{"other": other, "type": "replaced-by"}])
+
+    merged = feed.send("PUT", f"{where}2", told("M1"))
+    unknown = feed.send("PUT", f"{where}2", told("M404"))
+    itself = feed.send("PUT", f"{where}2", told("M2"))
+
+    assert merged.status_code == 200, merged.text
+    (link,) = feed.read(f"Patient/{merged.json()['id']}")["link"]
+    assert link["other"]["identifier"] == {"system": ISSUER, "value": "M1"}
+    assert link["other"]["reference"].endswith(f"Patient/{surviving['id']}")
+    assert [one.status_code for one in (unknown, itself)] == [400, 409]
+    is_fhir(unknown.json())
+
+
 def test_iti_83_tells_the_numbers_of_other_domains(hospital: Door) -> None:
     consumer = hospital.clinician("beicheng")
 

@@ -377,8 +377,8 @@ def sent_on(door: Door, number: int) -> None:
         ("Observation/1", "not-found"),
         ("Patient/1/_history", "not-found"),
         ("Patient/1/_history/1", "not-found"),
-        ("ImagingStudy/1.2.1/_history", "not-supported"),
-        ("ImagingStudy/1.2.1/_history/1", "not-supported"),
+        ("ImagingStudy/1.2.1/_history", "not-found"),
+        ("ImagingStudy/1.2.1/_history/1", "not-found"),
         ("Patient/1/$everything", "not-found"),
     ],
 )

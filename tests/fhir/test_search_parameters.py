@@ -28,7 +28,8 @@ def asker(lasting_database_url: str) -> Iterator[Asker]:
         wang: dict[str, Any] = {"patient": "P,1", "card": ID_CARD, "AccessionNumber": "A|1"}
         address: dict[str, Any] = {"PatientAddress": "Shenyang, 和平区"}
         city.send("beicheng", **wang, **address, study="1.2.1", instance="1.4.1")
-        city.send("beicheng", **wang, study="1.2.2", instance="1.4.2", Modality="MR")
+        city.send("beicheng", **wang, study="1.2.2", instance="1.4.2", Modality="MR",
+                  BodyPartExamined="CHEST")  # fmt: skip
         li: dict[str, Any] = {
             "PatientName": "Lǐ^Na=李^娜",
             "PatientSex": "M",
@@ -123,6 +124,13 @@ def test_a_patient_is_found_by_what_they_are_called(
             ["1.2.3", "1.2.2", "1.2.1"],
         ),
         ("modality=urn:other|MR", []),
+        ("bodysite=http://snomed.info/sct|816094009", ["1.2.2"]),
+        ("bodysite=51185008", ["1.2.2"]),  # as chest was coded before 2023
+        ("bodysite=CHEST", ["1.2.2"]),
+        ("bodysite=http://snomed.info/sct|CHEST", []),
+        ("bodysite=818981001", []),
+        ("bodysite:text=chest", ["1.2.2"]),
+        ("bodysite:not=CHEST", ["1.2.3", "1.2.1"]),
         ("status=available&modality=MR", ["1.2.2"]),
         ("status=cancelled", []),
         ("series=1.2.1.1", ["1.2.1"]),

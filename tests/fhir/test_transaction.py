@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
 from bundles import WEIGHT, answered, entry, newest, sent, statuses
-from fhir_door import Door, is_fhir, outcome
+from fhir_door import Door, is_fhir, link, outcome
 from sqlalchemy import func, select
 
 from exchange_storage.records import AuditRecord
@@ -135,12 +136,12 @@ def test_the_entries_of_a_batch_fail_each_for_itself(hospital: Door) -> None:
         entry("GET", "Observation/never"),
         entry("DELETE", "ImagingStudy/1.2.1"),
         entry("POST", "Nothing", {"resourceType": "Nothing"}),
-        entry("GET", "Patient/1/$everything?_count=1"),
+        entry("GET", "Patient/$export"),
         entry("GET", "Patient/1/_history/1/and/more"),
     )
 
     told = answered(response)
-    wanted = ["201", "400", "200", "200", "404", "405", "404", "404", "400"]
+    wanted = ["201", "400", "200", "200", "404", "405", "404", "404", "404"]
     assert statuses(response) == wanted
     assert told[1]["response"]["outcome"]["issue"][0]["expression"] == ["Observation.status"]
     assert told[2]["resource"]["type"] == "searchset"
@@ -183,7 +184,7 @@ def test_a_patch_may_stand_in_a_bundle(hospital: Door) -> None:
         ({"type": "transaction", "entry": [7]}, 400, "Bundle.entry[0]"),
         (
             {"type": "transaction", "entry": [entry("GET", "a/b/c/d")]},
-            400,
+            404,
             "Bundle.entry[0].request",
         ),
         ({"type": "batch", "entry": [entry("SEND", "a")]}, 422, "Bundle.entry[0].request.method"),
@@ -227,9 +228,7 @@ def test_a_name_that_no_entry_has_is_told_and_nothing_is_kept(hospital: Door) ->
 @pytest.mark.parametrize(
     ("method", "url", "operation"),
     [
-        ("GET", "Patient/1/$everything", "$everything"),
         ("GET", "Patient/$export", "$export"),
-        ("POST", "Patient/_search?name=wang", "_search"),
     ],
 )
 def test_what_is_not_answered_at_once_is_no_entry_of_a_bundle(
@@ -283,6 +282,72 @@ def test_operations_in_a_batch_answer_as_they_do_alone(hospital: Door) -> None:
     assert "in a batch" in outcome(together, 404, "not-supported")
 
 
+def test_searches_by_post_and_all_of_a_patient_in_a_batch_answer_as_they_do_alone(
+    hospital: Door,
+) -> None:
+    system = hospital.system("beicheng")
+    named = {"name": "_id", "valueString": "1"}
+    count = {"name": "_count", "valuePositiveInt": 1}
+    given = {"resourceType": "Parameters", "parameter": [named]}
+    data = base64.b64encode(b"_id=1&_elements=gender").decode()
+    form = {"resourceType": "Binary", "contentType": "application/x-www-form-urlencoded"}
+    few = {"resourceType": "Parameters", "parameter": [count]}
+
+    batch = sent(
+        system,
+        "batch",
+        entry("POST", "Patient/_search?_id=1"),
+        entry("POST", "Patient/_search", given),
+        entry("POST", "Patient/_search", form | {"data": data}),
+        entry("GET", "Patient/1/$everything"),
+        entry("POST", "Patient/1/$everything", few),
+        entry("GET", "Patient/_search?_id=1"),
+        entry("POST", "Patient/_search", system.read("Patient/1")),
+        entry("GET", "Patient/999999/$everything"),
+        entry("POST", f"Patient/_search?_id={'1' * 70_000}"),
+        entry("POST", "Patient/_search", form | {"data": "/w=="}),
+        entry("POST", "Basic/_search?_id=1"),
+        entry("POST", "Patient/1/Observation/_search?status=final"),
+        entry("POST", "_search?_type=Patient&_id=1"),
+        entry("GET", "Patient/$everything"),
+    )
+
+    alone = str(system.get("Patient/_search?_id=1").status_code)
+    expected = ["200"] * 5 + [alone, "415", "404", "414", "400", "404", "200", "200", "400"]
+    assert statuses(batch) == expected
+    told = [one.get("resource", {}) for one in answered(batch)]
+    for one in told[:3]:
+        assert [found["resource"]["id"] for found in one["entry"]] == ["1"]
+    assert told[0]["entry"] == system.bundle("Patient?_id=1")["entry"]
+    whole = system.bundle("Patient/1/$everything")
+    assert told[3]["entry"] == whole["entry"]
+    assert len(told[4]["entry"]) < len(whole["entry"])
+    following = link(told[4], "next")
+    assert following is not None
+    assert system.bundle(following)["entry"]
+
+    together = sent(system, "transaction", entry("POST", "Patient/_search?_id=1", given))
+    assert "in a batch" in outcome(together, 404, "not-supported")
+
+
+def test_a_search_in_a_batch_is_decided_and_recorded_as_if_it_had_come_alone(
+    hospital: Door,
+) -> None:
+    clinician = hospital.clinician("dongshan")
+    for url, alone in (
+        ("Patient/_search?_id=1", "Patient?_id=1"),
+        ("Patient/1/$everything", "Patient/1/$everything?_count=50"),
+    ):
+        before = records(hospital)
+        assert clinician.get(alone).status_code == 200
+        each = records(hospital) - before
+        method = "POST" if "_search" in url else "GET"
+        assert statuses(sent(clinician, "batch", entry(method, url))) == ["200"]
+        assert records(hospital) == before + 2 * each
+        refused = sent(hospital.administrator(), "batch", entry(method, url))
+        assert statuses(refused) == ["403"]
+
+
 def test_an_operation_in_a_batch_is_decided_and_recorded_as_if_it_had_come_alone(
     hospital: Door,
 ) -> None:
@@ -305,7 +370,7 @@ def records(hospital: Door) -> int:
 def test_a_create_names_no_id(hospital: Door) -> None:
     system = hospital.system("beicheng")
     batch = sent(system, "batch", entry("POST", "Device/1", {"resourceType": "Device"}))
-    assert statuses(batch) == ["400"]
+    assert statuses(batch) == ["405"]
 
 
 def patient(number: str, *others: str) -> dict[str, Any]:

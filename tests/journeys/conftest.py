@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import ready
 from real_parts import PostgreSQL, S3Address
 from running import PASSWORD, RunningExchange
 from sample_city import City, generate
@@ -29,7 +30,7 @@ def settings_of(pair: str, request: pytest.FixtureRequest, bucket: str) -> Mappi
     database: PostgreSQL = request.getfixturevalue("postgresql_server")
     s3: S3Address = request.getfixturevalue("s3_server")
     return {
-        "EXCHANGE_DATABASE_URL": database.create_database(),
+        "EXCHANGE_DATABASE_URL": ready.postgresql(database),
         "EXCHANGE_OBJECT_STORE": "s3",
         "EXCHANGE_S3_ENDPOINT": s3.endpoint,
         "EXCHANGE_S3_ACCESS_KEY": s3.access_key,

@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import ready
 from caller import (
     CT,
     EXPLICIT,
@@ -166,7 +167,7 @@ def exchange(
         database: PostgreSQL = request.getfixturevalue("postgresql_server")
         s3: S3Address = request.getfixturevalue("s3_server")
         settings |= remote(s3, f"durability-{nodes}")
-        settings["EXCHANGE_DATABASE_URL"] = database.create_database()
+        settings["EXCHANGE_DATABASE_URL"] = ready.postgresql(database)
     made = small_exchange(tmp_path, settings)
     try:
         yield made

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import ready
 from caller import CT, EXPLICIT, SUCCESS, Caller, image
 from real_parts import PostgreSQL
 from roles import Role, small_exchange
@@ -29,7 +30,7 @@ def exchange(
     settings = {"EXCHANGE_NODE_PROCESSES": str(NODES)}
     if request.param == "postgresql":
         server: PostgreSQL = request.getfixturevalue("postgresql_server")
-        settings["EXCHANGE_DATABASE_URL"] = server.create_database()
+        settings["EXCHANGE_DATABASE_URL"] = ready.postgresql(server)
     made = small_exchange(tmp_path_factory.mktemp("parallel"), settings)
     nodes = [Role(made, "node") for _ in range(NODES)]
     try:

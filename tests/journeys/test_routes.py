@@ -11,6 +11,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+import ready
 from images import ct, data_set, rejection_note
 from pydicom import FileMetaDataset, dcmread, dcmwrite
 from pydicom.filereader import read_dataset
@@ -33,7 +34,7 @@ def region(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningEx
     told = {}
     if request.param == "postgresql":
         server: PostgreSQL = request.getfixturevalue("postgresql_server")
-        told["EXCHANGE_DATABASE_URL"] = server.create_database()
+        told["EXCHANGE_DATABASE_URL"] = ready.postgresql(server)
     made = RunningExchange(tmp_path, told)
     with made.opened() as exchange, exchange.on_behalf_of(ADMINISTRATOR) as access:
         for at, code in enumerate(("north", "south")):

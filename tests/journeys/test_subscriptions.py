@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import orjson
 import pytest
+import ready
 from fhir_door import BASE
 from real_parts import LOOPBACK, PostgreSQL
 from region import ADMINISTRATOR, credit_code
@@ -31,7 +32,7 @@ def region(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningEx
     told = {"EXCHANGE_HOOK_HTTP": "true", "EXCHANGE_HOOK_NETWORKS": "127.0.0.0/8"}
     if request.param == "postgresql":
         server: PostgreSQL = request.getfixturevalue("postgresql_server")
-        told["EXCHANGE_DATABASE_URL"] = server.create_database()
+        told["EXCHANGE_DATABASE_URL"] = ready.postgresql(server)
     made = RunningExchange(tmp_path, told)
     with made.opened() as exchange, exchange.on_behalf_of(ADMINISTRATOR) as access:
         organizations.register(

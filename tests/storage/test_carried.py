@@ -58,14 +58,6 @@ def store() -> Hooked:
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    opened = Database(database_url)
-    opened.migrate()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def objects(store: Hooked, database: Database) -> Iterator[CarryingStore]:
     opened = CarryingStore(store, database)
     yield opened

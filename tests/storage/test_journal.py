@@ -18,17 +18,26 @@ from exchange_storage.records import JournalFile
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    opened = Database(database_url)
-    opened.migrate()
+def place(tmp_path: Path) -> Path:
+    """Where the files are."""
+    return tmp_path / "journal"
+
+
+@pytest.fixture
+def journal(place: Path) -> Iterator[Journal]:
+    """Of this process."""
+    opened = Journal(place)
     yield opened
     opened.close()
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """Where the files are."""
-    return tmp_path / "journal"
+def left(place: Path, *lines: bytes) -> Path:
+    """The file of a process that added the lines, and is no more."""
+    died = Journal(place)
+    died.append(lines)
+    died.close()
+    (file,) = place.iterdir()
+    return file
 
 
 def taken(journal: Journal, database: Database, *, everything: bool = False) -> list[bytes]:
@@ -49,8 +58,9 @@ def known(database: Database) -> list[str]:
         return list(session.scalars(select(JournalFile.name)))
 
 
-def test_what_was_added_is_taken_over_once_and_in_order(database: Database, place: Path) -> None:
-    journal = Journal(place)
+def test_what_was_added_is_taken_over_once_and_in_order(
+    database: Database, journal: Journal
+) -> None:
     assert not journal.pending
     assert not behind(journal, database)
     journal.append([b"first", b"second"])
@@ -64,13 +74,11 @@ def test_what_was_added_is_taken_over_once_and_in_order(database: Database, plac
     assert taken(journal, database) == []
     journal.append(["王小东".encode()])
     assert taken(journal, database) == ["王小东".encode()]
-    journal.close()
 
 
 def test_what_a_transaction_took_that_was_not_committed_is_taken_again(
-    database: Database, place: Path
+    database: Database, journal: Journal
 ) -> None:
-    journal = Journal(place)
     journal.append([b"first"])
     with database.writing() as session:
         assert journal.take(session.connection()).lines == [b"first"]
@@ -78,20 +86,17 @@ def test_what_a_transaction_took_that_was_not_committed_is_taken_again(
 
     assert journal.pending
     assert taken(journal, database) == [b"first"]
-    journal.close()
 
 
 def test_a_process_whose_commit_was_not_answered_learns_that_it_was_one(
-    database: Database, place: Path
+    database: Database, journal: Journal
 ) -> None:
-    journal = Journal(place)
     journal.append([b"first"])
     with database.writing() as session:
         journal.take(session.connection())  # and nobody comes to settle it
 
     journal.append([b"second"])
     assert taken(journal, database) == [b"second"]
-    journal.close()
 
 
 def test_lines_of_another_process_are_taken_for_who_reads_and_not_twice(
@@ -137,10 +142,7 @@ def test_what_a_process_that_died_left_is_taken_by_the_next_and_its_file_removed
 def test_a_line_that_was_damaged_takes_none_with_it_and_its_file_is_kept_for_the_operators(
     database: Database, place: Path
 ) -> None:
-    died = Journal(place)
-    died.append([b"first", b"second", b"third"])
-    died.close()
-    (file,) = place.iterdir()
+    file = left(place, b"first", b"second", b"third")
     file.write_bytes(file.read_bytes().replace(b"second", b"secund"))
 
     risen = Journal(place)
@@ -152,10 +154,9 @@ def test_a_line_that_was_damaged_takes_none_with_it_and_its_file_is_kept_for_the
 
 
 def test_long_files_are_followed_by_others_and_removed_when_the_index_has_them(
-    database: Database, place: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, journal: Journal, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journals, "LENGTH", 100)
-    journal = Journal(place)
     lines = [b"%d" % number * 20 for number in range(10, 30)]
     for line in lines:
         journal.append([line])
@@ -171,9 +172,8 @@ def test_long_files_are_followed_by_others_and_removed_when_the_index_has_them(
 
 
 def test_a_line_that_the_disk_did_not_take_is_not_acknowledged_and_hides_none(
-    database: Database, place: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    journal = Journal(place)
     journal.append([b"first"])
     with monkeypatch.context() as patch:
         write = os.write
@@ -185,7 +185,6 @@ def test_a_line_that_the_disk_did_not_take_is_not_acknowledged_and_hides_none(
     assert taken(journal, database) == [b"first", b"third"]
     assert not journal.pending
     assert not behind(journal, database)
-    journal.close()
 
 
 @settings(max_examples=60, deadline=None)
@@ -197,10 +196,7 @@ def test_whatever_bytes_are_found_in_a_file_the_lines_before_them_are_taken(
     database = Database(f"sqlite:///{place / 'index.sqlite'}")
     with database.engine.begin() as connection:
         JournalFile.__table__.create(connection)  # type: ignore[attr-defined]
-    died = Journal(place / "files")
-    died.append([b"first", b"second"])
-    died.close()
-    (file,) = (place / "files").iterdir()
+    file = left(place / "files", b"first", b"second")
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) - cut] + found)
 

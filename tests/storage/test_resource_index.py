@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
-from real_parts import PostgreSQL
+from ready import Lender
 from sqlalchemy.exc import DataError
 
 from exchange_storage import resource_index
@@ -17,19 +16,6 @@ from exchange_storage.records import Resource
 from exchange_storage.resource_index import Date, Quantity, Reference, String, Token, Uri, Value
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """A new index of each kind."""
-    url = f"sqlite:///{tmp_path / 'exchange.sqlite'}"
-    if request.param == "postgresql":
-        server: PostgreSQL = request.getfixturevalue("postgresql_server")
-        url = server.create_schema()
-    made = Database(url)
-    made.migrate()
-    yield made
-    made.close()
 
 
 def kept(database: Database, *values: Value) -> set[Value]:
@@ -75,11 +61,6 @@ def test_what_is_found_under_nothing_is_kept_all_the_same(database: Database) ->
 
 
 @pytest.mark.parametrize("code", ["a\0b", "a\ud800b"])
-def test_postgresql_refuses_as_data_what_it_cannot_keep(
-    postgresql_server: PostgreSQL, code: str
-) -> None:
-    database = Database(postgresql_server.create_schema())
-    database.migrate()
-    with pytest.raises(DataError):
+def test_postgresql_refuses_as_data_what_it_cannot_keep(lender: Lender, code: str) -> None:
+    with lender.lent() as url, closing(Database(url)) as database, pytest.raises(DataError):
         kept(database, Token("Observation.code", code))
-    database.close()

@@ -11,7 +11,7 @@ import pytest
 import ready
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ready import Schemas
+from ready import Lender
 from resource_matching import Known, World
 from sqlalchemy import ColumnElement, Select, and_, select
 from sqlalchemy.orm import Session, aliased
@@ -79,8 +79,8 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="module")
-def postgresql(schemas: Schemas) -> Iterator[Database]:
-    with schemas.lent() as url:
+def postgresql(lender: Lender) -> Iterator[Database]:
+    with lender.lent() as url:
         yield from _opened(url)
 
 

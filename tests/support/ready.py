@@ -21,6 +21,20 @@ def sqlite(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
+def postgresql(server: PostgreSQL) -> str:
+    """The SQLAlchemy URL of a new database of that server, without a row in it."""
+    return server.create_database(_template(server))
+
+
+@cache
+def _template(server: PostgreSQL) -> str:
+    url = server.create_database()
+    database = Database(url)
+    database.migrate()
+    database.close()
+    return url.rpartition("/")[2]
+
+
 @cache
 def _migrated() -> bytes:
     with tempfile.TemporaryDirectory() as place:
@@ -31,8 +45,8 @@ def _migrated() -> bytes:
         return path.read_bytes()
 
 
-class Schemas:
-    """Schemas of one PostgreSQL, lent to one test after another."""
+class Lender:
+    """Databases of one PostgreSQL, lent to one test after another."""
 
     def __init__(self, server: PostgreSQL) -> None:
         self._server = server
@@ -40,18 +54,11 @@ class Schemas:
 
     @contextmanager
     def lent(self) -> Iterator[str]:
-        """The SQLAlchemy URL of a schema without a row in it."""
-        url = self._free.pop() if self._free else self._new()
+        """The SQLAlchemy URL of a database without a row in it."""
+        url = self._free.pop() if self._free else postgresql(self._server)
         yield url
         _empty(url)
         self._free.append(url)  # not after a failure: a new one is made then
-
-    def _new(self) -> str:
-        url = self._server.create_schema()
-        database = Database(url)
-        database.migrate()
-        database.close()
-        return url
 
 
 def _empty(url: str) -> None:

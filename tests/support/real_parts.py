@@ -249,11 +249,11 @@ class PostgreSQL(Part):
         """The SQLAlchemy URL of `database`."""
         return f"postgresql+psycopg://postgres@{LOOPBACK}:{self.port}/{database}"
 
-    def create_database(self) -> str:
-        """The SQLAlchemy URL of a new, empty database."""
+    def create_database(self, template: str = "template1") -> str:
+        """The SQLAlchemy URL of a new database: empty, or as the template is."""
         name = f"exchange_{next(self._names)}"
         with self._connect() as connection:
-            connection.execute(f"CREATE DATABASE {name}")
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return self.url(name)
 
     def create_schema(self) -> str:
@@ -299,11 +299,31 @@ def seaweedfs(directory: Path) -> Iterator[S3Address]:
         server.stop()
 
 
+def memory() -> Path | None:
+    """Where files are in memory, swept of what killed runs have left; None where room is short."""
+    place = Path("/dev/shm")
+    try:
+        for left in place.glob("exchange-postgresql-*"):
+            with suppress(OSError), (left / "claim").open("w") as claim:
+                fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if time.time() - left.stat().st_mtime > 60:  # it is not just being made
+                    shutil.rmtree(left, ignore_errors=True)
+        return place if shutil.disk_usage(place).free > 4 << 30 else None
+    except OSError:
+        return None
+
+
 @contextmanager
-def postgresql() -> Iterator[PostgreSQL]:
+def postgresql(place: Path | None = None) -> Iterator[PostgreSQL]:
     """A running PostgreSQL in a directory of its own, which is removed afterwards."""
     # Not below pytest's directories, which user postgres may not enter.
-    directory = Path(tempfile.mkdtemp(prefix="exchange-postgresql-"))
+    directory = Path(tempfile.mkdtemp(prefix="exchange-postgresql-", dir=place))
+    with (directory / "claim").open("w") as claim:
+        fcntl.flock(claim, fcntl.LOCK_EX)
+        yield from _postgresql(directory)
+
+
+def _postgresql(directory: Path) -> Iterator[PostgreSQL]:
     try:
         directory.chmod(0o755)
         server = PostgreSQL(directory)

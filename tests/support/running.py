@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import ready
 from dicomweb_client import DICOMwebClient
 from real_parts import ends_with_us, free_ports
 
@@ -148,6 +149,10 @@ class RunningExchange:
     @contextmanager
     def opened(self) -> Iterator[Exchange]:
         """The exchange, opened in this process with the same settings: what a command does."""
+        data = self.home / "exchange"
+        if not data.exists() and "EXCHANGE_DATABASE_URL" not in self.settings:
+            data.mkdir(mode=0o700)
+            ready.sqlite(data / "index.sqlite")
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self.environment.items():
                 patch.setenv(name, value)

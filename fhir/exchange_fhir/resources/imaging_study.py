@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from zoneinfo import ZoneInfo
 
-from exchange import query, related
+from exchange import anatomic_regions, query, related
 from exchange.errors import Invalid
 from exchange.orders import Fulfilled
 from exchange.query import Contents, Found
 from exchange_fhir.datatypes import (
     DCM,
     DICOM_UID,
+    SNOMED,
     URI,
     Json,
     code,
@@ -44,6 +45,7 @@ from exchange_storage.search import (
     AllOf,
     AnyOf,
     BodyPart,
+    Contains,
     Criterion,
     Holds,
     Level,
@@ -61,8 +63,8 @@ OTHER_MODALITY = "OT"
 """Series.modality is required; where the sender gave none it is Other (PS3.3 C.7.3.1.1.1)."""
 
 LATERALITY = {
-    "R": coding("http://snomed.info/sct", "24028007", "Right"),
-    "L": coding("http://snomed.info/sct", "7771000", "Left"),
+    "R": coding(SNOMED, "24028007", "Right"),
+    "L": coding(SNOMED, "7771000", "Left"),
 }
 
 
@@ -137,7 +139,7 @@ def _series(contents: Contents, owner: str, timezone: ZoneInfo) -> Json:
         description=text(series.series_description),
         numberOfInstances=len(contents.instances),
         endpoint=[reference("Endpoint", endpoint.PREFIX + owner)],
-        bodySite=present(display=text(series.body_part)),
+        bodySite=_body_site(text(series.body_part)),
         laterality=LATERALITY.get(series.laterality.strip()),
         started=moment(series.series_date, series.series_time, timezone),
         instance=[
@@ -149,6 +151,11 @@ def _series(contents: Contents, owner: str, timezone: ZoneInfo) -> Json:
             for instance in contents.instances
         ],
     )
+
+
+def _body_site(part: str) -> Json:
+    code = anatomic_regions.CODED.get(part)
+    return coding(SNOMED, code, part) if code else present(display=part)
 
 
 def named(ids: Sequence[str]) -> Criterion:
@@ -185,6 +192,14 @@ def _patient(scope: Scope, identity: str) -> Criterion:
 def _modality(_: Scope, asked: Token) -> Criterion:
     known = asked.system in {None, DCM}
     return ModalitiesInStudy(Values((asked.code,))) if known else NOTHING
+
+
+def _of_body_part(_: Scope, asked: Token) -> Criterion:
+    """By SNOMED CT, whose codes before 2023 lead to the same term; or by that term itself."""
+    part = anatomic_regions.TERMS.get(asked.code) if asked.system in {None, SNOMED} else None
+    if part is None and asked.system is None:
+        part = asked.code
+    return Holds((BodyPart(Values((part,))),)) if part else NOTHING
 
 
 def _holds(keyword: str, documentation: str) -> Parameter[Criterion]:
@@ -247,6 +262,13 @@ SEARCH: Table[Criterion] = Table(
             there=Not(Match("StudyDate", Values(("",)))),
         ),
         "modality": token(_modality, f"A modality of one of its series (system {DCM})"),
+        "bodysite": token(
+            _of_body_part,
+            f"The body part of one of its series: a code of {SNOMED}, or without a system the term "
+            "of Body Part Examined (PS3.16 annex L); :text what the series says of it",
+            Holds((BodyPart(Pattern("?*")),)),
+            told=lambda said: Holds((BodyPart(Contains(said)),)),
+        ),
         "series": _holds("SeriesInstanceUID", "Series Instance UID of one of its series"),
         "instance": _holds("SOPInstanceUID", "SOP Instance UID of one of its instances"),
         "dicom-class": _holds("SOPClassUID", "SOP Class UID of one of its instances"),

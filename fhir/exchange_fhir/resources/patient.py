@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from exchange import identity
+from exchange import beside, identity
 from exchange.errors import Invalid
 from exchange.query import Found
 from exchange_fhir.datatypes import (
@@ -33,7 +33,7 @@ from exchange_fhir.search import (
     token,
 )
 from exchange_fhir.search import reference as referring
-from exchange_storage.records import NameKind, PatientIdentifier
+from exchange_storage.records import NameKind
 from exchange_storage.resource_criteria import (
     Every,
     Indexed,
@@ -75,7 +75,7 @@ WRITTEN: Criterion = Linked(Level.PATIENT, Written(Every(()), frequent=True))
 
 
 def to_fhir(
-    found: Found, identifiers: Iterable[PatientIdentifier] = (), links: Iterable[int] = ()
+    found: Found, identifiers: Iterable[beside.Identifier] = (), links: Iterable[int] = ()
 ) -> Json:
     """The Patient of a record; `links` are the person's other records that the asker may see."""
     record = found.patient
@@ -97,11 +97,17 @@ def to_fhir(
         birthDate=day(record.birth_date),
         address=[{"text": where}] if (where := text(record.address)) else None,
         managingOrganization=reference("Organization", found.owner.code),
-        link=[{"other": reference("Patient", row), "type": "seealso"} for row in links],
+        link=[
+            {
+                "other": reference("Patient", row),
+                "type": "replaced-by" if row == found.patient.replaced_by_id else "seealso",
+            }
+            for row in links
+        ],
     )
 
 
-def _identifiers(found: Found, others: Iterable[PatientIdentifier]) -> list[Json]:
+def _identifiers(found: Found, others: Iterable[beside.Identifier]) -> list[Json]:
     own = present(
         use="official",
         type=concept("v2-0203", "MR"),

@@ -47,6 +47,20 @@ def test_a_clinician_is_told_of_a_new_study_of_a_person_at_another_hospital(
     assert "resource" not in told["entry"][1]
 
 
+def test_a_ward_is_told_of_new_images_of_a_body_part(desk: Desk, hook: Endpoint) -> None:
+    doctor = desk.clinician("beicheng")
+    chest = "ImagingStudy?bodysite=http://snomed.info/sct|816094009"
+    active(desk, doctor, wish("new-study", hook.url, chest), hook)
+
+    for uid, part in (("1.2.71", "KNEE"), ("1.2.72", "CHEST")):
+        series: dict[str, Any] = {"BodyPartExamined": part}
+        desk.door.city.send("beicheng", patient="L1", study=uid, instance=f"{uid}.1", **series)
+    desk.happens()
+
+    (told_of,) = hook.bundles()
+    assert events(told_of) == [(1, "ImagingStudy/1.2.72")]
+
+
 def in_the_index(desk: Desk, named: str, given: list[list[str]] | None = None) -> str:
     """The headers of a subscription as the index has them; given some, they are put there."""
     with desk.door.city.exchange.database.writing() as session:
