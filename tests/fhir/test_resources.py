@@ -91,7 +91,11 @@ def test_a_study_is_told_down_to_its_instances(door: Door) -> None:
     assert told["endpoint"][0]["reference"] == "Endpoint/dicomweb-beicheng"
     assert (told["numberOfSeries"], told["numberOfInstances"]) == (2, 3)
     assert [one["number"] for one in told["series"]] == [2, 10]
-    assert told["series"][0]["bodySite"] == {"display": "HEAD"}
+    assert told["series"][0]["bodySite"] == {
+        "system": "http://snomed.info/sct",
+        "code": "69536005",
+        "display": "HEAD",
+    }
     assert told["series"][0]["laterality"]["display"] == "Left"
     assert [one["uid"] for one in told["series"][1]["instance"]] == ["1.4.2", "1.4.10"]
     sop_class = told["series"][0]["instance"][0]["sopClass"]

@@ -165,7 +165,7 @@ def test_fhir_kit_client_does_all_that_it_can_with_an_exchange(running: RunningE
         "compartment": 4,
         "transaction": "201 Created",
         "batch": True,
-        "everything": 6,
+        "everything": 7,
         "validated": "error",
         "history": 3,
         "gone": [410, "OperationOutcome"],
