@@ -113,8 +113,8 @@ class Exchange:
 
     def close(self) -> None:
         """Let go of the database and the store."""
+        self.writing.shutdown()  # what is being written is still committed
         self._commits.close()
-        self.writing.shutdown()
         self.objects.close()
         self.database.close()
 

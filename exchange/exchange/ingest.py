@@ -231,18 +231,14 @@ def receive(
             rejection.apply(access, session, note, row["sop_instance_uid"])
         return receipt
 
+    keeps = carried is None
     try:
-        if carried is None:
-            receipt = _kept_and_written(access, incoming, key, unit)
-        else:
-            receipt = access.write(unit)
+        receipt = _kept_and_written(access, incoming, key, unit) if keeps else access.write(unit)
     except _BeingRemoved as going:
-        if carried is None:  # it may be kept again by now, after it was removed
-            access.write(
-                lambda session: destruction.remove_again(session, row["sop_instance_uid"], key)
-            )
+        if keeps:  # it may be kept again by now, after it was removed
+            access.write(lambda session: destruction.remove_again(session, instance, key))
         raise Unavailable(str(going)) from going  # every door has an answer for that
-    if carried is not None and receipt.outcome is Outcome.HELD:
+    if not keeps and receipt.outcome is Outcome.HELD:
         _keep_again(access, incoming, instance, key)
     return receipt
 
@@ -264,11 +260,9 @@ def _kept_and_written(
 ) -> Receipt:
     """Keep the object and write its row, which is committed only once the object is durable.
 
-    The row is written on another thread while this one waits for the disk. Not the other way round:
-    its statements hardly let go of the interpreter, and until they were through, the object would
-    not be on its way. To hand over the row of a small object takes longer than is won. And while
-    others commit, that thread would only wait for them: what is kept meanwhile no commit has to
-    wait for, with all who ask a question in the same group. Raises StoreFull, StoreUnavailable.
+    Another thread writes the row while this one waits for the disk, since statements hardly let go
+    of the interpreter. Not of a small object, which takes longer than is won, nor while others
+    commit: what is kept meanwhile no commit has to wait for. Raises StoreFull, StoreUnavailable.
     """
     if incoming.written < ASIDE or access.exchange.committing:
         incoming.staged.keep(key)
