@@ -61,12 +61,11 @@ def part(resource: Json, wanted: Wanted) -> Json:
     if wanted.summary is Summary.COUNT:
         return _counted(resource)
     if kind == "Bundle":
-        return resource | {
-            "entry": [
-                one | {"resource": part(one["resource"], wanted)} if "resource" in one else one
-                for one in resource.get("entry", ())
-            ]
-        }
+        entries = [
+            one | {"resource": part(one["resource"], wanted)} if "resource" in one else one
+            for one in resource.get("entry", ())
+        ]
+        return resource | ({"entry": entries} if entries else {})
     structure = elements.structure(kind)
     if wanted.elements:
         named = wanted.elements
@@ -121,10 +120,11 @@ def _summary(told: Json, structure: Structure) -> Json:
             return value  # datatypes stay whole: what refers to their parts is in them
         below = elements.structure(found.type)
         if isinstance(value, list):
-            return [_summary(one, below) for one in value]
+            return [shown for one in value if (shown := _summary(one, below))]
         return _summary(value, below)
 
-    return {name: inner(name, value) for name, value in kept.items()}
+    told = {name: inner(name, value) for name, value in kept.items()}
+    return {name: value for name, value in told.items() if value not in ({}, [])}  # ele-1
 
 
 def _tagged(told: Json) -> Json:

@@ -11,12 +11,13 @@ from typing import Any
 
 import orjson
 import pytest
-from fhir_door import Asker, Door, opened
+from fhir_door import Asker, Door, fhirkit, opened
 from javascript import examples, validated
 from region import ID_CARD, region
 
-from exchange_fhir import capability, described
+from exchange_fhir import capability, described, subset
 from exchange_fhir.serving import Conduct
+from exchange_fhir.subset import Summary, Wanted
 
 NUMBERS = "urn:oid:2.25.101"
 WRITTEN = [kind for kind in capability.served() if "create" in capability.interactions(kind)]
@@ -95,6 +96,15 @@ def test_the_official_examples_go_in_and_come_back_equal(door: Door, kind: str) 
         came_back.append(told)
     assert came_back or kind == "Subscription"
     assert [one for one in validated(came_back) if not mistaken(one)] == []
+
+
+@pytest.mark.parametrize("kind", capability.served())
+@pytest.mark.parametrize("summary", [Summary.TRUE, Summary.TEXT, Summary.DATA])
+def test_what_is_shown_of_an_official_example_is_fhir_too(kind: str, summary: Summary) -> None:
+    for name, example in examples(kind):
+        wrong = set(map(str, fhirkit.validate(example)))
+        shown = subset.part(example, Wanted(summary))
+        assert set(map(str, fhirkit.validate(shown))) <= wrong, name
 
 
 def mistaken(found: tuple[str, str, str]) -> bool:

@@ -92,6 +92,17 @@ def test_a_part_is_answered_wherever_it_is_asked_for(system: Asker, address: str
                 page = system.get(following).json()
 
 
+@pytest.mark.parametrize("part", ["_elements=code", "_summary=text", "_summary=data"])
+@pytest.mark.parametrize(
+    "nothing", ["Observation?code=nothing&", "Patient/none/Observation?", "?_type=Task&"]
+)
+def test_nothing_shown_in_part_is_a_bundle_too(system: Asker, nothing: str, part: str) -> None:
+    told = system.get(nothing + part).json()
+
+    is_fhir(told)
+    assert "entry" not in told
+
+
 def test_a_resource_in_part_is_answered_by_a_read(system: Asker) -> None:
     made = system.made(WRITTEN)
     text = system.get(f"Observation/{made['id']}?_summary=text").json()

@@ -146,7 +146,7 @@ class Door:
 
     city: Region
     client: TestClient
-    known: dict[str, Requester] = field(default_factory=dict)
+    known: dict[str, Requester] = field(default_factory=dict, repr=False)
 
     def asker(self, requester: Requester | None) -> Asker:
         token = "" if requester is None else f"t{len(self.known)}"
