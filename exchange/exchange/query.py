@@ -507,7 +507,10 @@ _EVERYTHING = 1 << 62
 def _condition(wanted: _Wanted) -> ColumnElement[bool]:
     made = conditions(wanted.reach)
     links = made.links_among_others if search.is_of_several(wanted.form) else made.links
-    return search.condition(wanted.form, links)
+    form = wanted.form
+    if wanted.level is Level.PATIENT and not wanted.order:
+        form = search.named_first(form)
+    return search.condition(form, links)
 
 
 # The statements of a form of question: built once, since that takes longer than to run them.

@@ -139,6 +139,8 @@ class _Held:
     patients: tuple[int, ...]
     content: bytes = field(repr=False)
     found_under: set[Value]
+    is_misplaced: bool
+    """What it is found under says that it is about somebody else."""
     said: Said | None = None
 
 
@@ -157,7 +159,9 @@ def _page(database: Database, position: int, last: int, *, step: int = 1) -> lis
         wanted = wanted.where(Resource.id % step == 0)
     with database.reading() as session:
         rows = session.execute(wanted).all()
-        under = resource_index.held(session, [row.Resource.id for row in rows])
+        resources = [row.Resource.id for row in rows]
+        under = resource_index.held(session, resources)
+        misplaced = resource_index.misplaced(session, resources)
         return [
             _Held(
                 id=row.Resource.id,
@@ -169,6 +173,7 @@ def _page(database: Database, position: int, last: int, *, step: int = 1) -> lis
                 patients=_about(session, row.Resource),
                 content=attachments.without(row.content),
                 found_under=under.get(row.Resource.id, set()),
+                is_misplaced=row.Resource.id in misplaced,
             )
             for row in rows
         ]
@@ -182,6 +187,8 @@ def _about(session: Session, resource: Resource) -> tuple[int, ...]:
 def _differs(database: Database, one: _Held, read: Reader) -> bool:
     one.said = _as_addressed(one, _followed(database, one, read(one.content)))
     if {resource_index.kept(value) for value in one.said.values} != one.found_under:
+        return True
+    if one.is_misplaced:
         return True
     patients = one.said.patients
     if patients is None:
@@ -249,7 +256,7 @@ def _kept(session: Session, one: _Held) -> bool:
         return False
     attached = enclosures.attached_by(session, one.id) | enclosures.attached(one.said.values)
     resource_index.remove(session, one.id)
-    resource_index.add(session, one.id, one.said.values)
+    resource_index.add(session, one.id, one.said.values, one.patients)
     _about_whom(session, one)
     enclosures.settle(session, one.organization, attached)
     return True

@@ -26,7 +26,7 @@ STRETCH = 4_000
 def is_frequent(form: Any, access: Access, given: Mapping[str, Any]) -> bool:
     """Whether criteria on patients are one alone, of what many resources fulfil."""
     match form:
-        case ("all", (("linked", Level.PATIENT, ("pointed", _, _, (_, _, pointing))),)):
+        case ("all", (("linked", Level.PATIENT, ("pointed", _, _, (_, _, pointing), _)),)):
             every = pointing if pointing[0] == "every" else ("every", (pointing,))
             connection = access.session.connection()
             return ways.way(every, frozenset(), connection, given, order="row").walks

@@ -15,7 +15,7 @@ from sqlalchemy import bindparam, literal, select
 from sqlalchemy.orm import Session
 
 from exchange import clinical
-from exchange_storage import resource_rows
+from exchange_storage import resource_index, resource_rows
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Patient, Resource, SearchReference, Study
 
@@ -101,6 +101,7 @@ def place(session: Session, resource: int, version: int, patients: Sequence[int]
     resource_rows.REMOVE_OTHERS.run(connection, {"resource": resource})
     if rest := [{"resource_id": resource, "patient_id": patient} for patient in patients[1:]]:
         resource_rows.ADD_OTHER.run_many(connection, rest)
+    resource_index.place(session, resource, patients)
     earlier = {"resource": resource, "version": version}
     resource_rows.EARLIER_ELSEWHERE.run(connection, earlier)
 

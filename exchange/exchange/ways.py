@@ -29,7 +29,7 @@ from exchange_storage.resource_criteria import (
     Some,
     selection,
 )
-from exchange_storage.search import numbered, parameters
+from exchange_storage.search import named, numbered, parameters
 
 FEW = 500
 """Of several conditions the one with the fewest index rows leads; they are counted up to this."""
@@ -39,6 +39,10 @@ VERY_FEW = 50
 
 LED = 16
 """Where a chain leads through no more than this, those are looked up by name."""
+
+NAMED = 20_000
+"""Patients of a name, at most, that are listed, so that nobody else's is looked into: a page may be
+full after less than it takes to list more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +85,21 @@ def followed(
             continue
         values: list[Any] = []
         inner = selection(part.inner, values)
-        wanted = {**given, **parameters(values), "limit": FEW}
-        rows = _led_to(inner, reach).all(connection, wanted)
+        wanted = {**given, **parameters(values)}
+        count = _named(inner)
+        limit = FEW if count is None else LED + 1
+        rows = _led_to(inner, reach).all(connection, {**wanted, "limit": limit})
         if len(rows) <= LED:
             ids = tuple(sorted({row[0] for row in rows}))
             led = Indexed("reference", part.parameters, (RefersTo(part.inner.kind, ids),))
             parts.append(led if ids else Some(()))
             continue
-        parts.append(part)
-        if len(rows) == FEW:
+        held, is_named = len(rows), False
+        if count is not None:  # all who have the name, whoever they are: it takes no time
+            held = count.number(connection, {**wanted, "limit": NAMED})
+            is_named = part.in_compartment and held < NAMED
+        parts.append(replace(part, named=is_named))
+        if held >= FEW:
             many.add(number)
     return Followed(replace(criterion, criteria=tuple(parts)), frozenset(many))
 
@@ -130,7 +140,7 @@ def way(
             else:
                 crowded.append((last, number))
     if counted:
-        return Way(min(counted)[1])
+        return Way(min(counted)[1], one_by_one=bool(lead_to_many))
     if uncounted is not None:
         return Way(uncounted)
     walkable = resource_leaders.walkable(form)
@@ -147,6 +157,15 @@ def way(
 def _led_to(inner: Any, reach: Reach) -> Prepared:
     """The ids of what a chain leads through."""
     return Prepared(conditions(reach).led_to(inner, numbered()).limit(bindparam("limit")))
+
+
+@lru_cache(256)
+def _named(inner: Any) -> Prepared | None:
+    """How many have the name that is asked for among other things, up to a limit; None for none."""
+    if inner[0] != "native" or (rows := named(inner[1], inner[2], numbered())) is None:
+        return None
+    held = rows.limit(bindparam("limit")).subquery()
+    return Prepared(select(func.count()).select_from(held))
 
 
 @lru_cache(1024)

@@ -256,7 +256,7 @@ class Writing:
         if len(patients) > 1:
             others = [{"resource_id": row, "patient_id": patient} for patient in patients[1:]]
             resource_rows.ADD_OTHER.run_many(connection, others)
-        resource_index.add(self.session, row, draft.values)
+        resource_index.add(self.session, row, draft.values, patients)
         enclosures.settle(self.session, self.access.requester.organization, attached)
         if moved:
             self.told_of(draft)

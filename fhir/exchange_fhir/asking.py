@@ -125,7 +125,7 @@ class Asking(ParameterValues):
             raise Problem(400, "not-supported", f"{name} is not supported: {told}")
         if name == "_list":
             inner = Selected("List", Ids(tuple(self._split(name, value))))
-            return self._referred(kind, ("List.item",), inner)
+            return self._referred(kind, search_parameters.of("List")["item"], inner)
         if kind in TABLES:
             return self._native(kind, code, modifier, value)
         parameter = search_parameters.of(kind).get(code)
@@ -292,7 +292,8 @@ class Asking(ParameterValues):
     def _leads(self, parameter: SearchParameter, target: str, inner: Any) -> Asked:
         names = kept_under(parameter)
         if target in NATIVE:
-            return Leads(names, Native(NATIVE[target], (query.decided(self.scope.access, inner),)))
+            native = Native(NATIVE[target], (query.decided(self.scope.access, inner),))
+            return Leads(names, native, search_parameters.is_in_compartment(parameter))
         kept = Leads(names, Selected(target, inner))
         if target not in registered.KINDS:
             return kept
@@ -318,7 +319,7 @@ class Asking(ParameterValues):
             return self._of_studies(kind, code, inner)
         if source == "Patient":
             return self._of_patients(kind, parameter, inner)
-        found = self._referred(kind, kept_under(parameter), Selected(source, inner))
+        found = self._referred(kind, parameter, Selected(source, inner))
         if source in registered.KINDS and kind in registered.KINDS:
             # A hospital's Endpoint is its own Organization's, and the other way round.
             owners = registered.found(self.scope, source, inner)
@@ -326,9 +327,11 @@ class Asking(ParameterValues):
             return Some((found, Ids(ids)))
         return found
 
-    def _referred(self, kind: str, names: tuple[str, ...], inner: Selected) -> Any:
+    def _referred(self, kind: str, parameter: SearchParameter, inner: Selected) -> Any:
+        names = kept_under(parameter)
         if kind in NATIVE:
-            return Linked(NATIVE[kind], Pointed(kind, names, inner))
+            whose = search_parameters.is_in_compartment(parameter)
+            return Linked(NATIVE[kind], Pointed(kind, names, inner, whose))
         referred = ReferredBy(kind, names, inner)
         if kind not in registered.KINDS:
             return referred

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import BigInteger, Boolean, select
 from sqlalchemy.ext.compiler import compiles
@@ -41,6 +41,28 @@ class listed(FunctionElement[bool]):  # noqa: N801 - named as functions of SQL a
     inherit_cache = True
 
 
+class looked_up(FunctionElement[bool]):  # noqa: N801 - named as functions of SQL are
+    """Whether a key is one of a list: rows are looked up by it in its order, until they are enough.
+
+    PostgreSQL would look up all of them, where it takes them for few, to put them in order then.
+    """
+
+    type = Boolean()
+    inherit_cache = True
+
+    def self_group(self, against: Any = None) -> Self:  # noqa: ARG002 - SQLAlchemy's own name
+        """As it is: compared with 1, as SQLite has it, it would be looked up by no index."""
+        return self
+
+
+@compiles(looked_up, "sqlite")
+def _(element: Any, compiler: Any, **options: Any) -> str:
+    value, rows = element.clauses
+    found = compiler.process(rows, **options)
+    return f"{compiler.process(value, **options)} IN {found}"
+
+
+@compiles(looked_up, "postgresql")
 @compiles(listed, "postgresql")
 def _(element: Any, compiler: Any, **options: Any) -> str:
     value, rows = element.clauses

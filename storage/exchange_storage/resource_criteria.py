@@ -159,6 +159,11 @@ class Leads:
 
     parameters: tuple[str, ...]
     inner: Selected | Native
+    in_compartment: bool = False
+    """A patient whom they lead to is always one whom the resource is about: `SearchToken` says."""
+    named: bool = False
+    """Who has the name that is asked for is listed first, which tells of most that they are not
+    led to; see `in_compartment`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,10 +251,13 @@ class Pointed:
     kind: str
     parameters: tuple[str, ...]
     inner: Selected
+    in_compartment: bool = False
+    """As in `Leads`."""
 
     def form(self, values: list[Any]) -> Form:
         """See `forms.form`."""
-        return ("pointed", self.kind, self.parameters, _selected(self.inner, values))
+        inner = _selected(self.inner, values)
+        return ("pointed", self.kind, self.parameters, inner, self.in_compartment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,8 +319,8 @@ def form(criterion: Asked, values: list[Any]) -> Form:
             return ("indexed", table, parameters, _tests(tests, values))
         case Together(components):
             return ("together", tuple([form(one, values) for one in components]))
-        case Leads(parameters, inner):
-            return ("leads", parameters, selection(inner, values))
+        case Leads(parameters, inner, _, named):
+            return ("leads", parameters, selection(inner, values), named)
         case ReferredBy(kind, parameters, inner):
             return ("referred", kind, parameters, _selected(inner, values))
         case Ids(ids):

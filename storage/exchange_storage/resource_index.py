@@ -15,15 +15,16 @@ their value, under a name of their own:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from sqlalchemy import Insert, bindparam, delete, insert, select
+from sqlalchemy import Insert, bindparam, case, delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
+    Resource,
     SearchDate,
     SearchQuantity,
     SearchReference,
@@ -109,7 +110,11 @@ TABLES: Mapping[type[Any], Any] = {
     Quantity: SearchQuantity,
     Uri: SearchUri,
 }
-_COLUMNS = {kind: [*(one.name for one in fields(kind)), "resource_id"] for kind in TABLES}
+_OF_VALUE = {kind: [one.name for one in fields(kind)] for kind in TABLES}
+_COLUMNS = {
+    kind: [*names, "resource_id", *(["patient_id"] if kind is Token else [])]
+    for kind, names in _OF_VALUE.items()
+}
 _ADD = {
     kind: Prepared(insert(table), columns)
     for (kind, table), columns in zip(TABLES.items(), _COLUMNS.values(), strict=True)
@@ -137,13 +142,18 @@ _REMOVE = [
     Prepared(delete(table).where(table.resource_id == bindparam("resource")))
     for table in TABLES.values()
 ]
+_PLACE = Prepared(
+    update(SearchToken)
+    .where(SearchToken.resource_id == bindparam("resource"))
+    .values(patient_id=bindparam("patient", type_=SearchToken.patient_id.type))
+)
 
 
 def kept(value: Value) -> Value:
     """A value as it is kept: its texts in their length."""
     told: dict[str, Any] = {
         name: one[:LENGTH]
-        for name in _COLUMNS[type(value)][:-1]
+        for name in _OF_VALUE[type(value)]
         if isinstance(one := getattr(value, name), str) and len(one) > LENGTH
     }
     return replace(value, **told) if told else value
@@ -154,34 +164,72 @@ def held(session: Session, resources: Iterable[int]) -> dict[int, set[Value]]:
     wanted = list(resources)
     found: dict[int, set[Value]] = {}
     for kind, table in TABLES.items():
-        columns = [getattr(table, name) for name in _COLUMNS[kind]]
-        for *told, resource in session.execute(select(*columns).where(columns[-1].in_(wanted))):
+        columns = [getattr(table, name) for name in _OF_VALUE[kind]]
+        rows = select(*columns, table.resource_id).where(table.resource_id.in_(wanted))
+        for *told, resource in session.execute(rows):
             found.setdefault(resource, set()).add(kind(*told))
     return found
 
 
-def rows(resource: int, values: Iterable[Value]) -> dict[type[Any], list[dict[str, Any]]]:
-    """The index rows of the resource with this row number, by the type of their values."""
+def misplaced(session: Session, resources: Iterable[int]) -> set[int]:
+    """Those whose index rows say that somebody else is the one whom they are about."""
+    alone = case((Resource.has_others, None), else_=Resource.patient_id)
+    rows = (
+        select(SearchToken.resource_id)
+        .distinct()
+        .join(Resource, Resource.id == SearchToken.resource_id)
+        .where(
+            SearchToken.resource_id.in_(list(resources)),
+            SearchToken.patient_id.is_distinct_from(alone),
+        )
+    )
+    return set(session.scalars(rows))
+
+
+def rows(
+    resource: int, values: Iterable[Value], patients: Sequence[int]
+) -> dict[type[Any], list[dict[str, Any]]]:
+    """The index rows of the resource with this row number, by the type of their values.
+
+    `patients` are all whom it is about.
+    """
     found: dict[type[Any], dict[tuple[Any, ...], dict[str, Any]]] = {}
     for value in values:
         kind = type(value)
         row = {
             name: one[:LENGTH] if isinstance(one := getattr(value, name), str) else one
-            for name in _COLUMNS[kind][:-1]
+            for name in _OF_VALUE[kind]
         }
-        found.setdefault(kind, {})[tuple(row.values())] = row | {"resource_id": resource}
+        key = tuple(row.values())
+        row["resource_id"] = resource
+        if kind is Token:
+            row["patient_id"] = _alone(patients)
+        found.setdefault(kind, {})[key] = row
     return {kind: list(of_kind.values()) for kind, of_kind in found.items()}
 
 
-def add(session: Session, resource: int, values: Iterable[Value]) -> None:
-    """Have the resource with this row number found under `values`; repeated ones count once."""
+def add(session: Session, resource: int, values: Iterable[Value], patients: Sequence[int]) -> None:
+    """Have the resource with this row number found under `values`; repeated ones count once.
+
+    `patients` are all whom it is about.
+    """
     connection = session.connection()
-    found = rows(resource, values)
+    found = rows(resource, values, patients)
     if connection.dialect.name == "postgresql":
         _ADD_ALL.run(connection, {_given(kind): as_rows(found.get(kind, ())) for kind in TABLES})
         return
     for kind, of_kind in found.items():
         _ADD[kind].run_many(connection, of_kind)
+
+
+def place(session: Session, resource: int, patients: Sequence[int]) -> None:
+    """Have what the resource with this row number is found under say whom it is about now."""
+    told = {"resource": resource, "patient": _alone(patients)}
+    _PLACE.run(session.connection(), told)
+
+
+def _alone(patients: Sequence[int]) -> int | None:
+    return patients[0] if len(patients) == 1 else None
 
 
 def remove(session: Session, resource: int) -> None:

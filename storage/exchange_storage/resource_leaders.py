@@ -77,7 +77,7 @@ def _rank(form: Any) -> int:
             return 2
         case ("indexed", "string", _, tests):
             return _VAGUE if any(test[0] in {"present", "holds"} for test in tests) else 4
-        case ("together", _) | ("leads", _, _) | ("indexed", "uri", _, _):
+        case ("together", _) | ("leads", _, _, _) | ("indexed", "uri", _, _):
             return 3
         case ("referred", _, _, _):
             return 5

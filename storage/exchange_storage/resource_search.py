@@ -24,6 +24,7 @@ from sqlalchemy import (
     cast,
     false,
     func,
+    inspect,
     literal_column,
     not_,
     or_,
@@ -37,7 +38,7 @@ from exchange_storage import search
 from exchange_storage.constructs import among, listed, row_number, unindexed
 from exchange_storage.criteria import Level
 from exchange_storage.forms import looked_into
-from exchange_storage.records import Patient, Resource, SearchReference, Study
+from exchange_storage.records import Patient, Resource, SearchReference, SearchToken, Study
 from exchange_storage.resource_criteria import NATIVE
 from exchange_storage.resource_leaders import LISTS_ROWS, first, is_walkable
 from exchange_storage.resource_values import (
@@ -118,7 +119,7 @@ class Conditions:
         part = form[1][leader]
         value = aliased(_table(part))
         resource = _looked_up(value.resource_id, dialect)
-        rows, beside = self._parted(form[1], leader, value, resource, binds, used)
+        rows, beside = self._parted(form[1], leader, value, resource, binds, used, in_order=True)
         before = aliased(_table(part))
         # It speaks of the resource, so that it is looked at last.
         same = self._rows(part, before, iter(used)).where(
@@ -168,7 +169,7 @@ class Conditions:
                     .correlate(None)
                 )
                 return _listed_apart(Patient.id, rows)
-            case ("pointed", kind, parameters, inner):
+            case ("pointed", kind, parameters, inner, _):
                 reference = aliased(SearchReference)
                 column, target = _pointed(level, reference)
                 rows = self._referring(reference, target, kind, parameters, inner, binds)
@@ -201,30 +202,37 @@ class Conditions:
         asker may see is looked at once all the rest is fulfilled.
         """
         match form:
-            case ("pointed", kind, parameters, ("selected", _, criterion) as inner) if (
-                criterion[0] in LISTS_ROWS
-            ):
+            case ("pointed", _, _, ("selected", _, (table, *_)), _) if table in LISTS_ROWS:
                 used: list[Any] = []
-                reference, again = aliased(SearchReference), aliased(SearchReference)
-                rows = self._rows(criterion, aliased(_table(criterion)), _noting(binds, used))
-                column, target = _pointed(level, reference)
-                pointed = select(target).where(
-                    of_parameters(reference, parameters),
-                    reference.target_kind == word(kind),
-                    reference.resource_id.in_(rows),
-                )
-                one: Any = literal_column("1")
-                seen = self._referring(again, one, kind, parameters, inner, iter(used))
-                record: Any = Patient if level is Level.PATIENT else Study
-                return and_(
-                    column.in_(pointed.correlate(None)),
-                    there_is(seen.where(again.target == _KEYS[level]).correlate(record)),
-                )
+                pointed = self._by_index_rows(level, form, _noting(binds, used))
+                return and_(pointed, self.pointed_at(level, form, iter(used)))
         return self.links(level, form, binds)
+
+    def _by_index_rows(self, level: Level, form: Any, binds: Binds) -> ColumnElement[bool]:
+        """Whether a record is among those to which resources point that index rows tell of.
+
+        Where those say whose a resource is, only of what is about several are references read.
+        """
+        _, kind, parameters, (_, _, criterion), in_compartment = form
+        value, reference = aliased(_table(criterion)), aliased(SearchReference)
+        rows = self._rows(criterion, value, binds)
+        said = _patient_of(value) if in_compartment else None
+        several = rows if said is None else rows.where(said.is_(None))
+        column, target = _pointed(level, reference)
+        pointed: Any = select(target).where(
+            of_parameters(reference, parameters),
+            reference.target_kind == word(kind),
+            reference.resource_id.in_(several),
+        )
+        if said is not None:
+            whose = rows.with_only_columns(said).where(said.is_not(None))
+            pointed = whose.union_all(pointed)
+        one: ColumnElement[bool] = column.in_(pointed)
+        return one
 
     def pointed_at(self, level: Level, form: Any, binds: Binds) -> ColumnElement[bool]:
         """As `links` for a link by which resources point to a record, which is looked at itself."""
-        _, kind, parameters, (_, source, criterion) = form
+        _, kind, parameters, (_, source, criterion), _ = form
         reference, one = aliased(SearchReference), aliased(Resource)
         by_index = _is_of_index_rows(criterion)
         row = _Row(reference, reference.resource_id) if by_index else _Row.of(one)
@@ -262,11 +270,13 @@ class Conditions:
         resource: type[Resource],
         binds: Binds,
         used: list[Any] | None = None,
+        *,
+        in_order: bool = False,
     ) -> tuple[Select[Any], list[ColumnElement[bool]]]:
         """The index rows that one part lists, of `value`, and that fulfil all that can be seen of
         them there; and what is to be looked at in the resource. The part's binds are noted as
-        `used`."""
-        here, there = _Row(value, value.resource_id), _Row.of(resource)
+        `used`; `in_order` as in `_Row`."""
+        here, there = _Row(value, value.resource_id, in_order), _Row.of(resource)
         within: list[ColumnElement[bool]] = []
         beside: list[ColumnElement[bool]] = []
         for number, part in enumerate(parts):  # the binds are in this order
@@ -287,7 +297,7 @@ class Conditions:
                 )
             case ("together", components):
                 return self._together(components, value, binds)
-            case ("leads", parameters, inner):
+            case ("leads", parameters, inner, _):
                 led = self._led(value, parameters, inner, binds)
                 return select(value.resource_id).where(led)
         raise TypeError("not a form of a criterion that lists rows")
@@ -315,11 +325,16 @@ class Conditions:
                 return or_(false(), *[self._looked_at(part, row, binds) for part in parts])
             case ("without", part):
                 return not_(self._looked_at(part, row, binds))
-            case ("leads", parameters, inner) if self._one_by_one:
-                return self._leading(row, parameters, inner, binds)
+            case ("leads", parameters, inner, named) if self._one_by_one:
+                return self._leading(row, parameters, inner, binds, named=named)
             case (kind, *_) if kind in LISTS_ROWS:
                 value = aliased(_table(form))
-                rows = self._rows(form, value, binds).where(value.resource_id == row.number)
+                same = value.resource_id == row.number
+                if row.in_order and is_walkable(form):
+                    # A span is looked up under the value, where the rows are in this order too: one
+                    # lies beside the other, unlike what is found under the numbers of resources.
+                    same = value.resource_id.between(row.number, row.number)
+                rows = self._rows(form, value, binds).where(same)
                 one: Select[Any] = rows.with_only_columns(
                     literal_column("1"), maintain_column_froms=True
                 )
@@ -374,16 +389,18 @@ class Conditions:
         )
 
     def _leading(
-        self, row: _Row, parameters: Sequence[str], inner: Any, binds: Binds
+        self, row: _Row, parameters: Sequence[str], inner: Any, binds: Binds, *, named: bool
     ) -> ColumnElement[bool]:
         """Whether a reference of the row leads to something selected, which is looked at itself.
 
         First the references of the row are looked up, then what they lead to: in no other order,
-        and by no other index, whatever the database takes to be few.
+        and by no other index, whatever the database takes to be few. With `named` only where the
+        row does not say whose it is, or it is somebody's who has the name: they are listed once.
         """
         reference = aliased(SearchReference)
         one: Any = literal_column("1")
-        named: Sequence[ColumnElement[bool]] = ()
+        has_name: Sequence[ColumnElement[bool]] = ()
+        first: Sequence[ColumnElement[bool]] = ()
         match inner:
             case ("selected", kind, criterion):
                 target = aliased(Resource)
@@ -403,17 +420,21 @@ class Conditions:
                 )
                 led = self._decided.native(level, one, condition).where(column == pointed)
                 # A name is seen without the record, which is looked at if it fits.
-                named = search.named(level, criteria, pointed, iter(used))
+                if (rows := search.named(level, criteria, iter(used))) is not None:
+                    has_name = [search.has_name(rows, pointed)]
+                    said = _patient_of(row.holder) if named else None
+                    if said is not None:
+                        first = [or_(said.is_(None), said.in_(rows.correlate(None)))]
             case _:
                 raise TypeError("not a form of a selection")
-        rows = select(one).where(
+        references = select(one).where(
             reference.resource_id == row.number,
             among_words(unindexed(reference.parameter), parameters),
             unindexed(reference.target_kind) == word(kind),
-            *named,
+            *has_name,
             there_is(led.correlate(reference)),
         )
-        return there_is(rows.correlate(row.holder))
+        return and_(*first, there_is(references.correlate(row.holder)))
 
     def _referring(
         self,
@@ -469,6 +490,11 @@ def _pointed(level: Level, reference: Any) -> tuple[Any, Any]:
     return Study.study_instance_uid, reference.target
 
 
+def _patient_of(value: Any) -> Any:
+    """The column of an index row that says whose the resource is; None where it has none."""
+    return value.patient_id if inspect(value).mapper.class_ is SearchToken else None
+
+
 def _looked_up(number: Any, dialect: str) -> type[Resource]:
     """The resources that have the numbers of a column of the statement around them, as an alias to
     be joined by them: each looked up when it is its turn.
@@ -512,6 +538,8 @@ class _Row:
     holder: Any
     number: Any
     """The column that has the resource's row number."""
+    in_order: bool = False
+    """Whether the rows come in the order of the resources' row numbers."""
 
     @classmethod
     def of(cls, resource: type[Resource]) -> _Row:

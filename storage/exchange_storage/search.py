@@ -7,6 +7,7 @@ SQL of a form. Questions of one form share one statement, so that none is built 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import (
@@ -29,6 +30,7 @@ from sqlalchemy import (
 from sqlalchemy import String as SQLString
 from sqlalchemy.orm import InstrumentedAttribute
 
+from exchange_storage.constructs import looked_up
 from exchange_storage.criteria import (
     ATTRIBUTES,
     REQUESTED,
@@ -116,7 +118,9 @@ __all__ = [
     "compare",
     "condition",
     "form",
+    "has_name",
     "named",
+    "named_first",
     "parameters",
     "selective",
     "where",
@@ -184,17 +188,43 @@ def condition(
     return _built(criteria, numbered() if binds is None else binds, links)
 
 
-def named(level: Level, criteria: Any, number: Any, binds: Binds) -> list[ColumnElement[bool]]:
-    """What is asked of a patient's name, for the patient record with a row number; [] for nothing.
+def named_first(criteria: Form) -> Form:
+    """A form of criteria on patients in the order of their row numbers: where a name tells most,
+    whoever has it is listed, and looked at in that order until a page is full.
 
-    It is part of the form's `condition`: `binds` are those that it took.
+    PostgreSQL would look at all of them before it puts them in order.
+    """
+    match criteria:
+        case ("all", (("name", *rest), *others)) if not any(map(_is_looked_up, others)):
+            return ("all", (("name in order", *rest), *others))
+    return criteria
+
+
+def _is_looked_up(form: Any) -> bool:
+    """Whether a condition may find fewer by an index than a name does."""
+    match form:
+        case ("match", keyword, _):
+            return ATTRIBUTES[keyword].selective
+        case ("not", _) | ("owned", _) | ("replaced",):
+            return False
+    return True
+
+
+def named(level: Level, criteria: Any, binds: Binds) -> Select[Any] | None:
+    """The row numbers of the patients who have the name that is asked for, if one is, with others.
+
+    That is part of the form's `condition`: `binds` are those that it took, in their order.
     """
     first = criteria[1][0] if criteria[1] else ()
     match first:
         case ("name" | "named", of_kind, found, _) if level is Level.PATIENT:
-            rows = _named(of_kind, found, binds)
-            return [there_is(rows.where(PatientName.patient_id == number))]
-    return []
+            return _named(of_kind, found, binds)
+    return None
+
+
+def has_name(rows: Select[Any], number: Any) -> ColumnElement[bool]:
+    """Whether the patient record with a row number is one of those that are `named`."""
+    return there_is(rows.where(PatientName.patient_id == number))
 
 
 def is_of_several(criteria: Any) -> bool:
@@ -218,7 +248,9 @@ def parameters(values: Sequence[Any]) -> dict[str, Any]:
 def _built(form: Any, binds: Binds, links: Links | None = None) -> ColumnElement[bool]:
     match form:
         case ("all", parts):
-            return and_(true(), *[_built(part, binds, links) for part in parts])
+            built = [(part[0] == "linked", _built(part, binds, links)) for part in parts]
+            # SQLite looks into what is linked for each row that passes what stands before.
+            return and_(true(), *[one for _, one in sorted(built, key=itemgetter(0))])
         case ("any", parts):
             return _any(parts, binds, links)
         case ("not", part):
@@ -246,13 +278,16 @@ def _built(form: Any, binds: Binds, links: Links | None = None) -> ColumnElement
             return Patient.id.in_(union(*_same_persons(_known(form, binds))))
         case ("identified", _):
             return Patient.id.in_(_patients(form, binds))
-        case ("name" | "named" as name, of_kind, found, written):
+        case ("name" | "named" | "name in order" as name, of_kind, found, written):
             rows = _named(of_kind, found, binds)
-            has_name = (
-                Patient.id.in_(rows)
-                if name == "name"
-                else exists(rows.where(PatientName.patient_id == Patient.id).correlate(Patient))
-            )
+            match name:
+                case "name":
+                    has_name: ColumnElement[bool] = Patient.id.in_(rows)
+                case "named":
+                    is_patient = PatientName.patient_id == Patient.id
+                    has_name = exists(rows.where(is_patient).correlate(Patient))
+                case _:
+                    has_name = and_(looked_up(Patient.id, rows.scalar_subquery()))
             return and_(has_name, _written(next(binds))) if written else has_name
         case ("owned", compared):
             return _compare(Patient.organization_id, compared, binds)

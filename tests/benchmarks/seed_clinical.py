@@ -155,7 +155,7 @@ def _written(connection: Connection, batch: list[tuple[int, Draft]], row: int) -
             "interaction": "create", "content": draft.render(draft.logical_id, 1, changed),
             "recorded": changed, "elsewhere": False,
         })  # fmt: skip
-        for kind, found in resource_index.rows(row, draft.values).items():
+        for kind, found in resource_index.rows(row, draft.values, draft.patients).items():
             values[kind] += found
     copied(connection, Resource, resources)
     copied(connection, Compartment, compartments)
@@ -200,6 +200,7 @@ def _copies(moved: int, last: int) -> Iterator[str]:
 
 _COPIED = {
     "resource_id": "resource_id + {shift}",
+    "patient_id": "patient_id + {moved}",
     "target": "CASE target_kind WHEN 'Practitioner' THEN target "
     "WHEN 'Patient' THEN CAST(CAST(target AS BIGINT) + {moved} AS TEXT) "
     "WHEN 'Encounter' THEN 'e' || CAST(CAST(substr(target, 2) AS BIGINT) + {moved} AS TEXT) "

@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import fhirkit
 import orjson
 import pytest
-from fhir_door import Asker, Door, fhirkit, opened
+from fhir_door import Asker, Door, opened
 from javascript import examples, validated
 from region import ID_CARD, region
 

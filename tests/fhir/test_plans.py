@@ -18,7 +18,7 @@ from seed import number, seed
 from seed_clinical import fill
 from sqlalchemy import Connection
 
-from exchange import stretches
+from exchange import stretches, ways
 from exchange_storage.database import Database
 from exchange_storage.prepared import Prepared
 
@@ -101,6 +101,38 @@ def test_patients_to_whom_much_points_are_looked_at_until_the_page_is_full(
     assert [given["until"] - given["behind"] for given in pages] == [50]
     told = [one["resource"]["id"] for page in clinician.pages(pointed_at) for one in entries(page)]
     assert told == [str(number) for number in range(1, patients + 1)]
+
+
+@pytest.mark.parametrize("many", [0, 1000])
+def test_who_has_a_frequent_name_is_listed_once_where_they_are_not_too_many(
+    city: Region, asked: list[Asked], monkeypatch: pytest.MonkeyPatch, many: int
+) -> None:
+    database = city.exchange.database
+    fill(database, seed(database, 400))
+    monkeypatch.setattr(ways, "LED", 1)
+    monkeypatch.setattr(ways, "FEW", 2)
+    monkeypatch.setattr(ways, "VERY_FEW", 1)
+    monkeypatch.setattr(ways, "NAMED", many)
+    clinician = opened(city).clinician("beicheng")
+    named = set(clinician.ids("Patient?name=王&_count=99"))
+    of_code: dict[str, list[str]] = {}
+    observations = clinician.pages("Observation?_count=1000")
+    for one in (one["resource"] for page in observations for one in entries(page)):
+        theirs = of_code.setdefault(one["code"]["coding"][0]["code"], [])
+        if one["subject"]["reference"] in named:
+            theirs.append(f"Observation/{one['id']}")
+    frequent = [code for code, theirs in of_code.items() if len(theirs) > 1][:9]
+    assert frequent
+    for code in frequent:
+        asked.clear()
+
+        told = clinician.pages(f"Observation?code={code}&patient.name=王&_count=1")
+
+        found = [f"Observation/{one['resource']['id']}" for page in told for one in entries(page)]
+        assert sorted(found) == sorted(of_code[code])
+        walks = [words for one, _ in asked if " AS key0" in (words := _words(one, database))]
+        assert walks
+        assert all(("search_token_1.patient_id IN" in words) == (many > 0) for words in walks)
 
 
 def test_a_patient_is_asked_of_a_server_with_all_that_is_told_of_them_by_one_statement(

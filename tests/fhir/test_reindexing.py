@@ -87,6 +87,16 @@ def test_what_was_written_is_found_under_what_the_definitions_say_now_and_the_ch
     assert hospital.read(f"Observation/{first['id']}") == first
 
 
+def test_who_a_release_before_left_unsaid_is_said_again(door: Door, hospital: Asker) -> None:
+    hospital.made(observation("8867-4"))
+    with door.city.exchange.database.writing() as session:
+        session.execute(text("UPDATE search_token SET patient_id = NULL"))
+
+    assert len(named(door)) == 1
+    assert walk(door).changed == 1
+    assert named(door) == []
+
+
 def test_what_is_written_while_its_index_is_computed_is_not_put_back(
     door: Door, hospital: Asker
 ) -> None:

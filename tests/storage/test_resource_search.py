@@ -17,11 +17,18 @@ from sqlalchemy import ColumnElement, Select, and_, select
 from sqlalchemy.orm import Session, aliased
 
 from exchange_storage import resource_index, resource_leaders
-from exchange_storage.criteria import Identifier, Level
+from exchange_storage.criteria import Identifier, Level, NamePart, Values
 from exchange_storage.database import Database
 from exchange_storage.names import fold
 from exchange_storage.prepared import Prepared
-from exchange_storage.records import Organization, Patient, PatientIdentifier, Resource
+from exchange_storage.records import (
+    NameKind,
+    Organization,
+    Patient,
+    PatientIdentifier,
+    PatientName,
+    Resource,
+)
 from exchange_storage.resource_criteria import (
     Asked,
     Every,
@@ -51,6 +58,8 @@ from exchange_storage.search import numbered, parameters
 
 KINDS = ("A", "B")
 IDS = ("1", "2", "x")
+NAMED = {"wang": {"1"}, "li": {"1", "2"}, "zhao": set[str]()}
+"""Which patients have a name."""
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -106,6 +115,11 @@ def _opened(url: str) -> Iterator[Database]:
             session.flush()
             card = PatientIdentifier(patient_id=patient.id, system="s", value=f"C{number}")
             session.add(card)
+            session.add_all(
+                PatientName(patient_id=patient.id, kind=NameKind.FAMILY, key=name)
+                for name, of in NAMED.items()
+                if str(number) in of
+            )
     yield database
     database.close()
 
@@ -118,6 +132,8 @@ def database(request: pytest.FixtureRequest) -> Database:
 
 def native(_: Level, criteria: Any) -> set[str]:
     (one,) = criteria
+    if isinstance(one, NamePart) and isinstance(one.matching, Values):
+        return NAMED[one.matching.values[0]]
     return {str(number) for number in (1, 2) if one.value == f"C{number}"}
 
 
@@ -202,7 +218,7 @@ def indexed(draw: st.DrawFn, kind: str) -> Indexed:
 
 @st.composite
 def criteria(draw: st.DrawFn, kind: str, depth: int = 3) -> Asked:
-    shapes = ["indexed", "indexed", "ids", "together", "card"]
+    shapes = ["indexed", "indexed", "ids", "together", "card", "name"]
     if depth:
         shapes += ["every", "some", "without", "leads", "leads", "referred", "referred"]
     other = draw(st.sampled_from(KINDS))
@@ -218,6 +234,10 @@ def criteria(draw: st.DrawFn, kind: str, depth: int = 3) -> Asked:
         case "card":
             card = Identifier(draw(st.sampled_from(["C1", "C2", "C3"])))
             return Leads((f"{kind}.reference",), Native(Level.PATIENT, (card,)))
+        case "name":
+            name = NamePart(NameKind.FAMILY, Values((draw(st.sampled_from(sorted(NAMED))),)))
+            led = Native(Level.PATIENT, (name,))
+            return Leads((f"{kind}.reference",), led, True, draw(st.booleans()))
         case "without":
             return Without(draw(criteria(kind, depth - 1)))
         case "leads":
@@ -240,15 +260,28 @@ def resources(draw: st.DrawFn) -> list[Known]:
     ]
 
 
+def patients(one: Known) -> list[int]:
+    """Whom a resource is about: whom it refers to in a manner that puts it in a compartment."""
+    return sorted({
+        int(value.target)
+        for value in one.values
+        if isinstance(value, Reference)
+        and (value.parameter, value.target_kind) == (f"{one.kind}.reference", "Patient")
+        and value.target != "x"
+    })  # fmt: skip
+
+
 def kept(session: Session, known: list[Known]) -> None:
     for one in known:
+        about = patients(one)
         row = Resource(
             kind=one.kind, logical_id=one.logical_id, version=1, organization_id=1,
-            patient_id=None, changed=NOW, is_directory=one.visible,
+            patient_id=about[0] if about else None, changed=NOW, is_directory=one.visible,
+            has_others=len(about) > 1,
         )  # fmt: skip
         session.add(row)
         session.flush()
-        resource_index.add(session, row.id, one.values)
+        resource_index.add(session, row.id, one.values, about)
 
 
 def found(

@@ -215,9 +215,10 @@ class SeaweedFS(Part):
 class PostgreSQL(Part):
     """Debian's PostgreSQL with a data directory of its own, trusting everybody on loopback."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **settings: str) -> None:
         """Initialise a cluster below `directory`, which user postgres must be able to reach."""
         super().__init__(directory)
+        self._settings = settings
         newest = max(Path("/usr/lib/postgresql").iterdir(), key=lambda path: int(path.name))
         self._bin = newest / "bin"
         self.port = free_port()
@@ -241,6 +242,7 @@ class PostgreSQL(Part):
             # What is killed here is a process, not the machine: the page cache outlives it.
             "fsync": "off",
             "full_page_writes": "off",
+            **self._settings,
         }
         given = itertools.chain.from_iterable(("-c", f"{k}={v}") for k, v in settings.items())
         return [*self._as_postgres(), str(self._bin / "postgres"), "-D", str(self._data), *given]
@@ -314,19 +316,19 @@ def memory() -> Path | None:
 
 
 @contextmanager
-def postgresql(place: Path | None = None) -> Iterator[PostgreSQL]:
+def postgresql(place: Path | None = None, **settings: str) -> Iterator[PostgreSQL]:
     """A running PostgreSQL in a directory of its own, which is removed afterwards."""
     # Not below pytest's directories, which user postgres may not enter.
     directory = Path(tempfile.mkdtemp(prefix="exchange-postgresql-", dir=place))
     with (directory / "claim").open("w") as claim:
         fcntl.flock(claim, fcntl.LOCK_EX)
-        yield from _postgresql(directory)
+        yield from _postgresql(directory, **settings)
 
 
-def _postgresql(directory: Path) -> Iterator[PostgreSQL]:
+def _postgresql(directory: Path, **settings: str) -> Iterator[PostgreSQL]:
     try:
         directory.chmod(0o755)
-        server = PostgreSQL(directory)
+        server = PostgreSQL(directory, **settings)
         try:
             yield server.start()
         finally:

@@ -78,7 +78,7 @@ class World:
                     {value.position for value in _passing(each, one)} for each in components
                 ]
                 return bool(set.intersection(*positions))
-            case asked.Leads(parameters, inner):
+            case asked.Leads(parameters, inner, _, _):
                 kind, ids = self.selected(inner)
                 return any(
                     value.target_kind == kind and value.target in ids

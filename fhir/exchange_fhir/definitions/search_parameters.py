@@ -90,6 +90,19 @@ def compartment(kind: str) -> tuple[str, ...]:
 
 
 @cache
+def is_in_compartment(parameter: SearchParameter) -> bool:
+    """Whether a patient whom its references lead to is one in whose compartment the resource is."""
+    parameters = of(parameter.kind)
+    paths = {
+        (path.properties, path.extension)
+        for code in compartment(parameter.kind)
+        for path in parameters[code].paths
+    }
+    asked = {(path.properties, path.extension) for path in parameter.paths}
+    return bool(asked) and asked <= paths
+
+
+@cache
 def _told() -> tuple[dict[str, Any], dict[str, Any]]:
     held = files("exchange_fhir.definitions").joinpath("search_parameters.json").read_bytes()
     told = orjson.loads(held)

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import sqlalchemy as sa
 from alembic import op
+
+TOGETHER = 50_000
+"""Rows that are changed together."""
 
 
 def index_made(table: str, columns: Sequence[str]) -> None:
@@ -37,8 +41,9 @@ def index_replaced(table: str, columns: Sequence[str], include: Sequence[str] = 
         op.execute(f"ALTER INDEX {name}_new RENAME TO {name}")
 
 
-def key_ordered(table: str, columns: Sequence[str]) -> None:
-    """Have PostgreSQL keep a primary key in the order of these columns; there is one at any moment.
+def key_ordered(table: str, columns: Sequence[str], include: Sequence[str] = ()) -> None:
+    """Have PostgreSQL keep a primary key in the order of these columns, which holds `include` too;
+    there is one at any moment.
 
     Of SQLite the table has to be made anew.
     """
@@ -48,12 +53,28 @@ def key_ordered(table: str, columns: Sequence[str]) -> None:
         name = op.f(f"pk_{table}")
         op.drop_index(f"{name}_new", table_name=table, if_exists=True, postgresql_concurrently=True)
         op.create_index(
-            f"{name}_new", table, list(columns), unique=True, postgresql_concurrently=True
+            f"{name}_new",
+            table,
+            list(columns),
+            unique=True,
+            postgresql_include=list(include),
+            postgresql_concurrently=True,
         )
         op.execute(
             f"ALTER TABLE {table} DROP CONSTRAINT {name}, "
             f"ADD CONSTRAINT {name} PRIMARY KEY USING INDEX {name}_new"
         )
+
+
+def rows_changed(statement: str, last: int) -> None:
+    """Run a statement for the rows behind ``:behind`` and until ``:until``, up to the `last` one.
+
+    PostgreSQL commits what was done to some before it goes on to the next.
+    """
+    told = sa.text(statement)
+    with _beside():
+        for behind in range(0, last, TOGETHER):
+            op.get_bind().execute(told, {"behind": behind, "until": behind + TOGETHER})
 
 
 def index_removed(table: str, columns: Sequence[str]) -> None:

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Double, ForeignKey, Index, LargeBinary, UniqueConstraint, false, text
+from sqlalchemy import (
+    Double,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    UniqueConstraint,
+    false,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from exchange_storage.records.record import UID, Digest, Identity, Key, Record, Text, Word
@@ -132,11 +141,19 @@ class SearchToken(Record):
     """A code, identifier, boolean or uri-like token under which a resource is found.
 
     Under a code the rows are in the resources' order, whatever its systems: a page of a frequent
-    one is the beginning of them.
+    one is the beginning of them. Each says whose the resource is: of a condition on the patient
+    too, all is seen in the rows under a code, which lie together.
     """
 
     __tablename__ = "search_token"
-    __table_args__ = (_looked_into("parameter", "code", "system"), {"sqlite_with_rowid": False})
+    __table_args__ = (
+        PrimaryKeyConstraint(
+            *("parameter", "code", "resource_id", "system", "position"),
+            postgresql_include=["patient_id"],
+        ),
+        _looked_into("parameter", "code", "system"),
+        {"sqlite_with_rowid": False},
+    )
 
     parameter: Mapped[Word] = mapped_column(primary_key=True)
     """Resource type and code, as ``Observation.code``; see `exchange_storage.resource_index`."""
@@ -145,6 +162,8 @@ class SearchToken(Record):
     system: Mapped[Word] = mapped_column(primary_key=True)
     """ "" where there is none."""
     position: Mapped[int] = mapped_column(primary_key=True)
+    patient_id: Mapped[Identity | None] = mapped_column(default=None)
+    """`Resource.patient_id`, where that is the only patient whom the resource is about."""
 
 
 class SearchString(Record):
