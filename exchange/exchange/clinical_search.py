@@ -262,7 +262,14 @@ def _wanted(
     wanted = _Wanted(kind=kind, form=asked, reach=reach, sort=sort)
     given = parameters(values) | asker | {"kind": question.kind}
     order = "" if question.sort else sort[0].type
-    way = ways.way(wanted.form, led.lead_to_many, connection, given, order=order)
+    way = ways.way(
+        wanted.form,
+        led.lead_to_many,
+        connection,
+        given,
+        order=order,
+        may_be_listed=led.may_be_listed,
+    )
     return wanted, way, given
 
 

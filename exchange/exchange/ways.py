@@ -6,7 +6,7 @@ the answer is an index's, that index is walked instead until the page is full.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -25,20 +25,27 @@ from exchange_storage.resource_criteria import (
     Every,
     Indexed,
     Leads,
+    Native,
     RefersTo,
+    Selected,
     Some,
     selection,
 )
 from exchange_storage.search import named, numbered, parameters
 
 FEW = 500
-"""Of several conditions the one with the fewest index rows leads; they are counted up to this."""
+"""Of several conditions the one with the fewest index rows leads; they are counted up to this. What
+a chain leads through is looked up by name, where it is less."""
+
+LISTED = 4_000
+"""With fewer index rows than this a condition is rather listed than all resources looked through
+until a page is full: of so few the next may be far."""
 
 VERY_FEW = 50
 """With fewer index rows than this a condition leads whatever the others have."""
 
 LED = 16
-"""Where a chain leads through no more than this, those are looked up by name."""
+"""Patients of a name, at most, whose numbers are looked up instead."""
 
 NAMED = 20_000
 """Patients of a name, at most, that are listed, so that nobody else's is looked into: a page may be
@@ -69,6 +76,8 @@ class Followed:
     criterion: Asked
     lead_to_many: frozenset[int] = field(default=frozenset())
     """The parts of ``every`` that lead through more than are looked up one after another."""
+    may_be_listed: frozenset[int] = field(default=frozenset())
+    """Those of them that lead through resources, not so many that they could not be listed."""
 
 
 def followed(
@@ -79,29 +88,55 @@ def followed(
         return Followed(criterion)
     parts: list[Asked] = []
     many: set[int] = set()
+    listed: set[int] = set()
     for number, part in enumerate(criterion.criteria):
         if not isinstance(part, Leads):
             parts.append(part)
             continue
-        values: list[Any] = []
-        inner = selection(part.inner, values)
-        wanted = {**given, **parameters(values)}
-        count = _named(inner)
-        limit = FEW if count is None else LED + 1
-        rows = _led_to(inner, reach).all(connection, {**wanted, "limit": limit})
-        if len(rows) <= LED:
-            ids = tuple(sorted({row[0] for row in rows}))
-            led = Indexed("reference", part.parameters, (RefersTo(part.inner.kind, ids),))
-            parts.append(led if ids else Some(()))
-            continue
-        held, is_named = len(rows), False
-        if count is not None:  # all who have the name, whoever they are: it takes no time
-            held = count.number(connection, {**wanted, "limit": NAMED})
-            is_named = part.in_compartment and held < NAMED
-        parts.append(replace(part, named=is_named))
-        if held >= FEW:
+        found, through = _through(part, reach, connection, given)
+        parts.append(found)
+        if through >= FEW:
             many.add(number)
-    return Followed(replace(criterion, criteria=tuple(parts)), frozenset(many))
+        if FEW < through < LISTED and isinstance(part.inner, Selected):
+            listed.add(number)
+    criteria = replace(criterion, criteria=tuple(parts))
+    return Followed(criteria, frozenset(many), frozenset(listed))
+
+
+def _through(
+    chain: Leads, reach: Reach, connection: Connection, given: Mapping[str, Any]
+) -> tuple[Asked, int]:
+    """What stands in the place of a chain; and of how many it leads through, as far as that is
+    known: FEW for more than that, 0 where they were looked up."""
+    if isinstance(chain.inner, Selected):
+        chain = replace(chain, inner=_along(chain.inner, reach, connection, given))
+    values: list[Any] = []
+    inner = selection(chain.inner, values)
+    wanted = {**given, **parameters(values)}
+    is_native = isinstance(chain.inner, Native)
+    # Index rows alone, whoever may see what they are of: to count them takes no time.
+    count = _named(inner) if is_native else _selected(inner)
+    held = None if count is None else count.number(connection, {**wanted, "limit": NAMED})
+    limit = FEW if held is None or not is_native else LED + 1
+    if held is None or is_native or held < limit:
+        rows = _led_to(inner, reach).all(connection, {**wanted, "limit": limit})
+        if len(rows) < limit:
+            ids = tuple(sorted({row[0] for row in rows}))
+            led = Indexed("reference", chain.parameters, (RefersTo(chain.inner.kind, ids),))
+            return led if ids else Some(()), 0
+    if held is None:
+        return chain, FEW
+    return replace(chain, named=is_native and chain.in_compartment and held < NAMED), held
+
+
+def _along(
+    inner: Selected, reach: Reach, connection: Connection, given: Mapping[str, Any]
+) -> Selected:
+    """What a chain leads through, its own chains followed first."""
+    criterion = inner.criterion
+    if isinstance(criterion, Leads):
+        criterion = Every((criterion,))
+    return replace(inner, criterion=followed(criterion, reach, connection, given).criterion)
 
 
 def way(
@@ -111,10 +146,12 @@ def way(
     given: Mapping[str, Any],
     *,
     order: str,
+    may_be_listed: frozenset[int] = frozenset(),
 ) -> Way:
     """How to come by the matches of a form in an order: of ``row`` or ``changed``, or another.
 
-    What leads to it by references is not counted: it is taken for few, but not for very few.
+    What leads to it by references is not counted: it is taken for few, but not for very few. Of
+    chains it is told as `followed` has it.
     """
     found = resource_leaders.candidates(form)
     if not found:
@@ -148,9 +185,26 @@ def way(
     sparse = [(last, number) for last, number in crowded if number in walkable]
     if sparse and order == "row":
         return Way(max(sparse)[1], walks=True, one_by_one=True)
-    if order == "changed":
-        return Way(-1, one_by_one=True)
-    return Way(found[0])
+    if order != "changed":
+        return Way(found[0])
+    if (listed := _listed(form, crowded, connection, given)) is not None:
+        return listed
+    return Way(min(may_be_listed)) if may_be_listed else Way(-1, one_by_one=True)
+
+
+def _listed(
+    form: Form,
+    crowded: Sequence[tuple[int, int]],
+    connection: Connection,
+    given: Mapping[str, Any],
+) -> Way | None:
+    """The first of the parts that have not so many index rows that they could not be listed."""
+    for _, number in crowded:
+        if (count := _few(form, number)) is not None:
+            ((rows, _),) = count.all(connection, {**given, "limit": LISTED})
+            if rows < LISTED:
+                return Way(number)
+    return None
 
 
 @lru_cache(256)
@@ -163,6 +217,18 @@ def _led_to(inner: Any, reach: Reach) -> Prepared:
 def _named(inner: Any) -> Prepared | None:
     """How many have the name that is asked for among other things, up to a limit; None for none."""
     if inner[0] != "native" or (rows := named(inner[1], inner[2], numbered())) is None:
+        return None
+    held = rows.limit(bindparam("limit")).subquery()
+    return Prepared(select(func.count()).select_from(held))
+
+
+@lru_cache(256)
+def _selected(inner: Any) -> Prepared | None:
+    """How many index rows there are of what a chain leads through, up to a limit; None where that
+    is more than one condition, or none that is looked up."""
+    _, _, criterion = inner
+    parts = criterion[1] if criterion[0] == "every" else (criterion,)
+    if len(parts) != 1 or (rows := conditions(Reach.EVERYTHING).few(parts[0], numbered())) is None:
         return None
     held = rows.limit(bindparam("limit")).subquery()
     return Prepared(select(func.count()).select_from(held))

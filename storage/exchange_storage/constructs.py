@@ -102,7 +102,18 @@ class among(FunctionElement[bool]):  # noqa: N801 - named as functions of SQL ar
     inherit_cache = True
 
 
+class found_among(among):  # noqa: N801 - named as functions of SQL are
+    """The same, where the list is few, or leads to the rows: an index is used for its values."""
+
+    inherit_cache = True
+
+    def self_group(self, against: Any = None) -> Self:  # noqa: ARG002 - SQLAlchemy's own name
+        """As it is: compared with 1, as SQLite has it, it would be looked up by no index."""
+        return self
+
+
 @compiles(among)
+@compiles(found_among)
 @compiles(listed, "sqlite")
 def _(element: Any, compiler: Any, **options: Any) -> str:
     value, rows = element.clauses

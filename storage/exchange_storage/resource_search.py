@@ -11,20 +11,17 @@ Where all conditions have many rows, one is walked in the order of its index unt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from sqlalchemy import (
     ColumnElement,
+    CompoundSelect,
     Select,
-    String,
     and_,
     bindparam,
-    cast,
     false,
     func,
-    inspect,
     literal_column,
     not_,
     or_,
@@ -35,12 +32,22 @@ from sqlalchemy import (
 from sqlalchemy.orm import aliased
 
 from exchange_storage import search
-from exchange_storage.constructs import among, listed, row_number, unindexed
+from exchange_storage.constructs import listed, row_number, unindexed
 from exchange_storage.criteria import Level
 from exchange_storage.forms import looked_into
-from exchange_storage.records import Patient, Resource, SearchReference, SearchToken, Study
+from exchange_storage.records import Patient, Resource, SearchReference, Study
 from exchange_storage.resource_criteria import NATIVE
 from exchange_storage.resource_leaders import LISTS_ROWS, first, is_walkable
+from exchange_storage.resource_lookups import (
+    KEYS,
+    Row,
+    key_and_target,
+    listed_apart,
+    looked_up_by,
+    table_of,
+    whose_it_is,
+    within_a_resource,
+)
 from exchange_storage.resource_values import (
     TABLES,
     among_words,
@@ -51,12 +58,6 @@ from exchange_storage.resource_values import (
 )
 from exchange_storage.rows import there_is
 from exchange_storage.search import Binds
-
-_KEYS: Mapping[Level, Any] = {
-    Level.PATIENT: cast(Patient.id, String()),
-    Level.STUDY: Study.study_instance_uid,
-}
-"""The logical ids of what has tables of its own."""
 
 
 class Decided(Protocol):
@@ -99,7 +100,7 @@ class Conditions:
                     *[
                         self._listed(part, resource, binds)
                         if number == leader
-                        else self._looked_at(part, _Row.of(resource), binds)
+                        else self._looked_at(part, Row.of(resource), binds)
                         for number, part in enumerate(parts)
                     ],
                 )
@@ -117,28 +118,36 @@ class Conditions:
         """
         used: list[Any] = []
         part = form[1][leader]
-        value = aliased(_table(part))
-        resource = _looked_up(value.resource_id, dialect)
+        value = aliased(table_of(part))
+        resource = looked_up_by(value.resource_id, dialect)
         rows, beside = self._parted(form[1], leader, value, resource, binds, used, in_order=True)
-        before = aliased(_table(part))
+        before = aliased(table_of(part))
         # It speaks of the resource, so that it is looked at last.
         same = self._rows(part, before, iter(used)).where(
             before.resource_id == resource.id,
-            tuple_(*_within_a_resource(before)) < tuple_(*_within_a_resource(value)),
+            tuple_(*within_a_resource(before)) < tuple_(*within_a_resource(value)),
         )
         behind = true() if after is None else value.resource_id > after
         repeated = there_is(same.correlate(value, resource))
         return value, resource, and_(behind, _all(rows), *beside, ~repeated)
 
-    def few(self, part: Any, binds: Binds) -> Select[Any] | None:
-        """The index rows that a condition looks up, to see whether they are few."""
+    def few(self, part: Any, binds: Binds) -> Select[Any] | CompoundSelect[Any] | None:
+        """The index rows that a condition looks up, to see whether they are few.
+
+        Of each of its tests by themselves: SQLite would first find all that pass one of several.
+        """
         match part:
             case ("indexed", table, parameters, tests):
                 value = aliased(TABLES[table])
-                rows = select(value.resource_id).where(
-                    of_parameters(value, parameters), passes(value, tests, binds)
+                one, *others = (
+                    select(value.resource_id).where(
+                        of_parameters(value, parameters), passes(value, (test,), binds)
+                    )
+                    for test in tests
                 )
-                return rows.order_by(value.resource_id) if is_walkable(part) else rows
+                if others:
+                    return one.union_all(*others)
+                return one.order_by(value.resource_id) if is_walkable(part) else one
         return None
 
     def led_to(self, inner: Any, binds: Binds) -> Select[Any]:
@@ -152,9 +161,9 @@ class Conditions:
                 one = aliased(Resource)
                 of_record: Select[Any] = select(literal_column("1")).where(
                     one.kind == word("Patient"),
-                    one.logical_id == _KEYS[Level.PATIENT],
+                    one.logical_id == KEYS[Level.PATIENT],
                     ~one.deleted,
-                    self._looked_at(criterion, _Row.of(one), binds),
+                    self._looked_at(criterion, Row.of(one), binds),
                 )
                 return there_is(of_record.correlate(Patient))
             case ("written", criterion, False):
@@ -168,16 +177,16 @@ class Conditions:
                     )
                     .correlate(None)
                 )
-                return _listed_apart(Patient.id, rows)
+                return listed_apart(Patient.id, rows, leads=True)
             case ("pointed", kind, parameters, inner, _):
                 reference = aliased(SearchReference)
-                column, target = _pointed(level, reference)
+                column, target = key_and_target(level, reference)
                 rows = self._referring(reference, target, kind, parameters, inner, binds)
-                return _listed_apart(column, rows)
+                return listed_apart(column, rows, leads=True)
             case ("of studies", criteria):
                 condition = search.condition(criteria, self.links, binds)
                 studies = self._decided.native(Level.STUDY, Study.patient_id, condition)
-                return _listed_apart(Patient.id, studies)
+                return listed_apart(Patient.id, studies, leads=True)
             case ("of person", few, criteria):
                 of_one = and_(
                     search.condition(criteria, self.links, binds), Patient.person_id.is_not(None)
@@ -185,12 +194,12 @@ class Conditions:
                 persons = self._decided.native(Level.PATIENT, Patient.person_id, of_one)
                 if few:
                     return and_(listed(Patient.person_id, persons.scalar_subquery()))
-                return _listed_apart(Patient.person_id, persons)
+                return listed_apart(Patient.person_id, persons)
             case ("of several",):
                 known = Patient.person_id.is_not(None)
                 persons = self._decided.native(Level.PATIENT, Patient.person_id, known)
                 several = persons.group_by(Patient.person_id).having(func.count() > 1)
-                return and_(known, _listed_apart(Patient.person_id, several))
+                return and_(known, listed_apart(Patient.person_id, several))
             case ("person", size):
                 return one_of_binds(Patient.person_id, size, binds)
         raise TypeError("not a form of a link")
@@ -214,19 +223,19 @@ class Conditions:
         Where those say whose a resource is, only of what is about several are references read.
         """
         _, kind, parameters, (_, _, criterion), in_compartment = form
-        value, reference = aliased(_table(criterion)), aliased(SearchReference)
+        value, reference = aliased(table_of(criterion)), aliased(SearchReference)
         rows = self._rows(criterion, value, binds)
-        said = _patient_of(value) if in_compartment else None
-        several = rows if said is None else rows.where(said.is_(None))
-        column, target = _pointed(level, reference)
+        said = whose_it_is(value) if in_compartment else None
+        several = rows if said is None else rows.where(said[1])
+        column, target = key_and_target(level, reference)
         pointed: Any = select(target).where(
             of_parameters(reference, parameters),
             reference.target_kind == word(kind),
             reference.resource_id.in_(several),
         )
         if said is not None:
-            whose = rows.with_only_columns(said).where(said.is_not(None))
-            pointed = whose.union_all(pointed)
+            whose, is_unsaid = said
+            pointed = rows.with_only_columns(whose).where(~is_unsaid).union_all(pointed)
         one: ColumnElement[bool] = column.in_(pointed)
         return one
 
@@ -235,7 +244,7 @@ class Conditions:
         _, kind, parameters, (_, source, criterion), _ = form
         reference, one = aliased(SearchReference), aliased(Resource)
         by_index = _is_of_index_rows(criterion)
-        row = _Row(reference, reference.resource_id) if by_index else _Row.of(one)
+        row = Row(reference, reference.resource_id) if by_index else Row.of(one)
         rows: Select[Any] = (
             select(literal_column("1"))
             .select_from(reference)
@@ -243,7 +252,7 @@ class Conditions:
             .where(
                 of_parameters(reference, parameters),
                 reference.target_kind == word(kind),
-                reference.target == _KEYS[level],
+                reference.target == KEYS[level],
                 self._looked_at(criterion, row, binds),
                 unindexed(one.kind) == word(source),
                 ~one.deleted,
@@ -258,7 +267,7 @@ class Conditions:
         self, parts: Sequence[Any], leader: int, resource: type[Resource], binds: Binds
     ) -> ColumnElement[bool]:
         """The rows that one part lists, and that fulfil the others."""
-        value = aliased(_table(parts[leader]))
+        value = aliased(table_of(parts[leader]))
         rows, beside = self._parted(parts, leader, value, resource, binds)
         return and_(resource.id.in_(rows), *beside)
 
@@ -275,8 +284,8 @@ class Conditions:
     ) -> tuple[Select[Any], list[ColumnElement[bool]]]:
         """The index rows that one part lists, of `value`, and that fulfil all that can be seen of
         them there; and what is to be looked at in the resource. The part's binds are noted as
-        `used`; `in_order` as in `_Row`."""
-        here, there = _Row(value, value.resource_id, in_order), _Row.of(resource)
+        `used`; `in_order` as in `Row`."""
+        here, there = Row(value, value.resource_id, in_order), Row.of(resource)
         within: list[ColumnElement[bool]] = []
         beside: list[ColumnElement[bool]] = []
         for number, part in enumerate(parts):  # the binds are in this order
@@ -288,8 +297,8 @@ class Conditions:
                 beside.append(self._looked_at(part, there, binds))
         return rows.where(*within), beside
 
-    def _rows(self, form: Any, value: Any, binds: Binds) -> Select[Any]:
-        """The row numbers that a condition lists, of `value` (an alias of its `_table`)."""
+    def _rows(self, form: Any, value: Any, binds: Binds, *, leads: bool = True) -> Select[Any]:
+        """The row numbers that a condition lists, of `value` (an alias of its `table_of`)."""
         match form:
             case ("indexed", _, parameters, tests):
                 return select(value.resource_id).where(
@@ -298,25 +307,25 @@ class Conditions:
             case ("together", components):
                 return self._together(components, value, binds)
             case ("leads", parameters, inner, _):
-                led = self._led(value, parameters, inner, binds)
+                led = self._led(value, parameters, inner, binds, leads=leads)
                 return select(value.resource_id).where(led)
         raise TypeError("not a form of a criterion that lists rows")
 
     def _listed(self, form: Any, resource: type[Resource], binds: Binds) -> ColumnElement[bool]:
         match form:
             case (kind, *_) if kind in LISTS_ROWS:
-                return resource.id.in_(self._rows(form, aliased(_table(form)), binds))
+                return resource.id.in_(self._rows(form, aliased(table_of(form)), binds))
             case ("referred", kind, parameters, inner):
                 reference = aliased(SearchReference)
                 found = self._referring(reference, reference.target, kind, parameters, inner, binds)
-                return _listed_apart(resource.logical_id, found)
+                return listed_apart(resource.logical_id, found)
             case ("some", parts):
                 return or_(false(), *[self._listed(part, resource, binds) for part in parts])
-        return self._looked_at(form, _Row.of(resource), binds)
+        return self._looked_at(form, Row.of(resource), binds)
 
     # A condition as a look into one row.
 
-    def _looked_at(self, form: Any, row: _Row, binds: Binds) -> ColumnElement[bool]:
+    def _looked_at(self, form: Any, row: Row, binds: Binds) -> ColumnElement[bool]:
         resource: type[Resource] = row.holder
         match form:
             case ("every", parts):
@@ -328,13 +337,13 @@ class Conditions:
             case ("leads", parameters, inner, named) if self._one_by_one:
                 return self._leading(row, parameters, inner, binds, named=named)
             case (kind, *_) if kind in LISTS_ROWS:
-                value = aliased(_table(form))
+                value = aliased(table_of(form))
                 same = value.resource_id == row.number
                 if row.in_order and is_walkable(form):
                     # A span is looked up under the value, where the rows are in this order too: one
                     # lies beside the other, unlike what is found under the numbers of resources.
                     same = value.resource_id.between(row.number, row.number)
-                rows = self._rows(form, value, binds).where(same)
+                rows = self._rows(form, value, binds, leads=False).where(same)
                 one: Select[Any] = rows.with_only_columns(
                     literal_column("1"), maintain_column_froms=True
                 )
@@ -354,8 +363,8 @@ class Conditions:
                 )
             case ("natively", ("native", level, criteria)):
                 condition = search.condition(criteria, self.links, binds)
-                rows = self._decided.native(level, _KEYS[level], condition)
-                return _listed_apart(resource.logical_id, rows)
+                rows = self._decided.native(level, KEYS[level], condition)
+                return listed_apart(resource.logical_id, rows)
         raise TypeError("not a form of a criterion")
 
     def _together(self, components: Sequence[Any], first: Any, binds: Binds) -> Select[Any]:
@@ -379,17 +388,17 @@ class Conditions:
         return rows
 
     def _led(
-        self, reference: Any, parameters: Sequence[str], inner: Any, binds: Binds
+        self, reference: Any, parameters: Sequence[str], inner: Any, binds: Binds, *, leads: bool
     ) -> ColumnElement[bool]:
         kind, keys = self._selected(inner, binds)
         return and_(
             of_parameters(reference, parameters),
             reference.target_kind == word(kind),
-            _listed_apart(reference.target, keys),
+            listed_apart(reference.target, keys, leads=leads),
         )
 
     def _leading(
-        self, row: _Row, parameters: Sequence[str], inner: Any, binds: Binds, *, named: bool
+        self, row: Row, parameters: Sequence[str], inner: Any, binds: Binds, *, named: bool
     ) -> ColumnElement[bool]:
         """Whether a reference of the row leads to something selected, which is looked at itself.
 
@@ -408,12 +417,12 @@ class Conditions:
                     target.kind == word(kind),
                     target.logical_id == reference.target,
                     ~target.deleted,
-                    self._looked_at(criterion, _Row.of(target), binds),
+                    self._looked_at(criterion, Row.of(target), binds),
                     self._decided.resource(target),
                 )
             case ("native", level, criteria):
                 kind = NATIVE[level]
-                column, pointed = _pointed(level, reference)
+                column, pointed = key_and_target(level, reference)
                 used: list[Any] = []
                 condition = search.condition(
                     looked_into(criteria), self.links, _noting(binds, used)
@@ -422,9 +431,9 @@ class Conditions:
                 # A name is seen without the record, which is looked at if it fits.
                 if (rows := search.named(level, criteria, iter(used))) is not None:
                     has_name = [search.has_name(rows, pointed)]
-                    said = _patient_of(row.holder) if named else None
-                    if said is not None:
-                        first = [or_(said.is_(None), said.in_(rows.correlate(None)))]
+                    if named and (said := whose_it_is(row.holder)) is not None:
+                        whose, is_unsaid = said
+                        first = [or_(is_unsaid, whose.in_(rows.correlate(None)))]
             case _:
                 raise TypeError("not a form of a selection")
         references = select(one).where(
@@ -468,7 +477,7 @@ class Conditions:
                 return kind, found
             case ("native", level, criteria):
                 condition = search.condition(criteria, self.links, binds)
-                found = self._decided.native(level, _KEYS[level], condition)
+                found = self._decided.native(level, KEYS[level], condition)
                 return NATIVE[level], found
         raise TypeError("not a form of a selection")
 
@@ -483,45 +492,10 @@ class Conditions:
         )
 
 
-def _pointed(level: Level, reference: Any) -> tuple[Any, Any]:
-    """A column of the records of a level, and what a reference to one has for it."""
-    if level is Level.PATIENT:
-        return Patient.id, row_number(reference.target)
-    return Study.study_instance_uid, reference.target
-
-
-def _patient_of(value: Any) -> Any:
-    """The column of an index row that says whose the resource is; None where it has none."""
-    return value.patient_id if inspect(value).mapper.class_ is SearchToken else None
-
-
-def _looked_up(number: Any, dialect: str) -> type[Resource]:
-    """The resources that have the numbers of a column of the statement around them, as an alias to
-    be joined by them: each looked up when it is its turn.
-
-    PostgreSQL would put all resources in order first where it takes that for cheaper: it does not
-    know that a page is full long before the end, nor how frequent a value is.
-    """
-    if dialect != "postgresql":
-        return aliased(Resource)
-    rows: Select[Any] = select(Resource).where(Resource.id == number)
-    return aliased(Resource, rows.suffix_with("OFFSET 0").lateral())
-
-
-def _listed_apart(column: Any, rows: Select[Any]) -> ColumnElement[bool]:
-    """Whether a value is among those that a SELECT lists by itself, see `among`."""
-    return and_(among(column, rows.correlate(None).scalar_subquery()))
-
-
 def _all(rows: Select[Any]) -> ColumnElement[bool]:
     """What is asked of the rows of a SELECT."""
     condition = rows.whereclause
     return true() if condition is None else condition
-
-
-def _within_a_resource(value: Any) -> list[Any]:
-    """What tells the index rows of one resource under one value apart, in their order."""
-    return [value.system, value.position] if hasattr(value, "system") else [value.position]
 
 
 def _noting(binds: Binds, used: list[Any]) -> Binds:
@@ -529,21 +503,6 @@ def _noting(binds: Binds, used: list[Any]) -> Binds:
     for one in binds:
         used.append(one)
         yield one
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A row into which is looked: of a resource, or an index row of one."""
-
-    holder: Any
-    number: Any
-    """The column that has the resource's row number."""
-    in_order: bool = False
-    """Whether the rows come in the order of the resources' row numbers."""
-
-    @classmethod
-    def of(cls, resource: type[Resource]) -> _Row:
-        return cls(resource, resource.id)
 
 
 def of_kind(
@@ -578,13 +537,3 @@ def _is_of_index_rows(form: Any) -> bool:
         case ("without", part):
             return _is_of_index_rows(part)
     return form[0] in LISTS_ROWS
-
-
-def _table(form: Any) -> Any:
-    """The table that a form of `LISTS_ROWS` looks up first."""
-    match form:
-        case ("indexed", table, _, _):
-            return TABLES[table]
-        case ("together", ((_, table, _, _), *_)):
-            return TABLES[table]
-    return SearchReference
