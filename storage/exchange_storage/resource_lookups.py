@@ -34,6 +34,7 @@ class Row:
 
     @classmethod
     def of(cls, resource: type[Resource]) -> Row:
+        """A resource itself."""
         return cls(resource, resource.id)
 
 

@@ -32,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import aliased
 
 from exchange_storage import search
-from exchange_storage.constructs import listed, row_number, unindexed
+from exchange_storage.constructs import listed, looked_up, row_number, unindexed
 from exchange_storage.criteria import Level
 from exchange_storage.forms import looked_into
 from exchange_storage.records import Patient, Resource, SearchReference, Study
@@ -236,6 +236,8 @@ class Conditions:
         if said is not None:
             whose, is_unsaid = said
             pointed = rows.with_only_columns(whose).where(~is_unsaid).union_all(pointed)
+        if level is Level.PATIENT:  # they come in the order of their row numbers
+            return and_(looked_up(column, pointed.scalar_subquery()))
         one: ColumnElement[bool] = column.in_(pointed)
         return one
 
