@@ -39,7 +39,7 @@ from exchange_storage import resource_order, resource_search
 from exchange_storage.constructs import unindexed
 from exchange_storage.forms import Form
 from exchange_storage.prepared import Prepared
-from exchange_storage.records import Resource, Revision, SearchReference
+from exchange_storage.records import Resource, Revision, SearchReference, SearchUri
 from exchange_storage.resource_criteria import Asked, Every, Selected, form
 from exchange_storage.resource_leaders import is_of_any_type
 from exchange_storage.resource_order import Sort
@@ -197,6 +197,27 @@ def referred(
     wanted = {"wanted": as_list(rows)}
     told = _references(tuple(sorted(names))).all(access.session.connection(), wanted)
     return [(row.parameter, row.target_kind, row.target) for row in told]
+
+
+def called(access: Access, rows: Iterable[int], names: Sequence[str]) -> list[str]:
+    """The canonical URLs by which resources, by their rows, refer to others; else as `referred`."""
+    wanted = {"wanted": as_list(rows)}
+    told = _references(tuple(sorted(names)), by_name=True).all(access.session.connection(), wanted)
+    return sorted({row.target for row in told})
+
+
+def names(access: Access, rows: Iterable[int], under: str) -> list[str]:
+    """The canonical URLs of resources, by their rows, that the index keeps under a parameter."""
+    wanted = {"wanted": as_list(rows), "under": under}
+    return sorted({row.value for row in _NAMES.all(access.session.connection(), wanted)})
+
+
+def calling(
+    access: Access, kind: str, under: str, called: Sequence[str], *, limit: int
+) -> tuple[Hit, ...]:
+    """The resources of a type that have one of these canonical URLs: to be included."""
+    asked = {"called": json.dumps(list(called)), "under": under}
+    return _included(access, kind, _calling, asked, limit)
 
 
 def named(access: Access, kind: str, ids: Sequence[str], *, limit: int) -> tuple[Hit, ...]:
@@ -472,6 +493,19 @@ def _named(kind: str, reach: Reach) -> Prepared:
 
 
 @lru_cache(256)
+def _calling(kind: str, reach: Reach) -> Prepared:
+    def built(dialect: str) -> Select[Any]:
+        one = aliased(Resource)
+        found = select(SearchUri.resource_id).where(
+            SearchUri.parameter == bindparam("under"),
+            one_of_texts(SearchUri.value, "called", dialect),
+        )
+        return _visible(one, kind, reach, by_row=True).where(one.id.in_(found))
+
+    return Prepared(built)
+
+
+@lru_cache(256)
 def _referring(kind: str, reach: Reach, names: tuple[str, ...]) -> Prepared:
     def built(dialect: str) -> Select[Any]:
         one, reference = aliased(Resource), aliased(SearchReference)
@@ -500,7 +534,7 @@ def _visible(one: type[Resource], kind: str, reach: Reach, *, by_row: bool = Fal
 
 
 @lru_cache(256)
-def _references(names: tuple[str, ...]) -> Prepared:
+def _references(names: tuple[str, ...], *, by_name: bool = False) -> Prepared:
     return Prepared(
         lambda dialect: (
             select(SearchReference.parameter, SearchReference.target_kind, SearchReference.target)
@@ -510,12 +544,18 @@ def _references(names: tuple[str, ...]) -> Prepared:
                 unindexed(SearchReference.parameter).in_(
                     [literal_column(f"'{name}'") for name in names]
                 ),
-                SearchReference.target_kind != "",
+                SearchReference.target_kind == "" if by_name else SearchReference.target_kind != "",
             )
         )
     )
 
 
+_NAMES = Prepared(
+    lambda dialect: select(SearchUri.value).where(
+        one_of(SearchUri.resource_id, "wanted", dialect),
+        unindexed(SearchUri.parameter) == bindparam("under"),
+    )
+)
 _CONTENTS = Prepared(
     lambda dialect: (
         select(Revision.resource_id, Revision.content)

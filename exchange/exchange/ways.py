@@ -40,6 +40,9 @@ VERY_FEW = 50
 LED = 16
 """Where a chain leads through no more than this, those are looked up by name."""
 
+NAMES = 2 * LED
+"""Names that these have: a canonical URL, with a version and without."""
+
 
 @dataclass(frozen=True, slots=True)
 class Way:
@@ -85,8 +88,11 @@ def followed(
         rows = _led_to(inner, reach).all(connection, wanted)
         if len(rows) <= LED:
             ids = tuple(sorted({row[0] for row in rows}))
-            led = Indexed("reference", part.parameters, (RefersTo(part.inner.kind, ids),))
-            parts.append(led if ids else Some(()))
+            tests = [RefersTo(part.inner.kind, ids)]
+            if part.names:
+                told = _led_to(inner, reach, part.names).all(connection, wanted | {"limit": NAMES})
+                tests += [RefersTo("", tuple(sorted({row[0] for row in told})))] if told else []
+            parts.append(Indexed("reference", part.parameters, tuple(tests)) if ids else Some(()))
             continue
         parts.append(part)
         if len(rows) == FEW:
@@ -144,9 +150,9 @@ def way(
 
 
 @lru_cache(256)
-def _led_to(inner: Any, reach: Reach) -> Prepared:
-    """The ids of what a chain leads through."""
-    return Prepared(conditions(reach).led_to(inner, numbered()).limit(bindparam("limit")))
+def _led_to(inner: Any, reach: Reach, names: str = "") -> Prepared:
+    """The ids of what a chain leads through; or the names."""
+    return Prepared(conditions(reach).led_to(inner, numbered(), names).limit(bindparam("limit")))
 
 
 @lru_cache(1024)

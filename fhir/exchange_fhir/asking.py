@@ -23,6 +23,7 @@ from exchange_fhir.values import (
     NOTHING,
     ParameterValues,
     boolean,
+    followed_by,
     kept_under,
     missing_value,
 )
@@ -290,10 +291,10 @@ class Asking(ParameterValues):
         return Linked(Level.PATIENT, Written(found)) if kind == "Patient" else found
 
     def _leads(self, parameter: SearchParameter, target: str, inner: Any) -> Asked:
-        names = kept_under(parameter)
+        names = followed_by(parameter)
         if target in NATIVE:
             return Leads(names, Native(NATIVE[target], (query.decided(self.scope.access, inner),)))
-        kept = Leads(names, Selected(target, inner))
+        kept = Leads(names, Selected(target, inner), _named(parameter, target))
         if target not in registered.KINDS:
             return kept
         ids = tuple(
@@ -318,7 +319,9 @@ class Asking(ParameterValues):
             return self._of_studies(kind, code, inner)
         if source == "Patient":
             return self._of_patients(kind, parameter, inner)
-        found = self._referred(kind, kept_under(parameter), Selected(source, inner))
+        found = self._referred(
+            kind, followed_by(parameter), Selected(source, inner), _named(parameter, kind)
+        )
         if source in registered.KINDS and kind in registered.KINDS:
             # A hospital's Endpoint is its own Organization's, and the other way round.
             owners = registered.found(self.scope, source, inner)
@@ -326,10 +329,10 @@ class Asking(ParameterValues):
             return Some((found, Ids(ids)))
         return found
 
-    def _referred(self, kind: str, names: tuple[str, ...], inner: Selected) -> Any:
+    def _referred(self, kind: str, names: tuple[str, ...], inner: Selected, named: str = "") -> Any:
         if kind in NATIVE:
             return Linked(NATIVE[kind], Pointed(kind, names, inner))
-        referred = ReferredBy(kind, names, inner)
+        referred = ReferredBy(kind, names, inner, named)
         if kind not in registered.KINDS:
             return referred
         access = self.scope.access
@@ -363,6 +366,11 @@ class Asking(ParameterValues):
 
 def _codes(kind: str) -> Mapping[str, SearchParameter]:
     return search_parameters.of(kind)
+
+
+def _named(parameter: SearchParameter, target: str) -> str:
+    """Under what the index keeps the names by which a parameter refers to resources of a type."""
+    return search_parameters.named_under(target) if parameter.is_canonical else ""
 
 
 def compartment(asking: Asking, kind: str, identity: str) -> Any:

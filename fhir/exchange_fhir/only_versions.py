@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from exchange.clinical import Kept
 from exchange_fhir import searching
 from exchange_fhir.interactions import Past, Versions
+from exchange_fhir.ones import One
 from exchange_fhir.question import Question
 from exchange_fhir.resources import imaging_study
 from exchange_fhir.search import Scope
@@ -42,7 +43,7 @@ def studies(scope: Scope, past: Past, after: Any) -> Versions:
     return Versions(kept, found.total if past.count == 0 else None, found.after)
 
 
-def _kept(one: searching.One) -> Kept:
+def _kept(one: One) -> Kept:
     if one.found is None:
         raise ValueError("a study was found without its record")
     study = imaging_study.held(one.found)
