@@ -75,6 +75,8 @@ class Question:
     total: bool = False
     asked: str | bytes = ""
     """The question as it came, for the audit trail."""
+    with_lost: bool = False
+    """Whether what has lost its content is told without it, rather than raising Unavailable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def find(access: Access, question: Question) -> Answer:
     connection = access.session.connection()
     wanted, way, given = _wanted(access, action, question, sort, connection)
     page, more, total, withheld = _page(wanted, way, connection, given, question)
-    content = _contents(access, [row.id for row in page])
+    content = _contents(access, [row.id for row in page], with_lost=question.with_lost)
     hits = tuple(_hit(row, content[row.id], wanted.sort) for row in page)
     patients = {one.patient for one in hits if one.patient is not None}
     access.note(
@@ -351,11 +353,12 @@ def _hit(row: Any, content: bytes, sort: Sequence[Sort]) -> Hit:
     )
 
 
-def _contents(access: Access, rows: Sequence[int]) -> dict[int, bytes]:
+def _contents(access: Access, rows: Sequence[int], *, with_lost: bool = False) -> dict[int, bytes]:
     if not rows:
         return {}
     told = _CONTENTS.all(access.session.connection(), {"wanted": as_list(rows)})
-    return {row.resource_id: attachments.whole(access.objects, row.content) for row in told}
+    read = attachments.unless_lost if with_lost else attachments.whole
+    return {row.resource_id: read(access.objects, row.content) for row in told}
 
 
 # The statements of a form of question: built once, since that takes longer than to run them.

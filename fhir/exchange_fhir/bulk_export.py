@@ -130,7 +130,10 @@ def export(
                     scope = scope_of(access, wanted.base, dicomweb, timezone)
                     page = stages[at](scope, wanted, after)
                 for one in page.resources:
-                    files.write(one.kind, _line(one, wanted.elements))
+                    if one.content:
+                        files.write(one.kind, _line(one, wanted.elements))
+                    else:
+                        files.write("OperationOutcome", _lost(one), is_error=True)
                 at, after = (at + 1, None) if page.after is None else (at, page.after)
         except Unavailable:
             raise
@@ -147,6 +150,12 @@ def export(
         bulk.kept(access, job, progress=progress, done=done, files=written, state=state, told=told)
     if state is State.WORKING:
         raise Later(0)
+
+
+def _lost(one: Resource) -> bytes:
+    """That a resource is not exported: the rest of the export has nothing to do with it."""
+    told = f"{one.kind}/{one.id}: its content is missing from the object store"
+    return json_format.serialize(outcome("error", "exception", [told]))
 
 
 def _line(one: Resource, elements: Sequence[str]) -> bytes:
@@ -307,6 +316,7 @@ def _written(scope: Scope, wanted: Wanted, after: Any) -> Page:
             of_patients=wanted.of_patients,
             since=wanted.since,
             until=wanted.until,
+            with_lost=True,
         ),
         after=int(after or 0),
         limit=PAGE,
@@ -361,6 +371,7 @@ def _filtered(kind: str) -> Stage:
                 limit=FILTERED,
                 after=None if after is None else tuple(after),
                 asked=f"$export {kind}",
+                with_lost=True,
             ),
         )
         about = compartment.about(scope.access, [one.row for one in answer.found])
