@@ -221,6 +221,14 @@ def whole(objects: ObjectStore, kept: bytes) -> bytes:
     return _joined(rest, at, objects.get(key))
 
 
+def unless_lost(objects: ObjectStore, kept: bytes) -> bytes:
+    """The same; empty where what belongs to it is missing from the store."""
+    try:
+        return whole(objects, kept)
+    except ObjectNotFound:
+        return b""
+
+
 def lying(access: Access, kept: bytes) -> Lying | None:
     """What is attached to a version; None where nothing is. Raises NotFound where the version was
     forgotten meanwhile."""

@@ -39,7 +39,7 @@ from exchange_storage import resource_order, resource_search
 from exchange_storage.constructs import unindexed
 from exchange_storage.forms import Form
 from exchange_storage.prepared import Prepared
-from exchange_storage.records import Resource, Revision, SearchReference
+from exchange_storage.records import Resource, Revision, SearchReference, SearchUri
 from exchange_storage.resource_criteria import Asked, Every, Selected, form
 from exchange_storage.resource_leaders import is_of_any_type
 from exchange_storage.resource_order import Sort
@@ -75,6 +75,8 @@ class Question:
     total: bool = False
     asked: str | bytes = ""
     """The question as it came, for the audit trail."""
+    with_lost: bool = False
+    """Whether what has lost its content is told without it, rather than raising Unavailable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def find(access: Access, question: Question) -> Answer:
     connection = access.session.connection()
     wanted, way, given = _wanted(access, action, question, sort, connection)
     page, more, total, withheld = _page(wanted, way, connection, given, question)
-    content = _contents(access, [row.id for row in page])
+    content = _contents(access, [row.id for row in page], with_lost=question.with_lost)
     hits = tuple(_hit(row, content[row.id], wanted.sort) for row in page)
     patients = {one.patient for one in hits if one.patient is not None}
     access.note(
@@ -197,6 +199,27 @@ def referred(
     wanted = {"wanted": as_list(rows)}
     told = _references(tuple(sorted(names))).all(access.session.connection(), wanted)
     return [(row.parameter, row.target_kind, row.target) for row in told]
+
+
+def called(access: Access, rows: Iterable[int], names: Sequence[str]) -> list[str]:
+    """The canonical URLs by which resources, by their rows, refer to others; else as `referred`."""
+    wanted = {"wanted": as_list(rows)}
+    told = _references(tuple(sorted(names)), by_name=True).all(access.session.connection(), wanted)
+    return sorted({row.target for row in told})
+
+
+def names(access: Access, rows: Iterable[int], under: str) -> list[str]:
+    """The canonical URLs of resources, by their rows, that the index keeps under a parameter."""
+    wanted = {"wanted": as_list(rows), "under": under}
+    return sorted({row.value for row in _NAMES.all(access.session.connection(), wanted)})
+
+
+def calling(
+    access: Access, kind: str, under: str, called: Sequence[str], *, limit: int
+) -> tuple[Hit, ...]:
+    """The resources of a type that have one of these canonical URLs: to be included."""
+    asked = {"called": json.dumps(list(called)), "under": under}
+    return _included(access, kind, _calling, asked, limit)
 
 
 def named(access: Access, kind: str, ids: Sequence[str], *, limit: int) -> tuple[Hit, ...]:
@@ -337,11 +360,12 @@ def _hit(row: Any, content: bytes, sort: Sequence[Sort]) -> Hit:
     )
 
 
-def _contents(access: Access, rows: Sequence[int]) -> dict[int, bytes]:
+def _contents(access: Access, rows: Sequence[int], *, with_lost: bool = False) -> dict[int, bytes]:
     if not rows:
         return {}
     told = _CONTENTS.all(access.session.connection(), {"wanted": as_list(rows)})
-    return {row.resource_id: attachments.whole(access.objects, row.content) for row in told}
+    read = attachments.unless_lost if with_lost else attachments.whole
+    return {row.resource_id: read(access.objects, row.content) for row in told}
 
 
 # The statements of a form of question: built once, since that takes longer than to run them.
@@ -479,6 +503,19 @@ def _named(kind: str, reach: Reach) -> Prepared:
 
 
 @lru_cache(256)
+def _calling(kind: str, reach: Reach) -> Prepared:
+    def built(dialect: str) -> Select[Any]:
+        one = aliased(Resource)
+        found = select(SearchUri.resource_id).where(
+            SearchUri.parameter == bindparam("under"),
+            one_of_texts(SearchUri.value, "called", dialect),
+        )
+        return _visible(one, kind, reach, by_row=True).where(one.id.in_(found))
+
+    return Prepared(built)
+
+
+@lru_cache(256)
 def _referring(kind: str, reach: Reach, names: tuple[str, ...]) -> Prepared:
     def built(dialect: str) -> Select[Any]:
         one, reference = aliased(Resource), aliased(SearchReference)
@@ -507,7 +544,7 @@ def _visible(one: type[Resource], kind: str, reach: Reach, *, by_row: bool = Fal
 
 
 @lru_cache(256)
-def _references(names: tuple[str, ...]) -> Prepared:
+def _references(names: tuple[str, ...], *, by_name: bool = False) -> Prepared:
     return Prepared(
         lambda dialect: (
             select(SearchReference.parameter, SearchReference.target_kind, SearchReference.target)
@@ -517,12 +554,18 @@ def _references(names: tuple[str, ...]) -> Prepared:
                 unindexed(SearchReference.parameter).in_(
                     [literal_column(f"'{name}'") for name in names]
                 ),
-                SearchReference.target_kind != "",
+                SearchReference.target_kind == "" if by_name else SearchReference.target_kind != "",
             )
         )
     )
 
 
+_NAMES = Prepared(
+    lambda dialect: select(SearchUri.value).where(
+        one_of(SearchUri.resource_id, "wanted", dialect),
+        unindexed(SearchUri.parameter) == bindparam("under"),
+    )
+)
 _CONTENTS = Prepared(
     lambda dialect: (
         select(Revision.resource_id, Revision.content)

@@ -52,6 +52,8 @@ class Wanted:
     """Care given in this span, microseconds since 1970; what has no such date as well."""
     care_parameters: tuple[str, ...] = ()
     """Under what the dates of care are kept, such as ``Observation.date``."""
+    with_lost: bool = False
+    """Whether what has lost its content is told without it, rather than raising Unavailable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class Held:
     logical_id: str
     patient: int | None
     content: bytes = field(repr=False)
+    """Empty where it is lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +105,9 @@ def page(access: Access, wanted: Wanted, *, after: int, limit: int) -> Page:
     if wanted.care is not None:
         given |= {"care_from": wanted.care[0], "care_before": wanted.care[1]}
     rows = _walk(form).all(access.session.connection(), given)
+    read = attachments.unless_lost if wanted.with_lost else attachments.whole
     found = tuple(
-        Held(
-            row.id,
-            row.kind,
-            row.logical_id,
-            row.patient_id,
-            attachments.whole(access.objects, row.content),
-        )
+        Held(row.id, row.kind, row.logical_id, row.patient_id, read(access.objects, row.content))
         for row in rows
     )
     patients = {one.patient for one in found if one.patient is not None}

@@ -80,6 +80,11 @@ def joined(
     return statement.where(*(_REJECTED if rejected else _SERVED).get(level, ()))
 
 
+def served(level: Level) -> ColumnElement[bool]:
+    """Whether a patient record or study is served, whoever asks."""
+    return and_(*_SERVED[level])
+
+
 def shown(*, rejected: bool) -> ColumnElement[bool]:
     """Whether an instance is served, or `rejected` by the asker's hospital (bind `asker`)."""
     return _BY_ASKER if rejected else and_(Instance.is_primary)

@@ -51,6 +51,9 @@ NAMED = 20_000
 """Patients of a name, at most, that are listed, so that nobody else's is looked into: a page may be
 full after less than it takes to list more."""
 
+NAMES = 2 * FEW
+"""Names that they have: a canonical URL, with a version and without."""
+
 
 @dataclass(frozen=True, slots=True)
 class Way:
@@ -122,7 +125,11 @@ def _through(
         rows = _led_to(inner, reach).all(connection, {**wanted, "limit": limit})
         if len(rows) < limit:
             ids = tuple(sorted({row[0] for row in rows}))
-            led = Indexed("reference", chain.parameters, (RefersTo(chain.inner.kind, ids),))
+            tests = [RefersTo(chain.inner.kind, ids)]
+            if chain.names:
+                told = _led_to(inner, reach, chain.names).all(connection, wanted | {"limit": NAMES})
+                tests += [RefersTo("", tuple(sorted({row[0] for row in told})))] if told else []
+            led = Indexed("reference", chain.parameters, tuple(tests))
             return led if ids else Some(()), 0
     if held is None:
         return chain, FEW
@@ -208,9 +215,9 @@ def _listed(
 
 
 @lru_cache(256)
-def _led_to(inner: Any, reach: Reach) -> Prepared:
-    """The ids of what a chain leads through."""
-    return Prepared(conditions(reach).led_to(inner, numbered()).limit(bindparam("limit")))
+def _led_to(inner: Any, reach: Reach, names: str = "") -> Prepared:
+    """The ids of what a chain leads through; or the names."""
+    return Prepared(conditions(reach).led_to(inner, numbered(), names).limit(bindparam("limit")))
 
 
 @lru_cache(256)

@@ -192,6 +192,12 @@ TEXTS: Mapping[str, str] = {
     "the instance was taken out of use, or deleted by rule": "该实例已停用或按规定删除",
     "you have asked for no such files": "您没有请求过这些文件",
     "no such study": "没有这项检查",
+    "too many labels are in use: ask of one type, or of one resource": (
+        "使用中的标签过多，请只查询一种资源类型或一个资源"
+    ),
+    "too many resources bear labels: ask of one type, or of one resource": (
+        "带有标签的资源过多，请只查询一种资源类型或一个资源"
+    ),
     "too many patient numbers match: ask for fewer of them": "匹配的患者号过多，请缩小范围",
     "the matches cannot be put in this order": "结果不能按此排序",
     # Decisions of the policy, where a page tells why

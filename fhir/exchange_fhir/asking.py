@@ -23,6 +23,7 @@ from exchange_fhir.values import (
     NOTHING,
     ParameterValues,
     boolean,
+    followed_by,
     kept_under,
     missing_value,
 )
@@ -290,11 +291,12 @@ class Asking(ParameterValues):
         return Linked(Level.PATIENT, Written(found)) if kind == "Patient" else found
 
     def _leads(self, parameter: SearchParameter, target: str, inner: Any) -> Asked:
-        names = kept_under(parameter)
+        names = followed_by(parameter)
         if target in NATIVE:
             native = Native(NATIVE[target], (query.decided(self.scope.access, inner),))
-            return Leads(names, native, search_parameters.is_in_compartment(parameter))
-        kept = Leads(names, Selected(target, inner))
+            whose = search_parameters.is_in_compartment(parameter)
+            return Leads(names, native, in_compartment=whose)
+        kept = Leads(names, Selected(target, inner), _named(parameter, target))
         if target not in registered.KINDS:
             return kept
         ids = tuple(
@@ -328,11 +330,11 @@ class Asking(ParameterValues):
         return found
 
     def _referred(self, kind: str, parameter: SearchParameter, inner: Selected) -> Any:
-        names = kept_under(parameter)
+        names = followed_by(parameter)
         if kind in NATIVE:
             whose = search_parameters.is_in_compartment(parameter)
             return Linked(NATIVE[kind], Pointed(kind, names, inner, whose))
-        referred = ReferredBy(kind, names, inner)
+        referred = ReferredBy(kind, names, inner, _named(parameter, kind))
         if kind not in registered.KINDS:
             return referred
         access = self.scope.access
@@ -366,6 +368,11 @@ class Asking(ParameterValues):
 
 def _codes(kind: str) -> Mapping[str, SearchParameter]:
     return search_parameters.of(kind)
+
+
+def _named(parameter: SearchParameter, target: str) -> str:
+    """Under what the index keeps the names by which a parameter refers to resources of a type."""
+    return search_parameters.named_under(target) if parameter.is_canonical else ""
 
 
 def compartment(asking: Asking, kind: str, identity: str) -> Any:

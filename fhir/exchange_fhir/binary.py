@@ -53,14 +53,17 @@ def resource(request: Request, content: bytes | Attachment, logical_id: str) -> 
     )
 
 
-Send = Callable[[Request, Lying, Mapping[str, str]], Response]
-"""How content is sent from where it lies, or the part of it that is asked for, with headers."""
+Send = Callable[[Request, Lying | bytes, Mapping[str, str]], Response]
+"""How content is sent, at hand or from where it lies, or the part of it that is asked for, with
+headers."""
 
 
-def sent(_: Request, lying: Lying, headers: Mapping[str, str]) -> Response:
+def sent(_: Request, content: Lying | bytes, headers: Mapping[str, str]) -> Response:
     """All of it, read as fast as it is taken."""
-    pieces = spans.read(lying.pieces(0, lying.size))
-    return StreamingResponse(pieces, headers={**headers, "Content-Length": str(lying.size)})
+    if isinstance(content, bytes):
+        return Response(content, headers=dict(headers))
+    pieces = spans.read(content.pieces(0, content.size))
+    return StreamingResponse(pieces, headers={**headers, "Content-Length": str(content.size)})
 
 
 def whole(answered: Answered) -> Answered:
@@ -115,6 +118,5 @@ def response(request: Request, answered: Answered, send: Send) -> Response | Non
     }
     known = _TYPE.fullmatch(told["contentType"])
     headers["Content-Type"] = known[0] if known else "application/octet-stream"
-    if answered.lying is not None:
-        return send(request, answered.lying, headers)
-    return Response(base64.b64decode(told.get("data", "")), headers=headers)
+    held = answered.lying or base64.b64decode(told.get("data", ""))
+    return send(request, held, headers)

@@ -295,6 +295,8 @@ def _manifest(base: str, job: BulkJob, files: list[BulkFile]) -> dict[str, Any]:
     ]
     wrong = [entry for one, entry in zip(files, told, strict=True) if one.is_error]
     right = [entry for one, entry in zip(files, told, strict=True) if not one.is_error]
+    since = job.asked.get("since")
+    deleted = [entry for entry in right if entry["type"] == bulk_export.DELETED]
     if job.direction == Direction.IMPORT:
         right = [
             {"type": kind, "count": count}
@@ -304,6 +306,7 @@ def _manifest(base: str, job: BulkJob, files: list[BulkFile]) -> dict[str, Any]:
         "transactionTime": instant(job.made),
         "request": job.request,
         "requiresAccessToken": True,
-        "output": right,
+        "output": [entry for entry in right if entry not in deleted],
+        **({"deleted": deleted} if since else {}),
         "error": wrong,
     }

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urljoin
 from zoneinfo import ZoneInfo
 
-from exchange import bulk, clinical_search, compartment, enclosures, query
+from exchange import bulk, clinical_search, compartment, enclosures, gone, query
 from exchange.access import Access, Exchange
 from exchange.bulk import Extent, Files, State
 from exchange.errors import ExchangeError, Unavailable
@@ -41,6 +41,12 @@ FILTERED = 500
 SEGMENT = 50_000
 """Resources after which the files are closed and it is kept how far it has come: what a worker
 that is killed has done in vain, and for how long one that is stopped goes on."""
+
+GONE = 500
+"""Deleted resources of one line."""
+
+DELETED = "Bundle"
+"""The type of the files that tell what was deleted: nothing else is exported as such."""
 
 NATIVE: Mapping[str, Level] = {"Patient": Level.PATIENT, "ImagingStudy": Level.STUDY}
 REGISTERED = ("Organization", "Endpoint")
@@ -124,7 +130,10 @@ def export(
                     scope = scope_of(access, wanted.base, dicomweb, timezone)
                     page = stages[at](scope, wanted, after)
                 for one in page.resources:
-                    files.write(one.kind, _line(one, wanted.elements))
+                    if one.content:
+                        files.write(one.kind, _line(one, wanted.elements))
+                    else:
+                        files.write("OperationOutcome", _lost(one), is_error=True)
                 at, after = (at + 1, None) if page.after is None else (at, page.after)
         except Unavailable:
             raise
@@ -143,9 +152,15 @@ def export(
         raise Later(0)
 
 
+def _lost(one: Resource) -> bytes:
+    """That a resource is not exported: the rest of the export has nothing to do with it."""
+    told = f"{one.kind}/{one.id}: its content is missing from the object store"
+    return json_format.serialize(outcome("error", "exception", [told]))
+
+
 def _line(one: Resource, elements: Sequence[str]) -> bytes:
     """A resource, or the wanted part of it."""
-    if not elements:
+    if not elements or one.kind == DELETED:
         return one.content
     named = Part(elements=frozenset(elements))
     return json_format.serialize(part(json_format.parse(one.content), named))
@@ -196,6 +211,8 @@ def _stages(wanted: Wanted, extent: Extent) -> list[Stage]:
         stages.append(_registered)
     stages += [_filtered(kind) for kind in sorted(wanted.filters) if kind not in NATIVE]
     stages.append(_written)
+    if wanted.since is not None:
+        stages.append(_gone)
     return stages
 
 
@@ -299,12 +316,41 @@ def _written(scope: Scope, wanted: Wanted, after: Any) -> Page:
             of_patients=wanted.of_patients,
             since=wanted.since,
             until=wanted.until,
+            with_lost=True,
         ),
         after=int(after or 0),
         limit=PAGE,
     )
     found = [Resource(one.kind, one.logical_id, one.content) for one in page.held]
     return Page(found, page.held[-1].row if page.more else None)
+
+
+def _gone(scope: Scope, wanted: Wanted, after: Any) -> Page:
+    """What would have been exported, had it not been deleted since; of what a filter asks for
+    nobody can tell any more whether it would have found that."""
+    page = gone.page(
+        scope.access,
+        compartment.Wanted(
+            kinds=wanted.kinds,
+            patients=wanted.patients,
+            of_patients=wanted.of_patients,
+            since=wanted.since,
+            until=wanted.until,
+        ),
+        after=None if after is None else (datetime.fromisoformat(after[0]), after[1], after[2]),
+        limit=GONE,
+    )
+    if not page.places:
+        return Page((), None)
+    requests = [{"method": "DELETE", "url": f"{kind}/{name}"} for _, kind, name in page.places]
+    told = {
+        "resourceType": DELETED,
+        "type": "transaction",
+        "entry": [{"request": one} for one in requests],
+    }
+    changed, kind, name = page.places[-1]
+    line = Resource(DELETED, "", json_format.serialize(told))
+    return Page([line], [changed.isoformat(), kind, name] if page.more else None)
 
 
 def _filtered(kind: str) -> Stage:
@@ -325,6 +371,7 @@ def _filtered(kind: str) -> Stage:
                 limit=FILTERED,
                 after=None if after is None else tuple(after),
                 asked=f"$export {kind}",
+                with_lost=True,
             ),
         )
         about = compartment.about(scope.access, [one.row for one in answer.found])

@@ -252,7 +252,9 @@ def _bulk_data() -> Iterator[str]:
         "export depends on, "
         "it is answered by 410. Every "
         "resource is decided for the asker when it is written; what was changed after the moment "
-        "of the request is not in it. `DELETE` of the status address cancels. A `_typeFilter` of "
+        "of the request is not in it. With `_since` the manifest's `deleted` tells, as Bundles of "
+        "`DELETE`, what would have been in it had it not been deleted since, whatever a "
+        "`_typeFilter` asks. `DELETE` of the status address cancels. A `_typeFilter` of "
         "kept resources asks by token, reference and uri parameters."
     )
     yield ""

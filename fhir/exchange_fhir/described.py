@@ -84,7 +84,7 @@ OPERATIONS = (
             _OUTCOME,
         ),
     ),
-    Operation("Meta", "meta", parameters=(_META,)),
+    Operation("Meta", "meta", on_type=True, on_system=True, parameters=(_META,)),
     Operation(
         "MetaAdd", "meta-add", changes=True, parameters=(("meta", "in", 1, "1", "Meta"), _META)
     ),

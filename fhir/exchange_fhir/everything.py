@@ -366,6 +366,11 @@ def _directory(scope: Scope, wanted: Wanted, rows: Sequence[int]) -> list[Resour
         for kind, ids in sorted(targets.items())
         for hit in clinical_search.named(access, kind, sorted(ids), limit=MOST)
     ]
+    called = clinical_search.called(access, rows, names)
+    for kind in sorted(clinical.DIRECTORY) if called else ():
+        if wanted.has(kind) and (under := search_parameters.named_under(kind)):
+            hits = clinical_search.calling(access, kind, under, called, limit=MOST)
+            written += [Resource(hit.kind, hit.logical_id, hit.content) for hit in hits]
     hospitals = [
         reading.resource(registered.resource(scope, kind, one))
         for kind in sorted(registered.KINDS & targets.keys())
@@ -377,13 +382,15 @@ def _directory(scope: Scope, wanted: Wanted, rows: Sequence[int]) -> list[Resour
 
 @cache
 def _references() -> tuple[str, ...]:
-    """Every parameter under which references are kept."""
-    return tuple(
-        f"{kind}.{code}"
+    """Every parameter by which references are followed."""
+    found = (
+        name
         for kind in search_parameters.kinds()
-        for code, one in search_parameters.of(kind).items()
+        for one in search_parameters.of(kind).values()
         if one.type == "reference"
+        for name in one.followed_by
     )
+    return tuple(dict.fromkeys(found))
 
 
 # -- How it is told -------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ is walked through once.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -47,6 +48,7 @@ def values(resource: Json, zone: ZoneInfo, base: str = "") -> list[Value]:
     for composite in plan.composites:
         _compose(composite, resource, found)
     found.values += _enclosed(resource, found.base)
+    found.values += _named(resource)
     return found.values
 
 
@@ -78,6 +80,15 @@ def _enclosed(resource: Json, base: str) -> Iterator[Value]:
         inside += [one for one in element if isinstance(one, (dict, list))]
 
 
+def _named(resource: Json) -> Iterator[Value]:
+    """How canonical references name a resource: by its URL, with its version or without."""
+    name = search_parameters.named_under(resource["resourceType"])
+    if name and (url := _text(resource, "url")):
+        yield Uri(name, url)
+        if version := _text(resource, "version"):
+            yield Uri(name, f"{url}|{version}")
+
+
 def target(reference: str, base: str) -> tuple[str, str]:
     """Type and logical id that a reference of this server leads to, or "" and its address.
 
@@ -94,6 +105,7 @@ def target(reference: str, base: str) -> tuple[str, str]:
     return "", reference
 
 
+_FRAGMENT = re.compile(r"#[^|]*")
 _UTC = ZoneInfo("UTC")
 
 
@@ -366,11 +378,20 @@ def _reference(value: Any, name: str, found: _Found) -> None:
 
 
 def _canonical(value: Any, name: str, found: _Found) -> None:
-    if isinstance(value, str):
-        kind, logical_id = target(value, found.base)
-        found.values.append(Reference(name, kind, logical_id, found.position))
-        if not kind and "|" in value:  # asked for without a version, any of them is meant
-            found.values.append(Reference(name, "", value.partition("|")[0], found.position))
+    if not isinstance(value, str):
+        return
+    address, versioned, _ = value.partition("|")
+    kind, logical_id = target(address, found.base)
+    asked_for = {(kind, logical_id)}  # asked for without a version, any of them is meant
+    leads_to = {("", _FRAGMENT.sub("", value))} - {("", "")}
+    if versioned:
+        asked_for.add(("", value))
+    elif kind:
+        leads_to.add((kind, logical_id))
+    followed = f"{name}:{search_parameters.CANONICAL}"
+    for under, targets in ((name, asked_for), (followed, leads_to)):
+        for each in sorted(targets):
+            found.values.append(Reference(under, *each, found.position))
 
 
 def _uri(value: Any, name: str, found: _Found) -> None:

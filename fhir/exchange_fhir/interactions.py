@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from heapq import merge
+from itertools import islice
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -80,9 +81,6 @@ class Here:
     """Where questions are asked."""
     native: Mapping[str, Callable[[str], Answered]]
     """How resources are read that are no versions of JSON: by kind, given the logical id."""
-
-    current: Mapping[str, Callable[[Past, Any], Versions]] = field(default_factory=dict)
-    """How a page of history is come by, by kind, of what has but its current version."""
 
     @property
     def base(self) -> str:
@@ -351,12 +349,7 @@ def history(
     if asked.kind:
         writing.served(asked.kind)
         _has_versions(asked.kind)
-    if asked.logical_id:
-        page = _of_one(here, asked, past, after)
-    elif listed := here.current.get(asked.kind):
-        page = listed(past, after)
-    else:
-        page = _all(here, asked, past, after)
+    page = (_of_one if asked.logical_id else _all)(here, asked, past, after)
     address = "/".join(part for part in (asked.kind, asked.logical_id, "_history") if part)
     query = f"?{urlencode(past.used)}" if past.used else ""
     links = [{"relation": "self", "url": f"{here.base}/{address}{query}"}]
@@ -407,14 +400,14 @@ def _all(here: Here, asked: Asked, past: Past, after: Any) -> Versions:
     )
     if not past.count:
         return Versions((), (page.total or 0) + unwritten.count(here.scope(), within), None)
-    written = [Version(one, "written", one.key) for one in page.kept]
+    written = [Version(one.changed, "written", one.key, one) for one in page.kept]
     others = unwritten.versions(here.scope(), within, past.count + 1)
+    merged = merge(written, others, key=lambda one: one.changed, reverse=True)
+    wanted = list(islice(merged, past.count))
     told: list[tuple[Kept, Any]] = []
-    for one in merge(written, others, key=lambda one: one.kept.changed, reverse=True):
-        if len(told) == past.count:
-            break
+    for one, kept in zip(wanted, unwritten.told(here.scope(), wanted), strict=False):
         last = {**last, one.source: one.place}
-        told.append((one.kept, last))
+        told.append((kept, last))
     return _fitting(told, None, more=page.more or len(written) + len(others) > len(told))
 
 

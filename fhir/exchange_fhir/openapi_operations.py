@@ -108,6 +108,8 @@ OPERATIONS = (
         media_type="application/json",
     ),
     Operation("meta", "/{type}/{id}/$meta", GET, "Parameters"),
+    Operation("metaOfType", "/{type}/$meta", GET, "Parameters"),
+    Operation("metaOfAll", "/$meta", GET, "Parameters"),
     Operation("metaAdd", "/{type}/{id}/$meta-add", POST, "Parameters"),
     Operation("metaDelete", "/{type}/{id}/$meta-delete", POST, "Parameters"),
 )  # fmt: skip

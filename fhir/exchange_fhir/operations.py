@@ -2,13 +2,15 @@
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of the routes made below.
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
 
+from exchange import labels
 from exchange.errors import ExchangeError
+from exchange.labels import Label
 from exchange_fhir import (
     interactions,
     json_format,
@@ -19,7 +21,7 @@ from exchange_fhir import (
 )
 from exchange_fhir.answers import Answered
 from exchange_fhir.datatypes import Json, present
-from exchange_fhir.definitions import elements
+from exchange_fhir.definitions import elements, search_parameters
 from exchange_fhir.interactions import Asked, Here
 from exchange_fhir.outcome import Issue, Problem, of_issues
 from exchange_fhir.rest_interactions import body
@@ -34,6 +36,11 @@ _LISTS: Mapping[str, Callable[[Any], Any]] = {
     "security": lambda one: (one.get("system"), one.get("code")),
 }
 """The parts of Meta that are added and taken away, and what makes two of them the same."""
+
+_TOKENS, _URIS = ("_security", "_tag"), ("_profile",)
+"""The search parameters of these parts."""
+
+_ABSENT = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
 
 
 def operating(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
@@ -67,6 +74,26 @@ def operating(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
     @router.get("/{kind}/{logical_id}/$validate")
     def validate_held(request: Request, kind: str, logical_id: str) -> Response:
         return validated(request, kind, logical_id, b"")
+
+    def in_use(request: Request, kind: str) -> Response:
+        requester = serving.identify(request)
+        written = negotiation.negotiated(request)
+        if kind:
+            writing.served(kind)
+        kinds = (kind,) if kind else search_parameters.kinds()
+        with serving.asked(request, requester) as here:
+            found = labels.in_use(
+                here.access, kinds, tokens=_TOKENS, uris=_URIS, asked=kind or "all types"
+            )
+        return negotiation.response(_told(_of_labels(found)), written)
+
+    @router.get("/$meta")
+    def meta_of_all(request: Request) -> Response:
+        return in_use(request, "")
+
+    @router.get("/{kind}/$meta")
+    def meta_of_type(request: Request, kind: str) -> Response:
+        return in_use(request, kind)
 
     @router.get("/{kind}/{logical_id}/$meta")
     def meta(request: Request, kind: str, logical_id: str) -> Response:
@@ -183,7 +210,22 @@ def _found(here: Here, kind: str, logical_id: str, resource: Json | None, mode: 
 
 
 def _meta(content: bytes) -> Answered:
-    told = json_format.parse(content).get("meta", {})
+    return _told(json_format.parse(content).get("meta", {}))
+
+
+def _of_labels(found: Sequence[Label]) -> Json:
+    """The labels in use, as the meta of a resource that bears all of them."""
+    told: dict[str, list[Json | str]] = {}
+    for one in found:
+        code = one.parameter.removeprefix("_")
+        coding = present(system=one.system, code=one.value)
+        if one.parameter in _URIS or coding:
+            told.setdefault(code, []).append(one.value if one.parameter in _URIS else coding)
+    # No element of FHIR is empty, and a parameter has a value (ele-1, inv-1).
+    return dict(told) or {"extension": [{"url": _ABSENT, "valueCode": "not-applicable"}]}
+
+
+def _told(told: Json) -> Answered:
     made = {
         "resourceType": "Parameters",
         "parameter": [{"name": "return", "valueMeta": told}],

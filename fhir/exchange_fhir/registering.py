@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from exchange import identity, registration
+from exchange import clinical, identity, registration
 from exchange.access import Access
 from exchange.errors import NotFound
 from exchange.recording import Act, Finder
@@ -72,10 +72,24 @@ def patch(
     if made.get("id") != held["id"] or made.get("resourceType") != "Patient":
         told = "a patch changes neither the type of a resource nor its id"
         raise Problem(422, "processing", told)
+    if held.get("active") is made.get("active") is False:
+        made = _as_active_as_written(access, made, logical_id)
     version = if_match(headers)
     if version is None:
         version = int(held.get("meta", {}).get("versionId", 0))
     return update(access, made, place, logical_id, {**headers, "if-match": f'W/"{version}"'})
+
+
+def _as_active_as_written(access: Access, made: Json, logical_id: str) -> Json:
+    """A patched Patient that says of being active what the hospital wrote.
+
+    A merged record is served as not active (R4 8.1.5): once no other stands in its place, it is
+    what it was. Who sends the whole Patient says by that whether it is active.
+    """
+    kept = clinical.changeable(access, "Patient", logical_id)
+    written = {} if kept is None else json_format.parse(kept.content)
+    rest = {name: value for name, value in made.items() if name != "active"}
+    return rest | ({"active": written["active"]} if "active" in written else {})
 
 
 def delete(logical_id: str, headers: Mapping[str, str], *, matching: Finder | None = None) -> Act:

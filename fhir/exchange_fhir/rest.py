@@ -121,7 +121,7 @@ def fhir(
     of the door as clients write it, where that is not what their requests arrive with; `dicomweb`
     is the address or path of the DICOMweb root, `token_endpoint` that of the one that issues access
     tokens by client credentials and HTTP Basic; without it none is told of. `timezone` is the
-    hospitals', as in `refresh`. `send` is how large content leaves.
+    hospitals', as in `refresh`. `send` is how the content of Binaries leaves.
     """
 
     class Route(_Route):

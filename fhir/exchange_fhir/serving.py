@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 from urllib.parse import urljoin
 from zoneinfo import ZoneInfo
 
@@ -16,11 +15,11 @@ from starlette.applications import Starlette
 from exchange.access import Access, Exchange
 from exchange.policy import Requester
 from exchange.recording import Finder
-from exchange_fhir import conditions, integrity, only_versions, reads
+from exchange_fhir import conditions, integrity, reads
 from exchange_fhir.answers import Answered
 from exchange_fhir.binary import Send, sent
 from exchange_fhir.bundle import Pages
-from exchange_fhir.interactions import Here, Pairs, Past, Versions
+from exchange_fhir.interactions import Here, Pairs
 from exchange_fhir.search import Scope
 from exchange_fhir.writing import Place
 
@@ -113,9 +112,6 @@ class Serving:
         def native(kind: str) -> Callable[[str], Answered]:
             return lambda logical_id: reads.READS[kind](self.scope(place.base, access), logical_id)
 
-        def studies(past: Past, after: Any) -> Versions:
-            return only_versions.studies(self.scope(place.base, access), past, after)
-
         return Here(
             access=access,
             place=place if self.conduct.dangling else replace(place, unknown=unknown),
@@ -123,7 +119,6 @@ class Serving:
             find_any=find_any,
             scope=lambda: self.scope(place.base, access),
             native={kind: native(kind) for kind in reads.READS},
-            current={only_versions.KIND: studies},
         )
 
     @contextmanager

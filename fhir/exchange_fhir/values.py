@@ -170,6 +170,9 @@ class ParameterValues:
             told = unescaped(one)
             found, identity = indexing.target(told, f"{self.scope.base}/")
             bare = not found and re.fullmatch(r"[A-Za-z0-9\-.]{1,64}", told, re.ASCII)
+            if found and "|" in identity:  # a version of what has its canonical URL here
+                tests.append(RefersTo("", (told,)))
+                continue
             if found:
                 kinds: Sequence[str] = [found] if wanted in {"", found} else []
             elif bare:
@@ -295,6 +298,12 @@ def kept_under(parameter: SearchParameter) -> tuple[str, ...]:
     if not parameter.kept_as:
         raise Problem(400, "not-supported", f"{parameter.code} is not supported")
     return tuple(f"{parameter.kind}.{code}" for code, _ in parameter.kept_as)
+
+
+def followed_by(parameter: SearchParameter) -> tuple[str, ...]:
+    """The parameters by which the index follows its references. Raises Problem as `kept_under`."""
+    kept_under(parameter)
+    return parameter.followed_by
 
 
 def _beside(names: tuple[str, ...], what: str) -> tuple[str, ...]:

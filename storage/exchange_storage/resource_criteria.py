@@ -155,10 +155,14 @@ class Together:
 
 @dataclass(frozen=True, slots=True)
 class Leads:
-    """A reference leads to one of the selected resources: a chain (R4 3.1.1.4.12)."""
+    """A reference leads to one of the selected resources: a chain (R4 3.1.1.4.12).
+
+    Under `names` are the URIs by which the selected are referred to; "" where that is by id alone.
+    """
 
     parameters: tuple[str, ...]
     inner: Selected | Native
+    names: str = ""
     in_compartment: bool = False
     """A patient whom they lead to is always one whom the resource is about: `SearchToken` says."""
     named: bool = False
@@ -170,12 +174,13 @@ class Leads:
 class ReferredBy:
     """One of the selected resources refers to it: ``_has`` (R4 3.1.1.4.13).
 
-    `kind` is the type of what is referred to.
+    `kind` is the type of what is referred to; `names` as in `Leads`.
     """
 
     kind: str
     parameters: tuple[str, ...]
     inner: Selected
+    names: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,10 +324,10 @@ def form(criterion: Asked, values: list[Any]) -> Form:
             return ("indexed", table, parameters, _tests(tests, values))
         case Together(components):
             return ("together", tuple([form(one, values) for one in components]))
-        case Leads(parameters, inner, _, named):
-            return ("leads", parameters, selection(inner, values), named)
-        case ReferredBy(kind, parameters, inner):
-            return ("referred", kind, parameters, _selected(inner, values))
+        case Leads(parameters, inner, names, _, named):
+            return ("leads", parameters, selection(inner, values), names, named)
+        case ReferredBy(kind, parameters, inner, names):
+            return ("referred", kind, parameters, _selected(inner, values), names)
         case Ids(ids):
             return ("ids", _among(ids, values))
         case Changed(since, before):

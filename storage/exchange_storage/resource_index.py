@@ -7,6 +7,9 @@ their value, under a name of their own:
 - ``Observation.subject:identifier`` is a token: the identifier by which a reference names its
   target;
 - ``Patient.identifier:of-type`` is a token: the type's system, and ``<type code>|<value>``;
+- ``QuestionnaireResponse.questionnaire:canonical`` is a reference that may be by name, as it was
+  written: "" and the canonical URL, with its version or without. ``Questionnaire:canonical`` is a
+  uri: what such a reference to the resource can say;
 - ``Observation.value-quantity:ucum`` is a quantity in base units: the same in whatever unit it was
   written;
 - ``Observation.code-value-quantity$0`` and ``$1`` are the components of a composite; those that

@@ -53,6 +53,27 @@ def first(parts: Sequence[Any]) -> int:
     return ranked[0] if ranked else -1
 
 
+def leads_by_row(form: Any, leader: int | None) -> bool:
+    """Whether the condition that is looked up first gives row numbers."""
+    match form:
+        case ("every", parts):
+            leader = first(parts) if leader is None else leader
+            return leader >= 0 and leads_by_row(parts[leader], None)
+        case ("some", parts):
+            return bool(parts) and all(leads_by_row(part, None) for part in parts)
+    return form[0] in LISTS_ROWS
+
+
+def is_of_index_rows(form: Any) -> bool:
+    """Whether a condition can be looked at without the resource itself."""
+    match form:
+        case ("every" | "some", parts):
+            return all(map(is_of_index_rows, parts))
+        case ("without", part):
+            return is_of_index_rows(part)
+    return form[0] in LISTS_ROWS
+
+
 def _parts(form: Any) -> Sequence[Any]:
     parts: Sequence[Any] = form[1] if form[0] == "every" else ()
     return parts
@@ -77,9 +98,9 @@ def _rank(form: Any) -> int:
             return 2
         case ("indexed", "string", _, tests):
             return _VAGUE if any(test[0] in {"present", "holds"} for test in tests) else 4
-        case ("together", _) | ("leads", _, _, _) | ("indexed", "uri", _, _):
+        case ("together", _) | ("leads", *_) | ("indexed", "uri", _, _):
             return 3
-        case ("referred", _, _, _):
+        case ("referred", *_):
             return 5
         case ("indexed", "date", _, _):
             return 7

@@ -35,9 +35,15 @@ from exchange_storage import search
 from exchange_storage.constructs import listed, looked_up, row_number, unindexed
 from exchange_storage.criteria import Level
 from exchange_storage.forms import looked_into
-from exchange_storage.records import Patient, Resource, SearchReference, Study
+from exchange_storage.records import Patient, Resource, SearchReference, SearchUri, Study
 from exchange_storage.resource_criteria import NATIVE
-from exchange_storage.resource_leaders import LISTS_ROWS, first, is_walkable
+from exchange_storage.resource_leaders import (
+    LISTS_ROWS,
+    first,
+    is_of_index_rows,
+    is_walkable,
+    leads_by_row,
+)
 from exchange_storage.resource_lookups import (
     KEYS,
     Row,
@@ -150,9 +156,9 @@ class Conditions:
                 return one.order_by(value.resource_id) if is_walkable(part) else one
         return None
 
-    def led_to(self, inner: Any, binds: Binds) -> Select[Any]:
-        """The logical ids of what a chain leads through, as far as it may be seen."""
-        return self._selected(inner, binds)[1]
+    def led_to(self, inner: Any, binds: Binds, names: str = "") -> Select[Any]:
+        """The logical ids of what a chain leads through, as far as it may be seen; or its names."""
+        return self._names(inner, names, binds) if names else self._selected(inner, binds)[1]
 
     def links(self, level: Level, form: Any, binds: Binds) -> ColumnElement[bool]:
         """The condition of a link on the patient record or study, see `search.Links`."""
@@ -245,7 +251,7 @@ class Conditions:
         """As `links` for a link by which resources point to a record, which is looked at itself."""
         _, kind, parameters, (_, source, criterion), _ = form
         reference, one = aliased(SearchReference), aliased(Resource)
-        by_index = _is_of_index_rows(criterion)
+        by_index = is_of_index_rows(criterion)
         row = Row(reference, reference.resource_id) if by_index else Row.of(one)
         rows: Select[Any] = (
             select(literal_column("1"))
@@ -293,7 +299,7 @@ class Conditions:
         for number, part in enumerate(parts):  # the binds are in this order
             if number == leader:
                 rows = self._rows(part, value, binds if used is None else _noting(binds, used))
-            elif _is_of_index_rows(part):
+            elif is_of_index_rows(part):
                 within.append(self._looked_at(part, here, binds))
             else:
                 beside.append(self._looked_at(part, there, binds))
@@ -308,8 +314,8 @@ class Conditions:
                 )
             case ("together", components):
                 return self._together(components, value, binds)
-            case ("leads", parameters, inner, _):
-                led = self._led(value, parameters, inner, binds, leads=leads)
+            case ("leads", parameters, inner, names, _):
+                led = self._led(value, parameters, inner, names, binds, leads=leads)
                 return select(value.resource_id).where(led)
         raise TypeError("not a form of a criterion that lists rows")
 
@@ -317,10 +323,16 @@ class Conditions:
         match form:
             case (kind, *_) if kind in LISTS_ROWS:
                 return resource.id.in_(self._rows(form, aliased(table_of(form)), binds))
-            case ("referred", kind, parameters, inner):
-                reference = aliased(SearchReference)
-                found = self._referring(reference, reference.target, kind, parameters, inner, binds)
-                return listed_apart(resource.logical_id, found)
+            case ("referred", kind, parameters, inner, names):
+                reference, uri = aliased(SearchReference), aliased(SearchUri)
+                used: list[Any] = []
+                noted = _noting(binds, used)
+                found = self._referring(reference, reference.target, kind, parameters, inner, noted)
+                by_id = listed_apart(resource.logical_id, found)
+                if not names:
+                    return by_id
+                naming = self._naming(uri, uri.resource_id, form, iter(used))
+                return or_(by_id, listed_apart(resource.id, naming))
             case ("some", parts):
                 return or_(false(), *[self._listed(part, resource, binds) for part in parts])
         return self._looked_at(form, Row.of(resource), binds)
@@ -336,8 +348,8 @@ class Conditions:
                 return or_(false(), *[self._looked_at(part, row, binds) for part in parts])
             case ("without", part):
                 return not_(self._looked_at(part, row, binds))
-            case ("leads", parameters, inner, named) if self._one_by_one:
-                return self._leading(row, parameters, inner, binds, named=named)
+            case ("leads", parameters, inner, names, named) if self._one_by_one:
+                return self._leading(row, parameters, inner, names, binds, named=named)
             case (kind, *_) if kind in LISTS_ROWS:
                 value = aliased(table_of(form))
                 same = value.resource_id == row.number
@@ -350,12 +362,20 @@ class Conditions:
                     literal_column("1"), maintain_column_froms=True
                 )
                 return there_is(one.correlate(row.holder))
-            case ("referred", kind, parameters, inner):
-                reference = aliased(SearchReference)
-                rows = self._referring(
-                    reference, literal_column("1"), kind, parameters, inner, binds
-                ).where(reference.target == resource.logical_id)
-                return there_is(rows.correlate(resource))
+            case ("referred", kind, parameters, inner, names):
+                reference, uri = aliased(SearchReference), aliased(SearchUri)
+                it: Any = literal_column("1")
+                used: list[Any] = []
+                noted = _noting(binds, used)
+                rows = self._referring(reference, it, kind, parameters, inner, noted)
+                by_id = there_is(
+                    rows.where(reference.target == resource.logical_id).correlate(resource)
+                )
+                if not names:
+                    return by_id
+                naming = self._naming(uri, it, form, iter(used))
+                named = naming.where(uri.resource_id == resource.id)
+                return or_(by_id, there_is(named.correlate(resource)))
             case ("ids", size):
                 return one_of_binds(resource.logical_id, size, binds)
             case ("changed", since, before):
@@ -390,17 +410,34 @@ class Conditions:
         return rows
 
     def _led(
-        self, reference: Any, parameters: Sequence[str], inner: Any, binds: Binds, *, leads: bool
+        self,
+        reference: Any,
+        parameters: Sequence[str],
+        inner: Any,
+        names: str,
+        binds: Binds,
+        *,
+        leads: bool,
     ) -> ColumnElement[bool]:
-        kind, keys = self._selected(inner, binds)
-        return and_(
-            of_parameters(reference, parameters),
-            reference.target_kind == word(kind),
-            listed_apart(reference.target, keys, leads=leads),
-        )
+        used: list[Any] = []
+        kind, keys = self._selected(inner, _noting(binds, used))
+        by_id = listed_apart(reference.target, keys, leads=leads)
+        led = and_(reference.target_kind == word(kind), by_id)
+        if names:
+            told = self._names(inner, names, iter(used))
+            by_name = listed_apart(reference.target, told, leads=leads)
+            led = or_(led, and_(reference.target_kind == word(""), by_name))
+        return and_(of_parameters(reference, parameters), led)
 
     def _leading(
-        self, row: Row, parameters: Sequence[str], inner: Any, binds: Binds, *, named: bool
+        self,
+        row: Row,
+        parameters: Sequence[str],
+        inner: Any,
+        names: str,
+        binds: Binds,
+        *,
+        named: bool,
     ) -> ColumnElement[bool]:
         """Whether a reference of the row leads to something selected, which is looked at itself.
 
@@ -412,20 +449,16 @@ class Conditions:
         one: Any = literal_column("1")
         has_name: Sequence[ColumnElement[bool]] = ()
         first: Sequence[ColumnElement[bool]] = ()
+        used: list[Any] = []
         match inner:
             case ("selected", kind, criterion):
                 target = aliased(Resource)
-                led = select(one).where(
-                    target.kind == word(kind),
-                    target.logical_id == reference.target,
-                    ~target.deleted,
-                    self._looked_at(criterion, Row.of(target), binds),
-                    self._decided.resource(target),
-                )
+                by_id = target.logical_id == reference.target
+                noted = _noting(binds, used)
+                led = select(one).where(by_id, self._shown(target, kind, criterion, noted))
             case ("native", level, criteria):
                 kind = NATIVE[level]
                 column, pointed = key_and_target(level, reference)
-                used: list[Any] = []
                 condition = search.condition(
                     looked_into(criteria), self.links, _noting(binds, used)
                 )
@@ -438,14 +471,35 @@ class Conditions:
                         first = [or_(is_unsaid, whose.in_(rows.correlate(None)))]
             case _:
                 raise TypeError("not a form of a selection")
+        its_kind: Any = unindexed(reference.target_kind)
+        leads = and_(its_kind == word(kind), *has_name, there_is(led.correlate(reference)))
+        if names:
+            target, uri = aliased(Resource), aliased(SearchUri)
+            by_name = select(one).where(
+                uri.parameter == word(names),
+                uri.value == reference.target,
+                target.id == uri.resource_id,
+                self._shown(target, kind, inner[2], iter(used)),
+            )
+            by_name = by_name.correlate(reference)
+            leads = or_(leads, and_(its_kind == word(""), there_is(by_name)))
         references = select(one).where(
             reference.resource_id == row.number,
             among_words(unindexed(reference.parameter), parameters),
-            unindexed(reference.target_kind) == word(kind),
-            *has_name,
-            there_is(led.correlate(reference)),
+            leads,
         )
         return and_(*first, there_is(references.correlate(row.holder)))
+
+    def _shown(
+        self, target: type[Resource], kind: str, criterion: Any, binds: Binds
+    ) -> ColumnElement[bool]:
+        """Whether a resource that was come by is selected, and may be seen."""
+        return and_(
+            target.kind == word(kind),
+            ~target.deleted,
+            self._looked_at(criterion, Row.of(target), binds),
+            self._decided.resource(target),
+        )
 
     def _referring(
         self,
@@ -468,6 +522,23 @@ class Conditions:
                 reference.target_kind == word(kind),
                 self._seen(one, inner_kind, criterion, binds),
             )
+        )
+
+    def _naming(self, uri: Any, column: Any, form: Any, binds: Binds) -> Select[Any]:
+        """`column` of the names by which selected resources refer to others."""
+        _, _, parameters, inner, names = form
+        reference = aliased(SearchReference)
+        rows = self._referring(reference, column, "", parameters, inner, binds)
+        return rows.join(uri, uri.value == reference.target).where(uri.parameter == word(names))
+
+    def _names(self, inner: Any, names: str, binds: Binds) -> Select[Any]:
+        """The names of what is selected, as far as it may be seen."""
+        _, kind, criterion = inner
+        uri, one = aliased(SearchUri), aliased(Resource)
+        return (
+            select(uri.value)
+            .join(one, one.id == uri.resource_id)
+            .where(uri.parameter == word(names), self._seen(one, kind, criterion, binds))
         )
 
     def _selected(self, inner: Any, binds: Binds) -> tuple[str, Select[Any]]:
@@ -514,28 +585,7 @@ def of_kind(
 
     Of the type that is given as ``kind``, where none is said: the same words for all of them.
     """
-    column: Any = unindexed(resource.kind) if _leads_by_row(form, leader) else resource.kind
+    column: Any = unindexed(resource.kind) if leads_by_row(form, leader) else resource.kind
     wanted = word(kind) if kind else bindparam("kind", type_=Resource.kind.type)
     same: ColumnElement[bool] = column == wanted
     return same
-
-
-def _leads_by_row(form: Any, leader: int | None) -> bool:
-    """Whether the condition that is looked up first gives row numbers."""
-    match form:
-        case ("every", parts):
-            leader = first(parts) if leader is None else leader
-            return leader >= 0 and _leads_by_row(parts[leader], None)
-        case ("some", parts):
-            return bool(parts) and all(_leads_by_row(part, None) for part in parts)
-    return form[0] in LISTS_ROWS
-
-
-def _is_of_index_rows(form: Any) -> bool:
-    """Whether a condition can be looked at without the resource itself."""
-    match form:
-        case ("every" | "some", parts):
-            return all(map(_is_of_index_rows, parts))
-        case ("without", part):
-            return _is_of_index_rows(part)
-    return form[0] in LISTS_ROWS

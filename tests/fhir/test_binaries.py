@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 import pytest
-from fhir_door import BASE, SHANGHAI, Asker, Door, is_fhir
+from fhir_door import BASE, SHANGHAI, Asker, Door, is_fhir, opened, outcome
 from httpx2 import Response
 from region import ADMINISTRATOR, WORKER, Region
 from sqlalchemy import func, select, update
@@ -24,6 +24,7 @@ from exchange.policy import Action
 from exchange_fhir import writing
 from exchange_fhir.serving import Conduct
 from exchange_fhir.writing import Place
+from exchange_server import ranges
 from exchange_storage.objects import ObjectStoreError
 from exchange_storage.records import AuditRecord, Revision, Scrub
 
@@ -375,3 +376,35 @@ def findings(city: Region) -> set[tuple[str, str]]:
     with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
         found = [one for one in check(access) if isinstance(one, Finding)]
     return {(one.key, one.what) for one in found if one.key.startswith(attachments.PREFIX)}
+
+
+@pytest.mark.parametrize("size", [1000, 200_000])
+def test_a_part_of_a_document_is_sent_whether_it_is_small_or_large(city: Region, size: int) -> None:
+    """RFC 9110 14."""
+    city.send("beicheng")
+    beicheng = opened(city, send=ranges.send).system("beicheng")
+    content = PDF[:size]
+    path = f"Binary/{beicheng.send('POST', 'Binary', binary(content)).json()['id']}"
+
+    for asked, part, where in (
+        ("bytes=0-9", content[:10], "0-9"),
+        ("bytes=990-", content[990:], f"990-{size - 1}"),
+        ("bytes=-7", content[-7:], f"{size - 7}-{size - 1}"),
+        (f"bytes=0-{size * 2}", content, f"0-{size - 1}"),
+    ):
+        for at in (path, f"{path}/_history/1"):
+            answer = beicheng.get(at, Accept="application/pdf", Range=asked, Accept_Encoding="gzip")
+            assert (answer.status_code, answer.content) == (206, part), asked
+            assert answer.headers["content-range"] == f"bytes {where}/{size}"
+            assert "content-encoding" not in answer.headers
+    for ignored in ("bytes=5-2", "bytes=0-1,3-4", "lines=1-2"):
+        answer = beicheng.get(path, Accept="application/pdf", Range=ignored)
+        assert (answer.status_code, answer.content) == (200, content)
+        assert answer.headers["accept-ranges"] == "bytes"
+    whole = beicheng.get(path, Accept="application/pdf", Range="bytes=0-9", If_Range='W/"1"')
+    assert (whole.status_code, whole.content) == (200, content)
+    beyond = beicheng.get(path, Accept="application/pdf", Range=f"bytes={size}-")
+    assert beyond.headers["content-range"] == f"bytes */{size}"
+    outcome(beyond, 416, "invalid")
+    resource = beicheng.get(path, Accept=FHIR, Range="bytes=0-9")
+    assert (resource.status_code, resource.json()["data"]) == (200, binary(content)["data"])

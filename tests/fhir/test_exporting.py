@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from bundles import WEIGHT
 from exporting import ASYNC, exported, kicked_off, lines, manifest, named, of, work
-from fhir_door import Asker, Door, outcome
+from fhir_door import Asker, Door, is_fhir, outcome
 from region import ADMINISTRATOR, ID_CARD, WORKER
 from sqlalchemy import update
 
-from exchange import bulk, consent, organizations, users
+from exchange import attachments, bulk, consent, organizations, users
 from exchange.policy import REPORTING, Purpose, Role
 from exchange_storage.records import Organization, Patient, User
 
@@ -189,3 +190,41 @@ def test_an_export_of_a_hospital_is_not_another_hospitals(hospital: Door) -> Non
         other = session.query(Organization.id).filter_by(code="nanhu").scalar()
     moved = replace(hospital.city.system("beicheng"), organization=other, door="fhir")
     outcome(hospital.asker(moved).get(address), 404, "not-found")
+
+
+@pytest.mark.parametrize("filtered", ["", "&_typeFilter=Binary?_id=small,lost,whole"])
+def test_what_can_no_longer_be_read_is_told_in_the_errors_of_an_export(
+    door: Door, filtered: str
+) -> None:
+    door.city.send("beicheng", patient="W1")
+    beicheng, objects = door.system("beicheng"), door.city.exchange.objects
+    for name, size in (("small", 100), ("lost", 200_000), ("whole", 200_000)):
+        content = {
+            "resourceType": "Binary",
+            "id": name,
+            "contentType": "application/pdf",
+            "securityContext": {"reference": "Patient/1"},
+            "data": base64.b64encode(name.encode() * size).decode(),
+        }
+        assert beicheng.send("PUT", f"Binary/{name}", content).status_code == 201
+        if name == "lost":
+            (stored,) = objects.list(f"{attachments.PREFIX}/")
+            objects.delete(stored.key)
+    beicheng.made(WEIGHT)
+    address = kicked_off(beicheng.get(f"$export?_type=Binary,Observation{filtered}", Prefer=ASYNC))
+    work(door)
+
+    told = manifest(beicheng, address)
+    (file,) = told["error"]
+    assert (file["type"], file["count"]) == ("OperationOutcome", 1)
+    (error,) = lines(beicheng, [file])
+    is_fhir(error)
+    (issue,) = error["issue"]
+    assert (issue["severity"], issue["code"]) == ("error", "exception")
+    assert "Binary/lost: its content is missing" in issue["diagnostics"]
+    names = named(lines(beicheng, told["output"]))
+    assert of("Binary", names) == ["Binary/small", "Binary/whole"]
+    assert len(of("Observation", names)) == 1
+    assert beicheng.send("DELETE", address).status_code == 202
+    work(door)
+    assert list(objects.list(bulk.PREFIX)) == []

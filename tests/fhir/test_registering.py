@@ -170,11 +170,52 @@ def test_a_merged_record_is_not_offered_but_the_one_in_its_place(
         assert matched[0]["search"]["score"] == 1
 
 
-def _merged(system: Asker, number: str, *, into: str) -> str:
+@pytest.mark.parametrize("how", ["json", "merge", "fhirpath", "put"])
+def test_who_is_merged_no_longer_is_as_active_as_the_hospital_wrote(
+    hospital: Door, number: str, how: str
+) -> None:
+    system = hospital.system("beicheng")
+    stays = f"Patient/{system.made(patient(number))['id']}"
+    for own in (None, True, False):
+        said = {} if own is None else {"active": own}
+        goes = _merged(system, f"{number}{own}", into=stays, **said)
+        assert system.read(goes)["active"] is False
+        _patched(system, goes, "merge-patch+json", {"birthDate": "1981-01-01"})
+        assert system.read(goes)["active"] is False
+
+        match how:
+            case "json":
+                _patched(system, goes, "json-patch+json", [{"op": "remove", "path": "/link"}])
+            case "merge":
+                _patched(system, goes, "merge-patch+json", {"link": None})
+            case "fhirpath":
+                _patched(system, goes, "fhir+json", _without("Patient.link[0]"))
+            case "put":
+                whole = patient(f"{number}{own}", id=goes.partition("/")[2], **said)
+                assert system.send("PUT", goes, whole).status_code == 200
+
+        read = system.read(goes)
+        assert (read.get("active"), read.get("link")) == (own, None)
+        found = system.ids(f"Patient?_id={goes.partition('/')[2]}&active=false")
+        assert found == ([goes] if own is False else [])
+
+
+def _without(path: str) -> dict[str, Any]:
+    parts = [{"name": "type", "valueCode": "delete"}, {"name": "path", "valueString": path}]
+    operation = {"name": "operation", "part": parts}
+    return {"resourceType": "Parameters", "parameter": [operation]}
+
+
+def _patched(system: Asker, name: str, media_type: str, change: Any) -> None:
+    response = system.send("PATCH", name, change, Content_Type=f"application/{media_type}")
+    assert response.status_code == 200, response.text
+
+
+def _merged(system: Asker, number: str, *, into: str, **said: Any) -> str:
     """The address of a record of the hospital in whose place another one stands."""
     goes = system.made(patient(number))
     link = [{"other": {"reference": into}, "type": "replaced-by"}]
-    replaced = patient(number, id=goes["id"], link=link)
+    replaced = patient(number, id=goes["id"], link=link, **said)
     response = system.send("PUT", f"Patient/{goes['id']}", replaced)
     assert response.status_code == 200, response.text
     return f"Patient/{goes['id']}"

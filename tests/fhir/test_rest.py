@@ -144,6 +144,19 @@ def test_the_total_is_told_where_it_is_asked_or_the_last_match_is_at_hand(door: 
     assert asker.bundle("Patient?name=nobody")["total"] == 0
 
 
+def test_who_would_do_with_an_estimate_is_told_the_accurate_total(door: Door) -> None:
+    """R4 3.1.1.5.3: a server may tell more exactly than was asked; the self link says so."""
+    asker = three_hospitals(door)
+
+    for asked in ("ImagingStudy?_count=3", "Patient?_count=1", "Organization?_count=1"):
+        accurate = [page["total"] for page in asker.pages(f"{asked}&_total=accurate")]
+        pages = list(asker.pages(f"{asked}&_total=estimate"))
+        assert [page["total"] for page in pages] == accurate
+        assert len(pages) > 1
+        assert "_total=accurate" in str(link(pages[0], "self"))
+        assert asker.bundle(f"{asked}&_total=estimate&_count=0")["total"] == accurate[0]
+
+
 def test_the_last_page_tells_the_total_of_whatever_is_asked_for(door: Door) -> None:
     asker = three_hospitals(door)
     card = resident_id("219901", date(1970, 2, 3), 100)

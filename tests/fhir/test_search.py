@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 from crowding import crowded
@@ -361,6 +361,31 @@ def test_a_page_in_an_order_that_is_no_more_is_asked_for_anew(door: Door) -> Non
     asker = door.city.clinician("beicheng")
     with door.city.exchange.on_behalf_of(asker) as access, pytest.raises(Invalid):
         clinical_search.find(access, earlier)
+
+
+@pytest.mark.parametrize(
+    ("once", "again", "found"),
+    [
+        (
+            "_include=DiagnosticReport:result", "_include:{}=Observation:performer",
+            ["Observation/w70", "Practitioner/dr-zhang"],
+        ),
+        (
+            "_include=DiagnosticReport:result", "_revinclude:{}=List:item",
+            ["List/list", "Observation/w70"],
+        ),
+    ],
+)  # fmt: skip
+def test_older_clients_say_recurse_for_iterate(
+    door: Door, once: str, again: str, found: list[str]
+) -> None:
+    """As FHIR STU3 names it; the self link shows what was sent."""
+    asker = door.clinician("dongshan")
+    for modifier in ("iterate", "recurse"):
+        asked = f"DiagnosticReport?_id=report&{once}&{again.format(modifier)}"
+        strictly = asker.bundle(asked, Prefer="handling=strict")
+        assert sorted(map(name, entries(strictly, "include"))) == found
+        assert again.format(modifier) in unquote(link(strictly, "self") or "")
 
 
 def test_what_is_referred_to_comes_along_and_what_refers_as_well(door: Door) -> None:

@@ -10,6 +10,7 @@ from fhir_door import Asker, Door
 from region import ADMINISTRATOR
 
 from exchange import membership, organizations
+from exchange_fhir import reading
 
 OWN = {"resourceType": "Organization", "name": "Radiology"}
 
@@ -99,3 +100,55 @@ def test_pages_do_not_shift_by_what_comes_meanwhile(region: Door, path: str) -> 
 
     assert told(beicheng, following) == whole[1:]
     assert "Patient/4" in told(beicheng, path)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 50])
+def test_studies_stand_in_the_history_of_all_where_they_changed(region: Door, count: int) -> None:
+    beicheng = region.system("beicheng")
+    before = beicheng.made(WEIGHT)
+    region.city.send("beicheng", patient="P1", study="1.2.1", instance="1.4.9")
+    after = beicheng.made(WEIGHT)
+
+    pages = _pages(beicheng, f"_history?_count={count}")
+
+    entries = [one for page in pages for one in page.get("entry", ())]
+    moments = [one["response"]["lastModified"] for one in entries]
+    assert moments == sorted(moments, reverse=True)
+    found = [f"{one['resource']['resourceType']}/{one['resource']['id']}" for one in entries]
+    assert sorted(found) == sorted(set(found))
+    weights = [f"Observation/{one['id']}" for one in (after, before)]
+    places = [found.index(one) for one in (weights[0], "ImagingStudy/1.2.1", weights[1])]
+    assert places == sorted(places)
+    studies = told(beicheng, "ImagingStudy/_history")
+    assert [one for one in found if one.startswith("ImagingStudy")] == studies
+    (study,) = (one for one in entries if one["fullUrl"].endswith("ImagingStudy/1.2.1"))
+    assert study["resource"] == beicheng.read("ImagingStudy/1.2.1")
+    assert study["request"] == {"method": "PUT", "url": "ImagingStudy/1.2.1"}
+    assert beicheng.bundle("_history?_count=0", "history")["total"] == len(found)
+    since = before["meta"]["lastUpdated"]
+    assert told(beicheng, f"_history?_since={since}&_count={count}")[-2:] == [
+        "ImagingStudy/1.2.1", weights[1],
+    ]  # fmt: skip
+
+
+def test_a_page_of_studies_has_as_many_as_there_is_room_for(
+    region: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beicheng = region.system("beicheng")
+    beicheng.made(WEIGHT)
+    whole = told(beicheng, "_history")
+    monkeypatch.setattr(reading, "PAGE_BYTES", 1)
+
+    assert told(beicheng, "_history") == whole
+
+
+def test_history_tells_no_hospital_of_studies_that_are_withheld_from_it(region: Door) -> None:
+    region.city.send("nanhu", patient="P1", study="1.2.9", instance="1.4.9")
+    nanhu = region.system("nanhu")
+    assert "ImagingStudy/1.2.1" in told(nanhu, "_history")
+    with region.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        organizations.end_agreement(access, "beicheng")
+
+    found = [one for one in told(nanhu, "_history?_count=2") if one.startswith("ImagingStudy")]
+
+    assert found == ["ImagingStudy/1.2.9"]

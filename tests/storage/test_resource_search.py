@@ -60,6 +60,7 @@ KINDS = ("A", "B")
 IDS = ("1", "2", "x")
 NAMED = {"wang": {"1"}, "li": {"1", "2"}, "zhao": set[str]()}
 """Which patients have a name."""
+URIS = ("u:a", "u:a/b", "u:c")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -157,9 +158,10 @@ def values(draw: st.DrawFn, kind: str) -> Value:
             text = draw(texts)
             return String(f"{kind}.string", fold(text), text, position)
         case "reference":
-            target_kind = draw(st.sampled_from([*KINDS, "Patient"]))
+            target_kind = draw(st.sampled_from([*KINDS, "Patient", ""]))
             name = draw(st.sampled_from([f"{kind}.reference", f"{kind}.other"]))
-            return Reference(name, target_kind, draw(st.sampled_from(IDS)), position)
+            targets = IDS if target_kind else URIS
+            return Reference(name, target_kind, draw(st.sampled_from(targets)), position)
         case "date":
             return Date(f"{kind}.date", *draw(spans), position)
         case "amount":
@@ -167,7 +169,7 @@ def values(draw: st.DrawFn, kind: str) -> Value:
             name = draw(st.sampled_from([f"{kind}.amount", f"{kind}.pair$1"]))
             return Quantity(name, low, high, draw(codes), draw(systems), draw(codes), position)
         case _:
-            return Uri(f"{kind}.uri", draw(st.sampled_from(["u:a", "u:a/b", "u:c"])), position)
+            return Uri(f"{kind}.uri", draw(st.sampled_from(URIS)), position)
 
 
 @st.composite
@@ -237,15 +239,19 @@ def criteria(draw: st.DrawFn, kind: str, depth: int = 3) -> Asked:
         case "name":
             name = NamePart(NameKind.FAMILY, Values((draw(st.sampled_from(sorted(NAMED))),)))
             led = Native(Level.PATIENT, (name,))
-            return Leads((f"{kind}.reference",), led, True, draw(st.booleans()))
+            return Leads(
+                (f"{kind}.reference",), led, in_compartment=True, named=draw(st.booleans())
+            )
         case "without":
             return Without(draw(criteria(kind, depth - 1)))
         case "leads":
             names = (f"{kind}.reference", f"{kind}.other")
-            return Leads(names, Selected(other, draw(criteria(other, depth - 1))))
+            inner = Selected(other, draw(criteria(other, depth - 1)))
+            return Leads(names, inner, draw(st.sampled_from(["", f"{other}.uri"])))
         case "referred":
             inner = Selected(other, draw(criteria(other, depth - 1)))
-            return ReferredBy(kind, (f"{other}.reference",), inner)
+            by_name = draw(st.sampled_from(["", f"{kind}.uri"]))
+            return ReferredBy(kind, (f"{other}.reference",), inner, by_name)
         case shape:
             several = [draw(criteria(kind, depth - 1)) for _ in range(draw(st.integers(0, 3)))]
             return Every(tuple(several)) if shape == "every" else Some(tuple(several))

@@ -20,6 +20,7 @@ from starlette.requests import Request
 from exchange import jobs
 from exchange.errors import NotAuthenticated
 from exchange.policy import Requester
+from exchange_fhir.binary import Send, sent
 from exchange_fhir.refresh import refresh
 from exchange_fhir.rest import fhir
 from exchange_fhir.serving import Conduct
@@ -177,7 +178,7 @@ class Door:
             refresh(access, study, timezone=SHANGHAI)
 
 
-def opened(city: Region, conduct: Conduct | None = None) -> Door:
+def opened(city: Region, conduct: Conduct | None = None, send: Send = sent) -> Door:
     """The FHIR door of `city`; who asks is known by the token."""
     app = FastAPI()
     door = Door(city, TestClient(app, raise_server_exceptions=False))
@@ -195,6 +196,7 @@ def opened(city: Region, conduct: Conduct | None = None) -> Door:
         base_url=BASE,
         token_endpoint="/oauth/token",
         conduct=conduct,
+        send=send,
     )
     app.include_router(routes, prefix="/fhir")
     return door

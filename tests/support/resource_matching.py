@@ -78,16 +78,20 @@ class World:
                     {value.position for value in _passing(each, one)} for each in components
                 ]
                 return bool(set.intersection(*positions))
-            case asked.Leads(parameters, inner, _, _):
+            case asked.Leads(parameters, inner, names, _, _):
                 kind, ids = self.selected(inner)
+                called = self.called(inner, names)
                 return any(
-                    value.target_kind == kind and value.target in ids
+                    (value.target_kind == kind and value.target in ids)
+                    or (value.target_kind == "" and value.target in called)
                     for value in one.values
                     if isinstance(value, Reference) and value.parameter in parameters
                 )
-            case asked.ReferredBy(kind, parameters, inner):
+            case asked.ReferredBy(kind, parameters, inner, names):
+                own = _called(one, names)
                 return kind == one.kind and any(
-                    value.target_kind == kind and value.target == one.logical_id
+                    (value.target_kind == kind and value.target == one.logical_id)
+                    or (value.target_kind == "" and value.target in own)
                     for other in self.found(inner.kind, inner.criterion)
                     for value in other.values
                     if isinstance(value, Reference) and value.parameter in parameters
@@ -106,6 +110,19 @@ class World:
             case Native(level, criteria):
                 kind = "Patient" if level is Level.PATIENT else "ImagingStudy"
                 return kind, self.native(level, criteria)
+
+    def called(self, inner: Selected | Native, names: str) -> set[str]:
+        """The URIs that what is selected has under `names`."""
+        if not isinstance(inner, Selected):
+            return set()
+        found = self.found(inner.kind, inner.criterion)
+        return {name for one in found for name in _called(one, names)}
+
+
+def _called(one: Known, names: str) -> set[str]:
+    return {
+        value.value for value in one.values if isinstance(value, Uri) and value.parameter == names
+    }
 
 
 def _passing(criterion: asked.Indexed, one: Known) -> list[Value]:

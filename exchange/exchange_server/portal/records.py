@@ -173,9 +173,7 @@ def records(exchange: Exchange, pages: Pages) -> APIRouter:
             "X-Content-Type-Options": "nosniff",
             "Content-Type": media_type if inline else "application/octet-stream",
         }
-        if isinstance(content, Lying):
-            return ranges.send(request, content, headers)
-        return Response(content, headers=headers)
+        return ranges.send(request, content, headers)
 
     return router
 

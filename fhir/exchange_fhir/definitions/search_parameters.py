@@ -69,6 +69,38 @@ class SearchParameter:
         """Whether it has index rows of its own."""
         return self.kept_as == ((self.code, ""),)
 
+    @property
+    def is_canonical(self) -> bool:
+        """Whether it refers by canonical URL, with a version or without, not by type and id."""
+        return self.type == "reference" and any(one.datatype in _URIS for one in self.paths)
+
+    @property
+    def followed_by(self) -> tuple[str, ...]:
+        """The names of the index rows by which its references are followed."""
+        end = f":{CANONICAL}" if self.is_canonical else ""
+        return tuple(f"{self.kind}.{code}{end}" for code, _ in self.kept_as)
+
+
+CANONICAL = "canonical"
+"""What the names of index rows for following canonical URLs end in."""
+
+_URIS = frozenset({"canonical", "uri"})
+
+
+@cache
+def named_under(kind: str) -> str:
+    """Under what the index keeps the canonical URLs of resources of a type; "" where no parameter
+    refers to it by them."""
+    url = of(kind).get("url") if kind in kinds() else None
+    if url is None or url.type != "uri" or not any(kind in one.target for one in _canonical()):
+        return ""
+    return f"{kind}:{CANONICAL}"
+
+
+@cache
+def _canonical() -> tuple[SearchParameter, ...]:
+    return tuple(one for kind in kinds() for one in of(kind).values() if one.is_canonical)
+
 
 @cache
 def of(kind: str) -> Mapping[str, SearchParameter]:
