@@ -35,7 +35,7 @@ from exchange.policy import Action
 from exchange.recording import Finder
 from exchange.visibility import Reach
 from exchange.ways import Way
-from exchange_storage import resource_order, resource_search
+from exchange_storage import resource_lookups, resource_order
 from exchange_storage.constructs import unindexed
 from exchange_storage.forms import Form
 from exchange_storage.prepared import Prepared
@@ -389,7 +389,7 @@ def _conditioned(
         condition = made.held(wanted.form, one, binds, way.leader)
         row = one.id
     told = select(*columns) if columns else _told(one)
-    kind = resource_search.of_kind(one, wanted.kind, wanted.form, way.leader)
+    kind = resource_lookups.of_kind(one, wanted.kind, wanted.form, way.leader)
     found = (
         told.select_from(one) if value is None else told.select_from(value).join(one, one.id == row)
     )
@@ -484,7 +484,7 @@ def _targets(wanted: _Referred) -> Prepared:
         .where(
             reference.parameter.in_([literal_column(f"'{name}'") for name in wanted.names]),
             reference.target_kind == literal_column(f"'{wanted.kind}'"),
-            resource_search.of_kind(one, wanted.source, wanted.form),
+            resource_lookups.of_kind(one, wanted.source, wanted.form),
             ~one.deleted,
             condition,
             visibility.clinical_within(wanted.reach, one),

@@ -506,7 +506,7 @@ _EVERYTHING = 1 << 62
 
 def _condition(wanted: _Wanted) -> ColumnElement[bool]:
     made = conditions(wanted.reach)
-    links = made.links_among_others if search.is_of_several(wanted.form) else made.links
+    links = made.links_of_several() if search.is_of_several(wanted.form) else made.links
     form = wanted.form
     if wanted.level is Level.PATIENT and not wanted.order:
         form = search.named_first(form)

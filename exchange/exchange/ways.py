@@ -37,7 +37,7 @@ FEW = 500
 """Of several conditions the one with the fewest index rows leads; they are counted up to this. What
 a chain leads through is looked up by name, where it is less."""
 
-LISTED = 4_000
+LISTED = 2_000
 """With fewer index rows than this a condition is rather listed than all resources looked through
 until a page is full: of so few the next may be far."""
 

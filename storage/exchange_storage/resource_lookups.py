@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, String, and_, cast, inspect, select
+from sqlalchemy import ColumnElement, Select, String, and_, bindparam, cast, inspect, select
 from sqlalchemy.orm import aliased
 
 from exchange_storage import records
-from exchange_storage.constructs import among, found_among, row_number
+from exchange_storage.constructs import among, found_among, row_number, unindexed
 from exchange_storage.criteria import Level
 from exchange_storage.records import Patient, Resource, SearchReference, Study
-from exchange_storage.resource_values import TABLES
+from exchange_storage.resource_leaders import leads_by_row
+from exchange_storage.resource_values import TABLES, word
 
 KEYS: Mapping[Level, Any] = {
     Level.PATIENT: cast(Patient.id, String()),
@@ -91,3 +92,16 @@ def table_of(form: Any) -> Any:
         case ("together", ((_, table, _, _), *_)):
             return TABLES[table]
     return SearchReference
+
+
+def of_kind(
+    resource: type[Resource], kind: str, form: Any, leader: int | None = None
+) -> ColumnElement[bool]:
+    """Whether a resource is of a type, beside the condition of a form (see `Conditions.held`).
+
+    Of the type that is given as ``kind``, where none is said: the same words for all of them.
+    """
+    column: Any = unindexed(resource.kind) if leads_by_row(form, leader) else resource.kind
+    wanted = word(kind) if kind else bindparam("kind", type_=Resource.kind.type)
+    same: ColumnElement[bool] = column == wanted
+    return same

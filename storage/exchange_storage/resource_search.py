@@ -19,7 +19,6 @@ from sqlalchemy import (
     CompoundSelect,
     Select,
     and_,
-    bindparam,
     false,
     func,
     literal_column,
@@ -42,7 +41,6 @@ from exchange_storage.resource_leaders import (
     first,
     is_of_index_rows,
     is_walkable,
-    leads_by_row,
 )
 from exchange_storage.resource_lookups import (
     KEYS,
@@ -50,6 +48,7 @@ from exchange_storage.resource_lookups import (
     key_and_target,
     listed_apart,
     looked_up_by,
+    of_kind,
     table_of,
     whose_it_is,
     within_a_resource,
@@ -154,6 +153,9 @@ class Conditions:
                 if others:
                     return one.union_all(*others)
                 return one.order_by(value.resource_id) if is_walkable(part) else one
+            case ("referred", _, _, ("selected", _, criterion), ""):
+                parts = criterion[1] if criterion[0] == "every" else (criterion,)
+                return self.few(parts[0], binds) if len(parts) == 1 else None
         return None
 
     def led_to(self, inner: Any, binds: Binds, names: str = "") -> Select[Any]:
@@ -210,21 +212,33 @@ class Conditions:
                 return one_of_binds(Patient.person_id, size, binds)
         raise TypeError("not a form of a link")
 
-    def links_among_others(self, level: Level, form: Any, binds: Binds) -> ColumnElement[bool]:
-        """As `links`, where the record has to fulfil other conditions too.
+    def links_of_several(self) -> search.Links:
+        """What makes `links`, where a record has to fulfil several conditions.
 
         The records that are referred to are listed by index rows alone; whether one is by what the
-        asker may see is looked at once all the rest is fulfilled.
+        asker may see is looked at once all the rest is fulfilled. Patients of the first list are
+        looked up in their order, until they are enough.
         """
-        match form:
-            case ("pointed", _, _, ("selected", _, (table, *_)), _) if table in LISTS_ROWS:
-                used: list[Any] = []
-                pointed = self._by_index_rows(level, form, _noting(binds, used))
-                return and_(pointed, self.pointed_at(level, form, iter(used)))
-        return self.links(level, form, binds)
+        lists = 0
 
-    def _by_index_rows(self, level: Level, form: Any, binds: Binds) -> ColumnElement[bool]:
-        """Whether a record is among those to which resources point that index rows tell of.
+        def links(level: Level, form: Any, binds: Binds) -> ColumnElement[bool]:
+            nonlocal lists
+            match form:
+                case ("pointed", _, _, ("selected", _, (table, *_)), _) if table in LISTS_ROWS:
+                    lists += 1
+                    used: list[Any] = []
+                    column, rows = self._by_index_rows(level, form, _noting(binds, used))
+                    leads = lists == 1 and level is Level.PATIENT
+                    pointed = (
+                        looked_up(column, rows.scalar_subquery()) if leads else column.in_(rows)
+                    )
+                    return and_(pointed, self.pointed_at(level, form, iter(used)))
+            return self.links(level, form, binds)
+
+        return links
+
+    def _by_index_rows(self, level: Level, form: Any, binds: Binds) -> tuple[Any, Any]:
+        """A column of the records to which resources point, and its values that index rows tell of.
 
         Where those say whose a resource is, only of what is about several are references read.
         """
@@ -242,14 +256,19 @@ class Conditions:
         if said is not None:
             whose, is_unsaid = said
             pointed = rows.with_only_columns(whose).where(~is_unsaid).union_all(pointed)
-        if level is Level.PATIENT:  # they come in the order of their row numbers
-            return and_(looked_up(column, pointed.scalar_subquery()))
-        one: ColumnElement[bool] = column.in_(pointed)
-        return one
+        return column, pointed
 
     def pointed_at(self, level: Level, form: Any, binds: Binds) -> ColumnElement[bool]:
         """As `links` for a link by which resources point to a record, which is looked at itself."""
-        _, kind, parameters, (_, source, criterion), _ = form
+        _, kind, parameters, inner, _ = form
+        rows = self._pointing(kind, parameters, inner, KEYS[level], binds)
+        return there_is(rows.correlate(Patient if level is Level.PATIENT else Study))
+
+    def _pointing(
+        self, kind: str, parameters: Sequence[str], inner: Any, key: Any, binds: Binds
+    ) -> Select[Any]:
+        """The references to a row of `kind`, each from a resource that is looked at itself."""
+        _, source, criterion = inner
         reference, one = aliased(SearchReference), aliased(Resource)
         by_index = is_of_index_rows(criterion)
         row = Row(reference, reference.resource_id) if by_index else Row.of(one)
@@ -260,14 +279,14 @@ class Conditions:
             .where(
                 of_parameters(reference, parameters),
                 reference.target_kind == word(kind),
-                reference.target == KEYS[level],
+                reference.target == key,
                 self._looked_at(criterion, row, binds),
                 unindexed(one.kind) == word(source),
                 ~one.deleted,
                 self._decided.resource(one),
             )
         )
-        return there_is(rows.correlate(Patient if level is Level.PATIENT else Study))
+        return rows
 
     # A condition as a list of rows.
 
@@ -367,10 +386,12 @@ class Conditions:
                 it: Any = literal_column("1")
                 used: list[Any] = []
                 noted = _noting(binds, used)
-                rows = self._referring(reference, it, kind, parameters, inner, noted)
-                by_id = there_is(
-                    rows.where(reference.target == resource.logical_id).correlate(resource)
-                )
+                if self._one_by_one:
+                    rows = self._pointing(kind, parameters, inner, resource.logical_id, noted)
+                else:
+                    rows = self._referring(reference, it, kind, parameters, inner, noted)
+                    rows = rows.where(reference.target == resource.logical_id)
+                by_id = there_is(rows.correlate(resource))
                 if not names:
                     return by_id
                 naming = self._naming(uri, it, form, iter(used))
@@ -576,16 +597,3 @@ def _noting(binds: Binds, used: list[Any]) -> Binds:
     for one in binds:
         used.append(one)
         yield one
-
-
-def of_kind(
-    resource: type[Resource], kind: str, form: Any, leader: int | None = None
-) -> ColumnElement[bool]:
-    """Whether a resource is of a type, beside the condition of a form (see `Conditions.held`).
-
-    Of the type that is given as ``kind``, where none is said: the same words for all of them.
-    """
-    column: Any = unindexed(resource.kind) if leads_by_row(form, leader) else resource.kind
-    wanted = word(kind) if kind else bindparam("kind", type_=Resource.kind.type)
-    same: ColumnElement[bool] = column == wanted
-    return same
