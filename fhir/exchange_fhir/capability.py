@@ -25,9 +25,10 @@ _SECURITY = (
 )
 _SEARCHING = (
     "Search by GET or by POST to _search. _count (default 50, at most 500; 0 for the total only), "
-    "_sort, _include and _revinclude (also :iterate), chains and _has, at most "
-    f"{MAX_DEPTH} links of them. The matches are counted with _total=accurate or "
-    "_summary=count; else total is told only where the last match is on the page. A page of large "
+    "_sort, _include and _revinclude (also :iterate, or :recurse), chains and _has, at most "
+    f"{MAX_DEPTH} links of them, by canonical URLs too. The matches are counted with "
+    "_total=accurate (or estimate) or _summary=count; else total is told "
+    "only where the last match is on the page. A page of large "
     f"resources may hold fewer than _count; a search takes at most {MAX_VALUES} values. "
     "Quantities in a unit of UCUM (system|code) are found in whatever unit they were written; "
     "arbitrary units ([IU]) are units of their own, and what has no straight scale ([pH]) is "

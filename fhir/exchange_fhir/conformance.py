@@ -254,7 +254,8 @@ def _bulk_data() -> Iterator[str]:
         "resource is decided for the asker when it is written; what was changed after the moment "
         "of the request is not in it. With `_since` the manifest's `deleted` tells, as Bundles of "
         "`DELETE`, what would have been in it had it not been deleted since, whatever a "
-        "`_typeFilter` asks. `DELETE` of the status address cancels. A `_typeFilter` of "
+        "`_typeFilter` asks; a document whose content is lost is told in `error`. `DELETE` of the "
+        "status address cancels. A `_typeFilter` of "
         "kept resources asks by token, reference and uri parameters."
     )
     yield ""

@@ -7,13 +7,18 @@ references). Nobody is shown through it what they may not see.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from fhir_door import BASE, Asker, Door, opened
-from region import ID_CARD, region
+from fhir_door import BASE, SHANGHAI, Asker, Door, opened
+from region import ADMINISTRATOR, ID_CARD, WORKER, region
+from sqlalchemy import delete
 
+from exchange import reindex
+from exchange_fhir import writing
 from exchange_fhir.definitions import search_parameters
+from exchange_storage.records import SearchReference, SearchUri
 
 FORM = "http://forms.example/contrast"
 SECRET = "http://forms.example/secret"
@@ -63,6 +68,10 @@ def forms(lasting_database_url: str) -> Iterator[Door]:
         _put(beicheng, "address", answers(f"{BASE}/Questionnaire/here"))
         _put(beicheng, "blind", answers(SECRET))
         _put(nanhu, "own", answers(SECRET, patient="2"))
+        _put(beicheng, "asked", {
+            "resourceType": "Procedure", "status": "completed",
+            "subject": {"reference": "Patient/1"}, "instantiatesCanonical": [f"{FORM}|2"],
+        })  # fmt: skip
         denies = {
             "resourceType": "Consent",
             "status": "active",
@@ -158,6 +167,41 @@ def test_answers_come_along_with_their_form(forms: Door, identity: str, found: l
     come = forms.clinician("beicheng").ids(path + again, "include")
     others = {"first": ["second"], "second": ["first"], "here": []}[identity]
     assert sorted(come) == questionnaires(*others) + responses(*found)
+
+
+def test_every_reference_of_the_type_canonical_is_followed(forms: Door) -> None:
+    doctor, code = forms.clinician("beicheng"), "instantiates-canonical"
+    assert doctor.ids(f"Procedure?{code}.title=contrast 2026") == ["Procedure/asked"]
+    assert doctor.ids(f"Procedure?{code}:Questionnaire.version=1") == []
+    assert doctor.ids(f"Questionnaire?_has:Procedure:{code}:status=completed") == [
+        "Questionnaire/second"
+    ]
+    path = f"Procedure?_include=Procedure:{code}"
+    assert doctor.ids(path, "include") == ["Questionnaire/second"]
+    path = f"Questionnaire?_id=second&_revinclude=Procedure:{code}"
+    assert doctor.ids(path, "include") == ["Procedure/asked"]
+
+
+def test_what_was_written_before_is_followed_once_it_is_indexed_anew(door: Door) -> None:
+    door.city.send("beicheng")
+    beicheng, exchange = door.system("beicheng"), door.city.exchange
+    _put(beicheng, "form", form(FORM, "Falls"))
+    _put(beicheng, "any", answers(FORM))
+    with exchange.database.writing() as session:
+        for table in (SearchReference, SearchUri):
+            session.execute(delete(table).where(table.parameter.endswith(":canonical")))
+    asked = "QuestionnaireResponse?questionnaire.title=falls"
+    assert beicheng.ids(asked) == []
+    assert beicheng.ids(f"QuestionnaireResponse?questionnaire={FORM}") == responses("any")
+
+    with exchange.on_behalf_of(ADMINISTRATOR) as access:
+        reindex.ask(access)
+    place = writing.Place(base=BASE, timezone=SHANGHAI)
+    until = datetime.now(UTC) + timedelta(days=1)
+    with exchange.on_behalf_of(WORKER) as access:
+        assert reindex.walk(access, lambda content: writing.said(content, place), until=until)
+
+    assert beicheng.ids(asked) == responses("any")
 
 
 def test_who_may_see_a_form_is_shown_it_and_finds_through_it(forms: Door) -> None:
