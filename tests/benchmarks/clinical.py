@@ -8,8 +8,10 @@ resources for each patient. The exchange is started as a user would, and a clini
 connection, with token, policy and audit; the kinds of question take turns, so that what else the
 machine does falls on all of them. For each the least, the median and the 95th percentile of the
 time until the whole answer is there, and the median of the processor time of the exchange's own
-processes meanwhile. An exchange in `--home` that was filled before is asked again, not filled anew;
-with `--database` the index is in that PostgreSQL, else in one of its own, which is gone afterwards.
+processes meanwhile. With `--apart` each kind is asked by itself, one question after another: what
+the others leave in caches counts no more. An exchange in `--home` that was filled before is asked
+again, not filled anew; with `--database` the index is in that PostgreSQL, else in one of its own,
+which is gone afterwards.
 """
 
 from __future__ import annotations
@@ -103,9 +105,14 @@ class Asker:
 
     def __init__(self, exchange: RunningExchange, name: str) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", exchange.http_port, timeout=120)
+        self._headers = {"Authorization": f"Bearer {exchange.token(name)}"}
+        self.connect()
+
+    def connect(self) -> None:
+        """Begin a connection, and end the one before, which the exchange ends once it is idle."""
+        self._connection.close()
         self._connection.connect()
         self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._headers = {"Authorization": f"Bearer {exchange.token(name)}"}
 
     def ask(self, path: str, content: bytes | None = None) -> float:
         """Milliseconds until the whole answer is there."""
@@ -122,8 +129,8 @@ class Asker:
         return taken * 1000
 
 
-def measure(exchange: RunningExchange, patients: int, times: int) -> None:
-    """Ask each kind of question so often, and print how long it took."""
+def measure(exchange: RunningExchange, patients: int, times: int, *, apart: bool) -> None:
+    """Ask each kind of question so often, in turns or `apart`, and print how long it took."""
     chance = random.Random(5)
     with exchange.opened() as opened, opened.database.reading() as session:
         own = session.scalars(select(Patient.id).where(Patient.organization_id == 1)).all()
@@ -136,13 +143,21 @@ def measure(exchange: RunningExchange, patients: int, times: int) -> None:
     )
     taken: dict[str, list[float]] = {told: [] for told in acts}
     used: dict[str, list[float]] = {told: [] for told in acts}
-    for turn in range(times + 8):
-        for told, act in acts.items():
-            before = cpu(exchange)
-            one = act()
-            if turn >= 8:  # what is done for the first time is not counted
-                taken[told].append(one)
-                used[told].append(cpu(exchange) - before)
+    turns = [*range(times + 8)]
+    asked = (
+        ((turn, told) for told in acts for turn in turns)
+        if apart
+        else ((turn, told) for turn in turns for told in acts)
+    )
+    for turn, told in asked:
+        if turn == 0:
+            clinician.connect()
+            system.connect()
+        before = cpu(exchange)
+        one_took = acts[told]()
+        if turn >= 8:  # what is done for the first time is not counted
+            taken[told].append(one_took)
+            used[told].append(cpu(exchange) - before)
     print(f"  load average {os.getloadavg()[0]:.1f}")
     for told, all_of_them in taken.items():
         most = sorted(all_of_them)[int(len(all_of_them) * 0.95)]
@@ -213,12 +228,13 @@ def main() -> None:
     parser.add_argument("--databases", nargs="+", default=["sqlite", "postgresql"])
     parser.add_argument("--home", type=Path, help="where the exchange stays")
     parser.add_argument("--database", default="", help="the URL of a PostgreSQL database")
+    parser.add_argument("--apart", action="store_true", help="each kind of question by itself")
     asked = parser.parse_args()
     for database in asked.databases:
         with exchange_on(database, asked.home, asked.database) as exchange:
             held = filled(exchange, asked.patients)
             exchange.start()
-            measure(exchange, held, asked.times)
+            measure(exchange, held, asked.times, apart=asked.apart)
 
 
 if __name__ == "__main__":
