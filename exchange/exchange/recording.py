@@ -47,7 +47,7 @@ ACTS = 1000
 """Acts that are done together, at most: for so long nobody else writes."""
 
 ATTEMPTS = 5
-"""How often a patch is computed anew because another version has come meanwhile."""
+"""How often a patch is computed ahead of its commit, while others' versions come meanwhile."""
 
 
 class Moved(Exception):
@@ -141,8 +141,8 @@ class Patch:
     """Make of the current version what `change` makes of its bytes; else as `Update`.
 
     `change` raises Invalid where the current version is not what it can be applied to. It is
-    computed before anybody else has to wait (`prepare`), and again in the commit only where
-    another version has come meanwhile.
+    computed before anybody else has to wait (`prepare`), and in the commit where versions of
+    others have come meanwhile again and again.
     """
 
     kind: str
@@ -334,16 +334,20 @@ def several(access: Access, acts: Sequence[Act]) -> list[Kept]:
                 raise
         return writing.done
 
-    for _ in range(ATTEMPTS):
-        prepared = {id(act): made for act, made in _prepared(access, acts) if made is not None}
+    computed = 0
+    while True:
+        # At last in the commit itself, where nobody comes between: who names no version is not
+        # told of others' (RFC 5789, 2.2).
+        ahead = _prepared(access, acts) if computed < ATTEMPTS else ()
+        prepared = {id(act): made for act, made in ahead if made is not None}
         drafts = [act.draft for act in acts if isinstance(act, Create | Update | Derive)]
         drafts += [made for _, _, made in prepared.values()]
         try:
             with attachments.put(access.objects, (one.attachment for one in drafts), released):
                 return access.write(unit)
         except Moved:
+            computed += 1
             access.renew()
-    raise Stale("the resource is changed by others all the time: try again")
 
 
 def _prepared(

@@ -118,8 +118,8 @@ def _through(
     wanted = {**given, **parameters(values)}
     is_native = isinstance(chain.inner, Native)
     # Index rows alone, whoever may see what they are of: to count them takes no time.
-    count = _named(inner) if is_native else _selected(inner)
-    held = None if count is None else count.number(connection, {**wanted, "limit": NAMED})
+    count, most = (_named(inner), NAMED) if is_native else (_selected(inner), LISTED)
+    held = None if count is None else count.number(connection, {**wanted, "limit": most})
     limit = FEW if held is None or not is_native else LED + 1
     if held is None or is_native or held < limit:
         rows = _led_to(inner, reach).all(connection, {**wanted, "limit": limit})

@@ -147,7 +147,8 @@ def measure(exchange: RunningExchange, patients: int, times: int, *, apart: bool
     asked = (
         ((turn, told) for told in acts for turn in turns)
         if apart
-        else ((turn, told) for turn in turns for told in acts)
+        # In another order each turn: what follows a transaction finds its work still going on.
+        else ((turn, told) for turn in turns for told in chance.sample([*acts], len(acts)))
     )
     for turn, told in asked:
         if turn == 0:

@@ -448,6 +448,30 @@ def test_a_patch_is_computed_while_others_write_and_anew_where_it_was_overtaken(
     assert [one.rpartition(b" ")[2] for one in seen] == [b"first", b"second"]
 
 
+def test_a_patch_that_is_overtaken_again_and_again_is_computed_in_the_commit_itself(
+    city: Region,
+) -> None:
+    system = city.system("beicheng")
+    about = patient(city, "beicheng")
+    kept = create(city, system, draft("Observation", about, says="0"))
+    seen: list[bytes] = []
+
+    def change(content: bytes) -> Draft:
+        seen.append(content.rpartition(b" ")[2])
+        if len(seen) <= recording.ATTEMPTS:
+            says = str(len(seen))
+            later = draft("Observation", about, says=says, logical_id=kept.logical_id)
+            with city.exchange.on_behalf_of(system) as other:
+                recording.update(other, later)
+        return draft("Observation", about, says="patched")
+
+    with city.exchange.on_behalf_of(system) as access:
+        (made,) = recording.several(access, [Patch("Observation", kept.logical_id, change)])
+
+    assert seen == [str(number).encode() for number in range(recording.ATTEMPTS + 1)]
+    assert made.version == recording.ATTEMPTS + 2
+
+
 def test_a_patch_tells_nothing_of_what_its_asker_may_not_change(city: Region) -> None:
     kept = create(city, city.system("beicheng"), draft("Observation", patient(city, "beicheng")))
 

@@ -87,7 +87,7 @@ def _put(element: dict[str, Any], path: tuple[str, ...], found: list[Any], stem:
     """`found` at a path, unless something is there: of ``value[x]`` there is only one."""
     for one in path[:-1]:
         held = element.setdefault(one, {})
-        held = held[0] if isinstance(held, list) else held
+        held = held[0] if isinstance(held, list) and held else held
         if not isinstance(held, dict):  # a text, where another parameter means a part of it
             return
         element = held
