@@ -290,6 +290,12 @@ def _text(element: Mapping[str, Any], key: str) -> str:
     return value if isinstance(value, str) else ""
 
 
+def _texts(element: Mapping[str, Any], key: str) -> list[str]:
+    """The texts of a list in an element, of those that are not empty."""
+    held = element.get(key)
+    return [one for one in held if isinstance(one, str) and one] if isinstance(held, list) else []
+
+
 @lru_cache(4096)
 def _folded(text: str) -> str:
     return names.fold(text[:LENGTH])
@@ -512,14 +518,11 @@ def _human_name(value: Any, name: str, found: _Found) -> None:
     if not isinstance(value, dict):
         return
     parts = [_text(value, "family"), _text(value, "text")]
-    for key in ("given", "prefix", "suffix"):
-        held = value.get(key)
-        parts += [one for one in (held if isinstance(held, list) else ()) if isinstance(one, str)]
+    given = _texts(value, "given")
+    parts += [*given, *_texts(value, "prefix"), *_texts(value, "suffix")]
     for one in parts:
         _string(one, name, found)
-    given = value.get("given")
-    given = " ".join(one for one in given if one) if isinstance(given, list) else ""
-    whole = f"{parts[0]}^{given}".strip("^") or parts[1]
+    whole = f"{parts[0]}^{' '.join(given)}".strip("^") or parts[1]
     _spelled(_keys(whole[:LENGTH]), name, found, {_folded(one) for one in parts})
 
 

@@ -297,6 +297,14 @@ json = st.recursive(
 )
 
 
+def test_a_given_name_that_is_no_text_is_none() -> None:
+    told = {"resourceType": "Patient", "name": [{"family": "Li", "given": [True, None, "Na"]}]}
+    assert {one.exact for one in _of(told, "Patient.name") if isinstance(one, String)} >= {
+        "Li",
+        "Na",
+    }
+
+
 @given(kind=st.sampled_from(search_parameters.kinds()), data=st.data())
 @settings(max_examples=100, deadline=None)
 def test_nothing_that_a_resource_holds_stops_it_from_being_read(
