@@ -9,7 +9,7 @@ with the content of the first. The same arguments make the same rows.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -109,11 +109,10 @@ def fill(database: Database, patients: int, *, seed: int = 11) -> int:
 
     with _in_bulk(database) as connection:
         _all_written(connection, told())
-        for moved in range(made, patients, made):
-            last = DOCTORS + PER_PATIENT * min(made, patients - moved)
-            for statement in _copies(moved, last):
+        for moves in _moves(database.dialect, range(made, patients, made)):
+            for statement in _copies(moves, made, patients):
                 connection.exec_driver_sql(statement)
-            connection.commit()
+                connection.commit()
         (count,) = connection.exec_driver_sql("SELECT count(*) FROM resource").one()
     return int(count)
 
@@ -166,13 +165,29 @@ def _written(connection: Connection, batch: list[tuple[int, Draft]], row: int) -
     return row
 
 
-def _copies(moved: int, last: int) -> Iterator[str]:
-    """What copies the resources of the first patients, up to the row `last`, to others.
+def _moves(dialect: str, moves: Sequence[int]) -> Iterator[Sequence[int]]:
+    """How far the first patients' resources are moved, with all that is put in at once.
 
-    Patient 7 becomes patient 7 + `moved`; what is theirs goes along.
+    SQLite keeps rows by their keys: put in by one walk in their order, since every walk writes all
+    pages anew. PostgreSQL appends them.
     """
-    shift = moved * PER_PATIENT
-    copied = f"BETWEEN {DOCTORS + 1} AND {last}"
+    if dialect == "sqlite" and moves:
+        yield moves
+    else:
+        yield from ([moved] for moved in moves)
+
+
+def _copies(moves: Sequence[int], made: int, patients: int) -> Iterator[str]:
+    """What copies the resources of the first patients, who were `made`, to others.
+
+    Patient 7 becomes patient 7 + each of `moves`; what is theirs goes along.
+    """
+    shift = f"m.moved * {PER_PATIENT}"
+    each = "(" + " UNION ALL ".join(f"SELECT {moved} AS moved" for moved in moves) + ") AS m"
+    copied = (
+        f"BETWEEN {DOCTORS + 1} AND {DOCTORS + PER_PATIENT * made} "
+        f"AND {{row}} + {shift} <= {DOCTORS + PER_PATIENT * patients}"
+    )
     yield f"""
         INSERT INTO resource (id, kind, logical_id, version, organization_id, patient_id, changed,
                               is_directory, has_others, deleted, whose)
@@ -181,31 +196,33 @@ def _copies(moved: int, last: int) -> Iterator[str]:
                WHEN 'Observation' THEN substr(r.logical_id, length(r.logical_id) - 1) ELSE '' END,
                r.version, p.organization_id, p.id, r.changed, r.is_directory, r.has_others,
                r.deleted, r.whose
-        FROM resource AS r JOIN patient AS p ON p.id = r.patient_id + {moved}
-        WHERE r.id {copied} ORDER BY r.id"""
+        FROM {each} CROSS JOIN resource AS r JOIN patient AS p ON p.id = r.patient_id + m.moved
+        WHERE r.id {copied.format(row="r.id")} ORDER BY 1"""
     yield f"""
         INSERT INTO revision (id, resource_id, kind, version, interaction, content, recorded,
                               elsewhere)
-        SELECT id + {shift}, resource_id + {shift}, kind, version, interaction, content, recorded,
-               elsewhere
-        FROM revision WHERE resource_id {copied} ORDER BY id"""
+        SELECT r.id + {shift}, r.resource_id + {shift}, r.kind, r.version, r.interaction, r.content,
+               r.recorded, r.elsewhere
+        FROM {each} CROSS JOIN revision AS r
+        WHERE r.resource_id {copied.format(row="r.resource_id")} ORDER BY 1"""
     for table in resource_index.TABLES.values():
         columns = [column.key for column in table.__table__.columns]
-        told = [_COPIED.get(name, name).format(shift=shift, moved=moved) for name in columns]
+        told = [_COPIED.get(name, "r." + name).format(shift=shift) for name in columns]
         yield f"""
             INSERT INTO {table.__tablename__} ({", ".join(columns)})
-            SELECT {", ".join(told)} FROM {table.__tablename__} WHERE resource_id {copied}
+            SELECT {", ".join(told)} FROM {each} CROSS JOIN {table.__tablename__} AS r
+            WHERE r.resource_id {copied.format(row="r.resource_id")}
             ORDER BY {", ".join(str(number + 1) for number in range(len(columns)))}"""
 
 
 _COPIED = {
-    "resource_id": "resource_id + {shift}",
-    "patient_id": "patient_id + {moved}",
-    "target": "CASE target_kind WHEN 'Practitioner' THEN target "
-    "WHEN 'Patient' THEN CAST(CAST(target AS BIGINT) + {moved} AS TEXT) "
-    "WHEN 'Encounter' THEN 'e' || CAST(CAST(substr(target, 2) AS BIGINT) + {moved} AS TEXT) "
-    "ELSE 'o' || CAST(CAST(substr(target, 2, length(target) - 3) AS BIGINT) + {moved} AS TEXT) "
-    "|| substr(target, length(target) - 1) END",
+    "resource_id": "r.resource_id + {shift}",
+    "patient_id": "r.patient_id + m.moved",
+    "target": "CASE r.target_kind WHEN 'Practitioner' THEN r.target "
+    "WHEN 'Patient' THEN CAST(CAST(r.target AS BIGINT) + m.moved AS TEXT) "
+    "WHEN 'Encounter' THEN 'e' || CAST(CAST(substr(r.target, 2) AS BIGINT) + m.moved AS TEXT) "
+    "ELSE 'o' || CAST(CAST(substr(r.target, 2, length(r.target) - 3) AS BIGINT) + m.moved AS TEXT) "
+    "|| substr(r.target, length(r.target) - 1) END",
 }
 """What is another in a copy."""
 
@@ -231,6 +248,7 @@ def _in_bulk(database: Database) -> Iterator[Connection]:
             ).all()
         else:
             keys = []
+            listed += ", 'resource', 'revision'"
             indexes = connection.exec_driver_sql(
                 f"SELECT name, sql FROM sqlite_master WHERE tbl_name IN ({listed}) "
                 "AND type = 'index' AND sql IS NOT NULL"
@@ -250,7 +268,7 @@ def _in_bulk(database: Database) -> Iterator[Connection]:
 def _prepare_sqlite(connection: Connection) -> None:
     unlimited(connection)
     cursor: Any = connection.connection.cursor()
-    for told in ("synchronous=OFF", "foreign_keys=OFF", "cache_size=-2000000"):
+    for told in ("synchronous=OFF", "foreign_keys=OFF", "temp_store=FILE", "cache_size=-2000000"):
         cursor.execute(f"PRAGMA {told}")
 
 
