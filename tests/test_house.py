@@ -86,7 +86,6 @@ def test_only_the_gate_and_the_outbox_commit() -> None:
         "exchange/exchange/access.py",
         "exchange/exchange/commits.py",
         "exchange/exchange/jobs.py",
-        "exchange/exchange_server/composition.py",
         "exchange/exchange_server/worker.py",  # asks for its own checkpoints
         "storage/exchange_storage/carried.py",  # lets go of what it has put into the store
         "storage/exchange_storage/database.py",  # ends the transaction that one of these began

@@ -47,20 +47,21 @@ class Notification:
     exactly one."""
 
 
-def plan(access: Access, study: int) -> int:
-    """Have the nodes told of a study that is quiet now, by its row number; returns how many.
+def plan(access: Access, studies: Sequence[int]) -> int:
+    """Have the nodes told of studies that are quiet now, by row numbers; returns of how many each
+    is, added up.
 
     Raises Refused.
     """
     access.require(Action.FORWARD)
     told = [
-        entity
-        for entity in access.session.scalars(
-            select(ApplicationEntity)
+        (entity, study)
+        for entity, study in access.session.execute(
+            select(ApplicationEntity, Study.id)
             .join(Patient, Patient.organization_id == ApplicationEntity.organization_id)
             .join(Study, Study.patient_id == Patient.id)
             .where(
-                Study.id == study,
+                Study.id.in_(studies),
                 ApplicationEntity.told_of_availability,
                 registry.takes_part(ApplicationEntity.organization_id),
             )
@@ -71,7 +72,7 @@ def plan(access: Access, study: int) -> int:
         return 0
 
     def unit(session: Session) -> None:
-        for entity in told:
+        for entity, study in told:
             jobs.ask(session, jobs.NOTIFY, f"{entity.id}:{study}", access.now)
 
     access.write(unit)

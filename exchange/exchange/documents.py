@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import bindparam, delete, insert, select
 from sqlalchemy.orm import Session
@@ -37,54 +39,63 @@ _ADD = Prepared(
 )
 
 
-def keep(
-    access: Access,
-    resource_type: str,
-    resource_id: str,
-    version: int,
-    content: bytes,
-    *,
-    patient: int | None = None,
-) -> None:
-    """Make `content` the current version of the resource, unless a later one is kept already.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A version of a resource as it was derived."""
 
-    `patient` is the record that it is about. Only the exchange itself derives documents: raises
-    Refused for anybody else.
+    resource_type: str
+    resource_id: str
+    version: int
+    content: bytes
+    patient: int | None = None
+    """The record that it is about."""
+
+
+def keep(access: Access, derived: Sequence[Document]) -> None:
+    """Make each the current version of its resource, unless a later one is kept already.
+
+    All in one commit. Only the exchange itself derives documents: raises Refused for anybody else.
     """
     if access.requester.role is not Role.EXCHANGE:
         raise Refused("only the exchange itself keeps derived documents")
 
     def unit(session: Session) -> None:
-        connection = session.connection()
-        same = {"of_type": resource_type, "of_id": resource_id}
-        held = _HELD.first(connection, same)
-        if held is not None and held.version > version:
-            return
-        # Nothing derived is lost: it can be derived again, and its history is the instances'.
-        _REMOVE.run(connection, same)
-        _ADD.run(
-            connection,
-            {
-                "resource_type": resource_type,
-                "resource_id": resource_id,
-                "version": version,
-                "is_current": True,
-                "content": content,
-                "recorded": access.now,
-            },
-        )
-        if held is None or held.version < version:
-            happenings.changed(
-                session,
-                resource_type,
-                resource_id,
-                version,
-                patient,
-                access.now,
-                created=held is None,
-            )
+        for one in derived:
+            _keep(session, one, access.now)
 
-    access.write(unit)
+    if derived:
+        access.write(unit)
+
+
+def _keep(session: Session, one: Document, now: datetime) -> None:
+    connection = session.connection()
+    same = {"of_type": one.resource_type, "of_id": one.resource_id}
+    held = _HELD.first(connection, same)
+    if held is not None and held.version > one.version:
+        return
+    # Nothing derived is lost: it can be derived again, and its history is the instances'.
+    _REMOVE.run(connection, same)
+    _ADD.run(
+        connection,
+        {
+            "resource_type": one.resource_type,
+            "resource_id": one.resource_id,
+            "version": one.version,
+            "is_current": True,
+            "content": one.content,
+            "recorded": now,
+        },
+    )
+    if held is None or held.version < one.version:
+        happenings.changed(
+            session,
+            one.resource_type,
+            one.resource_id,
+            one.version,
+            one.patient,
+            now,
+            created=held is None,
+        )
 
 
 def current(access: Access, resource_type: str, versions: Mapping[str, int]) -> dict[str, bytes]:

@@ -11,14 +11,17 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, exists, or_, select
 from sqlalchemy.orm import Session
 
 from exchange.access import Access
 from exchange.errors import Refused
 from exchange.policy import Role
 from exchange.recording import ACTS, Act, Derive, Draft, Forget, several
-from exchange_storage.records import Resource, Study
+from exchange.sop_classes import ENCAPSULATED_CDA, ENCAPSULATED_PDF, STRUCTURED
+from exchange_storage.prepared import Prepared
+from exchange_storage.records import Instance, Resource, Series, Study
+from exchange_storage.rows import as_list, one_of
 
 KINDS = ("Binary", "DiagnosticReport", "DocumentReference", "Observation")
 """Of which resources are made of a study's reports."""
@@ -90,14 +93,37 @@ class Subject:
     study_instance_uid: str
 
 
-def subject(access: Access, study: int) -> Subject | None:
-    """Of whom the study with this row number is. Raises Refused for anybody but the exchange."""
+def subjects(access: Access, studies: Sequence[int]) -> dict[int, Subject]:
+    """Those of the studies, by row numbers, that have reports, or of whose reports something is
+    still kept; each with of whom it is. Raises Refused for anybody but the exchange.
+    """
     if access.requester.role is not Role.EXCHANGE:
         raise Refused("only the exchange itself derives resources from reports")
-    row = access.session.execute(
-        select(Study.patient_id, Study.study_instance_uid).where(Study.id == study)
-    ).one_or_none()
-    return None if row is None else Subject(row.patient_id, row.study_instance_uid)
+    rows = _STUDIES.all(access.session.connection(), {"wanted": as_list(studies)})
+    return {
+        row.id: Subject(row.patient_id, row.study_instance_uid)
+        for row in rows
+        if row.reports or _held(access.session, row.study_instance_uid)
+    }
+
+
+_SAYING = or_(
+    Instance.sop_class_uid.startswith(STRUCTURED, autoescape=True),
+    Instance.sop_class_uid == ENCAPSULATED_PDF,
+    Instance.sop_class_uid == ENCAPSULATED_CDA,
+)
+_STUDIES = Prepared(
+    lambda dialect: select(
+        Study.id,
+        Study.patient_id,
+        Study.study_instance_uid,
+        exists(
+            select(Instance.id)
+            .join(Series, Series.id == Instance.series_id)
+            .where(Series.study_id == Study.id, Instance.is_primary, _SAYING)
+        ).label("reports"),
+    ).where(one_of(Study.id, "wanted", dialect))
+)
 
 
 def logical_id(study_instance_uid: str, sop_instance_uid: str, number: int = 0) -> str:
@@ -128,18 +154,22 @@ def keep(access: Access, study_instance_uid: str, drafts: Sequence[Draft]) -> in
 
 def _held(session: Session, study_instance_uid: str) -> list[tuple[str, str]]:
     prefix = _prefix(study_instance_uid)
-    rows = session.execute(
-        select(Resource.kind, Resource.logical_id)
-        .where(
-            Resource.kind.in_(KINDS),
-            Resource.logical_id >= prefix,
-            Resource.logical_id < prefix[:-1] + chr(ord(prefix[-1]) + 1),
-            Resource.organization_id.is_(None),
-            ~Resource.deleted,
-        )
-        .order_by(Resource.id)
+    behind = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+    rows = _HELD.all(session.connection(), {"prefix": prefix, "behind": behind})
+    return [(row.kind, row.logical_id) for row in rows]
+
+
+_HELD = Prepared(
+    select(Resource.kind, Resource.logical_id)
+    .where(
+        or_(*(Resource.kind == kind for kind in KINDS)),
+        Resource.logical_id >= bindparam("prefix"),
+        Resource.logical_id < bindparam("behind"),
+        Resource.organization_id.is_(None),
+        ~Resource.deleted,
     )
-    return [(kind, named) for kind, named in rows]
+    .order_by(Resource.id)
+)
 
 
 def _prefix(study_instance_uid: str) -> str:

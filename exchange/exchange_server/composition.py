@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import secrets
 import ssl
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from ipaddress import ip_network
@@ -18,7 +19,6 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from exchange import (
     audit,
-    availability,
     bulk,
     destruction,
     identity,
@@ -26,10 +26,8 @@ from exchange import (
     notifying,
     priors,
     reindex,
-    reports,
     retention,
     retrieval,
-    routing,
     scrub,
     traffic,
     watching,
@@ -353,18 +351,18 @@ def _fhir_conduct(settings: Settings) -> FHIRConduct:
 
 def worker(exchange: Exchange, settings: Settings) -> Worker:
     """A worker that knows every kind of job."""
-    from exchange_dicom import coded_report, commitment, series_metadata
+    from exchange_dicom import commitment, series_metadata
     from exchange_dicom.forward import Credentials, deliver
     from exchange_dicom.notification import notify
     from exchange_dicom.resources import Root
-    from exchange_fhir import ordered, reported, telling
+    from exchange_fhir import ordered, telling
     from exchange_fhir.bulk import go_on
     from exchange_fhir.bundle import Pages
     from exchange_fhir.hooks import Hooks
-    from exchange_fhir.refresh import refresh
     from exchange_fhir.serving import Serving
+    from exchange_server.deriving import derive
     from exchange_server.observability import DAMAGE_FOUND, observe
-    from exchange_server.worker import WORKER, Worker
+    from exchange_server.worker import WORKER, Handler, Worker
 
     def nobody(_: object) -> NoReturn:
         raise NotAuthenticated("nobody asks a worker")
@@ -377,21 +375,8 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
         with exchange.on_behalf_of(WORKER) as access:
             identity.identify(access, int(patient))
 
-    def derive(exchange: Exchange, study: str) -> None:
-        with exchange.on_behalf_of(WORKER) as access:
-            refresh(access, int(study), timezone=timezone)
-        with exchange.on_behalf_of(WORKER) as access:
-            routing.plan(access, int(study))
-        with exchange.on_behalf_of(WORKER) as access:
-            availability.plan(access, int(study))
-        with exchange.on_behalf_of(WORKER) as access:
-            held = retrieval.of_study(access, int(study))
-        with exchange.database.writing() as session:
-            jobs.ask(session, jobs.DESCRIBE, study, datetime.now(UTC) + retrieval.SETTLED)
-        said = [one for one in map(coded_report.read, coded_report.saying(held)) if one]
-        with exchange.on_behalf_of(WORKER) as access:
-            if (subject := reports.subject(access, int(study))) is not None:
-                reported.refresh(access, subject, said, base=fhir_url, timezone=timezone)
+    def derive_all(exchange: Exchange, studies: Sequence[str]) -> None:
+        derive(exchange, [int(study) for study in studies], fhir=fhir_url, timezone=timezone)
 
     def describe(exchange: Exchange, study: str) -> None:
         with exchange.on_behalf_of(WORKER) as access:
@@ -507,13 +492,13 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
             with exchange.on_behalf_of(WORKER) as access:
                 forgotten = notifying.forget(access)
 
-    handlers = {
+    handlers: dict[str, Handler] = {
         jobs.IDENTIFY: link,
         jobs.TIDY: tidy,
         jobs.BULK: many,
         jobs.HAPPENED: see,
         jobs.TELL: tell_subscriber,
-        jobs.REFRESH: derive,
+        jobs.REFRESH: lambda exchange, study: derive_all(exchange, [study]),
         jobs.DESCRIBE: describe,
         jobs.CHECKPOINT: checkpoint,
         jobs.COUNT: count,
@@ -529,7 +514,7 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
         handlers[jobs.SCRUB] = read_again
     if settings.retention_automatic:
         handlers[jobs.RETAIN] = retain
-    return Worker(exchange, handlers)
+    return Worker(exchange, handlers, {jobs.REFRESH: derive_all})
 
 
 def resource_reader(settings: Settings) -> reindex.Reader:

@@ -27,6 +27,9 @@ from exchange_storage.spool import SpooledStore
 Handler = Callable[[Exchange, str], None]
 """Does one job, given its subject. May run twice, and may raise: then it is tried again."""
 
+Together = Callable[[Exchange, Sequence[str]], None]
+"""Does several jobs of one kind, given their subjects. Where it raises, each is done by itself."""
+
 IDLE = 0.2
 """Seconds between two looks for jobs when there were none."""
 
@@ -36,8 +39,9 @@ STALLED = 2.0
 CARRIED_IDLE = 1.0
 """Seconds between two looks for small objects that the index carries."""
 
-CLAIMED = 8
-"""Jobs taken at a time: few, since a stop waits for them and a crash holds them for a lease."""
+CLAIMED = 16
+"""Jobs taken at a time, of which those of one kind may share a commit: no more, since a stop waits
+for them and a crash holds them for a lease."""
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -74,9 +78,16 @@ WORKER = Requester(
 class Worker:
     """One worker; any number of them, in any number of processes, share the work."""
 
-    def __init__(self, exchange: Exchange, handlers: Mapping[str, Handler]) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        handlers: Mapping[str, Handler],
+        together: Mapping[str, Together] | None = None,
+    ) -> None:
+        """What does each kind of job; with what does several `together`, if anything does."""
         self._exchange = exchange
         self._handlers = handlers
+        self._together = together or {}
         self._next = dict.fromkeys(RECURRING, 0.0)
         self._taken: set[int] = set()
         self._counting = threading.Lock()
@@ -133,7 +144,10 @@ class Worker:
         unnoted: Exception | None = None
         done: list[jobs.Claim] = []
         try:
+            done += self._do_together(claimed)
             for job in claimed:
+                if job in done:
+                    continue
                 try:
                     if self._do(job):
                         done.append(job)
@@ -175,6 +189,24 @@ class Worker:
             observe(CARRIED_MOVED, put.moved)
         if put.differing:
             observe(CARRIED_STUCK, reason="differs", also={"keys": list(put.differing[:8])})
+
+    def _do_together(self, claimed: Sequence[jobs.Claim]) -> list[jobs.Claim]:
+        """Do what can be done together; returns which jobs are done by that."""
+        done: list[jobs.Claim] = []
+        for kind, do in self._together.items():
+            some = [job for job in claimed if job.kind == kind]
+            if len(some) < 2:
+                continue
+            began = time.perf_counter()
+            try:
+                do(self._exchange, [job.subject for job in some])
+            except Exception:  # noqa: S112 - whose fault it is shows when each is done by itself
+                continue
+            each = (time.perf_counter() - began) / len(some)
+            for _ in some:
+                observe(JOB, each, kind=kind, outcome="done")
+            done += some
+        return done
 
     def _do(self, job: jobs.Claim) -> bool:
         """Whether it is done; what failed or goes on later is noted."""

@@ -1,4 +1,4 @@
-"""Refreshing what is kept of a study: its ImagingStudy, derived, validated and kept as bytes.
+"""Refreshing what is kept of studies: the ImagingStudy, derived, validated and kept as bytes.
 
 The handler of jobs of the kind `jobs.REFRESH`; validation costs milliseconds for each hundred
 instances, which is why it is done here once and not for each answer.
@@ -6,6 +6,7 @@ instances, which is why it is done here once and not for each answer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -14,32 +15,39 @@ from pydantic import ValidationError
 
 from exchange import documents, orders, query
 from exchange.access import Access
+from exchange.documents import Document
 from exchange.errors import Invalid
 from exchange_fhir.resources import imaging_study
 from exchange_storage.search import Level, Rows
 
 
-def refresh(access: Access, study: int, *, timezone: ZoneInfo) -> None:
-    """Derive the ImagingStudy of the study with this row number again, and keep it.
+def refresh(access: Access, studies: Sequence[int], *, timezone: ZoneInfo) -> None:
+    """Derive the ImagingStudy of each study with these row numbers again, and keep them.
 
     On behalf of the exchange itself. Safe to repeat; a study that is gone is left alone. Raises
-    Invalid, without patient data, when what was derived is not FHIR, Refused and Unavailable.
+    Invalid, without patient data, when what was derived is not FHIR, Refused and Unavailable; then
+    none of them is kept.
     """
-    answer = query.find(access, Level.STUDY, [Rows(Level.STUDY, (study,))], limit=1)
-    for found in answer.found:
-        held = imaging_study.held(found)
-        contents = query.contents(access, [found])[held.id]
-        led = orders.of_studies(access, [held.id]).get(held.id, ())
-        content = orjson.dumps(imaging_study.to_fhir(found, contents, timezone, led))
+    wanted = [Rows(Level.STUDY, tuple(studies))]
+    found = query.find(access, Level.STUDY, wanted, limit=len(studies)).found
+    held = [imaging_study.held(one) for one in found]
+    contents = query.contents(access, found)
+    led = orders.of_studies(access, [study.id for study in held])
+    derived = []
+    for one, study in zip(found, held, strict=True):
+        told = imaging_study.to_fhir(one, contents[study.id], timezone, led.get(study.id, ()))
+        content = orjson.dumps(told)
         _validate(content)
-        documents.keep(
-            access,
-            "ImagingStudy",
-            held.study_instance_uid,
-            held.revision,
-            content,
-            patient=found.patient.id,
+        derived.append(
+            Document(
+                resource_type="ImagingStudy",
+                resource_id=study.study_instance_uid,
+                version=study.revision,
+                content=content,
+                patient=one.patient.id,
+            )
         )
+    documents.keep(access, derived)
 
 
 def _validate(content: bytes) -> None:

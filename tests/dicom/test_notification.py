@@ -85,7 +85,7 @@ def planned(served: Served, study: str = STUDY) -> int:
     with exchange.database.reading() as session:
         row = session.scalars(select(Study.id).where(Study.study_instance_uid == study)).one()
     with exchange.on_behalf_of(WORKER) as access:
-        return availability.plan(access, row)
+        return availability.plan(access, [row])
 
 
 def worked(served: Served) -> list[str]:

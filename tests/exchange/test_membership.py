@@ -212,7 +212,7 @@ def test_a_hospital_that_was_deactivated_is_sent_no_priors_and_told_of_no_study(
 
     def told() -> tuple[int, bool]:
         with city.exchange.on_behalf_of(WORKER) as access:
-            planned = availability.plan(access, row(city, "1.2.7"))
+            planned = availability.plan(access, [row(city, "1.2.7")])
             nodes = organizations.entities(access.session)
             (entity,) = [one for one in nodes if one.told_of_availability]
             subject = f"{entity.id}:{row(city, '1.2.7')}"

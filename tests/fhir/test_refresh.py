@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import orjson
 import pytest
-from fhir_door import Door
+from fhir_door import SHANGHAI, Door
 from region import WORKER
 from sqlalchemy import select, update
 
 from exchange import documents, query
+from exchange.documents import Document
 from exchange.errors import Invalid, Refused
+from exchange_fhir.refresh import refresh
 from exchange_fhir.resources import imaging_study
 from exchange_storage.records import ResourceVersion
 
@@ -30,6 +32,12 @@ def altered(door: Door) -> None:
         session.execute(
             update(ResourceVersion).where(ResourceVersion.is_current).values(content=told)
         )
+
+
+def derived(version: int) -> Document:
+    return Document(
+        resource_type="ImagingStudy", resource_id="1.2.1", version=version, content=b"{}"
+    )
 
 
 def test_the_kept_bytes_are_served_as_they_lie(door: Door) -> None:
@@ -75,7 +83,7 @@ def test_refreshing_again_or_too_late_changes_nothing(door: Door) -> None:
     ((version, _, content),) = kept(door)
 
     with door.city.exchange.on_behalf_of(WORKER) as access:
-        documents.keep(access, "ImagingStudy", "1.2.1", version - 1, b"{}")
+        documents.keep(access, [derived(version - 1)])
 
     assert kept(door) == [(version, True, content)]
 
@@ -93,7 +101,7 @@ def test_only_the_exchange_itself_keeps_documents(door: Door) -> None:
         pytest.raises(Refused),
         door.city.exchange.on_behalf_of(door.city.clinician("nanhu")) as access,
     ):
-        documents.keep(access, "ImagingStudy", "1.2.1", 1, b"{}")
+        documents.keep(access, [derived(1)])
     assert kept(door) == []
 
 
@@ -112,6 +120,22 @@ def test_what_is_not_fhir_is_not_kept_and_the_error_tells_no_patient(
         door.refresh_study(1)
     assert "王" not in str(caught.value)
     assert kept(door) == []
+
+
+def test_studies_that_changed_together_are_derived_in_one_commit(door: Door) -> None:
+    for at in range(3):
+        door.city.send("beicheng", study=f"1.2.{at}", instance=f"1.4.{at}", patient=f"P{at}")
+    asker = door.clinician("nanhu")
+    derived = [asker.get(f"ImagingStudy/1.2.{at}").content for at in range(3)]
+    with door.city.exchange.on_behalf_of(WORKER) as access:
+        refresh(access, [1, 999, 3, 2], timezone=SHANGHAI)
+    with door.city.exchange.database.reading() as session:
+        rows = session.execute(
+            select(ResourceVersion.resource_id, ResourceVersion.content).order_by(
+                ResourceVersion.resource_id
+            )
+        ).all()
+    assert [tuple(row) for row in rows] == [(f"1.2.{at}", derived[at]) for at in range(3)]
 
 
 def test_a_page_of_studies_asks_for_their_contents_once(

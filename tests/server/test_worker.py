@@ -70,6 +70,43 @@ def test_what_is_asked_for_again_while_it_is_done_stays(exchange: Exchange) -> N
     assert [job.subject for job in waiting(exchange)] == ["7"]
 
 
+def test_jobs_that_can_be_done_together_are(exchange: Exchange) -> None:
+    done: list[Sequence[str]] = []
+    one = Worker(
+        exchange,
+        {"thumbnail": lambda _, subject: done.append([subject]), "print": lambda _, __: None},
+        {"thumbnail": lambda _, subjects: done.append(sorted(subjects))},
+    )
+    for subject in ("7", "8", "9"):
+        ask(exchange, "thumbnail", subject)
+    ask(exchange, "print", "7")
+    assert one.run_once() == 4
+    ask(exchange, "thumbnail", "7")
+    assert one.run_once() == 1
+    assert done == [["7", "8", "9"], ["7"]]
+    assert waiting(exchange) == []
+
+
+def test_of_jobs_that_were_to_be_done_together_only_the_one_at_fault_fails(
+    exchange: Exchange,
+) -> None:
+    def draw(_: Exchange, subject: str) -> None:
+        if subject == "8":
+            raise ValueError("no picture")
+        done.append(subject)
+
+    def draw_all(here: Exchange, subjects: Sequence[str]) -> None:
+        for subject in subjects:
+            draw(here, subject)
+
+    done: list[str] = []
+    for subject in ("7", "8", "9"):
+        ask(exchange, "thumbnail", subject)
+    Worker(exchange, {"thumbnail": draw}, {"thumbnail": draw_all}).run_once()
+    assert sorted(set(done)) == ["7", "9"]
+    assert [(job.subject, job.attempts) for job in waiting(exchange)] == [("8", 1)]
+
+
 def test_a_job_that_fails_is_tried_again_and_tells_no_patient_data(exchange: Exchange) -> None:
     def fail(_: Exchange, __: str) -> None:
         raise ValueError("王小东 350203199001011234")

@@ -175,7 +175,7 @@ class Door:
     def refresh_study(self, study: int) -> None:
         """Do the worker's refreshing of the study with this row number."""
         with self.city.exchange.on_behalf_of(WORKER) as access:
-            refresh(access, study, timezone=SHANGHAI)
+            refresh(access, [study], timezone=SHANGHAI)
 
 
 def opened(city: Region, conduct: Conduct | None = None, send: Send = sent) -> Door:
