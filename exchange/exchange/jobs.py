@@ -31,7 +31,7 @@ from sqlalchemy.orm import Session
 
 from exchange_storage.database import Database
 from exchange_storage.prepared import Prepared
-from exchange_storage.records import Job
+from exchange_storage.records import Change, Job
 
 IDENTIFY = "identify"
 """Link a patient record (its number) to a person."""
@@ -78,6 +78,13 @@ AT_OTHERS = frozenset({COMMIT, FORWARD, NOTIFY})
 LEASE = timedelta(minutes=1)
 """How long a worker has for one job before another takes it over: short, since what a worker had
 that was killed waits for so long; a living one renews it."""
+
+
+COMING = timedelta(seconds=2)
+"""For so long after an image more are taken to come."""
+
+LONGEST = timedelta(seconds=15)
+"""How long what nobody waits for is put off while images come."""
 
 
 class Later(Exception):
@@ -189,6 +196,27 @@ def claim(database: Database, kinds: Sequence[str], limit: int = 16) -> list[Cla
         for job in jobs:
             job.leased_until = now + LEASE
         return [Claim(job.id, job.kind, job.subject, job.asked, job.attempts) for job in jobs]
+
+
+def better_later(database: Database, kind: str) -> bool:
+    """Whether jobs of a kind that nobody waits for are put off: images arrive just now, for which
+    disk and processor are, and the first of the jobs has not been due for long."""
+    now = datetime.now(UTC)
+    with database.reading() as session:
+        row = _BUSY.first(session.connection(), {"of": kind})
+    arriving = row.newest is not None and row.newest > now - COMING
+    return bool(arriving and (row.first is None or row.first > now - LONGEST))
+
+
+_BUSY = Prepared(
+    select(
+        select(func.max(Change.recorded)).scalar_subquery().label("newest"),
+        select(func.min(Job.due))
+        .where(Job.kind == bindparam("of"), ~Job.dead)
+        .scalar_subquery()
+        .label("first"),
+    )
+)
 
 
 def renew(database: Database, claimed: Sequence[int]) -> None:

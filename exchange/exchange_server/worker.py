@@ -63,9 +63,13 @@ ASIDE: Mapping[tuple[str, ...], int] = {
     (jobs.SCRUB, jobs.RETAIN, jobs.DESTROY, jobs.TIDY): 1,
     (jobs.COUNT,): 1,
     (jobs.REINDEX,): 1,
+    (jobs.DESCRIBE,): 1,
 }
 """Kinds that wait for somebody else, or take long, and on how many threads of their own they do:
 a study must not wait for its index because another hospital's node does not answer."""
+
+LEISURELY = frozenset({jobs.DESCRIBE})
+"""Kinds that nobody waits for: who is quicker makes the same for himself."""
 
 ASIDE_IDLE = 1.0
 """Seconds between two looks for such jobs when there were none."""
@@ -131,11 +135,17 @@ class Worker:
         while not stop.is_set():
             try:
                 self._ask_for_recurring()
-                pause = 0.0 if self._do_some(kinds, some) else idle
+                pause = 0.0 if not self._put_off(kinds) and self._do_some(kinds, some) else idle
             except Exception as error:  # the index does not answer, whatever its driver calls it
                 observe(WORKER_STALLED, also={"error": place(error)})
                 pause = STALLED
             stop.wait(pause)
+
+    def _put_off(self, kinds: Sequence[str]) -> bool:
+        database = self._exchange.database
+        return LEISURELY.issuperset(kinds) and all(
+            jobs.better_later(database, kind) for kind in kinds
+        )
 
     def _do_some(self, kinds: Sequence[str], some: int) -> int:
         claimed = jobs.claim(self._exchange.database, kinds, some)

@@ -6,12 +6,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from exchange import jobs
 from exchange.jobs import Claim
 from exchange_storage.database import Database
-from exchange_storage.records import Job
+from exchange_storage.records import Change, Job
 
 KINDS = [jobs.IDENTIFY, jobs.REFRESH]
 
@@ -246,3 +246,40 @@ def test_who_asks_while_the_work_puts_itself_off_does_not_wait_so_long(database:
     ask(database)
     jobs.postpone(database, again, 3600)
     assert only(database).due < datetime.now(UTC) + timedelta(seconds=10)
+
+
+def arrived(database: Database, seconds_ago: float) -> None:
+    """An image, and none since."""
+    with database.writing() as session:
+        session.execute(delete(Change))
+        session.add(
+            Change(
+                recorded=datetime.now(UTC) - timedelta(seconds=seconds_ago),
+                action="create",
+                instance_id=1,
+                study_instance_uid="1.2.1",
+                series_instance_uid="1.3.1",
+                sop_instance_uid="1.4.1",
+            )
+        )
+
+
+def test_what_nobody_waits_for_is_put_off_while_images_arrive_but_not_for_long(
+    database: Database,
+) -> None:
+    def later() -> bool:
+        return jobs.better_later(database, jobs.DESCRIBE)
+
+    assert not later()
+    arrived(database, 60)
+    assert not later()
+    arrived(database, 0)
+    assert later()
+    ask(database, kind=jobs.REFRESH)
+    ask(database, kind=jobs.DESCRIBE, hours=0)
+    assert later()
+    arrived(database, 60)
+    assert not later()
+    arrived(database, 0)
+    ask(database, "2", kind=jobs.DESCRIBE, hours=-1 / 60)
+    assert not later()
