@@ -294,8 +294,7 @@ class Asking(ParameterValues):
         names = followed_by(parameter)
         if target in NATIVE:
             native = Native(NATIVE[target], (query.decided(self.scope.access, inner),))
-            whose = search_parameters.is_in_compartment(parameter)
-            return Leads(names, native, in_compartment=whose)
+            return Leads(names, native, in_compartment=_says_whose(parameter, target))
         kept = Leads(names, Selected(target, inner), _named(parameter, target))
         if target not in registered.KINDS:
             return kept
@@ -332,7 +331,7 @@ class Asking(ParameterValues):
     def _referred(self, kind: str, parameter: SearchParameter, inner: Selected) -> Any:
         names = followed_by(parameter)
         if kind in NATIVE:
-            whose = search_parameters.is_in_compartment(parameter)
+            whose = _says_whose(parameter, kind)
             return Linked(NATIVE[kind], Pointed(kind, names, inner, whose))
         referred = ReferredBy(kind, names, inner, _named(parameter, kind))
         if kind not in registered.KINDS:
@@ -373,6 +372,12 @@ def _codes(kind: str) -> Mapping[str, SearchParameter]:
 def _named(parameter: SearchParameter, target: str) -> str:
     """Under what the index keeps the names by which a parameter refers to resources of a type."""
     return search_parameters.named_under(target) if parameter.is_canonical else ""
+
+
+def _says_whose(parameter: SearchParameter, kind: str) -> bool:
+    """Whether all to whom a parameter refers as resources of a type, are those whom the resource is
+    about: a Task is about its patient, and not about the study that it is for."""
+    return kind == "Patient" and search_parameters.is_in_compartment(parameter)
 
 
 def compartment(asking: Asking, kind: str, identity: str) -> Any:
