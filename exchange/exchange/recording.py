@@ -9,7 +9,7 @@ version and moment are known. Several acts of one request are done together or n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from exchange.access import Access
 from exchange.clinical import Kept
 from exchange.errors import Conflicting, Invalid, NotFound, Stale, TooLarge
 from exchange.policy import Action
+from exchange.versions import require
 from exchange.writing import Draft, Finder, Render, Writing, action_of, new_id
 from exchange_storage import resource_rows
 
@@ -94,13 +95,13 @@ class Update:
 
     With `matching`, of the one that this finds; where there is none it is created, as is one whose
     name is not known yet unless `may_create` is False. What is `new`, or not found by `matching`,
-    takes no other's name. `if_match` is the version that must be the current one; with `if_none`
-    there must be none.
+    takes no other's name. `if_match` has the versions of which one must be the current one; with
+    `if_none` there must be none.
     """
 
     draft: Draft
     matching: Finder | None = None
-    if_match: int | None = None
+    if_match: Container[int] | None = None
     if_none: bool = False
     may_create: bool = True
     new: bool = False
@@ -126,8 +127,7 @@ class Update:
             raise Conflicting("nothing matches the condition, but there is a resource of that id")
         if self.if_none and exists:
             raise Stale("there is such a resource already")
-        if self.if_match is not None and (held is None or held.version != self.if_match):
-            raise Stale("the version that was named is not the current one: read it again")
+        require(self.if_match, None if held is None else held.version)
         if held is None and not self.may_create:
             raise writing.nothing()
         kept = writing.keep(draft, held)
@@ -149,7 +149,7 @@ class Patch:
     logical_id: str
     change: Callable[[bytes], Draft]
     matching: Finder | None = None
-    if_match: int | None = None
+    if_match: Container[int] | None = None
 
     @property
     def action(self) -> None:
@@ -178,7 +178,7 @@ class Patch:
         if len(found) != 1:
             return None
         held = clinical.changeable(access, self.kind, found[0])
-        if held is None or self.if_match not in {None, held.version}:
+        if held is None or (self.if_match is not None and held.version not in self.if_match):
             return None
         return held.logical_id, held.version, self.change(held.content)
 
@@ -193,7 +193,7 @@ class Delete:
     kind: str
     logical_id: str = ""
     matching: Finder | None = None
-    if_match: int | None = None
+    if_match: Container[int] | None = None
 
     @property
     def action(self) -> Action | None:
@@ -214,8 +214,7 @@ class Delete:
         writing.permitted(held)
         if held.deleted:
             return writing.present(self.kind, logical_id)
-        if self.if_match is not None and held.version != self.if_match:
-            raise Stale("the version that was named is not the current one: read it again")
+        require(self.if_match, held.version)
         return writing.take_out(held)
 
 
@@ -296,7 +295,7 @@ def create(access: Access, draft: Draft, *, unless: Finder | None = None) -> Kep
 
 
 def update(
-    access: Access, draft: Draft, *, if_match: int | None = None, may_create: bool = True
+    access: Access, draft: Draft, *, if_match: Container[int] | None = None, may_create: bool = True
 ) -> Kept:
     """Make the draft the current version, created if there is none. See `Update` for more.
 
@@ -305,7 +304,9 @@ def update(
     return several(access, [Update(draft, if_match=if_match, may_create=may_create)])[0]
 
 
-def delete(access: Access, kind: str, logical_id: str, *, if_match: int | None = None) -> Kept:
+def delete(
+    access: Access, kind: str, logical_id: str, *, if_match: Container[int] | None = None
+) -> Kept:
     """Take a resource out of use. Raises Refused, NotFound, Stale."""
     return several(access, [Delete(kind, logical_id, if_match=if_match)])[0]
 

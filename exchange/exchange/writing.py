@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -35,6 +35,7 @@ from exchange.errors import Gone, Invalid, NotFound, Stale, TooLarge
 from exchange.policy import Action, Clinical, Facts, Permit, Role
 from exchange.subscriptions import Terms
 from exchange.targets import PATIENTS, Target
+from exchange.versions import require
 from exchange_storage import resource_index, resource_rows
 from exchange_storage.resource_index import Value
 
@@ -131,7 +132,7 @@ class Writing:
         given = {"kind": kind, "logical_id": logical_id}
         return resource_rows.HELD.first(self.session.connection(), given)
 
-    def current(self, kind: str, logical_id: str, if_match: int | None) -> Any:
+    def current(self, kind: str, logical_id: str, if_match: Container[int] | None) -> Any:
         """The row of a resource that the requester may change.
 
         Raises NotFound, Refused, Gone, Stale.
@@ -142,8 +143,7 @@ class Writing:
         self.permitted(held)
         if held.deleted:
             raise Gone("the resource was deleted")
-        if if_match is not None and held.version != if_match:
-            raise Stale("the version that was named is not the current one: read it again")
+        require(if_match, held.version)
         return held
 
     def nothing(self) -> NotFound:

@@ -7,7 +7,7 @@ keeps it, and whether it may, is `exchange.recording`'s.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -15,10 +15,11 @@ from zoneinfo import ZoneInfo
 
 from exchange import attachments, clinical
 from exchange.attachments import Attachment
-from exchange.errors import Invalid, Stale
+from exchange.errors import Invalid
 from exchange.recording import Act, Create, Delete, Draft, Finder, Patch, Update, new_id
 from exchange.reindex import Said
 from exchange.subscriptions import Terms
+from exchange.versions import ANY
 from exchange_fhir import (
     indexing,
     json_format,
@@ -340,14 +341,21 @@ def _names_a_stranger(value: Any, base: str) -> bool:
     return False
 
 
-def if_match(headers: Mapping[str, str]) -> int | None:
-    """The version that is to be the current one, by If-Match. Raises Stale, Problem."""
+_VERSION = re.compile(r'(?:W/)?(?:"([A-Za-z0-9\-.]{1,64})"|([A-Za-z0-9\-.]{1,64}))', re.ASCII)
+_VERSIONS = 64
+"""Versions that If-Match may list."""
+
+
+def if_match(headers: Mapping[str, str]) -> Container[int] | None:
+    """The versions of which one is to be the current one, by If-Match (RFC 9110 13.1.1); None where
+    it does not matter. They are weak, and compared all the same (R4 3.1.0.5). Raises Problem."""
     told = headers.get("if-match", "").strip()
     if not told:
         return None
-    found = re.fullmatch(r'(?:W/)?"?([A-Za-z0-9\-.]{1,64})"?', told, re.ASCII)
-    if not found:
-        raise Problem(400, "invalid", 'If-Match is one version: W/"3"')
-    if not found[1].isdecimal() or len(found[1]) > 18:
-        raise Stale("the version that was named is not the current one: read it again")
-    return int(found[1])
+    if told == "*":
+        return ANY
+    versions = [_VERSION.fullmatch(one.strip()) for one in told.split(",", _VERSIONS)]
+    if len(versions) > _VERSIONS or not all(versions):
+        raise Problem(400, "invalid", 'If-Match is a version, W/"3", several with commas, or *')
+    named = [one[1] or one[2] for one in versions if one]
+    return frozenset(int(one) for one in named if one.isdecimal() and len(one) <= 18)

@@ -95,9 +95,9 @@ def test_a_number_is_registered_once_and_updated_from_then_on(city: Region) -> N
     first = register(city, "beicheng", told(), new=True)
 
     assert "update it" in refused(city, "beicheng", told(), Conflicting, new=True)
-    second = register(city, "beicheng", told(), if_match=1)
+    second = register(city, "beicheng", told(), if_match={1})
     assert (second.logical_id, second.version) == (first.logical_id, 2)
-    refused(city, "beicheng", told(), Stale, if_match=1)
+    refused(city, "beicheng", told(), Stale, if_match={1})
     refused(city, "beicheng", told(), Stale, if_none=True)
     assert register(city, "nanhu", told(), new=True).logical_id != first.logical_id
 
