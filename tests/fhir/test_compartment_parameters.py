@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fhir_door import Door
 
-from exchange_fhir import indexing
+from exchange_fhir import asking, capability, indexing
 from exchange_fhir.definitions import search_parameters
 from exchange_storage.resource_index import Reference
 
@@ -44,6 +44,34 @@ def test_whoever_is_led_to_by_a_parameter_of_the_compartment_is_a_patient_of_the
         if isinstance(one, Reference) and one.parameter in led_by and one.target_kind == "Patient"
     }
     assert led == set(indexing.patients(resource, BASE)) == {"7"}
+
+
+REFERRING = [
+    (native, one.kind, one.code, inner.code)
+    for native in ("Patient", "ImagingStudy")
+    for kind in capability.served()
+    for one in search_parameters.of(kind).values()
+    if one.type == "reference" and native in one.target and kind not in {*asking.ALONE, "Patient"}
+    for inner in [
+        each
+        for each in search_parameters.of(kind).values()
+        if each.type == "token" and not each.code.startswith("_")
+    ][:1]
+]
+
+
+@pytest.mark.parametrize("native", ["Patient", "ImagingStudy"])
+def test_what_refers_to_a_patient_or_study_by_whatever_parameter_can_be_asked_for_twice(
+    hospital: Door, native: str
+) -> None:
+    doctor = hospital.clinician("beicheng")
+    name = "patient.name" if native == "ImagingStudy" else "name"
+    forms = [(kind, code, inner) for of, kind, code, inner in REFERRING if of == native]
+    assert len(forms) > 5
+    for kind, code, inner in forms:
+        has = f"_has:{kind}:{code}:{inner}=x"
+        assert doctor.ids(f"{native}?{has}&{has}") == []
+        assert doctor.ids(f"{kind}?{code}:{native}.{name}=nobody&{inner}=x") == []
 
 
 def test_studies_to_which_a_patients_task_leads_are_found_by_the_task(door: Door) -> None:
