@@ -6,6 +6,7 @@ the dead-letter list that `exchange job list` shows. Its work must be repeatable
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -32,6 +33,7 @@ from sqlalchemy.orm import Session
 from exchange_storage.database import Database
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Change, Job
+from exchange_storage.rows import one_of_texts
 
 IDENTIFY = "identify"
 """Link a patient record (its number) to a person."""
@@ -181,6 +183,10 @@ def of(kind: str, number: SQLColumnExpression[int]) -> ColumnElement[bool]:
 def claim(database: Database, kinds: Sequence[str], limit: int = 16) -> list[Claim]:
     """Take up to `limit` jobs that are due, the most overdue first, for `LEASE`."""
     now = datetime.now(UTC)
+    with database.reading() as session:
+        given = {"kinds": json.dumps(list(kinds)), "now": now}
+        if not _DUE.all(session.connection(), given):
+            return []  # no write transaction for an idle worker
     free = or_(Job.leased_until.is_(None), Job.leased_until < now)
     due = (
         select(Job)
@@ -188,14 +194,27 @@ def claim(database: Database, kinds: Sequence[str], limit: int = 16) -> list[Cla
         .order_by(Job.due, Job.id)
         .limit(limit)
     )
-    with database.reading() as session:
-        if not session.execute(due).first():
-            return []  # no write transaction for an idle worker
     with database.writing() as session:
         jobs = session.scalars(due.with_for_update(skip_locked=True)).all()
         for job in jobs:
             job.leased_until = now + LEASE
         return [Claim(job.id, job.kind, job.subject, job.asked, job.attempts) for job in jobs]
+
+
+_NOW = bindparam("now", type_=Job.due.type)
+_DUE = Prepared(
+    # Asked by each thread of a worker again and again.
+    lambda dialect: (
+        select(Job.id)
+        .where(
+            one_of_texts(Job.kind, "kinds", dialect),
+            ~Job.dead,
+            Job.due <= _NOW,
+            or_(Job.leased_until.is_(None), Job.leased_until < _NOW),
+        )
+        .limit(1)
+    )
+)
 
 
 def better_later(database: Database, kind: str) -> bool:
