@@ -177,6 +177,16 @@ def test_no_relationship_loads_rows_behind_the_gate() -> None:
     assert set(lazy.values()) <= {"raise"}
 
 
+def test_an_alias_that_many_threads_have_is_made_for_them() -> None:
+    """By `rows.shared`: see there."""
+    assert [
+        name(module)
+        for module in MODULES
+        for statement in tree(module).body
+        if isinstance(statement, ast.Assign) and "aliased(" in ast.unparse(statement.value)
+    ] == []
+
+
 def test_nothing_in_the_house_names_the_place_where_it_was_built() -> None:
     written = [path for root in (*ROOMS, ROOT / "tests") for path in root.rglob("*.py")]
     places = [f"/{place}/" for place in ("work", "tmp/bash_jobs")]

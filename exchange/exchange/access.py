@@ -146,7 +146,7 @@ class Access:
 
     @property
     def session(self) -> Session:
-        """For reading, one consistent view for the whole request; it keeps no change."""
+        """For reading, one consistent view until something is written; it keeps no change."""
         if self._session is None:
             self._session = self._stack.enter_context(self.exchange.database.reading())
         return self._session
@@ -260,6 +260,7 @@ class Access:
         """
         if self.requester.rehearses:
             raise Refused("a rehearsal changes nothing")
+        self.renew()  # many who wait held all connections that their commit waits for
         with translated():
             return self.exchange._commits.run(self._notes, unit, after)
 

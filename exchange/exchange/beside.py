@@ -15,7 +15,6 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import Select, String, cast, literal, select
-from sqlalchemy.orm import aliased
 
 from exchange import attachments, clinical, visibility
 from exchange.access import Access
@@ -23,7 +22,7 @@ from exchange.policy import Action
 from exchange.visibility import Reach
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Patient, PatientIdentifier, Resource, Revision
-from exchange_storage.rows import as_list, listed, one_of
+from exchange_storage.rows import as_list, listed, one_of, shared
 
 
 class Identifier(NamedTuple):
@@ -156,7 +155,7 @@ def identifiers(access: Access, patients: Iterable[int]) -> Mapping[int, tuple[I
     return of_patient
 
 
-_ITSELF, _OTHER, _WRITTEN = aliased(Patient), aliased(Patient), aliased(Resource)
+_ITSELF, _OTHER, _WRITTEN = shared(Patient), shared(Patient), shared(Resource)
 
 
 @cache

@@ -378,7 +378,7 @@ def _conditioned(
 
     Beside them the resources' alias, and the column that has their row numbers in order.
     """
-    made = conditions(wanted.reach, one_by_one=way.one_by_one)
+    made = conditions(wanted.reach, one_by_one=way.links(wanted.form, dialect))
     binds = numbered()
     if way.walks and way.leader is not None:
         behind = bindparam("last0", type_=Resource.id.type) if after else None

@@ -52,7 +52,7 @@ class Decided:
 
 
 @cache
-def conditions(reach: Reach, *, one_by_one: bool = False) -> Conditions:
+def conditions(reach: Reach, *, one_by_one: int = 0) -> Conditions:
     """What makes conditions of forms, within a reach; `one_by_one` see `Conditions`."""
     return Conditions(Decided(reach), one_by_one=one_by_one)
 

@@ -36,7 +36,7 @@ def is_frequent(form: Any, access: Access, given: Mapping[str, Any]) -> bool:
 def within(form: Any, reach: Reach) -> ColumnElement[bool]:
     """Whether a patient is of the stretch, and fulfils the criteria of an `is_frequent` form."""
     ((_, level, pointed),) = form[1]
-    made = conditions(reach, one_by_one=True)
+    made = conditions(reach, one_by_one=2)
     return and_(
         Patient.id > bindparam("behind", type_=Patient.id.type),
         Patient.id <= bindparam("until", type_=Patient.id.type),

@@ -50,7 +50,7 @@ from exchange_storage.records import (
     Study,
     Workitem,
 )
-from exchange_storage.rows import there_is
+from exchange_storage.rows import shared, there_is
 
 
 def shares(
@@ -263,7 +263,7 @@ def _own_or_shared(patient: type[Patient], kind: str) -> ColumnElement[bool]:
     return or_(_own(patient), shared)
 
 
-_FIRST, _FURTHER = aliased(Patient), aliased(Patient)
+_FIRST, _FURTHER = shared(Patient), shared(Patient)
 """The same in every statement, so that what depends on them is built once; they never nest."""
 
 

@@ -51,6 +51,9 @@ NAMED = 20_000
 """Patients of a name, at most, that are listed, so that nobody else's is looked into: a page may be
 full after less than it takes to list more."""
 
+NESTED = 2
+"""Links of a chain, at most, that SQLite follows one by one, each a statement within another."""
+
 NAMES = 2 * FEW
 """Names that they have: a canonical URL, with a version and without."""
 
@@ -65,6 +68,13 @@ class Way:
     """The leader's rows are walked in their order, not listed."""
     one_by_one: bool = False
     """What references lead to is looked at for each row by itself."""
+
+    def links(self, form: Form, dialect: str) -> int:
+        """Along how many links that is done: SQLite takes but so many statements within another."""
+        if not self.one_by_one:
+            return 0
+        links = resource_leaders.links(form)
+        return links if dialect == "postgresql" or links <= NESTED else 1
 
     @property
     def to_all(self) -> Way:

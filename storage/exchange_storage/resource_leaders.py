@@ -74,6 +74,14 @@ def is_of_index_rows(form: Any) -> bool:
     return form[0] in LISTS_ROWS
 
 
+def links(form: Any) -> int:
+    """How many links of chains, and of ``_has``, lead on from one another, at most."""
+    if not isinstance(form, tuple):
+        return 0
+    more = form[:1] in {("leads",), ("referred",), ("pointed",)}
+    return max(map(links, form), default=0) + more
+
+
 def _parts(form: Any) -> Sequence[Any]:
     parts: Sequence[Any] = form[1] if form[0] == "every" else ()
     return parts

@@ -36,12 +36,7 @@ from exchange_storage.criteria import Level
 from exchange_storage.forms import looked_into
 from exchange_storage.records import Patient, Resource, SearchReference, SearchUri, Study
 from exchange_storage.resource_criteria import NATIVE
-from exchange_storage.resource_leaders import (
-    LISTS_ROWS,
-    first,
-    is_of_index_rows,
-    is_walkable,
-)
+from exchange_storage.resource_leaders import LISTS_ROWS, first, is_of_index_rows, is_walkable
 from exchange_storage.resource_lookups import (
     KEYS,
     Row,
@@ -78,13 +73,14 @@ class Decided(Protocol):
 class Conditions:
     """Makes conditions of forms, each level of them decided.
 
-    With `one_by_one` what a reference leads to is looked at for each row by itself, for questions
-    that look at few rows; else all that it may lead to is listed once.
+    Along the first links, `one_by_one` of them, what a reference leads to is looked at for each row
+    by itself, for questions that look at few rows; else all that it may lead to is listed once.
     """
 
-    def __init__(self, decided: Decided, *, one_by_one: bool = False) -> None:
+    def __init__(self, decided: Decided, *, one_by_one: int = 0) -> None:
         self._decided = decided
         self._one_by_one = one_by_one
+        self._further = Conditions(decided, one_by_one=one_by_one - 1) if one_by_one else self
 
     def held(
         self, form: Any, resource: type[Resource], binds: Binds, leader: int | None = None
@@ -280,7 +276,7 @@ class Conditions:
                 of_parameters(reference, parameters),
                 reference.target_kind == word(kind),
                 reference.target == key,
-                self._looked_at(criterion, row, binds),
+                self._further._looked_at(criterion, row, binds),
                 unindexed(one.kind) == word(source),
                 ~one.deleted,
                 self._decided.resource(one),
@@ -476,12 +472,12 @@ class Conditions:
                 target = aliased(Resource)
                 by_id = target.logical_id == reference.target
                 noted = _noting(binds, used)
-                led = select(one).where(by_id, self._shown(target, kind, criterion, noted))
+                led = select(one).where(by_id, self._further._shown(target, kind, criterion, noted))
             case ("native", level, criteria):
                 kind = NATIVE[level]
                 column, pointed = key_and_target(level, reference)
                 condition = search.condition(
-                    looked_into(criteria), self.links, _noting(binds, used)
+                    looked_into(criteria), self._further.links, _noting(binds, used)
                 )
                 led = self._decided.native(level, one, condition).where(column == pointed)
                 # A name is seen without the record, which is looked at if it fits.
@@ -500,7 +496,7 @@ class Conditions:
                 uri.parameter == word(names),
                 uri.value == reference.target,
                 target.id == uri.resource_id,
-                self._shown(target, kind, inner[2], iter(used)),
+                self._further._shown(target, kind, inner[2], iter(used)),
             )
             by_name = by_name.correlate(reference)
             leads = or_(leads, and_(its_kind == word(""), there_is(by_name)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     JSON,
@@ -24,9 +24,24 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import aliased
 from sqlalchemy.sql.selectable import TableValuedAlias
 
 from exchange_storage.records import Record
+
+R = TypeVar("R", bound=Record)
+
+
+def shared(record: type[R]) -> type[R]:
+    """An alias for statements of many threads, all of whose columns are known from the start.
+
+    SQLAlchemy looks for a column when it is first asked for; of two threads that ask at once one
+    may be given the column of the table itself, and a condition on it is one on any row.
+    """
+    one = aliased(record)
+    for each in record.__mapper__.column_attrs:
+        getattr(one, each.key).__clause_element__()
+    return one
 
 
 class Columns:

@@ -231,6 +231,51 @@ def test_the_compartment_is_of_the_patients_that_a_resource_is_about() -> None:
     assert indexing.patients({"resourceType": "Organization"}) == ()
 
 
+TO_PATIENTS = [
+    one
+    for kind in search_parameters.kinds()
+    for one in search_parameters.of(kind).values()
+    if one.type == "reference" and search_parameters.is_in_compartment(one)
+]
+
+
+@pytest.mark.parametrize("parameter", TO_PATIENTS, ids=lambda one: one.name)
+def test_every_patient_whom_a_parameter_of_the_compartment_leads_to_is_one_it_is_about(
+    parameter: SearchParameter,
+) -> None:
+    """Chains and ``_has`` through it are answered by whose the resource is."""
+    written = [
+        {"reference": "Patient/1"},
+        {"reference": "Patient/2/_history/2"},
+        {"reference": f"{BASE}/Patient/3"},
+        {"reference": f"{BASE}/Patient/4/_history/1", "type": "Group"},
+        {"reference": "Patient/5", "type": "Patient", "identifier": {"value": "P5"}},
+        {"type": "Patient", "identifier": {"system": "urn:oid:2.25.101", "value": "P6"}},
+        {"reference": "#inside"},
+        {"reference": "https://elsewhere.example/Patient/7"},
+        *({"reference": f"{kind}/8"} for kind in ("Group", "Person", "RelatedPerson", "List")),
+    ]
+    for path in parameter.paths:
+        told: Any = written
+        for name in reversed(path.properties):
+            told = {name: told}
+        resource = {
+            "resourceType": parameter.kind,
+            "contained": [{"resourceType": "Patient", "id": "inside"}],
+            **told,
+        }
+        found = indexing.values(resource, SHANGHAI, BASE)
+        led_to = {
+            one.target
+            for one in found
+            if isinstance(one, Reference)
+            and one.parameter in parameter.followed_by
+            and one.target_kind == "Patient"
+        }
+        assert led_to <= set(indexing.patients(resource, BASE))
+        assert led_to == set("12345") or path.target not in {"", "Patient"}
+
+
 @pytest.mark.parametrize(
     ("written", "low", "high"),
     [

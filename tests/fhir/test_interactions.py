@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import orjson
@@ -459,3 +461,27 @@ def test_content_is_kept_as_a_binary_and_fetched_in_its_own_type(hospital: Door)
         headers={"Content-Type": "application/pdf"} | system.headers,
     )
     hospital.clinician("nanhu").refused(f"Binary/{ours.json()['id']}", 404, "not-found")
+
+
+def test_who_patch_one_record_are_all_answered_though_more_than_there_are_connections(
+    door: Door,
+) -> None:
+    door.city.send("beicheng", patient="W1")
+    system = door.system("beicheng")
+    many = 40
+    weight = {name: value for name, value in WEIGHT.items() if name != "valueQuantity"}
+    told = weight | {"id": "o1", "valueString": "0", "subject": {"reference": "Patient/1"}}
+    assert system.send("PUT", "Observation/o1", told).status_code == 201
+    together = Barrier(many)
+
+    def patch(number: int) -> int:
+        together.wait()
+        change = [{"op": "replace", "path": "/valueString", "value": str(number)}]
+        sent = orjson.dumps(change)
+        headers = system.headers | {"Content-Type": "application/json-patch+json"}
+        answer = system.client.patch("/fhir/Observation/o1", content=sent, headers=headers)
+        return answer.status_code
+
+    with ThreadPoolExecutor(many) as pool:
+        assert set(pool.map(patch, range(many))) == {200}
+    assert system.read("Observation/o1")["meta"]["versionId"] == str(many + 1)

@@ -80,7 +80,7 @@ class _Undone(Exception):
 
 
 CONDITIONS = Conditions(_Decided())
-ONE_BY_ONE = Conditions(_Decided(), one_by_one=True)
+ONE_BY_ONE = Conditions(_Decided(), one_by_one=2)
 
 
 @pytest.fixture(scope="module")
