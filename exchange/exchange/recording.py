@@ -20,7 +20,16 @@ from exchange.access import Access
 from exchange.clinical import Kept
 from exchange.errors import Conflicting, Invalid, NotFound, Stale, TooLarge
 from exchange.policy import Action
-from exchange.writing import Draft, Finder, Render, Writing, action_of, new_id
+from exchange.writing import (
+    Draft,
+    Expected,
+    Finder,
+    Render,
+    Writing,
+    action_of,
+    expect,
+    new_id,
+)
 from exchange_storage import resource_rows
 
 __all__ = [
@@ -30,6 +39,7 @@ __all__ = [
     "Delete",
     "Derive",
     "Draft",
+    "Expected",
     "Finder",
     "Forget",
     "Patch",
@@ -94,13 +104,13 @@ class Update:
 
     With `matching`, of the one that this finds; where there is none it is created, as is one whose
     name is not known yet unless `may_create` is False. What is `new`, or not found by `matching`,
-    takes no other's name. `if_match` is the version that must be the current one; with `if_none`
+    takes no other's name. `if_match` says which version must be the current one; with `if_none`
     there must be none.
     """
 
     draft: Draft
     matching: Finder | None = None
-    if_match: int | None = None
+    if_match: Expected | None = None
     if_none: bool = False
     may_create: bool = True
     new: bool = False
@@ -126,8 +136,8 @@ class Update:
             raise Conflicting("nothing matches the condition, but there is a resource of that id")
         if self.if_none and exists:
             raise Stale("there is such a resource already")
-        if self.if_match is not None and (held is None or held.version != self.if_match):
-            raise Stale("the version that was named is not the current one: read it again")
+        gone = held is None or (held.deleted and self.if_match == Expected())
+        expect(self.if_match, None if gone else held.version)
         if held is None and not self.may_create:
             raise writing.nothing()
         kept = writing.keep(draft, held)
@@ -149,7 +159,7 @@ class Patch:
     logical_id: str
     change: Callable[[bytes], Draft]
     matching: Finder | None = None
-    if_match: int | None = None
+    if_match: Expected | None = None
 
     @property
     def action(self) -> None:
@@ -178,7 +188,7 @@ class Patch:
         if len(found) != 1:
             return None
         held = clinical.changeable(access, self.kind, found[0])
-        if held is None or self.if_match not in {None, held.version}:
+        if held is None or (self.if_match and not self.if_match.is_met(held.version)):
             return None
         return held.logical_id, held.version, self.change(held.content)
 
@@ -193,7 +203,7 @@ class Delete:
     kind: str
     logical_id: str = ""
     matching: Finder | None = None
-    if_match: int | None = None
+    if_match: Expected | None = None
 
     @property
     def action(self) -> Action | None:
@@ -214,8 +224,7 @@ class Delete:
         writing.permitted(held)
         if held.deleted:
             return writing.present(self.kind, logical_id)
-        if self.if_match is not None and held.version != self.if_match:
-            raise Stale("the version that was named is not the current one: read it again")
+        expect(self.if_match, held.version)
         return writing.take_out(held)
 
 
@@ -296,7 +305,7 @@ def create(access: Access, draft: Draft, *, unless: Finder | None = None) -> Kep
 
 
 def update(
-    access: Access, draft: Draft, *, if_match: int | None = None, may_create: bool = True
+    access: Access, draft: Draft, *, if_match: Expected | None = None, may_create: bool = True
 ) -> Kept:
     """Make the draft the current version, created if there is none. See `Update` for more.
 
@@ -305,7 +314,7 @@ def update(
     return several(access, [Update(draft, if_match=if_match, may_create=may_create)])[0]
 
 
-def delete(access: Access, kind: str, logical_id: str, *, if_match: int | None = None) -> Kept:
+def delete(access: Access, kind: str, logical_id: str, *, if_match: Expected | None = None) -> Kept:
     """Take a resource out of use. Raises Refused, NotFound, Stale."""
     return several(access, [Delete(kind, logical_id, if_match=if_match)])[0]
 

@@ -19,7 +19,8 @@ from exchange.clinical import Kept
 from exchange.demographics import clipped
 from exchange.errors import Conflicting, Invalid, NotFound, Stale
 from exchange.policy import Action
-from exchange.recording import Draft, Finder, Render, Writing, several
+from exchange.recording import Draft, Expected, Finder, Render, Writing, several
+from exchange.writing import expect
 from exchange_storage.records import (
     Compartment,
     Consent,
@@ -75,7 +76,7 @@ class Register:
 
     `patient` is the row number of the record that it must be; `matching` finds that record. A
     `new` one must not have been registered before; with `unless`, what that finds is given back.
-    `if_match` is the version that must be the current one; with `if_none` there must be none.
+    `if_match` says which version must be the current one; with `if_none` there must be none.
     """
 
     registration: Registration
@@ -83,7 +84,7 @@ class Register:
     matching: Finder | None = None
     unless: Finder | None = None
     new: bool = False
-    if_match: int | None = None
+    if_match: Expected | None = None
     if_none: bool = False
 
     @property
@@ -110,8 +111,7 @@ class Register:
         held = None if record is None else writing.held(KIND, str(record.id))
         if self.if_none and record is not None:
             raise Stale("there is such a patient already")
-        if self.if_match is not None and _version(held, record) != self.if_match:
-            raise Stale("the version that was named is not the current one: read it again")
+        expect(self.if_match, _version(held, record))
         if self.new and held is not None and not held.deleted:
             raise Conflicting("the hospital has registered this number before: update it")
         is_new = record is None or record.withdrawn
@@ -145,7 +145,7 @@ class Withdraw:
 
     patient: int
     matching: Finder | None = None
-    if_match: int | None = None
+    if_match: Expected | None = None
 
     @property
     def action(self) -> Action:
@@ -161,8 +161,7 @@ class Withdraw:
         held = writing.held(KIND, str(record.id))
         if held is not None and held.deleted:
             return writing.present(KIND, str(record.id))
-        if self.if_match is not None and _version(held, record) != self.if_match:
-            raise Stale("the version that was named is not the current one: read it again")
+        expect(self.if_match, _version(held, record))
         if writing.session.execute(select(Patient.id).where(_in_use(record.id))).first():
             raise Conflicting(
                 "studies, orders or other resources are held of this patient: send it as not"
@@ -225,12 +224,11 @@ def _present(writing: Writing, patient: int) -> Kept:
     )
 
 
-def _version(held: Any, record: Patient | None) -> int:
-    """The version that is served of a record: of what was written, else of what is derived; 0 for
-    none."""
+def _version(held: Any, record: Patient | None) -> int | None:
+    """The version that is served of a record: of what was written, else of what is derived."""
     if held is not None and not held.deleted:
         return int(held.version)
-    return 0 if record is None or record.withdrawn else clinical.version_of(record.changed)
+    return None if record is None or record.withdrawn else clinical.version_of(record.changed)
 
 
 def _by_number(writing: Writing, number: str) -> Patient | None:

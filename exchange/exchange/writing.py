@@ -91,6 +91,24 @@ class Draft:
         return self.kind in clinical.DIRECTORY and not self.patients
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Which version must be the current one (RFC 9110 13.1.1): one of these."""
+
+    versions: frozenset[int] | None = None
+    """None for any, as long as there is one."""
+
+    def is_met(self, version: int | None) -> bool:
+        """Whether this version is one that is expected; None for none."""
+        return version is not None and (self.versions is None or version in self.versions)
+
+
+def expect(expected: Expected | None, version: int | None) -> None:
+    """Raise Stale unless the current version, None for none, is one that was expected."""
+    if expected is not None and not expected.is_met(version):
+        raise Stale("the version that was named is not the current one: read it again")
+
+
 class Writing:
     """A unit of work on clinical resources: what acts are made of. Only acts use it."""
 
@@ -131,7 +149,7 @@ class Writing:
         given = {"kind": kind, "logical_id": logical_id}
         return resource_rows.HELD.first(self.session.connection(), given)
 
-    def current(self, kind: str, logical_id: str, if_match: int | None) -> Any:
+    def current(self, kind: str, logical_id: str, if_match: Expected | None) -> Any:
         """The row of a resource that the requester may change.
 
         Raises NotFound, Refused, Gone, Stale.
@@ -142,8 +160,7 @@ class Writing:
         self.permitted(held)
         if held.deleted:
             raise Gone("the resource was deleted")
-        if if_match is not None and held.version != if_match:
-            raise Stale("the version that was named is not the current one: read it again")
+        expect(if_match, held.version)
         return held
 
     def nothing(self) -> NotFound:

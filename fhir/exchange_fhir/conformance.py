@@ -147,7 +147,7 @@ def _conditions() -> Iterator[str]:
                     "200 with the one that is there; 412 for several",
                 ),
                 ("`Type?condition`", "update, patch, delete", "created, or 404; 412 for several"),
-                ("`If-Match`", "update, patch, delete", "412"),
+                ("`If-Match`: `*`, or versions", "update, patch, delete", "412"),
                 ("`If-None-Match: *`", "update", "412"),
                 ("`If-None-Match`, `If-Modified-Since`", "read", "304"),
             )

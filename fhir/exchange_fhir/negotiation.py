@@ -216,6 +216,15 @@ def returning(request: Request) -> Return:
     return Return.REPRESENTATION
 
 
+def headers(request: Request) -> dict[str, str]:
+    """The headers of a request by their names in lower case; what came on several lines is one list
+    (RFC 9110 5.3)."""
+    found: dict[str, str] = {}
+    for name, value in request.headers.items():
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
+
+
 def known_by(answered: Answered) -> dict[str, str]:
     """The headers that say which version an answer is, and that it depends on who asks for what."""
     headers = {"Cache-Control": "no-store", "Vary": "Accept, Accept-Encoding"}

@@ -16,6 +16,7 @@ from exchange.access import Access
 from exchange.errors import NotFound
 from exchange.recording import Act, Finder
 from exchange.registration import Register, Registration, Withdraw
+from exchange.writing import expect
 from exchange_fhir import indexing, json_format, patching, validation
 from exchange_fhir.datatypes import HAN, REPRESENTATION, Json, instant
 from exchange_fhir.outcome import Issue, Problem
@@ -74,9 +75,8 @@ def patch(
         raise Problem(422, "processing", told)
     if held.get("active") is made.get("active") is False:
         made = _as_active_as_written(access, made, logical_id)
-    version = if_match(headers)
-    if version is None:
-        version = int(held.get("meta", {}).get("versionId", 0))
+    version = int(held.get("meta", {}).get("versionId", 0))
+    expect(if_match(headers), version)
     return update(access, made, place, logical_id, {**headers, "if-match": f'W/"{version}"'})
 
 

@@ -15,8 +15,18 @@ from zoneinfo import ZoneInfo
 
 from exchange import attachments, clinical
 from exchange.attachments import Attachment
-from exchange.errors import Invalid, Stale
-from exchange.recording import Act, Create, Delete, Draft, Finder, Patch, Update, new_id
+from exchange.errors import Invalid
+from exchange.recording import (
+    Act,
+    Create,
+    Delete,
+    Draft,
+    Expected,
+    Finder,
+    Patch,
+    Update,
+    new_id,
+)
 from exchange.reindex import Said
 from exchange.subscriptions import Terms
 from exchange_fhir import (
@@ -54,6 +64,7 @@ NATIVE = frozenset({"Patient", *DERIVED})
 ABOUT: Mapping[str, str] = {"Provenance": "target"}
 """Kinds that are about other resources, whoever those are about, and the element that says so."""
 
+_TAG = re.compile(r'(?:W/)?"?([A-Za-z0-9\-.]{1,64})"?', re.ASCII)
 _OF_PATIENT = re.compile(r"(?:^|/)Patient/")
 
 Unknown = Callable[[frozenset[tuple[str, str]]], frozenset[tuple[str, str]]]
@@ -340,14 +351,20 @@ def _names_a_stranger(value: Any, base: str) -> bool:
     return False
 
 
-def if_match(headers: Mapping[str, str]) -> int | None:
-    """The version that is to be the current one, by If-Match. Raises Stale, Problem."""
+def if_match(headers: Mapping[str, str]) -> Expected | None:
+    """Which version is to be the current one, by If-Match (RFC 9110 13.1.1). Raises Problem.
+
+    FHIR's tags are weak, and compared as such all the same (R4 3.1.0.1.3).
+    """
     told = headers.get("if-match", "").strip()
     if not told:
         return None
-    found = re.fullmatch(r'(?:W/)?"?([A-Za-z0-9\-.]{1,64})"?', told, re.ASCII)
-    if not found:
-        raise Problem(400, "invalid", 'If-Match is one version: W/"3"')
-    if not found[1].isdecimal() or len(found[1]) > 18:
-        raise Stale("the version that was named is not the current one: read it again")
-    return int(found[1])
+    if told == "*":
+        return Expected()
+    listed = [one.strip() for one in told.split(",") if one.strip()]
+    found = [_TAG.fullmatch(one) for one in listed]
+    if not listed or not all(found):
+        raise Problem(400, "invalid", 'If-Match is *, or versions with commas between: W/"3"')
+    tags = [one[1] for one in found if one]
+    # Of any other tag there is no version.
+    return Expected(frozenset(int(tag) for tag in tags if tag.isdecimal() and len(tag) <= 18))

@@ -162,7 +162,7 @@ def test_each_update_is_a_version_and_every_version_can_be_read(city: Region) ->
         second = recording.update(
             access,
             draft("Observation", about, says="5.2", logical_id=first.logical_id, code="new"),
-            if_match=1,
+            if_match=recording.Expected(frozenset({1})),
         )
 
     with city.exchange.on_behalf_of(city.clinician("nanhu")) as access:
@@ -181,7 +181,11 @@ def test_an_update_of_a_version_that_is_not_the_current_one_changes_nothing(city
         pytest.raises(Stale),
         city.exchange.on_behalf_of(system) as access,
     ):
-        recording.update(access, draft("Observation", logical_id=kept.logical_id), if_match=2)
+        recording.update(
+            access,
+            draft("Observation", logical_id=kept.logical_id),
+            if_match=recording.Expected(frozenset({2})),
+        )
 
     assert read(city, system, kept).version == 1
 
