@@ -195,9 +195,10 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Take a resource out of use; its earlier versions stay. Repeating it changes nothing.
+    """Take a resource out of use; its earlier versions stay.
 
-    With `matching`, the one that this finds; several raise Stale.
+    Repeating it changes nothing, nor does deleting what never was: what may not be seen is answered
+    in the same way. With `matching`, the one that this finds; several raise Stale.
     """
 
     kind: str
@@ -206,22 +207,21 @@ class Delete:
     if_match: Expected | None = None
 
     @property
-    def action(self) -> Action | None:
-        """Known at once where such a kind can be but one thing."""
-        if self.kind in clinical.DIRECTORY:
-            return None
-        return clinical.changing(self.kind, is_directory=False)
+    def action(self) -> Action:
+        """Recorded, or published: what is about patients is decided once it is known."""
+        return clinical.changing(self.kind, is_directory=self.kind in clinical.DIRECTORY)
 
     def perform(self, writing: Writing) -> Kept:
-        """Do it. Raises Refused, NotFound, Stale."""
+        """Do it. Raises Refused, Stale."""
         found = writing.only(self.matching)
-        if self.matching is not None and found is None:
-            raise NotFound("nothing matches the condition")
         logical_id = found or self.logical_id
-        held = writing.held(self.kind, logical_id)
-        if held is None:
-            raise writing.nothing()
-        writing.permitted(held)
+        try:
+            if self.matching is not None and found is None:
+                raise NotFound("nothing matches the condition")
+            held = writing.changeable(self.kind, logical_id)
+        except NotFound as nothing:
+            expect(self.if_match, None)
+            return writing.absent(self.kind, logical_id, nothing)
         if held.deleted:
             return writing.present(self.kind, logical_id)
         expect(self.if_match, held.version)
@@ -271,6 +271,7 @@ class Forget:
 
     def perform(self, writing: Writing) -> Kept:
         """Do it. Raises NotFound."""
+        writing.changeable(self.kind, self.logical_id)
         kept = Delete(self.kind, self.logical_id).perform(writing)
         held = writing.held(self.kind, self.logical_id)
         earlier = {"resource": held.id, "version": held.version}
@@ -315,7 +316,7 @@ def update(
 
 
 def delete(access: Access, kind: str, logical_id: str, *, if_match: Expected | None = None) -> Kept:
-    """Take a resource out of use. Raises Refused, NotFound, Stale."""
+    """Take a resource out of use. Raises Refused, Stale."""
     return several(access, [Delete(kind, logical_id, if_match=if_match)])[0]
 
 

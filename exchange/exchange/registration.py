@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, exists, or_, select
 
-from exchange import clinical, demographics, identity, jobs, policy
+from exchange import clinical, demographics, identity, jobs
 from exchange.access import Access
 from exchange.clinical import Kept
 from exchange.demographics import clipped
@@ -153,11 +153,17 @@ class Withdraw:
         return Action.RECORD
 
     def perform(self, writing: Writing) -> Kept:
-        """Do it. Raises Refused, NotFound, Conflicting, Stale."""
+        """Do it: nothing, where there is none or none to be seen. Raises Refused, Conflicting,
+        Stale."""
         found = writing.only(self.matching)
-        if self.matching is not None and found is None:
-            raise NotFound("nothing matches the condition")
-        record = _own(writing, self.patient if found is None else int(found))
+        row = self.patient if found is None else int(found)
+        try:
+            if self.matching is not None and found is None:
+                raise NotFound("nothing matches the condition")
+            record = _own(writing, row)
+        except NotFound as nothing:
+            expect(self.if_match, None)
+            return writing.absent(KIND, str(row), nothing)
         held = writing.held(KIND, str(record.id))
         if held is not None and held.deleted:
             return writing.present(KIND, str(record.id))
@@ -184,7 +190,7 @@ def register(access: Access, registration: Registration) -> Kept:
 
 
 def withdraw(access: Access, patient: int) -> Kept:
-    """Take back the record with this row number. Raises Refused, NotFound, Conflicting."""
+    """Take back the record with this row number. Raises Refused, Conflicting."""
     return several(access, [Withdraw(patient)])[0]
 
 
@@ -250,10 +256,10 @@ def _own(writing: Writing, row: int) -> Patient:
     if record is None:
         raise NotFound("no such patient record")
     (facts,) = writing.facts([row])
-    if facts.owner != writing.access.organization and isinstance(
-        policy.decide(writing.access.requester, Action.RETRIEVE, facts), policy.Deny
-    ):
-        raise NotFound("no such patient record")
+    if facts.owner != writing.access.organization:
+        with writing.access.unseen("no such patient record"):
+            detail = {"what": f"{KIND}/{row}"}
+            writing.access.require(Action.RETRIEVE, facts, patient=row, detail=detail)
     writing.access.require(Action.RECORD, facts, patient=row)
     return record
 

@@ -30,8 +30,9 @@ from exchange import (
 )
 from exchange.access import Access
 from exchange.attachments import Attachment, Lying
+from exchange.audit import Outcome
 from exchange.clinical import Kept
-from exchange.errors import Gone, Invalid, NotFound, Stale, TooLarge
+from exchange.errors import Gone, Invalid, NotFound, Refused, Stale, TooLarge
 from exchange.policy import Action, Clinical, Facts, Permit, Role
 from exchange.subscriptions import Terms
 from exchange.targets import PATIENTS, Target
@@ -149,15 +150,40 @@ class Writing:
         given = {"kind": kind, "logical_id": logical_id}
         return resource_rows.HELD.first(self.session.connection(), given)
 
+    def changeable(self, kind: str, logical_id: str) -> Any:
+        """The row of a resource that the requester may change, or might have changed before it was
+        deleted. Raises NotFound, also for what may not be seen; Refused."""
+        held = self.held(kind, logical_id)
+        if held is None:
+            raise self.nothing()
+        self.permitted(held)
+        return held
+
+    def absent(self, kind: str, logical_id: str, nothing: NotFound) -> Kept:
+        """That a resource is not there, as one that is deleted again; the attempt is recorded.
+
+        What may not be seen is answered so too: then it was recorded as refused.
+        """
+        if not isinstance(nothing.__cause__, Refused):
+            action = clinical.changing(kind, is_directory=kind in clinical.DIRECTORY)
+            detail = {"what": f"{kind}/{logical_id}", "interaction": "delete"}
+            self.access.note(action, outcome=Outcome.FAILED, reason=str(nothing), detail=detail)
+        return Kept(
+            kind=kind,
+            logical_id=logical_id,
+            version=0,
+            changed=self.now,
+            content=b"",
+            interaction="delete",
+            key=0,
+        )
+
     def current(self, kind: str, logical_id: str, if_match: Expected | None) -> Any:
         """The row of a resource that the requester may change.
 
         Raises NotFound, Refused, Gone, Stale.
         """
-        held = self.held(kind, logical_id)
-        if held is None:
-            raise self.nothing()
-        self.permitted(held)
+        held = self.changeable(kind, logical_id)
         if held.deleted:
             raise Gone("the resource was deleted")
         expect(if_match, held.version)

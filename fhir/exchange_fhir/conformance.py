@@ -146,7 +146,11 @@ def _conditions() -> Iterator[str]:
                     "create",
                     "200 with the one that is there; 412 for several",
                 ),
-                ("`Type?condition`", "update, patch, delete", "created, or 404; 412 for several"),
+                (
+                    "`Type?condition`",
+                    "update, patch, delete",
+                    "created, 404, or 204 as nothing is there; 412 for several",
+                ),
                 ("`If-Match`: `*`, or versions", "update, patch, delete", "412"),
                 ("`If-None-Match: *`", "update", "412"),
                 ("`If-None-Match`, `If-Modified-Since`", "read", "304"),
@@ -155,6 +159,8 @@ def _conditions() -> Iterator[str]:
     )
     yield (
         "A condition that changes something is asked of what the asker's own hospital wrote. "
+        "A delete of what is not there, or no longer, or may not be seen, is 204 (with "
+        "`Prefer: return=OperationOutcome` 200); the attempt is recorded. "
         "`Prefer: return=` minimal, representation (the default) or OperationOutcome. History "
         "takes `_count`, `_since` and `_at`; pages do not shift. A Patient who came with images, "
         "and a registered hospital's Organization and Endpoint, have one version, of the "

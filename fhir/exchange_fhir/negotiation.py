@@ -256,19 +256,20 @@ def response(answered: Answered, written: Format, *, prefer: Return | None = Non
     if answered.location:
         headers["Location"] = answered.location
         headers["Content-Location"] = answered.location
-    content = answered.content
+    content, status = answered.content, answered.status
     match prefer:
         case Return.MINIMAL:
             content = b""
+            status = 204 if status == 200 else status
         case Return.OUTCOME:
             content = json_format.serialize(answered.outcome())
-    if not content or answered.status in {204, 304}:
-        status = 204 if answered.status == 200 and prefer is Return.MINIMAL else answered.status
+            status = 200 if status == 204 else status  # of a delete (R4 3.1.0.7)
+    if not content or status in {204, 304}:
         return Written(answered, b"", status, headers)
     return Written(
         answered,
         written.write(content),
-        answered.status,
+        status,
         headers,
         f"{written.media_type}; charset=utf-8",
     )

@@ -94,7 +94,7 @@ def _as_active_as_written(access: Access, made: Json, logical_id: str) -> Json:
 
 def delete(logical_id: str, headers: Mapping[str, str], *, matching: Finder | None = None) -> Act:
     """The act of a delete: a record of which nothing is held is taken back."""
-    row = _row(logical_id) if logical_id else 0
+    row = next(iter(patient.rows(logical_id)), 0)  # no record has this number
     return Withdraw(row, matching=matching, if_match=if_match(headers))
 
 

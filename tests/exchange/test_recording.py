@@ -244,11 +244,12 @@ def test_several_acts_are_done_together_or_not_at_all(city: Region) -> None:
     about = patient(city, "beicheng")
     fine = draft("Observation", about)
 
+    missing = Delete("Observation", "unknown", if_match=recording.Expected())
     with (
-        pytest.raises(NotFound) as refusal,
+        pytest.raises(Stale) as refusal,
         city.exchange.on_behalf_of(system) as access,
     ):
-        recording.several(access, [Create(fine), Delete("Observation", "unknown")])
+        recording.several(access, [Create(fine), missing])
 
     assert refusal.value.__notes__ == ["act 1"]
     with (
@@ -294,8 +295,9 @@ def test_a_condition_is_looked_at_where_it_is_relied_on(city: Region) -> None:
     ):
         with pytest.raises(Stale), city.exchange.on_behalf_of(system) as access:
             recording.several(access, [act])
-    with pytest.raises(NotFound), city.exchange.on_behalf_of(system) as access:
-        recording.several(access, [Delete("Observation", matching=named())])
+    with city.exchange.on_behalf_of(system) as access:
+        (nothing,) = recording.several(access, [Delete("Observation", matching=named())])
+        assert (nothing.deleted, nothing.made) == (True, False)
     with pytest.raises(NotFound), city.exchange.on_behalf_of(system) as access:
         recording.update(access, draft("Observation", about), may_create=False)
 
