@@ -126,7 +126,7 @@ def operating(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         given: Json = next((one for one in listed if one["name"] == "meta"), {})
         if "valueMeta" not in given:
             raise Problem(400, "required", "a parameter meta is expected, with a valueMeta")
-        headers = {name.lower(): value for name, value in request.headers.items()}
+        headers = negotiation.headers(request)
 
         def change(resource: Json) -> Json:
             made = how(resource.get("meta", {}), given["valueMeta"])
