@@ -31,7 +31,7 @@ _SHOWN = frozenset({"_format", "_pretty"})
 """What is about the form of the answer only."""
 
 
-UNANSWERED = frozenset({"_content", "_query", "_text", "near"})
+UNANSWERED = frozenset({"_content", "_query", "_text"})
 """Parameters of the standard that are refused."""
 
 TRAILED = clinical.DIRECTORY | {"AuditEvent"}

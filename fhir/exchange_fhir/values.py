@@ -14,7 +14,7 @@ from typing import Any
 
 from exchange import clinical_search, related, trail
 from exchange.errors import Invalid, TooBroad
-from exchange_fhir import indexing, moments, prefixes, quantities, tokens
+from exchange_fhir import indexing, moments, prefixes, quantities, special, tokens
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.definitions.search_parameters import SearchParameter
 from exchange_fhir.outcome import Problem
@@ -87,6 +87,9 @@ class ParameterValues:
             return self._references(parameter, modifier, value)
         if modifier and modifier not in MODIFIERS.get(parameter.type, ()):
             raise Invalid(f"the modifier :{modifier[:64]} is not supported for {name}")
+        if own := special.SPECIAL.get(parameter.name):
+            found = self._read(name, value, lambda one: own.asked(self.scope, one))
+            return Some(tuple(found))
         match modifier:
             case "missing":
                 return missing_value(parameter, boolean(name, value))

@@ -102,6 +102,7 @@ def test_every_resource_of_the_statement_is_searched(hospital: Door) -> None:
 
 
 VALUES = {
+    "special": "39.9|116.4|5|km",
     "token": "x", "string": "x", "date": "2026", "reference": "x", "uri": "urn:x", "quantity": "1",
 }  # fmt: skip
 
