@@ -41,7 +41,11 @@ _SEARCHING = (
     f"resources may hold fewer than _count; a search takes at most {MAX_VALUES} values. "
     "Quantities in a unit of UCUM (system|code) are found in whatever unit they were written; "
     "arbitrary units ([IU]) are units of their own, and what has no straight scale ([pH]) is "
-    "compared as it was written. "
+    "compared as it was written. Of references R4 defines neither :text nor :not; of canonical "
+    "ones :below asks for a version and what is a part of it (|1.2 for |1). What is contained is "
+    "never a match of its own (_contained=false). Patient/[id]/*?… searches all types of a "
+    "compartment. Matches of Patients and ImagingStudies are put in order by what a record has one "
+    "of; what else is asked is refused with the keys there are. "
     f"Location?near is {near.DOCUMENTATION} Parameters that are not supported are named in an "
     "OperationOutcome among the entries, or refused with Prefer: handling=strict."
 )

@@ -21,6 +21,7 @@ from exchange_fhir import (
     ordered,
     ordering,
     precedence,
+    profiled,
     subscribing,
     subscription_sockets,
     topics,
@@ -216,7 +217,8 @@ def _validation() -> Iterator[str]:
         f"{validation.ISSUES}, each with its IssueType and FHIRPath: 400 where it is no resource, "
         "422 where it breaks a rule. Profiles are not validated, and kept as they are stated; but "
         "a List that states to be IHE MHD's comprehensive submission set has sourceId and "
-        "designationType. "
+        "designationType. `$validate` refuses a `profile` that is neither R4's own definition of "
+        f"the type nor one of these: {', '.join(f'`{one}`' for one in profiled.KNOWN)}. "
         "Invariants are checked where they are errors, and told by their keys: "
         f"{', '.join(keys)}, and those of extensions, references, contained resources and "
         "narratives. Patients that are referred to must be the hospital's own; other references to "
@@ -266,7 +268,9 @@ def _bulk_data() -> Iterator[str]:
         "`DELETE`, what would have been in it had it not been deleted since, whatever a "
         "`_typeFilter` asks; a document whose content is lost is told in `error`. `DELETE` of the "
         "status address cancels. A `_typeFilter` of "
-        "kept resources asks by token, reference and uri parameters."
+        "kept resources asks by token, reference and uri parameters. Other parameters, as "
+        "`includeAssociatedData`, are refused, or with `Prefer: handling=lenient` ignored, which "
+        "a warning in `error` tells."
     )
     yield ""
     yield (

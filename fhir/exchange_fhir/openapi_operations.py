@@ -108,6 +108,7 @@ OPERATIONS = (
         media_type="application/json",
     ),
     Operation("meta", "/{type}/{id}/$meta", GET, "Parameters"),
+    Operation("metaOfVersion", "/{type}/{id}/_history/{version}/$meta", GET, "Parameters"),
     Operation("metaOfType", "/{type}/$meta", GET, "Parameters"),
     Operation("metaOfAll", "/$meta", GET, "Parameters"),
     Operation("metaAdd", "/{type}/{id}/$meta-add", POST, "Parameters"),
