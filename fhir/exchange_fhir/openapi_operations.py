@@ -118,9 +118,10 @@ OPERATIONS = (
 
 _PATH: Mapping[str, Json] = {
     "token": {"type": "string", "pattern": "^[A-Za-z0-9_-]{8,64}$", "minLength": 8},
-    "kind": {"type": "string", "enum": sorted(COMPARTMENT)},
+    "kind": {"type": "string", "enum": ["*", *sorted(COMPARTMENT)]},
     "number": {"type": "string", "pattern": "^[0-9]{1,9}$", "minLength": 1},
     "id": ID,
+    "version": {"type": "string", "pattern": "^[0-9]{1,9}$", "minLength": 1},
 }
 _QUERY: Mapping[str, Json] = {
     "_since": {"type": "string", "format": "date-time"},
