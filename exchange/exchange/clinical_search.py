@@ -159,10 +159,16 @@ def finder(access: Access, question: Question, *, own: bool) -> Finder:
 
 def ids(access: Access, kind: str, criterion: Asked, *, limit: int) -> tuple[str, ...]:
     """Logical ids of visible resources; raises TooBroad where they are too many."""
-    answer = find(access, Question(kind=kind, criterion=criterion, limit=limit))
+    found = all_of(access, Question(kind=kind, criterion=criterion, limit=limit))
+    return tuple(one.logical_id for one in found)
+
+
+def all_of(access: Access, question: Question) -> tuple[Hit, ...]:
+    """All matches that the asker may see; raises TooBroad where they are more than its limit."""
+    answer = find(access, question)
     if answer.more:
         raise TooBroad("too many resources lead to it: ask for fewer of them")
-    return tuple(one.logical_id for one in answer.found)
+    return answer.found
 
 
 def targets(

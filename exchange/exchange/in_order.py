@@ -29,12 +29,16 @@ SORTED: Mapping[Level, Mapping[str, tuple[Any, ...]]] = {
         "name": (Patient.name,),
         "sex": (Patient.sex,),
         "address": (Patient.address,),
+        "number": (Patient.patient_id,),
+        "owner": (Patient.organization_id,),
+        "telephone": (Patient.telephone,),
         "row": (Patient.id,),
     },
     Level.STUDY: {
         "changed": (Study.changed,),
         "started": (Study.study_date, Study.study_time),
         "uid": (Study.study_instance_uid,),
+        "patient": (Study.patient_id,),
     },
 }
 """Orders that can be asked for instead of the level's own: keys, with commas between."""

@@ -9,7 +9,7 @@ version and moment are known. Several acts of one request are done together or n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -20,8 +20,16 @@ from exchange.access import Access
 from exchange.clinical import Kept
 from exchange.errors import Conflicting, Invalid, NotFound, Stale, TooLarge
 from exchange.policy import Action
-from exchange.versions import require
-from exchange.writing import Draft, Finder, Render, Writing, action_of, new_id
+from exchange.writing import (
+    Draft,
+    Expected,
+    Finder,
+    Render,
+    Writing,
+    action_of,
+    expect,
+    new_id,
+)
 from exchange_storage import resource_rows
 
 __all__ = [
@@ -31,6 +39,7 @@ __all__ = [
     "Delete",
     "Derive",
     "Draft",
+    "Expected",
     "Finder",
     "Forget",
     "Patch",
@@ -95,13 +104,13 @@ class Update:
 
     With `matching`, of the one that this finds; where there is none it is created, as is one whose
     name is not known yet unless `may_create` is False. What is `new`, or not found by `matching`,
-    takes no other's name. `if_match` has the versions of which one must be the current one; with
-    `if_none` there must be none.
+    takes no other's name. `if_match` says which version must be the current one; with `if_none`
+    there must be none.
     """
 
     draft: Draft
     matching: Finder | None = None
-    if_match: Container[int] | None = None
+    if_match: Expected | None = None
     if_none: bool = False
     may_create: bool = True
     new: bool = False
@@ -127,7 +136,8 @@ class Update:
             raise Conflicting("nothing matches the condition, but there is a resource of that id")
         if self.if_none and exists:
             raise Stale("there is such a resource already")
-        require(self.if_match, None if held is None else held.version)
+        gone = held is None or (held.deleted and self.if_match == Expected())
+        expect(self.if_match, None if gone else held.version)
         if held is None and not self.may_create:
             raise writing.nothing()
         kept = writing.keep(draft, held)
@@ -149,7 +159,7 @@ class Patch:
     logical_id: str
     change: Callable[[bytes], Draft]
     matching: Finder | None = None
-    if_match: Container[int] | None = None
+    if_match: Expected | None = None
 
     @property
     def action(self) -> None:
@@ -178,43 +188,43 @@ class Patch:
         if len(found) != 1:
             return None
         held = clinical.changeable(access, self.kind, found[0])
-        if held is None or (self.if_match is not None and held.version not in self.if_match):
+        if held is None or (self.if_match and not self.if_match.is_met(held.version)):
             return None
         return held.logical_id, held.version, self.change(held.content)
 
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Take a resource out of use; its earlier versions stay. Repeating it changes nothing.
+    """Take a resource out of use; its earlier versions stay.
 
-    With `matching`, the one that this finds; several raise Stale.
+    Repeating it changes nothing, nor does deleting what never was: what may not be seen is answered
+    in the same way. With `matching`, the one that this finds; several raise Stale.
     """
 
     kind: str
     logical_id: str = ""
     matching: Finder | None = None
-    if_match: Container[int] | None = None
+    if_match: Expected | None = None
 
     @property
-    def action(self) -> Action | None:
-        """Known at once where such a kind can be but one thing."""
-        if self.kind in clinical.DIRECTORY:
-            return None
-        return clinical.changing(self.kind, is_directory=False)
+    def action(self) -> Action:
+        """Recorded, or published: what is about patients is decided once it is known."""
+        return clinical.changing(self.kind, is_directory=self.kind in clinical.DIRECTORY)
 
     def perform(self, writing: Writing) -> Kept:
-        """Do it. Raises Refused, NotFound, Stale."""
+        """Do it. Raises Refused, Stale."""
         found = writing.only(self.matching)
-        if self.matching is not None and found is None:
-            raise NotFound("nothing matches the condition")
         logical_id = found or self.logical_id
-        held = writing.held(self.kind, logical_id)
-        if held is None:
-            raise writing.nothing()
-        writing.permitted(held)
+        try:
+            if self.matching is not None and found is None:
+                raise NotFound("nothing matches the condition")
+            held = writing.changeable(self.kind, logical_id)
+        except NotFound as nothing:
+            expect(self.if_match, None)
+            return writing.absent(self.kind, logical_id, nothing)
         if held.deleted:
             return writing.present(self.kind, logical_id)
-        require(self.if_match, held.version)
+        expect(self.if_match, held.version)
         return writing.take_out(held)
 
 
@@ -261,6 +271,7 @@ class Forget:
 
     def perform(self, writing: Writing) -> Kept:
         """Do it. Raises NotFound."""
+        writing.changeable(self.kind, self.logical_id)
         kept = Delete(self.kind, self.logical_id).perform(writing)
         held = writing.held(self.kind, self.logical_id)
         earlier = {"resource": held.id, "version": held.version}
@@ -295,7 +306,7 @@ def create(access: Access, draft: Draft, *, unless: Finder | None = None) -> Kep
 
 
 def update(
-    access: Access, draft: Draft, *, if_match: Container[int] | None = None, may_create: bool = True
+    access: Access, draft: Draft, *, if_match: Expected | None = None, may_create: bool = True
 ) -> Kept:
     """Make the draft the current version, created if there is none. See `Update` for more.
 
@@ -304,10 +315,8 @@ def update(
     return several(access, [Update(draft, if_match=if_match, may_create=may_create)])[0]
 
 
-def delete(
-    access: Access, kind: str, logical_id: str, *, if_match: Container[int] | None = None
-) -> Kept:
-    """Take a resource out of use. Raises Refused, NotFound, Stale."""
+def delete(access: Access, kind: str, logical_id: str, *, if_match: Expected | None = None) -> Kept:
+    """Take a resource out of use. Raises Refused, Stale."""
     return several(access, [Delete(kind, logical_id, if_match=if_match)])[0]
 
 

@@ -7,20 +7,20 @@ deleted of which anything is held.
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import ColumnElement, exists, or_, select
 
-from exchange import clinical, demographics, identity, jobs, policy
+from exchange import clinical, demographics, identity, jobs
 from exchange.access import Access
 from exchange.clinical import Kept
 from exchange.demographics import clipped
 from exchange.errors import Conflicting, Invalid, NotFound, Stale
 from exchange.policy import Action
-from exchange.recording import Draft, Finder, Render, Writing, several
-from exchange.versions import require
+from exchange.recording import Draft, Expected, Finder, Render, Writing, several
+from exchange.writing import expect
 from exchange_storage.records import (
     Compartment,
     Consent,
@@ -76,8 +76,7 @@ class Register:
 
     `patient` is the row number of the record that it must be; `matching` finds that record. A
     `new` one must not have been registered before; with `unless`, what that finds is given back.
-    `if_match` has the versions of which one must be the current one; with `if_none` there must be
-    none.
+    `if_match` says which version must be the current one; with `if_none` there must be none.
     """
 
     registration: Registration
@@ -85,7 +84,7 @@ class Register:
     matching: Finder | None = None
     unless: Finder | None = None
     new: bool = False
-    if_match: Container[int] | None = None
+    if_match: Expected | None = None
     if_none: bool = False
 
     @property
@@ -112,7 +111,7 @@ class Register:
         held = None if record is None else writing.held(KIND, str(record.id))
         if self.if_none and record is not None:
             raise Stale("there is such a patient already")
-        require(self.if_match, _version(held, record))
+        expect(self.if_match, _version(held, record))
         if self.new and held is not None and not held.deleted:
             raise Conflicting("the hospital has registered this number before: update it")
         is_new = record is None or record.withdrawn
@@ -146,7 +145,7 @@ class Withdraw:
 
     patient: int
     matching: Finder | None = None
-    if_match: Container[int] | None = None
+    if_match: Expected | None = None
 
     @property
     def action(self) -> Action:
@@ -154,15 +153,21 @@ class Withdraw:
         return Action.RECORD
 
     def perform(self, writing: Writing) -> Kept:
-        """Do it. Raises Refused, NotFound, Conflicting, Stale."""
+        """Do it: nothing, where there is none or none to be seen. Raises Refused, Conflicting,
+        Stale."""
         found = writing.only(self.matching)
-        if self.matching is not None and found is None:
-            raise NotFound("nothing matches the condition")
-        record = _own(writing, self.patient if found is None else int(found))
+        row = self.patient if found is None else int(found)
+        try:
+            if self.matching is not None and found is None:
+                raise NotFound("nothing matches the condition")
+            record = _own(writing, row)
+        except NotFound as nothing:
+            expect(self.if_match, None)
+            return writing.absent(KIND, str(row), nothing)
         held = writing.held(KIND, str(record.id))
         if held is not None and held.deleted:
             return writing.present(KIND, str(record.id))
-        require(self.if_match, _version(held, record))
+        expect(self.if_match, _version(held, record))
         if writing.session.execute(select(Patient.id).where(_in_use(record.id))).first():
             raise Conflicting(
                 "studies, orders or other resources are held of this patient: send it as not"
@@ -185,7 +190,7 @@ def register(access: Access, registration: Registration) -> Kept:
 
 
 def withdraw(access: Access, patient: int) -> Kept:
-    """Take back the record with this row number. Raises Refused, NotFound, Conflicting."""
+    """Take back the record with this row number. Raises Refused, Conflicting."""
     return several(access, [Withdraw(patient)])[0]
 
 
@@ -225,12 +230,11 @@ def _present(writing: Writing, patient: int) -> Kept:
     )
 
 
-def _version(held: Any, record: Patient | None) -> int:
-    """The version that is served of a record: of what was written, else of what is derived; 0 for
-    none."""
+def _version(held: Any, record: Patient | None) -> int | None:
+    """The version that is served of a record: of what was written, else of what is derived."""
     if held is not None and not held.deleted:
         return int(held.version)
-    return 0 if record is None or record.withdrawn else clinical.version_of(record.changed)
+    return None if record is None or record.withdrawn else clinical.version_of(record.changed)
 
 
 def _by_number(writing: Writing, number: str) -> Patient | None:
@@ -252,10 +256,10 @@ def _own(writing: Writing, row: int) -> Patient:
     if record is None:
         raise NotFound("no such patient record")
     (facts,) = writing.facts([row])
-    if facts.owner != writing.access.organization and isinstance(
-        policy.decide(writing.access.requester, Action.RETRIEVE, facts), policy.Deny
-    ):
-        raise NotFound("no such patient record")
+    if facts.owner != writing.access.organization:
+        with writing.access.unseen("no such patient record"):
+            detail = {"what": f"{KIND}/{row}"}
+            writing.access.require(Action.RETRIEVE, facts, patient=row, detail=detail)
     writing.access.require(Action.RECORD, facts, patient=row)
     return record
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -30,12 +30,12 @@ from exchange import (
 )
 from exchange.access import Access
 from exchange.attachments import Attachment, Lying
+from exchange.audit import Outcome
 from exchange.clinical import Kept
-from exchange.errors import Gone, Invalid, NotFound, Stale, TooLarge
+from exchange.errors import Gone, Invalid, NotFound, Refused, Stale, TooLarge
 from exchange.policy import Action, Clinical, Facts, Permit, Role
 from exchange.subscriptions import Terms
 from exchange.targets import PATIENTS, Target
-from exchange.versions import require
 from exchange_storage import resource_index, resource_rows
 from exchange_storage.resource_index import Value
 
@@ -92,6 +92,24 @@ class Draft:
         return self.kind in clinical.DIRECTORY and not self.patients
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Which version must be the current one (RFC 9110 13.1.1): one of these."""
+
+    versions: frozenset[int] | None = None
+    """None for any, as long as there is one."""
+
+    def is_met(self, version: int | None) -> bool:
+        """Whether this version is one that is expected; None for none."""
+        return version is not None and (self.versions is None or version in self.versions)
+
+
+def expect(expected: Expected | None, version: int | None) -> None:
+    """Raise Stale unless the current version, None for none, is one that was expected."""
+    if expected is not None and not expected.is_met(version):
+        raise Stale("the version that was named is not the current one: read it again")
+
+
 class Writing:
     """A unit of work on clinical resources: what acts are made of. Only acts use it."""
 
@@ -132,18 +150,43 @@ class Writing:
         given = {"kind": kind, "logical_id": logical_id}
         return resource_rows.HELD.first(self.session.connection(), given)
 
-    def current(self, kind: str, logical_id: str, if_match: Container[int] | None) -> Any:
-        """The row of a resource that the requester may change.
-
-        Raises NotFound, Refused, Gone, Stale.
-        """
+    def changeable(self, kind: str, logical_id: str) -> Any:
+        """The row of a resource that the requester may change, or might have changed before it was
+        deleted. Raises NotFound, also for what may not be seen; Refused."""
         held = self.held(kind, logical_id)
         if held is None:
             raise self.nothing()
         self.permitted(held)
+        return held
+
+    def absent(self, kind: str, logical_id: str, nothing: NotFound) -> Kept:
+        """That a resource is not there, as one that is deleted again; the attempt is recorded.
+
+        What may not be seen is answered so too: then it was recorded as refused.
+        """
+        if not isinstance(nothing.__cause__, Refused):
+            action = clinical.changing(kind, is_directory=kind in clinical.DIRECTORY)
+            detail = {"what": f"{kind}/{logical_id}", "interaction": "delete"}
+            self.access.note(action, outcome=Outcome.FAILED, reason=str(nothing), detail=detail)
+        return Kept(
+            kind=kind,
+            logical_id=logical_id,
+            version=0,
+            changed=self.now,
+            content=b"",
+            interaction="delete",
+            key=0,
+        )
+
+    def current(self, kind: str, logical_id: str, if_match: Expected | None) -> Any:
+        """The row of a resource that the requester may change.
+
+        Raises NotFound, Refused, Gone, Stale.
+        """
+        held = self.changeable(kind, logical_id)
         if held.deleted:
             raise Gone("the resource was deleted")
-        require(if_match, held.version)
+        expect(if_match, held.version)
         return held
 
     def nothing(self) -> NotFound:

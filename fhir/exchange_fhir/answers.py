@@ -33,6 +33,8 @@ class Answered:
 
 def kept(made: Kept, base: str) -> Answered:
     """The answer to a create, update, patch or delete (R4 3.1.0.4 to 3.1.0.9)."""
+    if made.deleted and not made.version:
+        return Answered(status=204, told=f"there is no such {made.kind}")
     if made.deleted:
         return Answered(
             status=204, version=str(made.version), told=f"{made.kind}/{made.logical_id} is deleted"

@@ -90,7 +90,6 @@ _REFUSED = {
     "_text": "use the parameters of the type, with :text where they are tokens",
     "_content": "use the parameters of the type, with :text where they are tokens",
     "_query": "no named queries are defined",
-    "near": "use address, or partof",
 }
 """What is never ignored, since the answer would be another than was asked for."""
 

@@ -16,6 +16,7 @@ from exchange_storage.resource_criteria import (
     Indexed,
     IsExactly,
     Present,
+    RefersBelow,
     RefersTo,
     Some,
     StartsWith,
@@ -91,6 +92,8 @@ def passes(test: Test, value: Any) -> bool:
             return bool(value.exact == text)
         case RefersTo(kind, targets):
             return value.target_kind == kind and (not targets or value.target in targets)
+        case RefersBelow(start):
+            return value.target_kind == "" and bool(value.target.startswith(start))
         case UriIs(listed):
             return value.value in listed
         case UriBelow(start):

@@ -42,6 +42,8 @@ FILTERS = 20
 RETRY = "5"
 """Seconds after which it is worth asking again how far it is."""
 
+IGNORED = 50
+"""Ignored parameters that are told of."""
 NAMES = frozenset({"_outputFormat", "_since", "_until", "_type", "_typeFilter", "_elements"})
 
 
@@ -203,6 +205,7 @@ def _wanted(
     lenient = "handling=lenient" in request.headers.get("prefer", "").replace(" ", "")
     if not lenient:
         parameters.known(given, NAMES)
+    ignored = sorted(set(given) - NAMES - {"_format", "_pretty"})
     output = parameters.text(given, "_outputFormat").replace(" ", "+")
     if output and output not in FORMATS:
         raise Problem(400, "not-supported", f"files are written as {MEDIA_TYPE}")
@@ -211,6 +214,7 @@ def _wanted(
     kinds = tuple(one for one in asked_for if one in possible)
     if len(kinds) < len(asked_for) and not lenient:
         raise Problem(400, "not-supported", f"what can be exported here is {', '.join(possible)}")
+    ignored += [f"_type={one}" for one in asked_for if one not in possible]
     filters: dict[str, list[str]] = {}
     scope = serving.scope(serving.base(request), access)
     for told in _filters(given):
@@ -229,6 +233,7 @@ def _wanted(
         until=parameters.instant(given, "_until"),
         elements=parameters.listed(given, "_elements"),
         filters={kind: tuple(found) for kind, found in filters.items() if kind in kinds},
+        ignored=tuple(ignored[:IGNORED]),
     )
 
 

@@ -70,6 +70,8 @@ class Wanted:
     elements: tuple[str, ...] = ()
     filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By type, the searches of which one has to match."""
+    ignored: tuple[str, ...] = ()
+    """Parameters that are not supported, and were to be ignored (`Prefer: handling=lenient`)."""
 
     def told(self) -> dict[str, Any]:
         """As JSON."""
@@ -82,6 +84,7 @@ class Wanted:
             "until": self.until and self.until.isoformat(),
             "elements": list(self.elements),
             "filters": {kind: list(asked) for kind, asked in self.filters.items()},
+            "ignored": list(self.ignored),
         }
 
     @classmethod
@@ -97,6 +100,7 @@ class Wanted:
             until=datetime.fromisoformat(until) if until else None,
             elements=tuple(told["elements"]),
             filters={kind: tuple(asked) for kind, asked in told["filters"].items()},
+            ignored=tuple(told.get("ignored", ())),  # jobs of earlier releases have none
         )
 
 
@@ -125,6 +129,8 @@ def export(
     state, told = State.WORKING, ""
     with Files(exchange, job) as files:
         try:
+            if wanted.ignored and not job.progress:
+                files.write("OperationOutcome", _ignored(wanted), is_error=True)
             while at < len(stages) and files.count < SEGMENT:
                 with exchange.on_behalf_of(asker) as access:
                     scope = scope_of(access, wanted.base, dicomweb, timezone)
@@ -150,6 +156,12 @@ def export(
         bulk.kept(access, job, progress=progress, done=done, files=written, state=state, told=told)
     if state is State.WORKING:
         raise Later(0)
+
+
+def _ignored(wanted: Wanted) -> bytes:
+    """What of the request is not supported, and was left out (Bulk Data 2.0, kick-off)."""
+    told = [f"not supported here, and ignored: {name[:64]}" for name in wanted.ignored]
+    return json_format.serialize(outcome("warning", "not-supported", told))
 
 
 def _lost(one: Resource) -> bytes:

@@ -6,7 +6,16 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 
 from exchange.clinical import SUBSCRIPTION
-from exchange_fhir import described, patching, question, reads, subscribing, writing
+from exchange_fhir import (
+    described,
+    near,
+    patching,
+    question,
+    reads,
+    special,
+    subscribing,
+    writing,
+)
 from exchange_fhir.asking import MAX_DEPTH, SEARCHED, TABLES
 from exchange_fhir.datatypes import Json, concept, present
 from exchange_fhir.definitions import search_parameters
@@ -32,7 +41,12 @@ _SEARCHING = (
     f"resources may hold fewer than _count; a search takes at most {MAX_VALUES} values. "
     "Quantities in a unit of UCUM (system|code) are found in whatever unit they were written; "
     "arbitrary units ([IU]) are units of their own, and what has no straight scale ([pH]) is "
-    "compared as it was written. Parameters that are not supported are named in an "
+    "compared as it was written. Of references R4 defines neither :text nor :not; of canonical "
+    "ones :below asks for a version and what is a part of it (|1.2 for |1). What is contained is "
+    "never a match of its own (_contained=false). Patient/[id]/*?… searches all types of a "
+    "compartment. Matches of Patients and ImagingStudies are put in order by what a record has one "
+    "of; what else is asked is refused with the keys there are. "
+    f"Location?near is {near.DOCUMENTATION} Parameters that are not supported are named in an "
     "OperationOutcome among the entries, or refused with Prefer: handling=strict."
 )
 
@@ -181,7 +195,8 @@ def searched(kind: str) -> Iterator[Json]:
             continue
         own = table.get(code)
         told = {"name": code, "definition": one.url, "type": one.type}
-        yield told | ({"documentation": own.documentation} if own else {})
+        words = own or special.SPECIAL.get(one.name)
+        yield told | ({"documentation": words.documentation} if words else {})
     for code, own in table.items():
         if code not in known:
             yield {"name": code, "type": own.type, "documentation": own.documentation}

@@ -21,6 +21,7 @@ from exchange_fhir import (
     ordered,
     ordering,
     precedence,
+    profiled,
     subscribing,
     subscription_sockets,
     topics,
@@ -146,8 +147,12 @@ def _conditions() -> Iterator[str]:
                     "create",
                     "200 with the one that is there; 412 for several",
                 ),
-                ("`Type?condition`", "update, patch, delete", "created, or 404; 412 for several"),
-                ("`If-Match`: a version, several, or `*`", "update, patch, delete", "412"),
+                (
+                    "`Type?condition`",
+                    "update, patch, delete",
+                    "created, 404, or 204 as nothing is there; 412 for several",
+                ),
+                ("`If-Match`: `*`, or versions", "update, patch, delete", "412"),
                 ("`If-None-Match: *`", "update", "412"),
                 ("`If-None-Match`, `If-Modified-Since`", "read", "304"),
             )
@@ -155,6 +160,8 @@ def _conditions() -> Iterator[str]:
     )
     yield (
         "A condition that changes something is asked of what the asker's own hospital wrote. "
+        "A delete of what is not there, or no longer, or may not be seen, is 204 (with "
+        "`Prefer: return=OperationOutcome` 200); the attempt is recorded. "
         "`Prefer: return=` minimal, representation (the default) or OperationOutcome. History "
         "takes `_count`, `_since` and `_at`; pages do not shift. A Patient who came with images, "
         "and a registered hospital's Organization and Endpoint, have one version, of the "
@@ -185,7 +192,11 @@ def _bundles() -> Iterator[str]:
         "url or the narrative names them; conditional references are looked up after what the "
         "transaction writes. What names by `urn:uuid:` or a condition is refused outside a "
         "transaction, and in one where no entry has that name, in `Attachment.url` too; a hash is "
-        "the SHA-1 of the Binary that comes along. The entry at fault is told as "
+        "the SHA-1 of the Binary that comes along. In a Provide Document Bundle (IHE MHD ITI-65: "
+        "one with a submission set) a document that its hospital has provided before is not kept "
+        "again, nor is its submission set: both, and the Binary, are answered as they are there "
+        "(200). With other content under the same `masterIdentifier`, or other documents in the "
+        "same submission set, it is refused as `duplicate` (409). The entry at fault is told as "
         "`Bundle.entry[n]`. What was written comes along where `Prefer: return=representation` "
         "asks for it. An entry is served by the "
         "route that serves the same request alone, and answers what that answers: searches, "
@@ -206,7 +217,8 @@ def _validation() -> Iterator[str]:
         f"{validation.ISSUES}, each with its IssueType and FHIRPath: 400 where it is no resource, "
         "422 where it breaks a rule. Profiles are not validated, and kept as they are stated; but "
         "a List that states to be IHE MHD's comprehensive submission set has sourceId and "
-        "designationType. "
+        "designationType. `$validate` refuses a `profile` that is neither R4's own definition of "
+        f"the type nor one of these: {', '.join(f'`{one}`' for one in profiled.KNOWN)}. "
         "Invariants are checked where they are errors, and told by their keys: "
         f"{', '.join(keys)}, and those of extensions, references, contained resources and "
         "narratives. Patients that are referred to must be the hospital's own; other references to "
@@ -256,7 +268,9 @@ def _bulk_data() -> Iterator[str]:
         "`DELETE`, what would have been in it had it not been deleted since, whatever a "
         "`_typeFilter` asks; a document whose content is lost is told in `error`. `DELETE` of the "
         "status address cancels. A `_typeFilter` of "
-        "kept resources asks by token, reference and uri parameters."
+        "kept resources asks by token, reference and uri parameters. Other parameters, as "
+        "`includeAssociatedData`, are refused, or with `Prefer: handling=lenient` ignored, which "
+        "a warning in `error` tells."
     )
     yield ""
     yield (

@@ -55,7 +55,7 @@ def documenting(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         given = parameters.given(request, content)
         parameters.known(given, _PARAMETERS)
         if parameters.truth(given, "persist"):
-            told = "documents are made when they are asked for, and not kept"
+            told = "documents are made when they are asked for, and not kept: no Bundle is served"
             raise Problem(400, "not-supported", told)
         logical_id = logical_id or parameters.text(given, "id").removeprefix("Composition/")
         if not logical_id:

@@ -16,7 +16,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from exchange import enclosures
-from exchange_fhir import moments, units
+from exchange_fhir import moments, special, units
 from exchange_fhir.datatypes import Json
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.definitions.search_parameters import Path, SearchParameter
@@ -47,8 +47,7 @@ def values(resource: Json, zone: ZoneInfo, base: str = "") -> list[Value]:
     _walk(plan.tree, resource, found)
     for composite in plan.composites:
         _compose(composite, resource, found)
-    found.values += _enclosed(resource, found.base)
-    found.values += _named(resource)
+    found.values += [*_enclosed(resource, found.base), *_named(resource), *special.values(resource)]
     return found.values
 
 

@@ -216,6 +216,15 @@ def returning(request: Request) -> Return:
     return Return.REPRESENTATION
 
 
+def headers(request: Request) -> dict[str, str]:
+    """The headers of a request by their names in lower case; what came on several lines is one list
+    (RFC 9110 5.3)."""
+    found: dict[str, str] = {}
+    for name, value in request.headers.items():
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
+
+
 def known_by(answered: Answered) -> dict[str, str]:
     """The headers that say which version an answer is, and that it depends on who asks for what."""
     headers = {"Cache-Control": "no-store", "Vary": "Accept, Accept-Encoding"}
@@ -247,19 +256,20 @@ def response(answered: Answered, written: Format, *, prefer: Return | None = Non
     if answered.location:
         headers["Location"] = answered.location
         headers["Content-Location"] = answered.location
-    content = answered.content
+    content, status = answered.content, answered.status
     match prefer:
         case Return.MINIMAL:
             content = b""
+            status = 204 if status == 200 else status
         case Return.OUTCOME:
             content = json_format.serialize(answered.outcome())
-    if not content or answered.status in {204, 304}:
-        status = 204 if answered.status == 200 and prefer is Return.MINIMAL else answered.status
+            status = 200 if status == 204 else status  # of a delete (R4 3.1.0.7)
+    if not content or status in {204, 304}:
         return Written(answered, b"", status, headers)
     return Written(
         answered,
         written.write(content),
-        answered.status,
+        status,
         headers,
         f"{written.media_type}; charset=utf-8",
     )

@@ -108,6 +108,7 @@ OPERATIONS = (
         media_type="application/json",
     ),
     Operation("meta", "/{type}/{id}/$meta", GET, "Parameters"),
+    Operation("metaOfVersion", "/{type}/{id}/_history/{version}/$meta", GET, "Parameters"),
     Operation("metaOfType", "/{type}/$meta", GET, "Parameters"),
     Operation("metaOfAll", "/$meta", GET, "Parameters"),
     Operation("metaAdd", "/{type}/{id}/$meta-add", POST, "Parameters"),
@@ -117,9 +118,10 @@ OPERATIONS = (
 
 _PATH: Mapping[str, Json] = {
     "token": {"type": "string", "pattern": "^[A-Za-z0-9_-]{8,64}$", "minLength": 8},
-    "kind": {"type": "string", "enum": sorted(COMPARTMENT)},
+    "kind": {"type": "string", "enum": ["*", *sorted(COMPARTMENT)]},
     "number": {"type": "string", "pattern": "^[0-9]{1,9}$", "minLength": 1},
     "id": ID,
+    "version": {"type": "string", "pattern": "^[0-9]{1,9}$", "minLength": 1},
 }
 _QUERY: Mapping[str, Json] = {
     "_since": {"type": "string", "format": "date-time"},

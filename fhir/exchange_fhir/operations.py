@@ -16,6 +16,7 @@ from exchange_fhir import (
     json_format,
     negotiation,
     outcome,
+    profiled,
     validation,
     writing,
 )
@@ -54,11 +55,13 @@ def operating(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         if kind not in elements.resources():
             writing.served(kind)
         resource, mode, profile = _asked(request, content)
+        known = profiled.KNOWN.get(profile.partition("|")[0]) == kind
+        if profile and not known and not _is_base(profile, kind):
+            looked_at = ", ".join(one for one, of in profiled.KNOWN.items() if of == kind)
+            told = f"this profile of {kind} is not known here: R4's own definition is"
+            raise Problem(400, "not-supported", f"{told}, {looked_at}" if looked_at else told)
         with serving.asked(request, requester) as here:
-            found = _found(here, kind, logical_id, resource, mode)
-        if profile and not _is_base(profile, kind):
-            told = f"the profile is not looked at: {profile[:200]}"
-            found.append(Issue("not-supported", told, severity="warning"))
+            found = _found(here, kind, logical_id, resource, mode, profile if known else "")
         ok = [Issue("informational", "nothing is wrong with it", severity="information")]
         content = json_format.serialize(of_issues(found or ok))
         return negotiation.response(Answered(status=200, content=content), written)
@@ -103,6 +106,15 @@ def operating(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
             answered = interactions.read(here, Asked(kind=kind, logical_id=logical_id))
         return negotiation.response(_meta(answered.content), written)
 
+    @router.get("/{kind}/{logical_id}/_history/{version}/$meta")
+    def meta_of_version(request: Request, kind: str, logical_id: str, version: str) -> Response:
+        requester = serving.identify(request)
+        written = negotiation.negotiated(request)
+        asked = Asked(kind=kind, logical_id=logical_id, version=version)
+        with serving.asked(request, requester) as here:
+            answered = interactions.vread(here, asked)
+        return negotiation.response(_meta(answered.content), written)
+
     @router.post("/{kind}/{logical_id}/$meta-add")
     def meta_add(request: Request, kind: str, logical_id: str, content: Body) -> Response:
         return changed(request, kind, logical_id, content, _added)
@@ -126,7 +138,7 @@ def operating(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         given: Json = next((one for one in listed if one["name"] == "meta"), {})
         if "valueMeta" not in given:
             raise Problem(400, "required", "a parameter meta is expected, with a valueMeta")
-        headers = {name.lower(): value for name, value in request.headers.items()}
+        headers = negotiation.headers(request)
 
         def change(resource: Json) -> Json:
             made = how(resource.get("meta", {}), given["valueMeta"])
@@ -173,8 +185,10 @@ def _is_base(profile: str, kind: str) -> bool:
     return base in {kind, "Resource"} and version in {"", "4.0", "4.0.1"} and base != told
 
 
-def _found(here: Here, kind: str, logical_id: str, resource: Json | None, mode: str) -> list[Issue]:
-    """What would be wrong with the interaction."""
+def _found(
+    here: Here, kind: str, logical_id: str, resource: Json | None, mode: str, profile: str
+) -> list[Issue]:
+    """What would be wrong with the interaction, or with what is to be of a profile."""
     try:
         if mode == "delete":
             writing.writable(kind)
@@ -189,6 +203,10 @@ def _found(here: Here, kind: str, logical_id: str, resource: Json | None, mode: 
             told = logical_id or str(resource.get("id", ""))
             interactions.read(here, Asked(kind=kind, logical_id=told))
         validation.check(resource, kind)
+        if profile and (lacking := list(profiled.missing(resource, profile))):
+            at = f"{kind}.extension"
+            issues = [Issue("business-rule", one, at) for one in lacking]
+            raise Problem(422, "business-rule", lacking[0], issues=issues)
         if mode in {"create", "update"}:
             writing.writable(kind)
             writing.resolved(resource)
@@ -200,7 +218,8 @@ def _found(here: Here, kind: str, logical_id: str, resource: Json | None, mode: 
     except ExchangeError as error:
         return [Issue(outcome.HTTP[type(error)].code, str(error))]
     stated = resource.get("meta", {}).get("profile", ())
-    if profiles := [one for one in stated if not _is_base(one, kind)]:
+    unknown = (one for one in stated if profiled.KNOWN.get(one.partition("|")[0]) != kind)
+    if profiles := [one for one in unknown if not _is_base(one, kind)]:
         told = f"the profiles of the resource are not looked at: {len(profiles)}"
         return [Issue("not-supported", told, f"{kind}.meta.profile", severity="warning")]
     return []

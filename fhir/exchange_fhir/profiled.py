@@ -19,9 +19,14 @@ REQUIRED = {
 """The extensions of a comprehensive submission set (ITI-65), and what their value is."""
 
 
-def missing(resource: Json) -> Iterator[str]:
-    """What a valid resource lacks of what it states to be."""
-    profiles = {one.partition("|")[0] for one in resource.get("meta", {}).get("profile", ())}
+KNOWN = {COMPREHENSIVE: "List"}
+"""The profiles that are looked at, and of which type they are."""
+
+
+def missing(resource: Json, profile: str = "") -> Iterator[str]:
+    """What a valid resource lacks of what it states to be, or of `profile`."""
+    stated = [profile] if profile else resource.get("meta", {}).get("profile", ())
+    profiles = {one.partition("|")[0] for one in stated}
     if resource["resourceType"] != "List" or COMPREHENSIVE not in profiles:
         return
     for url, value in REQUIRED.items():

@@ -11,6 +11,7 @@ from typing import Any
 from exchange import clinical
 from exchange.errors import Invalid, TooLarge
 from exchange_fhir.asking import (
+    COMPARTMENT,
     SEARCHED,
     TABLES,
     TOGETHER,
@@ -31,7 +32,7 @@ _SHOWN = frozenset({"_format", "_pretty"})
 """What is about the form of the answer only."""
 
 
-UNANSWERED = frozenset({"_content", "_query", "_text", "near"})
+UNANSWERED = frozenset({"_content", "_query", "_text"})
 """Parameters of the standard that are refused."""
 
 TRAILED = clinical.DIRECTORY | {"AuditEvent"}
@@ -139,21 +140,25 @@ class Everywhere:
     ignored: tuple[str, ...]
 
 
-def everywhere(scope: Scope, pairs: Iterable[tuple[str, str]], *, strict: bool) -> Everywhere:
-    """Read the parameters of a search of all types, or of those that `_type` names.
+def everywhere(
+    scope: Scope, pairs: Iterable[tuple[str, str]], *, strict: bool, within: str = ""
+) -> Everywhere:
+    """Read the parameters of a search of all types, or of those that `_type` names; `within` a
+    Patient's compartment of those that can be in one.
 
     What is not supported for one of them is not supported. Raises as `read`.
     """
     pairs = tuple(pairs)
     named = [kind for name, value in pairs if name == "_type" for kind in value.split(",") if kind]
-    unknown = [kind for kind in named if kind not in TOGETHER]
+    there = tuple(kind for kind in TOGETHER if not within or kind in COMPARTMENT)
+    unknown = [kind for kind in named if kind not in there]
     if unknown:
         raise Invalid(f"_type: {_named(unknown[0])} is not searched with others")
     if any(name.partition(":")[0] == "_sort" for name, _ in pairs):
         raise Invalid("_sort is for a search of one type: several come one after another")
     rest = [(name, value) for name, value in pairs if name != "_type"]
-    kinds = tuple(dict.fromkeys(named)) or TOGETHER
-    questions = tuple(read(scope, kind, rest, strict=strict) for kind in kinds)
+    kinds = tuple(dict.fromkeys(named)) or there
+    questions = tuple(read(scope, kind, rest, strict=strict, within=within) for kind in kinds)
     types = [("_type", ",".join(kinds))] if named else []
     return Everywhere(
         questions=questions,
@@ -195,6 +200,8 @@ class _Result:
             case "_total" if value in {"none", "estimate", "accurate"}:
                 self.total = value != "none"
                 return [(name, "none" if value == "none" else "accurate")]
+            case "_contained" if not modifier and value == "false":  # as it is done in any case
+                return [(name, value)]
             case "_sort" if not modifier:
                 self._sorting(value)
                 return [(name, value)]
@@ -235,7 +242,8 @@ class _Result:
                 case _:
                     parameter = search_parameters.of(self.kind).get(key)
                     if parameter is None or not parameter.kept_as or parameter.components:
-                        raise Invalid("_sort: the matches cannot be put in this order")
+                        known = ", ".join(sortable(self.kind))
+                        raise Invalid(f"_sort: the matches can be put in order of {known}")
                     names = tuple(f"{self.kind}.{code}" for code, _ in parameter.kept_as)
                     self.sort.append(Sort(parameter.type, names, descending))
 
@@ -258,6 +266,13 @@ def _including(kind: str, value: str, reverse: bool, iterate: bool) -> list[Incl
     if target and target not in parameter.target:
         return []
     return [Include(source, code, target, iterate)]
+
+
+def sortable(kind: str) -> tuple[str, ...]:
+    """In whose order matches that are kept as JSON can be put."""
+    known = search_parameters.of(kind)
+    found = {code for code, one in known.items() if one.kept_as and not one.components}
+    return tuple(sorted({"_id", "_lastUpdated"} | found))
 
 
 def includes(kind: str) -> tuple[str, ...]:

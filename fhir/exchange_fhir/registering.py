@@ -16,7 +16,7 @@ from exchange.access import Access
 from exchange.errors import NotFound
 from exchange.recording import Act, Finder
 from exchange.registration import Register, Registration, Withdraw
-from exchange.versions import require
+from exchange.writing import expect
 from exchange_fhir import indexing, json_format, patching, validation
 from exchange_fhir.datatypes import HAN, REPRESENTATION, Json, instant
 from exchange_fhir.outcome import Issue, Problem
@@ -76,7 +76,7 @@ def patch(
     if held.get("active") is made.get("active") is False:
         made = _as_active_as_written(access, made, logical_id)
     version = int(held.get("meta", {}).get("versionId", 0))
-    require(if_match(headers), version)
+    expect(if_match(headers), version)
     return update(access, made, place, logical_id, {**headers, "if-match": f'W/"{version}"'})
 
 
@@ -94,7 +94,7 @@ def _as_active_as_written(access: Access, made: Json, logical_id: str) -> Json:
 
 def delete(logical_id: str, headers: Mapping[str, str], *, matching: Finder | None = None) -> Act:
     """The act of a delete: a record of which nothing is held is taken back."""
-    row = _row(logical_id) if logical_id else 0
+    row = next(iter(patient.rows(logical_id)), 0)  # no record has this number
     return Withdraw(row, matching=matching, if_match=if_match(headers))
 
 

@@ -39,6 +39,9 @@ from exchange_fhir.subscription_sockets import Bindings
 NOWHERE = "00000000-0000-0000-0000-000000000000"
 """The logical id of nothing."""
 
+ALL = "*"
+"""All types, in the address of a search of a compartment (R4 3.1.1.2)."""
+
 USUAL = (
     f"/Patient/{NOWHERE}",
     f"/Observation/{NOWHERE}",
@@ -148,14 +151,14 @@ def fhir(
         strict = "handling=strict" in request.headers.get("prefer", "").replace(" ", "")
         with exchange.on_behalf_of(requester) as access:
             here = serving.scope(serving.base(request), access)
-            if where:
-                of_patient, _, kind = where.rpartition("/")
-                identity = of_patient.removeprefix("Patient/")
+            of_patient, _, kind = where.rpartition("/")
+            identity = of_patient.removeprefix("Patient/")
+            if kind not in {"", ALL}:
                 wanted = question.read(here, kind, asked, strict=strict, within=identity)
                 page, further = searching.page(here, wanted, after)
                 used, ignored = wanted.used, wanted.ignored
             else:
-                everything = question.everywhere(here, asked, strict=strict)
+                everything = question.everywhere(here, asked, strict=strict, within=identity)
                 page, further = searching.everywhere(here, everything, after)
                 used, ignored = everything.used, everything.ignored
         used = (*used, *bundle.written_as(asked))
@@ -290,6 +293,8 @@ def fhir(
 def _searchable(where: str) -> None:
     """Raise Problem unless resources are searched there."""
     kind = where.rpartition("/")[2]
+    if kind == ALL and kind != where:
+        return
     if where and kind not in SEARCHED:
         told = f"this resource type is not searched; there are {', '.join(SEARCHED)}"
         raise Problem(404, "not-supported", told)

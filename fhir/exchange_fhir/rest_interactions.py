@@ -123,7 +123,7 @@ def interacting(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         asked = replace(
             asked,
             query=request.query_params.multi_items(),
-            headers={name.lower(): value for name, value in request.headers.items()},
+            headers=negotiation.headers(request),
         )
         with serving.asked(request, requester) as here:
             act = interactions.ACTS[method](here, asked)
@@ -166,7 +166,7 @@ def interacting(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
     @router.get("/{kind}/{logical_id}")
     def read(request: Request, kind: str, logical_id: str) -> Response:
         requester = serving.identify(request)
-        headers = {name.lower(): value for name, value in request.headers.items()}
+        headers = negotiation.headers(request)
         asked = Asked(kind=kind, logical_id=logical_id, headers=headers, apart=True)
         with serving.asked(request, requester) as here:
             answered = interactions.read(here, asked)

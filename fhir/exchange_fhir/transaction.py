@@ -34,6 +34,7 @@ from exchange_fhir import (
     outcome,
     patching,
     precedence,
+    provided,
     registering,
     validation,
     writing,
@@ -267,9 +268,10 @@ def _once(entries: Sequence[Entry]) -> None:
     """Raise Problem where two entries would change one resource, or have one name."""
     seen: set[tuple[Any, ...]] = set()
     names: set[str] = set()
+    once = provided.conditions(entries)
     for one in entries:
         # Two of one condition would find, or make, the same (R4 3.1.0.11.2).
-        named = (one.asked.kind, one.asked.logical_id or tuple(sorted(_found_by(one))))
+        named = (one.asked.kind, one.asked.logical_id or tuple(sorted(_found_by(one, once))))
         twice = bool(named[1]) and ORDER[one.method] < 3 and named in seen
         again = bool(one.full_url) and ORDER[one.method] < 3 and one.full_url in names
         if twice or again:
@@ -304,12 +306,12 @@ def _named(entries: Sequence[Entry]) -> None:
             raise Problem(422, "value", issues[0].told, issues=issues)
 
 
-def _found_by(entry: Entry) -> Pairs:
+def _found_by(entry: Entry, once: Mapping[int, Pairs]) -> Pairs:
     """The condition by which an entry that changes something finds what it changes."""
+    if entry.method != "POST":
+        return entry.asked.query
     with _of(entry):
-        return (
-            interactions.unless_there(entry.asked) if entry.method == "POST" else entry.asked.query
-        )
+        return interactions.unless_there(entry.asked) or once.get(entry.number, ())
 
 
 def _placed(error: Exception, ordered: Sequence[Entry]) -> Problem:
@@ -362,6 +364,7 @@ class _Plan:
         self._outside = here.place.unknown
         self._entries = entries
         self._ids = {one.number: recording.new_id() for one in entries if one.method == "POST"}
+        self._once = provided.conditions(entries)
         self._finders: dict[int, Finder] = {}
         self._references: dict[int, Mapping[str, Finder]] = {}
         for one in entries:
@@ -399,8 +402,12 @@ class _Plan:
     def _condition(self, entry: Entry) -> Finder | None:
         asked = entry.asked
         if entry.method == "POST":
-            told = interactions.unless_there(asked)
-            return self._here.find(asked.kind, told) if told else None
+            if told := interactions.unless_there(asked):
+                return self._here.find(asked.kind, told)
+            if told := self._once.get(entry.number, ()):
+                finder = self._here.find(asked.kind, told)
+                return lambda session: finder(session)[:1]  # earlier releases kept some twice
+            return None
         if asked.logical_id:
             return None
         if not asked.query:
@@ -451,6 +458,7 @@ class _Plan:
                 if self._entry(number).method != "DELETE"
                 and self._entry(number).asked.kind != "Patient"
             }
+            known.found |= self._provided(known.found, writing)
             known.lookup = self._lookup(known.found)
         lookup = known.lookup | {
             told: f"{told.partition('?')[0]}/{self._one(finder, writing)}"
@@ -461,6 +469,11 @@ class _Plan:
             known.patients[entry.number] = kept.logical_id
             known.lookup = self._lookup(known.found | known.patients)
         return kept
+
+    def _provided(self, found: Mapping[int, str | None], writing: Writing) -> dict[int, str]:
+        """The Binaries that are there, as their documents are that were provided before."""
+        once = {number: named for number in self._once if (named := found.get(number)) is not None}
+        return provided.again(self._entries, once, writing, self._here.base) if once else {}
 
     def _entry(self, number: int) -> Entry:
         return next(one for one in self._entries if one.number == number)

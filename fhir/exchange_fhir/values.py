@@ -14,7 +14,7 @@ from typing import Any
 
 from exchange import clinical_search, related, trail
 from exchange.errors import Invalid, TooBroad
-from exchange_fhir import indexing, moments, prefixes, quantities, tokens
+from exchange_fhir import indexing, moments, prefixes, quantities, special, tokens
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.definitions.search_parameters import SearchParameter
 from exchange_fhir.outcome import Problem
@@ -27,6 +27,7 @@ from exchange_storage.resource_criteria import (
     Indexed,
     IsExactly,
     Present,
+    RefersBelow,
     RefersTo,
     Some,
     StartsWith,
@@ -81,12 +82,15 @@ class ParameterValues:
             return self._turned(modifier, Some(tuple(spans)), name)
         if parameter.type == "composite":
             if modifier:
-                raise Invalid(f"the modifier :{modifier[:64]} is not supported for {name}")
+                raise _unknown(parameter, modifier)
             return self._composite(parameter, value)
         if parameter.type == "reference" and modifier in parameter.target:
             return self._references(parameter, modifier, value)
         if modifier and modifier not in MODIFIERS.get(parameter.type, ()):
-            raise Invalid(f"the modifier :{modifier[:64]} is not supported for {name}")
+            raise _unknown(parameter, modifier)
+        if own := special.SPECIAL.get(parameter.name):
+            found = self._read(name, value, lambda one: own.asked(self.scope, one))
+            return Some(tuple(found))
         match modifier:
             case "missing":
                 return missing_value(parameter, boolean(name, value))
@@ -102,6 +106,8 @@ class ParameterValues:
             if modifier == "identifier":
                 told = self._read(parameter.code, value, tokens.token)
                 return Indexed("token", _beside(names, "identifier"), tuple(told))
+            if modifier and parameter.is_canonical:
+                return self._versions(parameter, modifier, value)
             if modifier:
                 return self._levels(parameter, modifier, value)
             return self._references(parameter, "", value)
@@ -185,6 +191,17 @@ class ParameterValues:
                 if ids:
                     tests.append(RefersTo(target, ids))
         return Indexed("reference", kept_under(parameter), tuple(tests)) if tests else NOTHING
+
+    def _versions(self, parameter: SearchParameter, modifier: str, value: str) -> Asked:
+        """Canonical references to a version, or to one that is a part of it (R4 3.1.1.4.12): 1.2
+        and 1.2.3 for 1.2; without a version as without the modifier."""
+        if modifier == "above":
+            raise _unknown(parameter, modifier)
+        wanted = [unescaped(one) for one in self._split(parameter.code, value)]
+        tests = [RefersBelow(f"{one}.") for one in wanted if "|" in one]
+        exactly = self._references(parameter, "", value)
+        below = Indexed("reference", kept_under(parameter), tuple(tests))
+        return Some((exactly, below)) if tests else exactly
 
     def _levels(self, parameter: SearchParameter, modifier: str, value: str) -> Asked:
         """References to what is named, and to all that is part of it, or of which it is part."""
@@ -291,6 +308,16 @@ class ParameterValues:
             return [read(one) for one in self._split(name, value)]
         except Invalid as error:
             raise Invalid(f"{name}: {error}") from error
+
+
+def _unknown(parameter: SearchParameter, modifier: str) -> Invalid:
+    """That a parameter has no such modifier, and which it has (R4 3.1.1.4.5)."""
+    known = {*MODIFIERS.get(parameter.type, ()), *parameter.target}
+    if parameter.is_canonical:
+        known -= {"above"}
+    there = ", ".join(f":{one}" for one in sorted(known)) or "none"
+    told = f"the modifier :{modifier[:64]} is not supported for {parameter.code}"
+    return Invalid(f"{told}, of the type {parameter.type}: there are {there}")
 
 
 def kept_under(parameter: SearchParameter) -> tuple[str, ...]:

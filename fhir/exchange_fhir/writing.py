@@ -7,7 +7,7 @@ keeps it, and whether it may, is `exchange.recording`'s.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -16,10 +16,19 @@ from zoneinfo import ZoneInfo
 from exchange import attachments, clinical
 from exchange.attachments import Attachment
 from exchange.errors import Invalid
-from exchange.recording import Act, Create, Delete, Draft, Finder, Patch, Update, new_id
+from exchange.recording import (
+    Act,
+    Create,
+    Delete,
+    Draft,
+    Expected,
+    Finder,
+    Patch,
+    Update,
+    new_id,
+)
 from exchange.reindex import Said
 from exchange.subscriptions import Terms
-from exchange.versions import ANY
 from exchange_fhir import (
     indexing,
     json_format,
@@ -55,6 +64,7 @@ NATIVE = frozenset({"Patient", *DERIVED})
 ABOUT: Mapping[str, str] = {"Provenance": "target"}
 """Kinds that are about other resources, whoever those are about, and the element that says so."""
 
+_TAG = re.compile(r'(?:W/)?(?:"([A-Za-z0-9\-.]{1,64})"|([A-Za-z0-9\-.]{1,64}))', re.ASCII)
 _OF_PATIENT = re.compile(r"(?:^|/)Patient/")
 
 Unknown = Callable[[frozenset[tuple[str, str]]], frozenset[tuple[str, str]]]
@@ -341,21 +351,20 @@ def _names_a_stranger(value: Any, base: str) -> bool:
     return False
 
 
-_VERSION = re.compile(r'(?:W/)?(?:"([A-Za-z0-9\-.]{1,64})"|([A-Za-z0-9\-.]{1,64}))', re.ASCII)
-_VERSIONS = 64
-"""Versions that If-Match may list."""
+def if_match(headers: Mapping[str, str]) -> Expected | None:
+    """Which version is to be the current one, by If-Match (RFC 9110 13.1.1). Raises Problem.
 
-
-def if_match(headers: Mapping[str, str]) -> Container[int] | None:
-    """The versions of which one is to be the current one, by If-Match (RFC 9110 13.1.1); None where
-    it does not matter. They are weak, and compared all the same (R4 3.1.0.5). Raises Problem."""
+    FHIR's tags are weak, and compared as such all the same (R4 3.1.0.1.3).
+    """
     told = headers.get("if-match", "").strip()
     if not told:
         return None
     if told == "*":
-        return ANY
-    versions = [_VERSION.fullmatch(one.strip()) for one in told.split(",", _VERSIONS)]
-    if len(versions) > _VERSIONS or not all(versions):
-        raise Problem(400, "invalid", 'If-Match is a version, W/"3", several with commas, or *')
-    named = [one[1] or one[2] for one in versions if one]
-    return frozenset(int(one) for one in named if one.isdecimal() and len(one) <= 18)
+        return Expected()
+    listed = [one.strip() for one in told.split(",") if one.strip()]
+    found = [_TAG.fullmatch(one) for one in listed]
+    if not listed or not all(found):
+        raise Problem(400, "invalid", 'If-Match is *, or versions with commas between: W/"3"')
+    tags = [one[1] or one[2] for one in found if one]
+    # Of any other tag there is no version.
+    return Expected(frozenset(int(tag) for tag in tags if tag.isdecimal() and len(tag) <= 18))

@@ -101,13 +101,31 @@ class UriBelow:
 
 
 @dataclass(frozen=True, slots=True)
+class RefersBelow:
+    """A reference by an address that begins so."""
+
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
 class Present:
     """Any value at all: what ``:missing=false`` asks. `type` is ``token``, ``string``, …"""
 
     type: str
 
 
-Test = TokenIs | StartsWith | Holds | IsExactly | RefersTo | Within | UriIs | UriBelow | Present
+Test = (
+    TokenIs
+    | StartsWith
+    | Holds
+    | IsExactly
+    | RefersTo
+    | RefersBelow
+    | Within
+    | UriIs
+    | UriBelow
+    | Present
+)
 
 
 # -- Criteria -------------------------------------------------------------------------------------
@@ -390,6 +408,8 @@ def _test(test: Test, values: list[Any]) -> Form:
             return ("uris", _among([one[:LENGTH] for one in wanted], values))
         case UriBelow(value):
             return ("below", _starts(value[:LENGTH], values))
+        case RefersBelow(value):
+            return ("refers below", _starts(value[:LENGTH], values))
         case Within():
             ends = []
             for name in _ENDS:

@@ -90,6 +90,9 @@ def _test(value: Any, test: Any, binds: Binds) -> ColumnElement[bool]:
             return one_of_binds(value.value, size, binds)
         case ("below", starts):
             return _starting(value.value, binds) if starts else true()
+        case ("refers below", starts):
+            begins = _starting(value.target, binds) if starts else true()
+            return and_(value.target_kind == word(""), begins)
         case ("within", ends, of_code, of_system):
             return _within(value, ends, of_code, of_system, binds)
     raise TypeError("not a form of a test")

@@ -162,7 +162,7 @@ def test_each_update_is_a_version_and_every_version_can_be_read(city: Region) ->
         second = recording.update(
             access,
             draft("Observation", about, says="5.2", logical_id=first.logical_id, code="new"),
-            if_match={1},
+            if_match=recording.Expected(frozenset({1})),
         )
 
     with city.exchange.on_behalf_of(city.clinician("nanhu")) as access:
@@ -181,7 +181,11 @@ def test_an_update_of_a_version_that_is_not_the_current_one_changes_nothing(city
         pytest.raises(Stale),
         city.exchange.on_behalf_of(system) as access,
     ):
-        recording.update(access, draft("Observation", logical_id=kept.logical_id), if_match={2})
+        recording.update(
+            access,
+            draft("Observation", logical_id=kept.logical_id),
+            if_match=recording.Expected(frozenset({2})),
+        )
 
     assert read(city, system, kept).version == 1
 
@@ -240,11 +244,12 @@ def test_several_acts_are_done_together_or_not_at_all(city: Region) -> None:
     about = patient(city, "beicheng")
     fine = draft("Observation", about)
 
+    missing = Delete("Observation", "unknown", if_match=recording.Expected())
     with (
-        pytest.raises(NotFound) as refusal,
+        pytest.raises(Stale) as refusal,
         city.exchange.on_behalf_of(system) as access,
     ):
-        recording.several(access, [Create(fine), Delete("Observation", "unknown")])
+        recording.several(access, [Create(fine), missing])
 
     assert refusal.value.__notes__ == ["act 1"]
     with (
@@ -290,8 +295,9 @@ def test_a_condition_is_looked_at_where_it_is_relied_on(city: Region) -> None:
     ):
         with pytest.raises(Stale), city.exchange.on_behalf_of(system) as access:
             recording.several(access, [act])
-    with pytest.raises(NotFound), city.exchange.on_behalf_of(system) as access:
-        recording.several(access, [Delete("Observation", matching=named())])
+    with city.exchange.on_behalf_of(system) as access:
+        (nothing,) = recording.several(access, [Delete("Observation", matching=named())])
+        assert (nothing.deleted, nothing.made) == (True, False)
     with pytest.raises(NotFound), city.exchange.on_behalf_of(system) as access:
         recording.update(access, draft("Observation", about), may_create=False)
 

@@ -14,7 +14,7 @@ from exchange.errors import Conflicting, Gone, Invalid, NotFound, Refused, Stale
 from exchange.identity import RESIDENT_ID
 from exchange.policy import Requester
 from exchange.query import Found
-from exchange.recording import Draft
+from exchange.recording import Draft, Expected
 from exchange.registration import Register, Registration, Withdraw
 from exchange_storage.records import Link, NameKind, Patient, Person
 from exchange_storage.search import Level, NamePart, Number, Prefix, Values
@@ -95,9 +95,9 @@ def test_a_number_is_registered_once_and_updated_from_then_on(city: Region) -> N
     first = register(city, "beicheng", told(), new=True)
 
     assert "update it" in refused(city, "beicheng", told(), Conflicting, new=True)
-    second = register(city, "beicheng", told(), if_match={1})
+    second = register(city, "beicheng", told(), if_match=Expected(frozenset({1})))
     assert (second.logical_id, second.version) == (first.logical_id, 2)
-    refused(city, "beicheng", told(), Stale, if_match={1})
+    refused(city, "beicheng", told(), Stale, if_match=Expected(frozenset({1})))
     refused(city, "beicheng", told(), Stale, if_none=True)
     assert register(city, "nanhu", told(), new=True).logical_id != first.logical_id
 

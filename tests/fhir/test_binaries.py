@@ -215,10 +215,10 @@ def test_what_is_not_taken_leaves_nothing_in_the_store(hospital: Door, how: str)
         case _:
             entry = [
                 {"resource": binary(), "request": {"method": "POST", "url": "Binary"}},
-                {"request": {"method": "DELETE", "url": "Observation/none"}},
+                {"request": {"method": "DELETE", "url": "Observation/none", "ifMatch": "*"}},
             ]
             bundle = {"resourceType": "Bundle", "type": "transaction", "entry": entry}
-            assert beicheng.send("POST", "", bundle).status_code == 404
+            assert beicheng.send("POST", "", bundle).status_code == 412
     assert lying(hospital.city) == before
 
 

@@ -475,3 +475,26 @@ def test_an_import_goes_on_where_its_worker_was_killed(
         assert (told["output"], told["error"]) == ([{"type": "Observation", "count": 10}], [])
         found = system.ids("Observation?_count=50")
         assert len(found) == 10  # those that were taken twice are the same resources
+
+
+def test_what_an_export_leaves_out_of_a_lenient_request_is_told_in_its_errors(
+    hospital: Door,
+) -> None:
+    """Bulk Data 2.0: includeAssociatedData may be refused, or ignored with a warning."""
+    doctor = hospital.system("beicheng")
+    path = "$export?_type=Practitioner,Colour&includeAssociatedData=LatestProvenanceResources"
+    lenient = f"{ASYNC}, handling=lenient"
+    outcome(doctor.get(path, Prefer=ASYNC), 400, "not-supported")
+
+    address = kicked_off(doctor.get(path, Prefer=lenient))
+    work(hospital)
+    told = manifest(doctor, address)
+
+    (warning,) = lines(doctor, told["error"])
+    is_fhir(warning)
+    assert {(one["severity"], one["code"]) for one in warning["issue"]} == {
+        ("warning", "not-supported")
+    }
+    names = [one["diagnostics"].rpartition(" ")[2] for one in warning["issue"]]
+    assert names == ["includeAssociatedData", "_type=Colour"]
+    assert [one["type"] for one in told["output"]] == ["Practitioner"]

@@ -259,3 +259,57 @@ def test_what_refers_by_canonical_url_is_what_the_standard_says() -> None:
     assert canonical == {"QuestionnaireResponse.questionnaire", "Procedure.instantiates-canonical"}
     named = [kind for kind in search_parameters.kinds() if search_parameters.named_under(kind)]
     assert named == ["Questionnaire"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ("", 6),
+        ("|1", 3),
+        ("|1.2", 2),
+        ("|1.2.3", 1),
+        ("|2", 1),
+        ("|", 0),
+        ("|1.2,{form}|2", 3),
+    ],
+)
+def test_a_form_is_asked_for_with_what_is_a_part_of_its_version(
+    door: Door, asked: str, found: int
+) -> None:
+    door.city.send("beicheng", patient="W1", card=ID_CARD)
+    system = door.system("beicheng")
+    for version in ("", "|1", "|1.2", "|1.2.3", "|2", "|10"):
+        system.made(answers(f"{FORM}{version}"))
+    system.made(answers(f"{FORM}-2|1"))
+
+    path = f"QuestionnaireResponse?questionnaire:below={FORM}{asked.format(form=FORM)}"
+    assert len(system.ids(path)) == found
+    told = system.refused(path.replace(":below", ":above"), 400, "invalid")
+    assert told.endswith("there are :Questionnaire, :below, :identifier, :missing")
+
+
+@pytest.mark.parametrize("modifier", ["text", "not", "exact"])
+def test_what_r4_does_not_define_of_references_is_refused_with_what_there_is(
+    forms: Door, modifier: str
+) -> None:
+    asker = forms.clinician("beicheng")
+    told = asker.refused(f"Observation?encounter:{modifier}=x", 400, "invalid")
+    assert told == (
+        f"the modifier :{modifier} is not supported for encounter, of the type reference: "
+        "there are :Encounter, :above, :below, :identifier, :missing"
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ("url:below=http://forms.example/", 3),
+        ("url:below=http://forms.example/con", 2),
+        (f"url:below={FORM}/", 0),
+        (f"url:above={FORM}/of/the/chest", 2),
+        ("url:above=http://forms.example/contr", 0),
+    ],
+)
+def test_addresses_are_found_above_and_below(forms: Door, asked: str, found: int) -> None:
+    kinds = forms.system("nanhu").ids(f"Questionnaire?{asked}")
+    assert len(kinds) == found

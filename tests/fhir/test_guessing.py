@@ -60,8 +60,6 @@ def test_what_may_not_be_seen_is_answered_as_what_is_not_there(
             other.get(f"{path}/_history"),
             other.send("PATCH", path, patch, Content_Type=JSON_PATCH),  # type: ignore[arg-type]
             other.send("PATCH", path, patch, Content_Type=JSON_PATCH, If_Match='W/"7"'),  # type: ignore[arg-type]
-            other.send("DELETE", path),
-            other.send("DELETE", path, If_Match='W/"7"'),
         ]
         return [(one.status_code, one.json()["issue"][0]["diagnostics"]) for one in sent]
 
@@ -82,6 +80,49 @@ def test_where_a_put_creates_nothing_no_id_is_told_to_be_taken(door: Door, hospi
         told.append((answer.status_code, answer.content))
     assert told[0][0] == 404
     assert told[0] == told[1] == told[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "nothing"),
+    [
+        ("Observation/secret", "Observation/nothing"),
+        ("Observation/nobody", "Observation/nothing"),
+        ("Patient/1", "Patient/987"),
+    ],
+)
+def test_who_deletes_what_may_not_be_seen_is_answered_as_if_there_were_nothing(
+    door: Door, hospital: Asker, name: str, nothing: str
+) -> None:
+    """An answer that is the same for both, and says that it is gone (R4 3.1.0.7)."""
+    other = door.system("nanhu")
+
+    def answers(path: str) -> list[tuple[int, dict[str, str], bytes]]:
+        entry = [{"request": {"method": "DELETE", "url": path}}]
+        bundle = {"resourceType": "Bundle", "entry": entry}
+        sent = [
+            other.send("DELETE", path),
+            other.send("DELETE", path),
+            other.send("DELETE", path, Prefer="return=OperationOutcome"),
+            other.send("DELETE", path, If_Match='W/"7"'),
+            other.send("DELETE", path, If_Match="*"),
+            other.send("POST", "", bundle | {"type": "batch"}),
+            other.send("POST", "", bundle | {"type": "transaction"}),
+        ]
+        return [(one.status_code, dict(one.headers), one.content) for one in sent]
+
+    told = answers(name)
+    assert told == answers(nothing)
+    assert [status for status, _, _ in told] == [204, 204, 200, 412, 412, 200, 200]
+    assert hospital.read(name)["meta"]["versionId"]
+    with door.city.exchange.database.reading() as session:
+        trail = session.scalars(select(AuditRecord)).all()
+    attempts = {
+        path: [one.outcome for one in trail if f'"{path}"' in one.content]
+        for path in (name, nothing)
+    }
+    assert attempts[name].count("refused") == 7
+    assert len(attempts[nothing]) >= 5
+    assert set(attempts[nothing]) == {"failed"}
 
 
 def test_that_it_was_refused_and_why_stands_in_the_trail(door: Door, hospital: Asker) -> None:
@@ -144,11 +185,11 @@ def test_who_changes_patients_by_counted_numbers_learns_as_little(
     other = door.system("nanhu")
     patch = [{"op": "replace", "path": "/gender", "value": "male"}]
     number = {"system": f"urn:oid:{HOSPITALS['nanhu'][1]}", "value": "N1"}
-    for method, header in (("PUT", {}), ("PATCH", {"Content_Type": JSON_PATCH}), ("DELETE", {})):
+    for method, header in (("PUT", {}), ("PATCH", {"Content_Type": JSON_PATCH})):
         answers = []
         for row in ("1", "987"):
             body: Any = {"resourceType": "Patient", "id": row, "identifier": [number]}
-            sent = {"PUT": body, "PATCH": patch, "DELETE": None}[method]
+            sent = {"PUT": body, "PATCH": patch}[method]
             answers.append(told(other.send(method, f"Patient/{row}", sent, **header), row))
         assert answers[0] == answers[1]
         assert answers[0][0] == 404

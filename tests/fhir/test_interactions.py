@@ -99,7 +99,7 @@ def test_a_change_says_of_which_versions_it_may_be(hospital: Door) -> None:
     assert status('W/"1", W/"2"') == 412
     assert status('W/"another", W/"5"') == 200
     assert status('W/"another"') == 412
-    for wrong in ('W/"6" W/"7"', '"6', "6, *", ",", '"6",' * 70 + '"6"'):
+    for wrong in ('W/"6" W/"7"', '"6', "6, *", ","):
         assert status(wrong) == 400
     assert status('W/"1"', "DELETE") == 412
     new = WEIGHT | {"id": "new"}
@@ -131,7 +131,9 @@ def test_what_is_deleted_is_gone_but_its_versions_are_not(hospital: Door) -> Non
     system.refused(f"{named}/_history/2", 410, "deleted")
     assert system.read(f"{named}/_history/1")["status"] == "final"
     assert system.send("DELETE", named).status_code == 204
-    assert outcome(system.send("DELETE", "Observation/never"), 404, "not-found")
+    assert system.send("DELETE", "Observation/never").status_code == 204
+    told = system.send("DELETE", named, Prefer="return=OperationOutcome")
+    assert (told.status_code, told.json()["resourceType"]) == (200, "OperationOutcome")
     back = system.send("PUT", named, changed(WEIGHT, id=named.partition("/")[2]))
     assert back.status_code == 201
     assert back.headers["etag"] == 'W/"3"'

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 from bundles import answered, entry
-from fhir_door import Asker, Door
+from fhir_door import Asker, Door, outcome
 
 MHD = "https://profiles.ihe.net/ITI/MHD"
 PROFILES = f"{MHD}/StructureDefinition/IHE.MHD.Minimal"
@@ -72,6 +72,23 @@ def delivered(source: Asker, bundle: dict[str, Any]) -> list[str]:
 @pytest.fixture
 def number() -> str:
     return f"2.25.{uuid4().int}"
+
+
+def test_a_document_without_a_hash_is_known_again_by_its_content(
+    hospital: Door, number: str
+) -> None:
+    source = hospital.system("beicheng")
+    bundle = provided(number, subject={"reference": "Patient/1"})
+    made = delivered(source, bundle)
+
+    again = answered(source.send("POST", "", bundle))
+    bundle["entry"][2]["resource"]["data"] = base64.b64encode(PDF + b"%").decode()
+    other = source.send("POST", "", bundle)
+
+    assert [one["response"]["status"][:3] for one in again] == ["200"] * 3
+    places = [one["response"]["location"].partition("/_history")[0] for one in again]
+    assert ["/".join(one.split("/")[-2:]) for one in places] == made
+    assert outcome(other, 409, "duplicate")
 
 
 def test_a_document_of_which_little_is_said_is_found_by_its_patient(

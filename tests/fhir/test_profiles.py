@@ -595,3 +595,54 @@ def test_iti_91_tells_what_changed_in_the_directory(
 
 def test_what_is_not_served_is_said(hospital: Door) -> None:
     hospital.clinician("nanhu").refused("InsurancePlan", 404, "not-supported")
+
+
+def test_iti_65_keeps_a_document_once_however_often_it_is_sent(hospital: Door) -> None:
+    """A source that had no answer sends again: the uniqueId says that it is the same."""
+    source, consumer = hospital.system("beicheng"), hospital.clinician("nanhu")
+    doctor = source.made({"resourceType": "Practitioner", "name": [{"family": "吴"}]})
+    author, number = f"Practitioner/{doctor['id']}", f"2.25.{uuid4().int}"
+
+    def provide(content: bytes, **other: Any) -> httpx2.Response:
+        entries = provided(content, "application/pdf", author, number)
+        for one in entries:
+            if one["resource"]["resourceType"] == "List":
+                one["resource"] |= other
+        return sent(source, "transaction", *entries)
+
+    first, again = answered(provide(PDF)), answered(provide(PDF))
+
+    assert [one["response"]["status"][:3] for one in first] == ["201"] * 3
+    assert [one["response"]["status"][:3] for one in again] == ["200"] * 3
+    assert [one["response"]["location"] for one in again] == [
+        one["response"]["location"] for one in first
+    ]
+    refused = provide(PDF + b"another")
+    assert outcome(refused, 409, "duplicate")
+    assert refused.json()["issue"][0]["expression"] == ["Bundle.entry[1].resource"]
+    another = {"identifier": [{"use": "usual", "value": f"urn:oid:{number}.9"}]}
+    more = answered(provide(PDF, **another))
+    assert [one["response"]["status"][:3] for one in more] == ["201", "200", "200"]
+    found = consumer.ids(f"DocumentReference?identifier=urn:oid:{number}.1")
+    assert len(found) == 1
+    binary = first[2]["response"]["location"].partition("/fhir/")[2].partition("/_history")[0]
+    assert consumer.get(binary).content == PDF
+    # Of one message too.
+    twice = provided(PDF, "application/pdf", author, f"{number}.7")
+    more_of_it = provided(PDF, "application/pdf", author, f"{number}.7")[1:]
+    assert outcome(sent(source, "transaction", *twice, *more_of_it), 400, "invalid")
+
+
+def test_iti_65_refuses_another_submission_under_a_number_that_is_taken(hospital: Door) -> None:
+    source = hospital.system("beicheng")
+    doctor = source.made({"resourceType": "Practitioner", "name": [{"family": "吴"}]})
+    author, number = f"Practitioner/{doctor['id']}", f"2.25.{uuid4().int}"
+    entries = provided(PDF, "application/pdf", author, number)
+    answered(sent(source, "transaction", *entries))
+
+    entries[1]["resource"]["masterIdentifier"]["value"] = f"urn:oid:{number}.2"
+
+    refused = sent(source, "transaction", *entries)
+    assert outcome(refused, 409, "duplicate")
+    assert refused.json()["issue"][0]["expression"] == ["Bundle.entry[0].resource"]
+    assert source.ids(f"DocumentReference?identifier=urn:oid:{number}.2") == []

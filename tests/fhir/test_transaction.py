@@ -72,7 +72,7 @@ def test_of_a_transaction_that_fails_nothing_is_kept_and_the_entry_is_named(
 
     for wrong, status, code, place in (
         (entry("POST", "Observation", foreign), 403, "forbidden", "Bundle.entry[1]"),
-        (entry("DELETE", "Location/never"), 404, "not-found", "Bundle.entry[1]"),
+        (entry("DELETE", "Location/n", ifMatch="*"), 412, "conflict", "Bundle.entry[1]"),
         (
             entry("PUT", "Location/w", {**ward, "id": "w"}, ifMatch='W/"7"'),
             *(412, "conflict", "Bundle.entry[1]"),

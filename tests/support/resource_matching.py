@@ -149,6 +149,8 @@ def passes(test: Test, value: Any) -> bool:
             return bool(value.exact == text)
         case asked.RefersTo(kind, targets):
             return value.target_kind == kind and (not targets or value.target in targets)
+        case asked.RefersBelow(start):
+            return value.target_kind == "" and bool(value.target.startswith(start))
         case asked.UriIs(values):
             return value.value in values
         case asked.UriBelow(start):

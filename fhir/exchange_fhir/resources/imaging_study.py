@@ -284,5 +284,12 @@ SEARCH: Table[Criterion] = Table(
         "bodysite": Holds((Not(BodyPart(Values(("",)))),)),
         "referrer": Match("ReferringPhysicianName", Pattern("?*")),
     },
-    sorts={"_id": "uid", "_lastUpdated": "changed", "started": "started"},
+    sorts={
+        "_id": "uid",
+        "_lastUpdated": "changed",
+        "identifier": "uid",
+        "patient": "patient",
+        "started": "started",
+        "subject": "patient",
+    },
 )

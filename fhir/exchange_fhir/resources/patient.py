@@ -328,6 +328,10 @@ SEARCH: Table[Criterion] = Table(
         "birthdate": "birth",
         "family": "name",
         "gender": "sex",
+        "identifier": "number",
         "name": "name",
+        "organization": "owner",
+        "phone": "telephone",
+        "telecom": "telephone",
     },
 )

@@ -121,7 +121,7 @@ def test_a_subscription_is_its_owners_and_their_hospitals_administrators(desk: D
         for path in (named, f"{named}/_history/1", f"{named}/$status", f"{named}/$events"):
             assert stranger.get(path).status_code == 404, path
         assert stranger.send("PUT", named, made).status_code == 404
-        assert stranger.send("DELETE", named).status_code == 404
+        assert stranger.send("DELETE", named).status_code == 204
         assert made["id"] not in stranger.get("Subscription").text
         assert made["id"] not in stranger.get("Subscription/_history").text
         assert made["id"] not in stranger.get("Subscription/$status").text
