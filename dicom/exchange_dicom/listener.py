@@ -257,9 +257,10 @@ class Acceptor:
         except AssociationEnded as error:
             log.warning("association from %s ended: %s: %s", peer, type(error).__name__, error)
         except OSError as error:
-            # Who hangs up before the TLS handshake is a port probe too.
-            hung_up = isinstance(error, ssl.SSLEOFError | ConnectionError) or (
-                error.errno == errno.ENOTCONN
+            # Who hangs up before the TLS handshake is a port probe too. Python 3.11.2 as Debian has
+            # it says of one that was reset that it has closed properly.
+            hung_up = error.errno == errno.ENOTCONN or isinstance(
+                error, ssl.SSLEOFError | ssl.SSLZeroReturnError | ConnectionError
             )
             level = logging.DEBUG if hung_up else logging.INFO
             log.log(level, "connection from %s: %s", peer, words(error))
