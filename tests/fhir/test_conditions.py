@@ -325,7 +325,7 @@ def test_a_system_says_which_versions_it_knows_or_only_that_there_is_one(
         assert outcome(refused, 412, "conflict")
 
 
-@pytest.mark.parametrize("told", ['W/"1" W/"2"', '*, W/"1"', ",", 'W/"1", x/y', '""'])
+@pytest.mark.parametrize("told", ['W/"1" W/"2"', '*, W/"1"', ",", 'W/"1", x/y', '""', '"1'])
 def test_versions_that_are_written_wrongly_are_no_condition(
     hospital: Door, number: str, told: str
 ) -> None:

@@ -80,33 +80,6 @@ def test_an_update_makes_a_version_and_the_versions_stay(hospital: Door) -> None
     assert other.json()["issue"][0]["expression"] == ["Observation.id"]
 
 
-MERGE = "application/merge-patch+json"
-
-
-def test_a_change_says_of_which_versions_it_may_be(hospital: Door) -> None:
-    system = hospital.system("beicheng")
-    named = f"Observation/{system.made(WEIGHT)['id']}"
-
-    def status(if_match: str, method: str = "PATCH", path: str = named) -> int:
-        body = None if method == "DELETE" else {"status": "amended"}
-        answer = system.send(method, path, body, Content_Type=MERGE, If_Match=if_match)
-        return answer.status_code
-
-    assert status('W/"1"') == 200
-    assert status("2") == 200
-    assert status('W/"1", "3"') == 200
-    assert status("*") == 200
-    assert status('W/"1", W/"2"') == 412
-    assert status('W/"another", W/"5"') == 200
-    assert status('W/"another"') == 412
-    for wrong in ('W/"6" W/"7"', '"6', "6, *", ","):
-        assert status(wrong) == 400
-    assert status('W/"1"', "DELETE") == 412
-    new = WEIGHT | {"id": "new"}
-    assert system.send("PUT", "Observation/new", new, If_Match="*").status_code == 412
-    assert status("*", "DELETE") == 204
-
-
 def test_a_client_may_choose_the_id_of_what_it_puts(hospital: Door) -> None:
     system = hospital.system("beicheng")
     ward = changed(WARD, id="ward-1")

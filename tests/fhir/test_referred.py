@@ -1,50 +1,12 @@
-"""What leads to a patient by a parameter of the patient's compartment is one of the patient's
-resources: chains and `_has` are answered by that."""
+"""What refers to patients and studies, by whatever parameter, is asked for by two conditions."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 from fhir_door import Door
 
-from exchange_fhir import asking, capability, indexing
+from exchange_fhir import asking, capability
 from exchange_fhir.definitions import search_parameters
-from exchange_storage.resource_index import Reference
-
-BASE = "https://exchange.example/fhir"
-IN_COMPARTMENT = [
-    (one.kind, one.code, path)
-    for kind in search_parameters.kinds()
-    for one in search_parameters.of(kind).values()
-    if search_parameters.is_in_compartment(one)
-    for path in one.paths
-]
-
-
-@pytest.mark.parametrize(
-    ("kind", "code", "path"),
-    IN_COMPARTMENT,
-    ids=[f"{kind}-{code}-{'.'.join(path.properties)}" for kind, code, path in IN_COMPARTMENT],
-)
-@pytest.mark.parametrize("written", ["Patient/7", "Patient/7/_history/2", f"{BASE}/Patient/7"])
-def test_whoever_is_led_to_by_a_parameter_of_the_compartment_is_a_patient_of_the_resource(
-    kind: str, code: str, path: search_parameters.Path, written: str
-) -> None:
-    element: Any = {"reference": written}
-    for name in reversed(path.properties):
-        element = {name: [element]}
-    resource = {"resourceType": kind, "id": "a", **element}
-    parameter = search_parameters.of(kind)[code]
-    led_by = {f"{kind}.{each}" for each, _ in parameter.kept_as}
-    values = indexing.values(resource, indexing._UTC, BASE)
-    led = {
-        one.target
-        for one in values
-        if isinstance(one, Reference) and one.parameter in led_by and one.target_kind == "Patient"
-    }
-    assert led == set(indexing.patients(resource, BASE)) == {"7"}
-
 
 REFERRING = [
     (native, one.kind, one.code, inner.code)
