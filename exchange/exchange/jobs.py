@@ -7,12 +7,14 @@ the dead-letter list that `exchange job list` shows. Its work must be repeatable
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
+    Connection,
     Executable,
     SQLColumnExpression,
     String,
@@ -82,11 +84,22 @@ LEASE = timedelta(minutes=1)
 that was killed waits for so long; a living one renews it."""
 
 
-COMING = timedelta(seconds=2)
-"""For so long after an image more are taken to come."""
+class Patience(NamedTuple):
+    """How long work waits for its turn while images arrive, for which disk and processor are."""
 
-LONGEST = timedelta(seconds=15)
-"""How long what nobody waits for is put off while images come."""
+    coming: timedelta
+    """For so long after an image more are taken to come."""
+    longest: timedelta
+    """How long the work may have been due."""
+
+
+PUT_OFF: Mapping[str, Patience] = {
+    # Of a study that still comes it would be done again, and many together cost less than each.
+    REFRESH: Patience(timedelta(seconds=0.5), timedelta(seconds=5)),
+    # Nobody waits for it: who is quicker makes the same for himself.
+    DESCRIBE: Patience(timedelta(seconds=2), timedelta(seconds=15)),
+}
+"""Kinds of work that are put off while images arrive."""
 
 
 class Later(Exception):
@@ -168,7 +181,12 @@ def ask(session: Session, kind: str, subject: str, due: datetime) -> None:
 
 
 def hasten(session: Session, kind: str, subject: str, due: datetime) -> None:
-    """Ask for work as `ask` does, that is due at `due` though it was put off until later."""
+    """Ask for work as `ask` does, that is due at `due` though it was put off until later.
+
+    Nor is it put off for images that arrive: it is as if it had waited for long already.
+    """
+    if kind in PUT_OFF:
+        due -= PUT_OFF[kind].longest
     ask(session, kind, subject, due)
     session.execute(
         update(Job).where(Job.kind == kind, Job.subject == subject, Job.due > due).values(due=due)
@@ -180,12 +198,19 @@ def of(kind: str, number: SQLColumnExpression[int]) -> ColumnElement[bool]:
     return and_(Job.kind == kind, Job.subject == cast(number, String))
 
 
-def claim(database: Database, kinds: Sequence[str], limit: int = 16) -> list[Claim]:
-    """Take up to `limit` jobs that are due, the most overdue first, for `LEASE`."""
+def claim(
+    database: Database, kinds: Sequence[str], limit: int = 16, *, patient: bool = False
+) -> list[Claim]:
+    """Take up to `limit` jobs that are due, the most overdue first, for `LEASE`.
+
+    Who is `patient` leaves those for later that can be `PUT_OFF`, as long as images arrive.
+    """
     now = datetime.now(UTC)
     with database.reading() as session:
-        given = {"kinds": json.dumps(list(kinds)), "now": now}
-        if not _DUE.all(session.connection(), given):
+        connection = session.connection()
+        if _due(connection, kinds, now) and patient:
+            kinds = [kind for kind in kinds if not _better_later(connection, kind, now)]
+        if not _due(connection, kinds, now):
             return []  # no write transaction for an idle worker
     free = or_(Job.leased_until.is_(None), Job.leased_until < now)
     due = (
@@ -217,14 +242,19 @@ _DUE = Prepared(
 )
 
 
-def better_later(database: Database, kind: str) -> bool:
-    """Whether jobs of a kind that nobody waits for are put off: images arrive just now, for which
-    disk and processor are, and the first of the jobs has not been due for long."""
-    now = datetime.now(UTC)
-    with database.reading() as session:
-        row = _BUSY.first(session.connection(), {"of": kind})
-    arriving = row.newest is not None and row.newest > now - COMING
-    return bool(arriving and (row.first is None or row.first > now - LONGEST))
+def _due(connection: Connection, kinds: Sequence[str], now: datetime) -> bool:
+    given = {"kinds": json.dumps(list(kinds)), "now": now}
+    return bool(kinds and _DUE.all(connection, given))
+
+
+def _better_later(connection: Connection, kind: str, now: datetime) -> bool:
+    """Whether jobs of the kind are put off now: images arrive, and none has been due for long."""
+    patience = PUT_OFF.get(kind)
+    if patience is None:
+        return False
+    row = _BUSY.first(connection, {"of": kind})
+    arriving = row.newest is not None and row.newest > now - patience.coming
+    return bool(arriving and (row.first is None or row.first > now - patience.longest))
 
 
 _BUSY = Prepared(

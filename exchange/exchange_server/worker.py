@@ -68,9 +68,6 @@ ASIDE: Mapping[tuple[str, ...], int] = {
 """Kinds that wait for somebody else, or take long, and on how many threads of their own they do:
 a study must not wait for its index because another hospital's node does not answer."""
 
-LEISURELY = frozenset({jobs.DESCRIBE})
-"""Kinds that nobody waits for: who is quicker makes the same for himself."""
-
 ASIDE_IDLE = 1.0
 """Seconds between two looks for such jobs when there were none."""
 
@@ -123,32 +120,26 @@ class Worker:
         leases.join()
 
     def run_once(self) -> int:
-        """Do the jobs that are due, up to `CLAIMED`; returns how many there were.
+        """Do the jobs that are due, up to `CLAIMED`, images arrive or not; returns how many.
 
         A job that fails is noted and tried again later; only the outbox itself raises, and only
         when every job that was taken has had its turn: the others would wait for a whole lease.
         """
         self._ask_for_recurring()
-        return self._do_some(list(self._handlers), CLAIMED)
+        return self._do_some(list(self._handlers), CLAIMED, patient=False)
 
     def _work(self, stop: threading.Event, kinds: Sequence[str], some: int, idle: float) -> None:
         while not stop.is_set():
             try:
                 self._ask_for_recurring()
-                pause = 0.0 if not self._put_off(kinds) and self._do_some(kinds, some) else idle
+                pause = 0.0 if self._do_some(kinds, some, patient=True) else idle
             except Exception as error:  # the index does not answer, whatever its driver calls it
                 observe(WORKER_STALLED, also={"error": place(error)})
                 pause = STALLED
             stop.wait(pause)
 
-    def _put_off(self, kinds: Sequence[str]) -> bool:
-        database = self._exchange.database
-        return LEISURELY.issuperset(kinds) and all(
-            jobs.better_later(database, kind) for kind in kinds
-        )
-
-    def _do_some(self, kinds: Sequence[str], some: int) -> int:
-        claimed = jobs.claim(self._exchange.database, kinds, some)
+    def _do_some(self, kinds: Sequence[str], some: int, *, patient: bool) -> int:
+        claimed = jobs.claim(self._exchange.database, kinds, some, patient=patient)
         with self._counting:
             self._taken.update(job.id for job in claimed)
         unnoted: Exception | None = None

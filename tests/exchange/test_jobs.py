@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from sqlalchemy import delete, select, update
 
 from exchange import jobs
@@ -264,22 +265,42 @@ def arrived(database: Database, seconds_ago: float) -> None:
         )
 
 
-def test_what_nobody_waits_for_is_put_off_while_images_arrive_but_not_for_long(
+@pytest.mark.parametrize("kind", jobs.PUT_OFF)
+def test_what_can_wait_is_put_off_while_images_arrive_but_not_for_long(
+    database: Database, kind: str
+) -> None:
+    def taken() -> list[str]:
+        claimed = jobs.claim(database, [jobs.IDENTIFY, kind], patient=True)
+        jobs.finish(database, claimed)
+        return [one.subject for one in claimed]
+
+    coming, longest = (part.total_seconds() for part in jobs.PUT_OFF[kind])
+    arrived(database, 0)
+    ask(database, "the study", kind=kind, hours=0)
+    ask(database, "the patient", kind=jobs.IDENTIFY, hours=0)
+    assert taken() == ["the patient"]  # which is not put off
+    assert taken() == []
+    arrived(database, coming)
+    assert taken() == ["the study"]
+
+    arrived(database, 0)
+    ask(database, "the study", kind=kind, hours=-longest / 3600)
+    ask(database, "another", kind=kind, hours=0)
+    assert taken() == ["the study", "another"]  # the one that has waited takes the other along
+
+
+def test_who_does_everything_now_takes_what_can_wait_while_images_arrive(
     database: Database,
 ) -> None:
-    def later() -> bool:
-        return jobs.better_later(database, jobs.DESCRIBE)
+    arrived(database, 0)
+    ask(database, kind=jobs.REFRESH, hours=0)
+    assert len(jobs.claim(database, [jobs.REFRESH])) == 1
 
-    assert not later()
-    arrived(database, 60)
-    assert not later()
+
+def test_what_is_hastened_is_not_put_off_for_images_that_arrive(database: Database) -> None:
     arrived(database, 0)
-    assert later()
-    ask(database, kind=jobs.REFRESH)
-    ask(database, kind=jobs.DESCRIBE, hours=0)
-    assert later()
-    arrived(database, 60)
-    assert not later()
-    arrived(database, 0)
-    ask(database, "2", kind=jobs.DESCRIBE, hours=-1 / 60)
-    assert not later()
+    ask(database, kind=jobs.REFRESH, hours=0)
+    assert jobs.claim(database, [jobs.REFRESH], patient=True) == []
+    with database.writing() as session:
+        jobs.hasten(session, jobs.REFRESH, "1", datetime.now(UTC))
+    assert len(jobs.claim(database, [jobs.REFRESH], patient=True)) == 1
