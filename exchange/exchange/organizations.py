@@ -9,8 +9,9 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import bindparam, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from exchange import refusals, registry
@@ -336,6 +337,20 @@ def agreements(session: Session, now: datetime, kind: str = SHARING) -> set[int]
     return set(session.scalars(sharing, {"now": now}))
 
 
+_CALLING = Prepared(
+    # Asked for each association, of which some modalities begin one for each image.
+    select(
+        ApplicationEntity.organization_id,
+        ApplicationEntity.address,
+        ApplicationEntity.certificate_fingerprint,
+        ApplicationEntity.sees_rejected,
+        Organization.active,
+    )
+    .join(Organization, Organization.id == ApplicationEntity.organization_id)
+    .where(ApplicationEntity.title == bindparam("title"))
+)
+
+
 def caller(
     exchange: Exchange, title: str, address: str, certificate_fingerprint: str = ""
 ) -> Requester | None:
@@ -352,15 +367,11 @@ def caller(
         return None
     unknown = _nobody(title, address)
     with exchange.on_behalf_of(unknown) as access:
-        known = access.session.execute(
-            select(ApplicationEntity, Organization.active)
-            .join(Organization, Organization.id == ApplicationEntity.organization_id)
-            .where(ApplicationEntity.title == title)
-        ).all()
+        known = _CALLING.all(access.session.connection(), {"title": title})
         bound = _bound_to(access.session, certificate_fingerprint)
     # Out here, since a host name may be slow to resolve, and would keep a connection meanwhile.
-    met = [row for row in known if _is(row.ApplicationEntity, address, certificate_fingerprint)]
-    found = [row.ApplicationEntity for row in met if row.active]
+    met = [one for one in known if _is(one, address, certificate_fingerprint)]
+    found = [one for one in met if one.active]
     match len({one.organization_id for one in found}):
         case 1 if bound and found[0].organization_id not in bound:
             reason = "the certificate is another hospital's"
@@ -414,7 +425,7 @@ def _bound_to(session: Session, certificate_fingerprint: str) -> set[int]:
     )
 
 
-def _is(entity: ApplicationEntity, address: str, certificate_fingerprint: str) -> bool:
+def _is(entity: Any, address: str, certificate_fingerprint: str) -> bool:
     if entity.certificate_fingerprint:
         return hmac.compare_digest(entity.certificate_fingerprint, certificate_fingerprint)
     return calls_from(entity.address, address)
