@@ -7,13 +7,24 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, case, func, literal_column, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+)
 from sqlalchemy.orm import InstrumentedAttribute
 
 from exchange.access import Access
 from exchange.errors import Invalid
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Instance, Patient, PatientIdentifier, Series, Study
+from exchange_storage.rows import there_is
 from exchange_storage.search import Level
 
 if TYPE_CHECKING:
@@ -35,16 +46,19 @@ class Several:
         return func.coalesce(one, literal_column(none, one.type))
 
 
-def _in_study(value: Any) -> Several:
-    """Values of the study's series and instances, as far as they are served."""
-    served = (
-        select(value)
-        .select_from(Series)
-        .join(Instance, Instance.series_id == Series.id)
-        .where(Series.study_id == Study.id, Instance.is_primary)
-        .correlate(Study)
-    )
-    return _ends(served, value)
+def _of_series(value: Any) -> Several:
+    """Values of the study's series, as far as an instance of theirs is served: one is looked for,
+    since there may be thousands."""
+    one = select(literal(1)).where(Instance.series_id == Series.id, Instance.is_primary)
+    held = select(value).where(Series.study_id == Study.id, there_is(one.correlate(Series)))
+    return _ends(held.correlate(Study), value)
+
+
+def _of_instances(value: Any) -> Several:
+    """Values of the study's instances, as far as they are served."""
+    held = select(value).join(Series, Series.id == Instance.series_id)
+    served = held.where(Series.study_id == Study.id, Instance.is_primary)
+    return _ends(served.correlate(Study), value)
 
 
 def _ends(values: Any, value: Any) -> Several:
@@ -98,10 +112,10 @@ SORTED: Mapping[Level, Mapping[str, tuple[Any, ...]]] = {
         "uid": (Study.study_instance_uid,),
         "patient": (Study.patient_id,),
         "identifiers": (_and_one(Study.accession_number, Several(_UID, _UID)),),
-        "modality": (_in_study(case((Series.modality == "", "OT"), else_=Series.modality)),),
-        "series": (_in_study(Series.series_instance_uid),),
-        "instance": (_in_study(Instance.sop_instance_uid),),
-        "class": (_in_study(Instance.sop_class_uid),),
+        "modality": (_of_series(case((Series.modality == "", "OT"), else_=Series.modality)),),
+        "series": (_of_series(Series.series_instance_uid),),
+        "instance": (_of_instances(Instance.sop_instance_uid),),
+        "class": (_of_instances(Instance.sop_class_uid),),
     },
 }
 """Orders that can be asked for instead of the level's own: keys, with commas between."""
