@@ -133,7 +133,7 @@ def searched(query: str, resource: Json | None) -> Pairs:
         case "Binary" if resource is not None and resource.get("contentType") == FORM:
             validation.check(resource, "Binary")
             return [*asked, *pairs(_decoded(resource))]
-    told = f"a search by POST in a batch is sent as Parameters, or as a Binary of {FORM}"
+    told = f"a search by POST in a Bundle is sent as Parameters, or as a Binary of {FORM}"
     raise Problem(415, "not-supported", told)
 
 

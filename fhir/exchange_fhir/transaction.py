@@ -46,7 +46,7 @@ from exchange_fhir.datatypes import Json, instant, present
 from exchange_fhir.interactions import Asked, Here, Pairs
 from exchange_fhir.outcome import Issue, Problem
 from exchange_fhir.precedence import ORDER
-from exchange_fhir.routed import Table
+from exchange_fhir.routed import Table, operation
 
 _CONDITIONS = {
     "ifMatch": "if-match",
@@ -103,12 +103,12 @@ def processed(
     if isinstance(listed, list) and len(listed) > limit:
         raise Problem(413, "too-long", f"a Bundle may have at most {limit} entries")
     if kind == "batch":
-        validation.check(_without_resources(bundle), "Bundle")
+        validation.check(_without_resources(bundle, lambda _: True), "Bundle")
         answered = [
             _told(one, number, table, opened, ask, base) for number, one in enumerate(listed)
         ]
     else:
-        validation.check(bundle, "Bundle")
+        validation.check(_without_resources(bundle, _is_asked_of), "Bundle")
         entries = [
             _entry(one, number, table, base) for number, one in enumerate(bundle.get("entry", ()))
         ]
@@ -124,23 +124,33 @@ def processed(
 def _asks(request: Json) -> bool:
     """Whether the answer is what was asked for, and not what was done."""
     path = request["url"].partition("?")[0]
-    return request["method"] in {"GET", "HEAD"} or "$" in path or path.endswith("_search")
+    is_search = f"/{path}".endswith("/_search")
+    return request["method"] in {"GET", "HEAD"} or is_search or bool(operation(path))
 
 
 # -- Reading the Bundle ---------------------------------------------------------------------------
 
 
-def _without_resources(bundle: Json) -> Json:
+def _without_resources(bundle: Json, of: Callable[[Json], bool]) -> Json:
+    """A Bundle without what is looked at by itself: the resources of some of its entries."""
     listed = bundle.get("entry", [])
     if not isinstance(listed, list):
         return bundle
     stripped = [
         {name: value for name, value in one.items() if name != "resource"}
-        if isinstance(one, dict)
+        if isinstance(one, dict) and of(one)
         else one
         for one in listed
     ]
     return bundle | ({"entry": stripped} if stripped else {})
+
+
+def _is_asked_of(entry: Json) -> bool:
+    """Whether the resource of an entry is what an operation or a search is given."""
+    request = entry.get("request")
+    if not isinstance(request, dict):
+        return False
+    return all(isinstance(request.get(one), str) for one in ("method", "url")) and _asks(request)
 
 
 def _entry(told: Json, number: int, table: Table, base: str) -> Entry:

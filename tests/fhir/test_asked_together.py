@@ -66,6 +66,31 @@ def test_what_is_asked_in_a_transaction_is_answered_of_what_it_has_made(hospital
     assert valid["resource"]["resourceType"] == "OperationOutcome"
 
 
+def test_what_is_wrong_with_what_is_only_asked_about_is_told_and_the_rest_is_done(
+    hospital: Door,
+) -> None:
+    system = hospital.system("beicheng")
+    wrong = {"resourceType": "Observation", "status": "quite final"}
+
+    together = sent(
+        system,
+        "transaction",
+        entry("POST", "Observation/$validate", wrong),
+        entry("POST", "Observation", WEIGHT),
+    )
+
+    assert statuses(together) == ["200", "201"]
+    assert answered(together)[0]["resource"]["issue"][0]["severity"] == "error"
+    before = newest(system)
+    for method, url in (("POST", "Observation"), ("PUT", "Observation/a$b"), ("PUT", "a/$b")):
+        refused = sent(system, "transaction", entry(method, url, wrong))
+        assert refused.status_code in {400, 404, 422}
+    assert outcome(
+        sent(system, "transaction", entry("POST", "_search", wrong)), 415, "not-supported"
+    )
+    assert newest(system) == before
+
+
 @pytest.mark.parametrize(
     ("method", "url"),
     [
