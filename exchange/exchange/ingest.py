@@ -23,7 +23,7 @@ from typing import Any, cast
 from sqlalchemy import Table, bindparam, case, insert, select, update
 from sqlalchemy.orm import Session
 
-from exchange import demographics, destruction, jobs, keys, rejection
+from exchange import demographics, destruction, jobs, keys, rejection, targets
 from exchange.access import Access
 from exchange.demographics import clipped
 from exchange.errors import Invalid, TooLarge, Unavailable
@@ -388,6 +388,7 @@ def place_of(
             },
         )
         demographics.know_persons(session, _persons(Level.STUDY, attributes))
+        targets.follow(session, targets.STUDY, study_uid)
     else:
         study_row, patient_row = study.study_row, study.patient_row
         if _tells_more(session, study, received):
@@ -452,8 +453,7 @@ def _patient(
         if _tells_more(session, known, received):
             record = session.get_one(Patient, known.patient_row)
             _complete(access, session, record, received, now)
-        row: int = known.patient_row
-        return row
+        return int(known.patient_row)
     told = _columns(Level.PATIENT, received.attributes)
     row = _ADD_PATIENT.number(
         connection,

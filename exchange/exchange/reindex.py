@@ -263,13 +263,19 @@ def _kept(session: Session, one: _Held) -> bool:
 
 
 def _about_whom(session: Session, one: _Held) -> None:
-    """Keep whom it is about."""
+    """Keep whom it is about.
+
+    Where it names somebody's patient whom its hospital cannot write of, or nobody knows whom, it
+    stays its own, and says not that it leads to no other patient: questions look at it itself.
+    """
     patients = _own(session, one)
     if patients is None:
-        if one.is_directory:  # whom it names is not known: then it is its hospital's own
-            session.execute(
-                update(Resource).where(Resource.id == one.id).values(is_directory=False)
-            )
+        session.execute(
+            update(Resource)
+            .where(Resource.id == one.id)
+            .values(is_directory=False, has_others=True)
+        )
+        resource_index.place(session, one.id, ())
         return
     session.execute(
         update(Resource)

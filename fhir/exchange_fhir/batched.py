@@ -104,12 +104,12 @@ def single(
     )
 
 
-def is_done(asked: Single, *, together: bool) -> bool:
-    """Whether it is done as an entry of a batch, or of a transaction."""
+def is_done(asked: Single) -> bool:
+    """Whether it is done as an entry of a batch or of a transaction."""
     if name := asked.found.operation:
-        return name in DONE and not together
+        return name in DONE
     if asked.sought:
-        return not together
+        return True
     return asked.found.writes or (
         asked.method in {"GET", "HEAD"} and not asked.path.startswith("/.")
     )
@@ -133,7 +133,7 @@ def searched(query: str, resource: Json | None) -> Pairs:
         case "Binary" if resource is not None and resource.get("contentType") == FORM:
             validation.check(resource, "Binary")
             return [*asked, *pairs(_decoded(resource))]
-    told = f"a search by POST in a batch is sent as Parameters, or as a Binary of {FORM}"
+    told = f"a search by POST in a Bundle is sent as Parameters, or as a Binary of {FORM}"
     raise Problem(415, "not-supported", told)
 
 

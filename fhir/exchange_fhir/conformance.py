@@ -76,7 +76,9 @@ def _formats(told: Json) -> Iterator[str]:
         "before `Accept`, in UTF-8; `fhirVersion` 4.0. Patches are "
         f"{', '.join(f'`{one}`' for one in told['patchFormat'])}: JSON Patch (RFC 6902), JSON "
         "Merge Patch (RFC 7396; as `application/json` too), and FHIRPath Patch with paths of "
-        "names, `[index]`, `first()`, `last()`, `single()` and `where(a = 'b')`. `_pretty`, "
+        "names, `[index]`, `first()`, `last()`, `tail()`, `skip(n)`, `take(n)`, `single()`, "
+        "`ofType(T)`, `extension('url')` and `where(…)`: comparisons by `=` and `!=`, `exists()`, "
+        "`empty()`, `and` and `or`. `_pretty`, "
         "`_summary` (true, text, data, count, false) and `_elements` are taken on every answer; "
         "what was left out is said by the tag SUBSETTED, and a resource so tagged is not taken "
         "back. Answers are compressed for `Accept-Encoding: gzip`, and bodies are taken with "
@@ -121,10 +123,10 @@ def _interactions(server: Json) -> Iterator[str]:
         "the server's."
     )
     yield (
-        "- Entries of a batch are also searches of a type by POST (`_search`, with Parameters or "
-        "with a form in a Binary), `Patient/[id]/$everything` with its first page, and "
-        f"{', '.join(f'`{one}`' for one in sorted(batched.DONE))}. Other operations, and all "
-        "operations in a transaction, are refused by name."
+        "- Entries of a batch or transaction are also searches of a type by POST (`_search`, with "
+        "Parameters or with a form in a Binary), `Patient/[id]/$everything` with its first page, "
+        f"and {', '.join(f'`{one}`' for one in sorted(batched.DONE))}. Other operations are "
+        "refused by name."
     )
     yield (
         "- With a search of AuditEvents there comes along what their reader may search: of what "
@@ -187,8 +189,10 @@ def _bundles() -> Iterator[str]:
     yield ""
     yield (
         f"At most {Conduct().entries} entries and {Conduct().body_limit} bytes (a setting). A "
-        f"transaction is done as one or not at all, in the order {', '.join(order)}; its reads "
-        "come after its commit. `fullUrl`s are replaced by what was made, where a reference, uri, "
+        f"transaction is done as one or not at all, in the order {', '.join(order)}; what "
+        "only asks, operations and searches by POST among it, comes after its commit, and fails by "
+        "itself; `$meta-add` and `$meta-delete` are done as a PATCH is. `fullUrl`s are replaced by "
+        "what was made, where a reference, uri, "
         "url or the narrative names them; conditional references are looked up after what the "
         "transaction writes. What names by `urn:uuid:` or a condition is refused outside a "
         "transaction, and in one where no entry has that name, in `Attachment.url` too; a hash is "
@@ -201,7 +205,7 @@ def _bundles() -> Iterator[str]:
         "asks for it. An entry is served by the "
         "route that serves the same request alone, and answers what that answers: searches, "
         "histories, `_summary` and `_elements`, and 405 for what is no interaction. What is not "
-        f"done as an entry is refused by name; of operations a batch has {done}."
+        f"done as an entry is refused by name; operations that are: {done}."
     )
     yield ""
 

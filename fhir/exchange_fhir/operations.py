@@ -2,8 +2,8 @@
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of the routes made below.
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
@@ -14,6 +14,7 @@ from exchange.labels import Label
 from exchange_fhir import (
     interactions,
     json_format,
+    metas,
     negotiation,
     outcome,
     profiled,
@@ -31,15 +32,8 @@ from exchange_fhir.serving import Serving
 MODES = frozenset({"create", "update", "delete", "profile"})
 """What $validate may be asked to be about (value set resource-validation-mode)."""
 
-_LISTS: Mapping[str, Callable[[Any], Any]] = {
-    "profile": lambda one: one,
-    "tag": lambda one: (one.get("system"), one.get("code")),
-    "security": lambda one: (one.get("system"), one.get("code")),
-}
-"""The parts of Meta that are added and taken away, and what makes two of them the same."""
-
 _TOKENS, _URIS = ("_security", "_tag"), ("_profile",)
-"""The search parameters of these parts."""
+"""The search parameters of what is a label in a meta."""
 
 _ABSENT = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
 
@@ -88,7 +82,7 @@ def operating(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
             found = labels.in_use(
                 here.access, kinds, tokens=_TOKENS, uris=_URIS, asked=kind or "all types"
             )
-        return negotiation.response(_told(_of_labels(found)), written)
+        return negotiation.response(metas.told(_of_labels(found)), written)
 
     @router.get("/$meta")
     def meta_of_all(request: Request) -> Response:
@@ -104,7 +98,7 @@ def operating(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         written = negotiation.negotiated(request)
         with serving.asked(request, requester) as here:
             answered = interactions.read(here, Asked(kind=kind, logical_id=logical_id))
-        return negotiation.response(_meta(answered.content), written)
+        return negotiation.response(metas.answer(answered.content), written)
 
     @router.get("/{kind}/{logical_id}/_history/{version}/$meta")
     def meta_of_version(request: Request, kind: str, logical_id: str, version: str) -> Response:
@@ -113,41 +107,32 @@ def operating(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         asked = Asked(kind=kind, logical_id=logical_id, version=version)
         with serving.asked(request, requester) as here:
             answered = interactions.vread(here, asked)
-        return negotiation.response(_meta(answered.content), written)
+        return negotiation.response(metas.answer(answered.content), written)
 
     @router.post("/{kind}/{logical_id}/$meta-add")
     def meta_add(request: Request, kind: str, logical_id: str, content: Body) -> Response:
-        return changed(request, kind, logical_id, content, _added)
+        return changed(request, kind, logical_id, content, "$meta-add")
 
     @router.post("/{kind}/{logical_id}/$meta-delete")
     def meta_delete(request: Request, kind: str, logical_id: str, content: Body) -> Response:
-        return changed(request, kind, logical_id, content, _taken_away)
+        return changed(request, kind, logical_id, content, "$meta-delete")
 
     def changed(
         request: Request,
         kind: str,
         logical_id: str,
         content: bytes,
-        how: Callable[[Json, Json], Json],
+        operation: str,
     ) -> Response:
         requester = serving.identify(request)
         written = negotiation.negotiated(request)
         parameters = negotiation.resource(content, request.headers.get("content-type", ""))
-        validation.check(parameters, "Parameters")
-        listed: list[Json] = parameters.get("parameter", [])
-        given: Json = next((one for one in listed if one["name"] == "meta"), {})
-        if "valueMeta" not in given:
-            raise Problem(400, "required", "a parameter meta is expected, with a valueMeta")
+        change = metas.change(operation, parameters)
         headers = negotiation.headers(request)
-
-        def change(resource: Json) -> Json:
-            made = how(resource.get("meta", {}), given["valueMeta"])
-            return {**resource, "meta": made}
-
         asked = Asked(kind=kind, logical_id=logical_id, headers=headers, change=lambda: change)
         with serving.asked(request, requester) as here:
             answered = interactions.done(here, interactions.patch(here, asked))
-        return negotiation.response(_meta(answered.content), written)
+        return negotiation.response(metas.answer(answered.content), written)
 
     return router
 
@@ -228,10 +213,6 @@ def _found(
 # -- $meta ----------------------------------------------------------------------------------------
 
 
-def _meta(content: bytes) -> Answered:
-    return _told(json_format.parse(content).get("meta", {}))
-
-
 def _of_labels(found: Sequence[Label]) -> Json:
     """The labels in use, as the meta of a resource that bears all of them."""
     told: dict[str, list[Json | str]] = {}
@@ -242,31 +223,3 @@ def _of_labels(found: Sequence[Label]) -> Json:
             told.setdefault(code, []).append(one.value if one.parameter in _URIS else coding)
     # No element of FHIR is empty, and a parameter has a value (ele-1, inv-1).
     return dict(told) or {"extension": [{"url": _ABSENT, "valueCode": "not-applicable"}]}
-
-
-def _told(told: Json) -> Answered:
-    made = {
-        "resourceType": "Parameters",
-        "parameter": [{"name": "return", "valueMeta": told}],
-    }
-    return Answered(status=200, content=json_format.serialize(made))
-
-
-def _added(held: Json, given: Json) -> Json:
-    made = dict(held)
-    for name, same in _LISTS.items():
-        listed = list(held.get(name, ()))
-        known = {same(one) for one in listed}
-        listed += [one for one in given.get(name, ()) if same(one) not in known]
-        made |= present(**{name: listed})
-    return made
-
-
-def _taken_away(held: Json, given: Json) -> Json:
-    made = dict(held)
-    for name, same in _LISTS.items():
-        gone = {same(one) for one in given.get(name, ())}
-        listed = [one for one in held.get(name, ()) if same(one) not in gone]
-        made.pop(name, None)
-        made |= present(**{name: listed})
-    return made

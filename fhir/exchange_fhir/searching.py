@@ -147,7 +147,7 @@ def _native(scope: Scope, question: Question, after: After | None) -> Matches:
     more = answer.more or len(ones) < len(answer.found)
     if not more or not ones:
         return Matches(ones, answer.total, None)
-    last = in_order.place(level, question.order, answer.found[len(ones) - 1])
+    last = in_order.place(scope.access, level, question.order, answer.found[len(ones) - 1])
     return Matches(ones, answer.total, _written(last))
 
 

@@ -1,9 +1,9 @@
 """Batch and transaction (FHIR R4 3.1.0.11): many interactions in one Bundle.
 
 The entries of a batch are interactions of their own. Those of a transaction are done together or
-not at all, in the order DELETE, POST, PUT and PATCH, and then GET; what they call each other by
-before they have ids (urn:uuid:…), and references that say how their target is found, become
-references to what was made or found.
+not at all, in the order DELETE, POST, PUT and PATCH, and then what only asks, operations and
+searches by POST among it; what they call each other by before they have ids (urn:uuid:…), and
+references that say how their target is found, become references to what was made or found.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from exchange_fhir import (
     interactions,
     json_format,
     links,
+    metas,
     outcome,
     patching,
     precedence,
@@ -45,7 +46,7 @@ from exchange_fhir.datatypes import Json, instant, present
 from exchange_fhir.interactions import Asked, Here, Pairs
 from exchange_fhir.outcome import Issue, Problem
 from exchange_fhir.precedence import ORDER
-from exchange_fhir.routed import Table
+from exchange_fhir.routed import Table, operation
 
 _CONDITIONS = {
     "ifMatch": "if-match",
@@ -65,6 +66,7 @@ class Entry:
 
     number: int
     method: str
+    """By what it does: GET for whatever only asks, PATCH for an operation that changes a part."""
     full_url: str
     asked: Asked
     """What is to be changed, where something is."""
@@ -101,15 +103,14 @@ def processed(
     if isinstance(listed, list) and len(listed) > limit:
         raise Problem(413, "too-long", f"a Bundle may have at most {limit} entries")
     if kind == "batch":
-        validation.check(_without_resources(bundle), "Bundle")
+        validation.check(_without_resources(bundle, lambda _: True), "Bundle")
         answered = [
             _told(one, number, table, opened, ask, base) for number, one in enumerate(listed)
         ]
     else:
-        validation.check(bundle, "Bundle")
+        validation.check(_without_resources(bundle, _is_asked_of), "Bundle")
         entries = [
-            _entry(one, number, table, base, together=True)
-            for number, one in enumerate(bundle.get("entry", ()))
+            _entry(one, number, table, base) for number, one in enumerate(bundle.get("entry", ()))
         ]
         answered = _together(entries, opened, ask, base)
     told = [
@@ -123,33 +124,43 @@ def processed(
 def _asks(request: Json) -> bool:
     """Whether the answer is what was asked for, and not what was done."""
     path = request["url"].partition("?")[0]
-    return request["method"] in {"GET", "HEAD"} or "$" in path or path.endswith("_search")
+    is_search = f"/{path}".endswith("/_search")
+    return request["method"] in {"GET", "HEAD"} or is_search or bool(operation(path))
 
 
 # -- Reading the Bundle ---------------------------------------------------------------------------
 
 
-def _without_resources(bundle: Json) -> Json:
+def _without_resources(bundle: Json, of: Callable[[Json], bool]) -> Json:
+    """A Bundle without what is looked at by itself: the resources of some of its entries."""
     listed = bundle.get("entry", [])
     if not isinstance(listed, list):
         return bundle
     stripped = [
         {name: value for name, value in one.items() if name != "resource"}
-        if isinstance(one, dict)
+        if isinstance(one, dict) and of(one)
         else one
         for one in listed
     ]
     return bundle | ({"entry": stripped} if stripped else {})
 
 
-def _entry(told: Json, number: int, table: Table, base: str, *, together: bool) -> Entry:
+def _is_asked_of(entry: Json) -> bool:
+    """Whether the resource of an entry is what an operation or a search is given."""
+    request = entry.get("request")
+    if not isinstance(request, dict):
+        return False
+    return all(isinstance(request.get(one), str) for one in ("method", "url")) and _asks(request)
+
+
+def _entry(told: Json, number: int, table: Table, base: str) -> Entry:
     """One entry, which is served by a route. Raises Problem for what is not done in a Bundle."""
     request, resource = told.get("request", {}), told.get("resource")
     method, url = request.get("method", ""), request.get("url", "")
     headers = {header: request[name] for name, header in _CONDITIONS.items() if name in request}
     try:
         single = batched.single(method, url, headers, resource, table, base)
-        if not batched.is_done(single, together=together):
+        if not batched.is_done(single):
             raise _by_itself(single)
     except Problem as problem:
         issues = [
@@ -158,14 +169,19 @@ def _entry(told: Json, number: int, table: Table, base: str, *, together: bool) 
         raise Problem(
             problem.answer.http, problem.answer.code, str(problem), issues=issues
         ) from None
-    given = single.found.given if single.found.writes else {}
+    name = single.found.operation
+    if name or single.sought:
+        method = "PATCH" if name in metas.CHANGING else "GET"
+    given = single.found.given if single.found.writes or method == "PATCH" else {}
     asked = Asked(
         kind=given.get("kind", ""),
         logical_id=given.get("logical_id", ""),
         query=[one for one in batched.pairs(single.query) if one[0] not in {"_format", "_pretty"}],
         headers=headers,
         body=partial(_body, resource, number),
-        change=partial(_change, resource),
+        change=partial(_change, resource)
+        if not name
+        else partial(_of_meta, name, resource, number),
     )
     return Entry(
         number=number,
@@ -179,10 +195,8 @@ def _entry(told: Json, number: int, table: Table, base: str, *, together: bool) 
 
 def _by_itself(asked: Single) -> Problem:
     """What is wrong with an entry that another request would do."""
-    name = asked.found.operation
-    other = " or in a batch" if name in batched.DONE or asked.sought else ""
-    name = name or asked.path.rpartition("/")[2][:64] or "a Bundle"
-    wrong = f"{name} is not done as an entry of this Bundle: ask it by itself{other}"
+    name = asked.found.operation or asked.path.rpartition("/")[2][:64] or "a Bundle"
+    wrong = f"{name} is not done as an entry of a Bundle: ask it by itself"
     return Problem(404, "not-supported", wrong)
 
 
@@ -192,6 +206,10 @@ def _body(resource: Json | None, number: int) -> Json:
         place = f"Bundle.entry[{number}].resource"
         raise Problem(400, "required", wrong, issues=[Issue("required", wrong, place)])
     return resource
+
+
+def _of_meta(operation: str, resource: Json | None, number: int) -> patching.Change:
+    return metas.change(operation, _body(resource, number))
 
 
 def _change(resource: Json | None) -> patching.Change:
@@ -217,7 +235,7 @@ def _change(resource: Json | None) -> patching.Change:
 def _told(one: Json, number: int, table: Table, opened: Open, ask: Ask, base: str) -> Answered:
     """One entry of a batch, which may be no entry that is done here."""
     try:
-        entry = _entry(one, number, table, base, together=False)
+        entry = _entry(one, number, table, base)
     except Problem as problem:
         return _failed(problem)
     return _alone(entry, opened, ask)
@@ -254,7 +272,9 @@ def _together(entries: Sequence[Entry], opened: Open, ask: Ask, base: str) -> li
             plan = _Plan(here, sorted(ordered, key=lambda one: one.number))
             acts = [_Step(plan, one) for one in ordered]
             for one, kept in zip(ordered, recording.several(here.access, acts), strict=True):
-                answered[one.number] = answers.kept(kept, base)
+                made = answers.kept(kept, base)
+                is_meta = one.single.found.operation in metas.CHANGING
+                answered[one.number] = metas.answer(made.content) if is_meta else made
     except (ExchangeError, Problem) as error:
         raise _placed(error, ordered) from error
     for one in entries:

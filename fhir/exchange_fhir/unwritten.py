@@ -134,7 +134,7 @@ def _records(scope: Scope, within: Within, kind: str, limit: int) -> Iterator[Ve
         asked="_history",
     )
     for one in answer.found:
-        changed, row = in_order.place(level, NEWEST_FIRST, one)
+        changed, row = in_order.place(scope.access, level, NEWEST_FIRST, one)
         yield Version(changed, source, [changed.isoformat(), row], one)
 
 

@@ -1,70 +1,26 @@
-"""The IHE profiles that a hospital's systems come with, over HTTP: PIXm, PDQm, MHD and mCSD.
+"""The IHE profiles that a hospital's systems come with, over HTTP: PIXm, PDQm and mCSD.
 
 Each test is a transaction as its profile writes it, and answers as the profile expects them.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
-from uuid import uuid4
 
 import httpx2
 import pytest
-import uvicorn
-from bundles import answered, entry, sent
-from fhir_door import Door, entries, is_fhir, name, opened, outcome
+from fhir_door import Door, entries, is_fhir, name, outcome
 from lxml import etree
-from region import ID_CARD, region
-
-ISSUER = "urn:oid:2.25.101"
-RESIDENT_ID = "urn:oid:2.16.156.10011.1.3"
-MHD = "https://profiles.ihe.net/ITI/MHD/StructureDefinition"
-PDF = b"%PDF-1.4 a discharge summary\n"
-CDA = '<ClinicalDocument xmlns="urn:hl7-org:v3"><title>出院小结</title></ClinicalDocument>'.encode()
+from profiles import ISSUER, RESIDENT_ID, patient, served
+from region import ID_CARD
 
 
 @pytest.fixture(scope="module")
 def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    """A real server: Wang was at beicheng (Patient/1) and at nanhu (Patient/2)."""
-    url = f"sqlite:///{tmp_path_factory.mktemp('profiles') / 'exchange.sqlite'}"
-    with region(url) as city:
-        city.send("beicheng", patient="W1", card=ID_CARD)
-        city.send("nanhu", patient="W2", study="1.2.2", instance="1.4.2", card=ID_CARD)
-        door = opened(city)
-        listening = socket.create_server(("127.0.0.1", 0))
-        app: Any = door.client.app
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
-        thread = threading.Thread(target=server.run, args=([listening],))
-        thread.start()
-        try:
-            while not server.started and thread.is_alive():
-                time.sleep(0.005)
-            origin = f"http://127.0.0.1:{listening.getsockname()[1]}"
-            with httpx2.Client(base_url=origin, timeout=180) as client:
-                door.client = client  # type: ignore[assignment]
-                yield door
-        finally:
-            server.should_exit = True
-            thread.join()
-            listening.close()
-
-
-def patient(number: str, **more: Any) -> dict[str, Any]:
-    return {
-        "resourceType": "Patient",
-        "active": True,
-        "identifier": [{"system": ISSUER, "value": number}],
-        "name": [{"use": "official", "family": "赵", "given": ["云"]}],
-        "gender": "male",
-        "birthDate": "1985-05-06",
-    } | more
+    with served(f"sqlite:///{tmp_path_factory.mktemp('profiles') / 'exchange.sqlite'}") as door:
+        yield door
 
 
 # -- PIXm -----------------------------------------------------------------------------------------
@@ -236,233 +192,6 @@ def test_iti_119_tells_candidates_with_grades(hospital: Door, registered: str) -
     assert match(who | {"name": [{"family": "没有", "given": ["这人"]}]}) == []
 
 
-# -- MHD ------------------------------------------------------------------------------------------
-
-
-def provided(content: bytes, media_type: str, author: str, number: str) -> list[Any]:
-    """The entries of a Provide Document Bundle with comprehensive metadata (ITI-65)."""
-    list_, reference, binary = (f"urn:uuid:{uuid4()}" for _ in range(3))
-    subject = {"reference": "Patient/1"}
-    coded = "http://loinc.org"
-    submission_set = {
-        "resourceType": "List",
-        "meta": {"profile": [f"{MHD}/IHE.MHD.Comprehensive.SubmissionSet"]},
-        "extension": [
-            {"url": f"{MHD}/ihe-sourceId", "valueIdentifier": {"value": "urn:oid:2.25.101.1"}},
-            {
-                "url": f"{MHD}/ihe-designationType",
-                "valueCodeableConcept": {"coding": [{"system": coded, "code": "18842-5"}]},
-            },
-        ],
-        "identifier": [
-            {"use": "usual", "system": "urn:ietf:rfc:3986", "value": f"urn:oid:{number}"}
-        ],
-        "status": "current",
-        "mode": "working",
-        "code": {
-            "coding": [
-                {
-                    "system": "https://profiles.ihe.net/ITI/MHD/CodeSystem/MHDlistTypes",
-                    "code": "submissionset",
-                }
-            ]
-        },
-        "subject": subject,
-        "date": "2026-11-20T10:00:00+08:00",
-        "source": {"reference": author},
-        "entry": [{"item": {"reference": reference}}],
-    }
-    document = {
-        "resourceType": "DocumentReference",
-        "meta": {"profile": [f"{MHD}/IHE.MHD.Comprehensive.DocumentReference"]},
-        "contained": [patient("W1", id="source", active=None)],
-        "masterIdentifier": {"system": "urn:ietf:rfc:3986", "value": f"urn:oid:{number}.1"},
-        "status": "current",
-        "type": {"coding": [{"system": coded, "code": "18842-5"}]},
-        "category": [{"coding": [{"system": coded, "code": "11490-0"}]}],
-        "subject": subject,
-        "date": "2026-11-20T10:00:00+08:00",
-        "author": [{"reference": author}],
-        "securityLabel": [
-            {
-                "coding": [
-                    {
-                        "system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality",
-                        "code": "N",
-                    }
-                ]
-            }
-        ],
-        "content": [
-            {
-                "attachment": {
-                    "contentType": media_type,
-                    "language": "zh-CN",
-                    "url": binary,
-                    "size": len(content),
-                    "hash": base64.b64encode(hashlib.sha1(content).digest()).decode(),  # noqa: S324
-                    "title": "出院小结",
-                    "creation": "2026-11-19T09:00:00+08:00",
-                },
-                "format": {
-                    "system": "http://ihe.net/fhir/ihe.formatcode.fhir/CodeSystem/formatcode",
-                    "code": "urn:ihe:iti:xds:2017:mimeTypeSufficient",
-                },
-            }
-        ],
-        "context": {
-            "event": [{"coding": [{"system": coded, "code": "48768-6"}]}],
-            "period": {"start": "2026-11-01", "end": "2026-11-20"},
-            "facilityType": {"coding": [{"code": "HOSP"}]},
-            "practiceSetting": {"coding": [{"code": "394802001"}]},
-            "sourcePatientInfo": {"reference": "#source"},
-            "related": [{"identifier": {"system": "urn:orders", "value": number}}],
-        },
-    }
-    document["contained"][0].pop("active")  # type: ignore[index]
-    data = base64.b64encode(content).decode()
-    context = {"resourceType": "Binary", "contentType": media_type, "data": data}
-    return [
-        entry("POST", "List", submission_set, list_),
-        entry("POST", "DocumentReference", document, reference),
-        entry("POST", "Binary", context | {"securityContext": subject}, binary),
-    ]
-
-
-def delivered(hospital: Door, content: bytes, media_type: str) -> dict[str, str]:
-    """What was provided: addresses by type, and the number and author of the document."""
-    source = hospital.system("beicheng")
-    doctor = source.made(
-        {"resourceType": "Practitioner", "name": [{"family": "吴", "given": ["用"]}]}
-    )
-    author, number = f"Practitioner/{doctor['id']}", f"2.25.{uuid4().int}"
-    response = sent(source, "transaction", *provided(content, media_type, author, number))
-    made = answered(response)
-    assert [one["response"]["status"][:3] for one in made] == ["201"] * 3
-    places = [one["response"]["location"].rpartition("/_history")[0] for one in made]
-    told = {one.split("/")[-2]: "/".join(one.split("/")[-2:]) for one in places}
-    return told | {"author": author, "number": number}
-
-
-@pytest.fixture(scope="module")
-def document(hospital: Door) -> dict[str, str]:
-    return delivered(hospital, PDF, "application/pdf")
-
-
-def test_iti_65_keeps_a_document_with_its_metadata_as_one(
-    hospital: Door, document: dict[str, str]
-) -> None:
-    consumer = hospital.clinician("nanhu")
-
-    reference = consumer.read(document["DocumentReference"])
-    submission_set = consumer.read(document["List"])
-
-    assert reference["content"][0]["attachment"]["url"].endswith(document["Binary"])
-    assert submission_set["entry"][0]["item"]["reference"] == document["DocumentReference"]
-    source = hospital.system("beicheng")
-    wrong = provided(PDF, "application/pdf", "Practitioner/none", "2.25.7")
-    wrong[1]["resource"]["status"] = "finished"
-    before = source.bundle("DocumentReference?_total=accurate&_count=0")["total"]
-    assert sent(source, "transaction", *wrong).status_code in {400, 422}
-    assert source.bundle("DocumentReference?_total=accurate&_count=0")["total"] == before
-
-
-ITI_67 = [
-    "patient=Patient/1&status=current",
-    "patient.identifier={issuer}|W1&status=current",
-    "author.family=吴&author.given=用",
-    "category=11490-0",
-    "creation=2026-11-19",
-    "date=ge2026-11-20&date=lt2026-11-22",
-    "event=48768-6",
-    "facility=HOSP",
-    "format=urn:ihe:iti:xds:2017:mimeTypeSufficient",
-    "identifier=urn:oid:{number}.1",
-    "period=ge2026-11-01",
-    "related:identifier={number}",
-    "security-label=N",
-    "setting=394802001",
-    "type=http://loinc.org|18842-5",
-]
-
-
-@pytest.mark.parametrize("query", ITI_67)
-def test_iti_67_finds_the_document(hospital: Door, document: dict[str, str], query: str) -> None:
-    consumer = hospital.clinician("nanhu")
-    query = query.format(issuer=ISSUER, number=document["number"])
-    if "patient" not in query:
-        query = f"patient=Patient/1&status=current&{query}"
-
-    found = consumer.bundle(f"DocumentReference?{query}", Prefer="handling=strict")
-    form = "application/x-www-form-urlencoded"
-    posted = consumer.post("DocumentReference/_search", query, form)
-
-    assert document["DocumentReference"] in [name(one) for one in entries(found)]
-    assert entries(posted.json()) == entries(found)
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        "patient=Patient/1&status=current&code=submissionset",
-        "patient.identifier={issuer}|W1&status=current",
-        "date=2026-11-20&status=current&patient=Patient/1",
-        "identifier=urn:oid:{number}&patient=Patient/1",
-        "source.family=吴&source.given=用&patient=Patient/1&status=current",
-        "designationType=http://loinc.org|18842-5&patient=Patient/1&status=current",
-        "sourceId=urn:oid:2.25.101.1&patient=Patient/1",
-    ],
-)
-def test_iti_66_finds_the_submission_set(
-    hospital: Door, document: dict[str, str], query: str
-) -> None:
-    query = query.format(issuer=ISSUER, number=document["number"])
-    assert document["List"] in hospital.clinician("nanhu").ids(f"List?{query}")
-
-
-@pytest.mark.parametrize("lacking", ["ihe-sourceId", "ihe-designationType"])
-def test_iti_65_needs_to_know_where_a_submission_set_is_from_and_what_led_to_it(
-    hospital: Door, lacking: str
-) -> None:
-    wrong = provided(PDF, "application/pdf", "Practitioner/none", "2.25.8")
-    submission_set = wrong[0]["resource"]
-    submission_set["extension"] = [
-        one for one in submission_set["extension"] if not one["url"].endswith(lacking)
-    ]
-    bundle = {"resourceType": "Bundle", "type": "transaction", "entry": wrong}
-    refused = hospital.system("beicheng").send("POST", "", bundle)
-    assert lacking.removeprefix("ihe-") in outcome(refused, 422, "business-rule")
-
-
-def test_iti_68_gives_out_the_document_as_what_it_is(
-    hospital: Door, document: dict[str, str]
-) -> None:
-    consumer = hospital.clinician("nanhu")
-    (content,) = consumer.read(document["DocumentReference"])["content"]
-    place = "/".join(content["attachment"]["url"].split("/")[-2:])
-
-    raw = consumer.get(place, Accept="application/pdf")
-    whatever = consumer.get(place, Accept="*/*")
-
-    assert (raw.content, raw.headers["content-type"]) == (PDF, "application/pdf")
-    assert whatever.content == PDF
-    resource = consumer.get(place, Accept="application/fhir+json").json()
-    assert resource["contentType"] == "application/pdf"
-    assert hospital.asker(None).get(place).status_code == 401
-
-
-def test_a_cda_document_comes_in_and_goes_out_as_it_was(hospital: Door) -> None:
-    made = delivered(hospital, CDA, "text/xml")
-    consumer = hospital.clinician("nanhu")
-
-    for accepted in ("text/xml", "*/*", "text/xml, application/fhir+json;q=0.1"):
-        assert consumer.get(made["Binary"], Accept=accepted).content == CDA
-    as_fhir = consumer.get(made["Binary"], Accept="application/fhir+xml")
-    assert as_fhir.text.count("<Binary ") == 1
-    found = consumer.ids("DocumentReference?contenttype=text/xml&patient=Patient/1")
-    assert made["DocumentReference"] in found
-
-
 # -- mCSD -----------------------------------------------------------------------------------------
 
 
@@ -595,54 +324,3 @@ def test_iti_91_tells_what_changed_in_the_directory(
 
 def test_what_is_not_served_is_said(hospital: Door) -> None:
     hospital.clinician("nanhu").refused("InsurancePlan", 404, "not-supported")
-
-
-def test_iti_65_keeps_a_document_once_however_often_it_is_sent(hospital: Door) -> None:
-    """A source that had no answer sends again: the uniqueId says that it is the same."""
-    source, consumer = hospital.system("beicheng"), hospital.clinician("nanhu")
-    doctor = source.made({"resourceType": "Practitioner", "name": [{"family": "吴"}]})
-    author, number = f"Practitioner/{doctor['id']}", f"2.25.{uuid4().int}"
-
-    def provide(content: bytes, **other: Any) -> httpx2.Response:
-        entries = provided(content, "application/pdf", author, number)
-        for one in entries:
-            if one["resource"]["resourceType"] == "List":
-                one["resource"] |= other
-        return sent(source, "transaction", *entries)
-
-    first, again = answered(provide(PDF)), answered(provide(PDF))
-
-    assert [one["response"]["status"][:3] for one in first] == ["201"] * 3
-    assert [one["response"]["status"][:3] for one in again] == ["200"] * 3
-    assert [one["response"]["location"] for one in again] == [
-        one["response"]["location"] for one in first
-    ]
-    refused = provide(PDF + b"another")
-    assert outcome(refused, 409, "duplicate")
-    assert refused.json()["issue"][0]["expression"] == ["Bundle.entry[1].resource"]
-    another = {"identifier": [{"use": "usual", "value": f"urn:oid:{number}.9"}]}
-    more = answered(provide(PDF, **another))
-    assert [one["response"]["status"][:3] for one in more] == ["201", "200", "200"]
-    found = consumer.ids(f"DocumentReference?identifier=urn:oid:{number}.1")
-    assert len(found) == 1
-    binary = first[2]["response"]["location"].partition("/fhir/")[2].partition("/_history")[0]
-    assert consumer.get(binary).content == PDF
-    # Of one message too.
-    twice = provided(PDF, "application/pdf", author, f"{number}.7")
-    more_of_it = provided(PDF, "application/pdf", author, f"{number}.7")[1:]
-    assert outcome(sent(source, "transaction", *twice, *more_of_it), 400, "invalid")
-
-
-def test_iti_65_refuses_another_submission_under_a_number_that_is_taken(hospital: Door) -> None:
-    source = hospital.system("beicheng")
-    doctor = source.made({"resourceType": "Practitioner", "name": [{"family": "吴"}]})
-    author, number = f"Practitioner/{doctor['id']}", f"2.25.{uuid4().int}"
-    entries = provided(PDF, "application/pdf", author, number)
-    answered(sent(source, "transaction", *entries))
-
-    entries[1]["resource"]["masterIdentifier"]["value"] = f"urn:oid:{number}.2"
-
-    refused = sent(source, "transaction", *entries)
-    assert outcome(refused, 409, "duplicate")
-    assert refused.json()["issue"][0]["expression"] == ["Bundle.entry[0].resource"]
-    assert source.ids(f"DocumentReference?identifier=urn:oid:{number}.2") == []

@@ -6,27 +6,18 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fhir_door import BASE, SHANGHAI, Asker, Door
-from region import ADMINISTRATOR, WORKER
+from fhir_door import Asker, Door
+from region import ADMINISTRATOR
+from reindexing import named, read, walk
 from sqlalchemy import text
+from whose import WAYS, way
 
-from exchange import check, reindex
-from exchange.check import Finding
-from exchange.reindex import Progress, Said
-from exchange_fhir import writing
-
-PLACE = writing.Place(base=BASE, timezone=SHANGHAI)
-FOREVER = timedelta(days=1)
-
-
-def read(content: bytes) -> Said:
-    return writing.said(content, PLACE)
+from exchange import reindex
+from exchange.reindex import Said
 
 
 def observation(code: str, subject: str = "Patient/1") -> dict[str, Any]:
@@ -50,22 +41,6 @@ def forget(door: Door) -> None:
     with door.city.exchange.database.writing() as session:
         session.execute(text("DELETE FROM search_token WHERE parameter = 'Observation.code'"))
         session.execute(text("UPDATE search_reference SET target = 'X' WHERE target_kind <> ''"))
-
-
-def walk(door: Door, reader: Callable[[bytes], Said] = read) -> Progress:
-    with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        number = reindex.ask(access)
-    with door.city.exchange.on_behalf_of(WORKER) as access:
-        assert reindex.walk(access, reader, until=datetime.now(UTC) + FOREVER)
-    with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        return reindex.progress(access, number)
-
-
-def named(door: Door, *, every: bool = True) -> list[str]:
-    """What the check names."""
-    with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        found = check.check(access, resources=read, every=every)
-        return [one.key for one in found if isinstance(one, Finding) and not one.harmless]
 
 
 def test_what_was_written_is_found_under_what_the_definitions_say_now_and_the_check_names_it(
@@ -97,6 +72,35 @@ def test_who_a_release_before_left_unsaid_is_said_again(door: Door, hospital: As
     assert named(door) == []
 
 
+@pytest.mark.parametrize("own", [["Patient/1"], []], ids=["a patient's", "nobody's"])
+def test_what_turns_out_to_name_another_hospitals_patient_is_found_by_that_patient(
+    door: Door, hospital: Asker, own: list[str]
+) -> None:
+    door.city.send("nanhu", patient="N1", study="1.2.2", instance="1.4.2", PatientName="Li^Na")
+    performers = {"performer": [{"display": "Patient/2"}]}
+    subject = {"subject": {"reference": own[0]}} if own else {"subject": {"display": "x"}}
+    named_ = f"Observation/{hospital.made(observation('8867-4') | subject | performers)['id']}"
+
+    def since_performers_count(content: bytes) -> Said:
+        return read(content.replace(b'"display":"Patient/2"', b'"reference":"Patient/2"'))
+
+    assert walk(door, since_performers_count).changed == 1
+
+    for question in (
+        "Observation?code=8867-4&performer:Patient.name=li",
+        "Observation?status=final&code=8867-4&performer:Patient.name=li",
+    ):
+        for called in WAYS:
+            with way(called):
+                assert hospital.ids(question) == [named_], called
+    for called in WAYS:
+        with way(called):
+            question = "Patient?name=li&_has:Observation:performer:code=8867-4"
+            assert hospital.ids(question) == ["Patient/2"], called
+    seen = door.clinician("nanhu").ids("Observation")
+    assert seen == ([named_] if own else [])
+
+
 def test_what_is_written_while_its_index_is_computed_is_not_put_back(
     door: Door, hospital: Asker
 ) -> None:
@@ -123,7 +127,7 @@ from exchange.access import Exchange
 from exchange_storage.database import Database
 from exchange_storage.objects import MemoryStore
 from region import WORKER
-from test_reindexing import read
+from reindexing import read
 
 def deadly(content, looked_at=[]):
     looked_at.append(content)

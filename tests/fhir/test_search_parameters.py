@@ -168,7 +168,7 @@ def test_a_study_is_found(asker: Asker, asked: str, found: list[str]) -> None:
         "Patient?name=a%00b",
         "Patient?_count=-1",
         "ImagingStudy?identifier=urn:dicom:uid|",
-        "ImagingStudy?_sort=started,modality",
+        "ImagingStudy?_sort=started,bodysite",
         "Patient?name=" + "x" * 2000,
         "Patient?" + "&".join(["name=x"] * 101),
     ],

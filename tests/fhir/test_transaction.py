@@ -278,9 +278,6 @@ def test_operations_in_a_batch_answer_as_they_do_alone(hospital: Door) -> None:
     assert unknown["response"]["outcome"]["issue"][0]["code"] == "not-found"
     assert "$match" in otherwise["response"]["outcome"]["issue"][0]["diagnostics"]
 
-    together = sent(system, "transaction", entry("POST", "Patient/$match", asked))
-    assert "in a batch" in outcome(together, 404, "not-supported")
-
 
 def test_searches_by_post_and_all_of_a_patient_in_a_batch_answer_as_they_do_alone(
     hospital: Door,
@@ -325,9 +322,6 @@ def test_searches_by_post_and_all_of_a_patient_in_a_batch_answer_as_they_do_alon
     following = link(told[4], "next")
     assert following is not None
     assert system.bundle(following)["entry"]
-
-    together = sent(system, "transaction", entry("POST", "Patient/_search?_id=1", given))
-    assert "in a batch" in outcome(together, 404, "not-supported")
 
 
 def test_a_search_in_a_batch_is_decided_and_recorded_as_if_it_had_come_alone(

@@ -3,47 +3,21 @@ them, by other ways, and by reading what the asker may see."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from itertools import cycle, islice
 from random import Random
-from typing import Any
 
 import pytest
-from crowding import crowded
-from fhir_door import Asker, Door, entries, link, name, opened
-from region import ADMINISTRATOR, HOSPITALS, Region, region
+from fhir_door import Door, entries, link, name
+from region import ADMINISTRATOR, Region, region
 from sqlalchemy import select
+from whose import CODES, EACH, WAYS, asked, each_is_found, owns, peopled, way, written
 
-from exchange import consent, ways
+from exchange import consent
 from exchange_storage import resource_index
 from exchange_storage.records import Resource
 
-CODES = tuple(HOSPITALS)
-NAMES = ("Wang^Min", "Li^Na", "Wang^Na")
-EACH = len(NAMES)
 JSON_PATCH = "application/json-patch+json"
-
-Told = dict[str, Any]
-
-
-def owns(at: int) -> list[str]:
-    """The patients of a hospital."""
-    return [f"Patient/{EACH * at + number + 1}" for number in range(EACH)]
-
-
-def written(random: Random, at: int) -> Told:
-    """An Observation of a hospital's patient, or of several."""
-    subject, *others = random.choices(owns(at), k=random.choice([1, 1, 2, 3]))
-    return {
-        "resourceType": "Observation",
-        "id": f"o{at}-{random.randrange(4)}",
-        "identifier": [{"system": "urn:o", "value": f"{at}-{random.randrange(3)}"}],
-        "status": random.choice(["final", "preliminary"]),
-        "code": {"coding": [{"code": random.choice("ab")}, {"code": "c"}]},
-        "subject": {"reference": subject},
-        **({"performer": [{"reference": one} for one in others]} if others else {}),
-    }
 
 
 def act(random: Random, door: Door, at: int) -> None:
@@ -88,146 +62,6 @@ def act(random: Random, door: Door, at: int) -> None:
             system.send("PUT", f"Provenance/{one['id']}", told)
 
 
-class Seen:
-    """All that an asker may see, read one by one."""
-
-    def __init__(self, asker: Asker) -> None:
-        kinds = ("Patient", "Observation", "DiagnosticReport", "Provenance")
-        self.of = {
-            kind: {
-                f"{kind}/{one['resource']['id']}": one["resource"]
-                for one in entries(asker.bundle(f"{kind}?_count=1000"))
-            }
-            for kind in kinds
-        }
-
-    def found(self, kind: str, fits: Callable[[Told], bool]) -> set[str]:
-        return {named for named, one in self.of[kind].items() if fits(one)}
-
-    def led(self, one: Told, element: str) -> list[Told]:
-        """What may be seen of what an element refers to."""
-        held = one.get(element, [])
-        references = [each["reference"] for each in (held if isinstance(held, list) else [held])]
-        return [self.of[each.split("/")[0]].get(each, {}) for each in references]
-
-    def wang(self, one: Told, *elements: str) -> bool:
-        led = [each for element in elements for each in self.led(one, element)]
-        return any(
-            written["family"] == "Wang"
-            for each in led
-            if each.get("resourceType") == "Patient"
-            for written in each.get("name", [])
-        )
-
-    def pointed(self, fits: Callable[[Told], bool], *elements: str) -> set[str]:
-        return {
-            f"Patient/{led['id']}"
-            for one in self.of["Observation"].values()
-            if fits(one)
-            for element in elements
-            for led in self.led(one, element)
-            if led
-        }
-
-
-def coded(code: str) -> Callable[[Told], bool]:
-    return lambda one: any(each["code"] == code for each in one["code"]["coding"])
-
-
-def final(one: Told) -> bool:
-    return bool(one["status"] == "final")
-
-
-def expected(seen: Seen) -> dict[str, set[str]]:
-    """What questions find, by what they mean."""
-    a, c = coded("a"), coded("c")
-    wang, led = seen.wang, seen.led
-    of_wang = seen.found("Patient", lambda one: any(n["family"] == "Wang" for n in one["name"]))
-    pointed = seen.pointed
-    return {
-        "Observation?code=a&patient.name=wang": seen.found(
-            "Observation", lambda one: a(one) and wang(one, "subject")
-        ),
-        "Observation?code=c&status=final&subject:Patient.name=wang": seen.found(
-            "Observation", lambda one: final(one) and wang(one, "subject")
-        ),
-        "Observation?code=c&performer:Patient.name=wang": seen.found(
-            "Observation", lambda one: wang(one, "performer")
-        ),
-        "DiagnosticReport?status=final&result.code=a": seen.found(
-            "DiagnosticReport",
-            lambda one: final(one) and any(o and a(o) for o in led(one, "result")),
-        ),
-        "DiagnosticReport?code=c&result.performer:Patient.name=wang": seen.found(
-            "DiagnosticReport",
-            lambda one: any(o and wang(o, "performer") for o in led(one, "result")),
-        ),
-        "Provenance?agent-type=author&patient.name=wang": seen.found(
-            "Provenance", lambda one: wang(one, "target")
-        ),
-        "Provenance?target:Observation.patient.name=wang": seen.found(
-            "Provenance",
-            lambda one: any(
-                o.get("resourceType") == "Observation" and wang(o, "subject")
-                for o in led(one, "target")
-            ),
-        ),
-        "Patient?_has:Observation:patient:code=a": pointed(a, "subject"),
-        "Patient?_has:Observation:performer:code=c": pointed(c, "performer"),
-        "Patient?name=wang&_has:Observation:performer:code=a": of_wang & pointed(a, "performer"),
-        "Patient?_has:Observation:patient:code=a&_has:Observation:performer:status=final": pointed(
-            a, "subject"
-        )
-        & pointed(final, "performer"),
-        "Patient?_has:Observation:patient:_has:DiagnosticReport:result:status=final": pointed(
-            lambda one: any(
-                final(report)
-                for report in seen.of["DiagnosticReport"].values()
-                if one in led(report, "result")
-            ),
-            "subject",
-        ),
-    }
-
-
-@contextmanager
-def way(called: str) -> Iterator[None]:
-    """One of the ways by which matches are come by."""
-    with pytest.MonkeyPatch.context() as patch:
-        if called == "usual":
-            yield
-            return
-        patch.setattr(ways, "NAMED", 1000 if called == "named" else 0)
-        patch.setattr(ways, "LISTED", 1000 if called == "listed" else 1)
-        with crowded():
-            yield
-
-
-def asked(asker: Asker, question: str) -> list[str]:
-    """The names on all pages; their number is the total, on each page and alone."""
-    found: list[str] = []
-    totals = {asker.bundle(f"{question}&_summary=count")["total"]}
-    for page in asker.pages(f"{question}&_count=2&_total=accurate"):
-        found += [name(one) for one in entries(page)]
-        totals.add(page["total"])
-    assert totals == {len(found)}, question
-    return found
-
-
-WAYS = ("usual", "named", "listed", "none")
-
-
-def peopled(city: Region) -> Door:
-    """Three patients at each hospital."""
-    for at, code in enumerate(CODES):
-        for number, written_name in enumerate(NAMES):
-            sent = f"{at}.{number}"
-            city.send(code, patient=f"P{sent}", study=f"1.2.{sent}", instance=f"1.4.{sent}",
-                      PatientName=written_name)  # fmt: skip
-    city.identify()
-    return opened(city)
-
-
 @pytest.mark.parametrize("seed", range(2))
 def test_questions_by_whose_a_resource_is_find_what_the_asker_may_see(
     city: Region, seed: int
@@ -243,13 +77,7 @@ def test_questions_by_whose_a_resource_is_find_what_the_asker_may_see(
         everything = session.scalars(select(Resource.id)).all()
         assert len(everything) > 10
         assert resource_index.misplaced(session, everything) == set()
-    for code in CODES:
-        asker = door.clinician(code)
-        for question, found in expected(Seen(asker)).items():
-            for called in WAYS:
-                with way(called):
-                    told = asked(asker, question)
-                assert (sorted(told), question, called) == (sorted(found), question, called)
+    each_is_found(door)
 
 
 @pytest.mark.parametrize("turn", range(len(WAYS)))

@@ -287,8 +287,12 @@ SEARCH: Table[Criterion] = Table(
     sorts={
         "_id": "uid",
         "_lastUpdated": "changed",
-        "identifier": "uid",
+        "dicom-class": "class",
+        "identifier": "identifiers",
+        "instance": "instance",
+        "modality": "modality",
         "patient": "patient",
+        "series": "series",
         "started": "started",
         "subject": "patient",
     },

@@ -328,7 +328,7 @@ SEARCH: Table[Criterion] = Table(
         "birthdate": "birth",
         "family": "name",
         "gender": "sex",
-        "identifier": "number",
+        "identifier": "numbers",
         "name": "name",
         "organization": "owner",
         "phone": "telephone",

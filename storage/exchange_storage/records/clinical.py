@@ -72,7 +72,7 @@ class Resource(Record):
     is_directory: Mapped[bool]
     """Whether it is in the directory of the region, which whoever may search may read."""
     has_others: Mapped[bool] = mapped_column(default=False)
-    """Whether it is about further patients too: see `Compartment`."""
+    """Whether it is about further patients too, see `Compartment`; or may refer to some."""
     deleted: Mapped[bool] = mapped_column(default=False)
     whose: Mapped[Word] = mapped_column(default="", server_default=text("''"))
     """Name of the one user whose it is, beside their hospital's administrators: a Subscription's
