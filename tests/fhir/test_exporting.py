@@ -66,6 +66,34 @@ def test_others_records_are_exported_for_public_health_by_an_agreement_of_both(
         assert "changed since" in outcome(figures.get(path), 410, "deleted")
 
 
+def test_the_files_for_public_health_are_void_once_a_permit_is_over(hospital: Door) -> None:
+    with hospital.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        for code in ("beicheng", "nanhu"):
+            organizations.join_agreement(access, code, REPORTING)
+    told: dict[str, Any] = {
+        "resourceType": "Consent",
+        "status": "active",
+        "scope": {"coding": [{"code": "patient-privacy"}]},
+        "category": [{"text": "sharing"}],
+        "patient": {"reference": "Patient/3"},
+        "policyRule": {"text": "sharing between hospitals"},
+    }
+    nanhu = hospital.system("nanhu")
+    nanhu.made(told | {"provision": {"type": "deny"}})
+    permit = nanhu.made(told | {"provision": {"type": "permit"}})
+    figures = hospital.asker(
+        replace(hospital.city.system("beicheng"), purpose=Purpose.PUBLIC_HEALTH)
+    )
+    address = kicked_off(figures.get("Patient/$export?_type=Patient", Prefer=ASYNC))
+    work(hospital)
+    assert "Patient/3" in named(lines(figures, manifest(figures, address)["output"]))
+
+    over = told | {"provision": {"type": "permit", "period": {"end": "2020-01-01"}}}
+    nanhu.send("PUT", f"Consent/{permit['id']}", over | {"id": permit["id"]})
+
+    assert "changed since" in outcome(figures.get(address), 410, "deleted")
+
+
 def test_a_clinician_exports_of_a_group_whom_the_hospital_treats(hospital: Door) -> None:
     nanhu = hospital.system("nanhu")
     system = hospital.system("beicheng")
