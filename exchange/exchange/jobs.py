@@ -30,6 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from exchange import turns
 from exchange_storage.database import Database
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Change, Job
@@ -181,7 +182,10 @@ def of(kind: str, number: SQLColumnExpression[int]) -> ColumnElement[bool]:
 
 
 def claim(database: Database, kinds: Sequence[str], limit: int = 16) -> list[Claim]:
-    """Take up to `limit` jobs that are due, the most overdue first, for `LEASE`."""
+    """Take up to `limit` jobs that are due, the most overdue first, for `LEASE`.
+
+    A subscriber is told when it is their hospital's turn (`turns`).
+    """
     now = datetime.now(UTC)
     with database.reading() as session:
         given = {"kinds": json.dumps(list(kinds)), "now": now}
@@ -194,6 +198,8 @@ def claim(database: Database, kinds: Sequence[str], limit: int = 16) -> list[Cla
         .order_by(Job.due, Job.id)
         .limit(limit)
     )
+    if TELL in kinds:
+        due = due.where(~turns.waits(TELL, now))
     with database.writing() as session:
         jobs = session.scalars(due.with_for_update(skip_locked=True)).all()
         for job in jobs:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 
-from exchange import notifying, subscriptions
+from exchange import notifying, subscriptions, turns
 from exchange.orders import Status
 from exchange.subscriptions import Channel
 from exchange_fhir import (
@@ -428,9 +428,10 @@ def _subscriptions() -> Iterator[str]:
     yield ""
     yield (
         "Endpoints are called over https (http by a setting), at hosts that an administrator has "
-        "registered for the hospital, and only at addresses of the open network or of networks "
-        "that a setting names; a host is resolved once for each notification, no redirect is "
-        "followed, and nothing of an answer is read but its status. The values of "
+        f"registered for the hospital, {turns.AT_A_TIME} of a hospital at a time, and only at "
+        "addresses of the open network or of networks that a setting names; a host is resolved "
+        "once for each notification, no redirect is followed, and nothing of an answer is read "
+        "but its status. The values of "
         f"`channel.header` are kept apart and read as `{subscriptions.HIDDEN}`; sent back so, they "
         "stay as they are, for the same endpoint."
     )
