@@ -408,11 +408,13 @@ def _subscriptions() -> Iterator[str]:
         "or does not answer 2xx for "
         f"{notifying.GIVES_UP.total_seconds() / 3600:.0f} hours of tries, or its owner leaves, it "
         "is in `error`, which says why. Notifications come in the order of the events, which are "
-        "numbered without gaps; one may come twice, none is left out while it is active. "
+        "numbered without gaps from when it was accepted; one may come twice, none is left out, "
+        "but in `error` and `off` nothing new is numbered. "
         f"The heartbeat is {subscribing.HEARTBEAT} s or more, the time-out {subscribing.TIMEOUT} s "
         f"(at most {subscribing.TIMEOUT_MOST}), the count {subscribing.EVENTS_MOST} events or "
         "fewer. A write that changes a Subscription begins with a handshake anew and goes on with "
-        "the numbers."
+        "the numbers; what its endpoint has not taken yet comes then, where topic and filters are "
+        "what they were, and it was not `off`."
     )
     yield ""
     yield (
