@@ -29,7 +29,7 @@ from exchange_fhir.bundle import Pages
 from exchange_fhir.hooks import Hooks
 from exchange_fhir.serving import Conduct, Serving
 from exchange_fhir.subscribing import EXTENSION
-from exchange_server.connection import Connection
+from exchange_server.connection import Connection, Conversation
 from exchange_server.worker import Worker
 from exchange_storage.records import Job, Subscription, User
 
@@ -272,7 +272,7 @@ def serving(desk: Desk) -> Iterator[str]:
         log_level="warning",
         lifespan="off",
         http=Connection,
-        ws="websockets-sansio",
+        ws=Conversation,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listening],))
