@@ -100,14 +100,16 @@ def denies_since(moment: datetime) -> ColumnElement[bool]:
     """Whether a `Consent` denies sharing at the moment `now` that may not have at another, in SQL:
     it was recorded or began since, or a permit ended.
     """
-    other = aliased(Consent)
+    later = aliased(Consent)
+    now = bindparam("now", type_=Consent.recorded.type)
     ended = (
         select(literal(1))
-        .select_from(other)
+        .select_from(later)
         .where(
-            other.patient_id == Consent.patient_id,
-            other.decision == "permit",
-            or_(other.ended >= moment, other.until >= moment),
+            later.patient_id == Consent.patient_id,
+            later.id > Consent.id,
+            later.decision == "permit",
+            or_(later.ended >= moment, and_(later.until >= moment, later.until <= now)),
         )
         .correlate(Consent)
     )
