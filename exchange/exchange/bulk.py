@@ -200,16 +200,14 @@ def withdrawn(access: Access, job: BulkJob) -> bool:
         return seen.number(access.session.connection(), given | wanted) < len(set(patients))
     if reader.purpose is not Purpose.PUBLIC_HEALTH:
         return False  # its own hospital's, which nobody withdraws from it
-    denied = select(Consent.id).where(
-        Consent.decision == "deny", Consent.ended.is_(None), Consent.recorded >= job.made
-    )
+    denied = select(Consent.id).where(visibility.denies_since(job.made))
     left = select(Agreement.id).where(
         Agreement.kind == policy.REPORTING,
         Agreement.until >= job.made,
         Agreement.until <= access.now,
     )
     found = (denied, left, _linked_to_a_denial(job.made))
-    return any(access.session.execute(one.limit(1)).first() for one in found)
+    return any(access.session.execute(one.limit(1), given).first() for one in found)
 
 
 def _linked_to_a_denial(since: datetime) -> Select[int]:
@@ -217,7 +215,7 @@ def _linked_to_a_denial(since: datetime) -> Select[int]:
     denying = (
         select(Patient.person_id)
         .join(Consent, Consent.patient_id == Patient.id)
-        .where(Consent.decision == "deny", Consent.ended.is_(None), Patient.person_id.is_not(None))
+        .where(visibility.denies_now(), Patient.person_id.is_not(None))
     )
     return select(Link.id).where(
         Link.person_id.in_(denying), Link.decision == "link", Link.decided >= since

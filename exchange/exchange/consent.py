@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from exchange import organizations
@@ -30,28 +31,45 @@ def opt_in(access: Access, organization: str, number: str) -> None:
     _record(access, organization, number, "permit")
 
 
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a Consent says of sharing: ``deny`` or ``permit``, and for which period."""
+
+    decision: str
+    since: datetime | None = None
+    until: datetime | None = None
+
+
 def stated(
     session: Session,
     logical_id: str,
     patients: Sequence[int],
-    decision: str,
+    statements: Sequence[Statement],
     now: datetime,
 ) -> None:
-    """A hospital keeps a Consent of its patients: ``deny``, ``permit``, or "" for one not in force.
+    """A hospital keeps a Consent of its patients, which says this of sharing; nothing where it is
+    not in force.
 
     In the transaction of `session`, for whoever may record it. What the same Consent said before
-    ends. A permit ends what was denied at the same hospital, and nothing that was denied elsewhere:
-    no hospital gives itself leave to see what another one's patient has refused.
+    ends. While a permit is in force, what was denied before it for the same patient record holds
+    no more; but what was denied elsewhere does: no hospital gives itself leave to see what another
+    one's patient has refused.
     """
     source = f"Consent/{logical_id}"
-    over = Consent.recorded_by == source
-    if decision == "permit":
-        over = or_(over, Consent.patient_id.in_(patients))
-    session.execute(update(Consent).where(over, Consent.ended.is_(None)).values(ended=now))
-    for patient in patients if decision else ():
-        session.add(
-            Consent(patient_id=patient, decision=decision, recorded=now, recorded_by=source)
+    before = (Consent.recorded_by == source, Consent.ended.is_(None))
+    session.execute(update(Consent).where(*before).values(ended=now))
+    session.add_all(
+        Consent(
+            patient_id=patient,
+            decision=one.decision,
+            recorded=now,
+            recorded_by=source,
+            since=one.since,
+            until=one.until,
         )
+        for patient in patients
+        for one in statements
+    )
     session.flush()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import bindparam, insert, select
+from sqlalchemy import bindparam, insert, or_, select
 from sqlalchemy.orm import Session
 
 from exchange import jobs
@@ -23,7 +23,11 @@ WATCHED = frozenset(
 WAITING = "all"
 """The subject of the job: there is one, so that the order is kept."""
 
-_LIVE = Prepared(select(Subscription.id).where(Subscription.state == bindparam("state")).limit(1))
+_LIVE = Prepared(
+    select(Subscription.id)
+    .where(or_(*(Subscription.state == bindparam(one) for one in ("requested", "active"))))
+    .limit(1)
+)
 _ADD = Prepared(
     insert(Happening), ["recorded", "kind", "logical_id", "version", "patient_id", "created"]
 )
@@ -43,7 +47,7 @@ def changed(
     if kind not in WATCHED:
         return
     connection = session.connection()
-    if _LIVE.first(connection, {"state": "active"}) is None:
+    if _LIVE.first(connection, {"requested": "requested", "active": "active"}) is None:
         return
     _ADD.run(
         connection,

@@ -32,6 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from exchange import turns
 from exchange_storage.database import Database
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Change, Job
@@ -204,6 +205,7 @@ def claim(
     """Take up to `limit` jobs that are due, the most overdue first, for `LEASE`.
 
     Who is `patient` leaves those for later that can be `PUT_OFF`, as long as images arrive.
+    A subscriber is told when it is their hospital's turn (`turns`).
     """
     now = datetime.now(UTC)
     with database.reading() as session:
@@ -219,6 +221,8 @@ def claim(
         .order_by(Job.due, Job.id)
         .limit(limit)
     )
+    if TELL in kinds:
+        due = due.where(~turns.waits(TELL, now))
     with database.writing() as session:
         jobs = session.scalars(due.with_for_update(skip_locked=True)).all()
         for job in jobs:

@@ -20,7 +20,7 @@ from exchange.access import Access
 from exchange.errors import NotFound, Refused
 from exchange.policy import Action, Purpose, Requester, Role
 from exchange.recording import Draft, Writing
-from exchange.subscriptions import Channel, State
+from exchange.subscriptions import LIVE, Channel, State
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     Happening,
@@ -88,10 +88,13 @@ def waiting(access: Access) -> Sequence[Happening]:
 
 
 def live(access: Access) -> Sequence[Subscription]:
-    """The subscriptions that are told of events. Raises Refused."""
+    """The subscriptions that are told of events, if only once their endpoint has answered.
+
+    Raises Refused.
+    """
     _only_the_exchange(access)
     return access.session.scalars(
-        select(Subscription).where(Subscription.state == State.ACTIVE).order_by(Subscription.id)
+        select(Subscription).where(Subscription.state.in_(LIVE)).order_by(Subscription.id)
     ).all()
 
 
@@ -140,7 +143,7 @@ def number(
             if happening.id not in there:
                 continue
             held = session.get(Subscription, subscription, with_for_update=True)
-            if held is None or held.state != State.ACTIVE or held.since > happening.recorded:
+            if held is None or held.state not in LIVE or held.since > happening.recorded:
                 continue
             held.events += 1
             session.add(

@@ -11,7 +11,7 @@ import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
@@ -53,6 +53,10 @@ class State(StrEnum):
     ERROR = "error"
     """It ended: its endpoint, or its owner, is not what it was."""
     OFF = "off"
+
+
+LIVE = (State.REQUESTED, State.ACTIVE)
+"""Those in which what happens is numbered: from the commit on that it was accepted by."""
 
 
 class Channel(StrEnum):
@@ -113,6 +117,7 @@ def accepted(access: Access, session: Session, resource: int, named: str, terms:
         ):
             # An administrator may not see what it tells: so they do not say where that goes.
             raise Refused("only its owner changes a subscription: switch it off, or delete it")
+    goes_on = held is not None and _goes_on(held, terms)
     if terms.channel is Channel.REST_HOOK and not terms.off:
         _may_be_called(session, owner, terms.endpoint)
     _may_see(access, session, terms.patients)
@@ -148,9 +153,14 @@ def accepted(access: Access, session: Session, resource: int, named: str, terms:
         )
         session.add(held)
     else:
+        if goes_on:
+            # What is under way is known by this moment, so that it changes; what was not looked at
+            # yet has happened since.
+            columns["since"] = held.since + timedelta(microseconds=1)
+        else:
+            held.told = held.events  # what waited was asked for by other terms
         for column, value in columns.items():
             setattr(held, column, value)
-        held.told = held.events  # what waited was asked for by other terms
         if requester.name == held.requester:
             held.role, held.purpose = requester.role, requester.purpose or ""
     session.flush()
@@ -165,6 +175,19 @@ def ended(session: Session, resource: int) -> None:
         delete(SubscriptionEvent).where(SubscriptionEvent.subscription_id.in_(of_resource))
     )
     session.execute(delete(Subscription).where(Subscription.resource_id == resource))
+
+
+def _goes_on(held: Subscription, terms: Terms) -> bool:
+    """Whether a subscription asks for what it asked for, so that what waits is told by new terms:
+    at another endpoint, for instance, where the first does not answer.
+    """
+    return (
+        held.state != State.OFF
+        and not terms.off
+        and held.channel == terms.channel == Channel.REST_HOOK
+        and (held.topic, held.filters, held.patients)
+        == (terms.topic, list(terms.filters), list(terms.patients))
+    )
 
 
 def _first_state(terms: Terms) -> State:

@@ -67,11 +67,61 @@ def shares(
     )
 
 
+def in_force(consent: type[Consent] = Consent) -> ColumnElement[bool]:
+    """Whether a decision of a patient's is in force at the moment `now`, in SQL."""
+    now = bindparam("now", type_=Consent.recorded.type)
+    return and_(
+        consent.ended.is_(None),
+        or_(consent.since.is_(None), consent.since <= now),
+        or_(consent.until.is_(None), consent.until > now),
+    )
+
+
+def denies_now() -> ColumnElement[bool]:
+    """Whether a `Consent` denies sharing at the moment `now`, in SQL: where no permit in force was
+    recorded later for the same patient record.
+    """
+    later = aliased(Consent)
+    permits = (
+        select(literal(1))
+        .select_from(later)
+        .where(
+            later.patient_id == Consent.patient_id,
+            later.id > Consent.id,
+            later.decision == "permit",
+            in_force(later),
+        )
+        .correlate(Consent)
+    )
+    return and_(Consent.decision == "deny", in_force(), ~there_is(permits))
+
+
+def denies_since(moment: datetime) -> ColumnElement[bool]:
+    """Whether a `Consent` denies sharing at the moment `now` that may not have at another, in SQL:
+    it was recorded or began since, or a permit ended.
+    """
+    later = aliased(Consent)
+    now = bindparam("now", type_=Consent.recorded.type)
+    ended = (
+        select(literal(1))
+        .select_from(later)
+        .where(
+            later.patient_id == Consent.patient_id,
+            later.id > Consent.id,
+            later.decision == "permit",
+            or_(later.ended >= moment, and_(later.until >= moment, later.until <= now)),
+        )
+        .correlate(Consent)
+    )
+    begun = or_(Consent.recorded >= moment, Consent.since >= moment, there_is(ended))
+    return and_(denies_now(), begun)
+
+
 @cache
 def opted_out(patient: type[Patient] = Patient) -> ColumnElement[bool]:
     """Whether the patient, or the same person at another hospital, denies sharing, in SQL."""
     stated = aliased(Patient)
-    denies = and_(Consent.decision == "deny", Consent.ended.is_(None))
+    denies = denies_now()
     return or_(
         there_is(
             select(literal(1))

@@ -76,8 +76,8 @@ class Draft:
     """What it is about besides, and whose patients with it."""
     values: Sequence[Value] = ()
     """Under what it is found."""
-    sharing: str = ""
-    """What a Consent in force says of sharing: ``deny`` or ``permit``; else ""."""
+    sharing: Sequence[consent.Statement] = ()
+    """What a Consent in force says of sharing."""
     order: requests.Requested | requests.Booked | None = None
     """What a ServiceRequest for images, or an Appointment for some, says of the worklist."""
     terms: Terms | None = None
@@ -356,7 +356,7 @@ class Writing:
     ) -> None:
         """What the exchange itself does by a resource does so now; without a draft it is gone."""
         if kind == CONSENT:
-            sharing = draft.sharing if draft is not None else ""
+            sharing = draft.sharing if draft is not None else ()
             consent.stated(self.session, logical_id, patients, sharing, self.now)
         if self.access.requester.role is Role.EXCHANGE:
             return  # what it derives of orders leads to none

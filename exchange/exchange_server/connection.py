@@ -19,6 +19,7 @@ from anyio import CapacityLimiter
 from anyio.lowlevel import RunVar
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from exchange_dicom.web_answers import PIECES, Piece
 from exchange_server.sending import Sending
@@ -298,3 +299,16 @@ class Connection(HttpToolsProtocol):
             b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (status, text, len(text), text)
         )
         self.transport.close()
+
+
+class Conversation(WebSocketsSansIOProtocol):
+    """A WebSocket (RFC 6455) that ends with a client who does not read any more.
+
+    uvicorn closes it when a ping is not answered, and closing waits until what was sent is taken:
+    for good, by a client that stands still. It kept its place, and whoever sends to it.
+    """
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()

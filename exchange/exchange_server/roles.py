@@ -25,7 +25,7 @@ import uvicorn
 from exchange.access import Exchange
 from exchange.errors import Invalid, Unavailable
 from exchange_server import composition, metrics
-from exchange_server.connection import CONNECTIONS, WEBSOCKET_MESSAGE, Connection
+from exchange_server.connection import CONNECTIONS, WEBSOCKET_MESSAGE, Connection, Conversation
 from exchange_server.forking import named
 from exchange_server.observability import ROLE_READY, ROLE_STOPPED, log_to_stderr, observe
 from exchange_server.settings import SUPERVISOR, Settings, host_port
@@ -201,7 +201,7 @@ def _web(settings: Settings) -> None:
         loop="uvloop",
         http=Connection,
         limit_concurrency=CONNECTIONS,
-        ws="websockets-sansio",
+        ws=Conversation,
         ws_max_size=WEBSOCKET_MESSAGE,
         ws_per_message_deflate=False,
         lifespan="off",

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
-from exchange import jobs
+from exchange import jobs, turns
 from exchange.access import Exchange
 from exchange.policy import Requester, Role
 from exchange_server.observability import (
@@ -58,7 +58,7 @@ ASIDE: Mapping[tuple[str, ...], int] = {
     (jobs.FORWARD,): 4,
     (jobs.COMMIT,): 2,
     (jobs.NOTIFY,): 1,
-    (jobs.TELL,): 4,
+    (jobs.TELL,): 2 * turns.IN_DOUBT,
     (jobs.BULK,): 1,
     (jobs.SCRUB, jobs.RETAIN, jobs.DESTROY, jobs.TIDY): 1,
     (jobs.COUNT,): 1,

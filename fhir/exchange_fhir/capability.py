@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from exchange.clinical import SUBSCRIPTION
 from exchange_fhir import (
+    consenting,
     described,
     near,
     patching,
@@ -130,7 +131,7 @@ def _resource(kind: str, conduct: Conduct, base: str) -> Json:
     told: Json = {
         "type": kind,
         "profile": f"http://hl7.org/fhir/StructureDefinition/{kind}",
-        "documentation": writing.DERIVED.get(kind, ""),
+        "documentation": consenting.TOLD if kind == "Consent" else writing.DERIVED.get(kind, ""),
         "interaction": [{"code": code} for code in done],
         "versioning": _versioning(done),
         "conditionalRead": "full-support",

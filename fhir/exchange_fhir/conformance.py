@@ -10,12 +10,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 
-from exchange import notifying, subscriptions
+from exchange import notifying, subscriptions, turns
 from exchange.orders import Status
 from exchange.subscriptions import Channel
 from exchange_fhir import (
     batched,
     capability,
+    consenting,
     described,
     invariants,
     ordered,
@@ -53,6 +54,7 @@ def statement() -> str:
         *_operations(),
         *_bulk_data(),
         *_orders(),
+        *_consents(),
         *_subscriptions(),
         *_searches(server),
         *_security(server),
@@ -315,6 +317,53 @@ def _orders() -> Iterator[str]:
     )
 
 
+def _consents() -> Iterator[str]:
+    yield "## Consents"
+    yield ""
+    yield (
+        f"A Consent of the scope `{consenting.SCOPE}` that a hospital writes of its own patient "
+        "decides from its commit on whether other hospitals see the person's records, whichever "
+        "hospital made them: by reads, searches and all that comes along with them, histories, "
+        "operations, exports, notifications, DICOMweb and DIMSE alike. Each hospital goes on "
+        "seeing its own. Such a Consent refers to a Patient of this server; by a number alone, or "
+        "for nobody, it is refused (422). Others are kept, and decide nothing."
+    )
+    yield ""
+    rules = {
+        sign: ", ".join(f"`{one}`" for one in sorted(codes))
+        for sign, codes in (("out", consenting.OPT_OUT), ("in", consenting.OPT_IN))
+    }
+    yield from _table(
+        ["what a Consent with the status `active` says", "what it does"],
+        iter(
+            [
+                [
+                    "`provision.type` is deny, or that of a provision within; or the policyRule is "
+                    f"{rules['out']}",
+                    "denies all, whichever actors, purposes, classes or data it names: the "
+                    "exchange shares all of a person's records or none",
+                ],
+                [
+                    "`provision.type` is permit, and nothing beside it but a period; or the "
+                    f"policyRule is {rules['in']}, without a provision",
+                    "while it is in force, what was denied before of the same Patient does not "
+                    "hold; what another hospital's Consent denies does",
+                ],
+                ["anything else, as a permit for some purpose", "nothing"],
+            ]
+        ),
+    )
+    yield (
+        "A denial or permit is in force in the period of its provision, or else of the one around "
+        "it; dates without a time are the hospitals', and the last day belongs to it. Where both "
+        "are in force, what was written last decides; when a permit has ended, is not `active` any "
+        "more or was deleted, what was denied before holds again. `exchange consent deny` and "
+        "`permit` decide for the person at every hospital, and end all that was said before. Every "
+        "refusal is recorded with its reason. There is no emergency access (break-glass)."
+    )
+    yield ""
+
+
 def _subscriptions() -> Iterator[str]:
     yield "## Subscriptions"
     yield ""
@@ -363,11 +412,13 @@ def _subscriptions() -> Iterator[str]:
         "or does not answer 2xx for "
         f"{notifying.GIVES_UP.total_seconds() / 3600:.0f} hours of tries, or its owner leaves, it "
         "is in `error`, which says why. Notifications come in the order of the events, which are "
-        "numbered without gaps; one may come twice, none is left out while it is active. "
+        "numbered without gaps from when it was accepted; one may come twice, none is left out, "
+        "but in `error` and `off` nothing new is numbered. "
         f"The heartbeat is {subscribing.HEARTBEAT} s or more, the time-out {subscribing.TIMEOUT} s "
         f"(at most {subscribing.TIMEOUT_MOST}), the count {subscribing.EVENTS_MOST} events or "
         "fewer. A write that changes a Subscription begins with a handshake anew and goes on with "
-        "the numbers."
+        "the numbers; what its endpoint has not taken yet comes then, where topic and filters are "
+        "what they were, and it was not `off`."
     )
     yield ""
     yield (
@@ -376,14 +427,17 @@ def _subscriptions() -> Iterator[str]:
         f"subscriptions, at most {subscription_sockets.BOUND}, to a connection to "
         f"`[base]{subscription_sockets.PATH}` (ws or wss) by the message `bind-with-token: TOKEN` "
         "(or as JSON, with `type` and `payload.token`). Each binding is answered by a handshake; "
-        "what happens from then on is sent. What was missed in between is told by `$events`."
+        "what happens from then on is sent. What was missed in between is told by `$events`, "
+        f"{subscribing.EVENTS_MOST} events at a time: the rest is asked for by "
+        "`eventsSinceNumber`, from the number behind the last."
     )
     yield ""
     yield (
         "Endpoints are called over https (http by a setting), at hosts that an administrator has "
-        "registered for the hospital, and only at addresses of the open network or of networks "
-        "that a setting names; a host is resolved once for each notification, no redirect is "
-        "followed, and nothing of an answer is read but its status. The values of "
+        f"registered for the hospital, {turns.AT_A_TIME} of a hospital at a time, and only at "
+        "addresses of the open network or of networks that a setting names; a host is resolved "
+        "once for each notification, no redirect is followed, and nothing of an answer is read "
+        "but its status. The values of "
         f"`channel.header` are kept apart and read as `{subscriptions.HIDDEN}`; sent back so, they "
         "stay as they are, for the same endpoint."
     )

@@ -99,9 +99,9 @@ class _Reading:
             topic=topic.name if topic else "",
             filters=[one.told() for one in filters],
             patients=tuple(patients),
-            channel=channel,
-            endpoint=self._endpoint(channel),
-            headers=self._headers(channel),
+            channel=channel or Channel.WEBSOCKET,
+            endpoint=self._endpoint(channel) if channel else "",
+            headers=self._headers(channel) if channel else (),
             content=self._content(),
             payload=self._payload(),
             heartbeat=self._number(extensions, "heartbeat-period", HEARTBEAT, HEARTBEAT_MOST),
@@ -181,14 +181,14 @@ class _Reading:
                 made += [Filter(kind, name, values) for kind in matching]
         return made
 
-    def _way(self) -> Channel:
+    def _way(self) -> Channel | None:
         told = self._channel["type"]
         beside = self._channel.get("_type", {}).get("extension", ())
         if told in set(Channel) and not beside:
             return Channel(told)
         ways = " and ".join(Channel)
         self._wrong("not-supported", f"notifications go by {ways}", ".channel.type")
-        return Channel.WEBSOCKET
+        return None
 
     def _endpoint(self, channel: Channel) -> str:
         place = ".channel.endpoint"

@@ -30,6 +30,7 @@ from exchange.recording import (
 from exchange.reindex import Said
 from exchange.subscriptions import Terms
 from exchange_fhir import (
+    consenting,
     indexing,
     json_format,
     links,
@@ -216,7 +217,7 @@ def plain(resource: Json, place: Place, logical_id: str) -> Draft:
     kind: str = resource["resourceType"]
     meta, rest = settled(resource)
     patients = _patients(resource, place)
-    sharing = _sharing(resource) if kind == "Consent" else ""
+    sharing = consenting.statements(resource, place.timezone) if kind == "Consent" else ()
     if sharing and not patients:
         told = "whoever decides on sharing is referred to as a Patient of this server"
         issues = [Issue("business-rule", told, "Consent.patient")]
@@ -253,27 +254,6 @@ def said(content: bytes, place: Place) -> Said:
         patients = None
     values = indexing.values(resource, place.timezone, place.base)
     return Said(values, patients, _targets(resource, place))
-
-
-def _sharing(consent: Json) -> str:
-    """What a Consent says of sharing with other hospitals (R4 6.2): ``deny``, ``permit`` or "".
-
-    The exchange shares all of a record or nothing: whatever denies a part of it denies all.
-    """
-    scopes = {one.get("code") for one in consent.get("scope", {}).get("coding", ())}
-    if consent.get("status") != "active" or "patient-privacy" not in scopes:
-        return ""
-    rules = {one.get("code") for one in consent.get("policyRule", {}).get("coding", ())}
-    provision = consent.get("provision", {})
-    if rules & {"OPTOUT", "OPTOUTE"} or _denies(provision):
-        return "deny"
-    narrowed = provision.keys() - {"type", "id", "extension"}
-    whole = provision.get("type") == "permit" and not narrowed
-    return "permit" if whole or (not provision and rules & {"OPTIN", "OPTINR"}) else ""
-
-
-def _denies(provision: Json) -> bool:
-    return provision.get("type") == "deny" or any(map(_denies, provision.get("provision", ())))
 
 
 def settled(resource: Json) -> tuple[Json, Json]:

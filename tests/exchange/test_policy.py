@@ -211,8 +211,8 @@ class World:
     """Hospital, kind, first and last hour from now."""
     patients: tuple[tuple[int, int | None], ...]
     """Hospital, and person where the record is linked."""
-    consents: tuple[tuple[int, str, bool], ...]
-    """Index of the patient, decision, whether it has ended."""
+    consents: tuple[tuple[int, str, bool, int | None, int | None], ...]
+    """Index of the patient, decision, whether it has ended, first and last hour from now."""
     resources: tuple[tuple[int | None, bool, tuple[int, ...], str], ...] = ()
     """Hospital that wrote it, whether it is in the directory, its patients' indexes, and whose."""
 
@@ -229,9 +229,14 @@ class World:
             for other, (_, whose) in enumerate(self.patients)
             if other == index or (person is not None and whose == person)
         }
+        in_force = [
+            (about, decision)
+            for about, decision, ended, since, until in self.consents
+            if not ended and (since is None or since <= 0) and (until is None or until > 0)
+        ]
         return any(
-            about in same and decision == "deny" and not ended
-            for about, decision, ended in self.consents
+            about in same and decision == "deny" and (about, "permit") not in in_force[at:]
+            for at, (about, decision) in enumerate(in_force)
         )
 
     def facts(self, index: int, requester: Requester) -> Facts:
@@ -284,7 +289,7 @@ class World:
                     created=NOW, changed=NOW, **dict.fromkeys(told, ""),
                 )
             )  # fmt: skip
-        for about, decision, ended in self.consents:
+        for about, decision, ended, first, last in self.consents:
             if about < len(self.patients):
                 session.add(
                     Consent(
@@ -293,8 +298,11 @@ class World:
                         recorded=NOW,
                         recorded_by="",
                         ended=NOW if ended else None,
+                        since=None if first is None else NOW + timedelta(hours=first),
+                        until=None if last is None else NOW + timedelta(hours=last),
                     )
                 )
+                session.flush()  # in the order in which they were said
         for index, (writer, is_directory, patients, whose) in enumerate(self.resources, 1):
             rows = [one + 1 for one in self.about(patients)]
             first_row = rows[0] if rows else None
@@ -324,7 +332,13 @@ worlds = st.builds(
     st.lists(agreement, max_size=6, unique_by=lambda one: one[:3]).map(tuple),
     st.lists(st.tuples(hospitals, st.none() | hospitals), min_size=1, max_size=5).map(tuple),
     st.lists(
-        st.tuples(st.integers(0, 4), st.sampled_from(("deny", "permit")), st.booleans()),
+        st.tuples(
+            st.integers(0, 4),
+            st.sampled_from(("deny", "permit")),
+            st.booleans(),
+            st.sampled_from((None, None, -1, 0, 1)),
+            st.sampled_from((None, None, -1, 0, 1)),
+        ),
         max_size=4,
     ).map(tuple),
     st.lists(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -89,3 +90,96 @@ def test_no_hospital_permits_itself_what_was_denied_at_another(door: Door) -> No
 
     door.system("beicheng").made(consent(1, provision={"type": "permit"}))
     doctor.read("Patient/1")
+
+
+def period(first: int | None, last: int | None) -> dict[str, str]:
+    """From one day to another, counted from today."""
+    told = {"start": first, "end": last}
+    today = datetime.now(UTC).date()
+    return {name: f"{today + timedelta(days=day)}" for name, day in told.items() if day is not None}
+
+
+@pytest.mark.parametrize(
+    ("first", "last"), [(None, -2), (-9, -2), (2, None), (2, 9)], ids=["over", "past", "to", "from"]
+)
+def test_a_denial_for_a_time_holds_in_that_time_only(
+    door: Door, first: int | None, last: int | None
+) -> None:
+    door.city.send("beicheng")
+    system, doctor = door.system("beicheng"), door.clinician("nanhu")
+    made = system.made(consent(1, provision={"type": "deny", "period": period(-2, 2)}))
+    doctor.refused("Patient/1", 404, "not-found")
+
+    told = {"type": "deny", "period": period(first, last)}
+    system.send("PUT", f"Consent/{made['id']}", {**made, "provision": told})
+
+    doctor.read("Patient/1")
+
+
+def test_a_part_that_is_denied_for_a_time_is_denied_in_that_time(door: Door) -> None:
+    door.city.send("beicheng")
+    system, doctor = door.system("beicheng"), door.clinician("nanhu")
+    over, now = ({"type": "deny", "period": period(*days)} for days in ((-9, -2), (-2, 2)))
+    permitted = {"type": "permit", "period": period(-9, 9)}
+    made = system.made(consent(1, provision={**permitted, "provision": [over]}))
+    doctor.read("Patient/1")
+
+    told = {**permitted, "provision": [over, {"type": "permit", "provision": [now]}]}
+    system.send("PUT", f"Consent/{made['id']}", {**made, "provision": told})
+
+    doctor.refused("Patient/1", 404, "not-found")
+
+
+def test_a_part_that_is_denied_is_denied_for_as_long_as_what_it_is_part_of(door: Door) -> None:
+    door.city.send("beicheng")
+    part = [{"type": "deny", "class": [{"code": "Observation"}]}]
+    permitted = {"type": "permit", "provision": part}
+    system, doctor = door.system("beicheng"), door.clinician("nanhu")
+    made = system.made(consent(1, provision={**permitted, "period": period(-2, 2)}))
+    doctor.refused("Patient/1", 404, "not-found")
+
+    told = {**permitted, "period": period(-9, -2)}
+    system.send("PUT", f"Consent/{made['id']}", {**made, "provision": told})
+
+    doctor.read("Patient/1")
+
+
+def test_a_permit_for_a_time_suspends_what_was_denied_and_no_longer(door: Door) -> None:
+    door.city.send("beicheng")
+    system, doctor = door.system("beicheng"), door.clinician("nanhu")
+    system.made(consent(1))
+
+    made = system.made(consent(1, provision={"type": "permit", "period": period(-2, 2)}))
+    doctor.read("Patient/1")
+    over = {"type": "permit", "period": period(-9, -2)}
+    system.send("PUT", f"Consent/{made['id']}", {**made, "provision": over})
+
+    doctor.refused("Patient/1", 404, "not-found")
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+def test_what_was_denied_holds_again_when_the_permit_is_taken_back(
+    door: Door, deleted: bool
+) -> None:
+    door.city.send("beicheng")
+    system, doctor = door.system("beicheng"), door.clinician("nanhu")
+    system.made(consent(1))
+    made = system.made(consent(1, provision={"type": "permit"}))
+    doctor.read("Patient/1")
+
+    if deleted:
+        system.send("DELETE", f"Consent/{made['id']}")
+    else:
+        system.send("PUT", f"Consent/{made['id']}", {**made, "status": "inactive"})
+
+    doctor.refused("Patient/1", 404, "not-found")
+
+
+def test_what_is_denied_after_a_permit_is_denied(door: Door) -> None:
+    door.city.send("beicheng")
+    system = door.system("beicheng")
+    system.made(consent(1, provision={"type": "permit"}))
+
+    system.made(consent(1))
+
+    door.clinician("nanhu").refused("Patient/1", 404, "not-found")

@@ -66,6 +66,56 @@ def test_others_records_are_exported_for_public_health_by_an_agreement_of_both(
         assert "changed since" in outcome(figures.get(path), 410, "deleted")
 
 
+SHARING: dict[str, Any] = {
+    "resourceType": "Consent",
+    "status": "active",
+    "scope": {"coding": [{"code": "patient-privacy"}]},
+    "category": [{"text": "sharing"}],
+    "patient": {"reference": "Patient/3"},
+    "policyRule": {"text": "sharing between hospitals"},
+}
+DENIED: dict[str, Any] = SHARING | {"provision": {"type": "deny"}}
+PERMITTED: dict[str, Any] = SHARING | {
+    "provision": {"type": "permit", "period": {"end": "2999-12-31"}}
+}
+
+
+def for_public_health(hospital: Door) -> tuple[Asker, str]:
+    """Who asks for the patients of both hospitals, and where their export is followed."""
+    with hospital.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        for code in ("beicheng", "nanhu"):
+            organizations.join_agreement(access, code, REPORTING)
+    figures = hospital.asker(
+        replace(hospital.city.system("beicheng"), purpose=Purpose.PUBLIC_HEALTH)
+    )
+    address = kicked_off(figures.get("Patient/$export?_type=Patient", Prefer=ASYNC))
+    work(hospital)
+    return figures, address
+
+
+def test_the_files_for_public_health_are_void_once_a_permit_is_over(hospital: Door) -> None:
+    nanhu = hospital.system("nanhu")
+    nanhu.made(DENIED)
+    permit = nanhu.made(PERMITTED)
+    figures, address = for_public_health(hospital)
+    assert "Patient/3" in named(lines(figures, manifest(figures, address)["output"]))
+
+    over = {"provision": {"type": "permit", "period": {"end": "2020-01-01"}}}
+    nanhu.send("PUT", f"Consent/{permit['id']}", permit | over)
+
+    assert "changed since" in outcome(figures.get(address), 410, "deleted")
+
+
+def test_files_without_who_had_denied_before_are_not_void(hospital: Door) -> None:
+    nanhu = hospital.system("nanhu")
+    nanhu.made(PERMITTED)
+    nanhu.made(DENIED)
+
+    figures, address = for_public_health(hospital)
+
+    assert "Patient/3" not in named(lines(figures, manifest(figures, address)["output"]))
+
+
 def test_a_clinician_exports_of_a_group_whom_the_hospital_treats(hospital: Door) -> None:
     nanhu = hospital.system("nanhu")
     system = hospital.system("beicheng")

@@ -7,13 +7,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import uvicorn
 
 from exchange_server import connection
-from exchange_server.connection import FIELDS, HEADER_LIMIT, PIPELINED, Connection
+from exchange_server.connection import FIELDS, HEADER_LIMIT, PIPELINED, Connection, Conversation
 
 GET = b"GET / HTTP/1.1\r\nHost: exchange\r\n"
 
@@ -37,7 +38,7 @@ async def answers_with_the_size_of_the_body(scope: Any, receive: Any, send: Any)
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """The port of a server on the loopback, stopped at the end whatever happens."""
+    """The port of a server on the loopback."""
     config = uvicorn.Config(
         answers_with_the_size_of_the_body,
         http=Connection,
@@ -46,6 +47,13 @@ def port() -> Iterator[int]:
         log_config=None,
         timeout_graceful_shutdown=1,
     )
+    with serving(config) as port:
+        yield port
+
+
+@contextmanager
+def serving(config: uvicorn.Config) -> Iterator[int]:
+    """The port of a server on the loopback, stopped at the end whatever happens."""
     server = uvicorn.Server(config)
     listening = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, args=([listening],))
@@ -155,3 +163,33 @@ def test_one_connection_too_many_is_told_so(port: int, monkeypatch: pytest.Monke
         here.sendall(GET + b"\r\n")
         assert here.recv(1000).startswith(b"HTTP/1.1 200")
         assert answer(port, GET, b"\r\n").startswith(b"HTTP/1.1 503")
+
+
+def test_who_reads_nothing_of_a_websocket_any_more_is_not_waited_for() -> None:
+    ended = threading.Event()
+
+    async def tells_without_end(_: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        try:
+            while True:
+                await send({"type": "websocket.send", "bytes": bytes(1 << 20)})
+        finally:
+            ended.set()
+
+    config = uvicorn.Config(
+        tells_without_end,
+        http=Connection,
+        ws=Conversation,
+        ws_ping_interval=0.1,
+        ws_ping_timeout=0.1,
+        lifespan="off",
+        log_config=None,
+        timeout_graceful_shutdown=1,
+    )
+    with serving(config) as port, socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(
+            GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert ended.wait(60)

@@ -29,7 +29,7 @@ from exchange_fhir.bundle import Pages
 from exchange_fhir.hooks import Hooks
 from exchange_fhir.serving import Conduct, Serving
 from exchange_fhir.subscribing import EXTENSION
-from exchange_server.connection import Connection
+from exchange_server.connection import Connection, Conversation
 from exchange_server.worker import Worker
 from exchange_storage.records import Job, Subscription, User
 
@@ -216,19 +216,26 @@ class Desk:
             with self.door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
                 subscriptions.allow(access, code, one.host)
 
+    @property
+    def worker(self) -> Worker:
+        """Whoever sees what has happened, and tells of it."""
+        return Worker(
+            self.door.city.exchange,
+            {
+                jobs.HAPPENED: lambda exchange, _: telling.see(exchange, WORKER, self.serving),
+                jobs.TELL: lambda exchange, number: telling.tell(
+                    exchange, WORKER, int(number), self.serving, self.hooks
+                ),
+            },
+        )
+
     def work(self, *, late: bool = False) -> None:
         """Let the worker do what is due; with `late`, what was put off too."""
         exchange = self.door.city.exchange
-        handlers = {
-            jobs.HAPPENED: lambda exchange, _: telling.see(exchange, WORKER, self.serving),
-            jobs.TELL: lambda exchange, number: telling.tell(
-                exchange, WORKER, int(number), self.serving, self.hooks
-            ),
-        }
         if late:
             with exchange.database.writing() as session:
                 session.execute(update(Job).values(due=datetime.now(UTC), leased_until=None))
-        while Worker(exchange, handlers).run_once():
+        while self.worker.run_once():
             pass
         with exchange.database.reading() as session:
             failed = select(Job.last_error).where(Job.last_error != "")
@@ -265,7 +272,7 @@ def serving(desk: Desk) -> Iterator[str]:
         log_level="warning",
         lifespan="off",
         http=Connection,
-        ws="websockets-sansio",
+        ws=Conversation,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listening],))

@@ -29,7 +29,7 @@ from exchange.retrieval import Held
 from exchange_dicom import multipart, part10
 from exchange_dicom.web import dicomweb
 from exchange_dicom.web_store import Limits
-from exchange_server.connection import Connection
+from exchange_server.connection import Connection, Conversation
 from exchange_storage.filesystem import FilesystemStore
 from exchange_storage.objects import MemoryStore
 from exchange_storage.records import Instance
@@ -109,7 +109,7 @@ def opened(city: Region) -> Iterator[Door]:
     viewers = dicomweb(city.exchange, identify, url=f"{url}/dicom-web", hanzi=True)
     app.include_router(viewers, prefix="/viewer/dicom-web")
     config = uvicorn.Config(
-        app, log_level="warning", lifespan="off", http=Connection, ws="websockets-sansio"
+        app, log_level="warning", lifespan="off", http=Connection, ws=Conversation
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listening],))

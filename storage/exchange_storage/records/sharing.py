@@ -13,7 +13,8 @@ from exchange_storage.records.record import UID, Digest, Identity, Key, Record, 
 class Consent(Record):
     """A patient's decision on sharing, recorded at one hospital, in force until it ends.
 
-    It holds for every patient record of the same person, wherever it was recorded.
+    A denial holds for every patient record of the same person, wherever it was recorded, but while
+    a permit is in force that was recorded for the same patient record later.
     """
 
     __tablename__ = "consent"
@@ -25,6 +26,10 @@ class Consent(Record):
     recorded: Mapped[datetime]
     recorded_by: Mapped[Word]
     ended: Mapped[datetime | None] = mapped_column(default=None)
+    """When it was taken back, or another took its place."""
+    since: Mapped[datetime | None] = mapped_column(default=None)
+    until: Mapped[datetime | None] = mapped_column(default=None)
+    """The period for which it was given (Consent.provision.period); the first moment after it."""
 
 
 class Share(Record):

@@ -60,7 +60,7 @@ def test_what_could_not_be_delivered_is_not_accepted(
     refused = desk.clinician("beicheng").send("POST", "Subscription", resource)
 
     assert refused.status_code == 422, refused.text
-    assert place in refused.json()["issue"][0]["expression"]
+    assert [one["expression"] for one in refused.json()["issue"]] == [[place]]  # and no more
     assert hook.received == []
 
 
