@@ -31,8 +31,11 @@ from exchange_storage.objects import MemoryStore, ObjectStore
 from exchange_storage.s3 import S3Store
 from exchange_storage.spool import SpooledStore
 
-FIRST = [Path(__file__).parent / folder for folder in ("journeys", "server")]
-"""Where the longest files are."""
+WAITING = [Path(__file__).parent / folder for folder in ("journeys", "server", "portal")]
+"""Where tests wait for other processes most of the time; the longest are in the first."""
+
+LEFT = 0.2
+"""The share of the other files that is left when the last of those has begun."""
 
 _numbers = itertools.count(1)
 
@@ -45,8 +48,22 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files are begun first, so that none is left when the others have ended."""
-    items.sort(key=lambda item: [folder not in item.path.parents for folder in FIRST])
+    """Files whose tests wait are begun among those whose tests do not, from first to last: of
+    several processes some have work for the processors then, at all times. The longest begin
+    first, so that none is left when the others have ended."""
+    folders = {item.path: _waiting(item.path) for item in items}
+    ordered = sorted(folders, key=lambda path: folders[path])
+    waiting = [path for path in ordered if folders[path] < len(WAITING)]
+    others = ordered[len(waiting) :]
+    places = {path: at * (1 - LEFT) / len(waiting) for at, path in enumerate(waiting)}
+    places |= {path: at / len(others) for at, path in enumerate(others)}
+    items.sort(key=lambda item: places[item.path])
+
+
+def _waiting(path: Path) -> int:
+    """Which of the folders `WAITING` a file is in; their number for any other."""
+    found = (at for at, folder in enumerate(WAITING) if folder in path.parents)
+    return next(found, len(WAITING))
 
 
 def pytest_collection_finish() -> None:
