@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import hashing
+import looping
 import pausing
 import pytest
 import ready
@@ -89,6 +90,13 @@ def cheap_passwords() -> Iterator[None]:
 def statements_in_words() -> Iterator[None]:
     """No engine puts into words what another has."""
     with wording.once():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def asking_in_one_loop() -> Iterator[None]:
+    """Applications are asked in one event loop."""
+    with looping.in_one_loop():
         yield
 
 
