@@ -9,11 +9,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import hashing
+import looping
 import pausing
 import pytest
 import ready
+import wording
 from ready import Lender
-from real_parts import PostgreSQL, S3Address, end_with_parent, memory, postgresql, seaweedfs
+from real_parts import (
+    PostgreSQL,
+    S3Address,
+    claimed,
+    end_with_parent,
+    memory,
+    postgresql,
+    seaweedfs,
+)
 from region import Region, region
 
 from exchange_storage.database import Database
@@ -22,8 +32,11 @@ from exchange_storage.objects import MemoryStore, ObjectStore
 from exchange_storage.s3 import S3Store
 from exchange_storage.spool import SpooledStore
 
-FIRST = [Path(__file__).parent / folder for folder in ("journeys", "server")]
-"""Where the longest files are."""
+WAITING = [Path(__file__).parent / folder for folder in ("journeys", "server", "portal")]
+"""Where tests wait for other processes most of the time; the longest are in the first."""
+
+LEFT = 0.2
+"""The share of the other files that is left when the last of those has begun."""
 
 _numbers = itertools.count(1)
 
@@ -36,14 +49,33 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files are begun first, so that none is left when the others have ended."""
-    items.sort(key=lambda item: [folder not in item.path.parents for folder in FIRST])
+    """Files whose tests wait are begun among those whose tests do not, from first to last: of
+    several processes some have work for the processors then, at all times. The longest begin
+    first, so that none is left when the others have ended."""
+    folders = {item.path: _waiting(item.path) for item in items}
+    ordered = sorted(folders, key=lambda path: folders[path])
+    waiting = [path for path in ordered if folders[path] < len(WAITING)]
+    others = ordered[len(waiting) :]
+    places = {path: at * (1 - LEFT) / len(waiting) for at, path in enumerate(waiting)}
+    places |= {path: at / len(others) for at, path in enumerate(others)}
+    items.sort(key=lambda item: places[item.path])
+
+
+def _waiting(path: Path) -> int:
+    """Which of the folders `WAITING` a file is in; their number for any other."""
+    found = (at for at, folder in enumerate(WAITING) if folder in path.parents)
+    return next(found, len(WAITING))
 
 
 def pytest_collection_finish() -> None:
-    """What was collected stays: garbage is looked for among what the tests make."""
+    """What was collected stays: garbage is looked for among what the tests make.
+
+    Of that most stays too, such as statements and models of FHIR. Python looks through all of it
+    each 70 000 objects, which was a fifth of what the tests took.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 10, 10)
     gc.enable()
 
 
@@ -51,6 +83,20 @@ def pytest_collection_finish() -> None:
 def cheap_passwords() -> Iterator[None]:
     """Hash passwords cheaply; processes that the tests start hash them as released."""
     with hashing.cheap():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def statements_in_words() -> Iterator[None]:
+    """No engine puts into words what another has."""
+    with wording.once():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def asking_in_one_loop() -> Iterator[None]:
+    """Applications are asked in one event loop."""
+    with looping.in_one_loop():
         yield
 
 
@@ -123,19 +169,24 @@ def lender(postgresql_server: PostgreSQL) -> Lender:
     return Lender(postgresql_server)
 
 
+@pytest.fixture(scope="session")
+def sqlite_place() -> Iterator[Path]:
+    """Where SQLite's files are: in memory too, since each test waits for dozens of commits."""
+    with claimed(memory()) as place:
+        yield place
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """The SQLAlchemy URL of a database of each kind, of this release, without a row in it."""
-    with _database(request, tmp_path) as url:
+    with _database(request) as url:
         yield url
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def lasting_database_url(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def lasting_database_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """Such a database for all tests of a module."""
-    with _database(request, tmp_path_factory.mktemp("database")) as url:
+    with _database(request) as url:
         yield url
 
 
@@ -148,9 +199,13 @@ def database(database_url: str) -> Iterator[Database]:
 
 
 @contextmanager
-def _database(request: pytest.FixtureRequest, place: Path) -> Iterator[str]:
+def _database(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "sqlite":
-        yield ready.sqlite(place / f"exchange-{next(_numbers)}.sqlite")
+        place: Path = request.getfixturevalue("sqlite_place")
+        file = place / f"exchange-{next(_numbers)}.sqlite"
+        yield ready.sqlite(file)
+        for left in place.glob(f"{file.name}*"):
+            left.unlink()
     else:
         lender: Lender = request.getfixturevalue("lender")
         with lender.lent() as url:

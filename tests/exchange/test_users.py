@@ -31,9 +31,9 @@ def add(city: Region, **changed: object) -> User:
         return users.add(access, **(told | changed))  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture
 def released() -> Iterator[None]:
-    """Passwords are hashed as released here."""
+    """Passwords are hashed as released."""
     with hashing.as_released():
         yield
 
@@ -51,6 +51,7 @@ def sign_in(city: Region, name: str, password: str) -> User:
         return users.authenticate(session, name, password)
 
 
+@pytest.mark.usefixtures("released")
 def test_a_registered_user_signs_in(city: Region) -> None:
     add(city)
 
@@ -142,6 +143,7 @@ def test_only_an_administrator_changes_a_user_and_the_trail_says_whom(
     assert "another one" not in done.content
 
 
+@pytest.mark.usefixtures("released")
 def test_a_password_as_long_as_allowed_is_not_cut(city: Region) -> None:
     longest = "x" * users.MAX_PASSWORD
     add(city, password=longest)

@@ -24,6 +24,7 @@ from exchange_fhir.binary import Send, sent
 from exchange_fhir.refresh import refresh
 from exchange_fhir.rest import fhir
 from exchange_fhir.serving import Conduct
+from exchange_server.shelves import Shelves
 from exchange_storage.records import Job
 
 BASE = "https://exchange.example/fhir"
@@ -198,5 +199,5 @@ def opened(city: Region, conduct: Conduct | None = None, send: Send = sent) -> D
         conduct=conduct,
         send=send,
     )
-    app.include_router(routes, prefix="/fhir")
+    app.router.routes.append(Shelves(routes, "/fhir"))  # as the server has them
     return door

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
 import httpx2
-import uvicorn
 from bundles import entry
 from fhir_door import Door, opened
+from hosting import hosted
 from region import ID_CARD, region
 
 ISSUER = "urn:oid:2.25.101"
@@ -32,22 +29,12 @@ def served(url: str) -> Iterator[Door]:
         city.send("beicheng", patient="W1", card=ID_CARD)
         city.send("nanhu", patient="W2", study="1.2.2", instance="1.4.2", card=ID_CARD)
         door = opened(city)
-        listening = socket.create_server(("127.0.0.1", 0))
-        app: Any = door.client.app
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
-        thread = threading.Thread(target=server.run, args=([listening],))
-        thread.start()
-        try:
-            while not server.started and thread.is_alive():
-                time.sleep(0.005)
-            origin = f"http://127.0.0.1:{listening.getsockname()[1]}"
-            with httpx2.Client(base_url=origin, timeout=180) as client:
-                door.client = client  # type: ignore[assignment]
-                yield door
-        finally:
-            server.should_exit = True
-            thread.join()
-            listening.close()
+        with (
+            hosted(door.client.app) as port,
+            httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=180) as client,
+        ):
+            door.client = client  # type: ignore[assignment]
+            yield door
 
 
 def patient(number: str, **more: Any) -> dict[str, Any]:

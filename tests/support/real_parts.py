@@ -305,7 +305,7 @@ def memory() -> Path | None:
     """Where files are in memory, swept of what killed runs have left; None where room is short."""
     place = Path("/dev/shm")
     try:
-        for left in place.glob("exchange-postgresql-*"):
+        for left in place.glob(f"{_CLAIMED}*"):
             with suppress(OSError), (left / "claim").open("w") as claim:
                 fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if time.time() - left.stat().st_mtime > 60:  # it is not just being made
@@ -315,26 +315,32 @@ def memory() -> Path | None:
         return None
 
 
+_CLAIMED = "exchange-tests-"
+
+
+@contextmanager
+def claimed(place: Path | None = None) -> Iterator[Path]:
+    """A new directory below `place`, removed afterwards; by `memory`, where this run is killed."""
+    directory = Path(tempfile.mkdtemp(prefix=_CLAIMED, dir=place))
+    try:
+        with (directory / "claim").open("w") as claim:
+            fcntl.flock(claim, fcntl.LOCK_EX)
+            yield directory
+    finally:
+        shutil.rmtree(directory)
+
+
 @contextmanager
 def postgresql(place: Path | None = None, **settings: str) -> Iterator[PostgreSQL]:
     """A running PostgreSQL in a directory of its own, which is removed afterwards."""
     # Not below pytest's directories, which user postgres may not enter.
-    directory = Path(tempfile.mkdtemp(prefix="exchange-postgresql-", dir=place))
-    with (directory / "claim").open("w") as claim:
-        fcntl.flock(claim, fcntl.LOCK_EX)
-        yield from _postgresql(directory, **settings)
-
-
-def _postgresql(directory: Path, **settings: str) -> Iterator[PostgreSQL]:
-    try:
+    with claimed(place) as directory:
         directory.chmod(0o755)
         server = PostgreSQL(directory, **settings)
         try:
             yield server.start()
         finally:
             server.stop()
-    finally:
-        shutil.rmtree(directory)
 
 
 class Orthanc(Part):

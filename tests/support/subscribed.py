@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,8 +14,8 @@ from queue import SimpleQueue
 from typing import Any
 
 import orjson
-import uvicorn
 from fhir_door import BASE, KEY, SHANGHAI, Asker, Door, is_fhir
+from hosting import hosted
 from region import ADMINISTRATOR, WORKER
 from sqlalchemy import select, update
 from websockets.sync.client import ClientConnection
@@ -266,25 +264,9 @@ class Desk:
 @contextlib.contextmanager
 def serving(desk: Desk) -> Iterator[str]:
     """The door on a real socket; gives the address of its WebSocket."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        desk.door.client.app,
-        log_level="warning",
-        lifespan="off",
-        http=Connection,
-        ws=Conversation,
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listening],))
-    thread.start()
-    try:
-        while not server.started and thread.is_alive():
-            time.sleep(0.005)
-        yield f"ws://127.0.0.1:{listening.getsockname()[1]}/fhir/ws"
-    finally:
-        server.should_exit = True
-        thread.join()
-        listening.close()
+    application = desk.door.client.app
+    with hosted(application, http=Connection, ws=Conversation) as port:
+        yield f"ws://127.0.0.1:{port}/fhir/ws"
 
 
 def bound(asker: Asker, path: str) -> str:

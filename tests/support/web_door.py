@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import random
 import socket
-import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import uvicorn
 from dicomweb_client.api import DICOMwebClient
 from fastapi import FastAPI
+from hosting import hosted
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from region import CT_IMAGE_STORAGE, Region, region
@@ -30,6 +28,7 @@ from exchange_dicom import multipart, part10
 from exchange_dicom.web import dicomweb
 from exchange_dicom.web_store import Limits
 from exchange_server.connection import Connection, Conversation
+from exchange_server.shelves import Shelves
 from exchange_storage.filesystem import FilesystemStore
 from exchange_storage.objects import MemoryStore
 from exchange_storage.records import Instance
@@ -105,24 +104,16 @@ def opened(city: Region) -> Iterator[Door]:
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     app = FastAPI()
     standard = dicomweb(city.exchange, identify, limits=LIMITS, url=f"{url}/dicom-web")
-    app.include_router(standard, prefix="/dicom-web")
     viewers = dicomweb(city.exchange, identify, url=f"{url}/dicom-web", hanzi=True)
-    app.include_router(viewers, prefix="/viewer/dicom-web")
-    config = uvicorn.Config(
-        app, log_level="warning", lifespan="off", http=Connection, ws=Conversation
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listening],))
-    thread.start()
-    try:
-        while not server.started and thread.is_alive():
-            time.sleep(0.005)
-        with httpx2.Client(verify=False, timeout=180) as http:
-            yield Door(city, f"{url}/dicom-web", http)
-    finally:
-        server.should_exit = True
-        thread.join()
-        listening.close()
+    app.router.routes += [  # as the server has them
+        Shelves(standard, "/dicom-web"),
+        Shelves(viewers, "/viewer/dicom-web"),
+    ]
+    with (
+        hosted(app, listening, http=Connection, ws=Conversation),
+        httpx2.Client(verify=False, timeout=180) as http,
+    ):
+        yield Door(city, f"{url}/dicom-web", http)
 
 
 @contextmanager

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
-import uvicorn
+from hosting import hosted
 from real_parts import PATIENCE
 from region import ADMINISTRATOR, credit_code
 from web_door import ct
@@ -67,21 +64,11 @@ def whole(home: Path) -> Iterator[Whole]:
             organization="beicheng",
             password=PASSWORD,
         )
-    config = uvicorn.Config(
-        composition.application(exchange, told),
-        http=Connection,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-    )
-    server = uvicorn.Server(config)
-    listening = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, args=([listening],))
-    thread.start()
-    try:
-        while not server.started and thread.is_alive():
-            time.sleep(0.005)
-        port = listening.getsockname()[1]
+    application = composition.application(exchange, told)
+    with (
+        closing(exchange),
+        hosted(application, http=Connection, ws="none", log_config=None) as port,
+    ):
         form = {"grant_type": "client_credentials"}
         answer = httpx2.post(
             f"http://127.0.0.1:{port}/oauth/token",
@@ -92,11 +79,6 @@ def whole(home: Path) -> Iterator[Whole]:
         made = Whole(port, answer.json()["access_token"])
         _fill(made)
         yield made
-    finally:
-        server.should_exit = True
-        thread.join()
-        listening.close()
-        exchange.close()
 
 
 def _fill(made: Whole) -> None:
