@@ -200,7 +200,7 @@ def withdrawn(access: Access, job: BulkJob) -> bool:
         return seen.number(access.session.connection(), given | wanted) < len(set(patients))
     if reader.purpose is not Purpose.PUBLIC_HEALTH:
         return False  # its own hospital's, which nobody withdraws from it
-    denied = select(Consent.id).where(visibility.denies_since(job.made))
+    denied = visibility.denials_since(job.made)
     left = select(Agreement.id).where(
         Agreement.kind == policy.REPORTING,
         Agreement.until >= job.made,
@@ -213,9 +213,10 @@ def withdrawn(access: Access, job: BulkJob) -> bool:
 def _linked_to_a_denial(since: datetime) -> Select[int]:
     """Links since then of patient records to persons who deny sharing elsewhere."""
     denying = (
-        select(Patient.person_id)
-        .join(Consent, Consent.patient_id == Patient.id)
-        .where(visibility.denies_now(), Patient.person_id.is_not(None))
+        visibility.denials()
+        .join(Patient, Patient.id == Consent.patient_id)
+        .with_only_columns(Patient.person_id, maintain_column_froms=True)
+        .where(Patient.person_id.is_not(None))
     )
     return select(Link.id).where(
         Link.person_id.in_(denying), Link.decision == "link", Link.decided >= since

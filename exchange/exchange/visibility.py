@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
+    Select,
     SQLColumnExpression,
     and_,
     bindparam,
@@ -77,28 +78,26 @@ def in_force(consent: type[Consent] = Consent) -> ColumnElement[bool]:
     )
 
 
-def denies_now() -> ColumnElement[bool]:
-    """Whether a `Consent` denies sharing at the moment `now`, in SQL: where no permit in force was
-    recorded later for the same patient record.
+def denials() -> Select[int]:
+    """The `Consent`s that deny sharing at the moment `now`: those behind which no permit in force
+    was recorded for the same patient record.
+
+    By a join, since SQLite's parser takes only so many statements within one another.
     """
     later = aliased(Consent)
-    permits = (
-        select(literal(1))
-        .select_from(later)
-        .where(
-            later.patient_id == Consent.patient_id,
-            later.id > Consent.id,
-            later.decision == "permit",
-            in_force(later),
-        )
-        .correlate(Consent)
+    permit = and_(
+        later.patient_id == Consent.patient_id,
+        later.id > Consent.id,
+        later.decision == "permit",
+        in_force(later),
     )
-    return and_(Consent.decision == "deny", in_force(), ~there_is(permits))
+    denying = select(Consent.id).outerjoin(later, permit)
+    return denying.where(Consent.decision == "deny", in_force(), later.id.is_(None))
 
 
-def denies_since(moment: datetime) -> ColumnElement[bool]:
-    """Whether a `Consent` denies sharing at the moment `now` that may not have at another, in SQL:
-    it was recorded or began since, or a permit ended.
+def denials_since(moment: datetime) -> Select[int]:
+    """Those of the `denials` that may not have been ones at another moment: they were recorded or
+    began since, or a permit ended.
     """
     later = aliased(Consent)
     now = bindparam("now", type_=Consent.recorded.type)
@@ -114,30 +113,19 @@ def denies_since(moment: datetime) -> ColumnElement[bool]:
         .correlate(Consent)
     )
     begun = or_(Consent.recorded >= moment, Consent.since >= moment, there_is(ended))
-    return and_(denies_now(), begun)
+    return denials().where(begun)
 
 
 @cache
 def opted_out(patient: type[Patient] = Patient) -> ColumnElement[bool]:
     """Whether the patient, or the same person at another hospital, denies sharing, in SQL."""
     stated = aliased(Patient)
-    denies = denies_now()
+    persons = denials().join(stated, stated.id == Consent.patient_id)
     return or_(
-        there_is(
-            select(literal(1))
-            .select_from(Consent)
-            .where(Consent.patient_id == patient.id, denies)
-            .correlate(patient)
-        ),
+        there_is(denials().where(Consent.patient_id == patient.id).correlate(patient)),
         and_(
             patient.person_id.is_not(None),
-            there_is(
-                select(literal(1))
-                .select_from(Consent)
-                .join(stated, stated.id == Consent.patient_id)
-                .where(stated.person_id == patient.person_id, denies)
-                .correlate(patient)
-            ),
+            there_is(persons.where(stated.person_id == patient.person_id).correlate(patient)),
         ),
     )
 
