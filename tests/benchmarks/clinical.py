@@ -7,11 +7,12 @@ Patients and studies are seeded as in `seed.py`, what hospitals wrote as in `see
 resources for each patient. The exchange is started as a user would, and a clinician asks over one
 connection, with token, policy and audit; the kinds of question take turns, so that what else the
 machine does falls on all of them. For each the least, the median and the 95th percentile of the
-time until the whole answer is there, and the median of the processor time of the exchange's own
-processes meanwhile. With `--apart` each kind is asked by itself, one question after another: what
-the others leave in caches counts no more. An exchange in `--home` that was filled before is asked
-again, not filled anew; with `--database` the index is in that PostgreSQL, else in one of its own,
-which is gone afterwards.
+time until the whole answer is there. The median of the processor time of the exchange's own
+processes is of further turns: to look at it takes a millisecond or two, after which the next
+question finds the caches cold and takes one longer. With `--apart` each kind is asked by itself,
+one question after another: what the others leave in caches counts no more. An exchange in `--home`
+that was filled before is asked again, not filled anew; with `--database` the index is in that
+PostgreSQL, else in one of its own, which is gone afterwards.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -43,6 +45,9 @@ from sqlalchemy import func, select  # noqa: E402
 
 from exchange_fhir import json_format  # noqa: E402
 from exchange_storage.records import Patient, Resource  # noqa: E402
+
+UNCOUNTED = 8
+"""Turns that do not count: what is done for the first time."""
 
 HOSPITALS = ("beicheng", "nanhu", "dongshan")
 CACHED = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // 4 >> 20}MB"
@@ -143,22 +148,18 @@ def measure(exchange: RunningExchange, patients: int, times: int, *, apart: bool
     )
     taken: dict[str, list[float]] = {told: [] for told in acts}
     used: dict[str, list[float]] = {told: [] for told in acts}
-    turns = [*range(times + 8)]
-    asked = (
-        ((turn, told) for told in acts for turn in turns)
-        if apart
-        # In another order each turn: what follows a transaction finds its work still going on.
-        else ((turn, told) for turn in turns for told in chance.sample([*acts], len(acts)))
-    )
-    for turn, told in asked:
+    turns = ordered(chance, [*acts], times + UNCOUNTED, apart=apart)
+    looked = ordered(chance, [*acts], max(times // 5, 5), apart=apart)
+    for to, (turn, told) in chain(zip(repeat(taken), turns), zip(repeat(used), looked)):
         if turn == 0:
             clinician.connect()
             system.connect()
-        before = cpu(exchange)
+        before = cpu(exchange) if to is used else 0.0
         one_took = acts[told]()
-        if turn >= 8:  # what is done for the first time is not counted
-            taken[told].append(one_took)
+        if to is used:
             used[told].append(cpu(exchange) - before)
+        elif turn >= UNCOUNTED:
+            taken[told].append(one_took)
     print(f"  load average {os.getloadavg()[0]:.1f}")
     for told, all_of_them in taken.items():
         most = sorted(all_of_them)[int(len(all_of_them) * 0.95)]
@@ -166,6 +167,16 @@ def measure(exchange: RunningExchange, patients: int, times: int, *, apart: bool
               f"p50 {statistics.median(all_of_them):6.1f} ms  p95 {most:6.1f} ms  "
               f"CPU {statistics.median(used[told]):6.1f} ms")  # fmt: skip
     sys.stdout.flush()
+
+
+def ordered(
+    chance: random.Random, kinds: list[str], turns: int, *, apart: bool
+) -> Iterator[tuple[int, str]]:
+    """What is asked when: each kind once a turn, or all turns of one kind after another."""
+    if apart:
+        return ((turn, told) for told in kinds for turn in range(turns))
+    # In another order each turn: what follows a transaction finds its work still going on.
+    return ((turn, told) for turn in range(turns) for told in chance.sample(kinds, len(kinds)))
 
 
 def cpu(exchange: RunningExchange) -> float:
