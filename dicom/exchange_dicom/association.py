@@ -276,6 +276,14 @@ class Association(Connection):
         heard = self._waiting or self._pdu_left or self._readable(seconds)
         return not heard and not self._finishing
 
+    def offered(self, abstract_syntax: str) -> list[tuple[int, str]]:
+        """The accepted contexts of an abstract syntax: ID and transfer syntax of each."""
+        return [
+            (context.context_id, context.transfer_syntax)
+            for context in self.contexts.values()
+            if context.abstract_syntax == abstract_syntax
+        ]
+
     def send(
         self,
         context_id: int,

@@ -26,7 +26,7 @@ from exchange_dicom.header import DataSetError
 from exchange_dicom.identifier import IDENTIFIER_LENGTH, UNIQUE, Identifier
 from exchange_dicom.pdu import UpperLayerError
 from exchange_dicom.query import question
-from exchange_dicom.sending import Outgoing, Result
+from exchange_dicom.sending import Line, Outgoing, Result
 from exchange_dicom.states import AssociationEnded, AssociationLost
 from exchange_dicom.transcoding import CannotTranscode
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
@@ -82,7 +82,7 @@ def get(conversation: Conversation, message: Message) -> None:
     chosen = _chosen(conversation, message)
     if chosen is None:
         return
-    progress = _Progress(conversation, message, chosen)
+    progress = _Progress(conversation, message, chosen, same_association=True)
     stop = threading.Event()
     with progress.recorded():
         if progress.follow(_sub_operations(conversation, chosen.wanted, stop), stop):
@@ -164,22 +164,20 @@ def _sub_operations(
     association = conversation.association
     accepted = association.accepted
     granted = {role.sop_class for role in accepted.roles if role.scp} if accepted else set()
-    for number, one in enumerate(wanted):
-        if stop.is_set():
-            return
-        sop_class = one.held.sop_class_uid
-        offered = [
-            (context.context_id, context.transfer_syntax)
-            for context in association.contexts.values()
-            if context.abstract_syntax == sop_class and sop_class in granted
-        ]
-        if not offered:
-            yield Result(one, None, "no presentation context in which the asker is an SCP")
-            continue
-        try:
-            yield sending.store(association, number % 65535 + 1, offered, one)
-        except (CannotTranscode, DataSetError, ExchangeError) as error:
-            raise AssociationLost(f"an instance could not be read to its end: {error}") from error
+
+    def offered(sop_class: str) -> Sequence[tuple[int, str]]:
+        return association.offered(sop_class) if sop_class in granted else ()
+
+    line = Line(
+        association,
+        iter(wanted),
+        offered,
+        not_offered="no presentation context in which the asker is an SCP",
+    )
+    try:
+        yield from line.results(stop)
+    except (CannotTranscode, DataSetError, ExchangeError) as error:
+        raise AssociationLost(f"an instance could not be read to its end: {error}") from error
 
 
 @dataclass(slots=True)
@@ -190,6 +188,8 @@ class _Progress:
     message: Message
     chosen: _Chosen
     to: str = ""
+    same_association: bool = False
+    """Whether the instances leave over the asker's association: then responses go with them."""
     completed: int = 0
     warned: int = 0
     failed: list[str] = field(default_factory=list)
@@ -252,7 +252,7 @@ class _Progress:
                 break
             self._count(result)
             if self.remaining:
-                self._send(status.PENDING, remaining=self.remaining)
+                self._send(status.PENDING, remaining=self.remaining, more=self.same_association)
         return True
 
     def _refused(self) -> Refused | None:
@@ -333,7 +333,7 @@ class _Progress:
             told = result.status
             self._why = result.reason if told is None else f"answered with status {told:04X}"
 
-    def _send(self, code: int, *, remaining: int | None = None) -> None:
+    def _send(self, code: int, *, remaining: int | None = None, more: bool = False) -> None:
         context = self.message.context
         # Each final response but success names what failed, if only that nothing did (C.4.2.1.4).
         listed = code not in {status.PENDING, status.SUCCESS}
@@ -354,4 +354,4 @@ class _Progress:
                 uids.append(uid)
             explicit = context.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN
             body = attributes.encode({"FailedSOPInstanceUIDList": uids}, explicit=explicit)
-        self.conversation.association.send(context.context_id, response, body)
+        self.conversation.association.send(context.context_id, response, body, more=more)

@@ -10,10 +10,11 @@ import queue
 import ssl
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 
 from exchange.errors import ExchangeError
 from exchange.retrieval import Held, Selected
@@ -24,7 +25,7 @@ from exchange_dicom.dimse import CommandField
 from exchange_dicom.header import DataSetError
 from exchange_dicom.negotiation import Conduct
 from exchange_dicom.pdu import CONTEXTS, UpperLayerError
-from exchange_dicom.requestor import Address, Proposal, Requested
+from exchange_dicom.requestor import Address, Proposal
 from exchange_dicom.states import AssociationEnded, AssociationRejected
 from exchange_dicom.transcoding import CannotTranscode
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
@@ -203,44 +204,98 @@ def _shared(
             thread.join()
 
 
-def store(
-    association: Association,
-    message_id: int,
-    offered: Sequence[tuple[int, str]],
-    one: Outgoing,
-    originator: tuple[str, int] | None = None,
-) -> Result:
-    """One C-STORE as SCU, in the best of the contexts `offered` as (id, transfer syntax).
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """What only has to be sent: the first of its pieces is there."""
 
-    Raises AssociationEnded.
+    outgoing: Outgoing
+    context_id: int
+    pieces: Iterator[bytes | memoryview]
+
+
+class Line:
+    """C-STORE as SCU of one instance after another, over one association.
+
+    Each is made ready while the receiver still looks at the one before: found, read, decompressed.
     """
-    held = one.held
-    try:
-        syntaxes = [uid for _, uid in offered]
-        syntax = transcoding.choose(held.transfer_syntax_uid, syntaxes, one.coercion)
-        pieces = transcoding.data_set_of(held, syntax, one.coercion)
-        first = next(pieces, b"")  # what cannot be made fails here, before anything is sent
-    except (CannotTranscode, DataSetError, ExchangeError) as error:
-        return Result(one, None, str(error))
-    context_id = next(number for number, uid in offered if uid == syntax)
-    command = dimse.request(
-        CommandField.C_STORE_RQ,
-        message_id,
-        held.sop_class_uid,
-        held.sop_instance_uid,
-        data_set_present=True,
-        move_originator=originator,
-    )
-    association.send(context_id, command, _from(first, pieces))
-    answer = association.next_response(message_id).command
-    return Result(one, answer.status, answer.error_comment)
 
+    def __init__(
+        self,
+        association: Association,
+        coming: Iterator[Outgoing],
+        offered: Callable[[str], Sequence[tuple[int, str]]],
+        *,
+        not_offered: str = NOT_TAKEN,
+        originator: tuple[str, int] | None = None,
+    ) -> None:
+        """`offered` gives the contexts for a SOP class, as (id, transfer syntax)."""
+        self._association = association
+        self._coming = coming
+        self._offered = offered
+        self._not_offered = not_offered
+        self._originator = originator
+        self._ahead: _Ready | Result | None = None
+        self._sent = 0
+        self.at: Outgoing | None = None
+        """What was begun to be sent, and is not answered."""
 
-def _from(
-    first: bytes | memoryview, pieces: Iterator[bytes | memoryview]
-) -> Iterator[bytes | memoryview]:
-    yield first
-    yield from pieces
+    def results(self, stop: threading.Event) -> Iterator[Result]:
+        """Send until nothing comes any more, or `stop` is set, and tell of each when answered.
+
+        Raises AssociationEnded, and whatever an instance could not be read to its end for.
+        """
+        self._ahead = self._next()
+        while (now := self._ahead) is not None and not stop.is_set():
+            self._ahead = None
+            if isinstance(now, Result):
+                yield now
+                self._ahead = self._next()
+                continue
+            self.at = now.outgoing
+            number = self._send(now)
+            self._ahead = self._next()
+            answer = self._association.next_response(number).command
+            self.at = None
+            yield Result(now.outgoing, answer.status, answer.error_comment)
+
+    def left(self) -> Outgoing | None:
+        """What had been taken from `coming`, and was not begun."""
+        if self._ahead is None:
+            return None
+        return self._ahead.outgoing
+
+    def _send(self, ready: _Ready) -> int:
+        held = ready.outgoing.held
+        self._sent += 1
+        number = (self._sent - 1) % 65535 + 1  # PS3.7 9.1: a number is used again once answered
+        command = dimse.request(
+            CommandField.C_STORE_RQ,
+            number,
+            held.sop_class_uid,
+            held.sop_instance_uid,
+            data_set_present=True,
+            move_originator=self._originator,
+        )
+        self._association.send(ready.context_id, command, ready.pieces)
+        return number
+
+    def _next(self) -> _Ready | Result | None:
+        one = next(self._coming, None)
+        if one is None:
+            return None
+        held = one.held
+        offered = self._offered(held.sop_class_uid)
+        if not offered:
+            return Result(one, None, self._not_offered)
+        try:
+            syntaxes = [uid for _, uid in offered]
+            syntax = transcoding.choose(held.transfer_syntax_uid, syntaxes, one.coercion)
+            pieces = transcoding.data_set_of(held, syntax, one.coercion)
+            first = next(pieces, b"")  # what cannot be made fails here, before anything is sent
+        except (CannotTranscode, DataSetError, ExchangeError) as error:
+            return Result(one, None, str(error))
+        context_id = next(number for number, uid in offered if uid == syntax)
+        return _Ready(one, context_id, chain((first,), pieces))
 
 
 def _over_one(
@@ -255,22 +310,22 @@ def _over_one(
 
     An instance that turns out to be unreadable half-way costs its association, and no other.
     """
-    at: Outgoing | None = None
     while waiting and not halt.is_set():
+        at: Outgoing | None = None
         try:
             with requestor.connect(address, proposals, conduct=conduct) as association:
-                while not halt.is_set():
-                    try:
-                        at = waiting.popleft()
-                    except IndexError:
-                        break
-                    result = _stored(association, at, originator)
-                    at = None
-                    yield result
+                line = Line(
+                    association, _taken(waiting), association.offered, originator=originator
+                )
+                try:
+                    yield from line.results(halt)
+                finally:
+                    at = line.at
+                    if (unsent := line.left()) is not None:  # another association may send it
+                        waiting.appendleft(unsent)
         except (CannotTranscode, DataSetError, ExchangeError) as error:
             if at is not None:
                 yield Result(at, None, str(error))
-                at = None
         except UpperLayerError as error:
             if at is not None:
                 yield Result(at, None, str(error))
@@ -278,15 +333,11 @@ def _over_one(
             return
 
 
-def _stored(association: Requested, one: Outgoing, originator: tuple[str, int] | None) -> Result:
-    offered = [
-        (context.context_id, context.transfer_syntax)
-        for context in association.contexts.values()
-        if context.abstract_syntax == one.held.sop_class_uid
-    ]
-    if not offered:
-        return Result(one, None, NOT_TAKEN)
-    return store(association, association.next_message_id(), offered, one, originator)
+def _taken(waiting: deque[Outgoing]) -> Iterator[Outgoing]:
+    """What waits, as others take from it too."""
+    with suppress(IndexError):
+        while True:
+            yield waiting.popleft()
 
 
 def _batches(wanted: Sequence[Outgoing]) -> Iterator[tuple[list[Outgoing], list[Proposal]]]:
@@ -308,4 +359,4 @@ def _batches(wanted: Sequence[Outgoing]) -> Iterator[tuple[list[Outgoing], list[
         yield batch, list(proposals.values())
 
 
-__all__ = ["AssociationEnded", "Outgoing", "Result", "address_of", "outgoing", "send", "store"]
+__all__ = ["AssociationEnded", "Line", "Outgoing", "Result", "address_of", "outgoing", "send"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from caller import EXPLICIT, SUCCESS, Caller, Hung, calling, element, identifier, image, value
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.filereader import read_dataset
 from pydicom.uid import (
@@ -27,6 +27,7 @@ from real_parts import free_port
 from retrieving import (
     STUDY,
     asked,
+    get,
     known_at_two_hospitals,
     listens,
     move,
@@ -186,6 +187,68 @@ def test_a_move_in_which_a_defect_shows_is_never_called_a_success(
     final, _ = answers[-1]
     assert "Status" not in final  # the association was aborted
     assert len(ws.received) < 9
+
+
+class Watched(FilesystemStore):
+    """A store that notes which objects were asked for, in order."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(place)
+        self.asked_for: list[str] = []
+
+    def stream(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        self.asked_for.append(key)
+        return super().stream(key, start, length)
+
+
+@pytest.mark.parametrize("by", ["C-MOVE", "C-GET"])
+def test_the_next_image_is_made_ready_while_the_receiver_looks_at_the_one_before(
+    tmp_path: Path, by: str
+) -> None:
+    store = Watched(tmp_path / "store")
+    with serving(tmp_path, objects=store) as served, workstation("NANHU-WS") as ws:
+        known_at_two_hospitals(served, tmp_path, 4)
+        listens(served, "nanhu", "NANHU-WS", ws.port)
+
+        def looks(received: list[Dataset]) -> None:
+            deadline = time.monotonic() + 60
+            while len(store.asked_for) < min(len(received) + 2, 4):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+
+        ws.meanwhile = lambda: looks(ws.received)
+        study = asked("STUDY", PatientID="N7", StudyInstanceUID=STUDY)
+        store.asked_for.clear()
+        if by == "C-MOVE":
+            (*_, (final, _)) = move(served, "NANHU", "NANHU-WS", study)
+        else:
+            (*_, (final, _)), _ = get(served, "NANHU", study, meanwhile=looks)
+    assert (final.Status, final.NumberOfCompletedSuboperations) == (SUCCESS, 4)
+    assert len(store.asked_for) == len(set(store.asked_for)) == 4
+
+
+def test_what_was_made_ready_for_an_association_that_breaks_leaves_over_another(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path, Limits(move_associations=2)) as served, workstation("NANHU-WS") as ws:
+        known_at_two_hospitals(served, tmp_path, 9)
+        both = threading.Barrier(2)
+
+        def meanwhile() -> None:
+            if len(ws.associations) <= 2:
+                both.wait(180)  # each of the two has an image in hand
+                if len(ws.received) == 0:
+                    ws.associations[0].abort()
+
+        ws.meanwhile = meanwhile
+        listens(served, "nanhu", "NANHU-WS", ws.port)
+        (*_, (final, listed)) = move(
+            served, "NANHU", "NANHU-WS", asked("STUDY", PatientID="N7", StudyInstanceUID=STUDY)
+        )
+    assert final.Status == SOME_FAILED
+    assert (final.NumberOfCompletedSuboperations, final.NumberOfFailedSuboperations) == (8, 1)
+    assert listed is not None
+    assert len({one.SOPInstanceUID for one in ws.received} | {listed.FailedSOPInstanceUIDList}) == 9
 
 
 # Cancels
