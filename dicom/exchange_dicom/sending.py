@@ -157,7 +157,8 @@ def _shared(
     """Empty `waiting` over associations that take from it what comes next; and why one broke."""
     associations = min(parallel, len(waiting))
     if associations <= 1:
-        with closing(_over_one(address, waiting, proposals, originator, halt, conduct)) as results:
+        alone = _over_one(address, waiting, proposals, originator, 1, halt, conduct)
+        with closing(alone) as results:
             yield from results
         return
     told: queue.Queue[tuple[Result | UpperLayerError | None, threading.Event]] = queue.Queue()
@@ -166,7 +167,9 @@ def _shared(
     def work() -> None:
         heard = threading.Event()
         try:
-            for one in _over_one(address, waiting, proposals, originator, halt, conduct):
+            for one in _over_one(
+                address, waiting, proposals, originator, associations, halt, conduct
+            ):
                 heard.clear()
                 told.put((one, heard))
                 # So that whoever is told can still halt before the next is begun.
@@ -227,13 +230,16 @@ class Line:
         *,
         not_offered: str = NOT_TAKEN,
         originator: tuple[str, int] | None = None,
+        plenty: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`offered` gives the contexts for a SOP class, as (id, transfer syntax)."""
+        """`offered` gives the contexts for a SOP class, as (id, transfer syntax); with `plenty`
+        something may be taken ahead, and no other line goes without."""
         self._association = association
         self._coming = coming
         self._offered = offered
         self._not_offered = not_offered
         self._originator = originator
+        self._plenty = plenty
         self._ahead: _Ready | Result | None = None
         self._sent = 0
         self.at: Outgoing | None = None
@@ -244,25 +250,24 @@ class Line:
 
         Raises AssociationEnded, and whatever an instance could not be read to its end for.
         """
-        self._ahead = self._next()
-        while (now := self._ahead) is not None and not stop.is_set():
-            self._ahead = None
+        while not stop.is_set():
+            now, self._ahead = self._ahead or self._next(), None
+            if now is None:
+                return
             if isinstance(now, Result):
                 yield now
-                self._ahead = self._next()
                 continue
             self.at = now.outgoing
             number = self._send(now)
-            self._ahead = self._next()
+            if self._plenty():
+                self._ahead = self._next()
             answer = self._association.next_response(number).command
             self.at = None
             yield Result(now.outgoing, answer.status, answer.error_comment)
 
     def left(self) -> Outgoing | None:
         """What had been taken from `coming`, and was not begun."""
-        if self._ahead is None:
-            return None
-        return self._ahead.outgoing
+        return None if self._ahead is None else self._ahead.outgoing
 
     def _send(self, ready: _Ready) -> int:
         held = ready.outgoing.held
@@ -303,10 +308,11 @@ def _over_one(
     waiting: deque[Outgoing],
     proposals: Sequence[Proposal],
     originator: tuple[str, int] | None,
+    associations: int,
     halt: threading.Event,
     conduct: Conduct | None,
 ) -> Generator[Result | UpperLayerError]:
-    """Over one association, until nothing waits any more or it breaks, which is told last.
+    """Over one of `associations`, until nothing waits any more or it breaks, which is told last.
 
     An instance that turns out to be unreadable half-way costs its association, and no other.
     """
@@ -315,7 +321,11 @@ def _over_one(
         try:
             with requestor.connect(address, proposals, conduct=conduct) as association:
                 line = Line(
-                    association, _taken(waiting), association.offered, originator=originator
+                    association,
+                    _taken(waiting),
+                    association.offered,
+                    originator=originator,
+                    plenty=lambda: len(waiting) >= associations,
                 )
                 try:
                     yield from line.results(halt)
