@@ -18,9 +18,10 @@ def city(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PortalCity]:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium."""
+    """Debian's Chromium. Not for longer: as long as Playwright drives one, its event loop counts as
+    running, and whoever needs another in this process fails."""
     with chromium() as made:
         yield made
 
