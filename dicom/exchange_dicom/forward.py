@@ -73,7 +73,7 @@ NOBODY = Credentials()
 
 
 class Unanswered(Unavailable):
-    """The destination did not answer at all."""
+    """The destination did not answer at all, not even for one instance."""
 
 
 def deliver(
@@ -138,12 +138,20 @@ def _sent(
     if parcel.entity is None or not wanted:
         return
     address = sending.address_of(parcel.entity, calling=calling, tls=tls)
+    heard = False
+    lost = ""
     try:
         for result in sending.send(address, wanted):
+            if result.unanswered:
+                lost = result.reason
+            else:
+                heard = True
             told = f"{result.status:04X}" if result.status is not None else result.reason
             yield result.outgoing, result.stored, told
     except UpperLayerError as error:
         raise Unanswered(str(error)) from error
+    if lost and not heard:
+        raise Unanswered(lost)
 
 
 def _stowed(

@@ -57,6 +57,8 @@ class Result:
     outgoing: Outgoing
     status: int | None
     reason: str = ""
+    unanswered: bool = False
+    """Whether the receiver never answered, rather than that nothing was sent."""
 
     @property
     def stored(self) -> bool:
@@ -142,7 +144,7 @@ def send(
             if not told and failure is not None:
                 raise failure
             told += len(waiting)
-            yield from (Result(one, None, str(failure)) for one in waiting)
+            yield from (Result(one, None, str(failure), unanswered=True) for one in waiting)
 
 
 def _shared(
@@ -338,7 +340,7 @@ def _over_one(
                 yield Result(at, None, str(error))
         except UpperLayerError as error:
             if at is not None:
-                yield Result(at, None, str(error))
+                yield Result(at, None, str(error), unanswered=True)
             yield error
             return
 

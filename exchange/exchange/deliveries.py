@@ -41,7 +41,7 @@ MATCHES = 100_000
 """Instances of one study that are forwarded, at most."""
 
 PAUSE = timedelta(seconds=30)
-"""How long nothing else is tried at a destination that did not answer."""
+"""For so long after a delivery that was not answered is tried again nothing else is tried there."""
 
 _MANY = 10_000
 
@@ -193,7 +193,7 @@ def confirmed(
             )
         )
         if complete and rows:
-            others = _to_the_same(session, number, Job.attempts > 0)
+            others = _to_the_same(session, number, Job.due > access.now)
             session.execute(update(Job).where(Job.id.in_(others)).values(due=access.now))
         access.note(
             Action.FORWARD,
@@ -214,14 +214,20 @@ def confirmed(
 
 
 def unanswered(access: Access, number: int) -> None:
-    """The destination of a delivery did not answer: for `PAUSE` nothing else is tried there.
+    """The destination of a delivery did not answer: nothing else is tried there before this one is
+    tried again. So a node that hangs holds one thread of a worker, and not all of them.
 
     Raises Refused.
     """
     access.require(Action.FORWARD)
-    again = access.now + PAUSE
 
     def unit(session: Session) -> None:
+        tried = session.scalars(
+            select(Job.attempts)
+            .join(Delivery, jobs.of(jobs.FORWARD, Delivery.id))
+            .where(Delivery.id == number)
+        ).one_or_none()
+        again = access.now + jobs.after((tried or 0) + 1) + PAUSE
         others = _to_the_same(session, number, Job.due < again)
         session.execute(update(Job).where(Job.id.in_(others)).values(due=again))
         delivery = session.get(Delivery, number)

@@ -319,14 +319,19 @@ def _moment(at: datetime) -> ColumnElement[datetime]:
     return literal(at, Job.due.type)
 
 
+def after(attempts: int) -> timedelta:
+    """The pause before a job is tried again that has failed so many times."""
+    return timedelta(seconds=min(2**attempts, 3600))
+
+
 def fail(database: Database, claimed: Claim, error: str) -> None:
     """The work failed: again after a pause that doubles, up to an hour; then to the dead letters.
 
     `error` is kept for operators; it must not hold patient data.
     """
     attempts = claimed.attempts + 1
+    pause = after(attempts)
     most = ATTEMPTS_AT_OTHERS if claimed.kind in AT_OTHERS else ATTEMPTS
-    pause = timedelta(seconds=min(2**attempts, 3600))
     with database.writing() as session:
         session.execute(
             update(Job)

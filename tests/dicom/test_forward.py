@@ -30,9 +30,9 @@ from exchange.errors import ExchangeError, Invalid, NotFound
 from exchange.organizations import Entity
 from exchange.priors import Choice, relevance
 from exchange.routing import Rule
-from exchange_dicom.forward import deliver
+from exchange_dicom.forward import Unanswered, deliver
 from exchange_dicom.rejection_note import KEY_OBJECT_SELECTION
-from exchange_storage.records import Delivery, Order, Study
+from exchange_storage.records import Delivery, Job, Order, Study
 
 ZONE = ZoneInfo("Asia/Shanghai")
 STUDY = "1.2.826.1"
@@ -123,8 +123,6 @@ def delivered(served: Served) -> list[Exception]:
 
 def made_due(served: Served) -> None:
     """Time has passed: what was put off is due now."""
-    from exchange_storage.records import Job
-
     with served.city.exchange.database.writing() as session:
         for job in session.scalars(select(Job)):
             job.due = datetime.now(UTC)
@@ -180,6 +178,41 @@ def test_a_destination_that_is_down_gets_all_when_it_is_up_again(
     with storescp(tmp_path / "ws", port):
         assert delivered(served) == []
     assert len(got(tmp_path / "ws")) == 2
+
+
+def test_of_a_node_that_hangs_only_one_study_finds_out_whether_it_is_well_again(
+    served: Served, tmp_path: Path
+) -> None:
+    other = "1.2.826.2"
+    exchange = served.city.exchange
+    with workstation("WS") as ws:
+        ws.meanwhile = lambda: ws.associations[-1].abort()  # takes an association, and no image
+        listens(served, "beicheng", "WS", ws.port)
+        routed(served, "beicheng")
+        send(served, "BEICHENG", tmp_path, 2)
+        send(served, "BEICHENG", tmp_path, 2, study=other, series="1.2.826.2.1")
+        with exchange.database.reading() as session:
+            rows = session.scalars(select(Study.id).order_by(Study.id)).all()
+        for row in rows:
+            with exchange.on_behalf_of(WORKER) as access:
+                routing.plan(access, row)
+
+        for tries in range(1, 4):
+            (job,) = jobs.claim(exchange.database, [jobs.FORWARD], 1)
+            with pytest.raises(Unanswered):
+                deliver(exchange, WORKER, int(job.subject), calling="EXCHANGE", timezone=ZONE)
+            jobs.fail(exchange.database, job, "Unanswered")
+            with exchange.database.reading() as session:
+                waiting = select(Job).where(Job.kind == jobs.FORWARD).order_by(Job.due)
+                first, last = session.scalars(waiting).all()
+            assert (first.id, first.attempts, last.attempts) == (job.id, tries, 0)
+            with exchange.database.writing() as session:  # it is time for it again
+                session.get_one(Job, job.id).due = datetime.now(UTC)
+
+        ws.meanwhile = lambda: None
+        assert delivered(served) == []
+        assert delivered(served) == []
+    assert {str(one.StudyInstanceUID) for one in ws.received[-4:]} == {STUDY, other}
 
 
 def test_outside_its_hours_a_route_waits(served: Served, tmp_path: Path) -> None:
