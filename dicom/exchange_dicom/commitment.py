@@ -144,7 +144,7 @@ def report(
         ]
     if not entities or not told.address:
         return  # it is fetched, or was told where it was asked
-    failure = ""
+    failure, heard = "", False
     for address in entities:
         try:
             with requestor.connect(
@@ -155,17 +155,21 @@ def report(
             ) as association:
                 context = association.context_for(STORAGE_COMMITMENT_PUSH)
                 if context is None:
-                    failure = "the asker does not take storage commitment reports"
+                    failure, heard = "the asker does not take storage commitment reports", True
                     continue
                 answer = _tell(association, context, association.next_message_id(), told)
+                heard = True
         except UpperLayerError as error:
             failure = str(error)
             continue
         if answer == status.SUCCESS:
             with exchange.on_behalf_of(requester) as access:
-                commitment.reported(access, number)
+                commitment.reported(access, number, told)
             return
         failure = f"the asker answered the report with {answer:04X}"
+    if not heard:
+        with exchange.on_behalf_of(requester) as access:
+            commitment.unanswered(access, number, told)
     raise Unavailable(failure)
 
 

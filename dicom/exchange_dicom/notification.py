@@ -75,7 +75,11 @@ def notify(
             )
             answer = association.next_response(number).command
     except UpperLayerError as error:
+        with exchange.on_behalf_of(requester) as access:
+            availability.unanswered(access, subject)
         raise Unavailable(str(error)) from error
+    with exchange.on_behalf_of(requester) as access:
+        availability.answered(access, subject)
     if answer.status not in TAKEN:
         raise Unavailable(f"the node answered the notification with {answer.status:04X}")
 

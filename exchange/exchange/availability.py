@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from exchange import jobs, organizations, registry
@@ -20,6 +20,7 @@ from exchange.policy import Action
 from exchange_storage.records import (
     ApplicationEntity,
     Instance,
+    Job,
     Patient,
     PerformedStep,
     Series,
@@ -137,3 +138,29 @@ def notification(access: Access, subject: str) -> Notification | None:
         series=series,
         step=steps[0] if len(steps) == 1 else "",
     )
+
+
+def unanswered(access: Access, subject: str) -> None:
+    """The node of a job did not answer: of no other study is it told before that is tried again.
+
+    Raises Refused.
+    """
+    access.require(Action.FORWARD)
+    access.write(
+        lambda session: jobs.put_off(
+            session, jobs.NOTIFY, subject, _to_the_same(subject), access.now
+        )
+    )
+
+
+def answered(access: Access, subject: str) -> None:
+    """The node of a job has answered: what waits for it is due. Raises Refused."""
+    access.require(Action.FORWARD)
+    access.write(
+        lambda session: jobs.bring_on(session, jobs.NOTIFY, _to_the_same(subject), access.now)
+    )
+
+
+def _to_the_same(subject: str) -> ColumnElement[bool]:
+    entity, _, _ = subject.partition(":")
+    return Job.subject.startswith(f"{int(entity)}:")

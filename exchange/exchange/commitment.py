@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
 
-from sqlalchemy import select, true, update
+from sqlalchemy import ColumnElement, exists, select, true, update
 from sqlalchemy.orm import Session
 
 from exchange import jobs, organizations, registry
@@ -294,8 +294,9 @@ def resume(session: Session, organization: int, at: datetime) -> None:
         jobs.ask(session, jobs.COMMIT, str(number), at)
 
 
-def reported(access: Access, number: int) -> None:
-    """The asker has confirmed the report."""
+def reported(access: Access, number: int, called: Report | None = None) -> None:
+    """The asker has confirmed the report; where it was `called` for that, it answers again, and
+    what else it is to be told is due."""
     access.require(Action.COMMIT)
 
     def unit(session: Session) -> None:
@@ -304,9 +305,34 @@ def reported(access: Access, number: int) -> None:
             .where(Commitment.id == number, Commitment.reported.is_(None))
             .values(reported=access.now)
         )
+        if called is not None:
+            jobs.bring_on(session, jobs.COMMIT, _to_the_same(called), access.now)
         access.note(Action.COMMIT, reason="reported", detail={"commitment": number})
 
     access.write(unit)
+
+
+def unanswered(access: Access, number: int, told: Report) -> None:
+    """The asker did not answer: it is told of nothing else before this is tried again.
+
+    Raises Refused.
+    """
+    access.require(Action.COMMIT)
+    access.write(
+        lambda session: jobs.put_off(
+            session, jobs.COMMIT, str(number), _to_the_same(told), access.now
+        )
+    )
+
+
+def _to_the_same(told: Report) -> ColumnElement[bool]:
+    return exists(
+        select(Commitment.id).where(
+            Commitment.id == jobs.about(jobs.COMMIT),
+            Commitment.organization_id == told.organization,
+            Commitment.requester == told.requester,
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -39,9 +39,6 @@ from exchange_storage.search import Level
 
 MATCHES = 100_000
 """Instances of one study that are forwarded, at most."""
-
-PAUSE = timedelta(seconds=30)
-"""For so long after a delivery that was not answered is tried again nothing else is tried there."""
 
 _MANY = 10_000
 
@@ -193,8 +190,8 @@ def confirmed(
             )
         )
         if complete and rows:
-            others = _to_the_same(session, number, Job.due > access.now)
-            session.execute(update(Job).where(Job.id.in_(others)).values(due=access.now))
+            others = Job.id.in_(_to_the_same(session, number))
+            jobs.bring_on(session, jobs.FORWARD, others, access.now)
         access.note(
             Action.FORWARD,
             outcome=Outcome.FAILED if failed else Outcome.SUCCESS,
@@ -215,21 +212,15 @@ def confirmed(
 
 def unanswered(access: Access, number: int) -> None:
     """The destination of a delivery did not answer: nothing else is tried there before this one is
-    tried again. So a node that hangs holds one thread of a worker, and not all of them.
+    tried again.
 
     Raises Refused.
     """
     access.require(Action.FORWARD)
 
     def unit(session: Session) -> None:
-        tried = session.scalars(
-            select(Job.attempts)
-            .join(Delivery, jobs.of(jobs.FORWARD, Delivery.id))
-            .where(Delivery.id == number)
-        ).one_or_none()
-        again = access.now + jobs.after((tried or 0) + 1) + PAUSE
-        others = _to_the_same(session, number, Job.due < again)
-        session.execute(update(Job).where(Job.id.in_(others)).values(due=again))
+        others = Job.id.in_(_to_the_same(session, number))
+        jobs.put_off(session, jobs.FORWARD, str(number), others, access.now)
         delivery = session.get(Delivery, number)
         if delivery is None:
             return
@@ -362,8 +353,8 @@ def _asked_by(access: Access) -> ColumnElement[bool]:
     )
 
 
-def _to_the_same(session: Session, number: int, condition: ColumnElement[bool]) -> Sequence[int]:
-    """The jobs of other deliveries to the destination of this one, that wait and meet it."""
+def _to_the_same(session: Session, number: int) -> Sequence[int]:
+    """The jobs of other deliveries to the destination of this one."""
     delivery = session.get(Delivery, number)
     if delivery is None:
         return []
@@ -383,8 +374,6 @@ def _to_the_same(session: Session, number: int, condition: ColumnElement[bool]) 
             Delivery.delivered.is_(None),
             Delivery.id != number,
             ~Job.dead,
-            Job.leased_until.is_(None),
-            condition,
         )
         .limit(_MANY)
     ).all()

@@ -80,6 +80,8 @@ ATTEMPTS_AT_OTHERS = 96
 """Of what somebody else's node has to take: the last ones an hour apart, four days in all, so that
 a PACS that is down over a long weekend gets everything when it is up again."""
 AT_OTHERS = frozenset({COMMIT, FORWARD, NOTIFY})
+PAUSE = timedelta(seconds=30)
+"""For so long after a job that was not answered is tried again no other is tried there."""
 LEASE = timedelta(minutes=1)
 """How long a worker has for one job before another takes it over: short, since what a worker had
 that was killed waits for so long; a living one renews it."""
@@ -197,6 +199,12 @@ def hasten(session: Session, kind: str, subject: str, due: datetime) -> None:
 def of(kind: str, number: SQLColumnExpression[int]) -> ColumnElement[bool]:
     """Whether a job is of this kind and about the row with this number, in SQL."""
     return and_(Job.kind == kind, Job.subject == cast(number, String))
+
+
+def about(kind: str) -> ColumnElement[int]:
+    """The row number that a job of the kind is about, in SQL; 0 of another kind's."""
+    # By a CASE, since the subjects of other kinds are no numbers, whatever is looked at first.
+    return cast(case((Job.kind == kind, Job.subject), else_="0"), Job.id.type)
 
 
 def claim(
@@ -322,6 +330,33 @@ def _moment(at: datetime) -> ColumnElement[datetime]:
 def after(attempts: int) -> timedelta:
     """The pause before a job is tried again that has failed so many times."""
     return timedelta(seconds=min(2**attempts, 3600))
+
+
+def put_off(
+    session: Session, kind: str, subject: str, others: ColumnElement[bool], now: datetime
+) -> None:
+    """Somebody did not answer a job: the `others` that call there wait until it is tried again.
+
+    So who hangs holds one thread of a worker, and not all of them. In the transaction of `session`,
+    before the job has failed (`fail`).
+    """
+    tried = select(Job.attempts).where(Job.kind == kind, Job.subject == subject)
+    again = now + after((session.scalar(tried) or 0) + 1) + PAUSE
+    session.execute(
+        update(Job)
+        .where(others, Job.kind == kind, Job.subject != subject, _WAITS, Job.due < again)
+        .values(due=again)
+    )
+
+
+def bring_on(session: Session, kind: str, others: ColumnElement[bool], now: datetime) -> None:
+    """Who did not answer answers again: the `others` that call there are due. See `put_off`."""
+    session.execute(
+        update(Job).where(others, Job.kind == kind, _WAITS, Job.due > now).values(due=now)
+    )
+
+
+_WAITS = and_(~Job.dead, Job.leased_until.is_(None))
 
 
 def fail(database: Database, claimed: Claim, error: str) -> None:

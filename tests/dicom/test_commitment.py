@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from caller import CT, EXPLICIT, SUCCESS, VERIFICATION, Caller, calling, element, image, value
+from finding_out import one_finds_out
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE, build_role, evt
@@ -260,6 +261,22 @@ def test_a_report_that_nobody_takes_is_brought_again(served: Served) -> None:
             report(served.city.exchange, WORKER, 1, calling="EXCHANGE")
         sender.answer = SUCCESS
         report(served.city.exchange, WORKER, 1, calling="EXCHANGE")
+    assert [kind for kind, _ in sender.reports] == [ALL, ALL]
+
+
+def test_of_an_asker_that_is_down_one_report_finds_out_whether_it_is_up_again(
+    served: Served,
+) -> None:
+    kept(served, "1.4.1")
+    sender, port = Sender(), free_port()
+    registered(served, "BEICHENG", port)
+    for _ in range(2):
+        assert sender.ask(served, wanted((CT, "1.4.1"))) == SUCCESS
+
+    def do(subject: str) -> None:
+        report(served.city.exchange, WORKER, int(subject), calling="EXCHANGE")
+
+    one_finds_out(served, jobs.COMMIT, do, sender.listening(port))
     assert [kind for kind, _ in sender.reports] == [ALL, ALL]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from caller import CT, SUCCESS, calling, image
+from finding_out import one_finds_out
 from pydicom import Dataset
 from pynetdicom import AE, evt
 from real_parts import free_port
@@ -185,6 +186,22 @@ def test_a_node_that_is_down_or_does_not_take_it_is_told_later_the_same(served: 
         assert one == other
         assert worked(served) == []
     assert len(ris.told) == 2
+
+
+def test_of_a_node_that_is_down_one_study_finds_out_whether_it_is_up_again(served: Served) -> None:
+    port = registered(served)
+    other = "1.2.826.9"
+    kept(served, "1.4.1")
+    with calling(served.port) as pacs:
+        body = image(instance="1.4.2", study=other, series="1.2.826.9.1")
+        assert pacs.store(body, "1.4.2").status == SUCCESS
+    planned(served)
+    planned(served, other)
+
+    def do(subject: str) -> None:
+        notify(served.city.exchange, WORKER, subject, calling="EXCHANGE")
+
+    one_finds_out(served, jobs.NOTIFY, do, informed(port))
 
 
 @pytest.mark.parametrize(("code", "told"), [("beicheng", False), ("nanhu", True)])

@@ -304,3 +304,30 @@ def test_what_is_hastened_is_not_put_off_for_images_that_arrive(database: Databa
     with database.writing() as session:
         jobs.hasten(session, jobs.REFRESH, "1", datetime.now(UTC))
     assert len(jobs.claim(database, [jobs.REFRESH], patient=True)) == 1
+
+
+def test_while_somebody_does_not_answer_only_one_job_calls_them(database: Database) -> None:
+    now = datetime.now(UTC)
+    ask(database, "trail", kind=jobs.CHECKPOINT)  # whose subject is no number
+    for subject in ("1", "2", "3", "4"):
+        ask(database, subject, kind=jobs.COMMIT)
+    (failed,) = jobs.claim(database, [jobs.COMMIT], 1)
+    theirs = jobs.about(jobs.COMMIT).in_([1, 2, 4])
+    with database.writing() as session:
+        jobs.put_off(session, jobs.COMMIT, failed.subject, theirs, now)
+    jobs.fail(database, failed, "nobody answers")
+
+    def due() -> list[str]:
+        with database.reading() as session:
+            waiting = select(Job.subject).where(Job.due <= datetime.now(UTC)).order_by(Job.subject)
+            return list(session.scalars(waiting))
+
+    assert due() == ["3", "trail"]  # what is for others is not put off
+    with database.reading() as session:
+        first = session.scalars(select(Job).where(Job.due > now).order_by(Job.due)).first()
+        assert first is not None
+        assert first.id == failed.id
+
+    with database.writing() as session:
+        jobs.bring_on(session, jobs.COMMIT, theirs, now)
+    assert due() == ["1", "2", "3", "4", "trail"]
