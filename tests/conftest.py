@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import forked
 import hashing
 import looping
 import pausing
@@ -83,6 +84,13 @@ def pytest_collection_finish() -> None:
 def cheap_passwords() -> Iterator[None]:
     """Hash passwords cheaply; processes that the tests start hash them as released."""
     with hashing.cheap():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def processes_forked() -> Iterator[None]:
+    """Processes of the exchange are forked from one that has imported it."""
+    with forked.forking():
         yield
 
 

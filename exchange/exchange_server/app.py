@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from ipaddress import ip_address
 from typing import Any
 
@@ -119,7 +120,7 @@ def create_app(
         redoc_url=None,
         lifespan=lifespan,
     )
-    paths: list[Mapping[str, Any]] = []
+    described: list[tuple[Door, APIRouter]] = []
     for door in doors:
         identify = rehearsal.identify(
             authentication.identify(exchange, tokens, door.name, cookies), door.name
@@ -127,10 +128,15 @@ def create_app(
         router = door.routes(exchange, identify)
         routers.append(router)
         app.router.routes.append(Shelves(router, door.prefix))
-        if door.paths is not None:
-            paths.append(door.paths(router, door.prefix))
-    described = openapi.document(paths, {k: v for door in doors for k, v in door.schemas.items()})
-    app.openapi = lambda: described  # type: ignore[method-assign]
+        described.append((door, router))
+
+    @cache
+    def description() -> dict[str, Any]:
+        """Made when somebody asks for it, which takes longer than to make the routes of a door."""
+        paths = [door.paths(one, door.prefix) for door, one in described if door.paths is not None]
+        return openapi.document(paths, {k: v for door in doors for k, v in door.schemas.items()})
+
+    app.openapi = description  # type: ignore[method-assign]
     if cookies is not None:
 
         @app.get("/", include_in_schema=False)

@@ -186,7 +186,7 @@ def serve(
             os.environ[observability.SHARED] = str(shared)
             composition.migrate(exchange)
             composition.tell_watchers(exchange, Status.RESTARTED)
-            roles.prepare(exchange)
+            roles.prepare(exchange, given)
         finally:
             exchange.close()
         supervisor = Supervisor(

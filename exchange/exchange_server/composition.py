@@ -40,7 +40,7 @@ from exchange.watching import Status
 from exchange_server.keys import TokenKeys, audit_key, make_keys, page_key
 from exchange_server.settings import Settings
 from exchange_server.tokens import Tokens
-from exchange_storage.database import Database
+from exchange_storage.database import Database, Newer
 from exchange_storage.filesystem import FilesystemStore
 from exchange_storage.journal import Journal
 from exchange_storage.objects import ObjectStore, ObjectStoreError
@@ -92,13 +92,11 @@ def initialise(settings: Settings) -> Exchange:
 
 def migrate(exchange: Exchange) -> None:
     """Bring the index to this release. Raises Unavailable, or Invalid when it is a newer one's."""
-    from alembic.util import CommandError
-
     try:
         exchange.prepare()
     except DBAPIError as error:
         raise Unavailable(f"the index does not answer ({type(error.orig).__name__})") from error
-    except CommandError as error:
+    except Newer as error:
         raise Invalid("the index is of a newer release than this program") from error
 
 

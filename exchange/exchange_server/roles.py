@@ -61,16 +61,19 @@ _IMPORTED = (
     "exchange_fhir.rest",
     "exchange_fhir.telling",
     "exchange_server.app",
+    "exchange_server.deriving",
     "exchange_server.identities",
     "exchange_server.portal.portal",
     "exchange_server.viewer.launch",
     "exchange_server.worker",
     "prometheus_client",
+    "pydantic.v1",  # FastAPI looks whether it knows annotations
+    "uvloop",
 )
 """What brings all else along that a role imports as it starts."""
 
 
-def prepare(exchange: Exchange) -> None:
+def prepare(exchange: Exchange, settings: Settings) -> None:
     """Import what the roles need and put their statements into words, for forks of this process.
 
     Raises Unavailable.
@@ -79,6 +82,10 @@ def prepare(exchange: Exchange) -> None:
         for module in _IMPORTED:
             import_module(module)
         names.prepare()
+        if settings.web_rehearsal:  # or each of them would read the units for itself
+            from exchange_fhir import units
+
+            units.prepare()
         exchange.put_into_words()
 
 

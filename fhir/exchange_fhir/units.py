@@ -46,6 +46,11 @@ class Unit:
             return math.copysign(math.inf, value)
 
 
+def prepare() -> None:
+    """Read the units now, which takes half a second, and not when the first is met."""
+    _reading()
+
+
 @lru_cache(4096)
 def unit(code: str) -> Unit | None:
     """The unit that a UCUM code stands for; None for what is none, or has no straight scale."""
@@ -84,10 +89,7 @@ def _exact(number: Any) -> Decimal:
 
 @cache
 def _reading() -> tuple[Any, Any, Any]:
-    """pint's registry with UCUM's units, ucumvert's parser, and its transformer.
-
-    Made when the first unit is met, which takes half a second: a web process rehearses it.
-    """
+    """pint's registry with UCUM's units, ucumvert's parser, and its transformer."""
     from pint import UnitRegistry
     from ucumvert import UcumToPintTransformer, get_ucum_parser
 

@@ -15,7 +15,17 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Dialect, create_engine, event, make_url
+from sqlalchemy import (
+    Connection,
+    Dialect,
+    column,
+    create_engine,
+    event,
+    inspect,
+    make_url,
+    select,
+    table,
+)
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
     DBAPIError,
@@ -75,6 +85,12 @@ _POSTGRESQL = {
     "-c idle_in_transaction_session_timeout=30000 -c jit=off -c synchronous_commit=on",
 }
 
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+_REVISION = table("alembic_version", column("version_num"))
+"""Where Alembic keeps the revision. It is asked for at every start, and Alembic takes longer to
+load than all else that is done there to an index of this release."""
+
 PREPARED = 256
 """Statements that a connection to PostgreSQL has the server keep, with their plans."""
 
@@ -84,6 +100,10 @@ class Lock(IntEnum):
 
     MIGRATING = 7310951
     CARRIED = 7310952
+
+
+class Newer(Exception):
+    """The schema is one of a later release."""
 
 
 class _Turn:
@@ -294,15 +314,20 @@ class Database:
 
         One that is there already is left alone: nothing is locked, and no row is looked at.
 
-        Raises IntegrityError, and changes nothing, where a row would refer to one that is gone.
+        Raises IntegrityError, and changes nothing, where a row would refer to one that is gone;
+        Newer where the schema is a later release's.
         """
-        from alembic import command
-
         found, wanted = self.revision()
         if found == wanted:
             return
-        with self._migrating() as config:
-            command.upgrade(config, "head")
+        from alembic import command
+        from alembic.util import CommandError
+
+        try:
+            with self._migrating() as config:
+                command.upgrade(config, "head")
+        except CommandError as error:
+            raise Newer(f"no migration of this release is called {found}") from error
 
     def take_back(self, revision: str) -> None:
         """Bring the schema back to an earlier `revision`, or "base", as `migrate` does forward.
@@ -323,12 +348,11 @@ class Database:
             with alone(connection):
                 yield config
 
-    def revision(self) -> tuple[str | None, str | None]:
+    def revision(self) -> tuple[str | None, str]:
         """The schema revision found in the database, and the one that this release wants."""
-        from alembic.runtime.migration import MigrationContext
-
         with self._lending.connect(self.engine) as connection:
-            found = MigrationContext.configure(connection).get_current_revision()
+            kept = inspect(connection).has_table(_REVISION.name)
+            found = connection.scalar(select(_REVISION.c.version_num)) if kept else None
         return found, _wanted()
 
     @property
@@ -370,18 +394,16 @@ def unavailable(error: SQLAlchemyError) -> bool:
 
 
 @cache
-def _wanted() -> str | None:
-    """The revision that this release wants: its scripts are read once, and not at every look."""
-    from alembic.script import ScriptDirectory
-
-    return ScriptDirectory.from_config(_alembic_config()).get_current_head()
+def _wanted() -> str:
+    """The revision that this release wants: its scripts are numbered, and listed only once."""
+    return max(one.name for one in (_MIGRATIONS / "versions").glob("[0-9]*.py"))[:4]
 
 
 def _alembic_config() -> Config:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(_MIGRATIONS))
     return config
 
 

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import ready
 from certificates import Authority
 from pydicom.data import get_testdata_file
 from real_parts import free_ports
@@ -72,6 +73,7 @@ def working() -> Iterator[None]:
 @pytest.fixture
 def city(run: Run) -> Run:
     """The same, after `init` and with hospital `north`, whose PACS calls from loopback."""
+    ready.sqlite(load().data / "index.sqlite")
     assert run("init")[0] == 0
     assert run("organization", "add", "north", *NORTH, "--ae", "PACS@127.0.0.1:104")[0] == 0
     return run

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import ready
 from real_parts import free_ports
 
 from exchange_server.cli import main
+from exchange_server.settings import load
 
 BEICHENG = ("--name", "北城医院", "--credit-code", "123502004266007916", "--issuer", "2.25.1")
 
@@ -38,6 +40,7 @@ def city(
         said = capsys.readouterr()
         return int(ended.value.code or 0), said.out, said.err
 
+    ready.sqlite(load().data / "index.sqlite")
     assert typed("init")[0] == 0
     assert typed("organization", "add", "bc", *BEICHENG, "--ae", "WS@127.0.0.1:104")[0] == 0
     return typed

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ready
 from httpx2 import Response
 from starlette.testclient import TestClient
 
@@ -21,6 +22,7 @@ DOORS = ("/fhir/Patient/1", "/fhir", "/dicom-web/studies")
 def served(data: Path, *origins: str) -> Iterator[TestClient]:
     told = Settings(data=data, web_origins=origins)
     make_keys(told.keys)
+    ready.sqlite(data / "index.sqlite")
     exchange = composition.open_exchange(told)
     try:
         exchange.prepare()

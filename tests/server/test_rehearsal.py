@@ -25,7 +25,7 @@ from exchange.policy import Action, Clinical, Deny, Facts
 from exchange_dicom.web import USUAL as OF_VIEWERS
 from exchange_fhir import units
 from exchange_fhir.rest import USUAL as OF_SYSTEMS
-from exchange_server import composition, rehearsal
+from exchange_server import composition, rehearsal, roles
 from exchange_server.app import Application, Door, create_app
 from exchange_server.authentication import Identify
 from exchange_server.keys import make_keys
@@ -115,6 +115,15 @@ def test_the_units_of_laboratories_are_read_before_somebody_asks_in_one(app: App
     units._reading.cache_clear()
     asyncio.run(app.rehearse())
     assert units._reading.cache_info().currsize == 1
+
+
+@pytest.mark.parametrize("rehearses", [True, False])
+def test_web_processes_that_rehearse_are_forked_from_one_that_has_read_the_units(
+    city: Region, tmp_path: Path, rehearses: bool
+) -> None:
+    units._reading.cache_clear()
+    roles.prepare(city.exchange, Settings(data=tmp_path, web_rehearsal=rehearses))
+    assert units._reading.cache_info().currsize == rehearses
 
 
 def test_nobody_reaches_no_record_whoever_shares_it(city: Region) -> None:

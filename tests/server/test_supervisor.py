@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
+import ready
 import urllib3
 from real_parts import PATIENCE, ends_with_us, free_port, free_ports
 
@@ -136,18 +138,12 @@ def wait_until(what: str, holds: object) -> None:
         time.sleep(0.05)
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the processes share what one of them has compiled, as in an installation."""
-    return tmp_path_factory.mktemp("compiled")
-
-
-def environment_of(place: Path, compiled: Path, **settings: str) -> dict[str, str]:
-    """The variables of an exchange that keeps all below `place`."""
+def environment_of(place: Path, **settings: str) -> dict[str, str]:
+    """The variables of an exchange that keeps all below `place`, where an index is ready."""
     http, dimse = free_ports(2)
+    ready.sqlite(place / "data" / "index.sqlite")
     return {
         **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
-        "PYTHONPYCACHEPREFIX": str(compiled),
         "EXCHANGE_DATA": str(place / "data"),
         "EXCHANGE_HTTP_ADDRESSES": "127.0.0.1",
         "EXCHANGE_DIMSE_ADDRESSES": "127.0.0.1",
@@ -160,11 +156,9 @@ def environment_of(place: Path, compiled: Path, **settings: str) -> dict[str, st
 
 
 @pytest.fixture
-def served(tmp_path: Path, compiled: Path) -> Iterator[Served]:
-    environment = environment_of(tmp_path, compiled)
-    made = subprocess.run(
-        [*EXCHANGE, "init"], env=environment, capture_output=True, text=True, check=True
-    )
+def served(tmp_path: Path) -> Iterator[Served]:
+    environment = environment_of(tmp_path)
+    made = forked.run(["init"], environment, timeout=PATIENCE)
     ready_file = tmp_path / "ready.json"
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
@@ -242,9 +236,9 @@ def listens_for_its_end(pid: int) -> bool:
     return False
 
 
-def test_one_that_is_told_to_stop_while_it_starts_stops(tmp_path: Path, compiled: Path) -> None:
-    environment = environment_of(tmp_path, compiled)
-    subprocess.run([*EXCHANGE, "init"], env=environment, capture_output=True, check=True)
+def test_one_that_is_told_to_stop_while_it_starts_stops(tmp_path: Path) -> None:
+    environment = environment_of(tmp_path)
+    assert forked.run(["init"], environment, timeout=PATIENCE).returncode == 0
     process = subprocess.Popen(ends_with_us(*EXCHANGE, "web"), env=environment)
     try:
         wait_until("it listens for signals", lambda: listens_for_its_end(process.pid))
@@ -257,17 +251,16 @@ def test_one_that_is_told_to_stop_while_it_starts_stops(tmp_path: Path, compiled
 
 @pytest.mark.parametrize("role", ["node", "worker"])
 def test_a_role_that_runs_alone_shows_its_metrics_to_the_networks_that_are_set(
-    tmp_path: Path, compiled: Path, role: str
+    tmp_path: Path, role: str
 ) -> None:
     port = free_port()
     environment = environment_of(
         tmp_path,
-        compiled,
         EXCHANGE_METRICS_PORT=str(port),
         EXCHANGE_METRICS_FROM="127.0.0.1",
         NOTIFY_SOCKET=str(tmp_path / "notify"),
     )
-    subprocess.run([*EXCHANGE, "init"], env=environment, capture_output=True, check=True)
+    assert forked.run(["init"], environment, timeout=PATIENCE).returncode == 0
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
         told.bind(str(tmp_path / "notify"))
         told.settimeout(PATIENCE)

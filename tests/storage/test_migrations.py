@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from exchange_storage import database as module
-from exchange_storage.database import Database, Lock
+from exchange_storage.database import Database, Lock, Newer
 from exchange_storage.records import (
     AuditPatient,
     Commitment,
@@ -83,6 +83,15 @@ def test_an_empty_database_is_brought_to_this_release(empty: str) -> None:
 
     assert database.revision() == (wanted, wanted)
     database.close()
+
+
+def test_an_index_of_a_later_release_is_left_as_it_is(database: Database) -> None:
+    with database.writing() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+    with pytest.raises(Newer):
+        database.migrate()
+    assert database.revision()[0] == "9999"
 
 
 def test_an_exchange_starts_while_others_write_to_an_index_of_its_release(

@@ -17,6 +17,7 @@ from exchange_storage.database import Database
 
 def sqlite(path: Path) -> str:
     """The SQLAlchemy URL of a new database at `path`, without a row in it."""
+    path.parent.mkdir(mode=0o700, exist_ok=True)
     path.write_bytes(_migrated())
     return f"sqlite:///{path}"
 

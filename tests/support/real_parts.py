@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Protocol, Self
 
 import psycopg
 import urllib3
@@ -85,6 +85,21 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Process(Protocol):
+    """One that was started, as `subprocess.Popen` tells of it."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
 class Part:
     """A server process of ours: started, stopped, killed and started again where it was."""
 
@@ -93,7 +108,7 @@ class Part:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
         self._log = directory / "log"
 
     def command(self) -> Sequence[str]:
@@ -106,16 +121,20 @@ class Part:
         """Whether the part can be used now."""
         raise NotImplementedError
 
+    def launch(self, log: IO[bytes]) -> Process:
+        """Start its process, which writes to `log` and ends when we end."""
+        return subprocess.Popen(
+            ends_with_us(*self.command()),
+            stdout=log,
+            stderr=log,
+            env=self.environment(),
+            cwd=self.directory,
+        )
+
     def start(self) -> Self:
         """Start, and return when it answers. Raises RuntimeError with the end of its log."""
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                ends_with_us(*self.command()),
-                stdout=log,
-                stderr=log,
-                env=self.environment(),
-                cwd=self.directory,
-            )
+            self.process = self.launch(log)
         deadline = time.monotonic() + PATIENCE
         while not self.answers():
             ended = self.process.poll() is not None
@@ -135,7 +154,7 @@ class Part:
                 self.process.wait(self.stop_within)
             self.kill()
 
-    def ask_to_stop(self, process: subprocess.Popen[bytes]) -> None:
+    def ask_to_stop(self, process: Process) -> None:
         process.terminate()
 
     def kill(self) -> None:
@@ -273,8 +292,8 @@ class PostgreSQL(Part):
             return False
         return True
 
-    def ask_to_stop(self, process: subprocess.Popen[bytes]) -> None:
-        process.send_signal(signal.SIGINT)  # "fast": it does not wait for its clients to leave
+    def ask_to_stop(self, process: Process) -> None:
+        os.kill(process.pid, signal.SIGINT)  # "fast": it does not wait for its clients to leave
 
     def _connect(self) -> psycopg.Connection:
         return psycopg.connect(

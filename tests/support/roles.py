@@ -8,8 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
-from real_parts import LOOPBACK, Part, S3Address
+from forked import started
+from real_parts import LOOPBACK, Part, Process, S3Address
 from region import ADMINISTRATOR, Region
 from running import PASSWORD, RunningExchange
 from sqlalchemy import func, select
@@ -41,6 +43,11 @@ class Role(Part):
 
     def environment(self) -> dict[str, str]:
         return self.exchange.environment
+
+    def launch(self, log: IO[bytes]) -> Process:
+        if self.prefix:
+            return super().launch(log)
+        return started([self.role], self.environment(), directory=self.directory, output=(log, log))
 
     def answers(self) -> bool:
         """Whether its port is open; a worker has none."""

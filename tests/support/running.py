@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import forked
 import httpx2
 import pytest
 import ready
 from dicomweb_client import DICOMwebClient
-from real_parts import ends_with_us, free_ports
+from real_parts import Process, free_ports
 
 from exchange.access import Exchange
 from exchange_server import composition, settings
@@ -40,7 +40,7 @@ class RunningExchange:
     settings: Mapping[str, str]
     http_port: int = field(init=False)
     dimse_port: int = field(init=False)
-    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    process: Process | None = field(default=None, init=False)
     _tokens: dict[str, str] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -75,15 +75,7 @@ class RunningExchange:
         self, *arguments: str, given: str = "", status: int | None = 0
     ) -> subprocess.CompletedProcess[str]:
         """Run `exchange` with `arguments`; with `status` it must end with that exit status."""
-        done = subprocess.run(
-            [sys.executable, "-m", "exchange_server", *arguments],
-            env=self.environment,
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        done = forked.run(arguments, self.environment, given=given, timeout=300)
         if status is not None:
             assert done.returncode == status, f"{arguments}: {done.stdout}{done.stderr}"
         return done
@@ -93,16 +85,8 @@ class RunningExchange:
         ready = self.home / "ready.json"
         ready.unlink(missing_ok=True)
         with (self.home / "exchange.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                ends_with_us(
-                    sys.executable, "-m", "exchange_server", "serve", "--ready-file", str(ready)
-                ),
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                process_group=0,
-            )
+            command = ["serve", "--ready-file", str(ready)]
+            self.process = forked.started(command, self.environment, output=(log, log))
         deadline = time.monotonic() + START_SECONDS
         while not ready.exists():
             if self.process.poll() is not None or time.monotonic() > deadline:
