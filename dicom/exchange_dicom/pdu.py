@@ -246,9 +246,9 @@ class UserInformation:
                     if 0 < maximum_length < SMALLEST_MAXIMUM_LENGTH:
                         raise MalformedPDU("a maximum length too small for any data")
                 case ItemType.IMPLEMENTATION_CLASS_UID:
-                    class_uid = _uid(part)
+                    class_uid = _remark(part, 64)
                 case ItemType.IMPLEMENTATION_VERSION_NAME:
-                    version = _text(part, 16, "implementation version name")
+                    version = _remark(part, 16)
                 case ItemType.ASYNCHRONOUS_OPERATIONS_WINDOW:
                     invoked, performed = _fixed(_TWO_USHORTS, part, "operations window")
                     asynchronous = (invoked, performed)
@@ -493,6 +493,13 @@ def _text(value: bytes, longest: int, what: str) -> str:
     if len(text) > longest or not text.isprintable():
         raise MalformedPDU(f"the {what} is too long or not printable")
     return text
+
+
+def _remark(value: bytes, longest: int) -> str:
+    """Text that only tells who made the peer (PS3.7 D.3.3.2): as much of it as is in order, for no
+    association fails because of a longer one."""
+    told = value.decode("ascii", "replace").strip("\0 ")
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in told)[:longest]
 
 
 def _uid(value: bytes) -> str:

@@ -433,7 +433,7 @@ def _store(association: Requested, file: File) -> Sent:
     except (OSError, DataSetError) as error:  # half-way: the association has ended with it
         raise _Lost(f"{file.path} cannot be read to its end") from error
     answer = association.next_response(number).command
-    stored = answer.status == status.SUCCESS or answer.status in status.STORED_WITH_WARNING
+    stored = answer.status == status.SUCCESS or status.warns(answer.status)
     return Sent(file, stored, words(answer, STORAGE_SERVICE_CLASS_STATUS))
 
 

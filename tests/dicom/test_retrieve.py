@@ -179,10 +179,13 @@ def test_images_are_sent_to_the_askers_own_nodes_only(served: Served, tmp_path: 
 # What does not go as it should
 
 
-def test_what_the_destination_refuses_is_listed(served: Served, tmp_path: Path) -> None:
+@pytest.mark.parametrize("remark", [0xB000, 0xB201, 0x0107])
+def test_what_the_destination_refuses_is_listed(
+    served: Served, tmp_path: Path, remark: int
+) -> None:
     paths = known_at_two_hospitals(served, tmp_path)
     with workstation("NANHU-WS") as ws:
-        ws.answers += [0x0000, 0xA700, 0xB000]
+        ws.answers += [0x0000, 0xA700, remark]
         listens(served, "nanhu", "NANHU-WS", ws.port)
         answers = move(
             served, "NANHU", "NANHU-WS", asked("STUDY", PatientID="N7", StudyInstanceUID=STUDY)
