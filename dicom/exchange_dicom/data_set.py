@@ -217,11 +217,13 @@ def implicit(found: Iterable[Element], read: Read | None = None) -> Iterator[byt
         if number == 0:
             continue
         if element.items is not None:
+            if _dictionary_vr(element.tag, False) not in ("SQ", "UN"):
+                # Nobody would know it for a sequence here: a value that can be stepped over.
+                within = b"".join(_items(element.items))
+                yield _delimiter(element.tag, len(within)) + within
+                continue
             yield _delimiter(element.tag, _UNDEFINED)
-            for item in element.items:
-                yield _delimiter(_ITEM, _UNDEFINED)
-                yield from implicit(item)
-                yield _delimiter(_ITEM_END, 0)
+            yield from _items(element.items)
             yield _delimiter(_SEQUENCE_END, 0)
             continue
         yield _DELIMITER.pack(group, number, _length(element))
@@ -229,6 +231,13 @@ def implicit(found: Iterable[Element], read: Read | None = None) -> Iterator[byt
             yield element.value
         elif element.span is not None and read is not None:
             yield from _copied(read, *element.span, element.turned)
+
+
+def _items(items: Iterable[Iterable[Element]]) -> Iterator[bytes | memoryview]:
+    for item in items:
+        yield _delimiter(_ITEM, _UNDEFINED)
+        yield from implicit(item)
+        yield _delimiter(_ITEM_END, 0)
 
 
 def _length(element: Element) -> int:
