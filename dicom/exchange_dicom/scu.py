@@ -105,9 +105,11 @@ class File:
         with self.path.open("rb") as opened:
             yield from iter(lambda: opened.read(PIECE), b"")
 
-    def read(self) -> bytes:
-        """The file in one piece. Raises OSError."""
-        return self.path.read_bytes()
+    def read(self, start: int = 0, length: int | None = None) -> bytes:
+        """The file, or a part of it, in one piece. Raises OSError."""
+        with self.path.open("rb") as opened:
+            opened.seek(start)
+            return opened.read(-1 if length is None else length)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,30 @@ from __future__ import annotations
 import io
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from caller import EXPLICIT, SUCCESS, Caller, Hung, calling, element, identifier, image, value
+from caller import (
+    EXPLICIT,
+    IMPLICIT,
+    SUCCESS,
+    Caller,
+    Hung,
+    calling,
+    element,
+    identifier,
+    image,
+    value,
+)
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.filereader import read_dataset
 from pydicom.uid import (
     CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     MRImageStorage,
@@ -51,6 +64,7 @@ from exchange_dicom.pdu import COMMAND, LAST, Abort, RoleSelection
 from exchange_storage.filesystem import FilesystemStore
 from exchange_storage.records import Instance
 
+DEFLATED = str(DeflatedExplicitVRLittleEndian)
 CANCEL, SOME_FAILED, NONE_DONE, PENDING = 0xFE00, 0xB000, 0xA702, 0xFF00
 
 
@@ -186,6 +200,41 @@ def test_a_move_in_which_a_defect_shows_is_never_called_a_success(
     final, _ = answers[-1]
     assert "Status" not in final  # the association was aborted
     assert len(ws.received) < 9
+
+
+NO_SEQUENCE = element(0x00400555, "SQ", b"\1\2\3\4" * 4)
+"""Acquisition Context Sequence, as far as its head says: it is kept as it was sent."""
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, DEFLATED])
+def test_what_cannot_be_written_anew_fails_alone_on_the_askers_association(
+    served: Served, syntax: str
+) -> None:
+    kind = "1.2.840.10008.5.1.4.1.1.2"
+    with calling(served.port, (kind, (syntax,))) as pacs:
+        for name, odd in (("1.4.1", b""), ("1.4.2", NO_SEQUENCE), ("1.4.3", b"")):
+            sent = image(odd, instance=name)
+            if syntax == DEFLATED:
+                packed = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+                sent = packed.compress(sent) + packed.flush()
+            assert pacs.store(sent + b"\0" * (len(sent) % 2), name).status == SUCCESS
+    contexts = ((PATIENT_ROOT_GET, (EXPLICIT,)), (kind, (IMPLICIT,)))
+    roles = [RoleSelection(kind, scu=False, scp=True)]
+    received = []
+    with Caller(served.port, *contexts, roles=roles) as asking:
+        command, body = wanted("P1")
+        for control, part in ((COMMAND | LAST, command), (LAST, body)):
+            asking.send(value(asking.contexts[PATIENT_ROOT_GET][0], control, part))
+        while (told := asking.message())[0].status == PENDING or told[0].sop_instance:
+            if told[0].command_field is CommandField.C_STORE_RQ:
+                received.append(told[0].sop_instance)
+                answer = value(asking.contexts[kind][0], COMMAND | LAST, response(told[0], SUCCESS))
+                asking.send(answer)
+        asking.release()
+    final, listed = told
+    assert received == ["1.4.1", "1.4.3"]
+    assert (final.status, final.sub_operations.completed) == (SOME_FAILED, 2)
+    assert listed.endswith(b"1.4.2\0")
 
 
 # Cancels
