@@ -105,7 +105,7 @@ def coerced(
             continue
         head = bytes(gathered)  # what is found in it are views, that outlive the next piece
         try:
-            found = list(located(head, transfer_syntax_uid, _BEHIND))
+            found = list(located(head, transfer_syntax_uid, _BEHIND, lenient=True))
         except MalformedDataSet:
             if complete or len(head) > HEAD_LIMIT:
                 raise

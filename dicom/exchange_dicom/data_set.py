@@ -108,12 +108,17 @@ def elements(
 
 
 def located(
-    data: bytes | bytearray | memoryview, transfer_syntax_uid: str, until: int
+    data: bytes | bytearray | memoryview,
+    transfer_syntax_uid: str,
+    until: int,
+    *,
+    lenient: bool = False,
 ) -> Iterator[tuple[Element, int, int]]:
     """Each element before tag `until`, with its first byte in `data` and the one behind it; then
     the first element at or behind `until`, where it begins, twice. Nothing follows where the data
-    set ends before. The data set is not deflated. Raises MalformedDataSet."""
-    scan = _Scan(memoryview(data))
+    set ends before. The data set is not deflated. With `lenient` a sequence that is none is what it
+    is for `walk`. Raises MalformedDataSet."""
+    scan = _Scan(memoryview(data), lenient=lenient)
     start = 0
     for element in scan.elements(len(data), _form(bytes(data[:8]), transfer_syntax_uid), 0, until):
         if element.tag >= until:
@@ -132,6 +137,7 @@ def walk(read: Read, transfer_syntax_uid: str, *, until: int | None = None) -> I
     """The elements that `elements` would give, with a window of the data set in memory at a time.
 
     Values longer than a window stay where they are, see `Element.span`; a sequence is read whole.
+    One whose length is stated, and that is none, is a value of VR UN, to be passed on as it is.
     Raises MalformedDataSet, also for a sequence longer than `WINDOW_LIMIT`.
     """
     base, window = 0, WINDOW
@@ -139,7 +145,7 @@ def walk(read: Read, transfer_syntax_uid: str, *, until: int | None = None) -> I
     signed = False
     while data := read(base, window):
         form = form or _form(data, transfer_syntax_uid)
-        scan = _Scan(memoryview(data), signed)
+        scan = _Scan(memoryview(data), signed, lenient=True)
         done = 0
         try:
             for element in scan.elements(len(data), form, 0, until):
@@ -308,8 +314,9 @@ _IMPLICIT = _Form(True, "<")
 class _Scan:
     """A walk over the bytes of a data set; `at` is the next one."""
 
-    def __init__(self, data: memoryview, signed: bool = False) -> None:
+    def __init__(self, data: memoryview, signed: bool = False, *, lenient: bool = False) -> None:
         self._data = data
+        self._lenient = lenient
         self.signed = signed
         """Pixel Representation as it was last read: it decides VRs that PS3.6 leaves open."""
         self.at = 0
@@ -335,8 +342,16 @@ class _Scan:
             elif vr == "SQ" or length == _UNDEFINED:
                 inside = _IMPLICIT if stated == "UN" else form
                 stop = None if length == _UNDEFINED else self._stop(tag, length, end)
-                items = tuple(self._items(end, stop, inside, depth + 1))
-                yield Element(tag, "SQ", items=items)
+                begin = self.at
+                try:
+                    items = tuple(self._items(end, stop, inside, depth + 1))
+                except MalformedDataSet:
+                    if stop is None or not self._lenient:
+                        raise
+                    self.at = stop
+                    yield Element(tag, "UN", value=self._data[begin:stop])
+                else:
+                    yield Element(tag, "SQ", items=items)
             else:
                 stop = self._stop(tag, length, end)
                 value = self._data[self.at : stop]

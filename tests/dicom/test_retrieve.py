@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from caller import SUCCESS
+from caller import SUCCESS, calling
+from caller import element as written
+from caller import image as ct_slice
 from images import ct, data_set
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
@@ -383,6 +385,32 @@ def test_images_come_as_they_are_or_without_loss_in_what_the_asker_takes(
     for element in sent:
         if element.tag.element and element.keyword != "PixelData":
             assert image[element.tag].value == element.value
+
+
+NO_SEQUENCE = b"\1\2\3\4" * 4
+"""The value of a sequence, as its head says."""
+
+
+@pytest.mark.parametrize("taken", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize("asker", ["BEICHENG", "NANHU"])
+def test_a_sequence_that_is_none_keeps_no_image_from_its_askers(
+    served: Served, tmp_path: Path, asker: str, taken: str
+) -> None:
+    known_at_two_hospitals(served, tmp_path, 1)
+    odd = ct_slice(
+        written(0x00400555, "SQ", NO_SEQUENCE), study="1.2.826.7", series="1.2.826.7.1",
+        instance="1.2.826.77",
+    )  # fmt: skip
+    with calling(served.port, (CTImageStorage, (ExplicitVRLittleEndian,))) as pacs:
+        assert pacs.store(odd, "1.2.826.77").status == SUCCESS
+
+    number = {"BEICHENG": "P1", "NANHU": "N7"}[asker]
+    wanted = asked("STUDY", PatientID=number, StudyInstanceUID="1.2.826.7")
+    answers, (sent,) = get(served, asker, wanted, taken)
+
+    assert answers[-1][0].Status == SUCCESS
+    assert sent.PatientID == number
+    assert bytes(sent.get_item(0x00400555).value) == NO_SEQUENCE
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import threading
 import time
 import zlib
@@ -202,8 +203,11 @@ def test_a_move_in_which_a_defect_shows_is_never_called_a_success(
     assert len(ws.received) < 9
 
 
-NO_SEQUENCE = element(0x00400555, "SQ", b"\1\2\3\4" * 4)
-"""Acquisition Context Sequence, as far as its head says: it is kept as it was sent."""
+FRAGMENTS = struct.pack("<HH2sHL", 0x0042, 0x0011, b"OB", 0, 0xFFFFFFFF) + b"".join(
+    struct.pack("<HHL", 0xFFFE, kind, len(fragment)) + fragment
+    for kind, fragment in ((0xE000, b""), (0xE000, b"%PDF"), (0xE0DD, b""))
+)
+"""An Encapsulated Document in fragments, which only pixels may be (PS3.5 A.4)."""
 
 
 @pytest.mark.parametrize("syntax", [EXPLICIT, DEFLATED])
@@ -212,7 +216,7 @@ def test_what_cannot_be_written_anew_fails_alone_on_the_askers_association(
 ) -> None:
     kind = "1.2.840.10008.5.1.4.1.1.2"
     with calling(served.port, (kind, (syntax,))) as pacs:
-        for name, odd in (("1.4.1", b""), ("1.4.2", NO_SEQUENCE), ("1.4.3", b"")):
+        for name, odd in (("1.4.1", b""), ("1.4.2", FRAGMENTS), ("1.4.3", b"")):
             sent = image(odd, instance=name)
             if syntax == DEFLATED:
                 packed = zlib.compressobj(wbits=-zlib.MAX_WBITS)
