@@ -387,6 +387,21 @@ def test_images_come_as_they_are_or_without_loss_in_what_the_asker_takes(
             assert image[element.tag].value == element.value
 
 
+@pytest.mark.parametrize("said", ["nonsense", str(ImplicitVRLittleEndian)])
+def test_what_a_sender_says_of_a_file_within_its_data_set_is_believed_by_nobody(
+    served: Served, said: str
+) -> None:
+    sent = ct_slice(study="1.2.826.7", instance="1.2.826.77")
+    with calling(served.port, (CTImageStorage, (ExplicitVRLittleEndian,))) as pacs:
+        assert pacs.store(written(0x00020010, "UI", said) + sent, "1.2.826.77").status == SUCCESS
+
+    for taken in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
+        wanted = asked("STUDY", PatientID="P1", StudyInstanceUID="1.2.826.7")
+        answers, (received,) = get(served, "BEICHENG", wanted, taken)
+        assert answers[-1][0].Status == SUCCESS
+        assert (received.PatientID, len(received.PixelData)) == ("P1", 4096)
+
+
 NO_SEQUENCE = b"\1\2\3\4" * 4
 """The value of a sequence, as its head says."""
 
