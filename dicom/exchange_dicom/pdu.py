@@ -396,10 +396,10 @@ class AssociateReject:
         """Read the variable field. Raises MalformedPDU."""
         if len(body) != 4 or body[1] not in (1, 2):
             raise MalformedPDU("an A-ASSOCIATE-RJ without a result")
-        try:
-            return cls(RejectReason((body[2], body[3])), body[1] == 2)
-        except ValueError:
-            raise MalformedPDU("a reason for rejection that Table 9-21 does not have") from None
+        told = (body[2], body[3])
+        # Some peers give a reserved reason, and say all the same whether to try again later.
+        known = next((one for one in RejectReason if one.value == told), None)
+        return cls(known or RejectReason.NO_REASON_GIVEN, body[1] == 2)
 
 
 @dataclass(frozen=True, slots=True)

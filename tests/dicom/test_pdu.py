@@ -237,6 +237,13 @@ def test_how_a_peer_calls_its_version_costs_it_no_association(sent: bytes, read:
     assert len(told.implementation_class_uid) == 64
 
 
+def test_a_rejection_for_a_reserved_reason_is_still_for_now_or_for_good() -> None:
+    for result, transient in ((1, False), (2, True)):
+        told = AssociateReject.decode(bytes((0, result, 3, 0)))
+        assert told == AssociateReject(RejectReason.NO_REASON_GIVEN, transient=transient)
+    assert AssociateReject.decode(bytes((0, 2, 3, 2))).reason is RejectReason.LOCAL_LIMIT_EXCEEDED
+
+
 def test_padding_belongs_to_nobody() -> None:
     padded = item(0x20, b"\1\0\0\0" + item(0x30, VERIFICATION.encode() + b"\0"))
     fixed = body(replace(REQUEST, calling_ae=" PACS").encode())[:68]
