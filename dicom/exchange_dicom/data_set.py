@@ -173,11 +173,15 @@ def walk(read: Read, transfer_syntax_uid: str, *, until: int | None = None) -> I
         base, window = base + done, WINDOW
 
 
-def check(read: Read, transfer_syntax_uid: str) -> None:
-    """Raises MalformedDataSet where `explicit` could not write what `walk` gives to its end."""
+Write = Callable[..., Iterator[bytes | memoryview]]
+"""`explicit` or `implicit`."""
+
+
+def check(read: Read, transfer_syntax_uid: str, write: Write | None = None) -> None:
+    """Raises MalformedDataSet where `write`, or `explicit`, could not write all of the data set."""
     for element in walk(read, transfer_syntax_uid):
         if element.span is None:
-            for _ in explicit([element]):
+            for _ in (write or explicit)([element]):
                 pass
         else:
             start, length = element.span
@@ -217,7 +221,8 @@ def explicit(found: Iterable[Element], read: Read | None = None) -> Iterator[byt
 
 
 def implicit(found: Iterable[Element], read: Read | None = None) -> Iterator[bytes | memoryview]:
-    """The same in Implicit VR Little Endian (PS3.5 A.1)."""
+    """The same in Implicit VR Little Endian (PS3.5 A.1). Raises MalformedDataSet for a value that
+    everybody would take for a sequence."""
     for element in found:
         group, number = element.tag >> 16, element.tag & 0xFFFF
         if number == 0:
@@ -232,7 +237,9 @@ def implicit(found: Iterable[Element], read: Read | None = None) -> Iterator[byt
             yield from _items(element.items)
             yield _delimiter(_SEQUENCE_END, 0)
             continue
-        yield _DELIMITER.pack(group, number, _length(element))
+        if (length := _length(element)) and _dictionary_vr(element.tag, False) == "SQ":
+            raise MalformedDataSet("a sequence that is none has no VR to say so", 0)
+        yield _DELIMITER.pack(group, number, length)
         if element.value is not None:
             yield element.value
         elif element.span is not None and read is not None:

@@ -111,24 +111,28 @@ def read(conversation: Conversation, message: Message) -> None:
         _refuse(conversation, message, error)
         return
     wanted = {f"{tag:08X}" for tag in message.command.attribute_identifiers}
-    found, lost = _written({tag: one for tag, one in told.items() if not wanted or tag in wanted})
-    if message.context.transfer_syntax != EXPLICIT_VR_LITTLE_ENDIAN:
-        elements = data_set.elements(found, EXPLICIT_VR_LITTLE_ENDIAN)
-        found = b"".join(data_set.implicit(elements))
+    asked = {tag: one for tag, one in told.items() if not wanted or tag in wanted}
+    explicit = message.context.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN
+    found, lost = _written(asked, explicit=explicit)
     code = status.ATTRIBUTE_LIST_ERROR if lost else status.SUCCESS
     comment = f"not told, for it is no value of its VR: {lost[0]}" if lost else ""
     response = dimse.response(message.command, code, data_set_present=True, error_comment=comment)
     conversation.association.send(message.context.context_id, response, found)
 
 
-def _written(told: Json) -> tuple[bytes, list[str]]:
+def _written(told: Json, *, explicit: bool) -> tuple[bytes, list[str]]:
     """The data set of what a step holds; and what no data set can say as it was kept, for a
     modality may have sent anything, as tags."""
     parts, lost = [], []
     for tag, one in sorted({**told, _CHARACTER_SET: UTF_8}.items()):
         try:
-            parts.append(b"".join(composing.element(tag, one)))
-        except Invalid:
+            part = b"".join(composing.element(tag, one))
+            if not explicit:
+                part = b"".join(
+                    data_set.implicit(data_set.elements(part, EXPLICIT_VR_LITTLE_ENDIAN))
+                )
+            parts.append(part)
+        except (Invalid, MalformedDataSet):
             lost.append(f"({tag[:4]},{tag[4:]})")
     return b"".join(parts), lost
 

@@ -96,7 +96,7 @@ def data_set_of(held: Lying, transfer_syntax_uid: str, coercion: Coercion | None
     if transfer_syntax_uid == kept and coercion is None:
         return _stripped(held)
     if kept in DEFLATED or (kept == EXPLICIT_VR_BIG_ENDIAN and transfer_syntax_uid != kept):
-        plain = _written(held, EXPLICIT_VR_LITTLE_ENDIAN)
+        plain = _written(held, EXPLICIT_VR_LITTLE_ENDIAN, transfer_syntax_uid)
         return _finished(plain, EXPLICIT_VR_LITTLE_ENDIAN, transfer_syntax_uid, coercion)
     if transfer_syntax_uid == kept:
         if kept == EXPLICIT_VR_BIG_ENDIAN:
@@ -104,7 +104,10 @@ def data_set_of(held: Lying, transfer_syntax_uid: str, coercion: Coercion | None
         return coerced(_stripped(held), kept, coercion) if coercion else _stripped(held)
     if kept in NATIVE:
         return _finished(
-            _written(held, transfer_syntax_uid), transfer_syntax_uid, transfer_syntax_uid, coercion
+            _written(held, transfer_syntax_uid, transfer_syntax_uid),
+            transfer_syntax_uid,
+            transfer_syntax_uid,
+            coercion,
         )
     rewritten = transfer_syntax_uid != EXPLICIT_VR_LITTLE_ENDIAN
     plain = _decompressed(held, rewritten=rewritten)
@@ -129,15 +132,16 @@ def _stripped(held: Lying) -> Pieces:
     yield from pieces
 
 
-def _written(held: Lying, transfer_syntax_uid: str) -> Pieces:
-    """A native data set written anew.
+def _written(held: Lying, transfer_syntax_uid: str, wanted: str) -> Pieces:
+    """A native data set written anew, which will go out in the syntax that is `wanted`.
 
     It is gone through before, since a sequence that is none is as well kept as any, and whoever
     has half of an instance has nothing.
     """
     deflated = held.transfer_syntax_uid in DEFLATED
     kept = EXPLICIT_VR_LITTLE_ENDIAN if deflated else held.transfer_syntax_uid
-    data_set.check(_inflated(held) if deflated else _ranges(held), kept)
+    write = _WRITERS.get(wanted, data_set.explicit)
+    data_set.check(_inflated(held) if deflated else _ranges(held), kept, write)
     read = _inflated(held) if deflated else _reading(_stripped(held))
     yield from _WRITERS[transfer_syntax_uid](data_set.walk(read, kept), read)
 
@@ -203,7 +207,7 @@ def _decompressed(held: Lying, *, rewritten: bool) -> Pieces:
     found = memoryview(whole)[part10.read_file_meta(io.BytesIO(whole)).data_set_offset :]
     if rewritten:
         read: Read = lambda at, length: bytes(found[at : at + length])  # noqa: E731
-        data_set.check(read, EXPLICIT_VR_LITTLE_ENDIAN)
+        data_set.check(read, EXPLICIT_VR_LITTLE_ENDIAN, data_set.implicit)
     yield found
 
 

@@ -406,26 +406,36 @@ NO_SEQUENCE = b"\1\2\3\4" * 4
 """The value of a sequence, as its head says."""
 
 
-@pytest.mark.parametrize("taken", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-@pytest.mark.parametrize("asker", ["BEICHENG", "NANHU"])
-def test_a_sequence_that_is_none_keeps_no_image_from_its_askers(
-    served: Served, tmp_path: Path, asker: str, taken: str
+@pytest.mark.parametrize(
+    ("asker", "tag", "taken", "vr"),
+    [
+        ("BEICHENG", 0x00400555, ExplicitVRLittleEndian, "SQ"),  # byte for byte
+        ("NANHU", 0x00400555, ExplicitVRLittleEndian, "UN"),
+        ("NANHU", 0x00111001, ImplicitVRLittleEndian, "UN"),
+        # Without VRs the dictionary would have every reader stumble over it.
+        ("BEICHENG", 0x00400555, ImplicitVRLittleEndian, None),
+        ("NANHU", 0x00400555, ImplicitVRLittleEndian, None),
+    ],
+)
+def test_a_sequence_that_is_none_is_called_unknown_to_whoever_can_be_told(
+    served: Served, tmp_path: Path, asker: str, tag: int, taken: str, vr: str | None
 ) -> None:
     known_at_two_hospitals(served, tmp_path, 1)
-    odd = ct_slice(
-        written(0x00400555, "SQ", NO_SEQUENCE), study="1.2.826.7", series="1.2.826.7.1",
-        instance="1.2.826.77",
-    )  # fmt: skip
+    odd = ct_slice(study="1.2.826.7", series="1.2.826.7.1", instance="1.2.826.77")
+    at = odd.index(written(0x0020000D, "UI", "1.2.826.7")) if tag < 0x00200000 else -4108
+    odd = odd[:at] + written(tag, "SQ", NO_SEQUENCE) + odd[at:]
     with calling(served.port, (CTImageStorage, (ExplicitVRLittleEndian,))) as pacs:
         assert pacs.store(odd, "1.2.826.77").status == SUCCESS
 
     number = {"BEICHENG": "P1", "NANHU": "N7"}[asker]
     wanted = asked("STUDY", PatientID=number, StudyInstanceUID="1.2.826.7")
-    answers, (sent,) = get(served, asker, wanted, taken)
+    answers, received = get(served, asker, wanted, taken)
 
-    assert answers[-1][0].Status == SUCCESS
-    assert sent.PatientID == number
-    assert bytes(sent.get_item(0x00400555).value) == NO_SEQUENCE
+    assert answers[-1][0].Status == (SUCCESS if vr else NONE_DONE)
+    for sent in received:
+        element = sent.get_item(tag)
+        assert sent.PatientID == number
+        assert (element.VR or "UN", bytes(element.value)) == (vr, NO_SEQUENCE)
 
 
 @pytest.mark.parametrize(
