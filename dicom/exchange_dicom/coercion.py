@@ -105,7 +105,7 @@ def coerced(
             continue
         head = bytes(gathered)  # what is found in it are views, that outlive the next piece
         try:
-            found = list(located(head, transfer_syntax_uid, _BEHIND))
+            found = list(located(head, transfer_syntax_uid, _BEHIND, lenient=True))
         except MalformedDataSet:
             if complete or len(head) > HEAD_LIMIT:
                 raise
@@ -140,6 +140,8 @@ def _changed(
         if tag in _REPLACED or tag in new or (not tag & 0xFFFF and tag >> 16 in groups):
             if tag in new:
                 yield from write([new.pop(tag)])
+        elif tag < _BEHIND and element.vr == "UN" and element.value is not None:
+            yield from write([element])  # a sequence that is none says so from now on
         elif tag < _BEHIND:
             yield head[start:end]
     for tag in sorted(new):

@@ -137,12 +137,11 @@ def _initiation() -> Iterator[str]:
         "4-2), else not sent. C-STORE requests of a C-MOVE carry its Move Originator. The "
         "responses mean:"
     )
-    stored = ", ".join(f"{code:04X}" for code in sorted(status.STORED_WITH_WARNING))
     yield from table(
         ("Service status", "Status codes", "Behaviour"),
         [
             ["Success", f"{status.SUCCESS:04X}", "stored; by a route it is not sent again"],
-            ["Warning", stored, "stored, counted as a warning of C-MOVE"],
+            ["Warning", ", ".join(status.WARNINGS), "stored, counted as a warning of C-MOVE"],
             [
                 "any other",
                 "*",
@@ -315,7 +314,9 @@ def _queries() -> Iterator[str]:
         "Request Attributes Sequence what a series was made for. Single value, list of UID, "
         "range, wildcard, sequence and universal matching: "
         "wildcards in text, not in numbers; dates and times combined and person names by sound "
-        "when negotiated. A time in less detail matches all of its span. Person names, the "
+        "when negotiated. A time in less detail matches all of its span; integer strings match as "
+        "they were written, Number of Frames by its number. Of an attribute with several values "
+        "one is enough. Person names, the "
         "patient's and all others, match in any component group, in any case and width, and by "
         "pinyin. Keys that take no part are announced by FF01."
     )
@@ -470,7 +471,7 @@ def _performed_steps() -> Iterator[str]:
     yield from prose(
         "The order that is performed follows: in progress, completed or discontinued. What a step "
         "announces is expected by the completeness ledger. N-GET gives what is known of a step to "
-        "its own hospital."
+        "its own hospital, with 0107 where some of it has no value that its VR can have."
     )
     yield from table(("Required by N-CREATE",), [[one] for one in performed.REQUIRED])
     yield from prose("Passed over in an N-SET, which is answered with 0107 then:")

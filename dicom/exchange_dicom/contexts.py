@@ -6,6 +6,8 @@ included: an old modality's images are no less an image.
 
 from __future__ import annotations
 
+import re
+
 from pydicom._uid_dict import UID_dictionary
 
 from exchange_dicom.negotiation import TransferSyntaxes
@@ -67,6 +69,7 @@ TRANSFER_SYNTAXES: tuple[str, ...] = (
 )
 """Every transfer syntax of the registry: objects are kept as they were sent."""
 
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _NOT_OBJECTS = ("Commitment", "Directory", "Query", "Management")
 
 STORAGE: frozenset[str] = frozenset(
@@ -90,6 +93,7 @@ def stored(abstract_syntax: str) -> TransferSyntaxes | None:
 
     Whatever the registry does not know is taken for a private storage SOP class.
     """
-    if abstract_syntax in STORAGE or abstract_syntax not in UID_dictionary:
+    private = _UID.fullmatch(abstract_syntax) and abstract_syntax not in UID_dictionary
+    if private or abstract_syntax in STORAGE:
         return TransferSyntaxes(TRANSFER_SYNTAXES, proposer_chooses=True)
     return None

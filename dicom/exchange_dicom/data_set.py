@@ -108,12 +108,17 @@ def elements(
 
 
 def located(
-    data: bytes | bytearray | memoryview, transfer_syntax_uid: str, until: int
+    data: bytes | bytearray | memoryview,
+    transfer_syntax_uid: str,
+    until: int,
+    *,
+    lenient: bool = False,
 ) -> Iterator[tuple[Element, int, int]]:
     """Each element before tag `until`, with its first byte in `data` and the one behind it; then
     the first element at or behind `until`, where it begins, twice. Nothing follows where the data
-    set ends before. The data set is not deflated. Raises MalformedDataSet."""
-    scan = _Scan(memoryview(data))
+    set ends before. The data set is not deflated. With `lenient` a sequence that is none is what it
+    is for `walk`. Raises MalformedDataSet."""
+    scan = _Scan(memoryview(data), lenient=lenient)
     start = 0
     for element in scan.elements(len(data), _form(bytes(data[:8]), transfer_syntax_uid), 0, until):
         if element.tag >= until:
@@ -132,6 +137,7 @@ def walk(read: Read, transfer_syntax_uid: str, *, until: int | None = None) -> I
     """The elements that `elements` would give, with a window of the data set in memory at a time.
 
     Values longer than a window stay where they are, see `Element.span`; a sequence is read whole.
+    One whose length is stated, and that is none, is a value of VR UN, to be passed on as it is.
     Raises MalformedDataSet, also for a sequence longer than `WINDOW_LIMIT`.
     """
     base, window = 0, WINDOW
@@ -139,7 +145,7 @@ def walk(read: Read, transfer_syntax_uid: str, *, until: int | None = None) -> I
     signed = False
     while data := read(base, window):
         form = form or _form(data, transfer_syntax_uid)
-        scan = _Scan(memoryview(data), signed)
+        scan = _Scan(memoryview(data), signed, lenient=True)
         done = 0
         try:
             for element in scan.elements(len(data), form, 0, until):
@@ -167,11 +173,15 @@ def walk(read: Read, transfer_syntax_uid: str, *, until: int | None = None) -> I
         base, window = base + done, WINDOW
 
 
-def check(read: Read, transfer_syntax_uid: str) -> None:
-    """Raises MalformedDataSet where `explicit` could not write what `walk` gives to its end."""
+Write = Callable[..., Iterator[bytes | memoryview]]
+"""`explicit` or `implicit`."""
+
+
+def check(read: Read, transfer_syntax_uid: str, write: Write | None = None) -> None:
+    """Raises MalformedDataSet where `write`, or `explicit`, could not write all of the data set."""
     for element in walk(read, transfer_syntax_uid):
         if element.span is None:
-            for _ in explicit([element]):
+            for _ in (write or explicit)([element]):
                 pass
         else:
             start, length = element.span
@@ -211,24 +221,36 @@ def explicit(found: Iterable[Element], read: Read | None = None) -> Iterator[byt
 
 
 def implicit(found: Iterable[Element], read: Read | None = None) -> Iterator[bytes | memoryview]:
-    """The same in Implicit VR Little Endian (PS3.5 A.1)."""
+    """The same in Implicit VR Little Endian (PS3.5 A.1). Raises MalformedDataSet for a value that
+    everybody would take for a sequence."""
     for element in found:
         group, number = element.tag >> 16, element.tag & 0xFFFF
         if number == 0:
             continue
         if element.items is not None:
+            if _dictionary_vr(element.tag, False) not in ("SQ", "UN"):
+                # Nobody would know it for a sequence here: a value that can be stepped over.
+                within = b"".join(_items(element.items))
+                yield _delimiter(element.tag, len(within)) + within
+                continue
             yield _delimiter(element.tag, _UNDEFINED)
-            for item in element.items:
-                yield _delimiter(_ITEM, _UNDEFINED)
-                yield from implicit(item)
-                yield _delimiter(_ITEM_END, 0)
+            yield from _items(element.items)
             yield _delimiter(_SEQUENCE_END, 0)
             continue
-        yield _DELIMITER.pack(group, number, _length(element))
+        if (length := _length(element)) and _dictionary_vr(element.tag, False) == "SQ":
+            raise MalformedDataSet("a sequence that is none has no VR to say so", 0)
+        yield _DELIMITER.pack(group, number, length)
         if element.value is not None:
             yield element.value
         elif element.span is not None and read is not None:
             yield from _copied(read, *element.span, element.turned)
+
+
+def _items(items: Iterable[Iterable[Element]]) -> Iterator[bytes | memoryview]:
+    for item in items:
+        yield _delimiter(_ITEM, _UNDEFINED)
+        yield from implicit(item)
+        yield _delimiter(_ITEM_END, 0)
 
 
 def _length(element: Element) -> int:
@@ -299,8 +321,9 @@ _IMPLICIT = _Form(True, "<")
 class _Scan:
     """A walk over the bytes of a data set; `at` is the next one."""
 
-    def __init__(self, data: memoryview, signed: bool = False) -> None:
+    def __init__(self, data: memoryview, signed: bool = False, *, lenient: bool = False) -> None:
         self._data = data
+        self._lenient = lenient
         self.signed = signed
         """Pixel Representation as it was last read: it decides VRs that PS3.6 leaves open."""
         self.at = 0
@@ -326,8 +349,16 @@ class _Scan:
             elif vr == "SQ" or length == _UNDEFINED:
                 inside = _IMPLICIT if stated == "UN" else form
                 stop = None if length == _UNDEFINED else self._stop(tag, length, end)
-                items = tuple(self._items(end, stop, inside, depth + 1))
-                yield Element(tag, "SQ", items=items)
+                begin = self.at
+                try:
+                    items = tuple(self._items(end, stop, inside, depth + 1))
+                except MalformedDataSet:
+                    if stop is None or not self._lenient:
+                        raise
+                    self.at = stop
+                    yield Element(tag, "UN", value=self._data[begin:stop])
+                else:
+                    yield Element(tag, "SQ", items=items)
             else:
                 stop = self._stop(tag, length, end)
                 value = self._data[self.at : stop]

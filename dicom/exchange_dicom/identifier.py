@@ -85,6 +85,8 @@ class Identifier:
             if element.vr != "SQ":
                 keys[keyword] = _text(element, character_set)
                 continue
+            if attributes.tag_and_vr(keyword)[1] != "SQ":
+                raise Invalid(f"{keyword} is not a sequence")
             within = _one_item(keyword, element)
             items[keyword] = frozenset(name for one in within if (name := _keyword(one.tag)))
             for one in within:

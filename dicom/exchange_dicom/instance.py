@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from exchange import anatomic_regions
@@ -10,7 +11,20 @@ from exchange.ingest import Incoming, Received
 from exchange_dicom import header
 from exchange_dicom.attributes import tag_and_vr
 from exchange_dicom.header import Header
-from exchange_storage.search import ATTRIBUTES
+from exchange_storage.search import ATTRIBUTES, Kind
+
+_OLD_FORMS = (
+    (Kind.DATE, re.compile(r"\d{4}\.\d\d\.\d\d"), "."),
+    (Kind.TIME, re.compile(r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?"), ":"),
+)
+"""Dates and times as ACR-NEMA wrote them (PS3.5 Table 6.2-1), and what is not written any more."""
+
+_OLD = tuple(
+    (keyword, form, delimiter)
+    for kind, form, delimiter in _OLD_FORMS
+    for keyword, attribute in ATTRIBUTES.items()
+    if attribute.kind is kind
+)
 
 WANTED: Mapping[int, str] = {tag_and_vr(keyword)[0]: keyword for keyword in ATTRIBUTES}
 """The attributes that the index keeps, by tag."""
@@ -34,7 +48,7 @@ def received(found: Header, transfer_syntax_uid: str) -> Received:
     """`found` in the words of the exchange floor."""
     character_set = found.character_set
     return Received(
-        attributes=found.attributes,
+        attributes=_as_written_now(found.attributes),
         identifiers=tuple(
             (other.universal_entity_id or other.issuer_of_patient_id or "", other.patient_id)
             for other in found.other_patient_ids
@@ -50,3 +64,13 @@ def received(found: Header, transfer_syntax_uid: str) -> Received:
             else None
         ),
     )
+
+
+def _as_written_now(told: Mapping[str, str]) -> Mapping[str, str]:
+    """Dates and times in the form in which they are asked for; the object keeps its own."""
+    old = {
+        keyword: value.replace(delimiter, "")
+        for keyword, form, delimiter in _OLD
+        if delimiter in (value := told.get(keyword, "")) and form.fullmatch(value)
+    }
+    return {**told, **old} if old else told

@@ -97,7 +97,8 @@ def read_file_meta(reader: BinaryIO) -> FileMeta:
             head = longer
         if value + length > len(head):
             raise NotPart10("the file ends within group 0002")
-        uids[element] = head[value : value + length].strip(b" \0")
+        # The first counts: what follows a header may be a data set that begins with its sender's.
+        uids.setdefault(element, head[value : value + length].strip(b" \0"))
         position = value + length
     transfer_syntax_uid = _uid(uids.get(0x0010, b""))
     if transfer_syntax_uid is None:

@@ -246,9 +246,9 @@ class UserInformation:
                     if 0 < maximum_length < SMALLEST_MAXIMUM_LENGTH:
                         raise MalformedPDU("a maximum length too small for any data")
                 case ItemType.IMPLEMENTATION_CLASS_UID:
-                    class_uid = _uid(part)
+                    class_uid = _remark(part, 64)
                 case ItemType.IMPLEMENTATION_VERSION_NAME:
-                    version = _text(part, 16, "implementation version name")
+                    version = _remark(part, 16)
                 case ItemType.ASYNCHRONOUS_OPERATIONS_WINDOW:
                     invoked, performed = _fixed(_TWO_USHORTS, part, "operations window")
                     asynchronous = (invoked, performed)
@@ -396,10 +396,10 @@ class AssociateReject:
         """Read the variable field. Raises MalformedPDU."""
         if len(body) != 4 or body[1] not in (1, 2):
             raise MalformedPDU("an A-ASSOCIATE-RJ without a result")
-        try:
-            return cls(RejectReason((body[2], body[3])), body[1] == 2)
-        except ValueError:
-            raise MalformedPDU("a reason for rejection that Table 9-21 does not have") from None
+        told = (body[2], body[3])
+        # Some peers give a reserved reason, and say all the same whether to try again later.
+        known = next((one for one in RejectReason if one.value == told), None)
+        return cls(known or RejectReason.NO_REASON_GIVEN, body[1] == 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -493,6 +493,13 @@ def _text(value: bytes, longest: int, what: str) -> str:
     if len(text) > longest or not text.isprintable():
         raise MalformedPDU(f"the {what} is too long or not printable")
     return text
+
+
+def _remark(value: bytes, longest: int) -> str:
+    """Text that only tells who made the peer (PS3.7 D.3.3.2): as much of it as is in order, for no
+    association fails because of a longer one."""
+    told = value.decode("ascii", "replace").strip("\0 ")
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in told)[:longest]
 
 
 def _uid(value: bytes) -> str:

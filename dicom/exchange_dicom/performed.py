@@ -6,14 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydicom import Dataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
-
 from exchange import performed
-from exchange.errors import ExchangeError
+from exchange.errors import ExchangeError, Invalid
 from exchange.performed import Ended, Incomplete, Status, Told
-from exchange_dicom import data_set, dimse, status
+from exchange_dicom import composing, data_set, dimse, status
 from exchange_dicom.association import Message, TooLarge
 from exchange_dicom.character_sets import determine
 from exchange_dicom.conversation import Conversation
@@ -59,6 +55,8 @@ NOT_CHANGED = {
 
 _STATUS, _SERIES, _SCHEDULED, _STUDY = "00400252", performed.SERIES, "00400270", "0020000D"
 _UID = re.compile(r"[0-9.]{1,64}")
+_CHARACTER_SET = "00080005"
+UTF_8 = {"vr": "CS", "Value": ["ISO_IR 192"]}
 Json = Mapping[str, Any]
 
 
@@ -113,16 +111,30 @@ def read(conversation: Conversation, message: Message) -> None:
         _refuse(conversation, message, error)
         return
     wanted = {f"{tag:08X}" for tag in message.command.attribute_identifiers}
-    found = Dataset.from_json(
-        {tag: value for tag, value in told.items() if not wanted or tag in wanted}
-    )
-    found.SpecificCharacterSet = "ISO_IR 192"
-    written = DicomBytesIO()
-    written.is_little_endian = True
-    written.is_implicit_VR = message.context.transfer_syntax != EXPLICIT_VR_LITTLE_ENDIAN
-    write_dataset(written, found)
-    response = dimse.response(message.command, status.SUCCESS, data_set_present=True)
-    conversation.association.send(message.context.context_id, response, written.getvalue())
+    asked = {tag: one for tag, one in told.items() if not wanted or tag in wanted}
+    explicit = message.context.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN
+    found, lost = _written(asked, explicit=explicit)
+    code = status.ATTRIBUTE_LIST_ERROR if lost else status.SUCCESS
+    comment = f"not told, for it is no value of its VR: {lost[0]}" if lost else ""
+    response = dimse.response(message.command, code, data_set_present=True, error_comment=comment)
+    conversation.association.send(message.context.context_id, response, found)
+
+
+def _written(told: Json, *, explicit: bool) -> tuple[bytes, list[str]]:
+    """The data set of what a step holds; and what no data set can say as it was kept, for a
+    modality may have sent anything, as tags."""
+    parts, lost = [], []
+    for tag, one in sorted({**told, _CHARACTER_SET: UTF_8}.items()):
+        try:
+            part = b"".join(composing.element(tag, one))
+            if not explicit:
+                part = b"".join(
+                    data_set.implicit(data_set.elements(part, EXPLICIT_VR_LITTLE_ENDIAN))
+                )
+            parts.append(part)
+        except (Invalid, MalformedDataSet):
+            lost.append(f"({tag[:4]},{tag[4:]})")
+    return b"".join(parts), lost
 
 
 def _lacking(told: Json) -> tuple[int, str] | None:
@@ -130,9 +142,10 @@ def _lacking(told: Json) -> tuple[int, str] | None:
 
     Those of type 2 are not insisted on: many modalities leave out what they do not know.
     """
-    scheduled = _items(told, _SCHEDULED)
+    scheduled = told.get(_SCHEDULED, {})
+    items = scheduled.get("Value", ()) if scheduled.get("vr") == "SQ" else ()
     required = [(keyword, told.get(tag)) for keyword, tag in REQUIRED.items()]
-    required += [("StudyInstanceUID", item.get(_STUDY)) for item in scheduled]
+    required += [("StudyInstanceUID", (item or {}).get(_STUDY)) for item in items]
     for keyword, found in required:
         if found is None:
             return status.MISSING_ATTRIBUTE, keyword

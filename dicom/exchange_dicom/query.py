@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from pydicom.datadict import dictionary_VM
+
 from exchange import organizations
 from exchange.access import Access
 from exchange.errors import Invalid
@@ -48,6 +50,12 @@ _REQUESTED = {f"{REQUEST_ATTRIBUTES}.{name}": name for name in REQUESTED}
 _TAMED = frozenset({"IS", "DS", "US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"})
 """VRs of numbers, in which ``*`` and ``?`` are no wildcards (C.2.2.2.4)."""
 _PERSONS = frozenset({Kind.NAME, Kind.PERSON})
+_SEVERAL = frozenset(
+    keyword
+    for keyword, attribute in ATTRIBUTES.items()
+    if attribute.kind is Kind.TEXT and dictionary_VM(tag_and_vr(keyword)[0]) != "1"
+)
+"""Text whose Value Multiplicity is more than one (PS3.6); names are kept one by one."""
 
 _DATE = re.compile(r"\d{8}|\d{4}\.\d\d\.\d\d")
 _TIME = re.compile(r"\d{2}(:?\d{2}(:?\d{2}(\.\d{1,6})?)?)?")
@@ -79,8 +87,8 @@ def question(
     that are not indexed, are listed as unsupported. Raises Invalid.
     """
     asked = {keyword: value.strip() for keyword, value in keys}
-    issuer = asked.pop("IssuerOfPatientID", "")
-    other_issuer = asked.pop(OTHER_ISSUER, "")
+    issuer = stated(asked.pop("IssuerOfPatientID", ""))
+    other_issuer = stated(asked.pop(OTHER_ISSUER, ""))
     criteria: list[Criterion] = []
     below: list[Criterion] = []
     unsupported: list[str] = []
@@ -97,7 +105,7 @@ def question(
         if len(value) > MAX_LENGTH * (64 if keyword.endswith("UID") else 1):
             raise Invalid(f"the value of {keyword} is too long")
         if keyword == "PatientID":
-            criteria.append(_number(access, issuer, text(value)))
+            criteria.append(number(access, issuer, text(value)))
         elif keyword in OTHER_IDS:
             in_item = keyword != "OtherPatientIDs"
             criteria.append(_other_number(access, other_issuer if in_item else "", value))
@@ -117,14 +125,14 @@ def question(
                 if fuzzy and attribute.kind in _PERSONS and not set(value) & set("*?")
                 else matching(keyword, value)
             )
-            (criteria if attribute.level <= level else below).append(Match(keyword, how))
+            (criteria if attribute.level <= level else below).append(_of_several(keyword, how))
     if within:
         (criteria if level >= Level.SERIES else below).append(Requested(tuple(within)))
     if below:
         criteria.append(Holds(tuple(below), level))
-    if issuer and "PatientID" not in asked:
+    if issuer and not stated(asked.get("PatientID", "")):
         unsupported.append("IssuerOfPatientID")
-    if other_issuer and not asked.get(OTHER_NUMBER):
+    if other_issuer and not stated(asked.get(OTHER_NUMBER, "")):
         unsupported.append(OTHER_ISSUER)
     return Question(tuple(criteria), tuple(unsupported))
 
@@ -137,21 +145,21 @@ def _moments(asked: dict[str, str], level: Level) -> list[Criterion]:
         attribute = ATTRIBUTES.get(keyword)
         if attribute is None or attribute.level > level or beside not in ATTRIBUTES:
             continue
-        span = moments(asked[keyword], asked.get(beside, ""))
+        span = moments(keyword, asked[keyword], beside, asked.get(beside, ""))
         if span is not None:
             del asked[keyword], asked[beside]
             found.append(Between(keyword, beside, *span))
     return found
 
 
-def moments(date: str, time: str) -> Moments | None:
+def moments(date_key: str, date: str, time_key: str, time: str) -> Moments | None:
     """The span from one date and time to another, where both keys are ranges of the same form.
 
     None where they are not: then each is matched for itself (C.2.2.2.5.4). Raises Invalid.
     """
     if "-" not in date or "-" not in time:
         return None
-    days, times = matching("StudyDate", date), matching("StudyTime", time)
+    days, times = of_kind(Kind.DATE, date_key, date), of_kind(Kind.TIME, time_key, time)
     match days, times:
         case Range(first, last), Range(begin, end):
             if (first is None) is not (begin is None) or (last is None) is not (end is None):
@@ -164,8 +172,13 @@ def moments(date: str, time: str) -> Moments | None:
 
 
 def matching(keyword: str, value: str) -> Matching:
-    """How `value` matches the attribute, by its VR. Raises Invalid."""
-    match ATTRIBUTES[keyword].kind:
+    """How `value` matches the indexed attribute, by its VR. Raises Invalid."""
+    return of_kind(ATTRIBUTES[keyword].kind, keyword, value)
+
+
+def of_kind(kind: Kind, keyword: str, value: str) -> Matching:
+    """The same for an attribute that is kept elsewhere. Raises Invalid."""
+    match kind:
         case Kind.UID:
             return _values([one.strip("\0 ") for one in re.split(r"[\\,]", value)])
         case Kind.DATE:
@@ -174,6 +187,21 @@ def matching(keyword: str, value: str) -> Matching:
             return _span(keyword, value, _TIME, ":")
         case Kind.TEXT | Kind.NUMBER | Kind.NAME | Kind.PERSON:
             return Values((value,)) if tag_and_vr(keyword)[1] in _TAMED else text(value)
+
+
+def _of_several(keyword: str, how: Matching) -> Criterion:
+    """Text that may have several values matches by any one of them, which all are returned."""
+    match how:
+        case Values((one,)) | Pattern(one) if keyword in _SEVERAL:
+            around = (f"{one}\\*", f"*\\{one}", f"*\\{one}\\*")
+            patterns = tuple(Match(keyword, Pattern(pattern)) for pattern in around)
+            return AnyOf((Match(keyword, how), *patterns))
+    return Match(keyword, how)
+
+
+def stated(value: str) -> str:
+    """`value`, "" where it is one for universal matching (C.2.2.2.3)."""
+    return value if value.strip("*") else ""
 
 
 def text(value: str) -> Values | Pattern:
@@ -207,7 +235,8 @@ def _span(keyword: str, value: str, form: re.Pattern[str], delimiter: str) -> Ma
     return Values((low,))
 
 
-def _number(access: Access, issuer: str, matching: Values | Pattern) -> Criterion:
+def number(access: Access, issuer: str, matching: Values | Pattern) -> Criterion:
+    """A patient's number: the asker's own, or that of the hospital with an `issuer` unless ""."""
     if not issuer:
         return Number(access.requester.organization, matching)
     organization = organizations.by_issuer(access.session, issuer)
@@ -222,7 +251,7 @@ def _other_number(access: Access, issuer: str, value: str) -> Criterion:
     """
     organization = organizations.by_issuer(access.session, issuer) if issuer else None
     if organization is not None:
-        return _number(access, issuer, text(value))
+        return number(access, issuer, text(value))
     wild = bool(set(value) & set("*?"))
     if issuer:
         bare = issuer.removeprefix("urn:oid:")

@@ -105,9 +105,11 @@ class File:
         with self.path.open("rb") as opened:
             yield from iter(lambda: opened.read(PIECE), b"")
 
-    def read(self) -> bytes:
-        """The file in one piece. Raises OSError."""
-        return self.path.read_bytes()
+    def read(self, start: int = 0, length: int | None = None) -> bytes:
+        """The file, or a part of it, in one piece. Raises OSError."""
+        with self.path.open("rb") as opened:
+            opened.seek(start)
+            return opened.read(-1 if length is None else length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,7 +435,7 @@ def _store(association: Requested, file: File) -> Sent:
     except (OSError, DataSetError) as error:  # half-way: the association has ended with it
         raise _Lost(f"{file.path} cannot be read to its end") from error
     answer = association.next_response(number).command
-    stored = answer.status == status.SUCCESS or answer.status in status.STORED_WITH_WARNING
+    stored = answer.status == status.SUCCESS or status.warns(answer.status)
     return Sent(file, stored, words(answer, STORAGE_SERVICE_CLASS_STATUS))
 
 

@@ -68,7 +68,7 @@ class Result:
     @property
     def warned(self) -> bool:
         """Whether it has it with a remark."""
-        return self.status in status.STORED_WITH_WARNING
+        return self.status is not None and status.warns(self.status)
 
 
 def outgoing(selected: Sequence[Selected], receiver: str) -> list[Outgoing]:

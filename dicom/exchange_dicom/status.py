@@ -22,8 +22,9 @@ CANNOT_PERFORM_SUB_OPERATIONS = 0xA702
 DESTINATION_UNKNOWN = 0xA801
 SUB_OPERATIONS_FAILED = 0xB000
 """Sub-operations complete, one or more failures or warnings (PS3.4 Tables C.4-2 and C.4-3)."""
-STORED_WITH_WARNING = frozenset({0xB000, 0xB006, 0xB007})
-"""Stored, with a remark (PS3.4 Table B.2-1)."""
+WARNINGS = ("0001", "0107", "0116", "Bxxx")
+"""Done, with a remark (PS3.7 C.1), in hexadecimal with x for any digit: a receiver may have remarks
+that PS3.4 Table B.2-1 does not have, and has stored the instance all the same."""
 SOP_CLASS_NOT_SUPPORTED = 0x0122
 UNRECOGNIZED_OPERATION = 0x0211
 PROCESSING_FAILURE = 0x0110
@@ -41,6 +42,11 @@ NO_SUCH_ACTION = 0x0123
 NOT_AUTHORIZED = 0x0124
 RESOURCE_LIMITATION = 0x0213
 """Statuses of the N-services (PS3.7 annex C.5)."""
+
+
+def warns(code: int) -> bool:
+    """Whether a status is one of `WARNINGS`."""
+    return f"{code:04X}" in WARNINGS or code >> 12 == 0xB
 
 
 @dataclass(frozen=True, slots=True)

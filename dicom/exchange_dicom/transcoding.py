@@ -61,8 +61,8 @@ class Lying(Protocol):
     def stream(self) -> Iterator[bytes]:
         """The file in pieces, of which the first holds all of the Part 10 header."""
 
-    def read(self) -> bytes:
-        """The file in one piece."""
+    def read(self, start: int = 0, length: int | None = None) -> bytes:
+        """The file, or a part of it, in one piece."""
 
 
 class CannotTranscode(Exception):
@@ -96,7 +96,7 @@ def data_set_of(held: Lying, transfer_syntax_uid: str, coercion: Coercion | None
     if transfer_syntax_uid == kept and coercion is None:
         return _stripped(held)
     if kept in DEFLATED or (kept == EXPLICIT_VR_BIG_ENDIAN and transfer_syntax_uid != kept):
-        plain = _written(held, EXPLICIT_VR_LITTLE_ENDIAN)
+        plain = _written(held, EXPLICIT_VR_LITTLE_ENDIAN, transfer_syntax_uid)
         return _finished(plain, EXPLICIT_VR_LITTLE_ENDIAN, transfer_syntax_uid, coercion)
     if transfer_syntax_uid == kept:
         if kept == EXPLICIT_VR_BIG_ENDIAN:
@@ -104,9 +104,14 @@ def data_set_of(held: Lying, transfer_syntax_uid: str, coercion: Coercion | None
         return coerced(_stripped(held), kept, coercion) if coercion else _stripped(held)
     if kept in NATIVE:
         return _finished(
-            _written(held, transfer_syntax_uid), transfer_syntax_uid, transfer_syntax_uid, coercion
+            _written(held, transfer_syntax_uid, transfer_syntax_uid),
+            transfer_syntax_uid,
+            transfer_syntax_uid,
+            coercion,
         )
-    return _finished(_decompressed(held), EXPLICIT_VR_LITTLE_ENDIAN, transfer_syntax_uid, coercion)
+    rewritten = transfer_syntax_uid != EXPLICIT_VR_LITTLE_ENDIAN
+    plain = _decompressed(held, rewritten=rewritten)
+    return _finished(plain, EXPLICIT_VR_LITTLE_ENDIAN, transfer_syntax_uid, coercion)
 
 
 def _finished(plain: Pieces, written: str, wanted: str, coercion: Coercion | None) -> Pieces:
@@ -127,15 +132,29 @@ def _stripped(held: Lying) -> Pieces:
     yield from pieces
 
 
-def _written(held: Lying, transfer_syntax_uid: str) -> Pieces:
-    """A native data set written anew."""
-    kept = held.transfer_syntax_uid
-    if kept in DEFLATED:
-        read: Read = Inflated((bytes(piece) for piece in _stripped(held)), INFLATED_LIMIT)
-        kept = EXPLICIT_VR_LITTLE_ENDIAN
-    else:
-        read = _reading(_stripped(held))
-    return _WRITERS[transfer_syntax_uid](data_set.walk(read, kept), read)
+def _written(held: Lying, transfer_syntax_uid: str, wanted: str) -> Pieces:
+    """A native data set written anew, which will go out in the syntax that is `wanted`.
+
+    It is gone through before, since a sequence that is none is as well kept as any, and whoever
+    has half of an instance has nothing.
+    """
+    deflated = held.transfer_syntax_uid in DEFLATED
+    kept = EXPLICIT_VR_LITTLE_ENDIAN if deflated else held.transfer_syntax_uid
+    write = _WRITERS.get(wanted, data_set.explicit)
+    data_set.check(_inflated(held) if deflated else _ranges(held), kept, write)
+    read = _inflated(held) if deflated else _reading(_stripped(held))
+    yield from _WRITERS[transfer_syntax_uid](data_set.walk(read, kept), read)
+
+
+def _inflated(held: Lying) -> Read:
+    return Inflated((bytes(piece) for piece in _stripped(held)), INFLATED_LIMIT)
+
+
+def _ranges(held: Lying) -> Read:
+    """The data set where it lies."""
+    head = io.BytesIO(held.read(0, 2 * part10.META_LIMIT))
+    start = part10.read_file_meta(head).data_set_offset
+    return lambda at, length: held.read(start + at, length)
 
 
 class _Window:
@@ -179,14 +198,17 @@ def _deflated(pieces: Pieces) -> Pieces:
     yield out + b"\0" * ((size + len(out)) % 2)
 
 
-def _decompressed(held: Lying) -> Pieces:
-    whole = _without_compression(held.read())
-    if whole is None:
-        # A report in a syntax of images: its data set is in Explicit VR all the same.
-        yield from _stripped(held)
-        return
-    start = part10.read_file_meta(io.BytesIO(whole)).data_set_offset
-    yield memoryview(whole)[start:]
+def _decompressed(held: Lying, *, rewritten: bool) -> Pieces:
+    """The data set without compression; gone through as a whole before it is `rewritten`."""
+    file = held.read()
+    plain = _without_compression(file)
+    # A report in a syntax of images: its data set is in Explicit VR all the same.
+    whole = file if plain is None else plain
+    found = memoryview(whole)[part10.read_file_meta(io.BytesIO(whole)).data_set_offset :]
+    if rewritten:
+        read: Read = lambda at, length: bytes(found[at : at + length])  # noqa: E731
+        data_set.check(read, EXPLICIT_VR_LITTLE_ENDIAN, data_set.implicit)
+    yield found
 
 
 def _without_compression(file: bytes) -> bytes | None:

@@ -8,8 +8,6 @@ pixels, its text in UTF-8.
 from __future__ import annotations
 
 import re
-import struct
-from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,10 +16,9 @@ import orjson
 
 from exchange.errors import Invalid, TooLarge
 from exchange.ingest import Incoming
-from exchange_dicom import media_types, native_model, part10
+from exchange_dicom import composing, media_types, native_model, part10
 from exchange_dicom.media_types import DICOM, DICOM_JSON, DICOM_XML, OCTET_STREAM, MediaType
 from exchange_dicom.multipart import Part
-from exchange_dicom.native_model import DEPTH, GROUPS
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from exchange_dicom.web_frames import TRANSFER_SYNTAXES
 
@@ -37,25 +34,7 @@ PIECE = 1 << 20
 """Bytes of bulk data that are in memory at once."""
 
 _PIXELS = "7FE00010"
-_CHARACTER_SET = "00080005"
-_LEFT_OUT = frozenset({_CHARACTER_SET, "00083002"})  # Available Transfer Syntax UID: of the archive
-_TAG = re.compile(r"[0-9A-F]{8}")
 _UID = re.compile(r"[0-9.]{1,64}")
-_LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
-_BYTES = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
-_TEXT = frozenset(
-    {
-        "AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI",
-        "UR", "UT",
-    }
-)  # fmt: skip
-_NUMBERS = {
-    "FD": "<d", "FL": "<f", "SL": "<l", "SS": "<h", "SV": "<q", "UL": "<L", "US": "<H", "UV": "<Q",
-}  # fmt: skip
-_VRS = _TEXT | _BYTES | frozenset(_NUMBERS) | {"AT", "SQ"}
-_ITEM = struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF)
-_END_OF_ITEM = struct.pack("<HHL", 0xFFFE, 0xE00D, 0)
-_END = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,118 +203,23 @@ _NOT_HERE = {
 """Ways to write a whole data set, which bulk data do not have (PS3.18 8.7.3)."""
 
 
-def _data_set(
-    model: Any, bulk: _Spool, *, encapsulated: bool = False, depth: int = 0
-) -> Iterator[bytes]:
-    if not isinstance(model, dict):
-        raise Invalid("an item of a sequence is not an object with attributes by tag")
-    if depth > DEPTH:
-        raise Invalid(f"sequences are more than {DEPTH} deep")
-    by_tag = {str(tag).upper(): element for tag, element in model.items()}
-    if not depth:
-        by_tag[_CHARACTER_SET] = {"vr": "CS", "Value": ["ISO_IR 192"]}
-    for tag, element in sorted(by_tag.items()):
-        if not _TAG.fullmatch(tag) or not isinstance(element, dict):
-            raise Invalid("the metadata hold something that is no attribute by its tag")
-        if tag < "00080000" or tag.endswith("0000") or (depth and tag == _CHARACTER_SET):
-            continue  # of the file, not of the data set; or a length, which is ours to tell
-        if tag in _LEFT_OUT and tag != _CHARACTER_SET:
-            continue
-        yield from _element(tag, element, bulk, encapsulated and tag == _PIXELS, depth)
-
-
-def _element(
-    tag: str, element: Mapping[str, Any], bulk: _Spool, encapsulated: bool, depth: int
-) -> Iterator[bytes]:
-    vr = element.get("vr")
-    if not isinstance(vr, str) or vr not in _VRS:
-        raise Invalid(f"({tag}) has no VR of PS3.5")
-    if encapsulated:
-        yield _head(tag, "OB", None)
-        yield struct.pack("<HHL", 0xFFFE, 0xE000, 0)  # an empty Basic Offset Table
-        for one in bulk.named(element["BulkDataURI"]):
-            yield struct.pack("<HHL", 0xFFFE, 0xE000, _even(tag, one.length))
-            yield from bulk.read(one)
-        yield _END
-    elif "BulkDataURI" in element:
-        found = bulk.named(element["BulkDataURI"])
+def _data_set(model: Any, bulk: _Spool, *, encapsulated: bool) -> Iterator[bytes]:
+    def given(tag: str, vr: str, name: Any, depth: int) -> Iterator[bytes]:
+        found = bulk.named(name)
+        if encapsulated and tag == _PIXELS and not depth:
+            yield composing.head(tag, "OB", None)
+            yield composing.item(0)  # an empty Basic Offset Table
+            for one in found:
+                yield composing.item(_even(tag, one.length))
+                yield from bulk.read(one)
+            yield composing.END
+            return
         if len(found) != 1:
             raise Invalid("bulk data that are no frames come in one part")
-        yield _head(tag, vr, _even(tag, found[0].length))
+        yield composing.head(tag, vr, _even(tag, found[0].length))
         yield from bulk.read(found[0])
-    elif vr == "SQ":
-        yield _head(tag, vr, None)
-        for item in _values(tag, element):
-            yield _ITEM
-            yield from _data_set(item or {}, bulk, depth=depth + 1)
-            yield _END_OF_ITEM
-        yield _END
-    else:
-        value = _encoded(tag, vr, element)
-        yield _head(tag, vr, len(value)) + value
 
-
-def _values(tag: str, element: Mapping[str, Any]) -> Sequence[Any]:
-    values = element.get("Value", [])
-    if not isinstance(values, list):
-        raise Invalid(f"the Value of ({tag}) is not an array")
-    return values
-
-
-def _encoded(tag: str, vr: str, element: Mapping[str, Any]) -> bytes:
-    try:
-        if "InlineBinary" in element:
-            value = b64decode(element["InlineBinary"], validate=True)
-        elif vr == "AT":
-            value = b"".join(
-                struct.pack("<HH", int(one[:4], 16), int(one[4:8], 16))
-                for one in _values(tag, element)
-            )
-        elif vr in _NUMBERS:
-            form = _NUMBERS[vr]
-            value = b"".join(struct.pack(form, _number(vr, one)) for one in _values(tag, element))
-        elif vr in _BYTES:
-            if _values(tag, element):
-                raise Invalid(f"({tag}) has binary values: they come as InlineBinary or bulk data")
-            value = b""
-        else:
-            value = "\\".join(_text(vr, one) for one in _values(tag, element)).encode()
-    except (ValueError, TypeError, OverflowError, struct.error):
-        raise Invalid(f"a value of ({tag}) is not one of VR {vr}") from None
-    if len(value) % 2:
-        value += b"\0" if vr in _BYTES or vr == "UI" else b" "
-    return value
-
-
-def _number(vr: str, value: Any) -> int | float:
-    if isinstance(value, bool):
-        raise TypeError
-    return float(value) if vr in ("FD", "FL") else int(value)
-
-
-def _text(vr: str, value: Any) -> str:
-    if value is None:
-        return ""
-    if vr == "PN" and isinstance(value, dict):
-        groups = [value.get(name) or "" for name in GROUPS]
-        return "=".join(groups).rstrip("=")
-    if vr in ("DS", "IS") and isinstance(value, int | float) and not isinstance(value, bool):
-        whole = repr(value)
-        return whole if len(whole) <= 16 else f"{value:.10g}"
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-def _head(tag: str, vr: str, length: int | None) -> bytes:
-    """Tag, VR and length of an element; None for an undefined one."""
-    group, element = int(tag[:4], 16), int(tag[4:], 16)
-    if vr in _LONG:
-        size = 0xFFFFFFFF if length is None else length
-        return struct.pack("<HH2sHL", group, element, vr.encode(), 0, size)
-    if length is None or length > 0xFFFE:
-        raise Invalid(f"the value of ({tag}) is too long for VR {vr}")
-    return struct.pack("<HH2sH", group, element, vr.encode(), length)
+    return composing.data_set(model, given)
 
 
 def _even(tag: str, length: int) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exchange import orders
+from exchange.access import Access
 from exchange.errors import ExchangeError, Invalid
 from exchange.orders import Scheduled
 from exchange_dicom import dimse, query, status
@@ -17,9 +18,10 @@ from exchange_dicom.association import Message, TooLarge
 from exchange_dicom.conversation import Conversation
 from exchange_dicom.identifier import IDENTIFIER_LENGTH, Identifier, write
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
-from exchange_storage.search import Alike, Match, Matching, Number
+from exchange_storage.search import Alike, Criterion, Kind, Match, Matching
 
 STEP = "ScheduledProcedureStepSequence"
+ISSUER = "IssuerOfPatientID"
 START_DATE = f"{STEP}.ScheduledProcedureStepStartDate"
 START_TIME = f"{STEP}.ScheduledProcedureStepStartTime"
 
@@ -83,8 +85,8 @@ def find(conversation: Conversation, message: Message) -> None:
         raw = message.data.read(IDENTIFIER_LENGTH)
         identifier = Identifier.read(raw, message.context.transfer_syntax)
         extended = conversation.extended.get(message.context.abstract_syntax, b"").ljust(3, b"\0")
-        asked = _asked(identifier, conversation.requester.organization, fuzzy=extended[2] == 1)
         with conversation.exchange.on_behalf_of(conversation.requester) as access:
+            asked = _asked(access, identifier, fuzzy=extended[2] == 1)
             found = orders.worklist(
                 access,
                 asked.order,
@@ -116,20 +118,22 @@ class _Asked:
     """The matching keys of a worklist identifier, of the order and of the patient."""
 
     order: tuple[tuple[str, Matching], ...]
-    patient: tuple[Match | Number, ...]
+    patient: tuple[Criterion, ...]
     moment: orders.Moments | None
     """When the step begins, where both its date and its time are ranges (Table K.6-1)."""
     unsupported: bool
     """Whether some key takes no part in matching."""
 
 
-def _asked(identifier: Identifier, organization: int | None, *, fuzzy: bool) -> _Asked:
+def _asked(access: Access, identifier: Identifier, *, fuzzy: bool) -> _Asked:
     """Raises Invalid."""
     given = dict(identifier.keys)
-    moment = query.moments(given.get(START_DATE, ""), given.get(START_TIME, ""))
+    issuer = query.stated(given.get(ISSUER, ""))
+    begin = [(name, given.get(name, "")) for name in (START_DATE, START_TIME)]
+    moment = query.moments(*begin[0], *begin[1])
     order: list[tuple[str, Matching]] = []
-    patient: list[Match | Number] = []
-    unsupported = False
+    patient: list[Criterion] = []
+    unsupported = bool(issuer) and not query.stated(given.get("PatientID", ""))
     for name, value in identifier.keys:
         within, dot, keyword = name.rpartition(".")
         if not value.strip("* ") or (moment is not None and name in (START_DATE, START_TIME)):
@@ -137,14 +141,14 @@ def _asked(identifier: Identifier, organization: int | None, *, fuzzy: bool) -> 
         if dot and (within != STEP or keyword not in STEP_KEYS):
             unsupported = True
         elif keyword == "PatientID" and not dot:
-            patient.append(Number(organization, query.text(value.strip())))
+            patient.append(query.number(access, issuer, query.text(value.strip())))
         elif fuzzy and keyword == "PatientName" and not dot and not set(value) & set("*?"):
             patient.append(Match(keyword, Alike(value.strip())))
         elif keyword in _PATIENT and not dot:
             patient.append(Match(keyword, query.matching(keyword, value.strip())))
         elif keyword in orders.ATTRIBUTES and keyword in (STEP_KEYS if dot else KEYS):
             order.append((keyword, _matching(keyword, value.strip(), fuzzy=fuzzy)))
-        elif keyword != "IssuerOfPatientID":
+        elif name != ISSUER:
             unsupported = True
     return _Asked(tuple(order), tuple(patient), moment, unsupported)
 
@@ -152,12 +156,9 @@ def _asked(identifier: Identifier, organization: int | None, *, fuzzy: bool) -> 
 def _matching(keyword: str, value: str, *, fuzzy: bool) -> Matching:
     if fuzzy and keyword in orders.PERSONS and not set(value) & set("*?"):
         return Alike(value)
-    if keyword.endswith("Date"):
-        return query.matching("StudyDate", value)
-    if keyword.endswith("Time"):
-        return query.matching("StudyTime", value)
-    if keyword.endswith("UID"):
-        return query.matching("StudyInstanceUID", value)
+    for ending, kind in (("Date", Kind.DATE), ("Time", Kind.TIME), ("UID", Kind.UID)):
+        if keyword.endswith(ending):
+            return query.of_kind(kind, keyword, value)
     return query.text(value)
 
 

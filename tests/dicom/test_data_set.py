@@ -247,3 +247,22 @@ def test_big_endian_pixels_are_little_endian_in_what_is_written_anew(
     anew = b"".join(write(data_set.walk(read, str(ExplicitVRBigEndian)), read))
 
     assert anew.endswith(values.astype("<u2").tobytes())
+
+
+def test_a_sequence_where_none_belongs_is_stepped_over_without_its_vr() -> None:
+    """Without VRs only the dictionary says what is a sequence: undefined lengths would mislead."""
+    inner = Dataset()
+    inner.PatientID = "P1"
+    odd = Dataset()
+    odd.add_new(0x00081030, "SQ", [inner])  # Study Description
+    odd.add_new(0x00091001, "SQ", [inner])
+    odd.PatientID = "P1"
+    written = io.BytesIO()
+    odd.save_as(written, implicit_vr=False, little_endian=True)
+
+    sent = b"".join(data_set.implicit(data_set.elements(written.getvalue(), EXPLICIT)))
+
+    read = {element.tag: element for element in data_set.elements(sent, IMPLICIT)}
+    assert bytes(read[0x00100020].value or b"") == b"P1"
+    assert read[0x00091001].items is not None
+    assert read[0x00081030].items is None

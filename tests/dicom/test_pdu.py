@@ -223,6 +223,27 @@ def test_items_nobody_told_us_of_are_skipped() -> None:
     assert decoded.user.implementation_version == "PACS_9"
 
 
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        (b"A_LONG_VERSION_NAME_1.2", "A_LONG_VERSION_N"),
+        ("影像\0\1 2.0".encode(), "???????? 2.0"),
+    ],
+)
+def test_how_a_peer_calls_its_version_costs_it_no_association(sent: bytes, read: str) -> None:
+    user = item(0x50, item(0x52, b"1." * 40) + item(0x55, sent))
+    told = AssociateRequest.decode(request_with(PROPOSED, user)).user
+    assert told.implementation_version == read
+    assert len(told.implementation_class_uid) == 64
+
+
+def test_a_rejection_for_a_reserved_reason_is_still_for_now_or_for_good() -> None:
+    for result, transient in ((1, False), (2, True)):
+        told = AssociateReject.decode(bytes((0, result, 3, 0)))
+        assert told == AssociateReject(RejectReason.NO_REASON_GIVEN, transient=transient)
+    assert AssociateReject.decode(bytes((0, 2, 3, 2))).reason is RejectReason.LOCAL_LIMIT_EXCEEDED
+
+
 def test_padding_belongs_to_nobody() -> None:
     padded = item(0x20, b"\1\0\0\0" + item(0x30, VERIFICATION.encode() + b"\0"))
     fixed = body(replace(REQUEST, calling_ae=" PACS").encode())[:68]

@@ -229,6 +229,21 @@ def test_bytes_of_hanzi_that_look_like_delimiters_delimit_nothing(received: Serv
 # Bytes that no standard has, and that are kept all the same (PS3.5 6.2, 7.1)
 
 
+def test_dates_and_times_in_their_old_form_are_found_as_others(tmp_path: Path) -> None:
+    today = element(0x00080020, "DA", "20261101")
+    old = element(0x00080020, "DA", "2026.11.01") + element(0x00080030, "TM", "10:15:30.5")
+    sent = sliced("1.7.1", "1.4.7.1", "").replace(today, old)
+    with serving(tmp_path) as served:
+        with calling(served.port, (CT, (EXPLICIT,))) as pacs:
+            assert pacs.store(sent, "1.4.7.1").status == SUCCESS
+        for day in ("20261101", "20261031-20261102", "2026.11.01"):
+            for at in ("1015", "10:15", "101530-", "-1016"):
+                keys = {"StudyInstanceUID": "", "StudyDate": day, "StudyTime": at}
+                (found,) = ask(served.port, "STUDY", keys).matches
+                assert (found.StudyDate, found.StudyTime) == ("20261101", "101530.5")
+        assert served.kept("1.4.7.1") == [sent]
+
+
 def test_padding_odd_lengths_and_private_elements_are_no_reason_to_refuse(
     received: Served,
 ) -> None:

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from caller import SUCCESS
+from caller import SUCCESS, calling
+from caller import element as written
+from caller import image as ct_slice
 from images import ct, data_set
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
@@ -179,10 +181,13 @@ def test_images_are_sent_to_the_askers_own_nodes_only(served: Served, tmp_path: 
 # What does not go as it should
 
 
-def test_what_the_destination_refuses_is_listed(served: Served, tmp_path: Path) -> None:
+@pytest.mark.parametrize("remark", [0xB000, 0xB201, 0x0107])
+def test_what_the_destination_refuses_is_listed(
+    served: Served, tmp_path: Path, remark: int
+) -> None:
     paths = known_at_two_hospitals(served, tmp_path)
     with workstation("NANHU-WS") as ws:
-        ws.answers += [0x0000, 0xA700, 0xB000]
+        ws.answers += [0x0000, 0xA700, remark]
         listens(served, "nanhu", "NANHU-WS", ws.port)
         answers = move(
             served, "NANHU", "NANHU-WS", asked("STUDY", PatientID="N7", StudyInstanceUID=STUDY)
@@ -380,6 +385,57 @@ def test_images_come_as_they_are_or_without_loss_in_what_the_asker_takes(
     for element in sent:
         if element.tag.element and element.keyword != "PixelData":
             assert image[element.tag].value == element.value
+
+
+@pytest.mark.parametrize("said", ["nonsense", str(ImplicitVRLittleEndian)])
+def test_what_a_sender_says_of_a_file_within_its_data_set_is_believed_by_nobody(
+    served: Served, said: str
+) -> None:
+    sent = ct_slice(study="1.2.826.7", instance="1.2.826.77")
+    with calling(served.port, (CTImageStorage, (ExplicitVRLittleEndian,))) as pacs:
+        assert pacs.store(written(0x00020010, "UI", said) + sent, "1.2.826.77").status == SUCCESS
+
+    for taken in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
+        wanted = asked("STUDY", PatientID="P1", StudyInstanceUID="1.2.826.7")
+        answers, (received,) = get(served, "BEICHENG", wanted, taken)
+        assert answers[-1][0].Status == SUCCESS
+        assert (received.PatientID, len(received.PixelData)) == ("P1", 4096)
+
+
+NO_SEQUENCE = b"\1\2\3\4" * 4
+"""The value of a sequence, as its head says."""
+
+
+@pytest.mark.parametrize(
+    ("asker", "tag", "taken", "vr"),
+    [
+        ("BEICHENG", 0x00400555, ExplicitVRLittleEndian, "SQ"),  # byte for byte
+        ("NANHU", 0x00400555, ExplicitVRLittleEndian, "UN"),
+        ("NANHU", 0x00111001, ImplicitVRLittleEndian, "UN"),
+        # Without VRs the dictionary would have every reader stumble over it.
+        ("BEICHENG", 0x00400555, ImplicitVRLittleEndian, None),
+        ("NANHU", 0x00400555, ImplicitVRLittleEndian, None),
+    ],
+)
+def test_a_sequence_that_is_none_is_called_unknown_to_whoever_can_be_told(
+    served: Served, tmp_path: Path, asker: str, tag: int, taken: str, vr: str | None
+) -> None:
+    known_at_two_hospitals(served, tmp_path, 1)
+    odd = ct_slice(study="1.2.826.7", series="1.2.826.7.1", instance="1.2.826.77")
+    at = odd.index(written(0x0020000D, "UI", "1.2.826.7")) if tag < 0x00200000 else -4108
+    odd = odd[:at] + written(tag, "SQ", NO_SEQUENCE) + odd[at:]
+    with calling(served.port, (CTImageStorage, (ExplicitVRLittleEndian,))) as pacs:
+        assert pacs.store(odd, "1.2.826.77").status == SUCCESS
+
+    number = {"BEICHENG": "P1", "NANHU": "N7"}[asker]
+    wanted = asked("STUDY", PatientID=number, StudyInstanceUID="1.2.826.7")
+    answers, received = get(served, asker, wanted, taken)
+
+    assert answers[-1][0].Status == (SUCCESS if vr else NONE_DONE)
+    for sent in received:
+        element = sent.get_item(tag)
+        assert sent.PatientID == number
+        assert (element.VR or "UN", bytes(element.value)) == (vr, NO_SEQUENCE)
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import io
+import struct
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from caller import EXPLICIT, SUCCESS, Caller, Hung, calling, element, identifier, image, value
+from caller import (
+    EXPLICIT,
+    IMPLICIT,
+    SUCCESS,
+    Caller,
+    Hung,
+    calling,
+    element,
+    identifier,
+    image,
+    value,
+)
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.filereader import read_dataset
 from pydicom.uid import (
     CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     MRImageStorage,
@@ -52,6 +66,7 @@ from exchange_dicom.pdu import COMMAND, LAST, Abort, RoleSelection
 from exchange_storage.filesystem import FilesystemStore
 from exchange_storage.records import Instance
 
+DEFLATED = str(DeflatedExplicitVRLittleEndian)
 CANCEL, SOME_FAILED, NONE_DONE, PENDING = 0xFE00, 0xB000, 0xA702, 0xFF00
 
 
@@ -251,6 +266,44 @@ def test_what_was_made_ready_for_an_association_that_breaks_leaves_over_another(
     assert (final.NumberOfCompletedSuboperations, final.NumberOfFailedSuboperations) == (8, 1)
     assert listed is not None
     assert len({one.SOPInstanceUID for one in ws.received} | {listed.FailedSOPInstanceUIDList}) == 9
+
+
+FRAGMENTS = struct.pack("<HH2sHL", 0x0042, 0x0011, b"OB", 0, 0xFFFFFFFF) + b"".join(
+    struct.pack("<HHL", 0xFFFE, kind, len(fragment)) + fragment
+    for kind, fragment in ((0xE000, b""), (0xE000, b"%PDF"), (0xE0DD, b""))
+)
+"""An Encapsulated Document in fragments, which only pixels may be (PS3.5 A.4)."""
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, DEFLATED])
+def test_what_cannot_be_written_anew_fails_alone_on_the_askers_association(
+    served: Served, syntax: str
+) -> None:
+    kind = "1.2.840.10008.5.1.4.1.1.2"
+    with calling(served.port, (kind, (syntax,))) as pacs:
+        for name, odd in (("1.4.1", b""), ("1.4.2", FRAGMENTS), ("1.4.3", b"")):
+            sent = image(odd, instance=name)
+            if syntax == DEFLATED:
+                packed = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+                sent = packed.compress(sent) + packed.flush()
+            assert pacs.store(sent + b"\0" * (len(sent) % 2), name).status == SUCCESS
+    contexts = ((PATIENT_ROOT_GET, (EXPLICIT,)), (kind, (IMPLICIT,)))
+    roles = [RoleSelection(kind, scu=False, scp=True)]
+    received = []
+    with Caller(served.port, *contexts, roles=roles) as asking:
+        command, body = wanted("P1")
+        for control, part in ((COMMAND | LAST, command), (LAST, body)):
+            asking.send(value(asking.contexts[PATIENT_ROOT_GET][0], control, part))
+        while (told := asking.message())[0].status == PENDING or told[0].sop_instance:
+            if told[0].command_field is CommandField.C_STORE_RQ:
+                received.append(told[0].sop_instance)
+                answer = value(asking.contexts[kind][0], COMMAND | LAST, response(told[0], SUCCESS))
+                asking.send(answer)
+        asking.release()
+    final, listed = told
+    assert received == ["1.4.1", "1.4.3"]
+    assert (final.status, final.sub_operations.completed) == (SOME_FAILED, 2)
+    assert listed.endswith(b"1.4.2\0")
 
 
 # Cancels

@@ -199,12 +199,11 @@ def test_the_query_parameter_accept_goes_before_the_header(archive: Door) -> Non
 
 
 def broken(number: int) -> bytes:
-    """An image with Implicit VR and garbage in a sequence that a reader of the index steps over."""
+    """An image with Implicit VR, and with padding in fragments, which only pixels may be."""
     image = data_set(SOPInstanceUID=f"{SERIES}.{number}", InstanceNumber=str(number))
-    image.RequestAttributesSequence = [Dataset()]
-    image.RequestAttributesSequence[0].ScheduledProcedureStepID = "STEP"
-    written = file(image, str(ImplicitVRLittleEndian))
-    return written.replace(b"\xfe\xff\x00\xe0", b"\xff\xff\xff\xff", 1)
+    fragments = (b"\xfe\xff\x00\xe0\4\0\0\0pads", b"\xfe\xff\xdd\xe0\0\0\0\0")
+    padding = b"\xfc\xff\xfc\xff\xff\xff\xff\xff" + b"".join(fragments)
+    return file(image, str(ImplicitVRLittleEndian)) + padding
 
 
 def test_one_broken_image_does_not_keep_its_study_in_the_archive(door: Door) -> None:

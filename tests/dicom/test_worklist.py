@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from caller import CT, SUCCESS, calling, image
+from caller import CT, EXPLICIT, IMPLICIT, SUCCESS, calling, element, image
+from caller import value as presented
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE
@@ -33,6 +35,9 @@ from exchange_dicom.contexts import (
 from exchange_dicom.contexts import (
     PERFORMED_PROCEDURE_STEP_RETRIEVE as MPPS_RETRIEVE,
 )
+from exchange_dicom.data_set import elements
+from exchange_dicom.dimse import CommandField, request
+from exchange_dicom.pdu import COMMAND, LAST
 
 ZONE = ZoneInfo("Asia/Shanghai")
 TODAY = f"{datetime.now(ZONE):%Y%m%d}"
@@ -86,6 +91,11 @@ def asked(step: dict[str, str] | None = None, **keys: str) -> Dataset:
     ).items():
         setattr(identifier, keyword, value)
     return identifier
+
+
+def sequence(tag: int, *items: bytes) -> bytes:
+    parts = [struct.pack("<HHL", 0xFFFE, 0xE000, len(item)) + item for item in items]
+    return element(tag, "SQ", b"".join(parts))
 
 
 @contextmanager
@@ -179,6 +189,29 @@ def test_date_and_time_of_a_worklist_are_one_moment_without_being_negotiated(
     assert found("20300706-", "1000-") == ["A3", "A4"]
     assert found("20300707", "1000-1800") == ["A3"]
     assert found("20300705-20300707", "09") == ["A1", "A2"]
+
+
+def test_a_number_of_another_hospital_is_nobody_of_this_one(served: Served) -> None:
+    place(served, patient_id="N7")
+
+    def found(**keys: str) -> int:
+        return len(worklist(served, asked(None, **keys)))
+
+    assert found(PatientID="N7", IssuerOfPatientID="2.25.101") == 1
+    assert found(PatientID="N7", IssuerOfPatientID="*") == 1
+    assert found(PatientID="N7", IssuerOfPatientID="2.25.102") == 0
+    with associated(served, "BEICHENG", WORKLIST) as association:
+        nobody_asked_for = asked(IssuerOfPatientID="2.25.102")
+        told = [one.Status for one, _ in association.send_c_find(nobody_asked_for, WORKLIST)]
+    assert told == [0xFF01, SUCCESS]  # an issuer alone takes no part
+
+
+def test_a_modality_is_told_which_of_its_keys_makes_no_sense(served: Served) -> None:
+    question = sequence(0x00400100, element(0x00400002, "DA", "20301399"))
+    with calling(served.port, (WORKLIST, (EXPLICIT,))) as modality:
+        ((final, _),) = modality.find(question, WORKLIST)
+    assert final.status == 0xA900
+    assert "ScheduledProcedureStepStartDate" in final.error_comment
 
 
 def test_a_worklist_finds_names_that_sound_alike_when_that_is_negotiated(served: Served) -> None:
@@ -371,6 +404,7 @@ def test_a_step_moves_its_order_and_its_announced_images_are_expected(served: Se
         ({"Modality": ""}, MISSING_VALUE),
         ({"Modality": None}, MISSING),
         ({"study": ""}, MISSING_VALUE),
+        ({"ScheduledStepAttributesSequence": "empty item"}, MISSING),
         ({"study": None}, MISSING),
     ],
 )
@@ -383,6 +417,8 @@ def test_a_step_that_does_not_begin_properly_is_not_made(
         named = keyword if keyword != "study" else "StudyInstanceUID"
         if value is None:
             delattr(of, named)
+        elif value == "empty item":
+            setattr(of, named, [Dataset()])
         else:
             setattr(of, named, value)
     with associated(served, "BEICHENG", MPPS) as association:
@@ -420,6 +456,39 @@ def test_a_step_is_told_bit_by_bit_and_what_it_began_with_stays(served: Served) 
     assert told.PerformedSeriesSequence[0].ReferencedImageSequence[0].ReferencedSOPInstanceUID == (
         "1.4.1"
     )
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT], ids=["explicit", "implicit"])
+def test_a_step_is_told_whatever_its_modality_wrote_into_it(served: Served, syntax: str) -> None:
+    odd = b"".join(
+        [
+            element(0x00080005, "CS", "ISO_IR 192"),
+            element(0x00080060, "CS", "CT"),
+            element(0x00100010, "PN", "王^小东"),
+            element(0x00180015, "ZZ", "ab"),  # no VR of the standard's
+            element(0x00180050, "DS", "thin"),
+            element(0x00189087, "FD", struct.pack("<d", float("nan"))),
+            element(0x00201209, "IS", "1.5"),
+            element(0x00400241, "AE", "CT1"),
+            element(0x00400244, "DA", "20261101"),
+            element(0x00400245, "TM", "101500"),
+            element(0x00400252, "CS", "IN PROGRESS"),
+            element(0x00400253, "SH", "PPS1"),
+            sequence(0x00400270, element(0x0020000D, "UI", "1.2.1")),
+        ]
+    )
+    with calling(served.port, (MPPS, (EXPLICIT,)), (MPPS_RETRIEVE, (syntax,))) as modality:
+        made = request(CommandField.N_CREATE_RQ, 1, MPPS, "1.9.1", data_set_present=True)
+        assert modality.ask(MPPS, made, odd).status == SUCCESS
+        context, _ = modality.contexts[MPPS_RETRIEVE]
+        asks = request(CommandField.N_GET_RQ, 2, MPPS, "1.9.1")
+        modality.send(presented(context, COMMAND | LAST, asks))
+        answer, body = modality.message()
+    told = {one.tag: bytes(one.value or b"").strip() for one in elements(body, syntax)}
+    kept = [told[tag] for tag in (0x00100010, 0x00180050, 0x00201209)]
+    assert kept == ["王^小东".encode(), b"thin", b"1.5"]
+    assert answer.status == NOT_ALL_CHANGED  # some of it is in no data set as it was sent
+    assert answer.error_comment.endswith("(0018,0015)")
 
 
 def test_a_hospitals_own_count_shows_what_did_not_come(served: Served) -> None:

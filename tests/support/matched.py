@@ -50,7 +50,8 @@ def hospitals(place: Path, database_url: str) -> Iterator[Served]:
         send("beicheng", patient="P2", study="1.2.2", instance="1.4.4", StudyDate="20261102",
              StudyTime="070000.000", PatientName="Yamada^Tarou=山田^太郎=やまだ^たろう",
              AccessionNumber="a2", StudyDescription="chest 100%", Modality="MR",
-             PatientBirthDate="19800101", PatientSex="M")  # fmt: skip
+             PatientBirthDate="19800101", PatientSex="M",
+             PatientTelephoneNumbers="0755-21\\0755-22\\0755-23")  # fmt: skip
         send("beicheng", patient="P3", study="1.2.3", instance="1.4.5", StudyDate="20261103",
              StudyTime="1630", PatientName="=李^娜", AccessionNumber="A3", Modality="DX",
              PatientBirthDate="")  # fmt: skip

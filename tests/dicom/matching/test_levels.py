@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import struct
 import subprocess
 from typing import Any
 
 import pytest
 from asking import PATIENT_ROOT, STUDY_ROOT, Answers, ask
-from caller import EXPLICIT, Caller, element
+from caller import EXPLICIT, Caller, calling, element
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from matched import (
@@ -81,6 +82,17 @@ def test_a_sequence_without_keys_matches_all_and_is_returned_whole(
     assert whole.TypeOfPatientID == "TEXT"
 
 
+@pytest.mark.parametrize("keyword", ["PatientID", "NumberOfStudyRelatedInstances"])
+def test_what_is_no_sequence_is_not_asked_for_as_one(served: Served, keyword: str) -> None:
+    tag, _ = tag_and_vr(keyword)
+    item = element(0x00100020, "LO", "P1")
+    within = struct.pack("<HHL", 0xFFFE, 0xE000, len(item)) + item
+    with calling(served.port, (STUDY_ROOT, (EXPLICIT,))) as pacs:
+        question = element(0x00080052, "CS", "STUDY") + element(tag, "SQ", within)
+        ((final, _),) = pacs.find(question)
+        assert (final.status, final.error_comment) == (MISMATCH, f"{keyword} is not a sequence")
+
+
 # Statuses (C.4.1.1.4)
 
 
@@ -93,6 +105,8 @@ def test_a_sequence_without_keys_matches_all_and_is_returned_whole(
         ({"NumberOfStudyRelatedInstances": "3"}, PENDING_UNSUPPORTED),  # returned, not matched
         ({"Modality": "CT"}, PENDING_UNSUPPORTED),  # of a level below
         ({"OtherPatientIDsSequence": {"PatientID": "", "IssuerOfPatientID": ""}}, PENDING),
+        ({"PatientID": "*", "IssuerOfPatientID": "2.25.102"}, PENDING_UNSUPPORTED),
+        ({"PatientID": "P1", "IssuerOfPatientID": "*"}, PENDING),
         ({"OtherPatientIDsSequence": {"PatientAge": ""}}, PENDING_UNSUPPORTED),
         ({"ProcedureCodeSequence": {"CodeValue": ""}}, PENDING_UNSUPPORTED),
     ],
@@ -238,6 +252,18 @@ def test_fuzzy_names_match_by_sound_only_when_that_is_negotiated(served: Served)
 
 
 # Optional keys (C.3.4, C.6.1.1, C.6.2.1)
+
+
+SEVERAL = ["0755-21", "0755-22", "0755-23"]
+
+
+@pytest.mark.parametrize("number", [*SEVERAL, "*-2?", "*-23", "\\".join(SEVERAL)])
+def test_one_of_several_values_is_enough_and_all_are_returned(served: Served, number: str) -> None:
+    wanted = {"StudyInstanceUID": "", "PatientTelephoneNumbers": number}
+    (found,) = ask(served.port, "STUDY", wanted).matches
+    assert found.StudyInstanceUID == YAMADA
+    assert list(found.PatientTelephoneNumbers) == SEVERAL
+    assert studies(served, PatientTelephoneNumbers="755-22") == []
 
 
 def test_a_study_tells_what_it_holds(served: Served) -> None:
