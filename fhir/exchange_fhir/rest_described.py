@@ -43,7 +43,7 @@ def describing(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         asked = [(name, value) for name, value in given if name not in _RESULT]
         known = [(name, value) for name, value in asked if name in described.PARAMETERS]
         ignored = [name[:64] for name, _ in asked if name not in described.PARAMETERS]
-        if ignored and "handling=strict" in request.headers.get("prefer", "").replace(" ", ""):
+        if ignored and negotiation.preferences(request).get("handling") == "strict":
             raise Problem(400, "not-supported", "not supported here: " + ", ".join(ignored))
         found = [
             one
