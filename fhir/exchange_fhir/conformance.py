@@ -273,8 +273,8 @@ def _bulk_data() -> Iterator[str]:
         "of the request is not in it. With `_since` the manifest's `deleted` tells, as Bundles of "
         "`DELETE`, what would have been in it had it not been deleted since, whatever a "
         "`_typeFilter` asks; a document whose content is lost is told in `error`. `DELETE` of the "
-        "status address cancels. A `_typeFilter` of "
-        "kept resources asks by token, reference and uri parameters. Other parameters, as "
+        "status address cancels. A `_typeFilter` asks by any search parameter of its type, but "
+        "orders nothing and brings nothing along. Other parameters, as "
         "`includeAssociatedData`, are refused, or with `Prefer: handling=lenient` ignored, which "
         "a warning in `error` tells."
     )

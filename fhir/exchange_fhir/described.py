@@ -81,6 +81,7 @@ OPERATIONS = (
         parameters=(
             ("resource", "in", 0, "1", "Resource"),
             ("mode", "in", 0, "1", "code"),
+            ("profile", "in", 0, "1", "uri"),
             _OUTCOME,
         ),
     ),
@@ -173,6 +174,7 @@ OPERATIONS = (
             ("end", "in", 0, "1", "date"),
             ("type", "in", 0, "*", "CodeableConcept"),
             ("on-demand", "in", 0, "1", "boolean"),
+            ("profile", "in", 0, "*", "canonical"),
             _BUNDLE,
         ),
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -136,21 +136,30 @@ class Table(Generic[T]):
 
 
 def token(
-    read: Callable[[Scope, Token], T],
+    read: Callable[[Scope, Token], Criterion],
     documentation: str,
     there: Criterion = EVERYTHING,
     *,
-    told: Callable[[str], T] | None = None,
-) -> Parameter[T]:
-    """A token parameter (R4 3.1.1.4.10); `told` answers ``:text``, if anything is told of it."""
+    told: Callable[[str], Criterion] | None = None,
+    systems: Sequence[str] = (),
+) -> Parameter[Criterion]:
+    """A token parameter (R4 3.1.1.4.10); `told` answers ``:text``, if anything is told of it.
 
-    def one(scope: Scope, value: str, modifier: str) -> T:
+    `systems` is what the one system of its codes is called, where there is one: no code is of any
+    other, and ``system|`` asks for any of them. "" among them: ``|code`` is one as well.
+    """
+
+    def one(scope: Scope, value: str, modifier: str) -> Criterion:
         if modifier == "text" and told is not None:
             return told(unescaped(value))
         parts = [unescaped(part) for part in split(value, "|")]
         match parts:
             case [code]:
                 return read(scope, Token(None, code))
+            case [system, _] if systems and system not in systems:
+                return NOTHING
+            case [system, ""] if systems and system:
+                return there
             case [system, code]:
                 return read(scope, Token(system, code))
             case _:
@@ -403,6 +412,8 @@ def _span(value: str, timezone: ZoneInfo) -> tuple[str, Span]:
     if not found:
         raise Invalid("a date is written [prefix]YYYY[-MM[-DD[Thh:mm[:ss[.fff]][zone]]]]")
     part = found.groupdict()
+    if part["second"] == "60":  # a leap second, as `moments` reads it
+        part["second"] = "59"
     fraction = (part["fraction"] or "")[:6]
     try:
         low = datetime.fromisoformat(

@@ -477,6 +477,16 @@ def test_an_import_goes_on_where_its_worker_was_killed(
         assert len(found) == 10  # those that were taken twice are the same resources
 
 
+@pytest.mark.parametrize("asked", ["_sort=date", "_include=Observation:subject", "_count=1"])
+def test_a_filter_of_an_export_only_says_what_is_meant(hospital: Door, asked: str) -> None:
+    """Bulk Data 2.0: result parameters are not used in a _typeFilter."""
+    path = f"$export?_type=Observation&_typeFilter=Observation%3F{asked}%26status%3Dfinal"
+
+    refused = hospital.system("beicheng").get(path, Prefer=ASYNC)
+
+    assert asked.partition("=")[0] in outcome(refused, 400, "not-supported")
+
+
 def test_what_an_export_leaves_out_of_a_lenient_request_is_told_in_its_errors(
     hospital: Door,
 ) -> None:
