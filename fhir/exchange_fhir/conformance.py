@@ -433,7 +433,8 @@ def _subscriptions() -> Iterator[str]:
     )
     yield ""
     yield (
-        "Endpoints are called over https (http by a setting), at hosts that an administrator has "
+        "Endpoints are called over https (http by a setting), with a certificate of a CA that the "
+        "system trusts, or a setting names, at hosts that an administrator has "
         f"registered for the hospital, {turns.AT_A_TIME} of a hospital at a time, and only at "
         "addresses of the open network or of networks that a setting names; a host is resolved "
         "once for each notification, no redirect is followed, and nothing of an answer is read "

@@ -27,6 +27,7 @@ from exchange_storage.search import (
     Level,
     Match,
     ModalitiesInStudy,
+    Not,
     Number,
     Owned,
     Prefix,
@@ -286,6 +287,8 @@ class Recorded:
 
     date: str
     time: str | None = None
+    partial: bool = False
+    """Whether only the year may be kept of it, or year and month: ``1962``, ``196207``."""
 
     def starts_from(self, at: datetime) -> Criterion:
         """A day without a time starts at midnight."""
@@ -293,18 +296,30 @@ class Recorded:
 
     def starts_before(self, at: datetime) -> Criterion:
         """The complement of `starts_from` among what has a date."""
-        return self._before(_next_second(at), whole_day=True)
+        at = _next_second(at)
+        before = self._before(at, whole_day=True)
+        begun = _beginning(_da(at))[1:] if self.partial and _clock(at) else ()
+        return AnyOf((before, Match(self.date, Values(begun)))) if begun else before
 
     def ends_after(self, at: datetime) -> Criterion:
         """A day without a time ends at the next midnight."""
-        return self._from(at.replace(microsecond=0), whole_day=True)
+        at = at.replace(microsecond=0)
+        after = self._from(at, whole_day=True)
+        return AnyOf((after, self._around(at))) if self.partial else after
 
     def ends_by(self, at: datetime) -> Criterion:
         """The complement of `ends_after` among what has a date."""
-        return self._before(at.replace(microsecond=0), whole_day=False)
+        at = at.replace(microsecond=0)
+        by = self._before(at, whole_day=False)
+        return AllOf((by, Not(self._around(at)))) if self.partial else by
+
+    def _around(self, at: datetime) -> Criterion:
+        """The year and the month in which a moment is."""
+        return Match(self.date, Values((_da(at)[:6], _da(at)[:4])))
 
     def _from(self, at: datetime, *, whole_day: bool) -> Criterion:
-        later = Match(self.date, Range(_da(at + _DAY if _clock(at) else at), None))
+        first = _da(at + _DAY if _clock(at) else at)
+        later = Match(self.date, Range(_beginning(first)[-1] if self.partial else first, None))
         if not _clock(at):
             return later
         return AnyOf((later, self._on(at, Range(_clock(at), None), whole_day)))
@@ -449,6 +464,15 @@ def _shifted(at: datetime, by: timedelta) -> datetime:
 
 def _da(at: datetime) -> str:
     return at.date().isoformat().replace("-", "")
+
+
+def _beginning(day: str) -> tuple[str, ...]:
+    """A day, and the month and the year that begin on it: ``19620101``, ``196201``, ``1962``.
+
+    As a text the last of them comes before all that begins later.
+    """
+    ends = (end for end in ("01", "0101") if day.endswith(end))
+    return (day, *(day.removesuffix(end) for end in ends))
 
 
 def _clock(at: datetime) -> str:

@@ -198,7 +198,10 @@ def _status(_: Scope, asked: Token) -> Criterion:
 
 
 def _modality(_: Scope, asked: Token) -> Criterion:
-    return ModalitiesInStudy(Values((asked.code,)))
+    found = ModalitiesInStudy(Values((asked.code,)))
+    if asked.code != OTHER_MODALITY:
+        return found
+    return AnyOf((found, Holds((Match("Modality", Values(("",))),))))  # told of as such
 
 
 def _of_body_part(_: Scope, asked: Token) -> Criterion:

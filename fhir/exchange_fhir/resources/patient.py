@@ -33,12 +33,16 @@ from exchange_fhir.search import (
     token,
 )
 from exchange_fhir.search import reference as referring
+from exchange_storage import resource_criteria
 from exchange_storage.records import NameKind
 from exchange_storage.resource_criteria import (
     Every,
     Indexed,
+    IsExactly,
     OfSeveral,
     Present,
+    StartsWith,
+    Test,
     TokenIs,
     Written,
 )
@@ -218,18 +222,36 @@ def _name(code: str, kind: NameKind | None, documentation: str) -> Parameter[Cri
     return string(lambda _, asked: NamePart(kind, asked), documentation, there)
 
 
-def _text(keyword: str, documentation: str, there: Criterion) -> Parameter[Criterion]:
-    """A text that is kept in one piece: its parts begin anywhere in it."""
+def _text(
+    keyword: str, documentation: str, there: Criterion, written: str = ""
+) -> Parameter[Criterion]:
+    """A text that is kept in one piece: its parts begin anywhere in it.
+
+    What a hospital wrote of it is looked at as well, each as it stands, under the parameter
+    `written`.
+    """
 
     def read(_: Scope, asked: Prefix | Contains | Exact) -> Criterion:
-        return Match(keyword, asked if isinstance(asked, Exact) else Contains(asked.text))
+        text = Match(keyword, asked if isinstance(asked, Exact) else Contains(asked.text))
+        if not written:
+            return text
+        test: Test
+        match asked:
+            case Prefix(told):
+                test = StartsWith(told)
+            case Contains(told):
+                test = resource_criteria.Holds(told)
+            case Exact(told):
+                test = IsExactly(told)
+        own = Indexed("string", (f"Patient.{written}",), (test,))
+        return AnyOf((text, Linked(Level.PATIENT, Written(own))))
 
     return string(read, documentation, there)
 
 
 def _part(code: str, called: str) -> Parameter[Criterion]:
     """A part of the address: no images tell it apart, although its text is looked through."""
-    return _text("PatientAddress", f"{called}: {_ADDRESS}", told(Type.STRING, code))
+    return _text("PatientAddress", f"{called}: {_ADDRESS}", told(Type.STRING, code), code)
 
 
 def _telecom(scope: Scope, asked: Token) -> Criterion:
@@ -303,7 +325,7 @@ SEARCH: Table[Criterion] = Table(
         ),
         "given": _name("given", NameKind.GIVEN, f"Given name{_LETTERS}"),
         "birthdate": date(
-            Recorded("PatientBirthDate"),
+            Recorded("PatientBirthDate", partial=True),
             "Date of birth",
             there=told(Type.DATE, "birthdate", _column("PatientBirthDate")),
         ),
@@ -328,6 +350,7 @@ SEARCH: Table[Criterion] = Table(
             "PatientAddress",
             f"Address: {_ADDRESS}",
             told(Type.STRING, "address", _column("PatientAddress")),
+            "address",
         ),
         "address-city": _part("address-city", "City"),
         "address-state": _part("address-state", "Province"),
