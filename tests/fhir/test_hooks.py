@@ -112,7 +112,7 @@ def test_an_endpoint_shows_its_certificate(tmp_path: Path) -> None:
         trusting.post(url, b"{}", headers, "application/fhir+json", 5)
         sent, body = hook.received.pop()
         assert (sent["Authorization"], sent["User-Agent"], body) == ("Bearer x", "theirs", b"{}")
-        with pytest.raises(NotTaken, match="not trusted.*EXCHANGE_HOOK_CA"):
+        with pytest.raises(NotTaken, match=r"not trusted.*EXCHANGE_HOOK_CA"):
             Hooks(networks=networks).post(url, b"{}", [], "application/fhir+json", 5)
         (tmp_path / "nothing.pem").write_text("no certificate")
         for name in ("nothing.pem", "not-there.pem"):
