@@ -255,6 +255,15 @@ def every() -> Mapping[str, Mapping[str, Json]]:
     }
 
 
+def at(base: str, kind: str) -> Mapping[str, Json]:
+    """Those of a type by logical id, as the server at `base` tells of them: what is its own has its
+    address here for its canonical one."""
+    return {
+        name: one if "url" in one else one | {"url": f"{base}/{kind}/{name}"}
+        for name, one in every()[kind].items()
+    }
+
+
 KINDS = ("OperationDefinition", "SearchParameter", "StructureDefinition")
 PARAMETERS: Mapping[str, Callable[[Json], Sequence[object]]] = {
     "_id": lambda one: [one["id"]],
