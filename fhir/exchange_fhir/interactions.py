@@ -19,7 +19,7 @@ import orjson
 from exchange import clinical, recording
 from exchange.access import Access
 from exchange.clinical import Kept, Page
-from exchange.errors import Gone, NotFound, UnknownPatient
+from exchange.errors import Gone, NotFound, Stale, UnknownPatient
 from exchange.recording import Act, Finder
 from exchange_fhir import (
     answers,
@@ -208,14 +208,14 @@ def patch(here: Here, asked: Asked) -> Act:
     writing.writable(asked.kind)
     if asked.change is None:
         raise Problem(400, "required", "a patch is expected")
+    matching = None if asked.logical_id else here.find(asked.kind, _condition(asked))
     if asked.kind == "Patient":
-        if not asked.logical_id:
-            raise Problem(405, "not-supported", "a patch of a Patient names it", allow="PUT")
+        named = _found(here, matching) if matching else asked.logical_id
         return registering.patch(
-            here.access, _current(here), asked.change(), here.place, asked.logical_id, asked.headers
+            *(here.access, _current(here), asked.change(), here.place, named, asked.headers),
+            matching=matching,
         )
     not_registered(here, asked)
-    matching = None if asked.logical_id else here.find(asked.kind, _condition(asked))
     return writing.patch(
         asked.kind, asked.logical_id, asked.change(), here.place, asked.headers, matching=matching
     )
@@ -260,6 +260,17 @@ def unknown(
     answer, told = outcome.HTTP[UnknownPatient], str(error)
     at = places.get(("Patient", str(error.patient)), place)
     return Problem(answer.http, answer.code, told, issues=[Issue(answer.code, told, at)])
+
+
+def _found(here: Here, matching: Finder) -> str:
+    """The one that a condition finds, before it is asked again in the commit. Raises NotFound,
+    Stale."""
+    found = matching(here.access.session)
+    if not found:
+        raise NotFound("nothing matches the condition")
+    if len(found) > 1:
+        raise Stale("the condition matches more than one resource")
+    return found[0]
 
 
 def _current(here: Here) -> Callable[[str], Json]:
