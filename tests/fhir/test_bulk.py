@@ -327,6 +327,7 @@ def test_a_broken_line_is_told_by_its_number_and_the_rest_is_taken(hospital: Doo
         about,
         WEIGHT,
         [1],
+        WEIGHT | {"subject": {"reference": "Patient/999"}},
     )
 
     assert told["output"] == [
@@ -337,7 +338,14 @@ def test_a_broken_line_is_told_by_its_number_and_the_rest_is_taken(hospital: Doo
     for one in wrong:
         is_fhir(one)
     numbers = sorted(one["issue"][0]["diagnostics"].partition(":")[0] for one in wrong)
-    assert numbers == ["line 3", "line 5", "line 6", "line 9"]
+    assert numbers == ["line 10", "line 3", "line 5", "line 6", "line 9"]
+    places = {
+        one["issue"][0]["diagnostics"].partition(":")[0]: one["issue"][0].get("expression")
+        for one in wrong
+    }
+    assert places["line 5"] == ["Observation.status"]
+    assert places["line 10"] == ["Observation.subject"]
+    assert places["line 3"] is None
     assert (
         next(one for one in wrong if "line 5" in one["issue"][0]["diagnostics"])["issue"][0]["code"]
         == "code-invalid"
