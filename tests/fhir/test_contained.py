@@ -52,6 +52,10 @@ def told(lasting_database_url: str) -> Iterator[Door]:
             {"reference": "#author"}, {"reference": "#ward"}]))  # fmt: skip
         put("beside", document(author=[{"reference": "Practitioner/dr-zhang"}]))
         put("custodian", document(contained=[WARD], custodian={"reference": "#ward"}))
+        system.made({
+            "resourceType": "Patient", "contained": [WU],
+            "identifier": [{"system": "urn:oid:2.25.101", "value": "P3"}],
+            "generalPractitioner": [{"reference": "#author"}]})  # fmt: skip
         put("weight", WEIGHT | {"subject": {"reference": "Patient/1"}})
         put("sum", WEIGHT | {
             "subject": {"reference": "Patient/1"}, "contained": [SCAN],
@@ -83,6 +87,9 @@ def told(lasting_database_url: str) -> Iterator[Door]:
         ("Observation?has-member.code-value-quantity=8302-2$1.8", []),
         ("Observation?code=8302-2", []),
         ("Practitioner?family=wu", []),
+        ("Patient?general-practitioner.family=wu", ["3"]),
+        ("Patient?general-practitioner:Practitioner.identifier=Q7", ["3"]),
+        ("Patient?general-practitioner.name=zhang", []),
         ("Patient?_has:DocumentReference:patient:author.family=wu", ["1"]),
     ],
 )
