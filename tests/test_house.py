@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from exchange.errors import ExchangeError, Gone
+from exchange.errors import ExchangeError, Gone, UnknownPatient
 from exchange_dicom import status
 from exchange_storage.records import Record
 
@@ -106,7 +106,8 @@ def test_every_error_has_an_answer_at_every_door() -> None:
 
     assert set(status.DIMSE) == errors
     assert set(status.WEB) == errors
-    assert set(outcome.HTTP) == errors | {Gone}  # which FHIR tells from what never was
+    # FHIR tells what was deleted from what never was, and where an unknown patient is named.
+    assert set(outcome.HTTP) == errors | {Gone, UnknownPatient}
 
 
 def test_every_error_stands_in_the_tree_of_its_docstring() -> None:

@@ -39,7 +39,7 @@ from exchange_storage import resource_lookups, resource_order
 from exchange_storage.constructs import unindexed
 from exchange_storage.forms import Form
 from exchange_storage.prepared import Prepared
-from exchange_storage.records import Resource, Revision, SearchReference, SearchUri
+from exchange_storage.records import Resource, Revision, SearchReference, SearchToken, SearchUri
 from exchange_storage.resource_criteria import Asked, Every, Selected, form
 from exchange_storage.resource_leaders import is_of_any_type
 from exchange_storage.resource_order import Sort
@@ -218,6 +218,11 @@ def names(access: Access, rows: Iterable[int], under: str) -> list[str]:
     """The canonical URLs of resources, by their rows, that the index keeps under a parameter."""
     wanted = {"wanted": as_list(rows), "under": under}
     return sorted({row.value for row in _NAMES.all(access.session.connection(), wanted)})
+
+
+def is_kept(access: Access, under: str, code: str) -> bool:
+    """Whether the index keeps a code under a parameter, of whatever resource."""
+    return bool(_TOKENS.all(access.session.connection(), {"under": under, "code": code}))
 
 
 def calling(
@@ -571,6 +576,11 @@ _NAMES = Prepared(
         one_of(SearchUri.resource_id, "wanted", dialect),
         unindexed(SearchUri.parameter) == bindparam("under"),
     )
+)
+_TOKENS = Prepared(
+    select(SearchToken.code)
+    .where(SearchToken.parameter == bindparam("under"), SearchToken.code == bindparam("code"))
+    .limit(1)
 )
 _CONTENTS = Prepared(
     lambda dialect: (

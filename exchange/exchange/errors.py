@@ -6,6 +6,7 @@
     ├── NotFound           nothing is held under that name
     │   └── Gone           it was, and was taken out of use or deleted
     ├── Invalid            what was asked or sent does not make sense
+    │   └── UnknownPatient it is about a patient who is not known; carries the row number
     ├── Conflicting        it contradicts what is held, so that it cannot be done
     ├── Stale              what the asker relied on is not so: another version, not one match
     ├── TooBroad           the question would have too many answers
@@ -41,6 +42,17 @@ class Gone(NotFound):
 
 class Invalid(ExchangeError):
     """What was asked or sent does not make sense; asking it again will not help."""
+
+
+class UnknownPatient(Invalid):
+    """What was sent is about a patient who is not known, or may not be seen."""
+
+    def __init__(
+        self, told: str = "a patient that it refers to is not known", *, patient: int = 0
+    ) -> None:
+        super().__init__(told)
+        self.patient = patient
+        """The row number that was named."""
 
 
 class Conflicting(ExchangeError):

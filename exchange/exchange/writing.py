@@ -32,7 +32,7 @@ from exchange.access import Access
 from exchange.attachments import Attachment, Lying
 from exchange.audit import Outcome
 from exchange.clinical import Kept
-from exchange.errors import Gone, Invalid, NotFound, Refused, Stale, TooLarge
+from exchange.errors import Gone, Invalid, NotFound, Refused, Stale, TooLarge, UnknownPatient
 from exchange.policy import Action, Clinical, Facts, Permit, Role
 from exchange.subscriptions import Terms
 from exchange.targets import PATIENTS, Target
@@ -56,7 +56,6 @@ It is run in the transaction that depends on it, through its session.
 """
 
 _LOGICAL_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
-_UNKNOWN_PATIENT = "a patient that it refers to is not known"
 
 
 def new_id() -> str:
@@ -239,12 +238,13 @@ class Writing:
         )
 
     def facts(self, patients: Iterable[int]) -> tuple[Facts, ...]:
-        """What decisions on patient records depend on. Raises Invalid for one that is unknown."""
+        """What decisions on patient records depend on. Raises UnknownPatient."""
         patients = tuple(patients)
         if missing := [patient for patient in patients if patient not in self._facts]:
             self._facts |= facts.of(self.session, self._given, missing)
-        if any(patient not in self._facts for patient in missing):
-            raise Invalid(_UNKNOWN_PATIENT)
+        for patient in missing:
+            if patient not in self._facts:
+                raise UnknownPatient(patient=patient)
         return tuple(self._facts[patient] for patient in patients)
 
     def keep(self, draft: Draft, held: Any, interaction: str = "") -> Kept:
@@ -377,10 +377,10 @@ class Writing:
         """
         requester = self.access.requester
         known = self.facts(patients)
-        for fact in known:
+        for patient, fact in zip(patients, known, strict=True):
             may_see = isinstance(policy.decide(requester, Action.RETRIEVE, fact), Permit)
             if fact.owner != requester.organization and not may_see:
-                raise Invalid(_UNKNOWN_PATIENT)
+                raise UnknownPatient(patient=patient)
         own = Clinical(
             owner=requester.organization,
             is_directory=draft.is_directory,

@@ -352,6 +352,13 @@ TEXTS: Mapping[str, str] = {
     "the endpoint does not answer: {}": "通知地址没有应答：{}",
     "the endpoint does not answer in time": "通知地址未及时应答",
     "the endpoint is not called over https": "通知地址不是 https",
+    "the certificate of the endpoint is not trusted, or is not the host's;"
+    " EXCHANGE_HOOK_CA names the CA of private ones": (
+        "通知地址的证书不受信任，或不属于该主机；私有证书的 CA 由 EXCHANGE_HOOK_CA 指定"
+    ),
+    "the certificates that EXCHANGE_HOOK_CA names cannot be read": (
+        "无法读取 EXCHANGE_HOOK_CA 指定的证书"
+    ),
     "the address of the endpoint is none": "通知地址无效",
     "the host of the endpoint is not known": "通知地址的主机名无法解析",
     "the host of the endpoint is at an address that is not called": (

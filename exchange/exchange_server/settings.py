@@ -249,7 +249,9 @@ class Settings(BaseSettings):
         default=False, description="FHIR subscribers may be notified over http, unencrypted"
     )
     hook_ca: Path | None = Field(
-        default=None, description="PEM certificates of the CA of FHIR subscribers' endpoints"
+        default=None,
+        description="PEM certificates of the CA of FHIR subscribers' endpoints, trusted instead of "
+        "the system's; read again for each notification",
     )
 
     instance_limit: Annotated[int, Field(ge=1 << 20)] = Field(

@@ -11,7 +11,7 @@ from typing import Any
 
 from exchange import clinical_search, query, related, trail
 from exchange.errors import Invalid, TooBroad
-from exchange_fhir import indexing, registered, tokens
+from exchange_fhir import contained, indexing, registered, tokens
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.definitions.search_parameters import SearchParameter
 from exchange_fhir.outcome import Problem
@@ -255,6 +255,7 @@ class Asking(ParameterValues):
             except Unknown:
                 continue
             found.append(self._leading(kind, parameter, target, inner))
+            found += self._contained(kind, parameter, target, rest, value)
         if not found:
             raise Unknown(f"{code}.{rest}")
         if kind in TABLES:
@@ -288,6 +289,31 @@ class Asking(ParameterValues):
                 raise Invalid("link cannot be chained: ask for the other record itself")
         found = self._leads(parameter, target, inner)
         return Linked(Level.PATIENT, Written(found)) if kind == "Patient" else found
+
+    def _contained(
+        self, kind: str, parameter: SearchParameter, target: str, rest: str, value: str
+    ) -> list[Any]:
+        """The same of what is contained (R4 3.1.1.5.6), where anything is: by a parameter of its
+        own, as what it refers to is not inside."""
+        code, _, modifier = rest.partition(":")
+        known = search_parameters.of(target).get(code) if target in SEARCHED else None
+        if known is None or not parameter.kept_as or kind in {"ImagingStudy", "Person"}:
+            return []
+        names = [
+            name
+            for name in kept_under(parameter)
+            if clinical_search.is_kept(self.scope.access, contained.under(name), target)
+        ]
+        if not names:
+            return []
+        counted = self.values
+        try:
+            asked = contained.inside(names, target, self.indexed(known, modifier, value))
+        except (Invalid, Problem):
+            return []  # a record here can be asked so, and nothing that is written
+        finally:
+            self.values = counted
+        return [Linked(Level.PATIENT, Written(asked)) if kind == "Patient" else asked]
 
     def _leads(self, parameter: SearchParameter, target: str, inner: Any) -> Asked:
         names = followed_by(parameter)

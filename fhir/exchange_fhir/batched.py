@@ -159,7 +159,7 @@ def pairs(query: str) -> Pairs:
     if len(query) > QUERY_LENGTH:
         raise Problem(414, "too-long", f"a query has at most {QUERY_LENGTH} characters")
     try:
-        return parse_qsl(query, keep_blank_values=True, max_num_fields=1000)
+        return parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=1000)
     except ValueError:
         raise Problem(400, "structure", "the parameters cannot be read") from None
 

@@ -105,7 +105,8 @@ def response(request: Request, answered: Answered, send: Send) -> Response | Non
     if not answered.content:  # that nothing has changed is said in no format
         return Response(status_code=answered.status, headers=negotiation.known_by(answered))
     told = json_format.parse(answered.content)
-    accept = [one.strip() for one in request.headers.get("accept", "*/*").split(",")]
+    told_of = negotiation.header(request, "accept") or "*/*"
+    accept = [one.strip() for one in told_of.split(",")]
     types = {one.partition(";")[0].strip().lower() for one in accept}
     own = str(told.get("contentType", "")).partition(";")[0].strip().lower()
     named = own in types and own not in _OF_FHIR

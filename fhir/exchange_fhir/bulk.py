@@ -5,8 +5,6 @@ Both are asked for, followed at an address of their own, and done by a worker.
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of the routes made below.
 
-import zlib
-from collections.abc import Iterable, Iterator
 from datetime import UTC
 from email.utils import format_datetime
 from typing import Annotated, Any
@@ -150,20 +148,11 @@ def bulk_data(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         headers = {"Cache-Control": "no-store", "Vary": "Accept-Encoding"}
         if negotiation.takes_gzip(request):
             headers["Content-Encoding"] = "gzip"
-            return StreamingResponse(_zipped(pieces), 200, headers, MEDIA_TYPE)
+            return StreamingResponse(negotiation.zipped(pieces), 200, headers, MEDIA_TYPE)
         headers["Content-Length"] = str(found.size)
         return StreamingResponse(pieces, 200, headers, MEDIA_TYPE)
 
     return router
-
-
-def _zipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Pieces compressed on their way (RFC 1952), as fast as that can be."""
-    zipping = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
-    for piece in pieces:
-        if made := zipping.compress(piece):
-            yield made
-    yield zipping.flush()
 
 
 def go_on(exchange: Exchange, worker: Requester, number: int, serving: Serving) -> None:
@@ -188,8 +177,7 @@ def go_on(exchange: Exchange, worker: Requester, number: int, serving: Serving) 
 
 
 def _in_background(request: Request) -> None:
-    told = request.headers.get("prefer", "").replace(" ", "").replace(";", ",").split(",")
-    if "respond-async" not in told:
+    if "respond-async" not in negotiation.preferences(request):
         raise Problem(400, "required", "it is done in the background: send Prefer: respond-async")
 
 
@@ -202,7 +190,7 @@ def _wanted(
     of_patients: bool,
 ) -> Wanted:
     """What the parameters ask for. Raises Problem, Invalid."""
-    lenient = "handling=lenient" in request.headers.get("prefer", "").replace(" ", "")
+    lenient = negotiation.preferences(request).get("handling") == "lenient"
     if not lenient:
         parameters.known(given, NAMES)
     ignored = sorted(set(given) - NAMES - {"_format", "_pretty"})

@@ -45,6 +45,12 @@ that is killed has done in vain, and for how long one that is stopped goes on.""
 GONE = 500
 """Deleted resources of one line."""
 
+_OF_ANSWERS = frozenset(
+    {"_sort", "_count", "_include", "_revinclude", "_total", "_contained"}
+    | {"_summary", "_elements", "_format", "_pretty"}
+)
+"""Parameters of a search that say nothing of which resources match."""
+
 DELETED = "Bundle"
 """The type of the files that tell what was deleted: nothing else is exported as such."""
 
@@ -190,6 +196,10 @@ def scope_of(access: Access, base: str, dicomweb: str, timezone: ZoneInfo) -> Sc
 
 def check(scope: Scope, kind: str, asked: str) -> None:
     """Raise Problem or Invalid unless a search can be a filter."""
+    for name, _ in _pairs(asked):
+        if name.partition(":")[0] in _OF_ANSWERS:
+            told = f"a _typeFilter says which resources are meant: not {name[:64]}"
+            raise Problem(400, "not-supported", told)
     _criteria(scope, kind, asked)
 
 

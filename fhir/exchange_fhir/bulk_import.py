@@ -23,6 +23,7 @@ from exchange.jobs import Later
 from exchange.policy import Requester
 from exchange_fhir import batched, json_format, outcome, routed, transaction
 from exchange_fhir.datatypes import Json
+from exchange_fhir.definitions import elements
 from exchange_fhir.interactions import Here
 from exchange_fhir.outcome import Issue, Problem, of_issues
 from exchange_fhir.routed import Table
@@ -144,7 +145,7 @@ def _take(
             except Unavailable:
                 raise
             except Problem as problem:
-                wrong.append(_told(one[0], problem.issues))
+                wrong.append(_told(one[0], problem.issues, one[1]))
             except ExchangeError as error:
                 code = outcome.HTTP[type(error)].code
                 wrong.append(_told(one[0], [Issue(code, str(error))]))
@@ -214,15 +215,19 @@ def _number(resource: Mapping[str, Any], issuer: str) -> str:
     return ""
 
 
-def _told(line: Line, issues: Sequence[Issue]) -> Json:
-    """What is wrong with a line; never what stands in it."""
+def _told(line: Line, issues: Sequence[Issue], resource: Json | None = None) -> Json:
+    """What is wrong with a line, which holds a resource or none; never what stands in it."""
+    kind = str((resource or {}).get("resourceType", ""))
     told = [
-        Issue(one.code, f"line {line.number}: {one.told}", _place(one.expression))
+        Issue(one.code, f"line {line.number}: {one.told}", _place(one.expression, kind))
         for one in issues[:20]
     ]
     return of_issues(told)
 
 
-def _place(expression: str) -> str:
+def _place(expression: str, kind: str) -> str:
     """Where in the resource, not in the transaction that took it."""
-    return "" if expression.startswith("Bundle.entry") else expression
+    if not expression.startswith("Bundle.entry"):
+        return expression
+    _, inside, rest = expression.partition("].resource.")
+    return f"{kind}.{rest}" if inside and kind in elements.resources() else ""

@@ -273,8 +273,8 @@ def _bulk_data() -> Iterator[str]:
         "of the request is not in it. With `_since` the manifest's `deleted` tells, as Bundles of "
         "`DELETE`, what would have been in it had it not been deleted since, whatever a "
         "`_typeFilter` asks; a document whose content is lost is told in `error`. `DELETE` of the "
-        "status address cancels. A `_typeFilter` of "
-        "kept resources asks by token, reference and uri parameters. Other parameters, as "
+        "status address cancels. A `_typeFilter` asks by any search parameter of its type, but "
+        "orders nothing and brings nothing along. Other parameters, as "
         "`includeAssociatedData`, are refused, or with `Prefer: handling=lenient` ignored, which "
         "a warning in `error` tells."
     )
@@ -433,7 +433,8 @@ def _subscriptions() -> Iterator[str]:
     )
     yield ""
     yield (
-        "Endpoints are called over https (http by a setting), at hosts that an administrator has "
+        "Endpoints are called over https (http by a setting), with a certificate of a CA that the "
+        "system trusts, or a setting names, at hosts that an administrator has "
         f"registered for the hospital, {turns.AT_A_TIME} of a hospital at a time, and only at "
         "addresses of the open network or of networks that a setting names; a host is resolved "
         "once for each notification, no redirect is followed, and nothing of an answer is read "

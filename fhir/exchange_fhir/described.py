@@ -81,6 +81,7 @@ OPERATIONS = (
         parameters=(
             ("resource", "in", 0, "1", "Resource"),
             ("mode", "in", 0, "1", "code"),
+            ("profile", "in", 0, "1", "uri"),
             _OUTCOME,
         ),
     ),
@@ -173,6 +174,7 @@ OPERATIONS = (
             ("end", "in", 0, "1", "date"),
             ("type", "in", 0, "*", "CodeableConcept"),
             ("on-demand", "in", 0, "1", "boolean"),
+            ("profile", "in", 0, "*", "canonical"),
             _BUNDLE,
         ),
     ),
@@ -250,6 +252,15 @@ def every() -> Mapping[str, Mapping[str, Json]]:
             ("SearchParameter", _search_parameters),
             ("StructureDefinition", _structures),
         )
+    }
+
+
+def at(base: str, kind: str) -> Mapping[str, Json]:
+    """Those of a type by logical id, as the server at `base` tells of them: what is its own has its
+    address here for its canonical one."""
+    return {
+        name: one if "url" in one else one | {"url": f"{base}/{kind}/{name}"}
+        for name, one in every()[kind].items()
     }
 
 

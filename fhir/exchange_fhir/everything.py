@@ -158,6 +158,9 @@ def everything(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
             streamed = _streamed(base, address(""), first, piece)
             headers = {"Cache-Control": "no-store", "Vary": "Accept, Accept-Encoding"}
             media_type = f"{written.media_type}; charset=utf-8"
+            if negotiation.takes_gzip(request):
+                headers["Content-Encoding"] = "gzip"
+                streamed = negotiation.zipped(streamed)
             return StreamingResponse(streamed, 200, headers, media_type)
         links = [{"relation": "self", "url": address(token)}]
         if first.following is not None:

@@ -111,13 +111,18 @@ class Hooks:
     ) -> HTTPConnection:
         if not secure:
             return HTTPConnection(address, port or 80, timeout=timeout)
+        try:
+            trusting = ssl.create_default_context(cafile=self.ca)
+        except OSError:  # ssl.SSLError is one
+            told = "the certificates that EXCHANGE_HOOK_CA names cannot be read"
+            raise NotTaken(told) from None
         return HTTPSConnection(
             address,
             port or 443,
             timeout=timeout,
             server_hostname=host,
             assert_hostname=host,
-            ssl_context=ssl.create_default_context(cafile=self.ca),
+            ssl_context=trusting,
         )
 
 
@@ -152,6 +157,11 @@ def _posted(
         return connection.getresponse().status
     except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
         # urllib3 puts other errors around what went wrong, and its texts name the address.
+        if isinstance(error.__cause__ or error, ssl.SSLCertVerificationError):
+            raise NotTaken(
+                "the certificate of the endpoint is not trusted, or is not the host's;"
+                " EXCHANGE_HOOK_CA names the CA of private ones"
+            ) from None
         raise NotTaken(f"the endpoint does not answer: {type(error).__name__}") from None
 
 

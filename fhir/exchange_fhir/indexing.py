@@ -16,7 +16,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from exchange import enclosures
-from exchange_fhir import moments, special, units
+from exchange_fhir import contained, moments, special, units
 from exchange_fhir.datatypes import Json
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.definitions.search_parameters import Path, SearchParameter
@@ -48,6 +48,7 @@ def values(resource: Json, zone: ZoneInfo, base: str = "") -> list[Value]:
     for composite in plan.composites:
         _compose(composite, resource, found)
     found.values += [*_enclosed(resource, found.base), *_named(resource), *special.values(resource)]
+    found.values += contained.values(resource, lambda inner: values(inner, zone, base))
     return found.values
 
 
@@ -596,7 +597,6 @@ _READERS: Mapping[tuple[str, str], _Read] = {
     ("string", "HumanName"): _human_name,
     **{("uri", one): _uri for one in ("uri", "url", "canonical", "oid", "uuid")},
 }
-"""By the parameter's type and the element's: what is missing here is missing in the script."""
-
+"""By the parameter's type and the element's: none is missing."""
 _PARTS: Mapping[str, _Read] = {"family": _family, "given": _given}
 """Parts of a HumanName, which are found by their pinyin too."""

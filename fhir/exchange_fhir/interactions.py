@@ -19,11 +19,13 @@ import orjson
 from exchange import clinical, recording
 from exchange.access import Access
 from exchange.clinical import Kept, Page
-from exchange.errors import Gone, NotFound
+from exchange.errors import Gone, NotFound, Stale, UnknownPatient
 from exchange.recording import Act, Finder
 from exchange_fhir import (
     answers,
     json_format,
+    links,
+    outcome,
     patching,
     registering,
     unwritten,
@@ -32,7 +34,7 @@ from exchange_fhir import (
 )
 from exchange_fhir.answers import Answered
 from exchange_fhir.datatypes import Json, instant
-from exchange_fhir.outcome import Problem
+from exchange_fhir.outcome import Issue, Problem
 from exchange_fhir.primitives import is_id, moment
 from exchange_fhir.search import Scope
 from exchange_fhir.unwritten import Version
@@ -206,14 +208,14 @@ def patch(here: Here, asked: Asked) -> Act:
     writing.writable(asked.kind)
     if asked.change is None:
         raise Problem(400, "required", "a patch is expected")
+    matching = None if asked.logical_id else here.find(asked.kind, _condition(asked))
     if asked.kind == "Patient":
-        if not asked.logical_id:
-            raise Problem(405, "not-supported", "a patch of a Patient names it", allow="PUT")
+        named = _found(here, matching) if matching else asked.logical_id
         return registering.patch(
-            here.access, _current(here), asked.change(), here.place, asked.logical_id, asked.headers
+            *(here.access, _current(here), asked.change(), here.place, named, asked.headers),
+            matching=matching,
         )
     not_registered(here, asked)
-    matching = None if asked.logical_id else here.find(asked.kind, _condition(asked))
     return writing.patch(
         asked.kind, asked.logical_id, asked.change(), here.place, asked.headers, matching=matching
     )
@@ -238,9 +240,37 @@ ACTS: Mapping[str, Callable[[Here, Asked], Act]] = {
 """The interactions that change something, by their methods."""
 
 
-def done(here: Here, act: Act) -> Answered:
-    """Do one act, and answer. Raises what `exchange.recording` says."""
-    return answers.kept(recording.several(here.access, [act])[0], here.base)
+def done(here: Here, act: Act, sent: Callable[[], Json] = dict) -> Answered:
+    """Do one act, and answer; `sent` is the resource that came along.
+
+    Raises what `exchange.recording` says; Problem for a patient who is not known.
+    """
+    try:
+        made = recording.several(here.access, [act])
+    except UnknownPatient as error:
+        raise unknown(error, links.places(sent(), here.base)) from None
+    return answers.kept(made[0], here.base)
+
+
+def unknown(
+    error: UnknownPatient, places: Mapping[tuple[str, str], str], place: str = ""
+) -> Problem:
+    """The error of a patient who is not known, and where that stands: one of `places`, or else
+    `place`."""
+    answer, told = outcome.HTTP[UnknownPatient], str(error)
+    at = places.get(("Patient", str(error.patient)), place)
+    return Problem(answer.http, answer.code, told, issues=[Issue(answer.code, told, at)])
+
+
+def _found(here: Here, matching: Finder) -> str:
+    """The one that a condition finds, before it is asked again in the commit. Raises NotFound,
+    Stale."""
+    found = matching(here.access.session)
+    if not found:
+        raise NotFound("nothing matches the condition")
+    if len(found) > 1:
+        raise Stale("the condition matches more than one resource")
+    return found[0]
 
 
 def _current(here: Here) -> Callable[[str], Json]:
@@ -305,7 +335,13 @@ def condition_pairs(query: str) -> Pairs:
     """The parameters of a condition. Raises Problem."""
     try:
         told = query.partition("?")[2] if "?" in query else query
-        pairs = parse_qsl(told, keep_blank_values=True, strict_parsing=True, max_num_fields=100)
+        pairs = parse_qsl(
+            told,
+            keep_blank_values=True,
+            strict_parsing=True,
+            errors="strict",
+            max_num_fields=100,
+        )
     except ValueError:
         raise Problem(400, "invalid", "a condition is written name=value&name=value") from None
     return [(name, value) for name, value in pairs if name not in {"_format", "_pretty"}]

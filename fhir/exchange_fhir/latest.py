@@ -12,10 +12,19 @@ from fastapi.routing import APIRoute
 from exchange import beside, clinical_search, query
 from exchange.access import Access
 from exchange.clinical_search import Hit, Question
-from exchange_fhir import bundle, indexing, json_format, negotiation, parameters
+from exchange_fhir import (
+    batched,
+    bundle,
+    indexing,
+    json_format,
+    negotiation,
+    parameters,
+    question,
+)
 from exchange_fhir.answers import Answered
 from exchange_fhir.bundle import Page
 from exchange_fhir.datatypes import Json
+from exchange_fhir.definitions import search_parameters
 from exchange_fhir.outcome import Problem
 from exchange_fhir.reading import Resource
 from exchange_fhir.resources import patient
@@ -49,16 +58,16 @@ def latest(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         request: Request,
         kind: str,
         content: bytes,
-        names: frozenset[str],
+        known: Callable[[str], bool],
         find: Callable[[Scope, parameters.Given], Page],
     ) -> Response:
         requester = serving.identify(request)
         written = negotiation.negotiated(request)
         given = parameters.given(request, content)
-        parameters.known(given, names)
+        parameters.known(given, frozenset(filter(known, given)) | bundle.SHOWN)
         used = [
             (name, str(value))
-            for name in sorted(names & set(given))
+            for name in sorted(given)
             for value in given[name]
             if isinstance(value, str | int)
         ]
@@ -69,10 +78,10 @@ def latest(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         return negotiation.response(Answered(status=200, content=made), written)
 
     def last_n(request: Request, content: bytes = b"") -> Response:
-        return told(request, "Observation/$lastn", content, _LASTN, _last_n)
+        return told(request, "Observation/$lastn", content, _narrows, _last_n)
 
     def documents(request: Request, content: bytes = b"") -> Response:
-        return told(request, "DocumentReference/$docref", content, _DOCREF, _documents)
+        return told(request, "DocumentReference/$docref", content, _DOCREF.__contains__, _documents)
 
     @router.get("/Observation/$lastn")
     def lastn(request: Request) -> Response:
@@ -95,15 +104,29 @@ def latest(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
 
 # -- $lastn ---------------------------------------------------------------------------------------
 
-_LASTN = frozenset({"max", "patient", "subject", "category", "code"}) | bundle.SHOWN
+_LASTN = frozenset({"max", "patient", "subject", "category", "code"})
+
+
+def _narrows(name: str) -> bool:
+    """Whether a parameter says which observations are meant: any search parameter may, with its
+    modifiers and chains, beside those that are named by the operation."""
+    code = name.partition(":")[0].partition(".")[0]
+    return name in _LASTN or code in {*search_parameters.of("Observation"), "_has", "_list"}
 
 
 def _last_n(scope: Scope, given: parameters.Given) -> Page:
     """The last observations of each code, the newest first within it."""
     most = parameters.whole(given, "max", 1, MOST)
-    criteria = [_about(scope, given, ("patient", "subject"), "Observation.subject")]
+    criteria: list[Asked] = [_about(scope, given, ("patient", "subject"), "Observation.subject")]
     criteria += _tokens(given, "category", "Observation.category")
     criteria += _tokens(given, "code", "Observation.code")
+    further = [
+        (name, batched.text(value))
+        for name, values in given.items()
+        for value in values
+        if name not in _LASTN | bundle.SHOWN
+    ]
+    criteria += question.read(scope, "Observation", further, strict=True).criteria
     groups: dict[Any, list[Hit]] = {}
     looked_at = 0
     for hit in _newest(scope.access, criteria, f"Observation/$lastn?{_asked(given)}"):
@@ -147,14 +170,16 @@ def _code(observation: Json) -> tuple[Any, ...]:
 
 # -- $docref --------------------------------------------------------------------------------------
 
-_DOCREF = frozenset({"patient", "start", "end", "type", "on-demand", "profile"}) | bundle.SHOWN
+_DOCREF = frozenset({"patient", "start", "end", "type", "on-demand", "profile"})
 
 
 def _documents(scope: Scope, given: parameters.Given) -> Page:
     """The documents of a patient; none is made on demand."""
     parameters.truth(given, "on-demand")
-    criteria = [_about(scope, given, ("patient",), "DocumentReference.subject")]
+    criteria: list[Asked] = [_about(scope, given, ("patient",), "DocumentReference.subject")]
     criteria += _tokens(given, "type", "DocumentReference.type")
+    profiles = [("_profile", one) for one in parameters.listed(given, "profile")]
+    criteria += question.read(scope, "DocumentReference", profiles, strict=True).criteria
     start = parameters.span(given, "start", scope.timezone)
     end = parameters.span(given, "end", scope.timezone)
     if start or end:

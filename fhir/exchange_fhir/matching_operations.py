@@ -45,6 +45,7 @@ def matched(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         requester = serving.identify(request)
         written = negotiation.negotiated(request)
         given = _sought_by(request, content)
+        parameters.known(given, SHOWN | {"resource", "count", "onlyCertainMatches"})
         asked = parameters.resource(given, "resource")
         validation.check(asked, "Patient")
         limit = parameters.whole(given, "count", COUNT, MOST)

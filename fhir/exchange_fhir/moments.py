@@ -31,6 +31,8 @@ def span(written: str, zone: ZoneInfo) -> tuple[int, int] | None:
     if match is None:
         return None
     year, month, day, hour, minute, second, fraction, offset = match.groups()
+    if second == "60":  # a leap second, which no clock here has: the one before it
+        second = "59"
     try:
         where = zone if offset is None else _offset(offset)
         low = datetime(
@@ -39,7 +41,7 @@ def span(written: str, zone: ZoneInfo) -> tuple[int, int] | None:
             int(day or 1),
             int(hour or 0),
             int(minute or 0),
-            min(int(second or 0), 59),
+            int(second or 0),
             tzinfo=where,
         )
     except ValueError:

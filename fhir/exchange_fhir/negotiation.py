@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import format_datetime
 from enum import StrEnum
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
@@ -122,29 +122,37 @@ def _wanted(given: Mapping[str, str]) -> Wanted:
 
 def _accepted(request: Request, asked: str) -> str:
     # An unescaped "+" of application/fhir+json arrives as a space.
-    accept = asked.replace(" ", "+") or request.headers.get("accept") or "*/*"
-    best, found = 0.0, ""
+    accept = asked.replace(" ", "+") or header(request, "accept") or "*/*"
+    ranges: dict[str, float] = {}
     for one in accept.split(","):
         media_type, parameters = _media_type(one)
-        quality = _quality(parameters.get("q", "1"))
-        if parameters.get("fhirversion", "4.0") not in {"4.0", "4.0.1"} or quality <= best:
+        if parameters.get("fhirversion", "4.0") in {"4.0", "4.0.1"}:
+            known = _FORMATS.get(media_type, media_type)
+            ranges[known] = max(ranges.get(known, 0.0), _quality(parameters))
+    # Who takes anything gets what they sent.
+    sent = _FORMATS.get(_media_type(request.headers.get("content-type", ""))[0], JSON)
+    best, found = 0.0, ""
+    for one in sorted(ranges, key=_RANGES.__contains__):
+        media_type = sent if one in _RANGES else one
+        if media_type not in {JSON, XML}:
             continue
-        if media_type in _RANGES:
-            # Who takes anything gets what they sent.
-            sent = request.headers.get("content-type", "")
-            best, found = quality, _FORMATS.get(_media_type(sent)[0], JSON)
-        elif media_type in _FORMATS:
-            best, found = quality, _FORMATS[media_type]
+        # What a range says of all holds for none that is named itself (RFC 9110 12.5.1).
+        if one in _RANGES and media_type in ranges:
+            media_type = next((other for other in (JSON, XML) if other not in ranges), one)
+        if media_type in {JSON, XML} and ranges[one] > best:
+            best, found = ranges[one], media_type
     if not found:
         raise Problem(406, "not-supported", _TOLD)
     return found
 
 
-def _quality(told: str) -> float:
+def _quality(parameters: Mapping[str, str]) -> float:
+    """The weight of what is accepted (RFC 9110 12.4.2)."""
     try:
-        return float(told)
+        quality = float(parameters.get("q", "1"))
     except ValueError:
         return 0.0
+    return quality if 0 <= quality <= 1 else 0.0
 
 
 def _media_type(told: str) -> tuple[str, Mapping[str, str]]:
@@ -183,14 +191,28 @@ def form(content: bytes, request: Request) -> list[tuple[str, str]]:
         form_type = "a search by POST is sent as application/x-www-form-urlencoded"
         raise Problem(415, "not-supported", form_type)
     try:
-        return parse_qsl(content.decode(), keep_blank_values=True, max_num_fields=1000)
+        text = content.decode()
+        return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=1000)
     except ValueError:
-        raise Problem(400, "structure", "the form cannot be read") from None
+        raise Problem(400, "structure", "the form cannot be read: it is in UTF-8") from None
+
+
+def in_utf8(request: Request) -> None:
+    """Raise Problem where what was escaped in a query is not UTF-8: with marks in the place of
+    characters another question would be asked."""
+    query = request.scope["query_string"]
+    if b"%" not in query:
+        return
+    try:
+        unquote_to_bytes(query).decode()
+    except UnicodeDecodeError:
+        told = "characters in an address are escaped as UTF-8 (RFC 3986 2.5)"
+        raise Problem(400, "invalid", told) from None
 
 
 def unpacked(content: bytes, request: Request, limit: int) -> bytes:
     """A body without its content coding, of `limit` bytes at most. Raises Problem."""
-    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    coding = header(request, "content-encoding").strip().lower() or "identity"
     if coding == "identity":
         return content
     if coding not in {"gzip", "x-gzip"}:
@@ -209,11 +231,25 @@ def unpacked(content: bytes, request: Request, limit: int) -> bytes:
 
 def returning(request: Request) -> Return:
     """What the answer to a change is to hold: the resource, where the client does not say."""
-    for one in request.headers.get("prefer", "").replace(";", ",").split(","):
-        name, _, value = one.strip().partition("=")
-        if name.strip().lower() == "return" and value.strip(' "') in set(Return):
-            return Return(value.strip(' "'))
-    return Return.REPRESENTATION
+    told = preferences(request).get("return", "")
+    return Return(told) if told in set(Return) else Return.REPRESENTATION
+
+
+def preferences(request: Request) -> Mapping[str, str]:
+    """What a client prefers (RFC 7240), by name; where something is told twice, what comes first.
+
+    Semicolons between preferences are taken for commas, as clients write them.
+    """
+    found: dict[str, str] = {}
+    for one in header(request, "prefer").replace(";", ",").split(","):
+        name, _, value = one.partition("=")
+        found.setdefault(name.strip().lower(), value.strip(' \t"'))
+    return found
+
+
+def header(request: Request, name: str) -> str:
+    """A header that is a list, on however many lines it came (RFC 9110 5.3); "" for none."""
+    return ", ".join(request.headers.getlist(name))
 
 
 def headers(request: Request) -> dict[str, str]:
@@ -277,8 +313,18 @@ def response(answered: Answered, written: Format, *, prefer: Return | None = Non
 
 def takes_gzip(request: Request) -> bool:
     """Whether the client takes gzip (RFC 9110 section 12.5.3)."""
-    taken = [_media_type(one) for one in request.headers.get("accept-encoding", "").split(",")]
-    return any(one in {"gzip", "*"} and _quality(told.get("q", "1")) > 0 for one, told in taken)
+    told = (_media_type(one) for one in header(request, "accept-encoding").split(","))
+    taken = {coding: _quality(parameters) for coding, parameters in told}
+    return taken.get("gzip", taken.get("x-gzip", taken.get("*", 0.0))) > 0
+
+
+def zipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Pieces compressed on their way (RFC 1952), as fast as that can be."""
+    zipping = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    for piece in pieces:
+        if made := zipping.compress(piece):
+            yield made
+    yield zipping.flush()
 
 
 def compressed(response: Response, request: Request) -> Response:

@@ -35,6 +35,7 @@ HTTP: Mapping[type[errors.ExchangeError], Answer] = {
     errors.NotFound: Answer(404, "not-found"),
     errors.Gone: Answer(410, "deleted"),
     errors.Invalid: Answer(400, "invalid"),
+    errors.UnknownPatient: Answer(422, "not-found"),
     errors.Conflicting: Answer(409, "conflict"),
     errors.Stale: Answer(412, "conflict"),
     errors.TooBroad: Answer(400, "too-costly"),

@@ -40,7 +40,8 @@ def json_patch(content: bytes) -> Change:
     """The change that a JSON Patch asks for. Raises Problem."""
     try:
         # Decimals stay as they are written: the patch is parsed like a resource.
-        operations = json_format.parse(b'{"patch":' + content + b"}")["patch"]
+        patch = json_format.parse(b'{"patch":' + content.strip() + b"}")
+        operations = patch["patch"] if len(patch) == 1 else None
         if not isinstance(operations, list) or len(operations) > OPERATIONS:
             raise Problem(400, "structure", f"a patch is a list of at most {OPERATIONS} operations")
         patches = [jsonpatch.JsonPatch([one]) for one in operations]

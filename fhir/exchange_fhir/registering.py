@@ -66,8 +66,11 @@ def patch(
     place: Place,
     logical_id: str,
     headers: Mapping[str, str],
+    *,
+    matching: Finder | None = None,
 ) -> Act:
-    """The act of a patch of the record as it is served; `current` reads it."""
+    """The act of a patch of the record as it is served; `current` reads it. With `matching` it is
+    to be the one that is found."""
     held = current(logical_id)
     made = change(held)
     if made.get("id") != held["id"] or made.get("resourceType") != "Patient":
@@ -77,7 +80,8 @@ def patch(
         made = _as_active_as_written(access, made, logical_id)
     version = int(held.get("meta", {}).get("versionId", 0))
     expect(if_match(headers), version)
-    return update(access, made, place, logical_id, {**headers, "if-match": f'W/"{version}"'})
+    of_version = {**headers, "if-match": f'W/"{version}"'}
+    return update(access, made, place, logical_id, of_version, matching=matching)
 
 
 def _as_active_as_written(access: Access, made: Json, logical_id: str) -> Json:

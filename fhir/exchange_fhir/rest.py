@@ -27,6 +27,7 @@ from exchange_fhir.documented import documenting
 from exchange_fhir.everything import everything
 from exchange_fhir.latest import latest
 from exchange_fhir.matching_operations import matched
+from exchange_fhir.negotiation import Return
 from exchange_fhir.operations import operating
 from exchange_fhir.outcome import Problem
 from exchange_fhir.rest_described import describing
@@ -84,6 +85,7 @@ class _Route(APIRoute):
                     # What is called $… is none of the routes of resources.
                     await to_thread.run_sync(self.identify, request)
                     raise self.table.refusal(request.method, _below(request))
+                negotiation.in_utf8(request)
                 answered = await handle(request)
             except Exception as error:
                 answered = negotiation.error(error, request)
@@ -148,7 +150,7 @@ def fhir(
         request: Request, requester: Requester, where: str, asked: Pairs, after: Any = None
     ) -> Answered:
         """The answer to a search of a type, of a Patient's compartment, or, with "", of all."""
-        strict = "handling=strict" in request.headers.get("prefer", "").replace(" ", "")
+        strict = negotiation.preferences(request).get("handling") == "strict"
         with exchange.on_behalf_of(requester) as access:
             here = serving.scope(serving.base(request), access)
             of_patient, _, kind = where.rpartition("/")
@@ -197,7 +199,7 @@ def fhir(
             batched.asking(request, door_path(request.app)),
             serving.base(request),
             limit=serving.conduct.entries,
-            full="return=representation" in request.headers.get("prefer", "").replace(" ", ""),
+            full=negotiation.preferences(request).get("return") == Return.REPRESENTATION,
         )
         return negotiation.response(answered, written)
 

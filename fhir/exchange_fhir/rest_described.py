@@ -43,18 +43,18 @@ def describing(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         asked = [(name, value) for name, value in given if name not in _RESULT]
         known = [(name, value) for name, value in asked if name in described.PARAMETERS]
         ignored = [name[:64] for name, _ in asked if name not in described.PARAMETERS]
-        if ignored and "handling=strict" in request.headers.get("prefer", "").replace(" ", ""):
+        if ignored and negotiation.preferences(request).get("handling") == "strict":
             raise Problem(400, "not-supported", "not supported here: " + ", ".join(ignored))
+        base = serving.base(request)
         found = [
             one
-            for one in described.every()[kind].values()
+            for one in described.at(base, kind).values()
             if all(
                 set(value.split(",")) & set(map(str, described.PARAMETERS[name](one)))
                 for name, value in known
             )
         ]
         count, start = (_whole(dict(given), name) for name in ("_count", "_page"))
-        base = serving.base(request)
         shown = [one for one in given if one[0] in SHOWN]
         used = [*known, *([("_count", str(count))] if count is not None else []), *shown]
         address = f"{base}/{kind}" + (f"?{urlencode(used)}" if used else "")
@@ -87,7 +87,7 @@ def describing(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
         serving.identify(request)
         written = negotiation.negotiated(request)
         kind = request.url.path.rsplit("/", 2)[1]
-        found = described.every()[kind].get(logical_id)
+        found = described.at(serving.base(request), kind).get(logical_id)
         if found is None:
             raise NotFound("no such definition is worked by here")
         content = json_format.serialize(found)

@@ -85,7 +85,8 @@ def _as_itself(request: Request) -> bool:
     return (
         request.path_params.get("kind") == "Binary"
         and not negotiation.is_fhir(request.headers.get("content-type", ""))
-        and request.headers.get("content-encoding", "identity").strip().lower() == "identity"
+        and (negotiation.header(request, "content-encoding") or "identity").strip().lower()
+        == "identity"
     )
 
 
@@ -129,7 +130,7 @@ def interacting(serving: Serving, route_class: type[APIRoute]) -> APIRouter:
             act = interactions.ACTS[method](here, asked)
             if isinstance(content, Attachment):
                 act = writing.attaching(act, content)
-            answered = interactions.done(here, act)
+            answered = interactions.done(here, act, asked.body)
         prefer = negotiation.returning(request)
         if prefer is Return.REPRESENTATION and answered.lying is not None:
             if answered.lying.size > serving.conduct.body_limit:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -27,6 +27,7 @@ from exchange_storage.search import (
     Level,
     Match,
     ModalitiesInStudy,
+    Not,
     Number,
     Owned,
     Prefix,
@@ -136,21 +137,30 @@ class Table(Generic[T]):
 
 
 def token(
-    read: Callable[[Scope, Token], T],
+    read: Callable[[Scope, Token], Criterion],
     documentation: str,
     there: Criterion = EVERYTHING,
     *,
-    told: Callable[[str], T] | None = None,
-) -> Parameter[T]:
-    """A token parameter (R4 3.1.1.4.10); `told` answers ``:text``, if anything is told of it."""
+    told: Callable[[str], Criterion] | None = None,
+    systems: Sequence[str] = (),
+) -> Parameter[Criterion]:
+    """A token parameter (R4 3.1.1.4.10); `told` answers ``:text``, if anything is told of it.
 
-    def one(scope: Scope, value: str, modifier: str) -> T:
+    `systems` is what the one system of its codes is called, where there is one: no code is of any
+    other, and ``system|`` asks for any of them. "" among them: ``|code`` is one as well.
+    """
+
+    def one(scope: Scope, value: str, modifier: str) -> Criterion:
         if modifier == "text" and told is not None:
             return told(unescaped(value))
         parts = [unescaped(part) for part in split(value, "|")]
         match parts:
             case [code]:
                 return read(scope, Token(None, code))
+            case [system, _] if systems and system not in systems:
+                return NOTHING
+            case [system, ""] if systems and system:
+                return there
             case [system, code]:
                 return read(scope, Token(system, code))
             case _:
@@ -277,6 +287,8 @@ class Recorded:
 
     date: str
     time: str | None = None
+    partial: bool = False
+    """Whether only the year may be kept of it, or year and month: ``1962``, ``196207``."""
 
     def starts_from(self, at: datetime) -> Criterion:
         """A day without a time starts at midnight."""
@@ -284,18 +296,30 @@ class Recorded:
 
     def starts_before(self, at: datetime) -> Criterion:
         """The complement of `starts_from` among what has a date."""
-        return self._before(_next_second(at), whole_day=True)
+        at = _next_second(at)
+        before = self._before(at, whole_day=True)
+        begun = _beginning(_da(at))[1:] if self.partial and _clock(at) else ()
+        return AnyOf((before, Match(self.date, Values(begun)))) if begun else before
 
     def ends_after(self, at: datetime) -> Criterion:
         """A day without a time ends at the next midnight."""
-        return self._from(at.replace(microsecond=0), whole_day=True)
+        at = at.replace(microsecond=0)
+        after = self._from(at, whole_day=True)
+        return AnyOf((after, self._around(at))) if self.partial else after
 
     def ends_by(self, at: datetime) -> Criterion:
         """The complement of `ends_after` among what has a date."""
-        return self._before(at.replace(microsecond=0), whole_day=False)
+        at = at.replace(microsecond=0)
+        by = self._before(at, whole_day=False)
+        return AllOf((by, Not(self._around(at)))) if self.partial else by
+
+    def _around(self, at: datetime) -> Criterion:
+        """The year and the month in which a moment is."""
+        return Match(self.date, Values((_da(at)[:6], _da(at)[:4])))
 
     def _from(self, at: datetime, *, whole_day: bool) -> Criterion:
-        later = Match(self.date, Range(_da(at + _DAY if _clock(at) else at), None))
+        first = _da(at + _DAY if _clock(at) else at)
+        later = Match(self.date, Range(_beginning(first)[-1] if self.partial else first, None))
         if not _clock(at):
             return later
         return AnyOf((later, self._on(at, Range(_clock(at), None), whole_day)))
@@ -403,6 +427,8 @@ def _span(value: str, timezone: ZoneInfo) -> tuple[str, Span]:
     if not found:
         raise Invalid("a date is written [prefix]YYYY[-MM[-DD[Thh:mm[:ss[.fff]][zone]]]]")
     part = found.groupdict()
+    if part["second"] == "60":  # a leap second, as `moments` reads it
+        part["second"] = "59"
     fraction = (part["fraction"] or "")[:6]
     try:
         low = datetime.fromisoformat(
@@ -438,6 +464,15 @@ def _shifted(at: datetime, by: timedelta) -> datetime:
 
 def _da(at: datetime) -> str:
     return at.date().isoformat().replace("-", "")
+
+
+def _beginning(day: str) -> tuple[str, ...]:
+    """A day, and the month and the year that begin on it: ``19620101``, ``196201``, ``1962``.
+
+    As a text the last of them comes before all that begins later.
+    """
+    ends = (end for end in ("01", "0101") if day.endswith(end))
+    return (day, *(day.removesuffix(end) for end in ends))
 
 
 def _clock(at: datetime) -> str:

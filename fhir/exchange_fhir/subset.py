@@ -38,7 +38,10 @@ class Wanted:
 
     summary: Summary = Summary.FALSE
     elements: frozenset[str] = frozenset()
-    """Names of elements, or ``Patient.name`` for one resource type only; empty for all."""
+    """Names of elements, or ``Patient.name`` for one resource type only; empty for all.
+
+    Of a part of one, as ``component.code``, the whole element is told; ``valueQuantity`` is value.
+    """
 
     @property
     def everything(self) -> bool:
@@ -68,12 +71,8 @@ def part(resource: Json, wanted: Wanted) -> Json:
         return resource | ({"entry": entries} if entries else {})
     structure = elements.structure(kind)
     if wanted.elements:
-        named = wanted.elements
-        made = _kept(
-            resource,
-            structure,
-            lambda one: bool(one.least or {one.stem, f"{kind}.{one.stem}"} & named),
-        )
+        named = {_stem(one, kind, structure) for one in wanted.elements}
+        made = _kept(resource, structure, lambda one: bool(one.least or one.stem in named))
     else:
         match wanted.summary:
             case Summary.TRUE:
@@ -83,6 +82,13 @@ def part(resource: Json, wanted: Wanted) -> Json:
             case Summary.DATA:
                 made = _kept(resource, structure, lambda one: one.stem != "text")
     return resource if made == resource else _tagged(made)
+
+
+def _stem(named: str, kind: str, structure: Structure) -> str:
+    """The element that is named, as its definition calls it."""
+    own = named.removeprefix(f"{kind}.").partition(".")[0]
+    found = structure.properties.get(own)
+    return found.element.stem if found is not None else own
 
 
 def _counted(told: Json) -> Json:

@@ -34,6 +34,7 @@ from exchange_fhir import (
     metas,
     outcome,
     patching,
+    placed,
     precedence,
     provided,
     registering,
@@ -256,7 +257,8 @@ def _failed(error: Exception) -> Answered:
 
 def _written(entry: Entry, opened: Open) -> Answered:
     with opened() as here:
-        return interactions.done(here, interactions.ACTS[entry.method](here, entry.asked))
+        act = interactions.ACTS[entry.method](here, entry.asked)
+        return interactions.done(here, act, entry.asked.body)
 
 
 # -- Transaction ----------------------------------------------------------------------------------
@@ -276,7 +278,7 @@ def _together(entries: Sequence[Entry], opened: Open, ask: Ask, base: str) -> li
                 is_meta = one.single.found.operation in metas.CHANGING
                 answered[one.number] = metas.answer(made.content) if is_meta else made
     except (ExchangeError, Problem) as error:
-        raise _placed(error, ordered) from error
+        raise placed.problem(error, ordered, base) from error
     for one in entries:
         if one.number not in answered:
             # What was written is there by now, and is read as anybody reads it.
@@ -332,25 +334,6 @@ def _found_by(entry: Entry, once: Mapping[int, Pairs]) -> Pairs:
         return entry.asked.query
     with _of(entry):
         return interactions.unless_there(entry.asked) or once.get(entry.number, ())
-
-
-def _placed(error: Exception, ordered: Sequence[Entry]) -> Problem:
-    """An error of an act as one of the entry that the act is of."""
-    place = ""
-    for note in getattr(error, "__notes__", ()):
-        if note.startswith("act "):
-            place = ordered[int(note.removeprefix("act "))].place
-        elif note.startswith("Bundle.entry"):
-            place = note
-    if isinstance(error, Problem):
-        issues = [
-            one if one.expression.startswith("Bundle") else replace(one, expression=place)
-            for one in error.issues
-        ]
-        return Problem(error.answer.http, error.answer.code, str(error), issues=issues)
-    answer = outcome.HTTP[type(error)]  # type: ignore[index]
-    issue = Issue(answer.code, str(error), place)
-    return Problem(answer.http, answer.code, str(error), issues=[issue])
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from exchange_fhir.resources import patient
 from exchange_fhir.search import MAX_LENGTH, MAX_VALUES, Scope, split, unescaped
 from exchange_storage.resource_criteria import (
     Asked,
+    Every,
     Holds,
     Ids,
     Indexed,
@@ -53,6 +54,10 @@ MAX_TARGETS = 500
 """Hospitals' own entries of the directory that one condition may lead to."""
 
 NOTHING: Asked = Some(())
+ANYTHING: Asked = Every(())
+
+_ALWAYS_THERE = frozenset({"_id", "_lastUpdated"})
+"""What every resource has."""
 
 MODIFIERS: Mapping[str, frozenset[str]] = {
     "token": frozenset({"missing", "not", "text", "in", "not-in", "of-type", "above", "below"}),
@@ -75,10 +80,12 @@ class ParameterValues:
     def indexed(self, parameter: SearchParameter, modifier: str, value: str) -> Asked:
         """What a parameter asks of the index rows. Raises Invalid, TooBroad, Problem."""
         name = parameter.code
+        if name in _ALWAYS_THERE and modifier == "missing":
+            return NOTHING if boolean(name, value) else ANYTHING
         if name == "_id":
             return self._turned(modifier, Ids(tuple(self._split(name, value))), name)
         if name == "_lastUpdated":
-            spans = [prefixes.changed(*self._span(one)) for one in self._split(name, value)]
+            spans = self._read(name, value, lambda one: prefixes.changed(*self._span(one)))
             return self._turned(modifier, Some(tuple(spans)), name)
         if parameter.type == "composite":
             if modifier:
@@ -128,8 +135,12 @@ class ParameterValues:
             amounts = self._read(parameter.code, value, quantities.amount)
             return quantities.asked(names, amounts) if amounts else NOTHING
         tests = []
-        for one in self._read(parameter.code, value, lambda text: text):
-            tests += self._tests(parameter.type, parameter, modifier, one)
+        for found in self._read(
+            parameter.code,
+            value,
+            lambda one: self._tests(parameter.type, parameter, modifier, one),
+        ):
+            tests += found
         return Indexed(parameter.type, names, tuple(tests)) if tests else NOTHING
 
     def _tests(

@@ -297,7 +297,10 @@ def _patients(resource: Json, place: Place) -> tuple[int, ...]:
         named = indexing.patients(resource, place.base)
     rows = [patient.rows(one) for one in named]
     if not all(rows):
-        raise Problem(422, "not-found", "a patient that it refers to is not known")
+        told = "a patient that it refers to is not known"
+        where = links.places(resource, place.base)
+        at = next(where.get(("Patient", one), "") for one in named if not patient.rows(one))
+        raise Problem(422, "not-found", told, issues=[Issue("not-found", told, at)])
     return tuple(row for found in rows for row in found)
 
 

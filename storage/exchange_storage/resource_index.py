@@ -12,6 +12,8 @@ their value, under a name of their own:
   uri: what such a reference to the resource can say;
 - ``Observation.value-quantity:ucum`` is a quantity in base units: the same in whatever unit it was
   written;
+- ``DocumentReference.author::Practitioner.family`` is what stands inside the resource, where the
+  reference leads; ``DocumentReference.author::`` is a token: its type;
 - ``Observation.code-value-quantity$0`` and ``$1`` are the components of a composite; those that
   belong together have the same position.
 """

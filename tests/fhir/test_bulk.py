@@ -327,6 +327,7 @@ def test_a_broken_line_is_told_by_its_number_and_the_rest_is_taken(hospital: Doo
         about,
         WEIGHT,
         [1],
+        WEIGHT | {"subject": {"reference": "Patient/999"}},
     )
 
     assert told["output"] == [
@@ -337,7 +338,14 @@ def test_a_broken_line_is_told_by_its_number_and_the_rest_is_taken(hospital: Doo
     for one in wrong:
         is_fhir(one)
     numbers = sorted(one["issue"][0]["diagnostics"].partition(":")[0] for one in wrong)
-    assert numbers == ["line 3", "line 5", "line 6", "line 9"]
+    assert numbers == ["line 10", "line 3", "line 5", "line 6", "line 9"]
+    places = {
+        one["issue"][0]["diagnostics"].partition(":")[0]: one["issue"][0].get("expression")
+        for one in wrong
+    }
+    assert places["line 5"] == ["Observation.status"]
+    assert places["line 10"] == ["Observation.subject"]
+    assert places["line 3"] is None
     assert (
         next(one for one in wrong if "line 5" in one["issue"][0]["diagnostics"])["issue"][0]["code"]
         == "code-invalid"
@@ -475,6 +483,16 @@ def test_an_import_goes_on_where_its_worker_was_killed(
         assert (told["output"], told["error"]) == ([{"type": "Observation", "count": 10}], [])
         found = system.ids("Observation?_count=50")
         assert len(found) == 10  # those that were taken twice are the same resources
+
+
+@pytest.mark.parametrize("asked", ["_sort=date", "_include=Observation:subject", "_count=1"])
+def test_a_filter_of_an_export_only_says_what_is_meant(hospital: Door, asked: str) -> None:
+    """Bulk Data 2.0: result parameters are not used in a _typeFilter."""
+    path = f"$export?_type=Observation&_typeFilter=Observation%3F{asked}%26status%3Dfinal"
+
+    refused = hospital.system("beicheng").get(path, Prefer=ASYNC)
+
+    assert asked.partition("=")[0] in outcome(refused, 400, "not-supported")
 
 
 def test_what_an_export_leaves_out_of_a_lenient_request_is_told_in_its_errors(

@@ -93,6 +93,9 @@ def test_what_is_stated_of_the_system_is_done_there(hospital: Door) -> None:
     stated = {one["name"]: one["definition"] for one in rest_["operation"]}
     assert stated["import"] == f"{BASE}/OperationDefinition/import"
     assert asker.read("OperationDefinition/import")["system"]
+    for definition in stated.values():
+        (one,) = asker.bundle(f"OperationDefinition?url={definition}")["entry"]
+        assert one["resource"]["url"] == definition
 
 
 def test_every_resource_of_the_statement_is_searched(hospital: Door) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
+import orjson
 import pytest
 from bundles import WEIGHT, answered, entry, newest, sent, statuses
 from fhir_door import Door, opened, outcome
@@ -184,6 +186,35 @@ def test_a_conditional_patch_and_delete_do_what_they_would_by_name(
     assert system.send("DELETE", found).status_code == 204
     nothing = system.client.patch(f"/fhir/{found}", content=patch, headers=told)
     assert outcome(nothing, 404, "not-found")
+
+
+def test_a_patient_is_patched_by_a_condition(hospital: Door) -> None:
+    system, other = hospital.system("beicheng"), hospital.system("nanhu")
+    for number in ("C1", "C2"):
+        system.made({
+            "resourceType": "Patient", "name": [{"family": "孔"}], "gender": "male",
+            "identifier": [{"system": "urn:oid:2.25.101", "value": number}]})  # fmt: skip
+    called = "Patient?identifier=urn:oid:2.25.101|"
+    merge = {"Content_Type": "application/merge-patch+json"}
+    change = {"gender": "female"}
+
+    patched = system.send("PATCH", f"{called}C1", change, **merge)
+    assert patched.status_code == 200, patched.text
+    assert patched.json()["gender"] == "female"
+    (kept,) = system.bundle(f"{called}C1")["entry"]
+    assert (kept["resource"]["gender"], kept["resource"]["meta"]["versionId"]) == ("female", "2")
+    outcome(system.send("PATCH", f"{called}C9", change, **merge), 404, "not-found")
+    outcome(system.send("PATCH", "Patient?name=孔", change, **merge), 412, "conflict")
+    outcome(other.send("PATCH", f"{called}C1", change, **merge), 404, "not-found")
+    stale = system.send("PATCH", f"{called}C1", change, If_Match='W/"1"', **merge)
+    outcome(stale, 412, "conflict")
+    outcome(system.send("PATCH", f"{called}C1&nothing=1", change, **merge), 400, "invalid")
+    operation = [{"op": "replace", "path": "/gender", "value": "other"}]
+    as_binary = {"resourceType": "Binary", "contentType": "application/json-patch+json",
+                 "data": b64encode(orjson.dumps(operation)).decode()}  # fmt: skip
+    answer = sent(system, "transaction", entry("PATCH", f"{called}C2", as_binary))
+    assert answered(answer)[0]["response"]["status"] == "200 OK", answer.text
+    assert system.bundle(f"{called}C2")["entry"][0]["resource"]["gender"] == "other"
 
 
 def test_another_hospital_finds_only_its_own_by_a_condition(hospital: Door, number: str) -> None:

@@ -228,6 +228,8 @@ def test_parts_keep_what_is_mandatory() -> None:
     assert part(Wanted(elements=frozenset({"Observation.value", "Patient.name"}))) == {
         *("status", "code", "valueQuantity"),
     }
+    for named in ("valueQuantity", "value.unit", "Observation.valueQuantity.code"):
+        assert part(Wanted(elements=frozenset({named}))) == {"status", "code", "valueQuantity"}
     assert subset.part(told, Wanted()) is told
 
 

@@ -112,8 +112,13 @@ def test_an_endpoint_shows_its_certificate(tmp_path: Path) -> None:
         trusting.post(url, b"{}", headers, "application/fhir+json", 5)
         sent, body = hook.received.pop()
         assert (sent["Authorization"], sent["User-Agent"], body) == ("Bearer x", "theirs", b"{}")
-        with pytest.raises(NotTaken, match="does not answer"):
+        with pytest.raises(NotTaken, match=r"not trusted.*EXCHANGE_HOOK_CA"):
             Hooks(networks=networks).post(url, b"{}", [], "application/fhir+json", 5)
+        (tmp_path / "nothing.pem").write_text("no certificate")
+        for name in ("nothing.pem", "not-there.pem"):
+            mistaken = Hooks(networks=networks, ca=tmp_path / name)
+            with pytest.raises(NotTaken, match="EXCHANGE_HOOK_CA names cannot be read"):
+                mistaken.post(url, b"{}", [], "application/fhir+json", 5)
         assert hook.received == []
 
 

@@ -176,7 +176,7 @@ def test_a_patch_by_either_language_makes_the_same_change(hospital: Door) -> Non
         ({"op": "remove", "path": "/status"}, 400),
         ({"op": "replace", "path": "/id", "value": "other"}, 422),
         ({"op": "replace", "path": "/subject/reference", "value": "Patient/2"}, 403),
-        ({"op": "replace", "path": "/subject/reference", "value": "Patient/99"}, 400),
+        ({"op": "replace", "path": "/subject/reference", "value": "Patient/99"}, 422),
     ],
 )
 def test_a_patch_that_may_not_be_changes_nothing(
@@ -363,6 +363,24 @@ def test_what_cannot_be_taken_is_told_and_not_kept(
 
     assert outcome(system.post("Location", content, media_type), status, code)
     assert latest(system) == before
+
+
+@pytest.mark.parametrize("named", ["Patient/99", "Patient/W1", "Patient/99/_history/1"])
+def test_a_patient_who_is_not_known_is_told_with_the_reference(hospital: Door, named: str) -> None:
+    system = hospital.system("beicheng")
+    told = WEIGHT | {"performer": [{"reference": named}, {"reference": "Patient/1"}]}
+    stranger = WEIGHT | {"subject": {"reference": named}}
+    batch = {"resourceType": "Bundle", "type": "batch", "entry": [
+        {"resource": stranger, "request": {"method": "POST", "url": "Observation"}}]}  # fmt: skip
+
+    one = system.send("POST", "Observation", stranger)
+    assert outcome(one, 422, "not-found")
+    assert one.json()["issue"][0]["expression"] == ["Observation.subject"]
+    another = system.send("PUT", "Observation/w", told | {"id": "w"})
+    assert outcome(another, 422, "not-found")
+    assert another.json()["issue"][0]["expression"] == ["Observation.performer[0]"]
+    (entry,) = system.send("POST", "", batch).json()["entry"]
+    assert entry["response"]["outcome"] == one.json()
 
 
 @pytest.mark.parametrize(

@@ -124,3 +124,28 @@ def _values(asker: Asker, kind: str) -> dict[str, tuple[Value, ...]]:
         one["resource"]["id"]: tuple(indexing.values(one["resource"], SHANGHAI, BASE))
         for one in asker.bundle(f"{kind}?_count=200").get("entry", ())
     }
+
+
+def test_a_study_that_names_no_modality_is_found_by_what_is_told_of_it(told: Door) -> None:
+    doctor = told.clinician("beicheng")
+    (study,) = doctor.bundle("ImagingStudy?_id=1.2.3")["entry"]
+
+    assert [one["code"] for one in study["resource"]["modality"]] == ["OT"]
+    assert doctor.ids("ImagingStudy?modality=OT") == ["ImagingStudy/1.2.3"]
+    assert "ImagingStudy/1.2.3" not in doctor.ids("ImagingStudy?modality:not=OT")
+
+
+def test_what_a_hospital_wrote_of_an_address_is_found_by_its_parts(told: Door) -> None:
+    doctor = told.clinician("beicheng")
+    two = {"resourceType": "Patient", "identifier": [{"system": ISSUER, "value": "two"}],
+           "address": [{"city": "沈阳", "use": "home"}, {"city": "大连", "line": ["海街"]}],
+           "telecom": [{"system": "fax", "value": "024-9"}]}  # fmt: skip
+    made = f"Patient/{told.system('beicheng').made(two)['id']}"
+
+    for asked in (
+        *("address-city=大连", "address-city:exact=大连", "address-city:contains=连"),
+        *("address=海街", "address:exact=海街", "telecom=024-9", "telecom=fax|"),
+    ):
+        assert doctor.ids(f"Patient?{asked}") == [made], asked
+    assert doctor.ids("Patient?address-city:exact=连") == []
+    assert doctor.ids("Patient?telecom=phone|024-9") == []

@@ -90,6 +90,9 @@ def test_a_match_that_says_too_little_or_nothing_is_refused(hospital: Door) -> N
     assert outcome(doctor.send("POST", "Patient/$match", parameters()), 400, "required")
     asked = parameters(("resource", "resource", WANG), ("count", "valueInteger", 0))
     assert outcome(doctor.send("POST", "Patient/$match", asked), 400, "invalid")
+    # What is not understood would change the answer: R5 has it.
+    asked = parameters(("resource", "resource", WANG), ("onlySingleMatch", "valueBoolean", True))
+    assert outcome(doctor.send("POST", "Patient/$match", asked), 400, "not-supported")
     administrator = hospital.administrator().send("POST", "Patient/$match", WANG)
     assert outcome(administrator, 403, "forbidden")
 
@@ -215,6 +218,17 @@ def test_a_hospital_comes_along_where_only_a_resource_refers_to_it(hospital: Doo
     assert "Organization/nanhu" not in found
 
 
+def test_everything_is_compressed_for_who_takes_that(hospital: Door) -> None:
+    doctor = hospital.clinician("beicheng")
+
+    packed = doctor.get("Patient/1/$everything", Accept_Encoding="gzip")
+
+    assert packed.headers["content-encoding"] == "gzip"
+    plain = doctor.get("Patient/1/$everything", Accept_Encoding="identity")
+    assert "content-encoding" not in plain.headers
+    assert packed.json() == plain.json()
+
+
 def test_everything_comes_in_pages_as_well(hospital: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     doctor = hospital.clinician("beicheng")
     whole = doctor.ids("Patient/1/$everything")
@@ -258,6 +272,14 @@ def test_the_newest_observations_of_each_code(hospital: Door) -> None:
     }
     doctor.refused("Observation/$lastn", 400, "required")
     doctor.refused("Observation/$lastn?patient=3&max=many", 400, "invalid")
+    # Whatever else an Observation is searched by says which are meant.
+    newest_of = "Observation/$lastn?patient=3&code=8302-2"
+    assert doctor.ids(f"{newest_of}&date=lt2026-04-15") == [made[2]]
+    assert doctor.ids(f"{newest_of}&status=amended") == []
+    assert doctor.ids("Observation/$lastn?patient=3&code:not=8302-2&date=2026-02") == [heart]
+    wanted = parameters(("patient", "valueString", "3"), ("date", "valueDate", "2026-04-01"))
+    assert made[2] in {name(one) for one in entries(told(doctor, "Observation/$lastn", wanted))}
+    doctor.refused("Observation/$lastn?patient=3&_sort=date", 400, "not-supported")
 
 
 def test_the_documents_of_a_patient(hospital: Door) -> None:
@@ -267,6 +289,7 @@ def test_the_documents_of_a_patient(hospital: Door) -> None:
         "status": "current",
         "subject": {"reference": "Patient/3"},
         "type": {"coding": [{"system": "http://loinc.org", "code": "18748-4"}]},
+        "meta": {"profile": ["http://example.org/of-a-report"]},
         "content": [{"attachment": {"contentType": "text/plain", "data": "5L2g5aW9"}}],
         "context": {"period": {"start": "2026-11-01", "end": "2026-11-02"}},
     }
@@ -277,6 +300,8 @@ def test_the_documents_of_a_patient(hospital: Door) -> None:
     assert doctor.ids(f"{path}&type=18748-4&start=2026-11-02&end=2026-12-01") == [made]
     assert doctor.ids(f"{path}&type=11502-2") == []
     assert doctor.ids(f"{path}&start=2026-11-03") == []
+    assert doctor.ids(f"{path}&profile=http://example.org/of-a-report") == [made]
+    assert doctor.ids(f"{path}&profile=http://example.org/another") == []
     doctor.refused("DocumentReference/$docref", 400, "required")
 
 

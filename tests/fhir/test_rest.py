@@ -490,7 +490,7 @@ def test_a_body_that_is_not_fhir_is_told_apart_from_one_that_is_not_wanted(door:
 
 
 def test_every_error_of_the_exchange_has_its_answer() -> None:
-    assert set(HTTP) == {*ExchangeError.__subclasses__(), errors.Gone}
+    assert set(HTTP) == {*ExchangeError.__subclasses__(), errors.Gone, errors.UnknownPatient}
     for error in HTTP:
         told = orjson.loads(bytes(response(error("the next step")).body))
         is_fhir(told)

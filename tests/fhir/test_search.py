@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 
 import pytest
 from crowding import crowded
-from fhir_door import Asker, Door, entries, link, name, opened
+from fhir_door import Asker, Door, entries, link, name, opened, outcome
 from region import ID_CARD, region
 
 from exchange import clinical_search
@@ -19,6 +19,8 @@ from exchange_storage.resource_criteria import Every
 LOINC = "http://loinc.org"
 UCUM = "http://unitsofmeasure.org"
 GENDER = "http://hl7.org/fhir/administrative-gender"
+DCM = "http://dicom.nema.org/resources/ontology/DCM"
+CARDS = "urn:oid:2.16.156.10011.1.3"
 
 
 def weight(patient: str, kilos: float, when: str, **more: Any) -> dict[str, Any]:
@@ -148,6 +150,9 @@ W = ["Observation/w70", "Observation/w71", "Observation/w72", "Observation/w50"]
         ("Observation?_tag=urn:tags|", ["w70"]),
         ("Observation?_source=urn:his", ["w70"]),
         ("Observation?_id=w70,bp,nothing", ["w70", "bp"]),
+        ("Observation?_id:missing=true", []),
+        ("Observation?_lastUpdated:missing=false&status=preliminary", ["bp"]),
+        ("Endpoint?_lastUpdated:missing=true", []),
         ("Practitioner?identifier:of-type=urn:types|EN|Z1", ["dr-zhang"]),
         ("Practitioner?identifier:of-type=urn:types|MR|Z1", []),
         ("Practitioner?email=zhang@example.org", ["dr-zhang"]),
@@ -183,6 +188,9 @@ W = ["Observation/w70", "Observation/w71", "Observation/w72", "Observation/w50"]
         ("Observation?date=ne2024-04&code=29463-7", ["w70", "w72", "w50"]),
         ("Observation?date=ge2024-03&date=lt2024-04-01", ["w70"]),
         ("Observation?date=2024-03-01T10:00:00%2B08:00", ["w70"]),
+        ("Observation?date=lt2016-12-31T23:59:60Z", []),
+        ("ImagingStudy?started=lt2016-12-31T23:59:60Z", []),
+        ("Patient?_lastUpdated=gt2016-12-31T23:59:60Z", ["1", "2", "3"]),
         ("Condition?onset-date=2020", ["logical"]),
         ("Condition?onset-date=ap2020-05", ["logical"]),
         ("Condition?onset-date=2020-02", []),
@@ -241,6 +249,19 @@ W = ["Observation/w70", "Observation/w71", "Observation/w72", "Observation/w50"]
         ("Patient?_has:Observation:patient:_has:DiagnosticReport:result:status=final", ["1"]),
         ("Patient?organization.name:contains=nothing", []),
         ("Patient?gender:not=male", ["1", "2"]),
+        (f"Patient?gender={GENDER}|male", ["3"]),
+        (f"Patient?gender={GENDER}|", ["1", "2", "3"]),
+        ("Patient?gender=|male", ["3"]),
+        ("Patient?gender=urn:other|male", []),
+        ("Patient?identifier=urn:other|", []),
+        ("Patient?identifier=urn:oid:2.25.102|", ["2", "3"]),
+        (f"Patient?identifier={CARDS}|", ["1", "2"]),
+        ("ImagingStudy?identifier=urn:dicom:uid|", ["1.2.1", "1.2.2", "1.2.3"]),
+        ("ImagingStudy?identifier=urn:other|,urn:oid:2.25.101|", []),
+        ("ImagingStudy?status=urn:other|available", []),
+        ("ImagingStudy?status=|available", ["1.2.1", "1.2.2", "1.2.3"]),
+        (f"ImagingStudy?modality={DCM}|", ["1.2.1", "1.2.2", "1.2.3"]),
+        ("ImagingStudy?modality=urn:other|CT", []),
         ("Patient?birthdate:missing=true", []),
         ("Patient?email=x", []),
         ("Patient?email:missing=true", ["1", "2", "3"]),
@@ -294,6 +315,10 @@ def _is_found(door: Door, asked: str, found: list[str]) -> None:
         "Observation?date:above=2026",
         "Observation?subject:Practitioner=1",
         "Observation?date=yesterday",
+        "Observation?date=2026-01-01T10:00:61Z",
+        "Patient?_lastUpdated=gt2026-01-01T10:00:61Z",
+        "Patient?name=%D5%D4",  # GBK
+        "Patient?%ED%A0%80=1",
         "Observation?value-quantity=many",
         "Observation?value-quantity=1|kg",
         "Observation?code-value-quantity=a",
@@ -310,6 +335,19 @@ def _is_found(door: Door, asked: str, found: list[str]) -> None:
 def test_what_cannot_be_answered_is_refused(door: Door, asked: str) -> None:
     answer = door.clinician("nanhu").get(asked, Prefer="handling=strict")
     assert answer.status_code == 400, answer.text
+
+
+@pytest.mark.parametrize("code", ["date", "_lastUpdated", "value-quantity"])
+def test_a_value_that_cannot_be_read_is_told_with_its_parameter(door: Door, code: str) -> None:
+    told = door.clinician("nanhu").refused(f"Observation?{code}=many", 400, "invalid")
+
+    assert told.startswith(f"{code}: ")
+
+
+def test_a_form_is_in_utf8_as_an_address_is(door: Door) -> None:
+    form = "application/x-www-form-urlencoded"
+    for asked in ("name=%D5%D4", b"name=\xd5\xd4"):
+        outcome(door.clinician("nanhu").post("Patient/_search", asked, form), 400, "structure")
 
 
 def test_chains_and_values_have_their_limits(door: Door) -> None:

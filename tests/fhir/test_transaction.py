@@ -69,9 +69,19 @@ def test_of_a_transaction_that_fails_nothing_is_kept_and_the_entry_is_named(
     before = newest(system)
     ward = {"resourceType": "Location", "name": "CT"}
     foreign = {**WEIGHT, "subject": {"reference": "Patient/2"}}
+    nobody = {**WEIGHT, "subject": {"reference": "Patient/99"}}
+    nothing = {**WEIGHT, "subject": {"reference": "Patient/W1"}}
 
     for wrong, status, code, place in (
         (entry("POST", "Observation", foreign), 403, "forbidden", "Bundle.entry[1]"),
+        (
+            entry("POST", "Observation", nobody),
+            *(422, "not-found", "Bundle.entry[1].resource.subject"),
+        ),
+        (
+            entry("POST", "Observation", nothing),
+            *(422, "not-found", "Bundle.entry[1].resource.subject"),
+        ),
         (entry("DELETE", "Location/n", ifMatch="*"), 412, "conflict", "Bundle.entry[1]"),
         (
             entry("PUT", "Location/w", {**ward, "id": "w"}, ifMatch='W/"7"'),

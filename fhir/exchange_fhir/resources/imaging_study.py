@@ -164,15 +164,19 @@ def named(ids: Sequence[str]) -> Criterion:
 
 
 def _identifier(scope: Scope, asked: Token) -> Criterion:
+    owner = scope.issuer(asked.system) if asked.system else None
     if not asked.code:
-        raise Invalid("an identifier needs a value")
+        if not asked.system:
+            raise Invalid("an identifier needs a system or a value")
+        numbered = Match("AccessionNumber", Pattern("?*"))
+        of_owner = AllOf((Owned((owner.id,)), numbered)) if owner else NOTHING
+        return EVERYTHING if asked.system == DICOM_UID else of_owner
     study = Match("StudyInstanceUID", Values((_uid(asked.code),)))
     accession = Match("AccessionNumber", Values((asked.code,)))
     if asked.system == DICOM_UID:
         return study
     if asked.system is None:
         return AnyOf((study, accession))
-    owner = scope.issuer(asked.system)
     return AllOf((Owned((owner.id,)), accession)) if owner else NOTHING
 
 
@@ -189,14 +193,20 @@ def _patient(scope: Scope, identity: str) -> Criterion:
     return AnyOf(tuple(SamePerson(row) for row in sorted(rows)))
 
 
+def _status(_: Scope, asked: Token) -> Criterion:
+    return EVERYTHING if asked.code == "available" else NOTHING
+
+
 def _modality(_: Scope, asked: Token) -> Criterion:
-    known = asked.system in {None, DCM}
-    return ModalitiesInStudy(Values((asked.code,))) if known else NOTHING
+    found = ModalitiesInStudy(Values((asked.code,)))
+    if asked.code != OTHER_MODALITY:
+        return found
+    return AnyOf((found, Holds((Match("Modality", Values(("",))),))))  # told of as such
 
 
 def _of_body_part(_: Scope, asked: Token) -> Criterion:
     """By SNOMED CT, whose codes before 2023 lead to the same term; or by that term itself."""
-    part = anatomic_regions.TERMS.get(asked.code) if asked.system in {None, SNOMED} else None
+    part = anatomic_regions.TERMS.get(asked.code)
     if part is None and asked.system is None:
         part = asked.code
     return Holds((BodyPart(Values((part,))),)) if part else NOTHING
@@ -204,10 +214,9 @@ def _of_body_part(_: Scope, asked: Token) -> Criterion:
 
 def _holds(keyword: str, documentation: str) -> Parameter[Criterion]:
     def read(_: Scope, asked: Token) -> Criterion:
-        known = asked.system in {None, URI, DICOM_UID}
-        return Holds((Match(keyword, Values((_uid(asked.code),))),)) if known else NOTHING
+        return Holds((Match(keyword, Values((_uid(asked.code),))),))
 
-    return token(read, documentation)
+    return token(read, documentation, systems=(URI, DICOM_UID))
 
 
 def _endpoint(scope: Scope, identity: str) -> Criterion:
@@ -253,21 +262,23 @@ SEARCH: Table[Criterion] = Table(
         "patient": referring("Patient", _patient, _PERSON),
         "subject": referring("Patient", _patient, _PERSON),
         "status": token(
-            lambda _, asked: EVERYTHING if asked.code == "available" else NOTHING,
-            "Always available",
+            _status, "Always available", systems=("", "http://hl7.org/fhir/imagingstudy-status")
         ),
         "started": date(
             Recorded("StudyDate", "StudyTime"),
             "When it started, in the hospitals' time zone",
             there=Not(Match("StudyDate", Values(("",)))),
         ),
-        "modality": token(_modality, f"A modality of one of its series (system {DCM})"),
+        "modality": token(
+            _modality, f"A modality of one of its series (system {DCM})", systems=(DCM,)
+        ),
         "bodysite": token(
             _of_body_part,
             f"The body part of one of its series: a code of {SNOMED}, or without a system the term "
             "of Body Part Examined (PS3.16 annex L); :text what the series says of it",
             Holds((BodyPart(Pattern("?*")),)),
             told=lambda said: Holds((BodyPart(Contains(said)),)),
+            systems=(SNOMED,),
         ),
         "series": _holds("SeriesInstanceUID", "Series Instance UID of one of its series"),
         "instance": _holds("SOPInstanceUID", "SOP Instance UID of one of its instances"),

@@ -33,12 +33,16 @@ from exchange_fhir.search import (
     token,
 )
 from exchange_fhir.search import reference as referring
+from exchange_storage import resource_criteria
 from exchange_storage.records import NameKind
 from exchange_storage.resource_criteria import (
     Every,
     Indexed,
+    IsExactly,
     OfSeveral,
     Present,
+    StartsWith,
+    Test,
     TokenIs,
     Written,
 )
@@ -69,6 +73,8 @@ IDENTIFIER_TYPES = "http://terminology.hl7.org/CodeSystem/v2-0203"
 
 GENDERS: Mapping[str, str] = {"M": "male", "F": "female", "O": "other"}
 """Patient's Sex (PS3.3 C.7.1.1) as AdministrativeGender; all else is ``unknown``."""
+GENDER = "http://hl7.org/fhir/administrative-gender"
+"""The system of those codes."""
 
 WRITTEN: Criterion = Linked(Level.PATIENT, Written(Every(()), frequent=True))
 """The records of which the hospital itself has written, not images alone."""
@@ -146,10 +152,11 @@ def numbered(scope: Scope, asked: Token) -> Criterion:
         number = Values((code,)) if code else Pattern("?*")
         forms.append(AllOf((Owned((owner.id,)), Match("PatientID", number))))
     if code:
-        forms += others(asked)
-    elif not forms:
-        raise Invalid("system| without a value is only understood for a hospital's own numbers")
-    return AnyOf(tuple(forms))
+        return AnyOf((*forms, *others(asked)))
+    if not system:
+        raise Invalid("an identifier needs a system or a value")
+    any_value = (Identifier("*", spelled, wild=True) for spelled in sorted(_spellings(system)))
+    return AnyOf((*forms, *any_value))
 
 
 def of_person(scope: Scope, asked: Token) -> Criterion:
@@ -165,14 +172,19 @@ def of_person(scope: Scope, asked: Token) -> Criterion:
 def others(asked: Token) -> list[Criterion]:
     """Records that carry this identifier beside their own number, however its system was sent."""
     system = asked.system or ""
-    oid = system.removeprefix("urn:oid:")
-    systems = {oid, f"urn:oid:{oid}", system} if oid else {""}
+    systems = _spellings(system)
     values = {asked.code}
     if system in {RESIDENT_ID, identity.RESIDENT_ID}:
         values.add(asked.code.upper())
         if identity.resident_id(asked.code):
             systems |= identity.CARD_ISSUERS
     return [Identifier(value, issuer) for value in sorted(values) for issuer in sorted(systems)]
+
+
+def _spellings(system: str) -> set[str]:
+    """How the system of an identifier may have been sent."""
+    oid = system.removeprefix("urn:oid:")
+    return {oid, f"urn:oid:{oid}", system} if oid else {""}
 
 
 def typed(code: str, system: str | None) -> list[Criterion]:
@@ -210,23 +222,47 @@ def _name(code: str, kind: NameKind | None, documentation: str) -> Parameter[Cri
     return string(lambda _, asked: NamePart(kind, asked), documentation, there)
 
 
-def _text(keyword: str, documentation: str, there: Criterion) -> Parameter[Criterion]:
-    """A text that is kept in one piece: its parts begin anywhere in it."""
+def _text(
+    keyword: str, documentation: str, there: Criterion, written: str = ""
+) -> Parameter[Criterion]:
+    """A text that is kept in one piece: its parts begin anywhere in it.
+
+    What a hospital wrote of it is looked at as well, each as it stands, under the parameter
+    `written`.
+    """
 
     def read(_: Scope, asked: Prefix | Contains | Exact) -> Criterion:
-        return Match(keyword, asked if isinstance(asked, Exact) else Contains(asked.text))
+        text = Match(keyword, asked if isinstance(asked, Exact) else Contains(asked.text))
+        if not written:
+            return text
+        test: Test
+        match asked:
+            case Prefix(told):
+                test = StartsWith(told)
+            case Contains(told):
+                test = resource_criteria.Holds(told)
+            case Exact(told):
+                test = IsExactly(told)
+        own = Indexed("string", (f"Patient.{written}",), (test,))
+        return AnyOf((text, Linked(Level.PATIENT, Written(own))))
 
     return string(read, documentation, there)
 
 
 def _part(code: str, called: str) -> Parameter[Criterion]:
     """A part of the address: no images tell it apart, although its text is looked through."""
-    return _text("PatientAddress", f"{called}: {_ADDRESS}", told(Type.STRING, code))
+    return _text("PatientAddress", f"{called}: {_ADDRESS}", told(Type.STRING, code), code)
+
+
+def _telecom(scope: Scope, asked: Token) -> Criterion:
+    written = Indexed("token", ("Patient.telecom",), (TokenIs(asked.code or None, asked.system),))
+    found: Criterion = Linked(Level.PATIENT, Written(written))
+    if asked.system not in {None, "phone"}:
+        return found
+    return AnyOf((_phone(scope, asked) if asked.code else _column(_TELEPHONE), found))
 
 
 def _phone(_: Scope, asked: Token) -> Criterion:
-    if asked.system not in {None, "phone"}:
-        return NOTHING
     first_of_many = Prefix(asked.code + "\\")
     return AnyOf((Match(_TELEPHONE, Values((asked.code,))), Match(_TELEPHONE, first_of_many)))
 
@@ -289,21 +325,32 @@ SEARCH: Table[Criterion] = Table(
         ),
         "given": _name("given", NameKind.GIVEN, f"Given name{_LETTERS}"),
         "birthdate": date(
-            Recorded("PatientBirthDate"),
+            Recorded("PatientBirthDate", partial=True),
             "Date of birth",
             there=told(Type.DATE, "birthdate", _column("PatientBirthDate")),
         ),
         "gender": token(
-            _gender, "male, female, other or unknown", told(Type.TOKEN, "gender", EVERYTHING)
+            _gender,
+            "male, female, other or unknown",
+            told(Type.TOKEN, "gender", EVERYTHING),
+            systems=("", GENDER),
         ),
         "telecom": token(
-            _phone, "Telephone number", told(Type.TOKEN, "telecom", _column(_TELEPHONE))
+            _telecom,
+            "A telephone number, or what a hospital wrote of how to reach the patient",
+            told(Type.TOKEN, "telecom", _column(_TELEPHONE)),
         ),
-        "phone": token(_phone, "Telephone number", told(Type.TOKEN, "phone", _column(_TELEPHONE))),
+        "phone": token(
+            _phone,
+            "Telephone number",
+            told(Type.TOKEN, "phone", _column(_TELEPHONE)),
+            systems=("phone",),
+        ),
         "address": _text(
             "PatientAddress",
             f"Address: {_ADDRESS}",
             told(Type.STRING, "address", _column("PatientAddress")),
+            "address",
         ),
         "address-city": _part("address-city", "City"),
         "address-state": _part("address-state", "Province"),
