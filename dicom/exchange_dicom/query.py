@@ -100,7 +100,7 @@ def question(
         criteria += _moments(asked, level)
     for keyword, value in asked.items():
         attribute = ATTRIBUTES.get(keyword)
-        if not value.strip("*^= " if attribute and attribute.kind in _PERSONS else "*"):
+        if universal(value, person=attribute is not None and attribute.kind in _PERSONS):
             continue
         if len(value) > MAX_LENGTH * (64 if keyword.endswith("UID") else 1):
             raise Invalid(f"the value of {keyword} is too long")
@@ -199,9 +199,15 @@ def _of_several(keyword: str, how: Matching) -> Criterion:
     return Match(keyword, how)
 
 
+def universal(value: str, *, person: bool) -> bool:
+    """Whether a value asks for nothing in particular (C.2.2.2.3); of a `person` also a name that
+    has delimiters alone, as some write an empty one."""
+    return not value.strip("*^= " if person else "*")
+
+
 def stated(value: str) -> str:
     """`value`, "" where it is one for universal matching (C.2.2.2.3)."""
-    return value if value.strip("*") else ""
+    return "" if universal(value, person=False) else value
 
 
 def text(value: str) -> Values | Pattern:

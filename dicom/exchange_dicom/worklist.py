@@ -136,7 +136,10 @@ def _asked(access: Access, identifier: Identifier, *, fuzzy: bool) -> _Asked:
     unsupported = bool(issuer) and not query.stated(given.get("PatientID", ""))
     for name, value in identifier.keys:
         within, dot, keyword = name.rpartition(".")
-        if not value.strip("* ") or (moment is not None and name in (START_DATE, START_TIME)):
+        person = keyword == "PatientName" or keyword in orders.PERSONS
+        if query.universal(value.strip(), person=person):
+            continue
+        if moment is not None and name in (START_DATE, START_TIME):
             continue
         if dot and (within != STEP or keyword not in STEP_KEYS):
             unsupported = True

@@ -154,6 +154,8 @@ def test_a_modality_gets_what_its_hospital_has_scheduled_and_the_studys_uid(
         ({}, {"PatientName": "王小东"}, True),
         ({}, {"PatientName": "wang*"}, True),
         ({}, {"PatientName": "李*"}, False),
+        ({}, {"PatientName": "^^^^"}, True),
+        ({"ScheduledPerformingPhysicianName": "*^*"}, {"PatientName": "="}, True),
         ({}, {"PatientID": "P1"}, True),
         ({}, {"PatientID": "P2"}, False),
         ({}, {"AccessionNumber": "A?"}, True),
