@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, func, select
@@ -70,7 +71,7 @@ _NUMBERS = Prepared(
             Patient.patient_id != "",
             Patient.replaced_by_id.is_(None),
         )
-        .order_by(Patient.patient_id.desc())
+        # Not in order: SQLite would go through all numbers of the hospital for that.
     )
 )
 
@@ -96,7 +97,7 @@ def _numbers(
     given = {"asker": asker, "persons": persons}
     known = _NUMBERS.all(access.session.connection(), given)
     by_person: dict[int | None, Number] = {}
-    for person, value, issuer in known:
+    for person, value, issuer in sorted(known, key=attrgetter("patient_id"), reverse=True):
         if person not in by_person or by_person[person].value not in asked:
             by_person[person] = Number(value, issuer)
     return {
