@@ -167,8 +167,10 @@ def report(
                 commitment.reported(access, number, told)
             return
         failure = f"the asker answered the report with {answer:04X}"
-    if not heard:
-        with exchange.on_behalf_of(requester) as access:
+    with exchange.on_behalf_of(requester) as access:
+        if heard:
+            commitment.answered(access, told)
+        else:
             commitment.unanswered(access, number, told)
     raise Unavailable(failure)
 

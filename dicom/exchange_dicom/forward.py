@@ -100,7 +100,7 @@ def deliver(
         for one in sending.outgoing(parcel.selected, parcel.receiver)
         if one.held.digest not in parcel.sent
     ]
-    failed, reason, complete = 0, "", False
+    failed, reason, complete, answered = 0, "", False, True
     taken: list[Held] = []
     sent = (
         _sent(parcel, wanted, calling, tls)
@@ -119,6 +119,7 @@ def deliver(
                 taken = []
         complete = not failed
     except Unanswered:
+        answered = False
         with exchange.on_behalf_of(requester) as access:
             deliveries.unanswered(access, number)
         raise
@@ -126,7 +127,13 @@ def deliver(
         if taken or failed or complete:
             with exchange.on_behalf_of(requester) as access:
                 deliveries.confirmed(
-                    access, number, taken, complete=complete, failed=failed, why=reason
+                    access,
+                    number,
+                    taken,
+                    complete=complete,
+                    failed=failed,
+                    why=reason,
+                    answered=answered,
                 )
     if failed:
         raise Unavailable(f"{failed} instances were not taken: {reason}")

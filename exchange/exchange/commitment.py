@@ -325,6 +325,17 @@ def unanswered(access: Access, number: int, told: Report) -> None:
     )
 
 
+def answered(access: Access, told: Report) -> None:
+    """The asker has answered, if not as it should: what else it is to be told is due.
+
+    Raises Refused.
+    """
+    access.require(Action.COMMIT)
+    access.write(
+        lambda session: jobs.bring_on(session, jobs.COMMIT, _to_the_same(told), access.now)
+    )
+
+
 def _to_the_same(told: Report) -> ColumnElement[bool]:
     return exists(
         select(Commitment.id).where(

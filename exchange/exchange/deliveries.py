@@ -150,12 +150,14 @@ def confirmed(
     complete: bool,
     failed: int = 0,
     why: str = "",
+    answered: bool = True,
 ) -> None:
     """The destination has confirmed these instances; `complete`: and that is all.
 
     So many have `failed` in this attempt, and the last of them for what `why` says: an outcome
     that the trail has too (PS3.15 A.5.3.7).
-    What waits for the same destination is tried at once: it answers again. A delivery that was
+    What waits for the same destination is tried at once where it has `answered`, were it only to
+    refuse an instance. A delivery that was
     called off meanwhile is nobody else's: its number is not given again. Raises Refused.
     """
     access.require(Action.FORWARD)
@@ -189,7 +191,7 @@ def confirmed(
                 delivered=access.now if complete else None,
             )
         )
-        if complete and rows:
+        if answered and (rows or failed):
             others = Job.id.in_(_to_the_same(session, number))
             jobs.bring_on(session, jobs.FORWARD, others, access.now)
         access.note(

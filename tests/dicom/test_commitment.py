@@ -280,6 +280,26 @@ def test_of_an_asker_that_is_down_one_report_finds_out_whether_it_is_up_again(
     assert [kind for kind, _ in sender.reports] == [ALL, ALL]
 
 
+def test_an_asker_that_answers_again_is_told_all_else_also_where_it_refuses_the_first(
+    served: Served,
+) -> None:
+    kept(served, "1.4.1")
+    sender, port = Sender(), free_port()
+    registered(served, "BEICHENG", port)
+    for _ in range(2):
+        assert sender.ask(served, wanted((CT, "1.4.1"))) == SUCCESS
+    database = served.city.exchange.database
+    (job,) = jobs.claim(database, [jobs.COMMIT], 1)
+    with pytest.raises(Unavailable):
+        report(served.city.exchange, WORKER, int(job.subject), calling="EXCHANGE")
+    assert jobs.claim(database, [jobs.COMMIT]) == []
+    sender.answer = 0x0110
+    with sender.listening(port), pytest.raises(Unavailable, match="0110"):
+        report(served.city.exchange, WORKER, int(job.subject), calling="EXCHANGE")
+    (other,) = jobs.claim(database, [jobs.COMMIT])
+    assert other.id != job.id
+
+
 def test_a_report_that_a_deactivated_hospital_was_owed_comes_when_it_takes_part_again(
     served: Served,
 ) -> None:

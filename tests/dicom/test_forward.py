@@ -211,6 +211,30 @@ def test_of_a_node_that_hangs_one_study_finds_out_whether_it_is_well_again(
     assert sorted(str(one.StudyInstanceUID) for one in ws.received) == [STUDY] * 2 + [other] * 2
 
 
+def test_a_node_that_answers_again_gets_all_else_also_where_it_refuses_the_first_study(
+    served: Served, tmp_path: Path
+) -> None:
+    other, port = "1.2.826.2", free_port()
+    listens(served, "beicheng", "WS", port)
+    routed(served, "beicheng")
+    send(served, "BEICHENG", tmp_path, 1)
+    (down,) = worked(served)
+    assert "does not answer" in str(down)
+    send(served, "BEICHENG", tmp_path, 1, study=other, series="1.2.826.2.1")
+    assert len(worked(served, other)) == 1  # was asked for meanwhile, and finds out the same
+    of_route = select(Job).where(Job.kind == jobs.FORWARD).order_by(Job.due)
+    with served.city.exchange.database.writing() as session:
+        first, last = session.scalars(of_route).all()
+        assert last.due > datetime.now(UTC)
+        first.due = datetime.now(UTC)
+    with workstation("WS", port=port) as ws:
+        ws.answers = [0xA900]
+        (refused,) = delivered(served)
+        assert "A900" in str(refused)
+        assert delivered(served) == []
+    assert len(ws.received) == 2
+
+
 def test_outside_its_hours_a_route_waits(served: Served, tmp_path: Path) -> None:
     listens(served, "beicheng", "WS", free_port())
     now = datetime.now(ZONE)
