@@ -19,6 +19,7 @@ from ipaddress import IPv6Address, ip_address
 from time import monotonic
 
 from exchange_dicom.association import Association
+from exchange_dicom.connection import LAST_WORD
 from exchange_dicom.negotiation import Conduct, Peer
 from exchange_dicom.pdu import AssociateReject, AssociateRequest, RejectReason
 from exchange_dicom.states import AssociationEnded, AssociationLost
@@ -281,7 +282,19 @@ class Acceptor:
         except ssl.SSLError as error:
             if self._refused is not None:
                 self._refused(peer, f"TLS: {words(error)}")
+            _let_hear(connection)
             raise
+
+
+def _let_hear(connection: ssl.SSLSocket) -> None:
+    """Let the peer read why its handshake failed: a socket that is closed over unread bytes is
+    reset, which overtakes the alert. For a second at most."""
+    until = monotonic() + LAST_WORD
+    with contextlib.suppress(OSError, ValueError):
+        connection.settimeout(LAST_WORD)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(1 << 14) and monotonic() < until:
+            pass
 
 
 def _listen(host: str, port: int, backlog: int, share_port: bool) -> socket.socket:
