@@ -216,9 +216,13 @@ def _repaired(
         repair = not _is_utf_8(plain) and _plausible(as_gb18030) and _mostly_chinese(as_gb18030)
         return gb18030 if repair else None
     if first in STAND_ALONE:
-        # GB text is by accident UTF-8 of two-byte characters, hardly ever of hanzi.
-        hanzi = _is_utf_8(plain) and all(c.isascii() or c >= "\u2e80" for c in plain.decode())
-        return utf_8 if hanzi or (_is_utf_8(plain) and not _plausible(as_gb18030)) else None
+        if not _is_utf_8(plain):
+            return None
+        # GB text is by accident UTF-8 of characters of two bytes or of four, hardly ever of three.
+        read = plain.decode("utf_8", "replace")
+        hanzi = [c for c in read if not c.isascii() and c != "\ufffd"]
+        meant = all(c >= "\u2e80" for c in hanzi) and any(c <= "\uffff" for c in hanzi)
+        return utf_8 if meant or not _plausible(as_gb18030) else None
     if first not in _ASCII_OR_LATIN_1:
         return None
     if _is_utf_8(plain) and not (_two_byte_only(plain) and _all_first_level(as_gb18030)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exchange_dicom.character_sets import (
@@ -171,7 +171,14 @@ def test_no_bytes_are_too_broken_to_be_read(declared: str, texts: list[bytes], n
     "".join(decoded).encode()  # no lone surrogates, which databases refuse
 
 
+@pytest.mark.parametrize("name", ["螫丁", bytes.fromhex("f0a1b0a1").decode("gb18030")])
+def test_two_hanzi_whose_bytes_are_one_character_of_utf_8_are_read_as_declared(name: str) -> None:
+    assert len(name.encode("gb18030").decode()) == 1
+    assert read_name("GB18030", name.encode("gb18030")) == (name, None)
+
+
 @given(st.text(st.characters(min_codepoint=0x4E00, max_codepoint=0x9FA5), min_size=1))
+@example("螫丁")
 def test_any_chinese_name_declared_rightly_is_read_as_it_was_written(name: str) -> None:
     assert read_name("GB18030", name.encode("gb18030"))[0] == name
     assert read_name("ISO_IR 192", name.encode())[0] == name
