@@ -6,6 +6,7 @@ written here by hand: pydicom's data sets would cost more than everything else i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -225,6 +226,8 @@ class Command:
         Raises MalformedCommand. Unknown and retired elements are skipped; the group length is not
         believed, since the fragments say where the set ends.
         """
+        if (store := _store_request(body)) is not None:
+            return store
         elements = _decode_elements(body)
         try:
             command_field = CommandField(_required(elements, E.COMMAND_FIELD))
@@ -467,6 +470,44 @@ def cancel_request(message_id: int) -> bytes:
             E.COMMAND_DATA_SET_TYPE: NO_DATA_SET,
         }
     )
+
+
+_STORE_REQUEST = re.compile(
+    rb"\0\0\0\0\x04\0\0\0(.{4})"
+    rb"\0\0\x02\0(.)\0\0\0([0-9.]{1,64}\0?)"
+    rb"\0\0\0\x01\x02\0\0\0\x01\0"
+    rb"\0\0\x10\x01\x02\0\0\0(..)"
+    rb"\0\0\0\x07\x02\0\0\0(..)"
+    rb"\0\0\0\x08\x02\0\0\0(..)"
+    rb"\0\0\0\x10(.)\0\0\0([0-9.]{1,64}\0?)",
+    re.DOTALL,
+)
+"""A C-STORE-RQ of a modality (PS3.7 Table 9.3-1), each element in its place."""
+
+
+def _store_request(body: bytes | bytearray) -> Command | None:
+    """What `Command.decode` makes of an ordinary C-STORE-RQ, in a fifth of the time; else None.
+
+    There is one before each instance, and reading it element by element costs as much as to find
+    the study to which the instance belongs.
+    """
+    found = _STORE_REQUEST.fullmatch(body)
+    if found is None:
+        return None
+    length, class_length, sop_class, message, priority, data, uid_length, uid = found.groups()
+    if class_length[0] != len(sop_class) or uid_length[0] != len(uid):
+        return None
+    message_id = int.from_bytes(message, "little")
+    elements: dict[int, Value] = {
+        0x0000: int.from_bytes(length, "little"),
+        0x0002: sop_class.rstrip(b"\0").decode("ascii"),
+        0x0100: 0x0001,
+        0x0110: message_id,
+        0x0700: int.from_bytes(priority, "little"),
+        0x0800: int.from_bytes(data, "little"),
+        0x1000: uid.rstrip(b"\0").decode("ascii"),
+    }
+    return Command(CommandField.C_STORE_RQ, message_id, elements)
 
 
 def _decode_elements(body: bytes | bytearray) -> dict[int, Value]:

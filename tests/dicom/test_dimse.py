@@ -12,6 +12,7 @@ from pydicom import dcmread
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from pynetdicom.dimse_messages import _COMMAND_SET_KEYWORDS
 
+from exchange_dicom import dimse
 from exchange_dicom.dimse import (
     COMMAND_SET_LENGTH,
     ELEMENTS,
@@ -164,6 +165,30 @@ def test_the_quick_answer_to_a_store_is_the_ordinary_one(
 ) -> None:
     asked = Command.decode(request(CommandField.C_STORE_RQ, message_id, sop_class, instance))
     assert stored(asked) == response(asked, SUCCESS)
+
+
+@given(uids, uids, shorts, shorts, shorts, st.data())
+def test_a_store_that_is_read_at_once_is_the_one_read_element_by_element(
+    sop_class: str, instance: str, message_id: int, priority: int, kind: int, data: st.DataObject
+) -> None:
+    sent = encode(
+        {
+            Element.AFFECTED_SOP_CLASS_UID: sop_class,
+            Element.COMMAND_FIELD: CommandField.C_STORE_RQ,
+            Element.MESSAGE_ID: message_id,
+            Element.PRIORITY: priority,
+            Element.COMMAND_DATA_SET_TYPE: kind,
+            Element.AFFECTED_SOP_INSTANCE_UID: instance,
+        }
+    )
+    read = dimse._store_request(sent)
+    assert read is not None
+    assert read.elements == dimse._decode_elements(sent)
+    assert read == Command.decode(bytearray(sent))
+    damaged = bytearray(sent)
+    damaged[data.draw(st.integers(0, len(sent) - 1))] = data.draw(st.integers(0, 255))
+    if (read := dimse._store_request(damaged)) is not None:
+        assert read.elements == dimse._decode_elements(damaged)
 
 
 def test_a_store_on_behalf_of_a_move_says_who_asked() -> None:
