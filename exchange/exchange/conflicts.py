@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 from exchange import destruction, jobs, rejection
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound
-from exchange.ingest import Received, place_of
+from exchange.ingest import Received
+from exchange.places import place_of
 from exchange.policy import Action
 from exchange_storage.records import (
     Change,

@@ -18,14 +18,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import Table, bindparam, case, insert, select, update
+from sqlalchemy import bindparam, case, insert, literal_column, select, update
 from sqlalchemy.orm import Session
 
-from exchange import demographics, destruction, jobs, keys, rejection, targets
+from exchange import destruction, jobs, keys, places, rejection
 from exchange.access import Access
-from exchange.demographics import clipped
 from exchange.errors import Invalid, TooLarge, Unavailable
 from exchange.policy import Action
 from exchange.rejection import Note
@@ -36,18 +35,13 @@ from exchange_storage.records import (
     Conflict,
     Instance,
     Patient,
-    Record,
-    RequestAttributes,
     Series,
     Study,
 )
-from exchange_storage.search import ATTRIBUTES, Kind, Level
+from exchange_storage.search import Level
 
 QUIET = timedelta(seconds=1)
 """How long after an instance the study's derived documents are refreshed."""
-
-MAX_REQUESTS = 32
-"""Requests of a series that are indexed, at most."""
 
 ASIDE = 64 << 10
 """Bytes from which a row is written while its object becomes durable."""
@@ -59,58 +53,29 @@ _KEYS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID
 
 
 # Built once: putting a statement together costs SQLAlchemy more than SQLite takes to run it.
-_HELD = Prepared(
-    select(Instance.digest, Instance.is_primary, Instance.organization_id, Conflict.reason)
-    .outerjoin(Conflict, Conflict.instance_id == Instance.id)
-    .where(Instance.sop_instance_uid == bindparam("uid"))
-)
-_BARRED = Prepared(select(destruction.GOING.label("going"), rejection.REJECTED.label("rejected")))
-_KNOWN = (
-    Study.id.label("study_row"),
-    Study.study_instance_uid,
-    Study.patient_id.label("patient_row"),
-    Patient.organization_id,
-    *(a.column for a in ATTRIBUTES.values() if a.level is Level.PATIENT),
-)
-_SERIES = Prepared(
-    select(Series.id.label("series_row"), *_KNOWN)
-    .join(Study, Study.id == Series.study_id)
-    .join(Patient, Patient.id == Study.patient_id)
-    .where(Series.series_instance_uid == bindparam("uid"))
-)
-_STUDY = Prepared(
-    select(*_KNOWN)
-    .join(Patient, Patient.id == Study.patient_id)
-    .where(Study.study_instance_uid == bindparam("uid"))
-)
-_PATIENT = Prepared(
+_ONE = select(literal_column("1")).subquery()
+_SO_FAR = Prepared(
+    # All that is asked before an instance is kept, since each statement hands the interpreter to
+    # the other threads and back: one row, or one for each instance of its UID.
     select(
-        Patient.id.label("patient_row"),
-        Patient.withdrawn,
-        *(a.column for a in ATTRIBUTES.values() if a.level is Level.PATIENT),
-    ).where(
-        Patient.organization_id == bindparam("organization"),
-        Patient.patient_id == bindparam("number"),
-        # As the partial index says it, so that it is used.
-        Patient.patient_id != "",
+        destruction.GOING.label("going"),
+        rejection.REJECTED.label("rejected"),
+        Instance.digest,
+        Instance.is_primary,
+        Instance.organization_id.label("held_by"),
+        Conflict.reason,
+        Series.id.label("series_row"),
+        *places.KNOWN,
     )
+    .select_from(_ONE)
+    .outerjoin(Instance, Instance.sop_instance_uid == bindparam("uid"))
+    .outerjoin(Conflict, Conflict.instance_id == Instance.id)
+    .outerjoin(Series, Series.series_instance_uid == bindparam("series"))
+    .outerjoin(Study, Study.id == Series.study_id)
+    .outerjoin(Patient, Patient.id == Study.patient_id)
 )
-
-
-def _insert(record: type[Record], *keys: str) -> Prepared:
-    """An INSERT of whole records, but for their `id`; gives back `keys`."""
-    table = cast(Table, record.__table__)
-    columns = [column.key for column in table.columns if column.key not in {"id", "sequence"}]
-    given = insert(table)
-    return Prepared(given.returning(*(table.c[key] for key in keys)) if keys else given, columns)
-
-
-_ADD_INSTANCE = _insert(Instance, "id")
-_ADD_SERIES = _insert(Series, "id")
-_ADD_STUDY = _insert(Study, "id")
-_ADD_REQUEST = _insert(RequestAttributes)
-_ADD_PATIENT = _insert(Patient, "id")
-_ADD_CHANGE = _insert(Change)
+_ADD_INSTANCE = places.inserted(Instance, "id")
+_ADD_CHANGE = places.inserted(Change)
 _AT = bindparam("at", type_=Study.changed.type)
 _TOUCH_STUDY = Prepared(
     update(Study)
@@ -222,7 +187,7 @@ def receive(
         "transfer_syntax_uid": received.transfer_syntax_uid,
         "character_set": received.character_set[:255],
         "character_set_repair": received.character_set_repair,
-        **_columns(Level.IMAGE, received.attributes),
+        **places.columns(Level.IMAGE, received.attributes),
     }
 
     def unit(session: Session) -> Receipt:
@@ -296,10 +261,19 @@ def _index(
     row["received"] = now
     uid, study_uid = row["sop_instance_uid"], received.attributes["StudyInstanceUID"]
     connection = session.connection()
-    held = _HELD.all(connection, {"uid": uid})
+    so_far = _SO_FAR.all(
+        connection,
+        {
+            "uid": uid,
+            "series": received.attributes["SeriesInstanceUID"],
+            "key": row["key"],
+            "since": access.now,
+            "organization": access.organization,
+        },
+    )
     detail = {"instance": uid, "digest": row["digest"]}
-    for known in held:
-        if (known.digest, known.organization_id) == (row["digest"], access.organization):
+    for known in so_far:
+        if (known.digest, known.held_by) == (row["digest"], access.organization):
             again = (
                 Receipt(Outcome.HELD)
                 if known.is_primary or rejection.is_note(session, access.organization, uid)
@@ -307,23 +281,15 @@ def _index(
             )
             access.note(Action.STORE, reason=Outcome.HELD, study=study_uid, detail=detail)
             return again
-    barred = _BARRED.first(
-        connection,
-        {
-            "uid": uid,
-            "key": row["key"],
-            "since": access.now,
-            "organization": access.organization,
-        },
-    )
-    if barred.going:
+    first = so_far[0]
+    if first.going:
         raise _BeingRemoved("the same object is being removed just now; send it again")
     place = (
         "another instance has this SOP Instance UID"
-        if any(known.is_primary and known.digest != row["digest"] for known in held)
+        if any(known.is_primary and known.digest != row["digest"] for known in so_far)
         else REJECTED_BEFORE
-        if barred.rejected
-        else place_of(access, session, access.organization, received, now)
+        if first.rejected
+        else places.placed(access, session, access.organization, received, now, first)
     )
     if carried is not None:
         access.objects.carry(connection, row["key"], carried)
@@ -343,166 +309,6 @@ def _index(
 
 def _for_review(reason: str) -> Receipt:
     return Receipt(Outcome.CONFLICT, reason)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an instance belongs: row numbers."""
-
-    patient: int
-    study: int
-    series: int
-
-
-def place_of(
-    access: Access, session: Session, organization: int, received: Received, now: datetime
-) -> Place | str:
-    """Study, series and patient rows for the hospital's instance, made where missing; or why it has
-    none. In the transaction of `session`.
-
-    Nothing is made where there is a reason: an instance may not bring itself into a study of
-    another patient or hospital.
-    """
-    attributes = received.attributes
-    number = clipped(attributes.get("PatientID", ""))
-    connection = session.connection()
-    study_uid, series_uid = attributes["StudyInstanceUID"], attributes["SeriesInstanceUID"]
-    series = _SERIES.first(connection, {"uid": series_uid})
-    if series is not None and series.study_instance_uid != study_uid:
-        return "the series belongs to another study"
-    study = series or _STUDY.first(connection, {"uid": study_uid})
-    if study is not None and study.organization_id != organization:
-        return "the study belongs to another organization"
-    if study is not None and study.patient_id != number:
-        return "the study belongs to another patient"
-    if study is None:
-        patient_row = _patient(access, session, organization, received, number, now)
-        study_row = _ADD_STUDY.number(
-            connection,
-            {
-                "patient_id": patient_row,
-                "received": now,
-                "changed": now,
-                "revision": 1,
-                **_columns(Level.STUDY, attributes),
-            },
-        )
-        demographics.know_persons(session, _persons(Level.STUDY, attributes))
-        targets.follow(session, targets.STUDY, study_uid)
-    else:
-        study_row, patient_row = study.study_row, study.patient_row
-        if _tells_more(session, study, received):
-            _complete(access, session, session.get_one(Patient, patient_row), received, now)
-    if series is None:
-        series_row = _ADD_SERIES.number(
-            connection,
-            {
-                "study_id": study_row,
-                "received": now,
-                "anatomic_region": clipped(received.region),
-                **_columns(Level.SERIES, attributes),
-            },
-        )
-        demographics.know_persons(session, _persons(Level.SERIES, attributes))
-        if received.requests:
-            _ADD_REQUEST.run_many(connection, _requests(series_row, received))
-    else:
-        series_row = series.series_row
-    return Place(patient_row, study_row, series_row)
-
-
-def _requests(series: int, received: Received) -> list[dict[str, Any]]:
-    return [
-        {
-            "series_id": series,
-            "position": position,
-            "requested_procedure_id": clipped(procedure),
-            "scheduled_procedure_step_id": clipped(step),
-        }
-        for position, (procedure, step) in enumerate(received.requests[:MAX_REQUESTS], 1)
-    ]
-
-
-def register_patient(
-    access: Access, session: Session, organization: int, received: Received
-) -> int:
-    """The row of the hospital's patient of whom `received` tells: found and completed, or made.
-
-    In the transaction of `session`, for whoever tells of a patient without an image.
-    """
-    number = clipped(received.attributes.get("PatientID", ""))
-    return _patient(access, session, organization, received, number, datetime.now(UTC))
-
-
-def _patient(
-    access: Access,
-    session: Session,
-    organization: int,
-    received: Received,
-    number: str,
-    now: datetime,
-) -> int:
-    """The patient record with the hospital's `number`: found and completed, or made."""
-    connection = session.connection()
-    given = {"organization": organization, "number": number}
-    known = _PATIENT.first(connection, given) if number else None
-    if known is not None:
-        if known.withdrawn:  # it has come back
-            session.get_one(Patient, known.patient_row).withdrawn = False
-            session.flush()
-        if _tells_more(session, known, received):
-            record = session.get_one(Patient, known.patient_row)
-            _complete(access, session, record, received, now)
-        return int(known.patient_row)
-    told = _columns(Level.PATIENT, received.attributes)
-    row = _ADD_PATIENT.number(
-        connection,
-        {
-            "organization_id": organization,
-            "created": now,
-            "changed": now,
-            "person_id": None,
-            "replaced_by_id": None,
-            "withdrawn": False,
-            **told,
-        },
-    )
-    demographics.add_names(session, row, demographics.name_keys(told["name"]))
-    demographics.know_persons(session, _persons(Level.PATIENT, received.attributes))
-    if identifiers := demographics.identifiers(received.identifiers):
-        demographics.add_identifiers(session, row, identifiers)
-        demographics.identify(access, session, session.get_one(Patient, row), now)
-    return row
-
-
-def _tells_more(session: Session, known: Any, received: Received) -> bool:
-    """Whether the instance says anything of the patient that the row `known` lacks."""
-    told = received.attributes
-    return any(
-        told.get(keyword)
-        for column, keyword, *_ in _COLUMNS[Level.PATIENT]
-        if not getattr(known, column)
-    ) or bool(demographics.new_identifiers(session, known.patient_row, received.identifiers))
-
-
-def _complete(
-    access: Access, session: Session, patient: Patient, received: Received, now: datetime
-) -> None:
-    """Add what the record lacks. What is known of a patient is completed, never replaced."""
-    told = _columns(Level.PATIENT, received.attributes)
-    missing = {k: v for k, v in told.items() if v and not getattr(patient, k)}
-    for column, value in missing.items():
-        setattr(patient, column, value)
-    if "name" in missing:
-        present = demographics.names_of(session, patient.id)
-        demographics.add_names(session, patient.id, demographics.name_keys(patient.name) - present)
-    demographics.know_persons(session, _persons(Level.PATIENT, received.attributes))
-    identifiers = demographics.new_identifiers(session, patient.id, received.identifiers)
-    demographics.add_identifiers(session, patient.id, identifiers)
-    if missing or identifiers:
-        patient.changed = now
-        session.flush()
-        demographics.identify(access, session, patient, now)
 
 
 def _conflict(
@@ -549,52 +355,3 @@ def _announce(
             "sop_instance_uid": attributes["SOPInstanceUID"],
         },
     )
-
-
-def _columns(level: Level, attributes: Mapping[str, str]) -> dict[str, Any]:
-    """The columns of the level's record, from the attributes that the instance came with."""
-    told = attributes.get
-    return {
-        column: _number(told(keyword, "")) if number else clipped(told(keyword, ""), length)
-        for column, keyword, number, length in _COLUMNS[level]
-    }
-
-
-_COLUMNS: Mapping[Level, tuple[tuple[str, str, bool, int], ...]] = {
-    level: tuple(
-        (
-            attribute.column.key,
-            keyword,
-            attribute.kind is Kind.NUMBER,
-            4096 if keyword == "PatientAddress" else 255,
-        )
-        for keyword, attribute in ATTRIBUTES.items()
-        if attribute.level is level
-    )
-    for level in Level
-}
-"""Of the record of each level: column, keyword, whether it is a number, characters kept."""
-
-
-def _persons(level: Level, attributes: Mapping[str, str]) -> list[str]:
-    """The names of others than the patient, as they are kept at this level."""
-    return [clipped(attributes.get(keyword, "")) for keyword in _PERSONS[level]]
-
-
-_PERSONS: Mapping[Level, tuple[str, ...]] = {
-    level: tuple(
-        keyword
-        for keyword, attribute in ATTRIBUTES.items()
-        if attribute.level is level and attribute.kind is Kind.PERSON
-    )
-    for level in Level
-}
-
-
-def _number(text: str) -> int | None:
-    """An integer as the index keeps it, or None for what is not one."""
-    try:
-        number = int(text.split("\\", 1)[0])
-    except ValueError:
-        return None
-    return number if 0 <= number < 2**31 else None

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, CompoundSelect, select, union, update
 from sqlalchemy.orm import Session
 
-from exchange import demographics, ingest, jobs
+from exchange import demographics, jobs, places
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound, TooBroad
 from exchange.ingest import Received
@@ -416,7 +416,7 @@ def _patient(access: Access, session: Session, owner: int, placed: Placed) -> in
         "PatientSex": placed.patient_sex,
     }
     received = Received(attributes=told, identifiers=placed.identifiers, transfer_syntax_uid="")
-    return ingest.register_patient(access, session, owner, received)
+    return places.register_patient(access, session, owner, received)
 
 
 def _check(placed: Placed) -> None:

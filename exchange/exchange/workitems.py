@@ -13,7 +13,7 @@ from enum import StrEnum
 from sqlalchemy import delete, exists, insert, literal, select
 from sqlalchemy.orm import Session
 
-from exchange import demographics, ingest, watching
+from exchange import demographics, places, watching
 from exchange.access import Access
 from exchange.errors import Conflicting, Refused
 from exchange.ingest import Received
@@ -317,7 +317,7 @@ def _patient(access: Access, session: Session, content: Json) -> int | None:
         "PatientSex": text(content, PATIENT_SEX),
     }
     received = Received(attributes=told, transfer_syntax_uid="")
-    return ingest.register_patient(access, session, access.organization, received)
+    return places.register_patient(access, session, access.organization, received)
 
 
 def _assigned(session: Session, owner: int, content: Json) -> int | None:

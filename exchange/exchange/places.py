@@ -1,0 +1,296 @@
+"""Where what was received belongs: its patient, study and series, found and completed, or made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+
+from sqlalchemy import Table, bindparam, insert, select
+from sqlalchemy.orm import Session
+
+from exchange import demographics, targets
+from exchange.access import Access
+from exchange.demographics import clipped
+from exchange_storage.prepared import Prepared
+from exchange_storage.records import Patient, Record, RequestAttributes, Series, Study
+from exchange_storage.search import ATTRIBUTES, Kind, Level
+
+if TYPE_CHECKING:
+    from exchange.ingest import Received
+
+MAX_REQUESTS = 32
+"""Requests of a series that are indexed, at most."""
+
+# Built once: putting a statement together costs SQLAlchemy more than SQLite takes to run it.
+KNOWN = (
+    Study.id.label("study_row"),
+    Study.study_instance_uid,
+    Study.patient_id.label("patient_row"),
+    Patient.organization_id,
+    *(a.column for a in ATTRIBUTES.values() if a.level is Level.PATIENT),
+)
+"""What is asked of a study and its patient: see `placed`."""
+
+_SERIES = Prepared(
+    select(Series.id.label("series_row"), *KNOWN)
+    .join(Study, Study.id == Series.study_id)
+    .join(Patient, Patient.id == Study.patient_id)
+    .where(Series.series_instance_uid == bindparam("uid"))
+)
+_STUDY = Prepared(
+    select(*KNOWN)
+    .join(Patient, Patient.id == Study.patient_id)
+    .where(Study.study_instance_uid == bindparam("uid"))
+)
+_PATIENT = Prepared(
+    select(
+        Patient.id.label("patient_row"),
+        Patient.withdrawn,
+        *(a.column for a in ATTRIBUTES.values() if a.level is Level.PATIENT),
+    ).where(
+        Patient.organization_id == bindparam("organization"),
+        Patient.patient_id == bindparam("number"),
+        # As the partial index says it, so that it is used.
+        Patient.patient_id != "",
+    )
+)
+
+
+def inserted(record: type[Record], *keys: str) -> Prepared:
+    """An INSERT of whole records, but for their `id`; gives back `keys`."""
+    table = cast(Table, record.__table__)
+    columns = [column.key for column in table.columns if column.key not in {"id", "sequence"}]
+    given = insert(table)
+    return Prepared(given.returning(*(table.c[key] for key in keys)) if keys else given, columns)
+
+
+_ADD_SERIES = inserted(Series, "id")
+_ADD_STUDY = inserted(Study, "id")
+_ADD_REQUEST = inserted(RequestAttributes)
+_ADD_PATIENT = inserted(Patient, "id")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an instance belongs: row numbers."""
+
+    patient: int
+    study: int
+    series: int
+
+
+def place_of(
+    access: Access, session: Session, organization: int, received: Received, now: datetime
+) -> Place | str:
+    """Study, series and patient rows for the hospital's instance, made where missing; or why it has
+    none. In the transaction of `session`.
+
+    Nothing is made where there is a reason: an instance may not bring itself into a study of
+    another patient or hospital.
+    """
+    uid = received.attributes["SeriesInstanceUID"]
+    series = _SERIES.first(session.connection(), {"uid": uid})
+    return placed(access, session, organization, received, now, series)
+
+
+def placed(
+    access: Access,
+    session: Session,
+    organization: int,
+    received: Received,
+    now: datetime,
+    found: Any,
+) -> Place | str:
+    """`place_of`, where the row of the series was looked for: `series_row` is None if there is
+    none."""
+    attributes = received.attributes
+    number = clipped(attributes.get("PatientID", ""))
+    connection = session.connection()
+    study_uid = attributes["StudyInstanceUID"]
+    series = found if found is not None and found.series_row is not None else None
+    if series is not None and series.study_instance_uid != study_uid:
+        return "the series belongs to another study"
+    study = series or _STUDY.first(connection, {"uid": study_uid})
+    if study is not None and study.organization_id != organization:
+        return "the study belongs to another organization"
+    if study is not None and study.patient_id != number:
+        return "the study belongs to another patient"
+    if study is None:
+        patient_row = _patient(access, session, organization, received, number, now)
+        study_row = _ADD_STUDY.number(
+            connection,
+            {
+                "patient_id": patient_row,
+                "received": now,
+                "changed": now,
+                "revision": 1,
+                **columns(Level.STUDY, attributes),
+            },
+        )
+        demographics.know_persons(session, _persons(Level.STUDY, attributes))
+        targets.follow(session, targets.STUDY, study_uid)
+    else:
+        study_row, patient_row = study.study_row, study.patient_row
+        if _tells_more(session, study, received):
+            _complete(access, session, session.get_one(Patient, patient_row), received, now)
+    if series is None:
+        series_row = _ADD_SERIES.number(
+            connection,
+            {
+                "study_id": study_row,
+                "received": now,
+                "anatomic_region": clipped(received.region),
+                **columns(Level.SERIES, attributes),
+            },
+        )
+        demographics.know_persons(session, _persons(Level.SERIES, attributes))
+        if received.requests:
+            _ADD_REQUEST.run_many(connection, _requests(series_row, received))
+    else:
+        series_row = series.series_row
+    return Place(patient_row, study_row, series_row)
+
+
+def _requests(series: int, received: Received) -> list[dict[str, Any]]:
+    return [
+        {
+            "series_id": series,
+            "position": position,
+            "requested_procedure_id": clipped(procedure),
+            "scheduled_procedure_step_id": clipped(step),
+        }
+        for position, (procedure, step) in enumerate(received.requests[:MAX_REQUESTS], 1)
+    ]
+
+
+def register_patient(
+    access: Access, session: Session, organization: int, received: Received
+) -> int:
+    """The row of the hospital's patient of whom `received` tells: found and completed, or made.
+
+    In the transaction of `session`, for whoever tells of a patient without an image.
+    """
+    number = clipped(received.attributes.get("PatientID", ""))
+    return _patient(access, session, organization, received, number, datetime.now(UTC))
+
+
+def _patient(
+    access: Access,
+    session: Session,
+    organization: int,
+    received: Received,
+    number: str,
+    now: datetime,
+) -> int:
+    """The patient record with the hospital's `number`: found and completed, or made."""
+    connection = session.connection()
+    given = {"organization": organization, "number": number}
+    known = _PATIENT.first(connection, given) if number else None
+    if known is not None:
+        if known.withdrawn:  # it has come back
+            session.get_one(Patient, known.patient_row).withdrawn = False
+            session.flush()
+        if _tells_more(session, known, received):
+            record = session.get_one(Patient, known.patient_row)
+            _complete(access, session, record, received, now)
+        return int(known.patient_row)
+    told = columns(Level.PATIENT, received.attributes)
+    row = _ADD_PATIENT.number(
+        connection,
+        {
+            "organization_id": organization,
+            "created": now,
+            "changed": now,
+            "person_id": None,
+            "replaced_by_id": None,
+            "withdrawn": False,
+            **told,
+        },
+    )
+    demographics.add_names(session, row, demographics.name_keys(told["name"]))
+    demographics.know_persons(session, _persons(Level.PATIENT, received.attributes))
+    if identifiers := demographics.identifiers(received.identifiers):
+        demographics.add_identifiers(session, row, identifiers)
+        demographics.identify(access, session, session.get_one(Patient, row), now)
+    return row
+
+
+def _tells_more(session: Session, known: Any, received: Received) -> bool:
+    """Whether the instance says anything of the patient that the row `known` lacks."""
+    told = received.attributes
+    return any(
+        told.get(keyword)
+        for column, keyword, *_ in _COLUMNS[Level.PATIENT]
+        if not getattr(known, column)
+    ) or bool(demographics.new_identifiers(session, known.patient_row, received.identifiers))
+
+
+def _complete(
+    access: Access, session: Session, patient: Patient, received: Received, now: datetime
+) -> None:
+    """Add what the record lacks. What is known of a patient is completed, never replaced."""
+    told = columns(Level.PATIENT, received.attributes)
+    missing = {k: v for k, v in told.items() if v and not getattr(patient, k)}
+    for column, value in missing.items():
+        setattr(patient, column, value)
+    if "name" in missing:
+        present = demographics.names_of(session, patient.id)
+        demographics.add_names(session, patient.id, demographics.name_keys(patient.name) - present)
+    demographics.know_persons(session, _persons(Level.PATIENT, received.attributes))
+    identifiers = demographics.new_identifiers(session, patient.id, received.identifiers)
+    demographics.add_identifiers(session, patient.id, identifiers)
+    if missing or identifiers:
+        patient.changed = now
+        session.flush()
+        demographics.identify(access, session, patient, now)
+
+
+def columns(level: Level, attributes: Mapping[str, str]) -> dict[str, Any]:
+    """The columns of the level's record, from the attributes that the instance came with."""
+    told = attributes.get
+    return {
+        column: _number(told(keyword, "")) if number else clipped(told(keyword, ""), length)
+        for column, keyword, number, length in _COLUMNS[level]
+    }
+
+
+_COLUMNS: Mapping[Level, tuple[tuple[str, str, bool, int], ...]] = {
+    level: tuple(
+        (
+            attribute.column.key,
+            keyword,
+            attribute.kind is Kind.NUMBER,
+            4096 if keyword == "PatientAddress" else 255,
+        )
+        for keyword, attribute in ATTRIBUTES.items()
+        if attribute.level is level
+    )
+    for level in Level
+}
+"""Of the record of each level: column, keyword, whether it is a number, characters kept."""
+
+
+def _persons(level: Level, attributes: Mapping[str, str]) -> list[str]:
+    """The names of others than the patient, as they are kept at this level."""
+    return [clipped(attributes.get(keyword, "")) for keyword in _PERSONS[level]]
+
+
+_PERSONS: Mapping[Level, tuple[str, ...]] = {
+    level: tuple(
+        keyword
+        for keyword, attribute in ATTRIBUTES.items()
+        if attribute.level is level and attribute.kind is Kind.PERSON
+    )
+    for level in Level
+}
+
+
+def _number(text: str) -> int | None:
+    """An integer as the index keeps it, or None for what is not one."""
+    try:
+        number = int(text.split("\\", 1)[0])
+    except ValueError:
+        return None
+    return number if 0 <= number < 2**31 else None
