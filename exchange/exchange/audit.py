@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -29,6 +30,8 @@ from sqlalchemy import (
     String,
     bindparam,
     cast,
+    delete,
+    exists,
     insert,
     select,
     true,
@@ -41,8 +44,10 @@ from exchange.errors import Unavailable
 from exchange.policy import Action, Requester
 from exchange_storage.objects import ObjectStore
 from exchange_storage.prepared import Prepared
-from exchange_storage.records import AuditHead, AuditPatient, AuditRecord, Record
+from exchange_storage.records import AuditHead, AuditPatient, AuditRecord, AuditWaiting, Record
 from exchange_storage.rows import as_rows, given_rows
+
+log = logging.getLogger(__name__)
 
 GENESIS = "0" * 64
 """What stands in for the digest before the first record."""
@@ -99,25 +104,33 @@ class Entry:
             told["person"] = {"name": asker.person.name, "verified": asker.person.verified}
         return told
 
-    def content(self, sequence: int) -> str:
-        """The record as canonical JSON: sorted keys, no spaces, non-ASCII as it is."""
-        return _written({"sequence": sequence, **self.told()}).decode()
+    def numbered(self, sequence: int) -> tuple[Mapping[str, Any], str]:
+        """What the record says with its number, and the same as canonical JSON: sorted keys, no
+        spaces, non-ASCII as it is."""
+        told = {"sequence": sequence, **self.told()}
+        return told, _written(told).decode()
 
     def line(self) -> bytes:
-        """The same without its number: as it waits in a journal for its place in the chain."""
+        """The same without its number: as it waits for its place in the chain."""
         return _written(self.told())
 
 
 @dataclass(frozen=True, slots=True)
 class Waited:
-    """What is to be recorded, as it waited in a journal. Raises ValueError where it is no such."""
+    """What is to be recorded, as it waited: see `waited`."""
 
-    line: bytes
+    written: bytes
+    told: Mapping[str, Any]
 
-    def told(self) -> dict[str, Any]:
-        """What the record says, but for its number."""
-        told: dict[str, Any] = json.loads(self.line)
-        return told
+    def numbered(self, sequence: int) -> tuple[Mapping[str, Any], str]:
+        """As of an `Entry`: in the line the number is put where its key belongs."""
+        at = self.written.rindex(_BEHIND_SEQUENCE)  # within a text no quote is behind a comma
+        content = b'%b,"sequence":%d%b' % (self.written[:at], sequence, self.written[at:])
+        return {"sequence": sequence, **self.told}, content.decode()
+
+    def line(self) -> bytes:
+        """As it waited."""
+        return self.written
 
 
 Head = tuple[int, str]
@@ -135,16 +148,21 @@ class Finding:
 _CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
-def is_record(line: bytes) -> bool:
-    """Whether a line is what `Entry.line` writes, and can be added to the chain."""
+_BEHIND_SEQUENCE = b',"study":'
+"""The last key of a record, which that of its number comes before."""
+
+
+def waited(line: bytes) -> Waited | None:
+    """What a line tells that `Entry.line` wrote; None for what is no such, and has no place."""
     try:
         told = json.loads(line)
         columns = _columns({"sequence": 0, **told})
         patients = told["detail"].get("patients", ())
     except (ValueError, KeyError, TypeError, AttributeError):
-        return False
+        return None
     rows = [*patients, columns["patient_id"], columns["organization_id"]]
-    return all(one is None or (type(one) is int and abs(one) < 1 << 63) for one in rows)
+    fit = all(one is None or (type(one) is int and abs(one) < 1 << 63) for one in rows)
+    return Waited(line, told) if fit and next(reversed(told)) == "study" else None
 
 
 def _written(told: Mapping[str, Any]) -> bytes:
@@ -173,6 +191,13 @@ _MOVE_HEAD = Prepared(
     .where(AuditHead.id == 1)
     .values({name: bindparam(f"new_{name}") for name in ("sequence", "digest", "signature")})
 )
+_WAIT = Prepared(insert(AuditWaiting), ["lines", "unreadable"])
+_TAKE = Prepared(
+    delete(AuditWaiting)
+    .where(~AuditWaiting.unreadable)
+    .returning(AuditWaiting.id, AuditWaiting.lines)
+)
+_WAITS = Prepared(select(exists().where(~AuditWaiting.unreadable).label("waits")))
 _COLUMNS = tuple(AuditRecord.__table__.columns)
 _ADD = Prepared(insert(AuditRecord), [column.key for column in _COLUMNS])
 _ADD_PATIENT = Prepared(insert(AuditPatient), ["patient_id", "sequence"])
@@ -231,6 +256,46 @@ def lock(session: Session) -> Head:
     return head.sequence, head.digest
 
 
+def wait(session: Session, entries: Sequence[Entry | Waited]) -> None:
+    """Have `entries` wait for their place in the chain; durable with the transaction.
+
+    Each in its place costs the indexes of the trail several pages and the head a signature; many
+    that take theirs together cost hardly more.
+    """
+    if entries:
+        lines = b"\n".join(entry.line() for entry in entries)
+        _WAIT.run(session.connection(), {"lines": lines, "unreadable": False})
+
+
+def waiting(session: Session) -> list[Waited]:
+    """What waits, in its order; no more of it waits from here on, in this transaction."""
+    rows = _TAKE.all(session.connection(), {})
+    if not rows:
+        return []
+    found, unreadable = [], []
+    for row in sorted(rows, key=itemgetter(0)):
+        for line in row.lines.split(b"\n"):
+            if (told := waited(line)) is not None:
+                found.append(told)
+            else:
+                unreadable.append(line)
+    if unreadable:
+        log.error("records that waited were damaged: they are kept in audit_waiting")
+        given = {"lines": b"\n".join(unreadable), "unreadable": True}
+        _WAIT.run(session.connection(), given)
+    return found
+
+
+def in_order(waited: Iterable[Waited]) -> list[Waited]:
+    """By their moments; of one moment, as they are."""
+    return sorted(waited, key=lambda one: str(one.told["recorded"]))
+
+
+def waits(connection: Connection) -> bool:
+    """Whether anything waits, as `connection` sees it."""
+    return bool(_WAITS.first(connection, {}).waits)
+
+
 def append(
     session: Session, key: Ed25519PrivateKey, head: Head, entries: Sequence[Entry | Waited]
 ) -> Head:
@@ -286,8 +351,7 @@ def _behind(
     rows, about = [], []
     for entry in entries:
         sequence += 1
-        told = {"sequence": sequence, **entry.told()}
-        content = _written(told).decode()
+        told, content = entry.numbered(sequence)
         digest = link(digest, content)
         rows.append({**_columns(told), "content": content, "digest": digest})
         about += [

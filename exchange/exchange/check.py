@@ -68,6 +68,7 @@ def check(
     whether they are found under what they say. Raises Refused, Unavailable.
     """
     access.require_region()
+    access.catch_up()
     access.note(Action.ADMINISTER, reason="check of the store")
     with access.exchange.database.reading() as session:
         total = session.execute(select(func.count()).select_from(Instance)).scalar_one()

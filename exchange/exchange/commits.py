@@ -2,9 +2,10 @@
 
 Units of work of many requests share a commit (`Commits.run`). Records of what changed nothing need
 no commit of their own: where there is a journal, on the disk on which the index lies, they are
-durable there (`Commits.record`), and the next commit takes them into the chain, or one that comes
-for them within `GATHERING`. So no question waits until the images before it are committed; whoever
-reads the trail has it caught up first.
+durable there (`Commits.record`). There the records of units of work wait too, in the index itself,
+durable with what they tell of. One commit takes all that waits into the chain, within `GATHERING`,
+in the order of their moments. So no question waits until the images before it are committed, and
+no image until the trail is written; whoever reads the trail has it caught up first.
 """
 
 from __future__ import annotations
@@ -34,8 +35,14 @@ T = TypeVar("T")
 GROUP = 256
 """Units of work in one commit, at most: what bounds the time that a writer holds the chain."""
 
-GATHERING = 0.02
-"""Seconds for which records in a journal wait for more of them, before a commit comes for them."""
+GATHERING = 0.05
+"""Seconds for which records wait for more of them, before a commit comes for them."""
+
+COMPANY = 0.001
+"""Seconds for which a commit waits, at most, for as many as came to the one before it."""
+
+GROUPS_UNASKED = 63
+"""Groups that are not waited for, at most, after one was waited for in vain."""
 
 AGAIN = 1.0
 """Seconds until that is tried again where the index does not answer."""
@@ -90,11 +97,55 @@ class _Submission(Generic[T]):
     """Released, once, when it is done or leads."""
 
 
+class _Company:
+    """Whether a commit waits a moment for more units of work, and for how many.
+
+    Who has written writes again soon, where images arrive: as many are expected as were in the
+    group before, and came while it was committed. Where they do not come within `COMPANY`, because
+    their images are large, the next groups are not waited for; each time in vain for twice as many.
+    """
+
+    def __init__(self) -> None:
+        self.expected = 1
+        self._awaited = 0
+        self._enough = _locked()
+        self._vain = 0
+        self._unasked = 0
+        """Groups that are still not waited for."""
+
+    def wait(self, queue: threading.Lock, waiting: Sequence[object]) -> None:
+        """Until as many are `waiting` as are expected, or for `COMPANY`."""
+        if len(waiting) >= self.expected:
+            return
+        if self._unasked:
+            self._unasked -= 1
+            return
+        with queue:
+            if len(waiting) >= self.expected:
+                return
+            self._awaited = self.expected
+        came = self._enough.acquire(timeout=COMPANY)
+        with queue:
+            if not came and not self._awaited:  # they came after all, just now
+                came = self._enough.acquire()
+            self._awaited = 0
+        self._vain = 0 if came else min(2 * self._vain + 1, GROUPS_UNASKED)
+        self._unasked = self._vain
+
+    def came(self, waiting: int) -> None:
+        """So many are waiting now; called by whoever holds the queue."""
+        if self._awaited and waiting >= self._awaited:
+            self._awaited = 0
+            self._enough.release()
+
+
 class Commits:
     """Commits what many threads submit together: the first to come commits for all who wait.
 
-    Nobody waits for company. While one commit is on its way to the disk the next group gathers,
-    so the group is as large as the load asks, and a lone request pays for one commit only.
+    While one commit is on its way to the disk the next group gathers, so the group is as large as
+    the load asks, and a lone request pays for one commit only. Where several write one thing after
+    another, a commit waits a moment for those who came to the one before: two halves that take
+    turns would have twice the commits, and hold the interpreter up for one another.
 
     As long as no other process writes to the trail, its end is known here: audit records alone are
     then added behind it by one statement, one way to the server and back instead of five. Whether
@@ -111,6 +162,9 @@ class Commits:
         self._waiting: deque[_Submission[Any]] = deque()
         self._committing = False
         self._queue = threading.Lock()
+        self._company = _Company()
+        self._kept = False
+        """Whether this process has left records in the index that wait for the chain."""
         self._left: audit.Head | None = None
         """Where this process has left the trail."""
         self._alone = False
@@ -136,11 +190,12 @@ class Commits:
             self.run(notes, None, None)
 
     def catch_up(self) -> bool:
-        """Add what waits in journals to the trail, of all processes; False where nothing waited."""
+        """Add what waits to the trail, of all processes; False where nothing waited."""
         if self._journal is None:
             return False
         with self._database.reading() as session:
-            behind = self._journal.behind(session.connection())
+            connection = session.connection()
+            behind = audit.waits(connection) or self._journal.behind(connection)
         if behind:
             self._submit(_Submission(Notes(), None, 0, None, catches_up=True))
         return behind
@@ -166,14 +221,18 @@ class Commits:
             log.error("the journal of the audit trail cannot be written: %s", error.strerror)
             return False
         notes.forget(len(entries))
-        with self._queue:
-            if self._bringing is None:
-                self._bringing = threading.Thread(
-                    target=self._bring_on, args=(journal,), name="audit journal", daemon=True
-                )
-                self._bringing.start()
-        self._waits.set()
+        self._bring_soon(journal)
         return True
+
+    def _bring_soon(self, journal: Journal) -> None:
+        if self._bringing is None:
+            with self._queue:
+                if self._bringing is None:
+                    self._bringing = threading.Thread(
+                        target=self._bring_on, args=(journal,), name="audit journal", daemon=True
+                    )
+                    self._bringing.start()
+        self._waits.set()
 
     def _bring_on(self, journal: Journal) -> None:
         """Bring what waits to the trail, again and again, each time after it has gathered."""
@@ -189,13 +248,19 @@ class Commits:
                 self._waits.set()
 
     def _bring(self, journal: Journal) -> None:
-        if journal.pending:  # and no unit of work has taken it along
-            self.run(Notes(), None, None)
+        if self._kept or journal.pending:  # and nobody who reads the trail has taken it along
+            self._kept = False
+            try:
+                self.run(Notes(), None, None)
+            except BaseException:
+                self._kept = True
+                raise
 
     def _submit(self, mine: _Submission[T]) -> T:
         with self._queue:
             self._waiting.append(mine)
             mine.leads, self._committing = not self._committing, True
+            self._company.came(len(self._waiting))
         try:
             if not mine.leads:
                 mine.woken.acquire()
@@ -213,8 +278,11 @@ class Commits:
 
         Nobody else is woken: of many who wait, each would only see that it is not its turn.
         """
-        with self._queue:
-            group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
+        try:
+            group = self._group(mine)
+        except BaseException:
+            self._give_up(mine)
+            raise
         try:
             self._commit(group)
         finally:
@@ -223,10 +291,19 @@ class Commits:
                     submission.error = Unavailable("the commit was interrupted; try again")
                     submission.done = True
             with self._queue:
+                coming = [one for one in (*group, *self._waiting) if one.unit is not None]
+                self._company.expected = min(len(coming), GROUP)
                 self._pass_on()
             for submission in group:
                 if submission is not mine:
                     submission.woken.release()
+
+    def _group(self, mine: _Submission[Any]) -> list[_Submission[Any]]:
+        """Those who wait, after as many as are expected had a moment to come."""
+        if mine.unit is not None:
+            self._company.wait(self._queue, self._waiting)
+        with self._queue:
+            return [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
 
     def _pass_on(self) -> None:
         """Have the first of those who wait lead, if there is one."""
@@ -279,26 +356,35 @@ class Commits:
         return self._alone
 
     def _run(self, group: Sequence[_Submission[Any]]) -> None:
+        later = self._journal is not None and all(one.unit is not None for one in group)
         with self._database.writing() as session:
             head = audit.lock(session)
             entries: list[Entry | Waited] = []
             taken = None
-            if self._journal is not None:
+            if self._journal is not None and not later:
                 everything = any(one.catches_up for one in group)
                 taken = self._journal.take(
-                    session.connection(), everything=everything, readable=audit.is_record
+                    session.connection(), everything=everything, read=audit.waited
                 )
-                entries += map(Waited, taken.lines)
+                entries += audit.in_order([*taken.lines, *audit.waiting(session)])
             for submission in group:
                 if submission.unit is not None:
                     submission.result = submission.unit(session)
                 entries += submission.notes.all
             session.flush()
-            moved = audit.append(session, self._key, head, entries)
+            if later:
+                audit.wait(session, entries)
+                moved = head
+            else:
+                moved = audit.append(session, self._key, head, entries)
             for submission in group:
                 if submission.after is not None:
                     submission.after()
-        if self._journal is not None and taken is not None:
-            self._journal.settle(taken)
+        if self._journal is not None:
+            if taken is not None:
+                self._journal.settle(taken)
+            elif entries:
+                self._kept = True
+                self._bring_soon(self._journal)
         self._alone = head == self._left and self._database.dialect == "postgresql"
         self._left = moved

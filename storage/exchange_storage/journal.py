@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Connection, bindparam, delete, select
@@ -57,8 +58,8 @@ class _File:
 class Taken:
     """What a transaction took over: `settle` when it is committed; else it is as if never taken."""
 
-    readable: Callable[[bytes], bool]
-    lines: list[bytes] = field(default_factory=list)
+    read: Callable[[bytes], Any]
+    lines: list[Any] = field(default_factory=list)
     reached: dict[str, int] = field(default_factory=dict)
     ended: dict[str, Descriptor] = field(default_factory=dict)
     """Files of processes that have ended, all of which was taken; locked as long as this lives."""
@@ -122,14 +123,15 @@ class Journal:
         connection: Connection,
         *,
         everything: bool = False,
-        readable: Callable[[bytes], bool] = lambda _: True,
+        read: Callable[[bytes], Any] = lambda line: line,
     ) -> Taken:
         """The lines that the index does not have, of this process, or with `everything` of all.
 
-        In the transaction of `connection`, which must keep out every other that takes. What is not
-        `readable` counts as damaged: no line may keep others waiting for ever.
+        In the transaction of `connection`, which must keep out every other that takes. They are
+        as `read` makes them; where that is None, a line counts as damaged: none may keep others
+        waiting for ever.
         """
-        taken = Taken(readable)
+        taken = Taken(read)
         for file in list(self._own.values()):
             if file.taken < file.length:
                 self._take(connection, file.name, file.descriptor, taken)
@@ -225,9 +227,9 @@ class Journal:
             if line != b"%08x %b" % (zlib.crc32(content), content):
                 whole = False
                 continue
-            if readable := taken.readable(content):
-                taken.lines.append(content)
-            if not readable or not whole:
+            if (made := taken.read(content)) is not None:
+                taken.lines.append(made)
+            if made is None or not whole:
                 taken.damaged.add(name)
             reached, lines = at, lines + 1
         if lines:

@@ -81,7 +81,7 @@ OTHER = {
     "organization_id": 1,
     "patient_id": None,
     "study_instance_uid": "",
-    "content": entry(1).content(3),
+    "content": entry(1).numbered(3)[1],
     "digest": "0" * 64,
 }
 
@@ -149,7 +149,7 @@ def test_records_that_changed_places_show(trail: Session) -> None:
 @pytest.mark.parametrize("sequence", [-1, 0, 6])
 def test_an_inserted_record_shows(trail: Session, sequence: int) -> None:
     last = trail.get_one(AuditRecord, 5)
-    content = entry().content(sequence)
+    content = entry().numbered(sequence)[1]
     trail.execute(
         insert(AuditRecord).values(
             audit._columns(json.loads(content))
@@ -171,7 +171,7 @@ def test_a_whole_new_chain_shows_at_the_head(trail: Session) -> None:
     trail.execute(delete(AuditRecord))
     digest = audit.GENESIS
     for sequence in range(1, 6):
-        content = entry(sequence, name="nobody").content(sequence)
+        content = entry(sequence, name="nobody").numbered(sequence)[1]
         digest = audit.link(digest, content)
         trail.execute(
             insert(AuditRecord).values(
@@ -297,7 +297,7 @@ def insert_another(session: Session, at: int, _: int) -> None:
     session.execute(text("UPDATE audit_record SET sequence = 1 - sequence WHERE -sequence >= :at"),
                     {"at": at})  # fmt: skip
     session.execute(text("UPDATE audit_record SET sequence = -sequence WHERE sequence < 0"))
-    content = entry(at).content(at)
+    content = entry(at).numbered(at)[1]
     session.execute(
         insert(AuditRecord).values(
             audit._columns(json.loads(content))

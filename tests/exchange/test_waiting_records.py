@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from roles import eventually
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from exchange import audit, trail
 from exchange.access import Exchange
@@ -28,7 +29,7 @@ from exchange.policy import Action, Requester, Role
 from exchange_storage.database import Database
 from exchange_storage.journal import Journal
 from exchange_storage.objects import MemoryStore
-from exchange_storage.records import AuditPatient, AuditRecord
+from exchange_storage.records import AuditPatient, AuditRecord, AuditWaiting, JournalFile
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 SYSTEM = Requester(name="node", role=Role.EXCHANGE, organization=None, purpose=None)
@@ -102,6 +103,59 @@ def test_who_reads_the_trail_is_told_of_whatever_was_answered_before(
         told = trail.records(access)
     assert {one["detail"]["what"] for one in told} == {"here", "in another process", "meanwhile"}
     other.close()
+
+
+def keep(exchange: Exchange, what: str) -> None:
+    with exchange.on_behalf_of(SYSTEM) as access:
+        access.write(lambda _: access.note(Action.STORE, detail={"what": what}))
+
+
+def test_who_reads_the_trail_is_told_of_whatever_was_kept_before(
+    exchange: Exchange, database_url: str, place: Path
+) -> None:
+    keep(exchange, "here")
+    ask(exchange, "asked")
+    other = opened(database_url, place)
+    keep(other, "in another process")
+    with exchange.on_behalf_of(ADMINISTRATOR) as access:
+        access.session.execute(select(1))  # of a moment before
+        keep(other, "meanwhile")
+        told = trail.records(access)
+    newest_first = [one["detail"]["what"] for one in told]
+    assert newest_first == ["meanwhile", "in another process", "asked", "here"]
+    other.close()
+
+
+def test_an_image_is_kept_with_its_record_or_not_at_all(exchange: Exchange) -> None:
+    def unit(session: Session) -> None:
+        session.add(JournalFile(name="kept", reached=1))
+        audit.wait(session, [Waited(line_of("kept"), {})])
+
+    def lost() -> None:
+        raise RuntimeError("the disk")
+
+    with pytest.raises(RuntimeError), exchange.on_behalf_of(SYSTEM) as access:
+        access.write(unit, after=lost)
+    with exchange.database.reading() as session:
+        assert session.scalars(select(JournalFile.name)).all() == []
+        assert not audit.waits(session.connection())
+
+
+def test_what_waits_in_the_index_and_is_no_record_keeps_none_waiting_and_is_kept(
+    exchange: Exchange,
+) -> None:
+    with exchange.database.writing() as session:
+        lines = b"\n".join([b"{}", line_of("first"), b'{"study":"",' + line_of("x")[1:]])
+        session.add(AuditWaiting(lines=lines, unreadable=False))
+    keep(exchange, "second")
+    exchange.catch_up()
+    exchange.catch_up()
+    assert recorded(exchange) == ["first", "second"]
+    with exchange.database.reading() as session:
+        (kept,) = session.scalars(select(AuditWaiting))
+        assert kept.unreadable
+        assert kept.lines.startswith(b"{}\n")
+    assert wrong(exchange) == []
 
 
 def test_records_that_wait_come_to_the_trail_when_nobody_does_anything_else(
@@ -179,8 +233,10 @@ def test_a_record_that_waited_is_the_one_that_did_not(
     )
     head = (7, audit.GENESIS)
     at_once, about, end = audit._behind(head, [entry])
-    assert audit._behind(head, [Waited(entry.line())]) == (at_once, about, end)
-    assert at_once[0]["content"] == entry.content(8)
+    waited = audit.waited(entry.line())
+    assert waited is not None
+    assert audit._behind(head, [waited]) == (at_once, about, end)
+    assert at_once[0]["content"] == entry.numbered(8)[1]
     assert b"\n" not in entry.line()
 
 

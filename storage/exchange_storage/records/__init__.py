@@ -1,6 +1,12 @@
 """Every noun of the exchange as a mapped record; importing this package maps them all."""
 
-from exchange_storage.records.audit import AuditHead, AuditPatient, AuditRecord, JournalFile
+from exchange_storage.records.audit import (
+    AuditHead,
+    AuditPatient,
+    AuditRecord,
+    AuditWaiting,
+    JournalFile,
+)
 from exchange_storage.records.bulk import BulkFile, BulkJob
 from exchange_storage.records.carried import Carried
 from exchange_storage.records.clinical import (
@@ -70,6 +76,7 @@ __all__ = [
     "AuditHead",
     "AuditPatient",
     "AuditRecord",
+    "AuditWaiting",
     "BulkFile",
     "BulkJob",
     "Carried",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Index, text
+from sqlalchemy import Index, LargeBinary, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from exchange_storage.records.record import UID, Digest, Identity, Key, Record, Text, Word
@@ -67,6 +67,18 @@ class AuditHead(Record):
     sequence: Mapped[Identity]
     digest: Mapped[Digest]
     signature: Mapped[Text]
+
+
+class AuditWaiting(Record):
+    """Records that are durable with what they tell of, and wait for their place in the chain."""
+
+    __tablename__ = "audit_waiting"
+
+    id: Mapped[Key] = mapped_column(init=False)
+    lines: Mapped[bytes] = mapped_column(LargeBinary)
+    """As in a journal, but for the checks of each line: they are in one transaction."""
+    unreadable: Mapped[bool]
+    """Whether they can have no place: kept for the operators."""
 
 
 class JournalFile(Record):
