@@ -32,6 +32,7 @@ from sqlalchemy import (
     cast,
     delete,
     exists,
+    func,
     insert,
     select,
     true,
@@ -399,6 +400,8 @@ def verify(
     yield from (Finding(missing, "missing: a checkpoint names it") for missing in checkpoints)
     if under is not None:
         yield Finding(under[0], "missing: it is found under a patient")
+    if astray := session.scalar(select(func.count()).where(AuditWaiting.unreadable)):
+        yield Finding(sequence, f"{astray} times records that waited were damaged: audit_waiting")
     head = session.get(AuditHead, 1)
     if head is None:
         yield Finding(sequence, "the head of the chain is missing")
