@@ -54,14 +54,20 @@ class Exchange:
         objects: ObjectStore,
         signing_key: Ed25519PrivateKey,
         journal: Journal | None = None,
+        *,
+        gathers: bool = False,
     ) -> None:
-        """`journal` lies where the index lies, so that whoever has the one has the other too."""
+        """`journal` lies where the index lies, so that whoever has the one has the other too.
+
+        With one, or where it `gathers` on PostgreSQL, audit records wait a moment for their place
+        in the trail, durable: `catch_up` before you read it. Else each has its place at once.
+        """
         self.database = database
         self.objects = CarryingStore(objects, database)
         self.signing_key = signing_key
         self.writing = ThreadPoolExecutor(WRITERS, thread_name_prefix="writing")
         """Threads on which rows are written while their objects become durable."""
-        self._commits = Commits(database, signing_key, journal)
+        self._commits = Commits(database, signing_key, journal, gathers)
 
     def prepare(self) -> None:
         """Bring the database to this release, and begin the audit trail if there is none."""

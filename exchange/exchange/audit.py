@@ -195,7 +195,12 @@ _MOVE_HEAD = Prepared(
 _WAIT = Prepared(insert(AuditWaiting), ["lines", "unreadable"])
 _TAKE = Prepared(
     delete(AuditWaiting)
-    .where(~AuditWaiting.unreadable)
+    .where(
+        AuditWaiting.id.in_(
+            # In order: PostgreSQL's index passes over what was taken and is not cleared yet.
+            select(AuditWaiting.id).where(~AuditWaiting.unreadable).order_by(AuditWaiting.id)
+        )
+    )
     .returning(AuditWaiting.id, AuditWaiting.lines)
 )
 _WAITS = Prepared(select(exists().where(~AuditWaiting.unreadable).label("waits")))
@@ -257,7 +262,7 @@ def lock(session: Session) -> Head:
     return head.sequence, head.digest
 
 
-def wait(session: Session, entries: Sequence[Entry | Waited]) -> None:
+def wait(connection: Connection, entries: Sequence[Entry | Waited]) -> None:
     """Have `entries` wait for their place in the chain; durable with the transaction.
 
     Each in its place costs the indexes of the trail several pages and the head a signature; many
@@ -265,7 +270,7 @@ def wait(session: Session, entries: Sequence[Entry | Waited]) -> None:
     """
     if entries:
         lines = b"\n".join(entry.line() for entry in entries)
-        _WAIT.run(session.connection(), {"lines": lines, "unreadable": False})
+        _WAIT.run(connection, {"lines": lines, "unreadable": False})
 
 
 def waiting(session: Session) -> list[Waited]:

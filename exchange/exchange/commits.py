@@ -1,11 +1,12 @@
 """How what was done becomes durable: units of work and audit records, many in one commit.
 
-Units of work of many requests share a commit (`Commits.run`). Records of what changed nothing need
-no commit of their own: where there is a journal, on the disk on which the index lies, they are
-durable there (`Commits.record`). There the records of units of work wait too, in the index itself,
-durable with what they tell of. One commit takes all that waits into the chain, within `GATHERING`,
-in the order of their moments. So no question waits until the images before it are committed, and
-no image until the trail is written; whoever reads the trail has it caught up first.
+Units of work of many requests share a commit (`Commits.run`). Where records gather, those of what
+changed nothing take no part in it (`Commits.record`): they are durable in a journal, if there is
+one on the disk on which the index lies, or else in the index, by a statement of their own. There
+the records of units of work wait too, durable with what they tell of. One commit takes all that
+waits into the chain, within `GATHERING`, in the order of their moments. So no question waits until
+the images before it are committed, and no image until the trail is written; whoever reads the trail
+has it caught up first.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from exchange import audit
@@ -146,16 +147,16 @@ class Commits:
     the load asks, and a lone request pays for one commit only. Where several write one thing after
     another, a commit waits a moment for those who came to the one before: two halves that take
     turns would have twice the commits, and hold the interpreter up for one another.
-
-    As long as no other process writes to the trail, its end is known here: audit records alone are
-    then added behind it by one statement, one way to the server and back instead of five. Whether
-    that is still the end is for the statement to see.
     """
 
-    def __init__(self, database: Database, key: Ed25519PrivateKey, journal: Journal | None) -> None:
+    def __init__(
+        self, database: Database, key: Ed25519PrivateKey, journal: Journal | None, gathers: bool
+    ) -> None:
         self._database = database
         self._key = key
         self._journal = journal
+        in_index = gathers and database.dialect == "postgresql"  # SQLite has one writer at a time
+        self._gathers = in_index or journal is not None
         self._bringing: threading.Thread | None = None
         self._waits = threading.Event()
         self._closing = threading.Event()
@@ -164,11 +165,7 @@ class Commits:
         self._queue = threading.Lock()
         self._company = _Company()
         self._kept = False
-        """Whether this process has left records in the index that wait for the chain."""
-        self._left: audit.Head | None = None
-        """Where this process has left the trail."""
-        self._alone = False
-        """Whether the trail went on from there the last time."""
+        """Whether this process has left records that wait for the chain."""
 
     @property
     def busy(self) -> bool:
@@ -185,32 +182,54 @@ class Commits:
         return self._submit(_Submission(notes, unit, len(notes.all), after))
 
     def record(self, notes: Notes) -> None:
-        """Make what was noted durable: in the journal, if there is one, or in the trail."""
-        if self._journal is None or not self._waited(self._journal, notes):
+        """Make what was noted durable: in the journal, if there is one, or in the index."""
+        if self._journal is not None:
+            if not self._waited(self._journal, notes):
+                self.run(notes, None, None)
+        elif self._gathers:
+            entries = list(notes.all)
+            try:
+                self._wait(entries)
+            except SQLAlchemyError as error:
+                if not (isinstance(error, DBAPIError) and error.connection_invalidated):
+                    raise
+                # It had rested while the server was started anew. If it broke behind the commit the
+                # records come twice: better than not at all.
+                self._wait(entries)
+            notes.forget(len(entries))
+            self._bring_soon()
+        else:
             self.run(notes, None, None)
+
+    def _wait(self, entries: Sequence[Entry]) -> None:
+        with self._database.at_once() as connection:
+            audit.wait(connection, entries)
 
     def catch_up(self) -> bool:
         """Add what waits to the trail, of all processes; False where nothing waited."""
-        if self._journal is None:
+        if not self._gathers:
             return False
         with self._database.reading() as session:
             connection = session.connection()
-            behind = audit.waits(connection) or self._journal.behind(connection)
+            behind = audit.waits(connection)
+            if self._journal is not None and not behind:
+                behind = self._journal.behind(connection)
         if behind:
             self._submit(_Submission(Notes(), None, 0, None, catches_up=True))
         return behind
 
     def close(self) -> None:
         """Bring what waits to the trail; where that cannot be done, it waits for the next start."""
-        if self._journal is None:
+        if not self._gathers:
             return
         self._closing.set()
         self._waits.set()
         if self._bringing is not None:
             self._bringing.join()
         with suppress(SQLAlchemyError, Unavailable):
-            self._bring(self._journal)
-        self._journal.close()
+            self._bring()
+        if self._journal is not None:
+            self._journal.close()
 
     def _waited(self, journal: Journal, notes: Notes) -> bool:
         """Whether what was noted is durable in the journal now."""
@@ -221,34 +240,35 @@ class Commits:
             log.error("the journal of the audit trail cannot be written: %s", error.strerror)
             return False
         notes.forget(len(entries))
-        self._bring_soon(journal)
+        self._bring_soon()
         return True
 
-    def _bring_soon(self, journal: Journal) -> None:
+    def _bring_soon(self) -> None:
+        self._kept = True
         if self._bringing is None:
             with self._queue:
                 if self._bringing is None:
                     self._bringing = threading.Thread(
-                        target=self._bring_on, args=(journal,), name="audit journal", daemon=True
+                        target=self._bring_on, name="audit trail", daemon=True
                     )
                     self._bringing.start()
         self._waits.set()
 
-    def _bring_on(self, journal: Journal) -> None:
+    def _bring_on(self) -> None:
         """Bring what waits to the trail, again and again, each time after it has gathered."""
         while not self._closing.is_set():
             self._waits.wait()
             self._waits.clear()
             self._closing.wait(GATHERING)
             try:
-                self._bring(journal)
+                self._bring()
             except Exception as error:
                 log.warning("records wait for the audit trail: %s", type(error).__name__)
                 self._closing.wait(AGAIN)
                 self._waits.set()
 
-    def _bring(self, journal: Journal) -> None:
-        if self._kept or journal.pending:  # and nobody who reads the trail has taken it along
+    def _bring(self) -> None:
+        if self._kept:
             self._kept = False
             try:
                 self.run(Notes(), None, None)
@@ -322,10 +342,8 @@ class Commits:
 
     def _commit(self, group: list[_Submission[Any]]) -> None:
         try:
-            if not self._followed(group):
-                self._run(group)
+            self._run(group)
         except BaseException as error:
-            self._alone = False  # or it was committed, and the answer was lost
             for submission in group:
                 submission.notes.rewind(submission.noted, final=len(group) == 1)
             if not isinstance(error, Exception):
@@ -342,49 +360,34 @@ class Commits:
                 submission.notes.forget(len(submission.notes.all))
                 submission.done = True
 
-    def _followed(self, group: Sequence[_Submission[Any]]) -> bool:
-        """Whether all there was to do were audit records, and they are durable."""
-        if not self._alone or self._left is None or any(one.unit is not None for one in group):
-            return False
-        if self._journal is not None:
-            return False
-        entries = [entry for one in group for entry in one.notes.all]
-        with self._database.at_once() as connection:
-            moved = audit.follow(connection, self._key, self._left, entries)
-        self._alone = moved is not None
-        self._left = moved or self._left
-        return self._alone
-
     def _run(self, group: Sequence[_Submission[Any]]) -> None:
-        later = self._journal is not None and all(one.unit is not None for one in group)
+        later = self._gathers and all(one.unit is not None for one in group)
         with self._database.writing() as session:
             head = audit.lock(session)
             entries: list[Entry | Waited] = []
             taken = None
-            if self._journal is not None and not later:
-                everything = any(one.catches_up for one in group)
-                taken = self._journal.take(
-                    session.connection(), everything=everything, read=audit.waited
-                )
-                entries += audit.in_order([*taken.lines, *audit.waiting(session)])
+            if self._gathers and not later:
+                waited = audit.waiting(session)
+                if self._journal is not None:
+                    everything = any(one.catches_up for one in group)
+                    taken = self._journal.take(
+                        session.connection(), everything=everything, read=audit.waited
+                    )
+                    waited += taken.lines
+                entries += audit.in_order(waited)
             for submission in group:
                 if submission.unit is not None:
                     submission.result = submission.unit(session)
                 entries += submission.notes.all
             session.flush()
             if later:
-                audit.wait(session, entries)
-                moved = head
+                audit.wait(session.connection(), entries)
             else:
-                moved = audit.append(session, self._key, head, entries)
+                audit.append(session, self._key, head, entries)
             for submission in group:
                 if submission.after is not None:
                     submission.after()
-        if self._journal is not None:
-            if taken is not None:
-                self._journal.settle(taken)
-            elif entries:
-                self._kept = True
-                self._bring_soon(self._journal)
-        self._alone = head == self._left and self._database.dialect == "postgresql"
-        self._left = moved
+        if self._journal is not None and taken is not None:
+            self._journal.settle(taken)
+        if later and entries:
+            self._bring_soon()

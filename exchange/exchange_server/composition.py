@@ -108,7 +108,7 @@ def open_exchange(settings: Settings) -> Exchange:
     except (ArgumentError, ImportError):  # whose texts would show the URL and its password
         raise Invalid("EXCHANGE_DATABASE_URL is not a URL of SQLite or PostgreSQL") from None
     try:
-        return Exchange(database, open_store(settings), key, _journal(database))
+        return Exchange(database, open_store(settings), key, _journal(database), gathers=True)
     except ObjectStoreError as error:
         database.close()
         raise Unavailable(f"the object store cannot be opened: {error}") from error

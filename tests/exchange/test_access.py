@@ -318,13 +318,16 @@ def test_a_refusal_is_recorded_though_the_connection_that_led_to_it_broke(
         own_postgresql.start()
         access.require(Action.STORE)
 
-    with region(own_postgresql.create_schema()) as city:
+    with region(own_postgresql.create_schema(), gathers=True) as city:
+        with city.exchange.on_behalf_of(city.clinician("nanhu")) as access:
+            query.find(access, Level.STUDY, [], limit=10)
         with (
             pytest.raises(Unavailable),
             city.exchange.on_behalf_of(city.clinician("nanhu")) as access,
         ):
             broken(access)
 
+        city.exchange.catch_up()
         assert trail(city)[-1] == ("store", "refused", "dr.nanhu")
         assert wrong(city.exchange) == []
 
@@ -434,7 +437,6 @@ SELECT count(*) FROM number
 
 
 def test_nodes_that_take_turns_make_one_chain(city: Region) -> None:
-    """Each knows where it left the trail, and another has gone on from there since."""
     first, key = city.exchange, city.exchange.signing_key
     second = Exchange(Database(str(first.database.engine.url)), first.objects, key)
     try:
@@ -464,20 +466,20 @@ def test_who_asks_and_what_they_did_take_one_way_to_the_server_each(
         told.append(str(words))
         return command(self, words, **given)
 
-    with region(postgresql_server.create_schema()) as city:
+    monkeypatch.setattr(commits, "GATHERING", 3600.0)
+    with region(postgresql_server.create_schema(), gathers=True) as city:
         monkeypatch.setattr(Prepared, "_execute", executed)
         monkeypatch.setattr(psycopg.Connection, "_exec_command", commanded)
-        for _ in range(2):  # the first time the end of the trail is looked for
-            told.clear()
-            with city.exchange.on_behalf_of(city.clinician("beicheng")) as access:
-                assert users.standing(access, "nobody") is None
-                access.note(Action.SEARCH)
+        with city.exchange.on_behalf_of(city.clinician("beicheng")) as access:
+            assert users.standing(access, "nobody") is None
+            access.note(Action.SEARCH)
         assert told == ["a statement"] * 2
 
         with city.exchange.on_behalf_of(city.clinician("beicheng")) as access:
             access.note(Action.SEARCH)
             access.write(lambda _: None)
         assert told.count(str(b"COMMIT")) == 1
+        city.exchange.catch_up()
         assert wrong(city.exchange) == []
 
 

@@ -105,6 +105,22 @@ def test_who_reads_the_trail_is_told_of_whatever_was_answered_before(
     other.close()
 
 
+def test_on_a_server_no_question_waits_for_an_image_that_is_being_committed(
+    database_url: str,
+) -> None:
+    exchange = Exchange(Database(database_url), MemoryStore(), KEY, gathers=True)
+    exchange.prepare()
+    if exchange.database.dialect == "postgresql":
+        with exchange.database.writing() as session:
+            audit.lock(session)
+            ask(exchange, "asked")
+    ask(exchange, "last")
+    with exchange.on_behalf_of(ADMINISTRATOR) as access:
+        assert trail.records(access)[0]["detail"]["what"] == "last"
+    assert wrong(exchange) == []
+    exchange.close()
+
+
 def keep(exchange: Exchange, what: str) -> None:
     with exchange.on_behalf_of(SYSTEM) as access:
         access.write(lambda _: access.note(Action.STORE, detail={"what": what}))
@@ -129,7 +145,7 @@ def test_who_reads_the_trail_is_told_of_whatever_was_kept_before(
 def test_an_image_is_kept_with_its_record_or_not_at_all(exchange: Exchange) -> None:
     def unit(session: Session) -> None:
         session.add(JournalFile(name="kept", reached=1))
-        audit.wait(session, [Waited(line_of("kept"), {})])
+        audit.wait(session.connection(), [Waited(line_of("kept"), {})])
 
     def lost() -> None:
         raise RuntimeError("the disk")
@@ -253,10 +269,11 @@ from exchange_storage.database import Database
 from exchange_storage.journal import Journal
 from exchange_storage.objects import MemoryStore
 
-url, place, name = sys.argv[1:4]
+url, place, name, journals = sys.argv[1:]
 commits.GATHERING, journal.LENGTH = 0.003, 4000
 key = Ed25519PrivateKey.from_private_bytes(bytes(32))
-exchange = Exchange(Database(url), MemoryStore(), key, Journal(Path(place)))
+kept = Journal(Path(place)) if journals else None
+exchange = Exchange(Database(url), MemoryStore(), key, kept, gathers=True)
 asker = Requester(name=name, role=Role.EXCHANGE, organization=None, purpose=None)
 
 def work(thread):
@@ -273,17 +290,22 @@ for thread in range(3):
 """
 
 
+@pytest.mark.parametrize("journals", [True, False], ids=["in journals", "in the index"])
 def test_nothing_that_was_answered_is_missing_or_there_twice_when_processes_are_killed(
-    database_url: str, place: Path
+    database_url: str, place: Path, journals: bool
 ) -> None:
-    exchange = opened(database_url, place)
+    journal = Journal(place) if journals else None
+    exchange = Exchange(Database(database_url), MemoryStore(), KEY, journal, gathers=True)
     exchange.prepare()
     chance, answered, running = random.Random(9), list[str](), list[subprocess.Popen[bytes]]()
     try:
         for turn in range(6):
             running = [
                 subprocess.Popen(
-                    [sys.executable, "-c", ASKING, database_url, place, f"{name}{turn}"],
+                    [
+                        *(sys.executable, "-c", ASKING, database_url, str(place)),
+                        *(f"{name}{turn}", "journals" if journals else ""),
+                    ],
                     stdout=subprocess.PIPE,
                 )
                 for name in ("node", "web")
@@ -310,7 +332,7 @@ def test_nothing_that_was_answered_is_missing_or_there_twice_when_processes_are_
     assert [what for what, count in times.items() if count != 1] == []
     assert wrong(exchange) == []
     exchange.close()
-    assert list(place.iterdir()) == []
+    assert not journals or list(place.iterdir()) == []
 
 
 def line_of(what: str, patient: int | None = None) -> bytes:

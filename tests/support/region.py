@@ -147,14 +147,22 @@ class Region:
 
 @contextmanager
 def region(
-    database_url: str, objects: ObjectStore | None = None, *, hospitals: tuple[str, ...] = ()
+    database_url: str,
+    objects: ObjectStore | None = None,
+    *,
+    hospitals: tuple[str, ...] = (),
+    gathers: bool = False,
 ) -> Iterator[Region]:
-    """An exchange on a new database, with the named hospitals (default: all) registered."""
+    """An exchange on a new database, with the named hospitals (default: all) registered.
+
+    Its audit records have their place in the trail at once, unless it `gathers` as in operation.
+    """
     file = database_url.removeprefix("sqlite:///")
     if file != database_url and not Path(file).exists():
         ready.sqlite(Path(file))
     key = Ed25519PrivateKey.generate()
-    exchange = Exchange(Database(database_url, connections=8), objects or MemoryStore(), key)
+    database = Database(database_url, connections=8)
+    exchange = Exchange(database, objects or MemoryStore(), key, gathers=gathers)
     try:
         exchange.prepare()
         made = Region(exchange)
