@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -114,30 +114,35 @@ class _Company:
         self._unasked = 0
         """Groups that are still not waited for."""
 
-    def wait(self, queue: threading.Lock, waiting: Sequence[object]) -> None:
+    def wait(self, queue: threading.Lock, waiting: Sequence[_Submission[Any]]) -> None:
         """Until as many are `waiting` as are expected, or for `COMPANY`."""
-        if len(waiting) >= self.expected:
-            return
-        if self._unasked:
-            self._unasked -= 1
-            return
         with queue:
-            if len(waiting) >= self.expected:
+            if _units(waiting) >= self.expected:
+                return
+            if self._unasked:
+                self._unasked -= 1
                 return
             self._awaited = self.expected
-        came = self._enough.acquire(timeout=COMPANY)
-        with queue:
-            if not came and not self._awaited:  # they came after all, just now
-                came = self._enough.acquire()
-            self._awaited = 0
+        came = False
+        try:
+            came = self._enough.acquire(timeout=COMPANY)
+        finally:
+            with queue:
+                if not came and not self._awaited:  # they came after all, just now
+                    came = self._enough.acquire(blocking=False)
+                self._awaited = 0
         self._vain = 0 if came else min(2 * self._vain + 1, GROUPS_UNASKED)
         self._unasked = self._vain
 
-    def came(self, waiting: int) -> None:
-        """So many are waiting now; called by whoever holds the queue."""
-        if self._awaited and waiting >= self._awaited:
+    def came(self, waiting: Sequence[_Submission[Any]]) -> None:
+        """These are waiting now; called by whoever holds the queue."""
+        if self._awaited and _units(waiting) >= self._awaited:
             self._awaited = 0
             self._enough.release()
+
+
+def _units(submissions: Iterable[_Submission[Any]]) -> int:
+    return sum(one.unit is not None for one in submissions)
 
 
 class Commits:
@@ -280,7 +285,7 @@ class Commits:
         with self._queue:
             self._waiting.append(mine)
             mine.leads, self._committing = not self._committing, True
-            self._company.came(len(self._waiting))
+            self._company.came(self._waiting)
         try:
             if not mine.leads:
                 mine.woken.acquire()
@@ -311,8 +316,7 @@ class Commits:
                     submission.error = Unavailable("the commit was interrupted; try again")
                     submission.done = True
             with self._queue:
-                coming = [one for one in (*group, *self._waiting) if one.unit is not None]
-                self._company.expected = min(len(coming), GROUP)
+                self._company.expected = min(_units(group) + _units(self._waiting), GROUP)
                 self._pass_on()
             for submission in group:
                 if submission is not mine:

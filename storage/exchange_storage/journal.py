@@ -105,11 +105,6 @@ class Journal:
                     self._current = None
             raise
 
-    @property
-    def pending(self) -> bool:
-        """Whether this process has added what the index is not known to have."""
-        return any(file.taken < file.length for file in list(self._own.values()))
-
     def behind(self, connection: Connection) -> bool:
         """Whether any process has added what the index does not have, as `connection` sees it."""
         lengths = self._lengths()
