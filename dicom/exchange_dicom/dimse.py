@@ -486,10 +486,9 @@ _STORE_REQUEST = re.compile(
 
 
 def _store_request(body: bytes | bytearray) -> Command | None:
-    """What `Command.decode` makes of an ordinary C-STORE-RQ, in a fifth of the time; else None.
+    """What `Command.decode` makes of an ordinary C-STORE-RQ, in a third of the time; else None.
 
-    There is one before each instance, and reading it element by element costs as much as to find
-    the study to which the instance belongs.
+    There is one before each instance.
     """
     found = _STORE_REQUEST.fullmatch(body)
     if found is None:

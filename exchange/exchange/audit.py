@@ -26,12 +26,12 @@ from sqlalchemy import (
     CTE,
     Connection,
     Insert,
+    Integer,
     Row,
     String,
     bindparam,
     cast,
     delete,
-    exists,
     func,
     insert,
     select,
@@ -55,6 +55,10 @@ GENESIS = "0" * 64
 
 ASKED_LENGTH = 4096
 """Bytes of the longest question that the audit trail keeps as it came."""
+
+TOGETHER = 1000
+"""Transactions whose records take their place in the chain together, at most: what bounds how long
+that holds it, after it could not be written for a while."""
 
 CHECKPOINTS = "audit/"
 """Where checkpoints lie in the object store: ``audit/<sequence, 20 digits>.json``."""
@@ -198,12 +202,15 @@ _TAKE = Prepared(
     .where(
         AuditWaiting.id.in_(
             # In order: PostgreSQL's index passes over what was taken and is not cleared yet.
-            select(AuditWaiting.id).where(~AuditWaiting.unreadable).order_by(AuditWaiting.id)
+            select(AuditWaiting.id)
+            .where(~AuditWaiting.unreadable)
+            .order_by(AuditWaiting.id)
+            .limit(bindparam("most", type_=Integer))
         )
     )
     .returning(AuditWaiting.id, AuditWaiting.lines)
 )
-_WAITS = Prepared(select(exists().where(~AuditWaiting.unreadable).label("waits")))
+_WAITING = Prepared(select(func.count()).where(~AuditWaiting.unreadable))
 _COLUMNS = tuple(AuditRecord.__table__.columns)
 _ADD = Prepared(insert(AuditRecord), [column.key for column in _COLUMNS])
 _ADD_PATIENT = Prepared(insert(AuditPatient), ["patient_id", "sequence"])
@@ -273,12 +280,14 @@ def wait(connection: Connection, entries: Sequence[Entry | Waited]) -> None:
         _WAIT.run(connection, {"lines": lines, "unreadable": False})
 
 
-def waiting(session: Session) -> list[Waited]:
-    """What waits, in its order; no more of it waits from here on, in this transaction."""
-    rows = _TAKE.all(session.connection(), {})
-    if not rows:
-        return []
-    found, unreadable = [], []
+def taken(session: Session) -> tuple[list[Waited], bool]:
+    """What waits, in its order, of `TOGETHER` transactions at most, and whether more may wait.
+
+    In the transaction of `session` it does not wait any more.
+    """
+    rows = _TAKE.all(session.connection(), {"most": TOGETHER})
+    found: list[Waited] = []
+    unreadable = []
     for row in sorted(rows, key=itemgetter(0)):
         for line in row.lines.split(b"\n"):
             if (told := waited(line)) is not None:
@@ -289,7 +298,7 @@ def waiting(session: Session) -> list[Waited]:
         log.error("records that waited were damaged: they are kept in audit_waiting")
         given = {"lines": b"\n".join(unreadable), "unreadable": True}
         _WAIT.run(session.connection(), given)
-    return found
+    return found, len(rows) == TOGETHER
 
 
 def in_order(waited: Iterable[Waited]) -> list[Waited]:
@@ -297,9 +306,9 @@ def in_order(waited: Iterable[Waited]) -> list[Waited]:
     return sorted(waited, key=lambda one: str(one.told["recorded"]))
 
 
-def waits(connection: Connection) -> bool:
-    """Whether anything waits, as `connection` sees it."""
-    return bool(_WAITS.first(connection, {}).waits)
+def waiting(connection: Connection) -> int:
+    """Of how many transactions the records wait, as `connection` sees it."""
+    return _WAITING.number(connection, {})
 
 
 def append(

@@ -216,12 +216,12 @@ class Commits:
             return False
         with self._database.reading() as session:
             connection = session.connection()
-            behind = audit.waits(connection)
-            if self._journal is not None and not behind:
-                behind = self._journal.behind(connection)
-        if behind:
+            times = -(-audit.waiting(connection) // audit.TOGETHER)
+            if not times and self._journal is not None:
+                times = int(self._journal.behind(connection))
+        for _ in range(times):
             self._submit(_Submission(Notes(), None, 0, None, catches_up=True))
-        return behind
+        return times > 0
 
     def close(self) -> None:
         """Bring what waits to the trail; where that cannot be done, it waits for the next start."""
@@ -369,9 +369,9 @@ class Commits:
         with self._database.writing() as session:
             head = audit.lock(session)
             entries: list[Entry | Waited] = []
-            taken = None
+            taken, more = None, False
             if self._gathers and not later:
-                waited = audit.waiting(session)
+                waited, more = audit.taken(session)
                 if self._journal is not None:
                     everything = any(one.catches_up for one in group)
                     taken = self._journal.take(
@@ -393,5 +393,5 @@ class Commits:
                     submission.after()
         if self._journal is not None and taken is not None:
             self._journal.settle(taken)
-        if later and entries:
+        if more or (later and entries):
             self._bring_soon()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from roles import eventually
 
 from exchange import commits
 from exchange.access import Exchange
@@ -63,13 +63,13 @@ def behind(exchange: Exchange, number: int, then: Callable[[], None] = lambda: N
         then()
 
     with ThreadPoolExecutor() as hospitals:
-        sent = [hospitals.submit(first)]
-        while not exchange.committing:
-            time.sleep(0.001)
-        sent += [hospitals.submit(keep, exchange) for _ in range(number)]
-        while len(exchange._commits._waiting) < number:
-            time.sleep(0.001)
-        let_go.set()
+        try:
+            sent = [hospitals.submit(first)]
+            eventually(lambda: exchange.committing, True)
+            sent += [hospitals.submit(keep, exchange) for _ in range(number)]
+            eventually(lambda: len(exchange._commits._waiting), number)
+        finally:
+            let_go.set()
     for one in sent:
         one.result()
 

@@ -142,6 +142,29 @@ def test_who_reads_the_trail_is_told_of_whatever_was_kept_before(
     other.close()
 
 
+@pytest.mark.parametrize("way", ["by whoever reads it", "by itself"])
+def test_what_waited_for_long_comes_to_the_trail_in_portions(
+    exchange: Exchange, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr(audit, "TOGETHER", 2)
+    with exchange.database.writing() as session:
+        for number in range(7):
+            lines = line_of(f"{number}")
+            session.add(AuditWaiting(lines=lines, unreadable=False))
+            session.flush()
+    with exchange.database.writing() as session:
+        found, more = audit.taken(session)
+        assert (len(found), more) == (2, True)
+        session.rollback()
+    if way == "by whoever reads it":
+        exchange.catch_up()
+    else:
+        keep(exchange, "7")
+        eventually(lambda: len(recorded(exchange)), 8)
+    assert recorded(exchange)[:7] == list("0123456")
+    assert wrong(exchange) == []
+
+
 def test_an_image_is_kept_with_its_record_or_not_at_all(exchange: Exchange) -> None:
     def unit(session: Session) -> None:
         session.add(JournalFile(name="kept", reached=1))
@@ -154,7 +177,7 @@ def test_an_image_is_kept_with_its_record_or_not_at_all(exchange: Exchange) -> N
         access.write(unit, after=lost)
     with exchange.database.reading() as session:
         assert session.scalars(select(JournalFile.name)).all() == []
-        assert not audit.waits(session.connection())
+        assert audit.waiting(session.connection()) == 0
 
 
 def test_what_waits_in_the_index_and_is_no_record_keeps_none_waiting_and_is_kept(
