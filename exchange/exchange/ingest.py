@@ -225,15 +225,19 @@ def _kept_and_written(
 ) -> Receipt:
     """Keep the object and write its row, which is committed only once the object is durable.
 
-    Another thread writes the row while this one waits for the disk, since statements hardly let go
-    of the interpreter. Not of a small object, which takes longer than is won, nor while others
-    commit: what is kept meanwhile no commit has to wait for. Raises StoreFull, StoreUnavailable.
+    Where the index is a server, another thread asks it to write the row while this one waits for
+    the disk. Not of a small object, which takes longer than is won, nor while others commit: what
+    is kept meanwhile no commit has to wait for. SQLite works in this process: two threads of it
+    take the interpreter from one another, which costs more than is won. Raises StoreFull,
+    StoreUnavailable.
     """
-    if incoming.written < ASIDE or access.exchange.committing:
+    exchange = access.exchange
+    served = exchange.database.dialect != "sqlite"
+    if not served or incoming.written < ASIDE or exchange.committing:
         incoming.staged.keep(key)
         return access.write(unit)
     kept: Future[Stored] = Future()
-    written = access.exchange.writing.submit(access.write, unit, after=kept.result)
+    written = exchange.writing.submit(access.write, unit, after=kept.result)
     try:
         kept.set_result(incoming.staged.keep(key))
     except BaseException as error:

@@ -171,8 +171,9 @@ def find(
     given = search.parameters(values) | _given(access)
     if too_broad is not None and not search.selective(criteria):
         breadth.bounded(access, level, too_broad)
+    alone = wanted.whole is not None or not (whole or summarize or requests)
     page, more, counted, withheld = _page(
-        access, wanted, given, limit, offset, after, total, too_broad
+        access, wanted, given, limit, offset, after, total, too_broad, alone
     )
     rows = _columns(level).all(page)
     patients = {row[0].id for row in rows}
@@ -268,8 +269,12 @@ def _page(
     after: Sequence[Any] | None,
     total: bool,
     too_broad: str | None,
+    alone: bool,
 ) -> tuple[list[Any], bool, int | None, int | None]:
-    """The rows of a page; whether more remain; the total, if wanted; how many are withheld."""
+    """The rows of a page; whether more remain; the total, if wanted; how many are withheld.
+
+    `alone`: nothing has to be of the same moment as the rows.
+    """
     listed = offset or total or too_broad is not None or wanted.order or wanted.rejected
     if not listed and stretches.is_frequent(wanted.form, access, given):
         stretch = {**given, **stretches.bounds(after), "limit": limit + 1}
@@ -279,7 +284,7 @@ def _page(
     if not offset and after is None:
         most = min(limit, WITHHELD_COUNTED) + CANDIDATES - WITHHELD_COUNTED
         first, bounded = _candidates(wanted), {**given, "limit": most}
-        if wanted.whole is not None:
+        if alone:
             rows = access.glance(first, bounded)
         else:
             rows = first.all(access.session.connection(), bounded)

@@ -219,6 +219,7 @@ class Database:
         self._lending = Lending(self.engine, _answers, at_hand)
         self._readers = self._lending.at_hand(self._reader, Reading)
         self._writers = self._lending.at_hand(self._writer, Writing)
+        self._at_once = self._readers  # a statement of SQLite is alone where nothing was begun
         if self.dialect == "postgresql":
             alone = self.engine.execution_options(isolation_level="AUTOCOMMIT")
             self._at_once = self._lending.at_hand(alone, Reading)
@@ -246,12 +247,9 @@ class Database:
         """A connection for one prepared statement, which is a transaction of its own.
 
         To PostgreSQL that is one way there and back; to begin and to end a transaction take one
-        each. What it changes there is durable when it returns; of SQLite it only reads.
+        each, and of SQLite the interpreter, which others may have meanwhile. What it changes in
+        PostgreSQL is durable when it returns; of SQLite it only reads.
         """
-        if self.dialect == "sqlite":  # a connection is at hand, and to begin costs nothing
-            with self.reading() as session:
-                yield session.connection()
-            return
         with self._at_once.lent() as lent:
             yield lent.connection
 

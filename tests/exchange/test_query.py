@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from region import ADMINISTRATOR, ID_CARD, Region, region
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, event, insert, select
 
 from exchange import beside, consent, query
 from exchange.errors import Invalid, NotFound, Refused, TooBroad
@@ -389,6 +389,27 @@ def steps(city: Region, question: Sequence[Criterion]) -> int:
         finally:
             driver.set_progress_handler(None, 0)
     return counted
+
+
+@pytest.mark.parametrize(("counts", "begun"), [(False, 0), (True, 1)])
+def test_a_question_that_one_statement_answers_is_asked_without_a_transaction(
+    filled: Region, counts: bool, begun: int
+) -> None:
+    begins: list[bool] = []
+
+    def note(connection: Connection) -> None:
+        begins.append(not connection.get_execution_options().get("exchange_writes"))
+
+    event.listen(filled.exchange.database.engine, "begin", note)
+    try:
+        with filled.exchange.on_behalf_of(filled.clinician("beicheng")) as access:
+            mine = own(filled, "beicheng", "A1")
+            answer = query.find(access, Level.STUDY, [mine], limit=9, summarize=counts)
+    finally:
+        event.remove(filled.exchange.database.engine, "begin", note)
+
+    assert len(answer.found) == 3
+    assert sum(begins) == begun
 
 
 def test_a_question_costs_no_more_at_a_hospital_of_many_patients(tmp_path: Path) -> None:
