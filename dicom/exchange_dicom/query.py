@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 
 from pydicom.datadict import dictionary_VM
 
@@ -89,6 +90,8 @@ def question(
     asked = {keyword: value.strip() for keyword, value in keys}
     issuer = stated(asked.pop("IssuerOfPatientID", ""))
     other_issuer = stated(asked.pop(OTHER_ISSUER, ""))
+    if max(len(issuer), len(other_issuer)) > MAX_LENGTH:
+        raise Invalid("the value of IssuerOfPatientID is too long")
     criteria: list[Criterion] = []
     below: list[Criterion] = []
     unsupported: list[str] = []
@@ -242,11 +245,24 @@ def _span(keyword: str, value: str, form: re.Pattern[str], delimiter: str) -> Ma
 
 
 def number(access: Access, issuer: str, matching: Values | Pattern) -> Criterion:
-    """A patient's number: the asker's own, or that of the hospital with an `issuer` unless ""."""
+    """A patient's number: the asker's own, or that of the hospital with an `issuer` unless "".
+
+    One with wildcards means the number of each hospital whose issuer is like that.
+    """
     if not issuer:
         return Number(access.requester.organization, matching)
-    organization = organizations.by_issuer(access.session, issuer)
-    return AnyOf(()) if organization is None else Number(organization.id, matching)
+    numbers = tuple(Number(one, matching) for one in _hospitals(access, issuer))
+    return numbers[0] if len(numbers) == 1 else AnyOf(numbers)
+
+
+def _hospitals(access: Access, issuer: str) -> Sequence[int]:
+    """Those that issue patient numbers under this OID, or under one that is like it."""
+    if not set(issuer) & set("*?"):
+        organization = organizations.by_issuer(access.session, issuer)
+        return [] if organization is None else [organization.id]
+    like = issuer.replace("[", "[[]")  # which is no wildcard of DICOM's
+    known = organizations.everyone(access.session)
+    return [one.id for one in known if fnmatchcase(one.issuer, like)]
 
 
 def _other_number(access: Access, issuer: str, value: str) -> Criterion:
@@ -255,8 +271,7 @@ def _other_number(access: Access, issuer: str, value: str) -> Criterion:
     It is one that stands in Other Patient IDs Sequence, so it means no hospital's in particular
     unless the `issuer` that stands beside it there is given.
     """
-    organization = organizations.by_issuer(access.session, issuer) if issuer else None
-    if organization is not None:
+    if issuer and _hospitals(access, issuer):
         return number(access, issuer, text(value))
     wild = bool(set(value) & set("*?"))
     if issuer:

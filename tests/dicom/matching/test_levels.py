@@ -51,6 +51,7 @@ def test_a_sequence_matches_by_its_item_and_returns_what_the_item_asks(served: S
     both = other(PatientID="N7", IssuerOfPatientID="2.25.102")
     assert both.studies == [CHEST, OURS]  # the person whom that hospital knows so
     assert other(PatientID="N7", IssuerOfPatientID="2.25.103").studies == []
+    assert other(PatientID="N7", IssuerOfPatientID="2.25.?02").studies == [CHEST, OURS]
     assert other(PatientID="N?").studies == [OURS]
     assert other(PatientID=ID_CARD).studies == [CHEST, OURS]
 
@@ -318,6 +319,10 @@ def test_a_patient_and_a_series_are_counted_too(served: Served) -> None:
         ({"OtherPatientIDs": "D9"}, [ZHANG]),
         ({"PatientID": "N7", "IssuerOfPatientID": "2.25.102"}, [CHEST, OURS]),
         ({"PatientID": "P1", "IssuerOfPatientID": "2.25.999"}, []),
+        ({"PatientID": "N7", "IssuerOfPatientID": "2.25.10?"}, [CHEST, OURS]),
+        ({"PatientID": "N7", "IssuerOfPatientID": "2*"}, [CHEST, OURS]),
+        ({"PatientID": "N7", "IssuerOfPatientID": "2.25.[0-9]*"}, []),
+        ({"PatientID": "N7", "IssuerOfPatientID": "3.*"}, []),
     ],
 )
 def test_optional_keys_match(served: Served, keys: dict[str, Any], found: list[str]) -> None:
