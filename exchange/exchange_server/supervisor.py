@@ -14,6 +14,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +34,9 @@ STEADY = 60.0
 
 AFTER_DEADLINE = 5.0
 """Seconds that a process has beyond the deadline it was given itself, before it is killed."""
+
+PREFIX, NOTIFY = "exchange-", "notify"
+"""Names of the directory, among temporary ones, in which children tell that they are ready."""
 
 
 @dataclass(slots=True)
@@ -73,7 +77,8 @@ class Supervisor:
         1 when a role did not become ready at all, or had to be killed; else 0.
         """
         # Below /tmp and not in the data directory: the path of a socket has at most 107 bytes.
-        directory = Path(tempfile.mkdtemp(prefix="exchange-"))
+        _clear_up()
+        directory = Path(tempfile.mkdtemp(prefix=PREFIX))
         self._signals, woken = socket.socketpair()
         self._notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         previous = {
@@ -82,10 +87,10 @@ class Supervisor:
         try:
             woken.setblocking(False)
             signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
-            self._notices.bind(str(directory / "notify"))
+            self._notices.bind(str(directory / NOTIFY))
             self._environment = {
                 SUPERVISOR: str(os.getpid()),
-                "NOTIFY_SOCKET": str(directory / "notify"),
+                "NOTIFY_SOCKET": str(directory / NOTIFY),
             }
             for watched in (self._signals, self._notices):
                 watched.setblocking(False)
@@ -205,3 +210,18 @@ class Supervisor:
             child.process.kill()
             self._reap(child)
         return bool(living)
+
+
+def _clear_up() -> None:
+    """Remove the directories of supervisors that were killed: those to whose socket nobody listens.
+
+    Another user's is left alone, as is all in which there is no such socket.
+    """
+    for address in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{NOTIFY}"):
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as caller:
+            if address.parent.lstat().st_uid != os.getuid():
+                continue
+            try:
+                caller.connect(str(address))
+            except ConnectionRefusedError:
+                shutil.rmtree(address.parent)

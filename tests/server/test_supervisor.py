@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -94,6 +95,24 @@ def test_one_that_crashes_is_started_again(tmp_path: Path) -> None:
     assert one.run() == 0
     assert (tmp_path / "lives").read_text() == "xxx"
     assert announced == ["ready"]
+
+
+def test_what_one_that_was_killed_has_left_is_removed_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left, alive, other = (tmp_path / f"exchange-{name}" for name in ("killed", "alive", "other"))
+    for one in (left, alive, other):
+        one.mkdir()
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as gone,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening,
+    ):
+        gone.bind(str(left / "notify"))
+        gone.close()
+        listening.bind(str(alive / "notify"))
+        assert supervisor("ready(); signal.pause()", tmp_path).run() == 0
+    assert sorted(tmp_path.iterdir()) == [alive, other]
 
 
 # -- The whole exchange ---------------------------------------------------------------------------
