@@ -19,9 +19,10 @@ from exchange.access import Access
 from exchange.audit import for_the_trail
 from exchange.decided import conditions, joined
 from exchange.errors import NotFound
+from exchange.matches import STATEMENTS
 from exchange.own_numbers import Number
 from exchange.policy import Action
-from exchange.query import STATEMENTS, Found, decided
+from exchange.query import Found, decided
 from exchange.visibility import Reach
 from exchange_storage import search
 from exchange_storage.criteria import Linked

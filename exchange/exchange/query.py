@@ -9,36 +9,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Select,
-    bindparam,
-    func,
-    literal,
-    select,
-    true,
-)
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from exchange import (
-    beside,
-    breadth,
-    guessing,
-    in_order,
-    own_numbers,
-    policy,
-    stretches,
-    visibility,
-)
+from exchange import beside, breadth, guessing, matches, own_numbers, policy, visibility
 from exchange.access import Access
 from exchange.audit import for_the_trail
-from exchange.beside import Beside, Reaches
-from exchange.decided import CHAIN, conditions, joined, reached
+from exchange.beside import Beside
 from exchange.errors import Gone, NotFound, TooBroad
-from exchange.facts import TOLD
 from exchange.facts import of as _facts_of
 from exchange.facts import told as _facts_told
 from exchange.own_numbers import Number
@@ -46,7 +26,6 @@ from exchange.policy import Action
 from exchange.summaries import NOTHING, Summary, summaries
 from exchange.visibility import Reach
 from exchange_storage import search
-from exchange_storage.forms import Form
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     Instance,
@@ -61,16 +40,6 @@ from exchange_storage.search import Criterion, Level
 
 NUMBERS = 100
 """Numbers of another hospital that one question may match."""
-
-WITHHELD_COUNTED = 100
-"""Withheld matches are counted up to this many for the audit trail."""
-
-CANDIDATES = 120
-"""Matches, permitted or not, that are read at first: most questions have fewer, and are answered
-by this one statement."""
-
-STATEMENTS = 1024
-"""Statements that are kept, one for each form of question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +129,7 @@ def find(
     )
     criteria = [decided(access, criterion) for criterion in criteria]
     values: list[Any] = []
-    wanted = _Wanted(
+    wanted = matches.Wanted(
         level,
         search.form(criteria, values),
         visibility.reach(access.requester, action),
@@ -172,10 +141,10 @@ def find(
     if too_broad is not None and not search.selective(criteria):
         breadth.bounded(access, level, too_broad)
     alone = wanted.whole is not None or not (whole or summarize or requests)
-    page, more, counted, withheld = _page(
+    page, more, counted, withheld = matches.page(
         access, wanted, given, limit, offset, after, total, too_broad, alone
     )
-    rows = _columns(level).all(page)
+    rows = matches.columns(level).all(page)
     patients = {row[0].id for row in rows}
     people = {(row[0].person_id, row[0].person_id or row[0].id) for row in rows}
     studies = {row[2].study_instance_uid for row in rows} if level > Level.PATIENT else set()
@@ -233,7 +202,7 @@ def finder(
     values: list[Any] = []
     form = search.form([*(decided(access, one) for one in criteria), *owned], values)
     reach = visibility.reach(access.requester, Action.SEARCH)
-    matching = _permitted(_Wanted(level, form, reach, ""))
+    matching = matches.permitted_page(matches.Wanted(level, form, reach, ""))
     given = search.parameters(values) | _given(access) | {"limit": 2, "offset": 0}
 
     def found(session: Session) -> list[str]:
@@ -244,75 +213,6 @@ def finder(
         return [str(row.patient__id) for row in rows]
 
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """A question without its values: what the statements that answer it are built from."""
-
-    level: Level
-    form: Form
-    reach: Reach
-    order: str
-    rejected: bool = False
-    """Whether what the asker's hospital has rejected is meant, not what is in use."""
-    whole: Reaches | None = None
-    """For what is told beside patients, where that is wanted."""
-
-
-def _page(
-    access: Access,
-    wanted: _Wanted,
-    given: Mapping[str, Any],
-    limit: int,
-    offset: int,
-    after: Sequence[Any] | None,
-    total: bool,
-    too_broad: str | None,
-    alone: bool,
-) -> tuple[list[Any], bool, int | None, int | None]:
-    """The rows of a page; whether more remain; the total, if wanted; how many are withheld.
-
-    `alone`: nothing has to be of the same moment as the rows.
-    """
-    listed = offset or total or too_broad is not None or wanted.order or wanted.rejected
-    if not listed and stretches.is_frequent(wanted.form, access, given):
-        stretch = {**given, **stretches.bounds(after), "limit": limit + 1}
-        rows = _next(wanted).all(access.session.connection(), stretch)
-        if len(rows) > limit:
-            return rows[:limit], True, None, None
-    if not offset and after is None:
-        most = min(limit, WITHHELD_COUNTED) + CANDIDATES - WITHHELD_COUNTED
-        first, bounded = _candidates(wanted), {**given, "limit": most}
-        if alone:
-            rows = access.glance(first, bounded)
-        else:
-            rows = first.all(access.session.connection(), bounded)
-        permitted = [row for row in rows if row.permitted]
-        if len(rows) < most or (len(permitted) > limit and not total):
-            more = len(permitted) > limit
-            if more and too_broad is not None:
-                raise TooBroad(too_broad)
-            withheld = min(len(rows) - len(permitted), WITHHELD_COUNTED)
-            counted = len(permitted) if total else None
-            return permitted[:limit], more, counted, None if more else withheld
-    connection, count = access.session.connection(), 0
-    if total or too_broad is not None:
-        most = _EVERYTHING if total else limit + 1
-        count = _count(wanted, permitted=True).number(connection, {**given, "limit": most})
-        if count > limit and too_broad is not None:
-            raise TooBroad(too_broad)
-    bounds: dict[str, Any] = {"limit": limit + 1, "offset": offset}
-    if after is not None:
-        bounds |= in_order.bounds(wanted.level, wanted.order, after)
-    statement = _permitted(wanted, behind=after is not None)
-    rows = statement.all(connection, {**given, **bounds})
-    more = len(rows) > limit
-    unseen: int | None = None
-    if not more and not offset and after is None:
-        statement = _count(wanted, permitted=False)
-        unseen = statement.number(connection, {**given, "limit": WITHHELD_COUNTED})
-    return rows[:limit], more, count if total else None, unseen
 
 
 def decided(access: Access, criterion: Criterion) -> Criterion:
@@ -380,12 +280,12 @@ def patient(access: Access, number: int, *, whole: bool = False) -> Found:
     access.require(Action.RETRIEVE, detail={"patient": number})
     given = _given(access) | {"named": number}
     if reaches := beside.together(access) if whole else None:
-        row = next(iter(access.glance(_whole_patient(reaches), given)), None)
+        row = next(iter(access.glance(matches.whole_patient(reaches), given)), None)
     else:
-        row = _PATIENT.first(access.session.connection(), given)
+        row = matches.PATIENT.first(access.session.connection(), given)
     if row is None:
         raise NotFound(guessing.NO_PATIENT)
-    record, owner = _columns(Level.PATIENT).records(row)
+    record, owner = matches.columns(Level.PATIENT).records(row)
     with guessing.to_those_who_know(access, record):
         access.require(Action.RETRIEVE, _facts_told(row), patient=number)
     if record.withdrawn:
@@ -406,10 +306,10 @@ def study(access: Access, study_instance_uid: str, *, told: bool = False) -> Fou
     """
     access.require(Action.RETRIEVE, narrowed=True, study=study_instance_uid)
     given = _given(access) | {"named": study_instance_uid}
-    row = _STUDY.first(access.session.connection(), given)
+    row = matches.STUDY.first(access.session.connection(), given)
     if row is None:
         raise NotFound(guessing.NO_STUDY)
-    record, owner, held = _columns(Level.STUDY).records(row)
+    record, owner, held = matches.columns(Level.STUDY).records(row)
     about = {"patient": record.id, "study": study_instance_uid}
     asked_for = _reached(access, _facts_told(row), study_instance_uid)
     with guessing.to_those_who_know(access, record, study_instance_uid, told=told):
@@ -504,115 +404,3 @@ def _list(rows: Iterable[int]) -> str:
 
 def _given(access: Access) -> dict[str, Any]:
     return visibility.parameters(access.requester, access.now)
-
-
-_EVERYTHING = 1 << 62
-
-
-def _condition(wanted: _Wanted) -> ColumnElement[bool]:
-    made = conditions(wanted.reach)
-    links = made.links_of_several() if search.is_of_several(wanted.form) else made.links
-    form = wanted.form
-    if wanted.level is Level.PATIENT and not wanted.order:
-        form = search.named_first(form)
-    return search.condition(form, links)
-
-
-# The statements of a form of question: built once, since that takes longer than to run them.
-
-
-@lru_cache(STATEMENTS)
-def _candidates(wanted: _Wanted) -> Prepared:
-    """The first matches, whether they are permitted or not, and which of them are."""
-    permitted = reached(wanted.reach, wanted.level).label("permitted")
-    statement = _told(wanted.level, rejected=wanted.rejected).add_columns(permitted)
-    return _prepared(
-        wanted,
-        statement.where(_condition(wanted))
-        .order_by(*in_order.by(wanted.level, wanted.order))
-        .limit(bindparam("limit")),
-    )
-
-
-@lru_cache(STATEMENTS)
-def _next(wanted: _Wanted) -> Prepared:
-    """The permitted matches of a stretch."""
-    within = stretches.within(wanted.form, wanted.reach)
-    found = _told(wanted.level, rejected=wanted.rejected).where(
-        within, reached(wanted.reach, wanted.level)
-    )
-    return _prepared(wanted, found.order_by(Patient.id).limit(bindparam("limit")))
-
-
-@lru_cache(STATEMENTS)
-def _permitted(wanted: _Wanted, *, behind: bool = False) -> Prepared:
-    """A page of the permitted matches; with `behind` of those behind a place."""
-    return _prepared(
-        wanted,
-        _told(wanted.level, rejected=wanted.rejected)
-        .where(
-            _condition(wanted),
-            reached(wanted.reach, wanted.level),
-            in_order.behind(wanted.level, wanted.order) if behind else true(),
-        )
-        .order_by(*in_order.by(wanted.level, wanted.order))
-        .limit(bindparam("limit"))
-        .offset(bindparam("offset")),
-    )
-
-
-def _prepared(wanted: _Wanted, found: Select[*tuple[Any, ...]]) -> Prepared:
-    """A statement for matches, with what stands beside them where that is wanted."""
-    whole = wanted.whole
-    if whole is None:
-        return Prepared(found)
-    return Prepared(lambda dialect: beside.told_with(found, whole, dialect))
-
-
-@lru_cache(STATEMENTS)
-def _count(wanted: _Wanted, *, permitted: bool) -> Prepared:
-    """How many matches are permitted, or withheld, up to a limit."""
-    visible = reached(wanted.reach, wanted.level)
-    matches = (
-        joined(select(literal(1).label("one")), wanted.level, rejected=wanted.rejected)
-        .where(
-            _condition(wanted),
-            visible if permitted else ~visible,
-        )
-        .limit(bindparam("limit"))
-        .subquery()
-    )
-    return Prepared(select(func.count()).select_from(matches))
-
-
-@lru_cache(len(Level))
-def _columns(level: Level) -> Columns:
-    return Columns(Patient, Organization, *(record for at, record, _ in CHAIN if at <= level))
-
-
-def _one(level: Level) -> Select[*tuple[Any, ...]]:
-    """The patient record, or served study, that is named, with what a decision on it depends on.
-
-    A record that was taken back is among them: its number is not free.
-    """
-    told = select(*_columns(level).selected, *own_numbers.TOLD, *TOLD)
-    if level is Level.PATIENT:
-        owned = Organization.id == Patient.organization_id
-        told = told.select_from(Patient).join(Organization, owned)
-        return told.where(Patient.id == bindparam("named", type_=Patient.id.type))
-    uid = Study.study_instance_uid
-    return joined(told, level).where(uid == bindparam("named", type_=uid.type))
-
-
-def _told(level: Level, *, rejected: bool = False) -> Select[*tuple[Any, ...]]:
-    """The records of a level and above, and the number by which the asker knows the patient."""
-    told = select(*_columns(level).selected, *own_numbers.TOLD)
-    return joined(told, level, rejected=rejected)
-
-
-@lru_cache(len(Reach) ** 2)
-def _whole_patient(reaches: Reaches) -> Prepared:
-    return Prepared(lambda dialect: beside.told_with(_one(Level.PATIENT), reaches, dialect))
-
-
-_PATIENT, _STUDY = Prepared(_one(Level.PATIENT)), Prepared(_one(Level.STUDY))

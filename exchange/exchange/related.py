@@ -13,8 +13,9 @@ from exchange import beside, visibility
 from exchange.access import Access
 from exchange.decided import conditions, joined
 from exchange.errors import TooBroad
+from exchange.matches import STATEMENTS
 from exchange.policy import Action
-from exchange.query import STATEMENTS, decided, seen
+from exchange.query import decided, seen
 from exchange.visibility import Reach
 from exchange_storage import search
 from exchange_storage.forms import Form
