@@ -146,6 +146,7 @@ def report(
         return  # it is fetched, or was told where it was asked
     failure, heard = "", False
     for address in entities:
+        answer = None
         try:
             with requestor.connect(
                 address,
@@ -160,8 +161,9 @@ def report(
                 answer = _tell(association, context, association.next_message_id(), told)
                 heard = True
         except UpperLayerError as error:
-            failure = str(error)
-            continue
+            if answer is None:  # how it ends after an answer changes nothing about that
+                failure = str(error)
+                continue
         if answer == status.SUCCESS:
             with exchange.on_behalf_of(requester) as access:
                 commitment.reported(access, number, told)

@@ -52,6 +52,7 @@ def notify(
     if told is None:
         return
     address = sending.address_of(told.entity, calling=calling, tls=tls)
+    answer = None
     try:
         with requestor.connect(
             address, [Proposal(INSTANCE_AVAILABILITY_NOTIFICATION, UNCOMPRESSED)]
@@ -75,9 +76,10 @@ def notify(
             )
             answer = association.next_response(number).command
     except UpperLayerError as error:
-        with exchange.on_behalf_of(requester) as access:
-            availability.unanswered(access, subject)
-        raise Unavailable(str(error)) from error
+        if answer is None:  # how it ends after an answer changes nothing about that
+            with exchange.on_behalf_of(requester) as access:
+                availability.unanswered(access, subject)
+            raise Unavailable(str(error)) from error
     with exchange.on_behalf_of(requester) as access:
         availability.answered(access, subject)
     if answer.status not in TAKEN:

@@ -146,7 +146,7 @@ _ASK_AGAIN = Prepared(
 )
 _ASK = Prepared(
     lambda dialect: _ask({"postgresql": postgresql, "sqlite": sqlite}[dialect].insert(Job)),
-    ["kind", "subject", "due", "asked", "attempts", "dead", "last_error"],
+    ["kind", "subject", "due", "asked", "attempts", "dead", "last_error", "put_off"],
 )
 
 
@@ -179,6 +179,7 @@ def ask(session: Session, kind: str, subject: str, due: datetime) -> None:
             "attempts": 0,
             "dead": False,
             "last_error": "",
+            "put_off": False,
         },
     )
 
@@ -234,7 +235,7 @@ def claim(
     with database.writing() as session:
         jobs = session.scalars(due.with_for_update(skip_locked=True)).all()
         for job in jobs:
-            job.leased_until = now + LEASE
+            job.leased_until, job.put_off = now + LEASE, False
         return [Claim(job.id, job.kind, job.subject, job.asked, job.attempts) for job in jobs]
 
 
@@ -340,19 +341,26 @@ def put_off(
     So who hangs holds one thread of a worker, and not all of them. In the transaction of `session`,
     before the job has failed (`fail`).
     """
-    tried = select(Job.attempts).where(Job.kind == kind, Job.subject == subject)
-    again = now + after((session.scalar(tried) or 0) + 1) + PAUSE
+    this = and_(Job.kind == kind, Job.subject == subject)
+    tried = session.scalar(select(Job.attempts).where(this))
+    again = now + after((tried or 0) + 1) + PAUSE
+    session.execute(update(Job).where(this).values(put_off=True))
     session.execute(
         update(Job)
         .where(others, Job.kind == kind, Job.subject != subject, _WAITS, Job.due < again)
-        .values(due=again)
+        .values(due=again, put_off=True)
     )
 
 
 def bring_on(session: Session, kind: str, others: ColumnElement[bool], now: datetime) -> None:
-    """Who did not answer answers again: the `others` that call there are due. See `put_off`."""
+    """Who did not answer answers again: the `others` that wait for that are due. See `put_off`.
+
+    Not those that were refused, which wait for something else: each would bring on the next.
+    """
     session.execute(
-        update(Job).where(others, Job.kind == kind, _WAITS, Job.due > now).values(due=now)
+        update(Job)
+        .where(others, Job.kind == kind, _WAITS, Job.put_off)
+        .values(due=case((Job.due > now, _moment(now)), else_=Job.due), put_off=False)
     )
 
 

@@ -6,7 +6,7 @@ and of what is sent again under its UID, depends on why it was rejected: see `BE
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -121,7 +121,11 @@ def apply(access: Access, session: Session, note: Note, note_uid: str) -> int:
         found = _primary(session, Instance.sop_instance_uid.in_(uids))
         others = {one.uid for one in found if one.instance.organization_id != access.organization}
         mine = [one for one in found if one.uid not in others]
-        rows = {one.uid: one.instance.id for one in mine}
+        before = []
+        if BEHAVIOURS[note.code].deletes:
+            own = Instance.organization_id == access.organization
+            before = _hidden(session, own, Instance.sop_instance_uid.in_(uids))
+        rows = {one.uid: one.instance.id for one in (*before, *mine)}
         known = set(
             session.scalars(
                 select(Rejection.sop_instance_uid).where(
@@ -146,6 +150,7 @@ def apply(access: Access, session: Session, note: Note, note_uid: str) -> int:
         )
         session.flush()
         _take_out(access, session, mine, note.code, now)
+        _delete(access, session, before, note.code, now)
         hidden, foreign = hidden + len(mine), foreign + len(others)
     note_itself = _primary(
         session,
@@ -202,6 +207,8 @@ def reject(
             else Instance.sop_instance_uid.in_(uids)
         )
         found = _primary(session, condition, Instance.organization_id == owner)
+        if BEHAVIOURS[code].deletes:
+            found += _hidden(session, condition, Instance.organization_id == owner)
         missing = set(uids) - {one.uid for one in found}
         if missing or not found:
             named = next(iter(sorted(missing)), study or series)
@@ -251,6 +258,8 @@ def reject_own(
         if sop_instance_uid is not None:
             within.append(Instance.sop_instance_uid == sop_instance_uid)
         found = _primary(session, *within)
+        if BEHAVIOURS[code].deletes:
+            found += _hidden(session, *within, Instance.organization_id == owner)
         if not found:
             _nothing(session, owner, study_instance_uid, sop_instance_uid)
         if any(one.instance.organization_id != owner for one in found):
@@ -467,18 +476,44 @@ def _primary(session: Session, *conditions: ColumnElement[bool]) -> list[_Locate
     return _located(session, Instance.is_primary.is_(True), *conditions)
 
 
+def _hidden(
+    session: Session, *conditions: ColumnElement[bool], codes: Collection[str] = CODES.keys()
+) -> list[_Located]:
+    """What its hospital has rejected for one of the reasons `codes`, and is kept."""
+    rejected = exists().where(
+        Rejection.instance_id == Instance.id,
+        Rejection.organization_id == Instance.organization_id,
+        Rejection.withdrawn.is_(None),
+        Rejection.code.in_(codes),
+    )
+    return _located(session, Instance.is_primary.is_(False), rejected, *conditions)
+
+
+def hold_lifted(access: Access, session: Session, study_instance_uid: str) -> None:
+    """Delete what was rejected to be deleted while a hold kept it, in the transaction that lifts
+    it."""
+    within = Study.study_instance_uid == study_instance_uid
+    for code in (code for code, one in BEHAVIOURS.items() if one.deletes):
+        found = _hidden(session, within, codes={code})
+        _delete(access, session, found, code, access.now)
+
+
 def _take_out(
     access: Access, session: Session, found: Sequence[_Located], code: str, at: datetime
 ) -> None:
     """Hide what was found, and delete it where its kind of rejection says so and no hold keeps it.
 
-    That nothing was deleted for a hold is recorded.
+    What is hidden already is only deleted.
     """
-    if not found:
-        return
-    _serve(session, found, False, at, "reject")
-    if not BEHAVIOURS[code].deletes:
-        return
+    _serve(session, [one for one in found if one.instance.is_primary], False, at, "reject")
+    if BEHAVIOURS[code].deletes:
+        _delete(access, session, found, code, at)
+
+
+def _delete(
+    access: Access, session: Session, found: Sequence[_Located], code: str, at: datetime
+) -> None:
+    """Delete it, unless a hold keeps it: that is recorded."""
     for study in sorted({one.study for one in found}):
         gone = [(one.instance, one.series) for one in found if one.study == study]
         if destruction.is_held(session, study):

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
-from exchange import destruction, jobs, organizations
+from exchange import destruction, jobs, organizations, rejection
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound
 from exchange.policy import Action
@@ -143,7 +143,10 @@ def hold(access: Access, study_instance_uid: str, reason: str) -> None:
 
 
 def lift(access: Access, study_instance_uid: str) -> None:
-    """Lift every hold of a study. Raises Refused, NotFound."""
+    """Lift every hold of a study, and delete what was rejected for that and only hidden meanwhile.
+
+    Raises Refused, NotFound.
+    """
     access.require(Action.ADMINISTER, study=study_instance_uid)
 
     def unit(session: Session) -> None:
@@ -157,6 +160,7 @@ def lift(access: Access, study_instance_uid: str) -> None:
         if not lifted:
             raise NotFound("there is no hold on this study; `exchange hold list` shows them")
         access.note(Action.ADMINISTER, reason="hold lifted", study=study_instance_uid)
+        rejection.hold_lifted(access, session, study_instance_uid)
 
     access.write(unit)
 

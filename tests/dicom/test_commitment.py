@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from finding_out import one_finds_out
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE, build_role, evt
-from pynetdicom.pdu import P_DATA_TF
+from pynetdicom.pdu import A_RELEASE_RQ, P_DATA_TF
 from real_parts import free_port
 from region import ADMINISTRATOR, WORKER
 from serving import Served, serving
@@ -87,14 +88,20 @@ class Sender:
         if self.answering is event.assoc and isinstance(event.pdu, P_DATA_TF):
             self.answered.set()
 
+    def hung_up(self, event: Any) -> None:
+        """Who breaks the connection where a release is asked for."""
+        if isinstance(event.pdu, A_RELEASE_RQ):
+            event.assoc.dul.socket.socket.shutdown(socket.SHUT_RDWR)
+
     @contextmanager
-    def listening(self, port: int) -> Iterator[None]:
+    def listening(self, port: int, *, hangs_up: bool = False) -> Iterator[None]:
         entity = AE(self.title)
         entity.add_supported_context(PUSH, scu_role=True, scp_role=True)
+        heard = [(evt.EVT_PDU_RECV, self.hung_up)] if hangs_up else []
         server = entity.start_server(
             ("127.0.0.1", port),
             block=False,
-            evt_handlers=[(evt.EVT_N_EVENT_REPORT, self.told)],
+            evt_handlers=[(evt.EVT_N_EVENT_REPORT, self.told), *heard],
         )
         assert server is not None
         try:
@@ -262,6 +269,16 @@ def test_a_report_that_nobody_takes_is_brought_again(served: Served) -> None:
         sender.answer = SUCCESS
         report(served.city.exchange, WORKER, 1, calling="EXCHANGE")
     assert [kind for kind, _ in sender.reports] == [ALL, ALL]
+
+
+def test_an_answer_counts_however_the_association_ends_after_it(served: Served) -> None:
+    kept(served, "1.4.1")
+    sender, port = Sender(), free_port()
+    registered(served, "BEICHENG", port)
+    assert sender.ask(served, wanted((CT, "1.4.1"))) == SUCCESS
+    with sender.listening(port, hangs_up=True):
+        assert worked(served) == []
+    assert [kind for kind, _ in sender.reports] == [ALL]
 
 
 def test_of_an_asker_that_is_down_one_report_finds_out_whether_it_is_up_again(

@@ -207,6 +207,54 @@ def test_under_a_legal_hold_such_a_note_hides_and_deletes_nothing(served: Served
     assert shown(served) == [ONE]
 
 
+def test_once_the_hold_is_lifted_what_was_to_be_deleted_is(served: Served) -> None:
+    for uid in (ONE, OTHER):
+        store(served, image(instance=uid), uid)
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        retention.hold(access, STUDY, "court")
+    store(served, note("113039", ONE), "1.9.1", kind=KEY_OBJECT_SELECTION)
+    store(served, note("113001", OTHER, uid="1.9.2"), "1.9.2", kind=KEY_OBJECT_SELECTION)
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        retention.lift(access, STUDY)
+    destroyed(served)
+    assert (len(served.kept(ONE)), len(served.kept(OTHER))) == (0, 1)
+    with served.city.exchange.database.reading() as session:
+        told = session.scalars(select(AuditRecord).where(AuditRecord.action == "destroy")).all()
+    assert [one.outcome for one in told] == ["refused", "success", "success"]  # decided, and done
+
+
+@pytest.mark.parametrize("by", ["note", "command", "door"])
+def test_what_was_rejected_before_can_still_be_deleted(served: Served, by: str) -> None:
+    store(served, image(instance=ONE), ONE)
+    store(served, note("113001", ONE), "1.9.1", kind=KEY_OBJECT_SELECTION)
+    match by:
+        case "note":
+            body = note("113039", ONE, uid="1.9.2")
+            assert store(served, body, "1.9.2", kind=KEY_OBJECT_SELECTION) == SUCCESS
+        case "command":
+            with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+                assert rejection.reject(access, "beicheng", "113039", study=STUDY) == 1
+        case _:
+            with served.city.exchange.on_behalf_of(served.city.system("beicheng")) as access:
+                assert rejection.reject_own(access, "113039", STUDY).count == 1
+    destroyed(served)
+    assert served.kept(ONE) == []
+
+
+def test_what_another_hospital_has_rejected_is_not_deleted_by_us(served: Served) -> None:
+    store(served, image(instance=ONE), ONE)
+    store(served, note("113001", ONE), "1.9.1", kind=KEY_OBJECT_SELECTION)
+    body = note("113039", ONE, uid="1.9.2")
+    assert store(served, body, "1.9.2", "NANHU", KEY_OBJECT_SELECTION) == SUCCESS
+    with (
+        served.city.exchange.on_behalf_of(served.city.system("nanhu")) as access,
+        pytest.raises(NotFound),
+    ):
+        rejection.reject_own(access, "113039", STUDY)
+    destroyed(served)
+    assert len(served.kept(ONE)) == 1
+
+
 def test_a_study_is_rejected_whole_or_not_at_all(served: Served) -> None:
     for uid in (ONE, OTHER):
         store(served, image(instance=uid), uid)

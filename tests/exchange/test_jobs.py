@@ -331,3 +331,31 @@ def test_while_somebody_does_not_answer_only_one_job_calls_them(database: Databa
     with database.writing() as session:
         jobs.bring_on(session, jobs.COMMIT, theirs, now)
     assert due() == ["1", "2", "3", "4", "trail"]
+
+
+def test_who_refuses_everything_is_not_called_ever_faster(database: Database) -> None:
+    now = datetime.now(UTC)
+    for subject in ("1", "2"):
+        ask(database, subject, kind=jobs.COMMIT)
+    theirs = jobs.about(jobs.COMMIT).in_([1, 2])
+    for refused in jobs.claim(database, [jobs.COMMIT]):
+        with database.writing() as session:
+            jobs.bring_on(session, jobs.COMMIT, theirs, now)
+        jobs.fail(database, refused, "refused")
+    assert jobs.claim(database, [jobs.COMMIT]) == []  # each waits for longer each time
+
+    with database.writing() as session:  # nobody answers, then somebody refuses again
+        session.execute(update(Job).values(due=now))
+    first, second = jobs.claim(database, [jobs.COMMIT])
+    with database.writing() as session:
+        jobs.put_off(session, jobs.COMMIT, first.subject, theirs, now)
+    jobs.fail(database, first, "nobody answers")
+    with database.writing() as session:
+        jobs.bring_on(session, jobs.COMMIT, theirs, now)
+    jobs.fail(database, second, "refused")
+    (again,) = jobs.claim(database, [jobs.COMMIT])
+    assert again.subject == first.subject
+    with database.writing() as session:
+        jobs.bring_on(session, jobs.COMMIT, theirs, now)
+    jobs.fail(database, again, "refused")
+    assert jobs.claim(database, [jobs.COMMIT]) == []

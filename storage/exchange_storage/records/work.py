@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from exchange_storage.records.record import UID, Identity, Key, Record, Text, Word
@@ -36,6 +36,8 @@ class Job(Record):
     dead: Mapped[bool] = mapped_column(default=False)
     """Given up: on the dead-letter list, until someone retries it."""
     last_error: Mapped[Text] = mapped_column(default="")
+    put_off: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Nobody answered where it calls: it is due as soon as somebody does."""
 
 
 class Export(Record):
