@@ -11,6 +11,7 @@ from exchange.ingest import Incoming, Received
 from exchange_dicom import header
 from exchange_dicom.attributes import tag_and_vr
 from exchange_dicom.header import Header
+from exchange_dicom.scan import is_as_declared
 from exchange_storage.search import ATTRIBUTES, Kind
 
 _OLD_FORMS = (
@@ -33,9 +34,14 @@ WANTED: Mapping[int, str] = {tag_and_vr(keyword)[0]: keyword for keyword in ATTR
 def read(incoming: Incoming, data_set_offset: int, transfer_syntax_uid: str) -> Received:
     """Read what the index keeps of the staged object, whose data set begins at the offset.
 
-    Raises Invalid, in words that tell what is wrong with the data set and where.
+    Raises Invalid, in words that tell what is wrong with the data set and where. One with Implicit
+    VR under a transfer syntax of Explicit VR, or the other way round, could be read here, and by
+    hardly anybody to whom it is given as what it says that it is.
     """
     with incoming.staged.reader() as reader:
+        reader.seek(data_set_offset)
+        if not is_as_declared(reader.read(8), transfer_syntax_uid):
+            raise Invalid("the data set is not encoded in its transfer syntax: its VRs tell")
         reader.seek(data_set_offset)
         try:
             found = header.read(reader, transfer_syntax_uid, WANTED)

@@ -213,6 +213,16 @@ def begun(reader: BinaryIO, transfer_syntax_uid: str) -> tuple[Window, Encoding]
     return window, _IMPLICIT_LE if implicit else _EXPLICIT_LE
 
 
+def is_as_declared(beginning: bytes, transfer_syntax_uid: str) -> bool:
+    """Whether a data set whose first 8 bytes these are has the VR form of its transfer syntax.
+
+    What is deflated, or ends before its first value, is taken to have it.
+    """
+    if transfer_syntax_uid in DEFLATED or len(beginning) < 8:
+        return True
+    return _capitals(beginning[4:6]) != (transfer_syntax_uid in IMPLICIT_VR)
+
+
 def _capitals(vr: bytes) -> bool:
     return len(vr) == 2 and 0x41 <= vr[0] <= 0x5A and 0x41 <= vr[1] <= 0x5A
 

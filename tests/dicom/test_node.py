@@ -192,6 +192,19 @@ def test_what_is_no_whole_image_is_not_understood_and_not_kept(served: Served, s
     served.goes_on()
 
 
+def test_an_image_that_is_not_in_its_transfer_syntax_is_not_kept_as_what_it_is_not(
+    served: Served,
+) -> None:
+    implicit = struct.pack("<HHL", 0x0008, 0x0016, 26) + b"1.2.840.10008.5.1.4.1.1.2\0"
+    for syntax, other in ((EXPLICIT, implicit), (IMPLICIT, image())):
+        with Caller(served.port, (CT, (syntax,)), calling="BEICHENG") as pacs:
+            answer = pacs.store(other, INSTANCE)
+            assert answer.status == CANNOT_UNDERSTAND
+            assert "transfer syntax" in answer.error_comment
+            pacs.release()
+    assert served.held() == (0, 0, 0)
+
+
 @pytest.mark.parametrize("uid", ["../../../../tmp/x", "1..//2", LONG_UID, "1.2.x"])
 def test_a_uid_that_is_none_is_refused_though_command_and_data_set_agree(
     served: Served, uid: str

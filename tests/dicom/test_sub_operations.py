@@ -437,6 +437,42 @@ def test_an_image_that_cannot_be_read_fails_alone(served: Served, tmp_path: Path
     assert len(ws.received) == 2
 
 
+def test_an_image_at_which_the_receiver_aborts_keeps_no_other_from_it(
+    served: Served, tmp_path: Path
+) -> None:
+    paths = known_at_two_hospitals(served, tmp_path, 4)
+    with workstation("NANHU-WS") as ws:
+
+        def abort() -> None:
+            if len(ws.associations) == 2:
+                ws.associations[-1].abort()
+
+        ws.meanwhile = abort
+        listens(served, "nanhu", "NANHU-WS", ws.port)
+        (*_, (final, listed)) = move(
+            served, "NANHU", "NANHU-WS", asked("STUDY", PatientID="N7", StudyInstanceUID=STUDY)
+        )
+    assert final.Status == SOME_FAILED
+    assert (final.NumberOfCompletedSuboperations, final.NumberOfFailedSuboperations) == (3, 1)
+    assert listed is not None
+    assert listed.FailedSOPInstanceUIDList == dcmread(paths[1]).SOPInstanceUID
+    assert len(set(ws.associations)) == 2
+
+
+def test_a_receiver_that_aborts_at_each_image_is_not_called_for_all_of_them(
+    served: Served, tmp_path: Path
+) -> None:
+    known_at_two_hospitals(served, tmp_path, 5)
+    with workstation("NANHU-WS") as ws:
+        ws.meanwhile = lambda: ws.associations[-1].abort()
+        listens(served, "nanhu", "NANHU-WS", ws.port)
+        (*_, (final, _)) = move(
+            served, "NANHU", "NANHU-WS", asked("STUDY", PatientID="N7", StudyInstanceUID=STUDY)
+        )
+    assert (final.Status, final.NumberOfFailedSuboperations) == (NONE_DONE, 5)
+    assert len(ws.associations) == 3
+
+
 def test_more_sub_operations_than_can_be_counted_are_told_as_the_most_that_can(
     served: Served,
 ) -> None:

@@ -115,6 +115,17 @@ def test_images_of_another_study_than_the_url_names_are_not_kept(door: Door) -> 
     assert door.instances() == 1
 
 
+def test_an_image_that_is_not_in_its_transfer_syntax_is_not_kept_as_what_it_is_not(
+    door: Door,
+) -> None:
+    meta = part10.file_meta(CT_IMAGE_STORAGE, IMAGE, "1.2.840.10008.1.2")
+    answer = door.send(meta + body_of(ct()))
+    assert answer.status_code == 409
+    (failed,) = Dataset.from_json(answer.json()).OtherFailuresSequence
+    assert failed.FailureReason == status.WEB[errors.Invalid].failure_reason
+    assert door.instances() == 0
+
+
 def test_when_no_image_is_kept_the_answer_is_409(door: Door) -> None:
     answer = door.send(b"not an image", file(data_set(StudyInstanceUID=None)), b"")
 
