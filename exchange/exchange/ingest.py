@@ -12,9 +12,11 @@ one of four cases, see `Outcome`.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -28,7 +30,8 @@ from exchange.access import Access
 from exchange.errors import Invalid, TooLarge, Unavailable
 from exchange.policy import Action
 from exchange.rejection import Note
-from exchange_storage.objects import Bytes, Staged, Stored
+from exchange_storage.database import Lock
+from exchange_storage.objects import Bytes, ObjectDiffers, Staged, Stored
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     Change,
@@ -39,6 +42,8 @@ from exchange_storage.records import (
     Study,
 )
 from exchange_storage.search import Level
+
+log = logging.getLogger(__name__)
 
 QUIET = timedelta(seconds=1)
 """How long after an instance the study's derived documents are refreshed."""
@@ -208,12 +213,28 @@ def receive(
     return receipt
 
 
+def _keep(access: Access, incoming: Incoming, key: str) -> Stored:
+    """Keep the object, in place of one that was damaged since: its digest is part of its key.
+
+    Raises StoreFull, StoreUnavailable.
+    """
+    try:
+        return incoming.staged.keep(key)
+    except ObjectDiffers:
+        log.warning("an object was damaged, and is replaced by what was sent again")
+    with access.exchange.database.alone(Lock.REPLACING):  # what another replaced is not removed
+        with suppress(ObjectDiffers):
+            return incoming.staged.keep(key)
+        access.objects.delete(key)
+        return incoming.staged.keep(key)
+
+
 def _keep_again(access: Access, incoming: Incoming, sop_instance_uid: str, key: str) -> None:
     """Keep what is held already, and may have been lost since; for no longer than its row.
 
     Raises StoreFull, StoreUnavailable, Unavailable.
     """
-    incoming.staged.keep(key)
+    _keep(access, incoming, key)
     with access.exchange.database.reading() as session:
         needed = destruction.needed(session, {key: sop_instance_uid})
     if not needed:  # its row was deleted meanwhile, and its object perhaps before this
@@ -234,12 +255,12 @@ def _kept_and_written(
     exchange = access.exchange
     served = exchange.database.dialect != "sqlite"
     if not served or incoming.written < ASIDE or exchange.committing:
-        incoming.staged.keep(key)
+        _keep(access, incoming, key)
         return access.write(unit)
     kept: Future[Stored] = Future()
     written = exchange.writing.submit(access.write, unit, after=kept.result)
     try:
-        kept.set_result(incoming.staged.keep(key))
+        kept.set_result(_keep(access, incoming, key))
     except BaseException as error:
         kept.set_exception(error)  # and it is what the unit of work ends with
     return written.result()

@@ -100,6 +100,7 @@ class Lock(IntEnum):
 
     MIGRATING = 7310951
     CARRIED = 7310952
+    REPLACING = 7310953
 
 
 class Newer(Exception):

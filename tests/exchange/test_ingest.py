@@ -333,6 +333,21 @@ def test_an_instance_that_was_lost_is_there_again_when_it_is_sent_again(
     assert city.exchange.objects.get(key) == bytes(size)
 
 
+@pytest.mark.parametrize("size", [6, LARGEST + 1, 200_000])
+def test_an_instance_that_was_damaged_is_whole_again_when_it_is_sent_again(
+    city: Region, size: int
+) -> None:
+    city.send("beicheng", body=bytes(size))
+    city.exchange.objects.put_down()
+    (key,) = kept(city)
+    city.exchange.objects.store.delete(key)
+    city.exchange.objects.store.put(key, b"other bytes")
+
+    assert city.send("beicheng", body=bytes(size)).outcome is Outcome.HELD
+
+    assert city.exchange.objects.get(key) == bytes(size)
+
+
 def test_of_a_small_instance_that_was_acknowledged_the_files_of_the_index_have_every_byte(
     tmp_path: Path,
 ) -> None:
