@@ -234,7 +234,7 @@ def _network() -> Iterator[str]:
             ],
             ["Largest instance, bytes", "`EXCHANGE_INSTANCE_LIMIT`", str(limits.instance_bytes)],
             [
-                "Matches without a selective key",
+                "Matches of one question",
                 "`EXCHANGE_DIMSE_MATCHES`",
                 str(limits.matches),
             ],

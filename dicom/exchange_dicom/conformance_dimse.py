@@ -366,8 +366,8 @@ def _queries() -> Iterator[str]:
         "no match is sent; Error Comment says why",
     )
     yield from prose(
-        f"A question is out of resources when more than {Limits().matches} matches are possible "
-        "and no selective key is given."
+        f"A question is out of resources when it has more than {Limits().matches} matches, or no "
+        "selective key where that many are possible."
     )
 
 

@@ -203,6 +203,8 @@ class Connection:
             now = monotonic()
             left = self._deadline - now
             if left <= 0:
+                if self._state is State.STA2:  # AA-2: who is no peer yet is told nothing
+                    self._state = State.STA13
                 self.abort(AbortSource.SERVICE_PROVIDER)
                 raise TimedOut("the peer took too long")
             if left < self._timeout / 2:

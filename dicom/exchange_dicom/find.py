@@ -48,7 +48,7 @@ def find(conversation: Conversation, message: Message) -> None:
                 limit=conversation.limits.matches,
                 summarize=not attributes.SUMMARIZED.isdisjoint(identifier.wanted),
                 requests=REQUEST_ATTRIBUTES in identifier.wanted,
-                too_broad=f"more than {conversation.limits.matches} matches: add a selective key",
+                too_broad=f"more than {conversation.limits.matches} matches: ask for less of them",
                 asked=raw,
             )
     except TooLarge:

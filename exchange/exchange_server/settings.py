@@ -411,8 +411,9 @@ class Settings(BaseSettings):
             certificate, key = f"{door}_tls_certificate", f"{door}_tls_key"
             if (getattr(self, certificate) is None) != (getattr(self, key) is None):
                 raise ValueError(f"{certificate} and {key} belong together")
-        if self.dimse_tls_client_ca and not self.dimse_tls_certificate:
-            raise ValueError("dimse_tls_client_ca needs dimse_tls_certificate")
+        for named in ("dimse_tls_client_ca", "dimse_tls_port"):
+            if getattr(self, named) and not self.dimse_tls_certificate:
+                raise ValueError(f"{named} needs dimse_tls_certificate")
         if self.dimse_tls_crl and not self.dimse_tls_client_ca:
             raise ValueError("dimse_tls_crl needs dimse_tls_client_ca, whose lists it has")
         if self.dimse_tls_certificate and not self.dimse_tls_client_ca:

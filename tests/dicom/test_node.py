@@ -470,7 +470,7 @@ def test_too_many_matches_are_refused_rather_than_cut(tmp_path: Path) -> None:
             selective = pacs.find(identifier((0x0020000D, "UI", "1.2.2")))
 
     assert refused.status == OUT_OF_RESOURCES
-    assert "more than 2 matches: add a selective key" in refused.error_comment
+    assert "more than 2 matches: ask for less of them" in refused.error_comment
     assert [answer.status for answer, _ in selective] == [PENDING, SUCCESS]
 
 

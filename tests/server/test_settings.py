@@ -136,6 +136,10 @@ def test_a_node_that_asks_for_no_certificate_says_whom_it_cannot_know(
         ({}, "dimse_tls_certificate needs dimse_tls_client_ca, or else dimse_tls_anonymous"),
         ({"dimse_tls_crl": "lists.crl"}, "dimse_tls_crl needs dimse_tls_client_ca"),
         (
+            {"dimse_tls_certificate": None, "dimse_tls_key": None, "dimse_tls_port": 2762},
+            "dimse_tls_port needs dimse_tls_certificate",
+        ),
+        (
             {"dimse_tls_client_ca": "ca.pem", "dimse_tls_anonymous": "true"},
             "dimse_tls_anonymous is for TLS without dimse_tls_client_ca",
         ),

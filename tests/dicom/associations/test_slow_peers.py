@@ -39,7 +39,7 @@ def test_a_stranger_who_dawdles_is_let_go(
 ) -> None:
     with RawPeer(impatient_port) as peer:
         peer.send(sent)
-        assert peer.aborted()[0] == AbortSource.SERVICE_PROVIDER
+        assert peer.pdu() is None  # closed and no more: PS3.8 Table 9-10, AA-2
     assert isinstance(archive.ending(), TimedOut)
 
 
