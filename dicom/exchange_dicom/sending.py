@@ -37,6 +37,8 @@ NOT_TAKEN = "the receiver does not take this SOP class"
 UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 """In which everything is proposed a second time."""
 
+DAMAGED = "the image is damaged in the archive; its hospital has to send it again"
+
 ABORTED_IN_VAIN = 3
 """Associations in a row, each aborted before it answered anything, after which it is enough."""
 TRANSIENT_ATTEMPTS, TRANSIENT_SECONDS = 3, 1.0
@@ -298,6 +300,8 @@ class Line:
         if one is None:
             return None
         held = one.held
+        if held.damaged:
+            return Result(one, None, DAMAGED)
         offered = self._offered(held.sop_class_uid)
         if not offered:
             return Result(one, None, self._not_offered)

@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import bindparam, case, insert, literal_column, select, update
+from sqlalchemy import bindparam, case, delete, insert, literal_column, select, update
 from sqlalchemy.orm import Session
 
 from exchange import destruction, jobs, keys, places, rejection
@@ -36,6 +36,7 @@ from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     Change,
     Conflict,
+    Damage,
     Instance,
     Patient,
     Series,
@@ -81,6 +82,16 @@ _SO_FAR = Prepared(
 )
 _ADD_INSTANCE = places.inserted(Instance, "id")
 _ADD_CHANGE = places.inserted(Change)
+_WHOLE_AGAIN = Prepared(
+    delete(Damage).where(
+        Damage.instance_id.in_(
+            select(Instance.id).where(
+                Instance.sop_instance_uid == bindparam("of"),
+                Instance.digest == bindparam("with_digest"),
+            )
+        )
+    )
+)
 _AT = bindparam("at", type_=Study.changed.type)
 _TOUCH_STUDY = Prepared(
     update(Study)
@@ -304,6 +315,7 @@ def _index(
                 if known.is_primary or rejection.is_note(session, access.organization, uid)
                 else _for_review(known.reason or REJECTED_BEFORE)
             )
+            _WHOLE_AGAIN.run(connection, {"of": uid, "with_digest": row["digest"]})
             access.note(Action.STORE, reason=Outcome.HELD, study=study_uid, detail=detail)
             return again
     first = so_far[0]

@@ -9,7 +9,7 @@ from functools import cache
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, exists, func, select
 
 from exchange import guessing, jobs, own_numbers, query, spans, visibility
 from exchange.access import Access, translated
@@ -24,6 +24,7 @@ from exchange.spans import Span
 from exchange_storage.objects import ObjectStore
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
+    Damage,
     Destroyed,
     Instance,
     Organization,
@@ -61,6 +62,8 @@ class Held:
     """What the index read instead, and why, where the declaration was missing or wrong."""
     rows: int | None
     """Of its image, where it says so."""
+    damaged: bool = False
+    """Whether a scrub has found other bytes than were received, or none."""
     objects: ObjectStore
 
     def stream(self, start: int = 0, length: int | None = None) -> Iterator[bytes]:
@@ -237,7 +240,7 @@ def select_instances(
     count = 0
     for some in _batches(sorted(matched)):
         wanted = (
-            select(Instance, Series.series_instance_uid, Study, rows)
+            select(Instance, Series.series_instance_uid, Study, rows, _DAMAGED)
             .join(Series, Series.id == Instance.series_id)
             .join(Study, Study.id == Series.study_id)
             .join(Patient, Patient.id == Study.patient_id)
@@ -247,9 +250,10 @@ def select_instances(
         if only := access.requester.narrowed(None):
             wanted = wanted.where(Series.series_instance_uid == only)
         asker = {"asker": access.requester.organization} if access.requester.rejected else {}
-        for instance, series, study, row in access.session.execute(wanted, asker):
+        for instance, series, study, row, damaged in access.session.execute(wanted, asker):
             _, _, held = studies.setdefault(study.id, (study, matched[row], []))
-            held.append(_held(access, instance, study.study_instance_uid, series))
+            uid = study.study_instance_uid
+            held.append(_held(access, instance, uid, series, damaged=damaged))
             count += 1
             if count > INSTANCES:
                 raise TooBroad(f"more than {INSTANCES} instances: ask for fewer studies at once")
@@ -399,7 +403,12 @@ def _batches(rows: list[int], size: int = 500) -> Iterator[list[int]]:
         yield some
 
 
-def _held(access: Access, instance: Instance, study: str, series: str) -> Held:
+_DAMAGED = exists().where(Damage.instance_id == Instance.id)
+
+
+def _held(
+    access: Access, instance: Instance, study: str, series: str, *, damaged: bool = False
+) -> Held:
     return Held(
         study_instance_uid=study,
         series_instance_uid=series,
@@ -412,6 +421,7 @@ def _held(access: Access, instance: Instance, study: str, series: str) -> Held:
         character_set=instance.character_set,
         character_set_repair=instance.character_set_repair,
         rows=instance.rows,
+        damaged=damaged,
         objects=access.objects,
     )
 

@@ -9,6 +9,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ from pydicom.uid import (
 )
 from pynetdicom import AllStoragePresentationContexts
 from real_parts import free_port
+from region import WORKER
 from retrieving import (
     STUDY,
     asked,
@@ -52,6 +54,7 @@ from retrieving import (
 from serving import Served, serving
 from sqlalchemy import insert, select
 
+from exchange import scrub
 from exchange_dicom.contexts import PATIENT_ROOT_GET, PATIENT_ROOT_MOVE, STUDY_ROOT_MOVE
 from exchange_dicom.conversation import Limits
 from exchange_dicom.dimse import (
@@ -435,6 +438,31 @@ def test_an_image_that_cannot_be_read_fails_alone(served: Served, tmp_path: Path
     assert listed is not None
     assert set(listed.FailedSOPInstanceUIDList) == {gone, cut}
     assert len(ws.received) == 2
+
+
+def test_what_is_known_to_be_damaged_is_not_sent_until_it_came_again(
+    served: Served, tmp_path: Path
+) -> None:
+    paths = known_at_two_hospitals(served, tmp_path, 3)
+    uid = str(dcmread(paths[1]).SOPInstanceUID)
+    served.city.exchange.objects.put_down()
+    damaged = next((served.root / "objects").rglob(f"{uid}.*.dcm"))
+    damaged.write_bytes(damaged.read_bytes()[:-8] + b"damaged!")
+    with served.city.exchange.on_behalf_of(WORKER) as access:
+        before = access.now + timedelta(days=1)
+        assert any(
+            isinstance(one, scrub.Damage) for one in scrub.scrub(access, before=before, limit=100)
+        )
+    with workstation("NANHU-WS") as ws:
+        listens(served, "nanhu", "NANHU-WS", ws.port)
+        wanted = asked("STUDY", PatientID="N7", StudyInstanceUID=STUDY)
+        (*_, (first, listed)) = move(served, "NANHU", "NANHU-WS", wanted)
+        send(served, "BEICHENG", paths[1])
+        (*_, (second, _)) = move(served, "NANHU", "NANHU-WS", wanted)
+    assert (first.Status, first.NumberOfCompletedSuboperations) == (SOME_FAILED, 2)
+    assert listed is not None
+    assert listed.FailedSOPInstanceUIDList == uid
+    assert (second.Status, second.NumberOfCompletedSuboperations) == (SUCCESS, 3)
 
 
 def test_an_image_at_which_the_receiver_aborts_keeps_no_other_from_it(

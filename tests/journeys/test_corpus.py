@@ -31,6 +31,7 @@ DAMAGED = {
     "MR_truncated.dcm",  # within its pixels
     "rtplan_truncated.dcm",  # within a sequence
     "no_meta.dcm",  # begins with a byte too many
+    "SC_rgb_jpeg.dcm",  # Implicit VR under a transfer syntax of Explicit VR
 }
 REWRITTEN = {IMPLICIT, "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"}
 """What DICOMweb may not answer (PS3.18 8.7.3), or is not asked for: it becomes Explicit VR."""
