@@ -149,8 +149,8 @@ def _sent(
     lost = ""
     try:
         for result in sending.send(address, wanted):
-            if result.unanswered:
-                lost = result.reason
+            if result.unanswered and not (result.aborted and len(wanted) == 1):
+                lost = result.reason  # who aborts at the only one that is left minds that one
             else:
                 heard = True
             told = f"{result.status:04X}" if result.status is not None else result.reason

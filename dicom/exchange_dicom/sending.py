@@ -62,6 +62,8 @@ class Result:
     reason: str = ""
     unanswered: bool = False
     """Whether the receiver never answered, rather than that nothing was sent."""
+    aborted: bool = False
+    """The receiver ended the association by A-ABORT when it was sent this one."""
 
     @property
     def stored(self) -> bool:
@@ -351,7 +353,8 @@ def _over_one(
                 yield Result(at, None, str(error))
         except UpperLayerError as error:
             if at is not None:
-                yield Result(at, None, str(error), unanswered=True)
+                aborted = isinstance(error, AssociationAborted)
+                yield Result(at, None, str(error), unanswered=True, aborted=aborted)
             yield error
             return
 

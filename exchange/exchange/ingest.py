@@ -82,16 +82,12 @@ _SO_FAR = Prepared(
 )
 _ADD_INSTANCE = places.inserted(Instance, "id")
 _ADD_CHANGE = places.inserted(Change)
-_WHOLE_AGAIN = Prepared(
-    delete(Damage).where(
-        Damage.instance_id.in_(
-            select(Instance.id).where(
-                Instance.sop_instance_uid == bindparam("of"),
-                Instance.digest == bindparam("with_digest"),
-            )
-        )
-    )
+_DAMAGED = Prepared(
+    select(Damage.instance_id)
+    .join(Instance, Instance.id == Damage.instance_id)
+    .where(Instance.sop_instance_uid == bindparam("uid"), Instance.key == bindparam("key"))
 )
+_WHOLE_AGAIN = Prepared(delete(Damage).where(Damage.instance_id == bindparam("row")))
 _AT = bindparam("at", type_=Study.changed.type)
 _TOUCH_STUDY = Prepared(
     update(Study)
@@ -248,6 +244,10 @@ def _keep_again(access: Access, incoming: Incoming, sop_instance_uid: str, key: 
     _keep(access, incoming, key)
     with access.exchange.database.reading() as session:
         needed = destruction.needed(session, {key: sop_instance_uid})
+        given = {"uid": sop_instance_uid, "key": key}
+        damaged = _DAMAGED.first(session.connection(), given) is not None
+    if damaged:
+        access.write(lambda session: _whole_again(session, sop_instance_uid, key))
     if not needed:  # its row was deleted meanwhile, and its object perhaps before this
         access.write(lambda session: destruction.remove_again(session, sop_instance_uid, key))
 
@@ -315,7 +315,8 @@ def _index(
                 if known.is_primary or rejection.is_note(session, access.organization, uid)
                 else _for_review(known.reason or REJECTED_BEFORE)
             )
-            _WHOLE_AGAIN.run(connection, {"of": uid, "with_digest": row["digest"]})
+            if carried is None:  # else it is kept behind this commit
+                _whole_again(session, uid, row["key"])
             access.note(Action.STORE, reason=Outcome.HELD, study=study_uid, detail=detail)
             return again
     first = so_far[0]
@@ -342,6 +343,13 @@ def _index(
         Action.STORE, reason=Outcome.KEPT, patient=place.patient, study=study_uid, detail=detail
     )
     return Receipt(Outcome.KEPT)
+
+
+def _whole_again(session: Session, sop_instance_uid: str, key: str) -> None:
+    """Its object, which was on the list of what is damaged, was kept anew."""
+    connection = session.connection()
+    for one in _DAMAGED.all(connection, {"uid": sop_instance_uid, "key": key}):
+        _WHOLE_AGAIN.run(connection, {"row": one.instance_id})
 
 
 def _for_review(reason: str) -> Receipt:

@@ -63,7 +63,7 @@ def page(
 ) -> tuple[list[Any], bool, int | None, int | None]:
     """The rows of a page; whether more remain; the total, if wanted; how many are withheld.
 
-    `alone`: nothing has to be of the same moment as the rows.
+    `alone`: nothing has to be of the same moment as the rows. Raises TooBroad.
     """
     listed = offset or total or too_broad is not None or wanted.order or wanted.rejected
     if not listed and stretches.is_frequent(wanted.form, access, given):

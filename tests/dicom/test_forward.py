@@ -211,6 +211,29 @@ def test_of_a_node_that_hangs_one_study_finds_out_whether_it_is_well_again(
     assert sorted(str(one.StudyInstanceUID) for one in ws.received) == [STUDY] * 2 + [other] * 2
 
 
+def test_an_image_at_which_a_node_aborts_puts_nothing_else_off(
+    served: Served, tmp_path: Path
+) -> None:
+    exchange, other = served.city.exchange, "1.2.826.2"
+    with workstation("WS") as ws:
+        ws.meanwhile = lambda: ws.associations[-1].abort()
+        listens(served, "beicheng", "WS", ws.port)
+        routed(served, "beicheng")
+        send(served, "BEICHENG", tmp_path, 1)
+        send(served, "BEICHENG", tmp_path, 1, study=other, series="1.2.826.2.1")
+        with exchange.database.reading() as session:
+            rows = session.scalars(select(Study.id).order_by(Study.id)).all()
+        for row in rows:
+            with exchange.on_behalf_of(WORKER) as access:
+                routing.plan(access, row)
+        (job,) = jobs.claim(exchange.database, [jobs.FORWARD], 1)
+        with pytest.raises(ExchangeError):
+            deliver(exchange, WORKER, int(job.subject), calling="EXCHANGE", timezone=ZONE)
+        jobs.fail(exchange.database, job, "aborted")
+    (next_one,) = jobs.claim(exchange.database, [jobs.FORWARD])
+    assert next_one.id != job.id
+
+
 def test_a_node_that_answers_again_gets_all_else_also_where_it_refuses_the_first_study(
     served: Served, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,13 @@ from region import (
     CT_IMAGE_STORAGE,
     EXPLICIT_VR_LITTLE_ENDIAN,
     ID_CARD,
+    WORKER,
     Region,
     region,
 )
 from sqlalchemy import func, select, text
 
-from exchange import audit, consent, ingest, jobs, retrieval
+from exchange import audit, consent, ingest, jobs, retrieval, scrub
 from exchange.errors import Invalid, NotFound, Refused, TooLarge
 from exchange.ingest import Outcome
 from exchange_storage.carried import LARGEST, CarryingStore
@@ -319,33 +321,26 @@ def test_the_last_change_of_a_study_is_kept_as_every_other_moment_is(city: Regio
     assert changed == received
 
 
-@pytest.mark.parametrize("size", [6, LARGEST, LARGEST + 1])
-def test_an_instance_that_was_lost_is_there_again_when_it_is_sent_again(
-    city: Region, size: int
+@pytest.mark.parametrize("size", [6, LARGEST, LARGEST + 1, 200_000])
+@pytest.mark.parametrize("left", [b"", b"other bytes"], ids=["lost", "damaged"])
+def test_an_instance_that_was_lost_or_damaged_is_whole_again_when_it_is_sent_again(
+    city: Region, size: int, left: bytes
 ) -> None:
     city.send("beicheng", body=bytes(size))
     city.exchange.objects.put_down()
     (key,) = kept(city)
     city.exchange.objects.store.delete(key)
+    if left:
+        city.exchange.objects.store.put(key, left)
+    with city.exchange.on_behalf_of(WORKER) as access:
+        list(scrub.scrub(access, before=access.now + timedelta(days=1), limit=9))
+        assert scrub.known_damages(access) == 1
 
     assert city.send("beicheng", body=bytes(size)).outcome is Outcome.HELD
 
     assert city.exchange.objects.get(key) == bytes(size)
-
-
-@pytest.mark.parametrize("size", [6, LARGEST + 1, 200_000])
-def test_an_instance_that_was_damaged_is_whole_again_when_it_is_sent_again(
-    city: Region, size: int
-) -> None:
-    city.send("beicheng", body=bytes(size))
-    city.exchange.objects.put_down()
-    (key,) = kept(city)
-    city.exchange.objects.store.delete(key)
-    city.exchange.objects.store.put(key, b"other bytes")
-
-    assert city.send("beicheng", body=bytes(size)).outcome is Outcome.HELD
-
-    assert city.exchange.objects.get(key) == bytes(size)
+    with city.exchange.on_behalf_of(WORKER) as access:
+        assert scrub.known_damages(access) == 0
 
 
 def test_of_a_small_instance_that_was_acknowledged_the_files_of_the_index_have_every_byte(
