@@ -454,8 +454,10 @@ def _storage_commitment() -> Iterator[str]:
 def _worklist() -> Iterator[str]:
     yield from heading("4.2.1.4.7", "SOP-specific conformance for Modality Worklist")
     yield from prose(
-        "The asking hospital's scheduled orders, those for no station too. Ranges of start date "
-        "and start time are one span (PS3.4 Table K.6-1). Fuzzy matching of the patient's name is "
+        "The asking hospital's scheduled orders. One for no station is found for each, and "
+        "answered with the station asked for, else the calling AE title; one without a start time "
+        "is found at each time of its day, and answered with 000000. Ranges of start date and "
+        "start time are one span (PS3.4 Table K.6-1). Fuzzy matching of the patient's name is "
         "served when negotiated (K.5.1). Statuses are those of Query."
     )
     yield from table(

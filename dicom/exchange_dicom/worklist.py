@@ -23,6 +23,7 @@ from exchange_storage.search import Alike, Criterion, Kind, Match, Matching
 STEP = "ScheduledProcedureStepSequence"
 ISSUER = "IssuerOfPatientID"
 START_DATE = f"{STEP}.ScheduledProcedureStepStartDate"
+STATION = f"{STEP}.ScheduledStationAETitle"
 START_TIME = f"{STEP}.ScheduledProcedureStepStartTime"
 
 STEP_KEYS = (
@@ -100,6 +101,9 @@ def find(conversation: Conversation, message: Message) -> None:
     except ExchangeError as error:
         conversation.answer(message, status.DIMSE[type(error)].find, str(error))
         return
+    station = dict(identifier.keys).get(STATION, "").strip()
+    if not station or set(station) & set("*?\\"):
+        station = conversation.association.request.calling_ae  # type: ignore[union-attr]
     missing = asked.unsupported or identifier.lacks(KEYS, {STEP: STEP_KEYS})
     code = status.PENDING_UNSUPPORTED if missing else status.PENDING
     explicit = message.context.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN
@@ -108,7 +112,9 @@ def find(conversation: Conversation, message: Message) -> None:
             conversation.answer(message, status.CANCEL)
             return
         pending = dimse.response(message.command, code, data_set_present=True)
-        body = write(identifier.narrowed(_described(one)), identifier.repertoire, explicit=explicit)
+        body = write(
+            identifier.narrowed(_described(one, station)), identifier.repertoire, explicit=explicit
+        )
         conversation.association.send(message.context.context_id, pending, body, more=True)
     conversation.answer(message, status.SUCCESS)
 
@@ -165,7 +171,9 @@ def _matching(keyword: str, value: str, *, fuzzy: bool) -> Matching:
     return query.text(value)
 
 
-def _described(one: Scheduled) -> dict[str, Any]:
+def _described(one: Scheduled, station: str) -> dict[str, Any]:
+    """What is told of an order to the `station` that asks. Station and start time have a value
+    also where the order leaves them open (type 1 in Table K.6-1)."""
     told: dict[str, Any] = dict.fromkeys(KEYS, "")
     step: dict[str, Any] = dict.fromkeys(STEP_KEYS, "")
     for keyword in orders.ATTRIBUTES:
@@ -174,6 +182,8 @@ def _described(one: Scheduled) -> dict[str, Any]:
             step[keyword] = value
         elif keyword in KEYS:
             told[keyword] = value
+    step["ScheduledStationAETitle"] = step["ScheduledStationAETitle"] or station
+    step["ScheduledProcedureStepStartTime"] = step["ScheduledProcedureStepStartTime"] or "000000"
     for keyword in (*KEYS, *STEP_KEYS):
         if keyword.endswith("Sequence"):
             (step if keyword in STEP_KEYS else told)[keyword] = []

@@ -27,7 +27,7 @@ from exchange_storage import search
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Order, Organization, Patient, Study
 from exchange_storage.rows import as_list, one_of
-from exchange_storage.search import Criterion, Matching
+from exchange_storage.search import Criterion, Matching, Range
 
 
 class Status(StrEnum):
@@ -318,6 +318,9 @@ PERSONS = frozenset(
 )
 """Which of them are names of persons."""
 
+_FOR_ANY = frozenset({"ScheduledStationAETitle", "ScheduledProcedureStepStartTime"})
+"""What an order may leave open: one that is for no station, or no hour, is found for each."""
+
 _STAFF = tuple(ATTRIBUTES[keyword] for keyword in sorted(PERSONS))
 _KINDS: Mapping[str, search.Kind] = {
     "ScheduledProcedureStepStartTime": search.Kind.TIME,
@@ -354,11 +357,12 @@ def worklist(
         kind = _KINDS.get(keyword, search.Kind.TEXT)
         column = ATTRIBUTES[keyword]
         condition = search.compare(column, matching, kind)
-        if keyword == "ScheduledStationAETitle":
-            condition = condition | (column == "")  # one that is anybody's is everybody's
-        conditions.append(condition)
+        conditions.append(condition | (column == "") if keyword in _FOR_ANY else condition)
     if moment is not None:
-        conditions.append(search.between(Order.scheduled_date, Order.scheduled_time, *moment))
+        within = search.between(Order.scheduled_date, Order.scheduled_time, *moment)
+        first, last = (end and end[0] for end in moment)
+        of_the_day = search.compare(Order.scheduled_date, Range(first, last), search.Kind.DATE)
+        conditions.append(within | (Order.scheduled_time == "") & of_the_day)
     rows = access.session.execute(
         select(Order, Patient, Organization)
         .select_from(Order)

@@ -271,7 +271,31 @@ def test_a_step_is_returned_whole_or_as_far_as_its_item_asks(served: Served) -> 
 
 def test_what_is_for_no_station_is_for_every_station(served: Served) -> None:
     place(served, station_ae_title="")
-    assert worklist(served, asked({"ScheduledStationAETitle": "CT9"}))
+    for wanted, told in (("CT9", "CT9"), ("CT*", "BEICHENG"), ("", "BEICHENG")):
+        (entry,) = worklist(served, asked({"ScheduledStationAETitle": wanted}))
+        assert entry.ScheduledProcedureStepSequence[0].ScheduledStationAETitle == told
+
+
+@pytest.mark.parametrize(
+    ("days", "times", "matches"),
+    [
+        ("", "", True),
+        (TODAY, "", True),
+        (TODAY, "0800-1200", True),
+        (f"{TODAY}-", "0800-", True),
+        (f"-{TODAY}", "-1200", True),
+        ("20300101-", "0800-", False),
+        ("20010101-20010102", "0800-1200", False),
+    ],
+)
+def test_who_is_expected_at_no_certain_time_is_expected_all_day(
+    served: Served, days: str, times: str, matches: bool
+) -> None:
+    place(served, scheduled_time="")
+    step = {"ScheduledProcedureStepStartDate": days, "ScheduledProcedureStepStartTime": times}
+    found = worklist(served, asked(step))
+    begins = [one.ScheduledProcedureStepSequence[0] for one in found]
+    assert [one.ScheduledProcedureStepStartTime for one in begins] == ["000000"] * matches
 
 
 def test_dcmtk_reads_the_worklist_and_a_key_that_nobody_knows_is_announced(
