@@ -316,9 +316,10 @@ def _queries() -> Iterator[str]:
         "wildcards in text, not in numbers; dates and times combined and person names by sound "
         "when negotiated. A time in less detail matches all of its span; integer strings match as "
         "they were written, Number of Frames by its number. Of an attribute with several values "
-        "one is enough. Person names, the "
-        "patient's and all others, match in any component group, in any case and width, and by "
-        "pinyin. Keys that take no part are announced by FF01."
+        "one is enough. Person names, the patient's and all others, match in any component "
+        "group, in any case and width, and by pinyin; asked for without `^` also with the given "
+        "name first, so that `Wang*` finds `Li^Wangping` too, and `Wang^*` does not. Keys that "
+        "take no part are announced by FF01."
     )
     yield from prose(
         "An attribute without a value is matched by universal matching and by `*` alone. C.2.2.1.2 "

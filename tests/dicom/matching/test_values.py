@@ -199,6 +199,7 @@ def test_date_and_time_are_combined_when_negotiated_and_both_are_the_same_kind_o
                 "王小东", "王^小东", "=王^小东", "Wang^XiaoDong=王^小东", "王*", "*小东", "王?东",
                 "*=王^小东", "Wáng^Xiǎodōng", "wang2^xiao3dong1", "Wang2 Xiao3dong1",
                 "ＷＡＮＧ^ＸｉａｏＤｏｎｇ", "Wang^XiaoDong^^^", "wangxiaodong", "Wang^Xiao*",
+                "XiaoDong Wang", "XiaoDong*", "小东*",
             )
         ),
         *(
@@ -210,6 +211,7 @@ def test_date_and_time_are_combined_when_negotiated_and_both_are_the_same_kind_o
         ("Wang", []),
         ("小东", []),
         ("Wang^Wei", []),
+        ("XiaoDong^*", []),
     ],
 )  # fmt: skip
 def test_a_name_is_found_by_any_of_its_groups_in_any_case_width_and_tone(
