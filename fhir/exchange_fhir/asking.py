@@ -11,7 +11,12 @@ from typing import Any
 
 from exchange import clinical_search, query, related, trail
 from exchange.errors import Invalid, TooBroad
-from exchange_fhir import contained, indexing, registered, tokens
+from exchange_fhir import (
+    contained,
+    elements,
+    registered,
+    tokens,
+)
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.definitions.search_parameters import SearchParameter
 from exchange_fhir.outcome import Problem
@@ -215,7 +220,7 @@ class Asking(ParameterValues):
         """The other records of the person of a Patient."""
         found: list[Criterion] = []
         for one in self._split("link", value):
-            kind, identity = indexing.target(unescaped(one), f"{self.scope.base}/")
+            kind, identity = elements.target(unescaped(one), f"{self.scope.base}/")
             if kind in {"", "Patient"}:
                 for row in query.seen(self.scope.access, patient.rows(identity)):
                     others = Not(Rows(Level.PATIENT, (row,)))

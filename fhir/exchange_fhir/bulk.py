@@ -19,7 +19,14 @@ from exchange.access import Access, Exchange, translated
 from exchange.bulk import Cancelled, Direction, State
 from exchange.errors import Refused
 from exchange.policy import Action, Requester
-from exchange_fhir import bulk_export, bulk_import, indexing, json_format, negotiation, parameters
+from exchange_fhir import (
+    bulk_export,
+    bulk_import,
+    elements,
+    json_format,
+    negotiation,
+    parameters,
+)
 from exchange_fhir.bulk_export import Wanted
 from exchange_fhir.datatypes import instant
 from exchange_fhir.outcome import Problem, outcome
@@ -249,7 +256,7 @@ def _of_group(access: Access, wanted: Wanted, logical_id: str) -> Wanted:
     group = json_format.parse(clinical.read(access, "Group", logical_id).content)
     rows: list[int] = []
     for member in group.get("member", ()):
-        kind, named = indexing.target(member.get("entity", {}).get("reference", ""), wanted.base)
+        kind, named = elements.target(member.get("entity", {}).get("reference", ""), wanted.base)
         if kind == "Patient" and not member.get("inactive"):
             rows += patient.rows(named)
     if len(rows) > MEMBERS:

@@ -21,7 +21,7 @@ from exchange_fhir import interactions, json_format, negotiation, parameters
 from exchange_fhir.answers import Answered
 from exchange_fhir.bundle import SHOWN
 from exchange_fhir.datatypes import URI, instant
-from exchange_fhir.indexing import target
+from exchange_fhir.elements import target
 from exchange_fhir.interactions import Asked, Here
 from exchange_fhir.outcome import Issue, Problem
 from exchange_fhir.rest_interactions import body

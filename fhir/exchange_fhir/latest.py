@@ -15,7 +15,7 @@ from exchange.clinical_search import Hit, Question
 from exchange_fhir import (
     batched,
     bundle,
-    indexing,
+    elements,
     json_format,
     negotiation,
     parameters,
@@ -209,7 +209,7 @@ def _about(scope: Scope, given: parameters.Given, names: Sequence[str], paramete
     if len(told) != 1:
         raise Problem(400, "required", f"one {names[0]} is expected")
     written = told[0].get("reference", "") if isinstance(told[0], dict) else str(told[0])
-    kind, logical_id = indexing.target(written, f"{scope.base}/")
+    kind, logical_id = elements.target(written, f"{scope.base}/")
     rows = patient.rows(logical_id or written) if kind in {"", "Patient"} else ()
     if not rows:
         raise Problem(400, "invalid", f"{names[0]} is a Patient of this server")

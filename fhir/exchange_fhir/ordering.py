@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 from exchange.orders import Status
 from exchange.requests import APPOINTMENT, DEPARTMENTS, KIND, Booked, Requested
-from exchange_fhir import indexing
+from exchange_fhir import elements
 from exchange_fhir.datatypes import DCM, DICOM_UID, SNOMED, Json, code, text
 
 AE_TITLE = "urn:dicom:ae-title"
@@ -178,13 +178,13 @@ def _station(references: list[Json]) -> tuple[str, str]:
 
 
 def _named(references: list[Json], base: str, *kinds: str) -> tuple[tuple[str, str], ...]:
-    found = (indexing.target(one.get("reference", ""), f"{base}/") for one in references)
+    found = (elements.target(one.get("reference", ""), f"{base}/") for one in references)
     return tuple(one for one in found if one[0] in kinds)
 
 
 def _shown(references: list[Json], base: str, *kinds: str) -> str:
     for one in references:
-        kind, _ = indexing.target(one.get("reference", ""), f"{base}/")
+        kind, _ = elements.target(one.get("reference", ""), f"{base}/")
         if (kind or one.get("type")) in kinds and one.get("display"):
             return text(one["display"])
     return ""

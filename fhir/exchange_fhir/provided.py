@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from exchange.recording import Writing
-from exchange_fhir import indexing, json_format
+from exchange_fhir import elements, json_format
 from exchange_fhir.datatypes import Json
 from exchange_fhir.outcome import Issue, Problem
 
@@ -59,7 +59,7 @@ def again(
                 for url in _items(one.resource)
             ]
             same = sorted(items) == sorted(
-                "/".join(indexing.target(url, f"{base}/")) for url in _items(kept)
+                "/".join(elements.target(url, f"{base}/")) for url in _items(kept)
             )
         else:
             pairs = list(zip(_attached(one.resource), _attached(kept), strict=False))
@@ -68,7 +68,7 @@ def again(
             )
             for new, old in pairs:
                 binary = sent.get(str(new.get("url")))
-                target, named = indexing.target(str(old.get("url", "")), f"{base}/")
+                target, named = elements.target(str(old.get("url", "")), f"{base}/")
                 if binary is not None and target == "Binary":
                     there[binary.number] = named
         if not same:
@@ -117,7 +117,7 @@ def _is_same(new: Json, old: Json, sent: Mapping[str, Entry], writing: Writing, 
 
 def _lying(attachment: Json, writing: Writing, base: str) -> Any:
     """The content, in base64, of the Binary that is attached."""
-    kind, named = indexing.target(str(attachment.get("url", "")), f"{base}/")
+    kind, named = elements.target(str(attachment.get("url", "")), f"{base}/")
     if kind != "Binary" or writing.held(kind, named) is None:
         return None
     return json_format.parse(writing.present(kind, named).content).get("data")

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from exchange_fhir import indexing, json_format, legible
+from exchange_fhir import elements, json_format, legible
 from exchange_fhir.datatypes import DICOM_UID, Json
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.moments import WRITTEN
@@ -193,7 +193,7 @@ def studies(told: Json, base: str) -> tuple[str, ...]:
     """The Study Instance UIDs that its references lead to."""
     found: dict[str, None] = {}
     for reference in _references(told, 0):
-        kind, logical_id = indexing.target(str(reference.get("reference", "")), base)
+        kind, logical_id = elements.target(str(reference.get("reference", "")), base)
         if kind == "ImagingStudy" and _UID.fullmatch(logical_id):
             found[logical_id] = None
         identifier = reference.get("identifier")
@@ -303,7 +303,7 @@ class _Reading:
         if written.startswith("#"):
             inner = self._contained.get(written[1:], {})
             return shown or title(inner) or _concept(inner.get("name")) or written
-        kind, logical_id = indexing.target(written, self._base)
+        kind, logical_id = elements.target(written, self._base)
         identifier = value.get("identifier")
         if not shown and isinstance(identifier, dict):
             shown = str(identifier.get("value", ""))
@@ -315,7 +315,7 @@ class _Reading:
 
     def _attached(self, name: str, value: Json) -> str:
         address = str(value.get("url", ""))
-        kind, logical_id = indexing.target(address, self._base)
+        kind, logical_id = elements.target(address, self._base)
         inside = kind == "Binary"
         size = value.get("size")
         self.attachments.append(

@@ -17,7 +17,13 @@ from exchange.errors import NotFound
 from exchange.recording import Act, Finder
 from exchange.registration import Register, Registration, Withdraw
 from exchange.writing import expect
-from exchange_fhir import indexing, json_format, patching, validation
+from exchange_fhir import (
+    elements,
+    indexing,
+    json_format,
+    patching,
+    validation,
+)
 from exchange_fhir.datatypes import HAN, REPRESENTATION, Json, instant
 from exchange_fhir.outcome import Issue, Problem
 from exchange_fhir.resources import patient
@@ -209,7 +215,7 @@ def _issuer(system: str) -> str:
 def _sees_patient(link: Json, place: Place) -> bool:
     """Whether it leads to another record of the person, rather than to a RelatedPerson."""
     told = link["other"].get("reference", "")
-    kind = indexing.target(told, f"{place.base}/")[0] or link["other"].get("type")
+    kind = elements.target(told, f"{place.base}/")[0] or link["other"].get("type")
     return link["type"] == "seealso" and kind != "RelatedPerson"
 
 
@@ -222,7 +228,7 @@ def _replaced_by(access: Access, resource: Json, place: Place) -> dict[str, Any]
         if one["type"] != "replaced-by":
             continue
         other = one["other"]
-        kind, logical_id = indexing.target(other.get("reference", ""), f"{place.base}/")
+        kind, logical_id = elements.target(other.get("reference", ""), f"{place.base}/")
         if kind == "Patient":
             return {"replaced_by": _row(logical_id)}
         told = other.get("identifier", {})

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from exchange.subscriptions import HIDDEN, Channel, State, Terms
-from exchange_fhir import indexing
+from exchange_fhir import elements
 from exchange_fhir.datatypes import Json
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.negotiation import JSON, XML
@@ -143,7 +143,7 @@ class _Reading:
         named = [value for one in found if one.parameter == PATIENT for value in one.values]
         rows: list[int] = []
         for value in named:
-            kind, logical_id = indexing.target(value, f"{self._base}/")
+            kind, logical_id = elements.target(value, f"{self._base}/")
             of_patient = patient.rows(logical_id if kind == "Patient" else value)
             if (kind and kind != "Patient") or not of_patient:
                 self._wrong("not-found", "a patient of a filter is not known", place)

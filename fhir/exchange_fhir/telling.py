@@ -20,6 +20,7 @@ from exchange.policy import Requester
 from exchange.recording import Draft
 from exchange.subscriptions import Channel, State
 from exchange_fhir import (
+    elements,
     indexing,
     interactions,
     json_format,
@@ -124,7 +125,7 @@ class _Seen:
 
     def _of(self, base: str, reference: Json) -> frozenset[int]:
         """The hospitals to which a Reference leads, for who asks at one address."""
-        entry = indexing.target(reference.get("reference", ""), f"{base}/")
+        entry = elements.target(reference.get("reference", ""), f"{base}/")
         number = reference.get("identifier", {}).get("value")
         return self._directory.named([entry], [number] if number else [])
 

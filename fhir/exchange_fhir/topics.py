@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exchange_fhir import indexing
+from exchange_fhir import elements
 from exchange_fhir.datatypes import Json
 from exchange_fhir.definitions import search_parameters
 from exchange_storage.resource_index import Reference, Token, Value
@@ -102,7 +102,7 @@ def _is(asked: Filter, value: str, held: Sequence[Any], base: str) -> bool:
             and (not bar or row.system == system)
             for row in held
         )
-    kind, named = indexing.target(value, f"{base}/")
+    kind, named = elements.target(value, f"{base}/")
     return any(
         isinstance(row, Reference)
         and any(row.parameter == name and target in {"", row.target_kind} for name, target in names)

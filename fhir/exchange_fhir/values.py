@@ -14,7 +14,14 @@ from typing import Any
 
 from exchange import clinical_search, related, trail
 from exchange.errors import Invalid, TooBroad
-from exchange_fhir import indexing, moments, prefixes, quantities, special, tokens
+from exchange_fhir import (
+    elements,
+    moments,
+    prefixes,
+    quantities,
+    special,
+    tokens,
+)
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.definitions.search_parameters import SearchParameter
 from exchange_fhir.outcome import Problem
@@ -185,7 +192,7 @@ class ParameterValues:
         tests: list[Test] = []
         for one in self._split(parameter.code, value):
             told = unescaped(one)
-            found, identity = indexing.target(told, f"{self.scope.base}/")
+            found, identity = elements.target(told, f"{self.scope.base}/")
             bare = not found and re.fullmatch(r"[A-Za-z0-9\-.]{1,64}", told, re.ASCII)
             if found and "|" in identity:  # a version of what has its canonical URL here
                 tests.append(RefersTo("", (told,)))
@@ -218,7 +225,7 @@ class ParameterValues:
         """References to what is named, and to all that is part of it, or of which it is part."""
         tests: list[Test] = []
         for one in self._split(parameter.code, value):
-            kind, identity = indexing.target(unescaped(one), f"{self.scope.base}/")
+            kind, identity = elements.target(unescaped(one), f"{self.scope.base}/")
             kinds = [part for part in PARTS if part in parameter.target and kind in {"", part}]
             if len(kinds) != 1:
                 told = f"{parameter.code}:{modifier} is asked for one of {', '.join(PARTS)}"
@@ -287,7 +294,7 @@ class ParameterValues:
             return quantities.alternatives([quantities.amount(value)])
         if type_ != "reference":
             return [("", self._tests(type_, None, "", value))]
-        kind, identity = indexing.target(unescaped(value), f"{self.scope.base}/")
+        kind, identity = elements.target(unescaped(value), f"{self.scope.base}/")
         return [("", [RefersTo(kind, (identity,))])]
 
     def _turned(self, modifier: str, criterion: Asked, name: str) -> Asked:

@@ -31,6 +31,7 @@ from exchange.reindex import Said
 from exchange.subscriptions import Terms
 from exchange_fhir import (
     consenting,
+    elements,
     indexing,
     json_format,
     links,
@@ -291,7 +292,7 @@ def _patients(resource: Json, place: Place) -> tuple[int, ...]:
     elif resource["resourceType"] == "Binary":
         # In no compartment by the standard: a patient is its security context, or nobody.
         context = resource.get("securityContext", {}).get("reference", "")
-        kind, logical_id = indexing.target(context, f"{place.base}/")
+        kind, logical_id = elements.target(context, f"{place.base}/")
         named = (logical_id,) if kind == "Patient" else ()
     else:
         named = indexing.patients(resource, place.base)
@@ -308,7 +309,7 @@ def _targets(resource: Json, place: Place) -> tuple[tuple[str, str], ...]:
     """What a resource is about that is no Patient."""
     element = ABOUT.get(resource["resourceType"], "")
     told = (
-        indexing.target(str(one.get("reference", "")), f"{place.base}/")
+        elements.target(str(one.get("reference", "")), f"{place.base}/")
         for one in resource.get(element, ())
     )
     return tuple((kind, named) for kind, named in told if kind not in {"", "Patient"})
@@ -321,7 +322,7 @@ def _names_a_stranger(value: Any, base: str) -> bool:
     if not isinstance(value, dict):
         return False
     address = str(value.get("reference", ""))
-    if indexing.target(address, base)[0] != "Patient" and (
+    if elements.target(address, base)[0] != "Patient" and (
         _OF_PATIENT.search(address) or str(value.get("type", "")).endswith("Patient")
     ):
         return True

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from exchange_fhir import indexing, moments
 from exchange_fhir.definitions import search_parameters
 from exchange_fhir.definitions.search_parameters import Path, SearchParameter
+from exchange_fhir.elements import Found, reader
 from exchange_storage.resource_index import Date, Quantity, Reference, String, Token, Uri, Value
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
@@ -110,9 +111,9 @@ def _selected(one: SearchParameter, resource: dict[str, Any]) -> list[Any]:
 
 
 def _read(one: SearchParameter, elements: list[Any], path: Path) -> list[Value]:
-    found = indexing._Found(SHANGHAI, f"{BASE}/")
+    found = Found(SHANGHAI, f"{BASE}/")
     for element in elements:
-        indexing._reader(one.type, Path(path.properties, path.datatype, path.system))(
+        reader(one.type, Path(path.properties, path.datatype, path.system))(
             element, one.name, found
         )
     return found.values
