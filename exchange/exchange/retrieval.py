@@ -9,7 +9,8 @@ from functools import cache
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import bindparam, exists, func, select
+from sqlalchemy import Select, bindparam, exists, func, select
+from sqlalchemy.orm import Session
 
 from exchange import guessing, jobs, own_numbers, query, spans, visibility
 from exchange.access import Access, translated
@@ -112,9 +113,9 @@ def instances(
     asker's hospital has rejected, to who looks at these.
 
     `purpose` says in the audit trail what is read of them: ``images``, ``metadata``, and `part`
-    which part. Raises NotFound when the study is unknown or nothing of it matches, Gone for an
-    instance of it that was rejected or deleted, Refused with the policy's reason where the asker
-    may know of it (see `guessing`).
+    which part. Raises NotFound when the study is unknown or nothing of it matches, Gone where all
+    that did was rejected or deleted, Refused with the policy's reason where the asker may know of
+    it (see `guessing`).
     """
     access.require(Action.RETRIEVE, narrowed=True, study=study_instance_uid)
     row = _ABOUT.first(access.session.connection(), {"study": study_instance_uid})
@@ -128,9 +129,11 @@ def instances(
     narrowed = access.requester.narrowed(series_instance_uid)
     found = _primary(access, study, narrowed, sop_instance_uid)
     if not found:
-        once = sop_instance_uid and not access.requester.rejected
-        if once and _was_held(access, study_instance_uid, sop_instance_uid or ""):
-            raise Gone("the instance was taken out of use, or deleted by rule")
+        asked = study_instance_uid, narrowed, sop_instance_uid
+        if not access.requester.rejected and was_served(access.session, *asked):
+            if sop_instance_uid:
+                raise Gone("the instance was taken out of use, or deleted by rule")
+            raise Gone("all of it was taken out of use, or deleted by rule")
         raise NotFound("no such instance in the study" if sop_instance_uid else "no such series")
     access.note(
         Action.RETRIEVE,
@@ -349,6 +352,38 @@ def is_served(access: Access, study: int, series: str = "") -> bool:
     return access.session.scalars(found).first() is not None
 
 
+def was_served(
+    session: Session,
+    study: str,
+    series: str | None = None,
+    instance: str | None = None,
+    *,
+    owner: int | None = None,
+) -> bool:
+    """Whether something of a study, of one series of it, or one instance, was rejected or deleted,
+    having been served before; of what is the hospital `owner`'s, where that is given.
+
+    For who has been decided on for the study.
+    """
+    rejected = (
+        select(Rejection.id)
+        .join(Instance, Instance.id == Rejection.instance_id)
+        .join(Series, Series.id == Instance.series_id)
+        .where(Rejection.withdrawn.is_(None))
+    )
+    deleted = select(Destroyed.id)
+
+    def there_is(found: Select[int], of: type[Rejection | Destroyed], in_series: Any) -> bool:
+        named = ((in_series, series), (of.sop_instance_uid, instance), (of.organization_id, owner))
+        given = [column == value for column, value in named if value is not None]
+        found = found.where(of.study_instance_uid == study, *given)
+        return session.scalars(found.limit(1)).first() is not None
+
+    return there_is(rejected, Rejection, Series.series_instance_uid) or there_is(
+        deleted, Destroyed, Destroyed.series_instance_uid
+    )
+
+
 def rejection_notes(access: Access, study_instance_uid: str) -> tuple[Selected, ...]:
     """The rejection notes in force for images of a study, for who has got such images before.
 
@@ -424,20 +459,6 @@ def _held(
         damaged=damaged,
         objects=access.objects,
     )
-
-
-def _was_held(access: Access, study: str, instance: str) -> bool:
-    """Whether the study had an instance of this UID that was rejected or deleted."""
-    rejected = select(Rejection.id).where(
-        Rejection.sop_instance_uid == instance,
-        Rejection.study_instance_uid == study,
-        Rejection.instance_id.is_not(None),
-        Rejection.withdrawn.is_(None),
-    )
-    deleted = select(Destroyed.id).where(
-        Destroyed.sop_instance_uid == instance, Destroyed.study_instance_uid == study
-    )
-    return any(access.session.scalars(one.limit(1)).first() for one in (rejected, deleted))
 
 
 def _primary(

@@ -190,6 +190,7 @@ TEXTS: Mapping[str, str] = {
     "no such series": "没有这个序列",
     "no such instance in the study": "该检查中没有这个实例",
     "the instance was taken out of use, or deleted by rule": "该实例已停用或按规定删除",
+    "all of it was taken out of use, or deleted by rule": "其全部内容已停用或按规定删除",
     "you have asked for no such files": "您没有请求过这些文件",
     "no such study": "没有这项检查",
     "too many labels are in use: ask of one type, or of one resource": (
