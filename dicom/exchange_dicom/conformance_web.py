@@ -40,7 +40,9 @@ def origin_server() -> Iterator[str]:
         "Search, Store and Retrieve of the Studies Service (PS3.18 section 10). The query "
         "parameter `accept` goes before the header field. Entity tags and `If-None-Match` on "
         "metadata, frames, bulk data and pictures. 410 for a study, series or instance that "
-        "was rejected or deleted."
+        "was rejected or deleted. An instance that a scrub has found damaged is left out of what "
+        "is made of several (206, with a Warning), and is 503 by itself, without Retry-After, "
+        "until its hospital has sent it again."
     )
     yield from heading("4.2.2.1", "Transactions and statuses")
     yield from table(

@@ -16,7 +16,7 @@ from exchange import guessing, jobs, own_numbers, query, spans, visibility
 from exchange.access import Access, translated
 from exchange.audit import Outcome
 from exchange.decided import shown
-from exchange.errors import Gone, NotFound, Refused, TooBroad
+from exchange.errors import Damaged, Gone, NotFound, Refused, TooBroad
 from exchange.facts import of as facts_of
 from exchange.own_numbers import Number
 from exchange.policy import Action, Role
@@ -39,6 +39,8 @@ from exchange_storage.search import Criterion, Level
 
 SENT = "images, sent"
 """What the trail calls it that instances have arrived somewhere, or have not."""
+
+DAMAGED = "the instance is damaged in the archive; its hospital has to send it again"
 
 INSTANCES = 200_000
 """Instances that one question may select."""
@@ -64,14 +66,15 @@ class Held:
     rows: int | None
     """Of its image, where it says so."""
     damaged: bool = False
-    """Whether a scrub has found other bytes than were received, or none."""
+    """Whether a scrub has found other bytes than were received, or none: nobody reads them."""
     objects: ObjectStore
 
     def stream(self, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         """Bytes of the object from `start`, in pieces.
 
-        Raises Unavailable, also at a piece, and instead of an end that comes too early.
+        Raises Unavailable, also at a piece, and instead of an end that comes too early; Damaged.
         """
+        self._require_whole()
         with translated():
             pieces = self.objects.stream(self.key, start, length)
         return spans.in_our_words(pieces, self.size if not start and length is None else None)
@@ -81,13 +84,27 @@ class Held:
 
         Raises what `stream` does, but all that can be told before the file is read at the call.
         """
+        self._require_whole()
         span = spans.lying(self.objects, self.key, self.size, start)
         return self.stream(start) if span is None else iter((span,))
 
     def read(self, start: int = 0, length: int | None = None) -> bytes:
         """The same bytes in one piece."""
+        self._require_whole()
         with translated():
             return self.objects.get(self.key, start, length)
+
+    def _require_whole(self) -> None:
+        if self.damaged:
+            raise Damaged(DAMAGED)
+
+
+def whole(held: Sequence[Held]) -> tuple[Held, ...]:
+    """Those that can be given, of several. Raises Damaged where none can."""
+    found = tuple(one for one in held if not one.damaged)
+    if held and not found:
+        raise Damaged(DAMAGED)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +161,7 @@ def instances(
             "instances": len(found),
             "bytes": sum(held.size for held in found),
             **(part or {}),
+            **({"damaged": damaged} if (damaged := sum(one.damaged for one in found)) else {}),
             **({"rejected": True} if access.requester.rejected else {}),
         },
         **subject,
@@ -395,7 +413,7 @@ def rejection_notes(access: Access, study_instance_uid: str) -> tuple[Selected, 
         raise NotFound("no such study")
     about = query.patient(access, study.patient_id)
     rows = access.session.execute(
-        select(Instance, Series.series_instance_uid, Study.study_instance_uid)
+        select(Instance, Series.series_instance_uid, Study.study_instance_uid, _DAMAGED)
         .join(Series, Series.id == Instance.series_id)
         .join(Study, Study.id == Series.study_id)
         .where(
@@ -419,7 +437,10 @@ def rejection_notes(access: Access, study_instance_uid: str) -> tuple[Selected, 
         study=study_instance_uid,
         detail={"what": "rejection notes", "instances": len(rows)},
     )
-    held = tuple(_held(access, instance, uid, series) for instance, series, uid in rows)
+    held = tuple(
+        _held(access, instance, uid, series, damaged=damaged)
+        for instance, series, uid, damaged in rows
+    )
     return (
         Selected(
             owner=about.owner,
@@ -441,9 +462,7 @@ def _batches(rows: list[int], size: int = 500) -> Iterator[list[int]]:
 _DAMAGED = exists().where(Damage.instance_id == Instance.id)
 
 
-def _held(
-    access: Access, instance: Instance, study: str, series: str, *, damaged: bool = False
-) -> Held:
+def _held(access: Access, instance: Instance, study: str, series: str, *, damaged: bool) -> Held:
     return Held(
         study_instance_uid=study,
         series_instance_uid=series,
@@ -503,6 +522,7 @@ def _instances(of_series: bool, one: bool, *, rejected: bool) -> Prepared:
             Instance.character_set,
             Instance.character_set_repair,
             Instance.rows,
+            _DAMAGED.label("damaged"),
         )
         .join(Series, Series.id == Instance.series_id)
         .where(Series.study_id == bindparam("study"), shown(rejected=rejected))
