@@ -39,7 +39,10 @@ def origin_server() -> Iterator[str]:
     yield from prose(
         "Search, Store and Retrieve of the Studies Service (PS3.18 section 10). The query "
         "parameter `accept` goes before the header field. Entity tags and `If-None-Match` on "
-        "metadata, frames, bulk data and pictures. 410 for what was rejected or deleted."
+        "metadata, frames, bulk data and pictures. 410 for a study, series or instance that "
+        "was rejected or deleted. An instance that a scrub has found damaged is left out of what "
+        "is made of several (206, with a Warning), and is 503 by itself, without Retry-After, "
+        "until its hospital has sent it again."
     )
     yield from heading("4.2.2.1", "Transactions and statuses")
     yield from table(
@@ -139,7 +142,7 @@ def origin_server() -> Iterator[str]:
         f"hospital's system rejects its own instances as by a rejection note ({codes}), and "
         f"`DELETE` of the same resources, the rejection with {web_rejection.EXPIRED}: 204, or 202 "
         "where a legal hold keeps them, out of use. 403 for another hospital's (404 to who may see "
-        "no record of the person), 410 for an instance that was rejected or deleted before."
+        "no record of the person), 410 for what was rejected or deleted before."
     )
     yield from heading("4.2.2.2", "Instances")
     yield from prose(

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from exchange import calling, deliveries
+from exchange import calling, deliveries, retrieval
 from exchange.access import Exchange
 from exchange.deliveries import Parcel
 from exchange.errors import Unavailable
@@ -168,6 +168,8 @@ def _stowed(
     ca = str(credentials.ca) if credentials.ca is not None else None
     with urllib3.PoolManager(retries=False, ca_certs=ca) as pool:
         pool.pool_classes_by_scheme = _POOLS
+        yield from ((one, False, retrieval.DAMAGED) for one in wanted if one.held.damaged)
+        wanted = [one for one in wanted if not one.held.damaged]
         for at in range(0, len(wanted), STOW):
             some = list(wanted[at : at + STOW])
             while some:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 
+from exchange import retrieval
 from exchange.errors import ExchangeError
 from exchange.retrieval import Held, Selected
 from exchange_dicom import dimse, requestor, status, transcoding
@@ -36,8 +37,6 @@ NOT_TAKEN = "the receiver does not take this SOP class"
 
 UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 """In which everything is proposed a second time."""
-
-DAMAGED = "the image is damaged in the archive; its hospital has to send it again"
 
 ABORTED_IN_VAIN = 3
 """Associations in a row, each aborted before it answered anything, after which it is enough."""
@@ -303,7 +302,7 @@ class Line:
             return None
         held = one.held
         if held.damaged:
-            return Result(one, None, DAMAGED)
+            return Result(one, None, retrieval.DAMAGED)
         offered = self._offered(held.sop_class_uid)
         if not offered:
             return Result(one, None, self._not_offered)

@@ -17,7 +17,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
-from exchange import derived
+from exchange import derived, retrieval
 from exchange.access import Exchange
 from exchange.retrieval import Held
 from exchange_dicom import data_set, kept, telling
@@ -39,11 +39,12 @@ FORM = "metadata 3"
 def derive(exchange: Exchange, held: Sequence[Held], root: Root) -> int:
     """Keep the documents of the series that these instances are, with the addresses of `root`.
 
-    Returns how many were made. Raises Unavailable.
+    None is made of what is damaged. Returns how many were made. Raises Unavailable.
     """
     made = 0
     for series in _by_series(held):
-        if derived.find(series, form(root)) is None:
+        damaged = any(one.damaged for one in series)
+        if not damaged and derived.find(series, form(root)) is None:
             made += 1
             for _ in _series(exchange, series, root):
                 pass  # which is kept at its end
@@ -62,6 +63,23 @@ def bulk_data_of(root: Root, held: Held) -> data_set.Bulk:
     """What names the bulk data of an instance by their paths."""
     where = root.resource(held.study_instance_uid, held.series_instance_uid, held.sop_instance_uid)
     return f"{where}/bulkdata/{{}}".format
+
+
+def tellable(held: Sequence[Held], root: Root) -> tuple[Held, ...]:
+    """Those of the instances that can be told of: of a series whose document is kept all, which
+    was made while they were whole, else those that are not damaged.
+
+    Raises Unavailable, Damaged where there are none.
+    """
+    if not any(one.damaged for one in held):
+        return tuple(held)
+    known = {
+        series[0].series_instance_uid
+        for series in _by_series(held)
+        if derived.find(series, form(root)) is not None
+    }
+    found = tuple(one for one in held if one.series_instance_uid in known or not one.damaged)
+    return found or retrieval.whole(held)
 
 
 def document(held: Sequence[Held], root: Root, told_to: Telling) -> bytes | None:

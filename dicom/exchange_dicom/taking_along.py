@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
 
-from exchange.errors import Unavailable
+from exchange.errors import Damaged, Unavailable
 from exchange.query import Contents as Listed
 from exchange.retrieval import Held, Selected
 from exchange_dicom import file_set, nameless, series_metadata, transcoding
@@ -37,6 +37,8 @@ class Progress:
     instances: int
     sent: int = 0
     left_out: int = 0
+    damaged: int = 0
+    """Of those left out, what a scrub has found so."""
 
 
 def archived(
@@ -67,8 +69,9 @@ def archived(
                 syntax = _syntax(held)
                 try:
                     pieces = _begun(_pieces(held, syntax, coercion, without_names))
-                except (CannotTranscode, DataSetError):
+                except (CannotTranscode, DataSetError, Damaged) as error:
                     progress.left_out += 1
+                    progress.damaged += isinstance(error, Damaged)
                     continue
                 members.append(_member(held, syntax, numbers, without_names))
                 name = "/".join(file_set.file_id(len(groups) + 1, len(members)))
@@ -153,12 +156,13 @@ def _contents(selected: Selected, groups: list[Group], without_names: bool) -> C
 
 
 def _left_out(progress: Progress, without_names: bool) -> str:
-    why = (
-        ("文档和可能带有姓名的图像不能去除姓名", "documents, and images that may show a name")
-        if without_names
-        else ("数据损坏，无法写出", "damaged, they could not be written")
-    )
-    return (
-        f"{progress.left_out} 个实例未包含：{why[0]}。\r\n"
-        f"{progress.left_out} instances are not here: {why[1]}.\r\n"
+    broken = ("数据损坏，无法写出", "damaged, they could not be written")
+    named = ("文档和可能带有姓名的图像不能去除姓名", "documents, and images that may show a name")
+    counted = [(progress.left_out, broken)]
+    if without_names:
+        counted = [(progress.damaged, broken), (progress.left_out - progress.damaged, named)]
+    return "".join(
+        f"{count} 个实例未包含：{why[0]}。\r\n{count} instances are not here: {why[1]}.\r\n"
+        for count, why in counted
+        if count
     )

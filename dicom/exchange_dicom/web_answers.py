@@ -14,6 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from exchange import spans
 from exchange.spans import Span
+from exchange_dicom.resources import Root
 
 PIECE = 1 << 19
 """Bytes that are handed to the server at once, and read at a time: each with a change of threads.
@@ -31,6 +32,9 @@ of its own, as fast as the client reads, and sends a `Span` from where it lies. 
 """
 
 Piece = bytes | memoryview | Span
+
+DAMAGED = "damaged in the archive; their hospital has to send them again"
+"""Why instances are left out that a scrub has found so."""
 
 _Bytes = bytes | memoryview
 
@@ -98,6 +102,13 @@ def _more(groups: Iterator[list[_Bytes]]) -> asyncio.Task[list[_Bytes]]:
 async def _sent(group: Iterable[_Bytes], send: Send) -> None:
     for piece in group:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+
+def partial(answer: Response, root: Root, left_out: int, why: str) -> None:
+    """An answer that leaves something out, if it does, says so (206; PS3.18 Table 10.4.3-1)."""
+    if left_out:
+        answer.status_code = 206
+        answer.headers.append(*root.warning(f"{left_out} instances are left out: {why}"))
 
 
 def entity_tag(*parts: str) -> str:

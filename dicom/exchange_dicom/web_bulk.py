@@ -37,7 +37,15 @@ from exchange_dicom.pixel_data import INFLATED_LIMIT, VIDEO
 from exchange_dicom.resources import Root
 from exchange_dicom.transcoding import CannotTranscode
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
-from exchange_dicom.web_answers import CACHING, PIECE, entity_tag, streamed, unchanged
+from exchange_dicom.web_answers import (
+    CACHING,
+    DAMAGED,
+    PIECE,
+    entity_tag,
+    partial,
+    streamed,
+    unchanged,
+)
 from exchange_dicom.web_errors import NotSatisfiable
 from exchange_dicom.web_frames import Form
 
@@ -158,15 +166,16 @@ def several(
 ) -> Response:
     """All values that the metadata name by a URI, or the pixels alone: a part for each, or frame.
 
-    200, or 206 where the frames of some instances cannot be had in a form that is accepted. Raises
-    NotFound where there are none, Gone, Refused, NotAcceptable.
+    200, or 206 where some instances are damaged, or their frames cannot be had in a form that is
+    accepted. Raises NotFound where there are none, Gone, Refused, Damaged, NotAcceptable.
     """
     if not any(one.covers(MULTIPART) for one in accept):
         raise NotAcceptable(f"many values are had as {MULTIPART}")
     with exchange.on_behalf_of(requester) as access:
-        held = retrieval.instances(
+        found = retrieval.instances(
             access, study, series, instance, purpose="pixel data" if pixels else "bulk data"
         ).instances
+        held = retrieval.whole(found)
     sent: list[tuple[Held, Form | None]] = []
     refusal: NotAcceptable | None = None
     for one in held:
@@ -187,9 +196,8 @@ def several(
     kind = f'{MULTIPART}; type="{OCTET_STREAM}"; boundary={boundary}'
     pieces = chain([first], parts, [multipart.tail(boundary)])
     answer = streamed(pieces, {"Content-Type": kind, "Cache-Control": CACHING})
-    if left_out := len(held) - len(sent):
-        answer.status_code = 206
-        answer.headers.append(*root.warning(f"the frames of {left_out} instances are left out"))
+    partial(answer, root, len(held) - len(sent), "their frames cannot be had in this form")
+    partial(answer, root, len(found) - len(held), DAMAGED)
     return answer
 
 

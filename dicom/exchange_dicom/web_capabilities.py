@@ -93,12 +93,12 @@ TRANSACTIONS: Mapping[tuple[str, str], Transaction] = {
     ("GET", "{series}"): _RETRIEVE,
     ("GET", "{instance}"): _RETRIEVE,
     ("GET", "metadata"): Transaction(
-        "RetrieveMetadata", (DICOM_JSON, JSON, *_in_parts(DICOM_XML)), statuses=(200, 304)
+        "RetrieveMetadata", (DICOM_JSON, JSON, *_in_parts(DICOM_XML)), statuses=(200, 206, 304)
     ),
     ("GET", "{listed}"): Transaction(
         "RetrieveFrames",
         (*_in_parts(*web_frames.TRANSFER_SYNTAXES), *web_frames.TRANSFER_SYNTAXES),
-        statuses=(200, 304),
+        statuses=(200, 206, 304),
     ),
     ("GET", "{path:path}"): _BULK,
     ("GET", "bulkdata"): _ALL_BULK,
@@ -107,7 +107,7 @@ TRANSACTIONS: Mapping[tuple[str, str], Transaction] = {
         "RetrieveRendered",
         (*_PICTURES, *_in_parts(*_PICTURES), web_rendered.PDF, *web_rendered.VIDEO_TYPES),
         ("window", "viewport", "quality", "iccprofile", "annotation"),
-        statuses=(200, 304),
+        statuses=(200, 206, 304),
     ),
     ("GET", "thumbnail"): Transaction(
         "RetrieveThumbnail", _PICTURES, ("viewport",), statuses=(200, 304)

@@ -19,7 +19,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from exchange.errors import ExchangeError, Gone, NotAuthenticated, Unavailable
+from exchange.errors import Damaged, ExchangeError, Gone, NotAuthenticated, Unavailable
 from exchange_dicom import status
 from exchange_dicom.media_types import NotAcceptable, UnsupportedMediaType
 
@@ -75,6 +75,8 @@ class Route(APIRoute):
                 called = partial(endpoint, request, **request.path_params)
                 answered: Response = await (called() if waits else to_thread.run_sync(called))
                 return answered
+            except Damaged as error:  # which asking again does not mend
+                return problem(of(error).http, str(error))
             except Unavailable as error:
                 return problem(of(error).http, str(error), {"Retry-After": str(RETRY_AFTER)})
             except NotAuthenticated as error:

@@ -89,8 +89,8 @@ def frames(
 ) -> Response:
     """The listed frames in the order of the list: 200, or 206 where the instance has not all.
 
-    Raises NotFound, Gone, Refused, Invalid, TooLarge, and NotAcceptable where the frames cannot be
-    had in any of the forms that are accepted, or the pixel data are damaged.
+    Raises NotFound, Gone, Refused, Damaged, Invalid, TooLarge, and NotAcceptable where the frames
+    cannot be had in any of the forms that are accepted, or the pixel data are damaged.
     """
     asked = numbers(listed)
     with exchange.on_behalf_of(requester) as access:

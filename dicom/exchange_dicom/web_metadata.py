@@ -16,7 +16,7 @@ from exchange_dicom import coercion, multipart, native_model, series_metadata, w
 from exchange_dicom.media_types import DICOM_XML, MULTIPART, MediaType
 from exchange_dicom.resources import Root
 from exchange_dicom.telling import Telling
-from exchange_dicom.web_answers import CACHING, entity_tag, streamed, unchanged
+from exchange_dicom.web_answers import CACHING, DAMAGED, entity_tag, partial, streamed, unchanged
 
 
 def metadata(
@@ -37,8 +37,8 @@ def metadata(
 
     The patient has the asker's number, as in what a retrieval sends. Documents of series have the
     addresses of `kept`; where the asker takes gzip, `compressed`, they go out so, as they lie if
-    nothing in them is different for the asker. `hanzi` is of `Telling`. Raises NotFound, Gone,
-    Refused, NotAcceptable.
+    nothing in them is different for the asker. `hanzi` is of `Telling`. What is damaged, and was
+    not told before, is left out (206). Raises NotFound, Gone, Refused, Damaged, NotAcceptable.
     """
     answered = web_models.choose(accept, parted=True)
     with exchange.on_behalf_of(requester) as access:
@@ -46,7 +46,11 @@ def metadata(
         known, issuer = retrieval.as_known(access, found)
     coerced = coercion.needed(known, issuer, datetime.now(UTC))
     told_to = Telling(root, coerced, hanzi)
-    held = found.instances
+    held = (
+        series_metadata.tellable(found.instances, kept)
+        if answered != DICOM_XML and instance is None
+        else retrieval.whole(found.instances)
+    )
     tag = _tag(told_to, answered, held)
     packed_tag = f'{tag[:-1]}-gzip"'
     for one in (tag, packed_tag):
@@ -54,19 +58,23 @@ def metadata(
             return same
     headers = {"ETag": tag, "Cache-Control": CACHING, "Content-Type": answered}
     headers["Vary"] = "Accept, Accept-Encoding"
+    answer: Response
     if answered == DICOM_XML:
-        return _in_xml(held, kept, told_to, headers)
-    if instance is not None:
+        answer = _in_xml(held, kept, told_to, headers)
+    elif instance is not None:
         text = series_metadata.told(held[0], kept)
-        return Response(b"[" + told_to.of(text, kept) + b"]", headers=headers)
-    if (
+        answer = Response(b"[" + told_to.of(text, kept) + b"]", headers=headers)
+    elif (
         series is not None
         and compressed
         and (document := series_metadata.document(held, kept, told_to))
     ):
         headers |= {"ETag": packed_tag, "Content-Encoding": "gzip"}
-        return Response(document, headers=headers)
-    return streamed(series_metadata.array(exchange, held, kept, told_to), headers)
+        answer = Response(document, headers=headers)
+    else:
+        answer = streamed(series_metadata.array(exchange, held, kept, told_to), headers)
+    partial(answer, root, len(found.instances) - len(held), DAMAGED)
+    return answer
 
 
 def _tag(told_to: Telling, answered: str, held: Sequence[Held]) -> str:

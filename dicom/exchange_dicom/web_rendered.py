@@ -43,7 +43,7 @@ from exchange_dicom.rendering import Presentation, Profile, Rendering
 from exchange_dicom.resources import Root
 from exchange_dicom.transcoding import CannotTranscode
 from exchange_dicom.viewport import Viewport
-from exchange_dicom.web_answers import CACHING, entity_tag, streamed, unchanged
+from exchange_dicom.web_answers import CACHING, DAMAGED, entity_tag, partial, streamed, unchanged
 
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/gif")
 """What pictures are made as, first the default (Table 8.7.4-1)."""
@@ -159,7 +159,8 @@ def rendered(
 ) -> Response:
     """The pictures of a resource, or its thumbnail; `unused` parameters are announced.
 
-    Raises NotFound, Gone, Refused, Invalid, TooLarge, NotAcceptable.
+    Of several pictures those of damaged images are left out (206). Raises NotFound, Gone, Refused,
+    Damaged, Invalid, TooLarge, NotAcceptable.
     """
     if thumbnail and wanted.viewport is None:
         wanted = replace(wanted, viewport=THUMBNAIL)
@@ -174,7 +175,7 @@ def rendered(
             purpose=purpose,
             part={"frames": subject.frames[:256]} if subject.frames else None,
         )
-        held, stated = retrieved.instances, None
+        held, stated = retrieval.whole(retrieved.instances), None
         if subject.state is not None:
             (stated,) = retrieval.instances(
                 access, subject.study, *subject.state, purpose=purpose
@@ -182,6 +183,7 @@ def rendered(
         if "patient" in annotation:
             known, _ = retrieval.as_known(access, retrieved)
             wanted = replace(wanted, patient=_about(known, lettering))
+    left_out = len(retrieved.instances) - len(held)
     wanted = replace(wanted, technique="technique" in annotation)
     if subject.instance is not None and held[0].sop_class_uid == ENCAPSULATED_PDF:
         return _document(held[0], accept, if_none_match)
@@ -200,7 +202,9 @@ def rendered(
     if state is not None and is_state:
         if listed is not None:
             raise NotFound("a presentation state has no frames")
-        pictures = _of_state(exchange, requester, subject.study, state, purpose, each=each)
+        pictures, left_out = _of_state(
+            exchange, requester, subject.study, state, purpose, each=each
+        )
         held = tuple(one.held for one in pictures)
     tag = entity_tag(
         _RENDERED_FORM,
@@ -235,6 +239,8 @@ def rendered(
         answer = Response(_single(one, way, media_type), headers=headers)
     if unused:
         answer.headers.append(*root.warning(f"parameters not used: {', '.join(unused)}"))
+    if each and not thumbnail:
+        partial(answer, root, left_out, DAMAGED)
     return answer
 
 
@@ -277,11 +283,13 @@ def _of_state(
     purpose: str,
     *,
     each: bool,
-) -> list[_Picture]:
+) -> tuple[list[_Picture], int]:
     """The pictures of the images to which a presentation state applies; the first, if not `each`.
+    And how many images are left out, which are damaged.
 
     What it refers to is known once it was read, which is not done within a transaction: these
-    images are decided and recorded in one of their own. Raises NotFound, Gone, Refused, TooLarge.
+    images are decided and recorded in one of their own. Raises NotFound, Gone, Refused, Damaged,
+    TooLarge.
     """
     wanted = state.references if each else state.references[:1]
     if len(wanted) > STATE_IMAGES:
@@ -301,8 +309,11 @@ def _of_state(
             )
             for one in wanted
         ]
+    there = retrieval.whole([held for _, held in found])
     pictures: list[_Picture] = []
     for one, held in found:
+        if held.damaged:
+            continue
         frames: Iterable[int] = one.frames or (1,)
         if each and not one.frames:
             frames = range(1, _frames_of(held) + 1)
@@ -311,7 +322,7 @@ def _of_state(
         raise TooLarge(f"an answer may have at most {PICTURES} pictures: ask for fewer at once")
     if not pictures:
         raise NotFound("the presentation state refers to no image")
-    return pictures
+    return pictures, len(found) - len(there)
 
 
 def _frames_of(held: Held) -> int:

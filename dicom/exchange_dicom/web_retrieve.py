@@ -5,8 +5,8 @@ Explicit VR Little Endian is the default, and the only syntax without compressio
 Who can read those says so with ``transfer-syntax=*``, and gets them as they are kept. Under that
 wildcard, and only there, instances that cannot be written anew, since their data set is broken, go
 out in the syntax they have; without it they are left out, which is found out before the first byte
-of the answer leaves. That a decoder fails is found out when its turn comes: of one instance that is
-in time, an answer with several breaks off.
+of the answer leaves. So are those that a scrub has found damaged. That a decoder fails is found out
+when its turn comes: of one instance that is in time, an answer with several breaks off.
 
 Whoever asks for a hospital gets the patients of others under its own number, as by C-MOVE and C-GET
 (see `coercion`); an instance in which that cannot be written is like one whose decoder fails.
@@ -40,7 +40,7 @@ from exchange_dicom.part10 import file_meta
 from exchange_dicom.resources import Root
 from exchange_dicom.transcoding import CannotTranscode
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
-from exchange_dicom.web_answers import SMALL, Piece, streamed
+from exchange_dicom.web_answers import DAMAGED, SMALL, Piece, partial, streamed
 
 REWRITE_LIMIT = 1 << 30
 """Bytes of the largest data set that is inflated to be written anew with Explicit VR."""
@@ -111,16 +111,17 @@ def instances(
     *,
     accept: Sequence[MediaType],
 ) -> Response:
-    """The instances of a study or series, or one: 200, or 206 where not all of them are acceptable.
+    """The instances of a study or series, or one: 200, or 206 where not all of them can be given.
 
-    Raises NotFound, Refused, and NotAcceptable, which names the syntaxes that can be had.
+    Raises NotFound, Refused, Damaged, and NotAcceptable, which names the syntaxes that can be had.
     """
     wanted = _wanted(accept, single=instance is not None)
     with exchange.on_behalf_of(requester) as access:
         known, issuer = retrieval.as_known(
             access, retrieval.instances(access, study, series, instance)
         )
-        held, coercion = known.instances, needed(known, issuer, datetime.now(UTC))
+        held = retrieval.whole(known.instances)
+        coercion = needed(known, issuer, datetime.now(UTC))
         sent = [
             _Sent(one, syntax, coercion)
             for one in held
@@ -138,11 +139,8 @@ def instances(
         response = _answer(sent, wanted, study)
     except CannotTranscode as error:
         raise _not_acceptable(held) from error
-    if left_out := len(held) - len(sent):
-        response.status_code = 206
-        response.headers.append(
-            *root.warning(f"{left_out} instances are left out: ask with transfer-syntax=*")
-        )
+    partial(response, root, len(held) - len(sent), "ask with transfer-syntax=*")
+    partial(response, root, len(known.instances) - len(held), DAMAGED)
     return response
 
 

@@ -13,6 +13,7 @@
     ├── TooLarge           more than the exchange accepts in one piece
     ├── NoRoom             the object store is full
     └── Unavailable        a part does not answer now; the same may be asked again
+        └── Damaged        it is not there whole, until its hospital sends it again
 
 Messages are for the asker: they name the next step and hold no patient data.
 """
@@ -77,3 +78,7 @@ class NoRoom(ExchangeError):
 
 class Unavailable(ExchangeError):
     """A part of the exchange does not answer now; the same may be asked again."""
+
+
+class Damaged(Unavailable):
+    """The object is known not to be what was received: it is there again when it is sent again."""

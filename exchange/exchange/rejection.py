@@ -15,7 +15,7 @@ from typing import NoReturn
 from sqlalchemy import ColumnElement, bindparam, exists, insert, select, update
 from sqlalchemy.orm import Session
 
-from exchange import audit, destruction, guessing, jobs, organizations
+from exchange import audit, destruction, guessing, jobs, organizations, retrieval
 from exchange.access import Access
 from exchange.errors import Gone, Invalid, NotFound, Refused, TooLarge
 from exchange.policy import Action
@@ -261,7 +261,7 @@ def reject_own(
         if BEHAVIOURS[code].deletes:
             found += _hidden(session, *within, Instance.organization_id == owner)
         if not found:
-            _nothing(session, owner, study_instance_uid, sop_instance_uid)
+            _nothing(session, owner, study_instance_uid, series_instance_uid, sop_instance_uid)
         if any(one.instance.organization_id != owner for one in found):
             reason = "instances of another hospital"
             access.note(
@@ -286,17 +286,18 @@ def reject_own(
 
 
 def _nothing(
-    session: Session, owner: int, study_instance_uid: str, sop_instance_uid: str | None
+    session: Session, owner: int, study: str, series: str | None, instance: str | None
 ) -> NoReturn:
-    """Raises Gone to the hospital whose instance was there, else NotFound."""
+    """Raises Gone to the hospital whose instances were there, else NotFound."""
     before = select(Rejection.id).where(
         Rejection.organization_id == owner,
-        Rejection.study_instance_uid == study_instance_uid,
-        Rejection.sop_instance_uid == sop_instance_uid,
+        Rejection.study_instance_uid == study,
+        Rejection.sop_instance_uid == instance,
         Rejection.withdrawn.is_(None),
     )
-    if session.scalars(before.limit(1)).first() is not None:
-        raise Gone("the instance was rejected or deleted before")
+    named = session.scalars(before.limit(1)).first() is not None
+    if named or retrieval.was_served(session, study, series, instance, owner=owner):
+        raise Gone("this was rejected or deleted before")
     raise NotFound(NOTHING)
 
 

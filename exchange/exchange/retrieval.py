@@ -9,13 +9,14 @@ from functools import cache
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import bindparam, exists, func, select
+from sqlalchemy import Select, bindparam, exists, func, select
+from sqlalchemy.orm import Session
 
 from exchange import guessing, jobs, own_numbers, query, spans, visibility
 from exchange.access import Access, translated
 from exchange.audit import Outcome
 from exchange.decided import shown
-from exchange.errors import Gone, NotFound, Refused, TooBroad
+from exchange.errors import Damaged, Gone, NotFound, Refused, TooBroad
 from exchange.facts import of as facts_of
 from exchange.own_numbers import Number
 from exchange.policy import Action, Role
@@ -38,6 +39,8 @@ from exchange_storage.search import Criterion, Level
 
 SENT = "images, sent"
 """What the trail calls it that instances have arrived somewhere, or have not."""
+
+DAMAGED = "the instance is damaged in the archive; its hospital has to send it again"
 
 INSTANCES = 200_000
 """Instances that one question may select."""
@@ -63,14 +66,15 @@ class Held:
     rows: int | None
     """Of its image, where it says so."""
     damaged: bool = False
-    """Whether a scrub has found other bytes than were received, or none."""
+    """Whether a scrub has found other bytes than were received, or none: nobody reads them."""
     objects: ObjectStore
 
     def stream(self, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         """Bytes of the object from `start`, in pieces.
 
-        Raises Unavailable, also at a piece, and instead of an end that comes too early.
+        Raises Unavailable, also at a piece, and instead of an end that comes too early; Damaged.
         """
+        self._require_whole()
         with translated():
             pieces = self.objects.stream(self.key, start, length)
         return spans.in_our_words(pieces, self.size if not start and length is None else None)
@@ -80,13 +84,27 @@ class Held:
 
         Raises what `stream` does, but all that can be told before the file is read at the call.
         """
+        self._require_whole()
         span = spans.lying(self.objects, self.key, self.size, start)
         return self.stream(start) if span is None else iter((span,))
 
     def read(self, start: int = 0, length: int | None = None) -> bytes:
         """The same bytes in one piece."""
+        self._require_whole()
         with translated():
             return self.objects.get(self.key, start, length)
+
+    def _require_whole(self) -> None:
+        if self.damaged:
+            raise Damaged(DAMAGED)
+
+
+def whole(held: Sequence[Held]) -> tuple[Held, ...]:
+    """Those that can be given, of several. Raises Damaged where none can."""
+    found = tuple(one for one in held if not one.damaged)
+    if held and not found:
+        raise Damaged(DAMAGED)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +130,9 @@ def instances(
     asker's hospital has rejected, to who looks at these.
 
     `purpose` says in the audit trail what is read of them: ``images``, ``metadata``, and `part`
-    which part. Raises NotFound when the study is unknown or nothing of it matches, Gone for an
-    instance of it that was rejected or deleted, Refused with the policy's reason where the asker
-    may know of it (see `guessing`).
+    which part. Raises NotFound when the study is unknown or nothing of it matches, Gone where all
+    that did was rejected or deleted, Refused with the policy's reason where the asker may know of
+    it (see `guessing`).
     """
     access.require(Action.RETRIEVE, narrowed=True, study=study_instance_uid)
     row = _ABOUT.first(access.session.connection(), {"study": study_instance_uid})
@@ -128,9 +146,11 @@ def instances(
     narrowed = access.requester.narrowed(series_instance_uid)
     found = _primary(access, study, narrowed, sop_instance_uid)
     if not found:
-        once = sop_instance_uid and not access.requester.rejected
-        if once and _was_held(access, study_instance_uid, sop_instance_uid or ""):
-            raise Gone("the instance was taken out of use, or deleted by rule")
+        asked = study_instance_uid, narrowed, sop_instance_uid
+        if not access.requester.rejected and was_served(access.session, *asked):
+            if sop_instance_uid:
+                raise Gone("the instance was taken out of use, or deleted by rule")
+            raise Gone("all of it was taken out of use, or deleted by rule")
         raise NotFound("no such instance in the study" if sop_instance_uid else "no such series")
     access.note(
         Action.RETRIEVE,
@@ -141,6 +161,7 @@ def instances(
             "instances": len(found),
             "bytes": sum(held.size for held in found),
             **(part or {}),
+            **({"damaged": damaged} if (damaged := sum(one.damaged for one in found)) else {}),
             **({"rejected": True} if access.requester.rejected else {}),
         },
         **subject,
@@ -349,6 +370,38 @@ def is_served(access: Access, study: int, series: str = "") -> bool:
     return access.session.scalars(found).first() is not None
 
 
+def was_served(
+    session: Session,
+    study: str,
+    series: str | None = None,
+    instance: str | None = None,
+    *,
+    owner: int | None = None,
+) -> bool:
+    """Whether something of a study, of one series of it, or one instance, was rejected or deleted,
+    having been served before; of what is the hospital `owner`'s, where that is given.
+
+    For who has been decided on for the study.
+    """
+    rejected = (
+        select(Rejection.id)
+        .join(Instance, Instance.id == Rejection.instance_id)
+        .join(Series, Series.id == Instance.series_id)
+        .where(Rejection.withdrawn.is_(None))
+    )
+    deleted = select(Destroyed.id)
+
+    def there_is(found: Select[int], of: type[Rejection | Destroyed], in_series: Any) -> bool:
+        named = ((in_series, series), (of.sop_instance_uid, instance), (of.organization_id, owner))
+        given = [column == value for column, value in named if value is not None]
+        found = found.where(of.study_instance_uid == study, *given)
+        return session.scalars(found.limit(1)).first() is not None
+
+    return there_is(rejected, Rejection, Series.series_instance_uid) or there_is(
+        deleted, Destroyed, Destroyed.series_instance_uid
+    )
+
+
 def rejection_notes(access: Access, study_instance_uid: str) -> tuple[Selected, ...]:
     """The rejection notes in force for images of a study, for who has got such images before.
 
@@ -360,7 +413,7 @@ def rejection_notes(access: Access, study_instance_uid: str) -> tuple[Selected, 
         raise NotFound("no such study")
     about = query.patient(access, study.patient_id)
     rows = access.session.execute(
-        select(Instance, Series.series_instance_uid, Study.study_instance_uid)
+        select(Instance, Series.series_instance_uid, Study.study_instance_uid, _DAMAGED)
         .join(Series, Series.id == Instance.series_id)
         .join(Study, Study.id == Series.study_id)
         .where(
@@ -384,7 +437,10 @@ def rejection_notes(access: Access, study_instance_uid: str) -> tuple[Selected, 
         study=study_instance_uid,
         detail={"what": "rejection notes", "instances": len(rows)},
     )
-    held = tuple(_held(access, instance, uid, series) for instance, series, uid in rows)
+    held = tuple(
+        _held(access, instance, uid, series, damaged=damaged)
+        for instance, series, uid, damaged in rows
+    )
     return (
         Selected(
             owner=about.owner,
@@ -406,9 +462,7 @@ def _batches(rows: list[int], size: int = 500) -> Iterator[list[int]]:
 _DAMAGED = exists().where(Damage.instance_id == Instance.id)
 
 
-def _held(
-    access: Access, instance: Instance, study: str, series: str, *, damaged: bool = False
-) -> Held:
+def _held(access: Access, instance: Instance, study: str, series: str, *, damaged: bool) -> Held:
     return Held(
         study_instance_uid=study,
         series_instance_uid=series,
@@ -424,20 +478,6 @@ def _held(
         damaged=damaged,
         objects=access.objects,
     )
-
-
-def _was_held(access: Access, study: str, instance: str) -> bool:
-    """Whether the study had an instance of this UID that was rejected or deleted."""
-    rejected = select(Rejection.id).where(
-        Rejection.sop_instance_uid == instance,
-        Rejection.study_instance_uid == study,
-        Rejection.instance_id.is_not(None),
-        Rejection.withdrawn.is_(None),
-    )
-    deleted = select(Destroyed.id).where(
-        Destroyed.sop_instance_uid == instance, Destroyed.study_instance_uid == study
-    )
-    return any(access.session.scalars(one.limit(1)).first() for one in (rejected, deleted))
 
 
 def _primary(
@@ -482,6 +522,7 @@ def _instances(of_series: bool, one: bool, *, rejected: bool) -> Prepared:
             Instance.character_set,
             Instance.character_set_repair,
             Instance.rows,
+            _DAMAGED.label("damaged"),
         )
         .join(Series, Series.id == Instance.series_id)
         .where(Series.study_id == bindparam("study"), shown(rejected=rejected))

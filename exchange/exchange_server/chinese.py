@@ -187,9 +187,13 @@ TEXTS: Mapping[str, str] = {
     "another organization's own: it is about no patient": "这是另一家医院自己的内容，不涉及患者",
     "up to {} studies can be seen side by side": "一次至多并排查看 {} 项检查",
     "a UID in the path has at most 64 digits and dots": "地址中的 UID 至多 64 位数字和点",
+    "the instance is damaged in the archive; its hospital has to send it again": (
+        "该实例在存储中已损坏，须由所属医院重新发送"
+    ),
     "no such series": "没有这个序列",
     "no such instance in the study": "该检查中没有这个实例",
     "the instance was taken out of use, or deleted by rule": "该实例已停用或按规定删除",
+    "all of it was taken out of use, or deleted by rule": "其全部内容已停用或按规定删除",
     "you have asked for no such files": "您没有请求过这些文件",
     "no such study": "没有这项检查",
     "too many labels are in use: ask of one type, or of one resource": (

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +26,17 @@ from retrieving import outcomes, workstation
 from serving import Served, serving
 from sqlalchemy import select
 
-from exchange import calling, consent, jobs, orders, organizations, priors, retrieval, routing
+from exchange import (
+    calling,
+    consent,
+    jobs,
+    orders,
+    organizations,
+    priors,
+    retrieval,
+    routing,
+    scrub,
+)
 from exchange.errors import ExchangeError, Invalid, NotFound
 from exchange.organizations import Entity
 from exchange.priors import Choice, relevance
@@ -426,6 +436,25 @@ def test_one_object_that_cannot_be_read_holds_up_no_other(served: Served, tmp_pa
         made_due(served)
         assert delivered(served) == []
     assert sorted(service.got[1]) == sorted(uids[1:3])  # and nothing a second time
+
+
+def test_an_object_that_a_scrub_has_found_damaged_goes_to_no_service(
+    served: Served, tmp_path: Path
+) -> None:
+    service = Service()
+    send(served, "BEICHENG", tmp_path, 2)
+    uid = str(dcmread(tmp_path / "BEICHENG0.dcm").SOPInstanceUID)
+    served.city.exchange.objects.put_down()
+    (damaged,) = (served.root / "objects").rglob(f"{uid}.*.dcm")
+    damaged.write_bytes(damaged.read_bytes()[:-4] + b"!!!!")
+    with served.city.exchange.on_behalf_of(WORKER) as access:
+        list(scrub.scrub(access, before=access.now + timedelta(days=1), limit=9))
+    with service.listening() as url:
+        routed(served, "beicheng", destination="", url=url)
+        (failed,) = worked(served)
+    assert "damaged in the archive" in str(failed)
+    assert [len(one) for one in service.got] == [1]
+    assert uid not in service.got[0]
 
 
 def test_a_name_that_leads_to_a_machines_own_address_is_sent_nothing(

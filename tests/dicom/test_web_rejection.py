@@ -7,7 +7,7 @@ from region import ADMINISTRATOR, WORKER
 from sqlalchemy import func, select
 from web_door import IMAGE, SERIES, STUDY, Door, ct, fill
 
-from exchange import destruction, rejection, retention
+from exchange import consent, destruction, rejection, retention
 from exchange_storage.objects import ObjectNotFound
 from exchange_storage.records import AuditRecord, Destroyed, Instance
 
@@ -48,6 +48,48 @@ def test_what_is_rejected_is_hidden_and_can_be_brought_back(
     with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
         rejection.restore(access, "beicheng", study=STUDY, reason="the wrong side it was not")
     assert served(door) == 4
+
+
+@pytest.mark.parametrize("deleted", [False, True], ids=["rejected", "deleted"])
+@pytest.mark.parametrize("place", [place for place, _ in PLACES[:2]], ids=["study", "series"])
+def test_a_study_or_series_is_gone_once_all_of_it_was_rejected_or_deleted(
+    door: Door, place: str, deleted: bool
+) -> None:
+    fill(door)
+    series = f"studies/{STUDY}/series/{SERIES}"
+    if deleted:
+        assert door.http.delete(f"{door.root}/{place}", headers=HEADERS).status_code == 204
+    else:
+        door.http.post(f"{door.root}/{place}/reject/113001", headers=HEADERS)
+
+    for resource in (f"studies/{STUDY}", series, f"{series}/instances/{IMAGE}"):
+        for part in ("", "/metadata", "/rendered", "/thumbnail", "/bulkdata", "/pixeldata"):
+            assert door.get(resource + part).status_code == 410, resource + part
+    assert door.get(f"{series}/instances/{IMAGE}/frames/1").status_code == 410
+    wado = f"wado?requestType=WADO&studyUID={STUDY}&seriesUID={SERIES}&objectUID={IMAGE}"
+    assert door.get(wado).status_code == 410
+    assert door.get(f"studies/{STUDY}/series/1.2.3").status_code == 404
+    assert door.get(f"studies/{STUDY}/series/1.2.3/instances/{IMAGE}").status_code == 404
+    assert door.found(f"studies/{STUDY}/instances") == []
+    assert door.get(f"studies/{STUDY}", "quality.nanhu").status_code == 404
+    again = door.http.delete(f"{door.root}/{place}", headers=HEADERS)
+    assert again.status_code == (410 if deleted else 204)
+    other = door.http.delete(f"{door.root}/{place}", headers={"Authorization": "Bearer nanhu"})
+    assert other.status_code == 404
+
+
+def test_that_a_study_is_gone_is_told_to_nobody_who_might_not_have_had_it(door: Door) -> None:
+    door.send(ct(1, PatientID="P9"))
+    with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        consent.opt_out(access, "beicheng", "P9")
+    for path in (f"studies/{STUDY}", f"studies/{STUDY}/series/{SERIES}"):
+        before = door.get(path, "dr.nanhu")
+        door.http.post(f"{door.root}/studies/{STUDY}/reject/113001", headers=HEADERS)
+        withheld, unknown = door.get(path, "dr.nanhu"), door.get("studies/1.2.99", "dr.nanhu")
+
+        assert door.get(path).status_code == 410
+        assert withheld.status_code == before.status_code == 404
+        assert withheld.content == before.content == unknown.content
 
 
 @pytest.mark.parametrize(("place", "count"), PLACES)

@@ -21,9 +21,12 @@ from pydicom.uid import (
     generate_uid,
 )
 from sample_city import Study
+from sqlalchemy import select
 
 from exchange import consent
 from exchange_server.viewer.viewer import opening
+from exchange_storage import records
+from exchange_storage.records import Damage, Instance, Series
 
 SignIn = Callable[..., Page]
 
@@ -79,6 +82,29 @@ def _of(study: str, patient: str, sop_class: str) -> Dataset:
     written = io.BytesIO()
     made.save_as(written, enforce_file_format=True)
     return made
+
+
+def test_a_report_that_is_damaged_does_not_keep_the_page_of_its_study_from_anybody(
+    sign_in: SignIn, city: PortalCity
+) -> None:
+    study = sent(city, "不应显示的内容")
+    of_study = select(Instance).join(Series, Series.id == Instance.series_id)
+    of_study = of_study.join(records.Study, records.Study.id == Series.study_id)
+    of_study = of_study.where(records.Study.study_instance_uid == study)
+    with city.exchange.opened() as exchange, exchange.database.writing() as session:
+        (report,) = session.scalars(of_study.where(Series.modality == "SR")).all()
+        found = Damage(instance_id=report.id, key=report.key, what="missing", found=report.received)
+        session.add(found)
+    page = sign_in("dr.bc")
+
+    page.goto(f"/portal/studies/{study}")
+
+    expect(page.locator("body")).not_to_contain_text("不应显示的内容")
+    link = page.locator("a[href*='/reports/']")
+    answer = page.request.get(str(link.get_attribute("href")))
+    assert answer.status == 503
+    assert "须由所属医院重新发送" in answer.text()
+    assert "不应显示的内容" not in answer.text()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
-from exchange.errors import ExchangeError, NotAuthenticated, NotFound, Refused, Unavailable
+from exchange.errors import Damaged, ExchangeError, NotAuthenticated, NotFound, Refused, Unavailable
 from exchange.policy import Requester, Role
 from exchange_dicom import web_errors
 from exchange_server.cookies import Cookies, Visitor, from_our_pages
@@ -183,7 +183,8 @@ class Pages:
                         return to_sign_in(request)
                     except Unavailable as error:
                         answered = pages.error(request, web_errors.of(error).http, error)
-                        answered.headers["Retry-After"] = str(web_errors.RETRY_AFTER)
+                        if not isinstance(error, Damaged):
+                            answered.headers["Retry-After"] = str(web_errors.RETRY_AFTER)
                         return answered
                     except ExchangeError as error:
                         return pages.error(request, web_errors.of(error).http, error)

@@ -183,7 +183,7 @@ def _documents(study: str, contents: Sequence[Contents]) -> Sequence[Document]:
 
 
 def _with_report(document: Document, held: Held | None) -> Document:
-    if held is None:
+    if held is None or held.damaged:  # its own page says so
         return document
     return replace(document, report=_report(held))
 
