@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import NoReturn
 
-from sqlalchemy import ColumnElement, bindparam, exists, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, exists, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from exchange import audit, destruction, guessing, jobs, organizations
@@ -149,8 +149,8 @@ def apply(access: Access, session: Session, note: Note, note_uid: str) -> int:
             if uid not in others and uid not in known
         )
         session.flush()
-        _take_out(access, session, mine, note.code, now)
-        _delete(access, session, before, note.code, now)
+        named = set(uids) - others
+        _take_out(access, session, access.organization, mine, named, note.code, now)
         hidden, foreign = hidden + len(mine), foreign + len(others)
     note_itself = _primary(
         session,
@@ -322,7 +322,7 @@ def _reject(
         for one in found
     )
     session.flush()
-    _take_out(access, session, found, code, access.now)
+    _take_out(access, session, owner, found, {one.uid for one in found}, code, access.now)
     for uid in sorted({one.study for one in found}):
         count = sum(one.study == uid for one in found)
         access.note(
@@ -491,31 +491,56 @@ def _hidden(
 
 def hold_lifted(access: Access, session: Session, study_instance_uid: str) -> None:
     """Delete what was rejected to be deleted while a hold kept it, in the transaction that lifts
-    it."""
+    it; not what came anew since."""
     within = Study.study_instance_uid == study_instance_uid
     for code in (code for code, one in BEHAVIOURS.items() if one.deletes):
-        found = _hidden(session, within, codes={code})
-        _delete(access, session, found, code, access.now)
+        rejected = (Rejection.withdrawn.is_(None), Rejection.code == code)
+        named = select(Rejection.organization_id, Rejection.sop_instance_uid).where(
+            Rejection.study_instance_uid == study_instance_uid, *rejected
+        )
+        uids: dict[int, set[str]] = {}
+        for owner, uid in session.execute(named):
+            uids.setdefault(owner, set()).add(uid)
+        for one in _hidden(session, within, codes={code}):
+            uids.setdefault(one.instance.organization_id, set()).add(one.uid)
+        before = exists().where(
+            Rejection.sop_instance_uid == Instance.sop_instance_uid,
+            Rejection.organization_id == Instance.organization_id,
+            or_(Rejection.instance_id == Instance.id, Rejection.rejected >= Instance.received),
+            *rejected,
+        )
+        for owner, some in sorted(uids.items()):
+            _delete(access, session, owner, some, code, access.now, before)
 
 
 def _take_out(
-    access: Access, session: Session, found: Sequence[_Located], code: str, at: datetime
+    access: Access,
+    session: Session,
+    owner: int,
+    found: Sequence[_Located],
+    uids: Collection[str],
+    code: str,
+    at: datetime,
 ) -> None:
-    """Hide what was found, and delete it where its kind of rejection says so and no hold keeps it.
-
-    What is hidden already is only deleted.
+    """Hide what was found, and delete all that `owner` has sent under `uids` where its kind of
+    rejection says so and no hold keeps it: what was hidden before, and waits for review, too.
     """
     _serve(session, [one for one in found if one.instance.is_primary], False, at, "reject")
     if BEHAVIOURS[code].deletes:
-        _delete(access, session, found, code, at)
+        _delete(access, session, owner, uids, code, at)
 
 
 def _delete(
-    access: Access, session: Session, found: Sequence[_Located], code: str, at: datetime
+    access: Access,
+    session: Session,
+    owner: int,
+    uids: Collection[str],
+    code: str,
+    at: datetime,
+    *conditions: ColumnElement[bool],
 ) -> None:
-    """Delete it, unless a hold keeps it: that is recorded."""
-    for study in sorted({one.study for one in found}):
-        gone = [(one.instance, one.series) for one in found if one.study == study]
+    """Delete what is not in use, unless a hold keeps it: that is recorded."""
+    for study, gone in sorted(destruction.beside(session, owner, uids, *conditions).items()):
         if destruction.is_held(session, study):
             access.note(
                 Action.DESTROY,

@@ -23,6 +23,7 @@ from exchange_storage.records import (
     LegalHold,
     Organization,
     Patient,
+    Rejection,
     RetentionRule,
     Series,
     Study,
@@ -264,8 +265,8 @@ def destroy(access: Access, study: Expired) -> int:
     """Delete what is kept of an expired study; returns how many instances. Its row stays, so that
     its UID is not another patient's one day.
 
-    What waits for review under the UID of one of its instances goes with it. Raises Refused, and
-    Invalid while it is under a legal hold.
+    What waits for review under the UID of one of its instances goes with it, unless it claims to be
+    of a study under a hold. Raises Refused, and Invalid while the study itself is under one.
     """
     access.require(Action.DESTROY, study=study.study_instance_uid)
     if access.requester.organization is not None:
@@ -281,41 +282,48 @@ def destroy(access: Access, study: Expired) -> int:
                 .where(Series.study_id == study.row)
             )
         ]
-        rows += _beside(session, rows)
-        destruction.destroy(
-            session, study.study_instance_uid, rows, reason="retention", at=access.now
-        )
+        gone = {study.study_instance_uid: rows}
+        for claimed, some in _beside(session, study, rows):
+            if claimed not in gone and destruction.is_held(session, claimed):
+                continue
+            gone[claimed] = gone.get(claimed, []) + some
+        for uid, some in gone.items():
+            destruction.destroy(session, uid, some, reason="retention", at=access.now)
+            access.note(
+                Action.DESTROY, reason="retention", study=uid, detail={"instances": len(some)}
+            )
         session.execute(
             update(Study)
             .where(Study.id == study.row)
             .values(changed=access.now, revision=Study.revision + 1)
         )
         jobs.hasten(session, jobs.REFRESH, str(study.row), access.now)
-        access.note(
-            Action.DESTROY,
-            reason="retention",
-            study=study.study_instance_uid,
-            detail={"instances": len(rows)},
-        )
-        return len(rows)
+        return sum(len(some) for some in gone.values())
 
     return access.write(unit)
 
 
-def _beside(session: Session, rows: Sequence[tuple[Instance, str]]) -> list[tuple[Instance, str]]:
-    """Conflicting instances of the same hospital under the same UIDs."""
-    series_of = {
-        (instance.organization_id, instance.sop_instance_uid): series for instance, series in rows
-    }
-    uids = sorted({uid for _, uid in series_of})
-    found: list[tuple[Instance, str]] = []
-    for start in range(0, len(uids), destruction.BATCH):
-        some = select(Instance).where(
-            Instance.sop_instance_uid.in_(uids[start : start + destruction.BATCH]),
-            Instance.series_id.is_(None),
+def _beside(
+    session: Session, study: Expired, rows: Sequence[tuple[Instance, str]]
+) -> list[tuple[str, list[tuple[Instance, str]]]]:
+    """What the same hospital has sent under the same UIDs, or under UIDs of the study that it had
+    rejected before, and is not among `rows`: by the study that it claims."""
+    known = {instance.id for instance, _ in rows}
+    uids: dict[int, set[str]] = {}
+    for instance, _ in rows:
+        uids.setdefault(instance.organization_id, set()).add(instance.sop_instance_uid)
+    for owner, named in uids.items():
+        named |= set(
+            session.scalars(
+                select(Rejection.sop_instance_uid).where(
+                    Rejection.organization_id == owner,
+                    Rejection.study_instance_uid == study.study_instance_uid,
+                )
+            )
         )
-        for one in session.scalars(some):
-            series = series_of.get((one.organization_id, one.sop_instance_uid))
-            if series is not None:
-                found.append((one, series))
-    return found
+    return [
+        (claimed, new)
+        for owner, named in uids.items()
+        for claimed, some in destruction.beside(session, owner, named).items()
+        if (new := [one for one in some if one[0].id not in known])
+    ]
