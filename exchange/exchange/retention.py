@@ -1,7 +1,8 @@
 """How long studies are kept, by hospital and modality; and legal holds, which win over every rule.
 
 Without a rule nothing is deleted. A study has expired when there is a rule for each of its
-modalities and the longest of them is over, counted from the day on which it was received.
+modalities and the longest of them is over, counted from the day on which it was received. What was
+rejected and is kept counts with it, the note that rejected it does not.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from exchange import destruction, jobs, organizations, rejection
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound
 from exchange.policy import Action
+from exchange.sop_classes import KEY_OBJECT_SELECTION
 from exchange_storage.records import (
     Instance,
     LegalHold,
@@ -28,6 +30,7 @@ from exchange_storage.records import (
     Series,
     Study,
 )
+from exchange_storage.rows import shared
 
 DAYS = 100 * 365
 """Days of the longest rule."""
@@ -226,7 +229,7 @@ def expired(access: Access, *, limit: int = 1000, free: bool = False) -> Sequenc
     for owner, of_modality in sorted(days.items()):
         # What is deleted leaves the row of its study.
         some = exists().where(Instance.series_id == Series.id, Series.study_id == Study.id)
-        kept = exists().where(Series.study_id == Study.id, ~_over(access.now, of_modality))
+        kept = exists().where(Series.study_id == Study.id, _COUNTS, ~_over(access.now, of_modality))
         wanted = (
             select(Study.id, Study.study_instance_uid, Organization.code, Study.received)
             .add_columns(count, held)
@@ -246,6 +249,31 @@ def expired(access: Access, *, limit: int = 1000, free: bool = False) -> Sequenc
         if len(found) >= limit:
             break
     return found
+
+
+_SPEAKS = ~and_(
+    Instance.is_primary.is_(False),
+    Instance.sop_class_uid == KEY_OBJECT_SELECTION,
+    ~exists().where(
+        Rejection.sop_instance_uid == Instance.sop_instance_uid,
+        Rejection.instance_id == Instance.id,
+    ),
+)
+"""Whether an instance is of its study's modalities: a rejection note, hidden though nobody has
+rejected it, is not."""
+
+_BESIDE = shared(Series)
+_COUNTS = or_(
+    exists().where(Instance.series_id == Series.id, _SPEAKS),
+    and_(
+        exists().where(Instance.series_id == Series.id),
+        ~exists().where(
+            Instance.series_id == _BESIDE.id, _BESIDE.study_id == Series.study_id, _SPEAKS
+        ),
+    ),
+)
+"""Whether a series has a say in how long its study is kept: there is something in it, and more than
+rejection notes if there is in the study."""
 
 
 def _over(now: datetime, days: dict[str, int]) -> ColumnElement[bool]:
