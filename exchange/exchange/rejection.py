@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import NoReturn
 
-from sqlalchemy import ColumnElement, bindparam, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, exists, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from exchange import audit, destruction, guessing, jobs, organizations
@@ -23,12 +23,12 @@ from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     Change,
     Instance,
-    Organization,
     Patient,
     Rejection,
     Series,
     Study,
 )
+from exchange_storage.rows import shared
 
 REFERENCES = 20_000
 """Instances that one note may reject."""
@@ -75,6 +75,21 @@ REJECTED = exists().where(
 """Whether the hospital `organization` has rejected its instance `uid` for good, come or not."""
 
 _REJECTED = Prepared(select(REJECTED))
+
+_SINCE = shared(Instance)
+IN_FORCE = and_(
+    Rejection.withdrawn.is_(None),
+    or_(
+        Rejection.code.not_in([code for code, one in BEHAVIOURS.items() if one.again]),
+        Rejection.instance_id.is_not(None),
+        ~exists().where(
+            _SINCE.sop_instance_uid == Rejection.sop_instance_uid,
+            _SINCE.organization_id == Rejection.organization_id,
+            _SINCE.received > Rejection.rejected,
+        ),
+    ),
+)
+"""Whether a rejection still says anything: not of what was deleted and came anew since."""
 
 BATCH = 500
 """Instances of one statement."""
@@ -356,7 +371,7 @@ def restore(
         owner = organizations.administered(access, organization, session).id
         mine = (
             Rejection.organization_id == owner,
-            Rejection.withdrawn.is_(None),
+            IN_FORCE,
             Rejection.study_instance_uid == study
             if study
             else Rejection.sop_instance_uid.in_(uids),
@@ -399,53 +414,6 @@ def restore(
         return served
 
     return access.write(unit)
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A rejection as a list of them shows it."""
-
-    organization: str
-    code: str
-    study_instance_uid: str
-    sop_instance_uid: str
-    rejected: datetime
-    note: str
-    """SOP Instance UID of the rejection note; ``command …`` for an administrator's."""
-    kept: bool
-    """Whether its object is kept; else it was deleted, or never came."""
-
-
-def listed(
-    access: Access, *, organization: str | None = None, limit: int = 1000
-) -> Sequence[Listed]:
-    """The rejections in force, the newest first. Raises Refused, NotFound."""
-    access.require(Action.ADMINISTER, detail={"code": organization})
-    wanted = (
-        select(Rejection, Organization.code)
-        .join(Organization, Organization.id == Rejection.organization_id)
-        .where(Rejection.withdrawn.is_(None))
-        .order_by(Rejection.id.desc())
-        .limit(limit)
-    )
-    if organization is not None:
-        owner = organizations.administered(access, organization)
-        wanted = wanted.where(Rejection.organization_id == owner.id)
-    elif (own := access.requester.organization) is not None:
-        wanted = wanted.where(Rejection.organization_id == own)
-    access.note(Action.ADMINISTER, reason="rejections listed", detail={"code": organization})
-    return [
-        Listed(
-            organization=code,
-            code=one.code,
-            study_instance_uid=one.study_instance_uid,
-            sop_instance_uid=one.sop_instance_uid,
-            rejected=one.rejected,
-            note=one.note_sop_instance_uid,
-            kept=one.instance_id is not None,
-        )
-        for one, code in access.session.execute(wanted)
-    ]
 
 
 @dataclass(frozen=True, slots=True)

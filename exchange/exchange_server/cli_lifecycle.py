@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from exchange import commitment, conflicts, rejection, retention, scrub
+from exchange import commitment, conflicts, rejected, rejection, retention, scrub
 from exchange_server import settings, terminal
 from exchange_server.words import say, told
 
@@ -200,7 +200,7 @@ def list_rejected(
 ) -> None:
     zone = ZoneInfo(settings.load().timezone)
     with terminal.acting() as access:
-        found = rejection.listed(access, organization=organization, limit=limit)
+        found = rejected.listed(access, organization=organization, limit=limit)
     terminal.table(
         [
             say("医院", "Hospital"),

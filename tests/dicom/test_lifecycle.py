@@ -22,6 +22,7 @@ from exchange import (
     destruction,
     jobs,
     organizations,
+    rejected,
     rejection,
     retention,
     retrieval,
@@ -97,7 +98,7 @@ def test_what_a_hospital_rejects_is_served_no_longer_and_can_be_restored(
     assert store(served, image(instance=ONE, pixels=element(0x7FE00010, "OW", b"other!")), ONE) == 0
     assert shown(served) == [OTHER]
     with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        (listed,) = rejection.listed(access, organization="beicheng")
+        (listed,) = rejected.listed(access, organization="beicheng")
         assert (listed.code, listed.sop_instance_uid, listed.note) == (code, ONE, "1.9.1")
         assert listed.kept
     if code == "113037":
@@ -112,7 +113,7 @@ def test_what_a_hospital_rejects_is_served_no_longer_and_can_be_restored(
     assert shown(served) == [ONE, OTHER]
     assert changes(served)[-1] == "restore"
     with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        assert rejection.listed(access) == []
+        assert rejected.listed(access) == []
     with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access, pytest.raises(NotFound):
         rejection.restore(access, "beicheng", [ONE])
 
