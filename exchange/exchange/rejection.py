@@ -22,6 +22,7 @@ from exchange.policy import Action
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     Change,
+    Conflict,
     Instance,
     Patient,
     Rejection,
@@ -32,6 +33,9 @@ from exchange_storage.rows import shared
 
 REFERENCES = 20_000
 """Instances that one note may reject."""
+
+REJECTED_BEFORE = "the hospital has rejected this instance"
+"""Why an instance that comes after its rejection is kept for review."""
 
 NOTHING = "nothing is in use under this name; nothing was rejected"
 
@@ -76,16 +80,16 @@ REJECTED = exists().where(
 
 _REJECTED = Prepared(select(REJECTED))
 
-_SINCE = shared(Instance)
+_OTHER = shared(Instance)
 IN_FORCE = and_(
     Rejection.withdrawn.is_(None),
     or_(
         Rejection.code.not_in([code for code, one in BEHAVIOURS.items() if one.again]),
         Rejection.instance_id.is_not(None),
         ~exists().where(
-            _SINCE.sop_instance_uid == Rejection.sop_instance_uid,
-            _SINCE.organization_id == Rejection.organization_id,
-            _SINCE.received > Rejection.rejected,
+            _OTHER.sop_instance_uid == Rejection.sop_instance_uid,
+            _OTHER.organization_id == Rejection.organization_id,
+            _OTHER.received > Rejection.rejected,
         ),
     ),
 )
@@ -204,9 +208,7 @@ def reject(
     """
     about = {"code": organization, "rejection": code}
     access.require(Action.ADMINISTER, study=study, detail=about)
-    if code not in CODES:
-        known = ", ".join(f"{one} ({words})" for one, words in CODES.items())
-        raise Invalid(f"the code is one of {known}")
+    _require_code(code)
     if sum(map(bool, (uids, study, series))) != 1:
         raise Invalid("name either instances, or a study, or a series")
     if len(uids) > REFERENCES:
@@ -232,6 +234,12 @@ def reject(
         return len(found)
 
     return access.write(unit)
+
+
+def _require_code(code: str) -> None:
+    if code not in CODES:
+        known = ", ".join(f"{one} ({words})" for one, words in CODES.items())
+        raise Invalid(f"the code is one of {known}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,9 +270,7 @@ def reject_own(
     }
     access.require(Action.REJECT, study=study_instance_uid, detail=about)
     owner = access.organization
-    if code not in CODES:
-        known = ", ".join(f"{one} ({words})" for one, words in CODES.items())
-        raise Invalid(f"the code is one of {known}")
+    _require_code(code)
 
     def unit(session: Session) -> Rejected:
         within = [Study.study_instance_uid == study_instance_uid]
@@ -348,6 +354,15 @@ def _reject(
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """How many instances are served again, and the numbers of the conflicts in which those wait
+    that came meanwhile: they are served once they are promoted."""
+
+    served: int
+    waiting: tuple[int, ...]
+
+
 def restore(
     access: Access,
     organization: str,
@@ -355,9 +370,10 @@ def restore(
     *,
     study: str = "",
     reason: str = "",
-) -> int:
+) -> Restored:
     """Withdraw every rejection of these instances, or of all of a study: what is still kept is
-    served again; returns how many are.
+    served again; what came while they were rejected waits for review, also if it was to be kept
+    aside.
 
     Raises Refused, NotFound, and Invalid when a reason is wanted, when all of it was deleted, or
     when another instance has taken the place of one meanwhile.
@@ -367,7 +383,7 @@ def restore(
     if bool(uids) == bool(study):
         raise Invalid("name either instances or a study")
 
-    def unit(session: Session) -> int:
+    def unit(session: Session) -> Restored:
         owner = organizations.administered(access, organization, session).id
         mine = (
             Rejection.organization_id == owner,
@@ -411,9 +427,30 @@ def restore(
                 study=uid,
                 detail=about | {"instances": len(rejections), "served": served},
             )
-        return served
+        return Restored(
+            served, _waiting(session, owner, {one.sop_instance_uid for one in rejections})
+        )
 
     return access.write(unit)
+
+
+def _waiting(session: Session, owner: int, uids: Collection[str]) -> tuple[int, ...]:
+    """The conflicts about these instances of the hospital's, by number; one that was settled by
+    keeping a rejected instance aside is open again where nothing else is in use."""
+    in_use = exists().where(_OTHER.sop_instance_uid == Instance.sop_instance_uid, _OTHER.is_primary)
+    aside = and_(Conflict.settlement == "kept", Conflict.reason == REJECTED_BEFORE, ~in_use)
+    found: list[int] = []
+    remaining = iter(sorted(uids))
+    while some := list(islice(remaining, BATCH)):
+        for one in session.scalars(
+            select(Conflict)
+            .join(Instance, Instance.id == Conflict.instance_id)
+            .where(Instance.sop_instance_uid.in_(some), Instance.organization_id == owner)
+            .where(or_(Conflict.settled.is_(None), aside))
+        ):
+            one.settled, one.settlement = None, ""
+            found.append(one.id)
+    return tuple(sorted(found))
 
 
 @dataclass(frozen=True, slots=True)

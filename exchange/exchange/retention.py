@@ -21,6 +21,7 @@ from exchange.errors import Invalid, NotFound
 from exchange.policy import Action
 from exchange.sop_classes import KEY_OBJECT_SELECTION
 from exchange_storage.records import (
+    Conflict,
     Instance,
     LegalHold,
     Organization,
@@ -123,15 +124,17 @@ def rules(access: Access) -> Sequence[Rule]:
     return [Rule(*row) for row in rows]
 
 
-def hold(access: Access, study_instance_uid: str, reason: str) -> None:
-    """Place a legal hold on a study, kept already or still to come. Raises Refused, Invalid."""
+def hold(access: Access, study_instance_uid: str, reason: str) -> bool:
+    """Place a legal hold on a study, kept already or still to come; returns whether anything of it
+    is kept, or waits for review. Raises Refused, Invalid.
+    """
     access.require(Action.ADMINISTER, study=study_instance_uid)
     if not re.fullmatch(r"[0-9.]{1,64}", study_instance_uid):
         raise Invalid("a Study Instance UID has 1 to 64 digits and dots")
     if not reason.strip() or len(reason) > 4096:
         raise Invalid("a hold needs a reason of at most 4096 characters: --reason")
 
-    def unit(session: Session) -> None:
+    def unit(session: Session) -> bool:
         _own_study(access, session, study_instance_uid)
         session.add(
             LegalHold(
@@ -142,8 +145,22 @@ def hold(access: Access, study_instance_uid: str, reason: str) -> None:
             )
         )
         access.note(Action.ADMINISTER, reason="hold placed", study=study_instance_uid)
+        return _has_come(session, study_instance_uid)
 
-    access.write(unit)
+    return access.write(unit)
+
+
+def _has_come(session: Session, study_instance_uid: str) -> bool:
+    kept = (
+        select(Instance.id)
+        .join(Series, Series.id == Instance.series_id)
+        .join(Study, Study.id == Series.study_id)
+        .where(Study.study_instance_uid == study_instance_uid)
+    )
+    waiting = select(Conflict.id).where(
+        Conflict.claimed["StudyInstanceUID"].as_string() == study_instance_uid
+    )
+    return any(session.scalars(one.limit(1)).first() is not None for one in (kept, waiting))
 
 
 def lift(access: Access, study_instance_uid: str) -> None:

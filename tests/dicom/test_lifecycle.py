@@ -109,7 +109,7 @@ def test_what_a_hospital_rejects_is_served_no_longer_and_can_be_restored(
             rejection.restore(access, "beicheng", [ONE])
         assert shown(served) == [OTHER]
     with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        assert rejection.restore(access, "beicheng", [ONE], reason="looked at it again") == 1
+        assert rejection.restore(access, "beicheng", [ONE], reason="looked at it again").served == 1
     assert shown(served) == [ONE, OTHER]
     assert changes(served)[-1] == "restore"
     with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
@@ -204,7 +204,7 @@ def test_under_a_legal_hold_such_a_note_hides_and_deletes_nothing(served: Served
         told = session.scalars(select(AuditRecord).where(AuditRecord.action == "destroy")).all()
     assert [one.outcome for one in told] == ["refused"]
     with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        assert rejection.restore(access, "beicheng", study=STUDY) == 1
+        assert rejection.restore(access, "beicheng", study=STUDY).served == 1
     assert shown(served) == [ONE]
 
 
@@ -275,7 +275,7 @@ def test_a_study_is_rejected_whole_or_not_at_all(served: Served) -> None:
     with pytest.raises(NotFound):
         rejects(study=STUDY)
     with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        assert rejection.restore(access, "beicheng", study=STUDY) == 2
+        assert rejection.restore(access, "beicheng", study=STUDY).served == 2
     assert shown(served) == [ONE, OTHER]
 
 
@@ -292,7 +292,7 @@ def test_what_waited_behind_a_rejection_is_promoted_once_that_is_withdrawn(
     ):
         conflicts.promote(access, waiting.number)
     with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        assert rejection.restore(access, "beicheng", [ONE]) == 0  # it never was in use
+        assert rejection.restore(access, "beicheng", [ONE]).served == 0  # it never was in use
         conflicts.promote(access, waiting.number)
     assert shown(served) == [ONE]
     assert changes(served)[-1] == "create"

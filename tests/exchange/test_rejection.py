@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from region import ADMINISTRATOR, WORKER, Region
 
-from exchange import destruction, jobs, rejected, rejection, retention
+from exchange import conflicts, destruction, jobs, rejected, rejection, retention
 from exchange.errors import NotFound
 
 
@@ -58,3 +58,46 @@ def test_what_is_rejected_for_good_is_listed_whatever_comes(city: Region) -> Non
     reject(city, "113001", "1.4.1")
     city.send("beicheng")
     assert listed(city) == [("113001", False)]
+
+
+# Coming back
+
+
+def restored(city: Region, *uids: str) -> tuple[int, int]:
+    """How many are served again, and how many wait for review."""
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        done = rejection.restore(access, "beicheng", uids)
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        assert [one.number for one in conflicts.waiting(access)] == list(done.waiting)
+    return done.served, len(done.waiting)
+
+
+def test_what_came_behind_its_rejection_waits_for_review_and_that_is_told(city: Region) -> None:
+    city.send("beicheng", instance="1.4.2", body=b"came before")
+    reject(city, "113001", "1.4.1", "1.4.2", "1.4.3")
+    city.send("beicheng", instance="1.4.1")
+    assert restored(city, "1.4.1", "1.4.2") == (1, 1)
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        conflicts.promote(access, conflicts.waiting(access)[0].number)
+    assert restored(city, "1.4.3") == (0, 0)  # nothing of it ever came
+
+
+def test_what_was_kept_aside_for_its_rejection_waits_again_once_that_is_withdrawn(
+    city: Region,
+) -> None:
+    reject(city, "113001", "1.4.1")
+    city.send("beicheng")
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        conflicts.keep(access, conflicts.waiting(access)[0].number)
+    assert restored(city, "1.4.1") == (0, 1)
+
+
+def test_what_was_kept_aside_stays_so_where_the_rejected_one_is_served_again(
+    city: Region,
+) -> None:
+    city.send("beicheng")
+    reject(city, "113001", "1.4.1")
+    city.send("beicheng", body=b"another one")
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        conflicts.keep(access, conflicts.waiting(access)[0].number)
+    assert restored(city, "1.4.1") == (1, 0)

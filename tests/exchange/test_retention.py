@@ -84,3 +84,16 @@ def test_of_a_study_that_is_nothing_but_notes_they_count(ruled: Region) -> None:
         retention.set_rule(access, "beicheng", "KO", 20)
     assert expired(ruled, 11) == []
     assert expired(ruled, 21) == ["1.2.1"]
+
+
+def test_a_hold_knows_whether_anything_of_its_study_has_come(city: Region) -> None:
+    def held(study: str) -> bool:
+        with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+            return retention.hold(access, study, "court")
+
+    assert not held("1.2.1")
+    city.send("beicheng")
+    assert held("1.2.1")
+    city.send("beicheng", study="1.2.2", body=b"waits")  # under the same SOP Instance UID
+    assert held("1.2.2")
+    assert not held("1.2.3")
