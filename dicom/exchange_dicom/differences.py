@@ -7,16 +7,16 @@ import io
 import json
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pydicom
 from pydicom.datadict import keyword_for_tag
 
-from exchange_dicom import character_sets, codestream, data_set, part10, transcoding
+from exchange_dicom import character_sets, codestream, data_set, part10, pixel_data, transcoding
 from exchange_dicom.data_set import PIXEL_DATA_GROUP, Element
-from exchange_dicom.header import DEFLATED, DataSetError
+from exchange_dicom.header import DEFLATED, DataSetError, MalformedDataSet
 from exchange_dicom.transcoding import CannotTranscode
 
 LENGTH = 64
@@ -32,6 +32,9 @@ STEP = 1 << 16
 """Values that are compared at a time: what is wider than the pixels themselves stays small."""
 
 _CHARACTER_SET = 0x00080005
+_PIXEL_DATA = 0x7FE00010
+_PIXELS = frozenset({0x7FE00008, 0x7FE00009, _PIXEL_DATA})
+"""Float, Double Float and Pixel Data (PS3.3 C.7.6.3, C.7.6.24, C.7.6.25)."""
 
 
 Read = Callable[[str, int, int], bytes]
@@ -133,13 +136,42 @@ def _attributes(read: Read, key: str) -> dict[int, _Value]:
         found = {0x00020010: _Value(meta.transfer_syntax_uid)}
         elements: list[Element] = []
         for element, start, _ in data_set.located(body, meta.transfer_syntax_uid, PIXEL_DATA_GROUP):
-            if element.tag >= PIXEL_DATA_GROUP:
-                found[0x7FE00010] = _bytes(body[start:])
-            else:
+            if element.tag < PIXEL_DATA_GROUP:
                 elements.append(element)
+                continue
+            for behind in _behind(memoryview(body)[start:], meta.transfer_syntax_uid):
+                if behind.tag in _PIXELS:
+                    found[behind.tag] = _bytes(_stream(behind))
+                else:
+                    elements.append(behind)
         return found | _values(elements)
     except DataSetError:
         return {0: _bytes(raw)}
+
+
+def _behind(rest: memoryview, transfer_syntax_uid: str) -> list[Element]:
+    """The pixels and what is behind them, with all values; what cannot be told apart, or goes on
+    behind what was read, as pixels."""
+    found = []
+    try:
+        for one in data_set.walk(
+            lambda at, length: bytes(rest[at : at + length]), transfer_syntax_uid
+        ):
+            if one.span is not None:
+                start, length = one.span
+                value = data_set.turned(rest[start : start + length], one.turned)
+                one = replace(one, value=value, span=None)
+            found.append(one)
+    except MalformedDataSet:
+        return [Element(_PIXEL_DATA, "UN", value=rest)]
+    return found
+
+
+def _stream(element: Element) -> bytes:
+    """The pixels alone: how an encapsulated stream is cut into fragments is no part of them."""
+    if element.fragments is not None:
+        return bytes(pixel_data.joined(element.fragments))
+    return bytes(element.value or b"")
 
 
 def _bytes(value: bytes, text: str = "") -> _Value:

@@ -13,7 +13,7 @@ from exchange import destruction, jobs, rejection
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound
 from exchange.ingest import Received
-from exchange.places import place_of
+from exchange.places import OTHER_PATIENT, place_of
 from exchange.policy import Action
 from exchange_storage.records import (
     Change,
@@ -118,8 +118,9 @@ def pair(access: Access, number: int) -> Pair:
 def promote(access: Access, number: int) -> None:
     """The conflicting instance is the right one: it is served, the other kept beside it.
 
-    Only where both are the same hospital's, of the same series; and where there is no other, only
-    if it could be received as it is. Raises Refused, NotFound, Invalid.
+    Only if it could be received as it is, into a study of the patient that it names; and where
+    there is another, only if both are the same hospital's, of the same series. Raises Refused,
+    NotFound, Invalid.
     """
     access.require(Action.REVIEW, detail={"conflict": number})
 
@@ -136,7 +137,7 @@ def promote(access: Access, number: int) -> None:
             str(conflict.claimed.get("SeriesInstanceUID", "")),
         )
         if row is None:
-            action, (study, series) = "create", _place(access, session, conflict, instance)
+            action = "create"
         elif row.Instance.organization_id != instance.organization_id:
             raise Invalid("the instance in its place is another hospital's: keep or discard it")
         elif claimed != (row.Study.study_instance_uid, row.Series.series_instance_uid):
@@ -145,7 +146,10 @@ def promote(access: Access, number: int) -> None:
                 "discard it"
             )
         else:
-            action, study, series = "replace", row.Study.id, row.Series.id
+            action = "replace"
+        # Of its patient too: what took another's place would be served under that one's name.
+        study, series = _place(access, session, conflict, instance)
+        if row is not None:
             row.Instance.is_primary = False
             session.flush()
         instance.series_id, instance.is_primary = series, True
@@ -174,7 +178,7 @@ def promote(access: Access, number: int) -> None:
 def _place(
     access: Access, session: Session, conflict: Conflict, instance: Instance
 ) -> tuple[int, int]:
-    """Study and series for an instance whose place nobody has. Raises Invalid."""
+    """Study and series for an instance as it claims them. Raises Invalid."""
     if rejection.is_rejected(session, instance.organization_id, instance.sop_instance_uid):
         raise Invalid("the hospital has rejected this instance; `exchange restore` comes first")
     received = Received(
@@ -183,6 +187,11 @@ def _place(
         transfer_syntax_uid=instance.transfer_syntax_uid,
     )
     place = place_of(access, session, instance.organization_id, received, access.now)
+    if place == OTHER_PATIENT:
+        raise Invalid(
+            f"{place}: keep or discard it; its hospital corrects the patient and sends it again, "
+            "or, if the study is the wrong one, rejects that and sends it anew under new UIDs"
+        )
     if isinstance(place, str):
         raise Invalid(f"{place}: keep or discard it")
     return place.study, place.series

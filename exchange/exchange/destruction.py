@@ -11,7 +11,17 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 
-from sqlalchemy import Select, bindparam, delete, exists, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    bindparam,
+    delete,
+    exists,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from exchange import derived, jobs
@@ -28,6 +38,8 @@ from exchange_storage.records import (
     Instance,
     LegalHold,
     Rejection,
+    Series,
+    Study,
 )
 from exchange_storage.records.record import Moment
 
@@ -104,6 +116,39 @@ def destroy(
         session.execute(delete(Instance).where(Instance.id.in_(numbers)))
     if instances:
         jobs.ask(session, jobs.DESTROY, study_instance_uid, at)
+
+
+def beside(
+    session: Session, organization: int, uids: Collection[str], *conditions: ColumnElement[bool]
+) -> Mapping[str, list[tuple[Instance, str]]]:
+    """What a hospital has sent under some SOP Instance UIDs that is not in use, hidden or kept for
+    review: what goes with the one in use, or goes as it does.
+
+    Each with its Series Instance UID, by Study Instance UID, as it is kept or claims them: it may
+    be of another study, which has a legal hold of its own.
+    """
+    found: dict[str, list[tuple[Instance, str]]] = {}
+    remaining = iter(sorted(uids))
+    while some := list(islice(remaining, BATCH)):
+        rows = session.execute(
+            select(Instance, Conflict.claimed, Study.study_instance_uid, Series.series_instance_uid)
+            .outerjoin(Conflict, Conflict.instance_id == Instance.id)
+            .outerjoin(Series, Series.id == Instance.series_id)
+            .outerjoin(Study, Study.id == Series.study_id)
+            .where(
+                Instance.organization_id == organization,
+                Instance.sop_instance_uid.in_(some),
+                Instance.is_primary.is_(False),
+                *conditions,
+            )
+            .order_by(Instance.id)
+        )
+        for instance, claimed, study, series in rows:
+            told = claimed or {}
+            study = study or str(told.get("StudyInstanceUID", ""))[:64]
+            series = series or str(told.get("SeriesInstanceUID", ""))[:64]
+            found.setdefault(study, []).append((instance, series))
+    return found
 
 
 GOING = exists().where(

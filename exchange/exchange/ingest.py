@@ -29,7 +29,7 @@ from exchange import destruction, jobs, keys, places, rejection
 from exchange.access import Access
 from exchange.errors import Invalid, TooLarge, Unavailable
 from exchange.policy import Action
-from exchange.rejection import Note
+from exchange.rejection import REJECTED_BEFORE, Note
 from exchange_storage.database import Lock
 from exchange_storage.objects import Bytes, ObjectDiffers, Staged, Stored
 from exchange_storage.prepared import Prepared
@@ -51,8 +51,6 @@ QUIET = timedelta(seconds=1)
 
 ASIDE = 64 << 10
 """Bytes from which a row is written while its object becomes durable."""
-
-REJECTED_BEFORE = "the hospital has rejected this instance"
 
 _UID = re.compile(r"[0-9.]{1,64}")
 _KEYS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 MAX_REQUESTS = 32
 """Requests of a series that are indexed, at most."""
 
+OTHER_PATIENT = "the study belongs to another patient"
+"""Why an instance has no place in a study of its own hospital."""
+
 # Built once: putting a statement together costs SQLAlchemy more than SQLite takes to run it.
 KNOWN = (
     Study.id.label("study_row"),
@@ -116,7 +119,7 @@ def placed(
     if study is not None and study.organization_id != organization:
         return "the study belongs to another organization"
     if study is not None and study.patient_id != number:
-        return "the study belongs to another patient"
+        return OTHER_PATIENT
     if study is None:
         patient_row = _patient(access, session, organization, received, number, now)
         study_row = _ADD_STUDY.number(

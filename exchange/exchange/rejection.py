@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import NoReturn
 
-from sqlalchemy import ColumnElement, bindparam, exists, insert, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, exists, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from exchange import audit, destruction, guessing, jobs, organizations, retrieval
@@ -22,16 +22,20 @@ from exchange.policy import Action
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     Change,
+    Conflict,
     Instance,
-    Organization,
     Patient,
     Rejection,
     Series,
     Study,
 )
+from exchange_storage.rows import shared
 
 REFERENCES = 20_000
 """Instances that one note may reject."""
+
+REJECTED_BEFORE = "the hospital has rejected this instance"
+"""Why an instance that comes after its rejection is kept for review."""
 
 NOTHING = "nothing is in use under this name; nothing was rejected"
 
@@ -75,6 +79,21 @@ REJECTED = exists().where(
 """Whether the hospital `organization` has rejected its instance `uid` for good, come or not."""
 
 _REJECTED = Prepared(select(REJECTED))
+
+_OTHER = shared(Instance)
+IN_FORCE = and_(
+    Rejection.withdrawn.is_(None),
+    or_(
+        Rejection.code.not_in([code for code, one in BEHAVIOURS.items() if one.again]),
+        Rejection.instance_id.is_not(None),
+        ~exists().where(
+            _OTHER.sop_instance_uid == Rejection.sop_instance_uid,
+            _OTHER.organization_id == Rejection.organization_id,
+            _OTHER.received > Rejection.rejected,
+        ),
+    ),
+)
+"""Whether a rejection still says anything: not of what was deleted and came anew since."""
 
 BATCH = 500
 """Instances of one statement."""
@@ -149,8 +168,8 @@ def apply(access: Access, session: Session, note: Note, note_uid: str) -> int:
             if uid not in others and uid not in known
         )
         session.flush()
-        _take_out(access, session, mine, note.code, now)
-        _delete(access, session, before, note.code, now)
+        named = set(uids) - others
+        _take_out(access, session, access.organization, mine, named, note.code, now)
         hidden, foreign = hidden + len(mine), foreign + len(others)
     note_itself = _primary(
         session,
@@ -189,9 +208,7 @@ def reject(
     """
     about = {"code": organization, "rejection": code}
     access.require(Action.ADMINISTER, study=study, detail=about)
-    if code not in CODES:
-        known = ", ".join(f"{one} ({words})" for one, words in CODES.items())
-        raise Invalid(f"the code is one of {known}")
+    _require_code(code)
     if sum(map(bool, (uids, study, series))) != 1:
         raise Invalid("name either instances, or a study, or a series")
     if len(uids) > REFERENCES:
@@ -217,6 +234,12 @@ def reject(
         return len(found)
 
     return access.write(unit)
+
+
+def _require_code(code: str) -> None:
+    if code not in CODES:
+        known = ", ".join(f"{one} ({words})" for one, words in CODES.items())
+        raise Invalid(f"the code is one of {known}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,9 +270,7 @@ def reject_own(
     }
     access.require(Action.REJECT, study=study_instance_uid, detail=about)
     owner = access.organization
-    if code not in CODES:
-        known = ", ".join(f"{one} ({words})" for one, words in CODES.items())
-        raise Invalid(f"the code is one of {known}")
+    _require_code(code)
 
     def unit(session: Session) -> Rejected:
         within = [Study.study_instance_uid == study_instance_uid]
@@ -323,7 +344,7 @@ def _reject(
         for one in found
     )
     session.flush()
-    _take_out(access, session, found, code, access.now)
+    _take_out(access, session, owner, found, {one.uid for one in found}, code, access.now)
     for uid in sorted({one.study for one in found}):
         count = sum(one.study == uid for one in found)
         access.note(
@@ -334,6 +355,15 @@ def _reject(
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """How many instances are served again, and the numbers of the conflicts in which those wait
+    that came meanwhile: they are served once they are promoted."""
+
+    served: int
+    waiting: tuple[int, ...]
+
+
 def restore(
     access: Access,
     organization: str,
@@ -341,9 +371,10 @@ def restore(
     *,
     study: str = "",
     reason: str = "",
-) -> int:
+) -> Restored:
     """Withdraw every rejection of these instances, or of all of a study: what is still kept is
-    served again; returns how many are.
+    served again; what came while they were rejected waits for review, also if it was to be kept
+    aside.
 
     Raises Refused, NotFound, and Invalid when a reason is wanted, when all of it was deleted, or
     when another instance has taken the place of one meanwhile.
@@ -353,11 +384,11 @@ def restore(
     if bool(uids) == bool(study):
         raise Invalid("name either instances or a study")
 
-    def unit(session: Session) -> int:
+    def unit(session: Session) -> Restored:
         owner = organizations.administered(access, organization, session).id
         mine = (
             Rejection.organization_id == owner,
-            Rejection.withdrawn.is_(None),
+            IN_FORCE,
             Rejection.study_instance_uid == study
             if study
             else Rejection.sop_instance_uid.in_(uids),
@@ -397,56 +428,30 @@ def restore(
                 study=uid,
                 detail=about | {"instances": len(rejections), "served": served},
             )
-        return served
+        return Restored(
+            served, _waiting(session, owner, {one.sop_instance_uid for one in rejections})
+        )
 
     return access.write(unit)
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A rejection as a list of them shows it."""
-
-    organization: str
-    code: str
-    study_instance_uid: str
-    sop_instance_uid: str
-    rejected: datetime
-    note: str
-    """SOP Instance UID of the rejection note; ``command …`` for an administrator's."""
-    kept: bool
-    """Whether its object is kept; else it was deleted, or never came."""
-
-
-def listed(
-    access: Access, *, organization: str | None = None, limit: int = 1000
-) -> Sequence[Listed]:
-    """The rejections in force, the newest first. Raises Refused, NotFound."""
-    access.require(Action.ADMINISTER, detail={"code": organization})
-    wanted = (
-        select(Rejection, Organization.code)
-        .join(Organization, Organization.id == Rejection.organization_id)
-        .where(Rejection.withdrawn.is_(None))
-        .order_by(Rejection.id.desc())
-        .limit(limit)
-    )
-    if organization is not None:
-        owner = organizations.administered(access, organization)
-        wanted = wanted.where(Rejection.organization_id == owner.id)
-    elif (own := access.requester.organization) is not None:
-        wanted = wanted.where(Rejection.organization_id == own)
-    access.note(Action.ADMINISTER, reason="rejections listed", detail={"code": organization})
-    return [
-        Listed(
-            organization=code,
-            code=one.code,
-            study_instance_uid=one.study_instance_uid,
-            sop_instance_uid=one.sop_instance_uid,
-            rejected=one.rejected,
-            note=one.note_sop_instance_uid,
-            kept=one.instance_id is not None,
-        )
-        for one, code in access.session.execute(wanted)
-    ]
+def _waiting(session: Session, owner: int, uids: Collection[str]) -> tuple[int, ...]:
+    """The conflicts about these instances of the hospital's, by number; one that was settled by
+    keeping a rejected instance aside is open again where nothing else is in use."""
+    in_use = exists().where(_OTHER.sop_instance_uid == Instance.sop_instance_uid, _OTHER.is_primary)
+    aside = and_(Conflict.settlement == "kept", Conflict.reason == REJECTED_BEFORE, ~in_use)
+    found: list[int] = []
+    remaining = iter(sorted(uids))
+    while some := list(islice(remaining, BATCH)):
+        for one in session.scalars(
+            select(Conflict)
+            .join(Instance, Instance.id == Conflict.instance_id)
+            .where(Instance.sop_instance_uid.in_(some), Instance.organization_id == owner)
+            .where(or_(Conflict.settled.is_(None), aside))
+        ):
+            one.settled, one.settlement = None, ""
+            found.append(one.id)
+    return tuple(sorted(found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -492,31 +497,56 @@ def _hidden(
 
 def hold_lifted(access: Access, session: Session, study_instance_uid: str) -> None:
     """Delete what was rejected to be deleted while a hold kept it, in the transaction that lifts
-    it."""
+    it; not what came anew since."""
     within = Study.study_instance_uid == study_instance_uid
     for code in (code for code, one in BEHAVIOURS.items() if one.deletes):
-        found = _hidden(session, within, codes={code})
-        _delete(access, session, found, code, access.now)
+        rejected = (Rejection.withdrawn.is_(None), Rejection.code == code)
+        named = select(Rejection.organization_id, Rejection.sop_instance_uid).where(
+            Rejection.study_instance_uid == study_instance_uid, *rejected
+        )
+        uids: dict[int, set[str]] = {}
+        for owner, uid in session.execute(named):
+            uids.setdefault(owner, set()).add(uid)
+        for one in _hidden(session, within, codes={code}):
+            uids.setdefault(one.instance.organization_id, set()).add(one.uid)
+        before = exists().where(
+            Rejection.sop_instance_uid == Instance.sop_instance_uid,
+            Rejection.organization_id == Instance.organization_id,
+            or_(Rejection.instance_id == Instance.id, Rejection.rejected >= Instance.received),
+            *rejected,
+        )
+        for owner, some in sorted(uids.items()):
+            _delete(access, session, owner, some, code, access.now, before)
 
 
 def _take_out(
-    access: Access, session: Session, found: Sequence[_Located], code: str, at: datetime
+    access: Access,
+    session: Session,
+    owner: int,
+    found: Sequence[_Located],
+    uids: Collection[str],
+    code: str,
+    at: datetime,
 ) -> None:
-    """Hide what was found, and delete it where its kind of rejection says so and no hold keeps it.
-
-    What is hidden already is only deleted.
+    """Hide what was found, and delete all that `owner` has sent under `uids` where its kind of
+    rejection says so and no hold keeps it: what was hidden before, and waits for review, too.
     """
     _serve(session, [one for one in found if one.instance.is_primary], False, at, "reject")
     if BEHAVIOURS[code].deletes:
-        _delete(access, session, found, code, at)
+        _delete(access, session, owner, uids, code, at)
 
 
 def _delete(
-    access: Access, session: Session, found: Sequence[_Located], code: str, at: datetime
+    access: Access,
+    session: Session,
+    owner: int,
+    uids: Collection[str],
+    code: str,
+    at: datetime,
+    *conditions: ColumnElement[bool],
 ) -> None:
-    """Delete it, unless a hold keeps it: that is recorded."""
-    for study in sorted({one.study for one in found}):
-        gone = [(one.instance, one.series) for one in found if one.study == study]
+    """Delete what is not in use, unless a hold keeps it: that is recorded."""
+    for study, gone in sorted(destruction.beside(session, owner, uids, *conditions).items()):
         if destruction.is_held(session, study):
             access.note(
                 Action.DESTROY,

@@ -1,7 +1,8 @@
 """How long studies are kept, by hospital and modality; and legal holds, which win over every rule.
 
 Without a rule nothing is deleted. A study has expired when there is a rule for each of its
-modalities and the longest of them is over, counted from the day on which it was received.
+modalities and the longest of them is over, counted from the day on which it was received. What was
+rejected and is kept counts with it, the note that rejected it does not.
 """
 
 from __future__ import annotations
@@ -18,15 +19,19 @@ from exchange import destruction, jobs, organizations, rejection
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound
 from exchange.policy import Action
+from exchange.sop_classes import KEY_OBJECT_SELECTION
 from exchange_storage.records import (
+    Conflict,
     Instance,
     LegalHold,
     Organization,
     Patient,
+    Rejection,
     RetentionRule,
     Series,
     Study,
 )
+from exchange_storage.rows import shared
 
 DAYS = 100 * 365
 """Days of the longest rule."""
@@ -119,15 +124,17 @@ def rules(access: Access) -> Sequence[Rule]:
     return [Rule(*row) for row in rows]
 
 
-def hold(access: Access, study_instance_uid: str, reason: str) -> None:
-    """Place a legal hold on a study, kept already or still to come. Raises Refused, Invalid."""
+def hold(access: Access, study_instance_uid: str, reason: str) -> bool:
+    """Place a legal hold on a study, kept already or still to come; returns whether anything of it
+    is kept, or waits for review. Raises Refused, Invalid.
+    """
     access.require(Action.ADMINISTER, study=study_instance_uid)
     if not re.fullmatch(r"[0-9.]{1,64}", study_instance_uid):
         raise Invalid("a Study Instance UID has 1 to 64 digits and dots")
     if not reason.strip() or len(reason) > 4096:
         raise Invalid("a hold needs a reason of at most 4096 characters: --reason")
 
-    def unit(session: Session) -> None:
+    def unit(session: Session) -> bool:
         _own_study(access, session, study_instance_uid)
         session.add(
             LegalHold(
@@ -138,8 +145,22 @@ def hold(access: Access, study_instance_uid: str, reason: str) -> None:
             )
         )
         access.note(Action.ADMINISTER, reason="hold placed", study=study_instance_uid)
+        return _has_come(session, study_instance_uid)
 
-    access.write(unit)
+    return access.write(unit)
+
+
+def _has_come(session: Session, study_instance_uid: str) -> bool:
+    kept = (
+        select(Instance.id)
+        .join(Series, Series.id == Instance.series_id)
+        .join(Study, Study.id == Series.study_id)
+        .where(Study.study_instance_uid == study_instance_uid)
+    )
+    waiting = select(Conflict.id).where(
+        Conflict.claimed["StudyInstanceUID"].as_string() == study_instance_uid
+    )
+    return any(session.scalars(one.limit(1)).first() is not None for one in (kept, waiting))
 
 
 def lift(access: Access, study_instance_uid: str) -> None:
@@ -225,7 +246,7 @@ def expired(access: Access, *, limit: int = 1000, free: bool = False) -> Sequenc
     for owner, of_modality in sorted(days.items()):
         # What is deleted leaves the row of its study.
         some = exists().where(Instance.series_id == Series.id, Series.study_id == Study.id)
-        kept = exists().where(Series.study_id == Study.id, ~_over(access.now, of_modality))
+        kept = exists().where(Series.study_id == Study.id, _COUNTS, ~_over(access.now, of_modality))
         wanted = (
             select(Study.id, Study.study_instance_uid, Organization.code, Study.received)
             .add_columns(count, held)
@@ -247,6 +268,31 @@ def expired(access: Access, *, limit: int = 1000, free: bool = False) -> Sequenc
     return found
 
 
+_SPEAKS = ~and_(
+    Instance.is_primary.is_(False),
+    Instance.sop_class_uid == KEY_OBJECT_SELECTION,
+    ~exists().where(
+        Rejection.sop_instance_uid == Instance.sop_instance_uid,
+        Rejection.instance_id == Instance.id,
+    ),
+)
+"""Whether an instance is of its study's modalities: a rejection note, hidden though nobody has
+rejected it, is not."""
+
+_BESIDE = shared(Series)
+_COUNTS = or_(
+    exists().where(Instance.series_id == Series.id, _SPEAKS),
+    and_(
+        exists().where(Instance.series_id == Series.id),
+        ~exists().where(
+            Instance.series_id == _BESIDE.id, _BESIDE.study_id == Series.study_id, _SPEAKS
+        ),
+    ),
+)
+"""Whether a series has a say in how long its study is kept: there is something in it, and more than
+rejection notes if there is in the study."""
+
+
 def _over(now: datetime, days: dict[str, int]) -> ColumnElement[bool]:
     """Whether the rule for a series is over, in SQL; there has to be one."""
     modality = func.upper(Series.modality)
@@ -264,8 +310,8 @@ def destroy(access: Access, study: Expired) -> int:
     """Delete what is kept of an expired study; returns how many instances. Its row stays, so that
     its UID is not another patient's one day.
 
-    What waits for review under the UID of one of its instances goes with it. Raises Refused, and
-    Invalid while it is under a legal hold.
+    What waits for review under the UID of one of its instances goes with it, unless it claims to be
+    of a study under a hold. Raises Refused, and Invalid while the study itself is under one.
     """
     access.require(Action.DESTROY, study=study.study_instance_uid)
     if access.requester.organization is not None:
@@ -281,41 +327,48 @@ def destroy(access: Access, study: Expired) -> int:
                 .where(Series.study_id == study.row)
             )
         ]
-        rows += _beside(session, rows)
-        destruction.destroy(
-            session, study.study_instance_uid, rows, reason="retention", at=access.now
-        )
+        gone = {study.study_instance_uid: rows}
+        for claimed, some in _beside(session, study, rows):
+            if claimed not in gone and destruction.is_held(session, claimed):
+                continue
+            gone[claimed] = gone.get(claimed, []) + some
+        for uid, some in gone.items():
+            destruction.destroy(session, uid, some, reason="retention", at=access.now)
+            access.note(
+                Action.DESTROY, reason="retention", study=uid, detail={"instances": len(some)}
+            )
         session.execute(
             update(Study)
             .where(Study.id == study.row)
             .values(changed=access.now, revision=Study.revision + 1)
         )
         jobs.hasten(session, jobs.REFRESH, str(study.row), access.now)
-        access.note(
-            Action.DESTROY,
-            reason="retention",
-            study=study.study_instance_uid,
-            detail={"instances": len(rows)},
-        )
-        return len(rows)
+        return sum(len(some) for some in gone.values())
 
     return access.write(unit)
 
 
-def _beside(session: Session, rows: Sequence[tuple[Instance, str]]) -> list[tuple[Instance, str]]:
-    """Conflicting instances of the same hospital under the same UIDs."""
-    series_of = {
-        (instance.organization_id, instance.sop_instance_uid): series for instance, series in rows
-    }
-    uids = sorted({uid for _, uid in series_of})
-    found: list[tuple[Instance, str]] = []
-    for start in range(0, len(uids), destruction.BATCH):
-        some = select(Instance).where(
-            Instance.sop_instance_uid.in_(uids[start : start + destruction.BATCH]),
-            Instance.series_id.is_(None),
+def _beside(
+    session: Session, study: Expired, rows: Sequence[tuple[Instance, str]]
+) -> list[tuple[str, list[tuple[Instance, str]]]]:
+    """What the same hospital has sent under the same UIDs, or under UIDs of the study that it had
+    rejected before, and is not among `rows`: by the study that it claims."""
+    known = {instance.id for instance, _ in rows}
+    uids: dict[int, set[str]] = {}
+    for instance, _ in rows:
+        uids.setdefault(instance.organization_id, set()).add(instance.sop_instance_uid)
+    for owner, named in uids.items():
+        named |= set(
+            session.scalars(
+                select(Rejection.sop_instance_uid).where(
+                    Rejection.organization_id == owner,
+                    Rejection.study_instance_uid == study.study_instance_uid,
+                )
+            )
         )
-        for one in session.scalars(some):
-            series = series_of.get((one.organization_id, one.sop_instance_uid))
-            if series is not None:
-                found.append((one, series))
-    return found
+    return [
+        (claimed, new)
+        for owner, named in uids.items()
+        for claimed, some in destruction.beside(session, owner, named).items()
+        if (new := [one for one in some if one[0].id not in known])
+    ]

@@ -375,6 +375,10 @@ TEXTS: Mapping[str, str] = {
     "the study belongs to another organization": "该检查属于另一家医院",
     "the study belongs to another patient": "该检查属于另一位患者",
     "{}: keep or discard it": "{}；请选择 keep 或 discard",
+    "{}: keep or discard it; its hospital corrects the patient and sends it again, or, if the "
+    "study is the wrong one, rejects that and sends it anew under new UIDs": (
+        "{}；请选择 keep 或 discard：由医院更正患者后重发；若错的是该检查，停用后以新 UID 重发"
+    ),
     "no conflict of this number waits; `exchange conflict list` shows them": (
         "没有此编号的待审核冲突；用 `exchange conflict list` 查看"
     ),

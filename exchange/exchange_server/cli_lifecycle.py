@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from exchange import commitment, conflicts, rejection, retention, scrub
+from exchange import commitment, conflicts, rejected, rejection, retention, scrub
 from exchange_server import settings, terminal
 from exchange_server.words import say, told
 
@@ -187,8 +187,22 @@ def restore(
     ] = "",
 ) -> None:
     with terminal.acting() as access:
-        count = rejection.restore(access, organization, instances or (), study=study, reason=reason)
-    terminal.done(f"已恢复 {count} 个实例", f"{count} instances are served again")
+        done = rejection.restore(access, organization, instances or (), study=study, reason=reason)
+    if done.served:
+        terminal.done(f"已恢复 {done.served} 个实例", f"{done.served} instances are served again")
+    if done.waiting:
+        count, first = len(done.waiting), done.waiting[0]
+        terminal.done(
+            f"停用期间收到的 {count} 个实例尚待审核：exchange conflict show {first}，"
+            f"确认后 exchange conflict promote {first}",
+            f"{count} that came meanwhile wait for review: "
+            f"exchange conflict show {first}, then exchange conflict promote {first}",
+        )
+    elif not done.served:
+        terminal.done(
+            "停用已撤销；医院重新发送后即可使用",
+            "The rejection is withdrawn; nothing is kept of it: the hospital has to send it",
+        )
 
 
 @lifecycle_commands.command("rejected", help=say("列出停用的实例", "List what was rejected"))
@@ -200,7 +214,7 @@ def list_rejected(
 ) -> None:
     zone = ZoneInfo(settings.load().timezone)
     with terminal.acting() as access:
-        found = rejection.listed(access, organization=organization, limit=limit)
+        found = rejected.listed(access, organization=organization, limit=limit)
     terminal.table(
         [
             say("医院", "Hospital"),
@@ -365,8 +379,15 @@ def place_hold(
     study: _Study, reason: Annotated[str, typer.Option(help=say("理由", "Why"))]
 ) -> None:
     with terminal.acting() as access:
-        retention.hold(access, study, reason)
-    terminal.done("已保全", "The study is held")
+        come = retention.hold(access, study, reason)
+    if come:
+        terminal.done("已保全", "The study is held")
+    else:
+        terminal.done(
+            f"此检查尚无任何内容：今后收到的将被保全；UID 有误则 exchange hold lift {study}",
+            "Nothing is kept of this study yet: what comes under this UID will be held; "
+            f"if the UID is wrong: exchange hold lift {study}",
+        )
 
 
 @hold_commands.command("lift", help=say("解除保全", "The rules hold for it again"))

@@ -23,6 +23,7 @@ from exchange import (
     orders,
     organizations,
     reindex,
+    rejected,
     rejection,
     retention,
     retrieval,
@@ -244,7 +245,7 @@ def test_a_hospitals_administrator_administers_that_hospital_alone(filled: Regio
         "reject": lambda access, code: rejection.reject(
             access, code, "113037", study=numbers[code][1]
         ),
-        "rejected": lambda access, code: rejection.listed(access, organization=code),
+        "rejected": lambda access, code: rejected.listed(access, organization=code),
     }
     for verb in verbs.values():
         with (

@@ -74,7 +74,7 @@ def test_nothing_refers_any_more_to_the_number_of_a_row_that_is_gone(city: Regio
     assert objects(city) == []
     with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
         assert conflicts.waiting(access) == []
-        assert rejection.restore(access, "beicheng", ["1.4.1"]) == 0
+        assert rejection.restore(access, "beicheng", ["1.4.1"]).served == 0
     city.send("beicheng", instance="1.4.2", body=b"new")  # may get the number of the old row
     with city.exchange.database.reading() as session:
         assert session.scalars(select(Delivered)).all() == []

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import ready
 from real_parts import free_ports
+from region import Region
 
+from exchange import rejection
 from exchange_server.cli import main
+from exchange_server.composition import open_exchange
 from exchange_server.settings import load
 
 BEICHENG = ("--name", "北城医院", "--credit-code", "123502004266007916", "--issuer", "2.25.1")
@@ -114,6 +118,42 @@ def test_rules_holds_and_rejections_are_listed(city: Run) -> None:
     assert city("rejected") == (0, "", "")
     assert city("scrub", "--list") == (0, "", "")
     assert city("scrub")[0] == 0
+
+
+@contextmanager
+def opened() -> Iterator[Region]:
+    """The exchange of the commands, to which the hospital sends."""
+    exchange = open_exchange(load())
+    try:
+        yield Region(exchange, {"beicheng": 1})
+    finally:
+        exchange.close()
+
+
+def test_a_hold_on_what_nobody_has_sent_says_that_it_is_for_what_is_still_to_come(
+    city: Run,
+) -> None:
+    asked = ("hold", "place", "1.2.1", "--reason", "诉讼")
+    status, _, err = city(*asked)
+    assert (status, "尚无任何内容" in err, "exchange hold lift 1.2.1" in err) == (0, True, True)
+    with opened() as region:
+        region.send("beicheng")
+    assert city(*asked) == (0, "", "已保全\n")
+
+
+def test_who_restores_is_told_what_that_still_needs(city: Run) -> None:
+    note = rejection.Note("113001", (("1.2.1", "1.4.1"), ("1.2.1", "1.4.2"), ("1.2.1", "1.4.3")))
+    with opened() as region:
+        region.send("beicheng", instance="1.4.1", body=b"before")
+        with region.exchange.on_behalf_of(region.system("beicheng")) as access:
+            access.write(lambda session: rejection.apply(access, session, note, "1.9.1"))
+        region.send("beicheng", instance="1.4.2", body=b"behind")
+    restore = ("restore", "--organization", "bc")
+    assert city(*restore, "1.4.1") == (0, "", "已恢复 1 个实例\n")
+    status, _, err = city(*restore, "1.4.2")
+    assert (status, err.count("\n"), "exchange conflict promote 1" in err) == (0, 1, True)
+    assert "重新发送" in city(*restore, "1.4.3")[2]
+    assert city("conflict", "promote", "1")[0] == 0
 
 
 def test_the_ledger_takes_the_hospitals_count_and_lists_the_gap(city: Run) -> None:
