@@ -117,7 +117,7 @@ def deliver(
                 with exchange.on_behalf_of(requester) as access:
                     deliveries.confirmed(access, number, taken, complete=False)
                 taken = []
-        complete = not failed
+        complete = not failed and not parcel.withheld
     except Unanswered:
         answered = False
         with exchange.on_behalf_of(requester) as access:
