@@ -316,6 +316,7 @@ TEXTS: Mapping[str, str] = {
         "没有此编号的失败转发；用 `exchange route waiting` 查看"
     ),
     "Unanswered: {}": "无应答：{}",
+    "Rejected: {}": "被拒绝：{}",
     "Unavailable: {}": "{}",
     "{} does not answer: {}": "{} 没有应答：{}",
     "{} instances were not taken: {}": "{} 个实例未被接受：{}",
@@ -481,7 +482,23 @@ TEXTS: Mapping[str, str] = {
     ),
     "the node answered {}": "对方节点应答 {}",
     "no report has come; the node may bring it later": "尚未收到报告，对方可能稍后送达",
-    "the node rejected the association: {}": "对方节点拒绝了连接：{}",
+    "the node rejected the association ({}, by its {}): {}": "对方节点拒绝了连接（{}，由{}）：{}",
+    "permanent": "永久",
+    "transient": "暂时",
+    "service-user": "应用（service-user）",
+    "service-provider (ACSE)": "协议层（service-provider, ACSE）",
+    "service-provider (Presentation)": "协议层（service-provider, Presentation）",
+    "no reason given": "未说明原因",
+    "application context name not supported": "不支持该应用上下文",
+    "calling AE title not recognized; ours has to be registered there": (
+        "不认识主叫 AE Title；请对方登记本方的 AE Title"
+    ),
+    "called AE title not recognized; the node has another than it was called by": (
+        "不认识被叫 AE Title；对方用的是另一个，请核对"
+    ),
+    "protocol version not supported": "不支持该协议版本",
+    "temporary congestion": "暂时拥塞",
+    "local limit exceeded": "连接数已达上限",
     "{} is not a keyword of PS3.6": "{} 不是 PS3.6 的关键字",
     "this is not a value of {}": "这不是 {} 的有效值",
 }

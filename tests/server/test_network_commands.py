@@ -172,7 +172,7 @@ def test_what_is_refused_is_told_with_the_status_and_what_it_means(
         *("--called", "OTHER", "--calling", "BEICHENG"),
         status=1,
     )
-    assert "rejected the association: called ae title not recognized" in wrong
+    assert "permanent, by its service-user): called AE title not recognized" in wrong
 
 
 def test_commands_speak_tls_with_dcmtk_and_say_what_is_wrong_with_it(
