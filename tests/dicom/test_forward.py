@@ -6,14 +6,13 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 from caller import EXPLICIT, SUCCESS, Caller
-from finding_out import one_finds_out
 from images import rejection_note
 from pydicom import dcmread
 from real_parts import LOOPBACK, free_port
@@ -24,11 +23,11 @@ from serving import Served, serving
 from sqlalchemy import select
 
 from exchange import calling, consent, jobs, orders, priors, retrieval, routing
-from exchange.errors import ExchangeError, Invalid, NotFound
+from exchange.errors import Invalid, NotFound
 from exchange.priors import Choice, relevance
-from exchange_dicom.forward import deliver
+from exchange_dicom import forward
 from exchange_dicom.rejection_note import KEY_OBJECT_SELECTION
-from exchange_storage.records import Delivery, Job, Order, Study
+from exchange_storage.records import Delivery, Job, Order
 
 
 @pytest.fixture
@@ -83,83 +82,6 @@ def test_a_destination_that_is_down_gets_all_when_it_is_up_again(
     with storescp(tmp_path / "ws", port):
         assert delivered(served) == []
     assert len(got(tmp_path / "ws")) == 2
-
-
-def test_of_a_node_that_hangs_one_study_finds_out_whether_it_is_well_again(
-    served: Served, tmp_path: Path
-) -> None:
-    other = "1.2.826.2"
-    exchange = served.city.exchange
-    with workstation("WS") as ws:
-        ws.meanwhile = lambda: ws.associations[-1].abort()  # takes an association, and no image
-        listens(served, "beicheng", "WS", ws.port)
-        routed(served, "beicheng")
-        send(served, "BEICHENG", tmp_path, 2)
-        send(served, "BEICHENG", tmp_path, 2, study=other, series="1.2.826.2.1")
-        with exchange.database.reading() as session:
-            rows = session.scalars(select(Study.id).order_by(Study.id)).all()
-        for row in rows:
-            with exchange.on_behalf_of(WORKER) as access:
-                routing.plan(access, row)
-
-        def do(subject: str) -> None:
-            deliver(exchange, WORKER, int(subject), calling="EXCHANGE", timezone=ZONE)
-
-        @contextmanager
-        def well() -> Iterator[None]:
-            ws.meanwhile = lambda: None
-            ws.received.clear()
-            yield
-
-        one_finds_out(served, jobs.FORWARD, do, well())
-    assert sorted(str(one.StudyInstanceUID) for one in ws.received) == [STUDY] * 2 + [other] * 2
-
-
-def test_an_image_at_which_a_node_aborts_puts_nothing_else_off(
-    served: Served, tmp_path: Path
-) -> None:
-    exchange, other = served.city.exchange, "1.2.826.2"
-    with workstation("WS") as ws:
-        ws.meanwhile = lambda: ws.associations[-1].abort()
-        listens(served, "beicheng", "WS", ws.port)
-        routed(served, "beicheng")
-        send(served, "BEICHENG", tmp_path, 1)
-        send(served, "BEICHENG", tmp_path, 1, study=other, series="1.2.826.2.1")
-        with exchange.database.reading() as session:
-            rows = session.scalars(select(Study.id).order_by(Study.id)).all()
-        for row in rows:
-            with exchange.on_behalf_of(WORKER) as access:
-                routing.plan(access, row)
-        (job,) = jobs.claim(exchange.database, [jobs.FORWARD], 1)
-        with pytest.raises(ExchangeError):
-            deliver(exchange, WORKER, int(job.subject), calling="EXCHANGE", timezone=ZONE)
-        jobs.fail(exchange.database, job, "aborted")
-    (next_one,) = jobs.claim(exchange.database, [jobs.FORWARD])
-    assert next_one.id != job.id
-
-
-def test_a_node_that_answers_again_gets_all_else_also_where_it_refuses_the_first_study(
-    served: Served, tmp_path: Path
-) -> None:
-    other, port = "1.2.826.2", free_port()
-    listens(served, "beicheng", "WS", port)
-    routed(served, "beicheng")
-    send(served, "BEICHENG", tmp_path, 1)
-    (down,) = worked(served)
-    assert "does not answer" in str(down)
-    send(served, "BEICHENG", tmp_path, 1, study=other, series="1.2.826.2.1")
-    assert len(worked(served, other)) == 1  # was asked for meanwhile, and finds out the same
-    of_route = select(Job).where(Job.kind == jobs.FORWARD).order_by(Job.due)
-    with served.city.exchange.database.writing() as session:
-        first, last = session.scalars(of_route).all()
-        assert last.due > datetime.now(UTC)
-        first.due = datetime.now(UTC)
-    with workstation("WS", port=port) as ws:
-        ws.answers = [0xA900]
-        (refused,) = delivered(served)
-        assert "A900" in str(refused)
-        assert delivered(served) == []
-    assert len(ws.received) == 2
 
 
 def test_outside_its_hours_a_route_waits(served: Served, tmp_path: Path) -> None:
@@ -243,6 +165,8 @@ class Service:
         self.status, self.answer = status, answer
         self.got: list[list[str]] = []
         """Instances of each request that came whole, in order."""
+        self.answered: int | None = None
+        """Requests that it answers, before it hangs up on each; None for all."""
 
     def told(self, instances: list[str]) -> dict[str, object]:
         """Its answer: as it was told to, or that all were stored."""
@@ -267,6 +191,8 @@ class Service:
                 files = [part.partition(b"\r\n\r\n")[2][:-2] for part in parts]
                 came = [str(dcmread(BytesIO(one)).SOPInstanceUID) for one in files]
                 service.got.append(came)
+                if service.answered is not None and len(service.got) > service.answered:
+                    return
                 answer = json.dumps(service.told(came)).encode()
                 self.send_response(service.status)
                 self.send_header("Content-Type", "application/dicom+json")
@@ -330,6 +256,23 @@ def test_one_object_that_cannot_be_read_holds_up_no_other(served: Served, tmp_pa
         made_due(served)
         assert delivered(served) == []
     assert sorted(service.got[1]) == sorted(uids[1:3])  # and nothing a second time
+
+
+@pytest.mark.parametrize("answered", [0, 1])
+def test_a_service_that_answered_for_one_image_keeps_no_other_study_waiting(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answered: int
+) -> None:
+    monkeypatch.setattr(forward, "STOW", 1)
+    service = Service()
+    service.answered = answered
+    send(served, "BEICHENG", tmp_path, 2)
+    with service.listening() as url:
+        routed(served, "beicheng", destination="", url=url)
+        (failed,) = worked(served)
+    assert "does not answer" in str(failed)
+    with served.city.exchange.database.reading() as session:
+        (job,) = session.scalars(select(Job).where(Job.kind == jobs.FORWARD))
+    assert job.put_off == (answered == 0)
 
 
 def test_a_name_that_leads_to_a_machines_own_address_is_sent_nothing(
