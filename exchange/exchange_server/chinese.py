@@ -481,7 +481,17 @@ TEXTS: Mapping[str, str] = {
         "节点写作 主机:端口，IPv6 写作 [::1]:端口"
     ),
     "the node answered {}": "对方节点应答 {}",
-    "no report has come; the node may bring it later": "尚未收到报告，对方可能稍后送达",
+    "the node has taken the request, and brought no report over the same association; it may bring "
+    "it to a port that it has registered for us: --listen PORT waits there": (
+        "对方节点已接受请求，但未在同一连接上送回报告；"
+        "对方可能送到其为本方登记的端口：请用 --listen 端口 等待"
+    ),
+    "the node has taken the request, and brought no report to port {}; it has to have our AE title "
+    "registered with this machine's address and that port, and may bring it later: --wait SECONDS "
+    "waits longer": (
+        "对方节点已接受请求，但未向端口 {} 送回报告；对方须以本机地址和该端口登记本方的 AE Title，"
+        "也可能稍后送达：用 --wait 秒数 延长等待"
+    ),
     "the node rejected the association ({}, by its {}): {}": "对方节点拒绝了连接（{}，由{}）：{}",
     "permanent": "永久",
     "transient": "暂时",

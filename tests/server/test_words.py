@@ -56,6 +56,7 @@ MODULES = [
     *OTHERS,
     *sorted((ROOT / "exchange/exchange_server/portal").glob("*.py")),
     ROOT / "dicom/exchange_dicom/scu.py",
+    ROOT / "dicom/exchange_dicom/scu_commitment.py",
 ]
 ERRORS = {error.__name__ for error in ExchangeError.__subclasses__()} | {"Deny"}
 """What says no, and a page or a command passes it on."""
