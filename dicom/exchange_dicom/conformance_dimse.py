@@ -123,13 +123,17 @@ def _initiation() -> Iterator[str]:
         "For a C-MOVE, by a route of the hospital, or as priors before a visit. One association "
         "for each destination, and a further one where there are more presentation contexts than "
         "fit. Each SOP class is proposed in the transfer syntax of each of its instances, in a "
-        "context of its own, and once more without compression."
+        "context of its own, and once more without compression. Where the receiver aborts, closes "
+        "or does not answer at an instance, that one has failed, and the others are sent over "
+        f"another association, up to {sending.ENDED_IN_VAIN} in a row over which nothing was "
+        "answered; after which C-ECHO asks, by a route or for priors, whether it answers at all."
     )
     yield from table(
         ("Abstract syntax", "Transfer syntaxes", "Role", "Extended negotiation"),
         [
             ["SOP class of an instance", "the one in which it is kept", "SCU", "none"],
             ["SOP class of an instance", _names(sending.UNCOMPRESSED), "SCU", "none"],
+            ["Verification SOP Class", _names(sending.UNCOMPRESSED), "SCU", "none"],
         ],
     )
     yield from prose(

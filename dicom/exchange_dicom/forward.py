@@ -23,10 +23,12 @@ from exchange.deliveries import Parcel
 from exchange.errors import Unavailable
 from exchange.policy import Requester
 from exchange.retrieval import Held
-from exchange_dicom import multipart, sending
+from exchange_dicom import multipart, sending, verification
 from exchange_dicom.media_types import DICOM, MULTIPART
+from exchange_dicom.negotiation import Conduct
 from exchange_dicom.pdu import UpperLayerError
 from exchange_dicom.sending import Outgoing
+from exchange_dicom.states import AssociationRejected
 
 CHUNK = 50
 """Instances after which what was confirmed is noted: a crash sends no more than these again."""
@@ -76,6 +78,10 @@ class Unanswered(Unavailable):
     """The destination did not answer at all, not even for one instance."""
 
 
+class Rejected(Unanswered):
+    """The destination rejects every association: nothing else is answered there either."""
+
+
 def deliver(
     exchange: Exchange,
     requester: Requester,
@@ -85,6 +91,7 @@ def deliver(
     timezone: ZoneInfo,
     tls: ssl.SSLContext | None = None,
     credentials: Credentials = NOBODY,
+    conduct: Conduct | None = None,
 ) -> None:
     """Send what a delivery has not sent yet, on behalf of the worker `requester`.
 
@@ -103,7 +110,7 @@ def deliver(
     failed, reason, complete, answered = 0, "", False, True
     taken: list[Held] = []
     sent = (
-        _sent(parcel, wanted, calling, tls)
+        _sent(parcel, wanted, calling, tls, conduct)
         if parcel.entity is not None
         else _stowed(parcel.url, wanted, credentials)
     )
@@ -117,7 +124,7 @@ def deliver(
                 with exchange.on_behalf_of(requester) as access:
                     deliveries.confirmed(access, number, taken, complete=False)
                 taken = []
-        complete = not failed
+        complete = not failed and not parcel.withheld
     except Unanswered:
         answered = False
         with exchange.on_behalf_of(requester) as access:
@@ -140,7 +147,11 @@ def deliver(
 
 
 def _sent(
-    parcel: Parcel, wanted: Sequence[Outgoing], calling: str, tls: ssl.SSLContext | None
+    parcel: Parcel,
+    wanted: Sequence[Outgoing],
+    calling: str,
+    tls: ssl.SSLContext | None,
+    conduct: Conduct | None,
 ) -> Iterator[tuple[Outgoing, bool, str]]:
     if parcel.entity is None or not wanted:
         return
@@ -148,22 +159,26 @@ def _sent(
     heard = False
     lost = ""
     try:
-        for result in sending.send(address, wanted):
-            if result.unanswered and not (result.aborted and len(wanted) == 1):
-                lost = result.reason  # who aborts at the only one that is left minds that one
+        for result in sending.send(address, wanted, conduct=conduct):
+            if result.unanswered:
+                lost = result.reason
             else:
                 heard = True
             told = f"{result.status:04X}" if result.status is not None else result.reason
             yield result.outgoing, result.stored, told
+    except AssociationRejected as error:
+        raise Rejected(str(error)) from error
     except UpperLayerError as error:
         raise Unanswered(str(error)) from error
-    if lost and not heard:
+    # Who ends each association at an image, and is well otherwise, minds these images.
+    if lost and not heard and not verification.answers(address):
         raise Unanswered(lost)
 
 
 def _stowed(
     url: str, wanted: Sequence[Outgoing], credentials: Credentials
 ) -> Iterator[tuple[Outgoing, bool, str]]:
+    heard = False
     known = credentials.headers(urllib3.util.parse_url(url).hostname or "")
     ca = str(credentials.ca) if credentials.ca is not None else None
     with urllib3.PoolManager(retries=False, ca_certs=ca) as pool:
@@ -194,9 +209,11 @@ def _stowed(
                     yield error.outgoing, False, str(error)
                     continue
                 except (urllib3.exceptions.HTTPError, OSError) as error:
-                    raise Unanswered(
+                    # Who has answered before in this attempt keeps no other study waiting.
+                    raise (Unavailable if heard else Unanswered)(
                         f"the DICOMweb service does not answer: {type(error).__name__}"
                     ) from error
+                heard = True
                 taken = _taken(answer) if answer.status in {200, 202, 409} else frozenset()
                 for one in some:
                     yield one, one.held.sop_instance_uid in taken, f"HTTP {answer.status}"

@@ -22,7 +22,7 @@ from exchange_dicom.association import Association
 from exchange_dicom.connection import LAST_WORD
 from exchange_dicom.negotiation import Conduct, Peer
 from exchange_dicom.pdu import AssociateReject, AssociateRequest, RejectReason
-from exchange_dicom.states import AssociationEnded, AssociationLost
+from exchange_dicom.states import AssociationEnded, AssociationLost, AssociationStopped
 from exchange_dicom.transport_security import words
 
 log = logging.getLogger(__name__)
@@ -256,7 +256,9 @@ class Acceptor:
             level = logging.DEBUG if association and association.request is None else logging.INFO
             log.log(level, "association from %s: %s", peer, error)
         except AssociationEnded as error:
-            log.warning("association from %s ended: %s: %s", peer, type(error).__name__, error)
+            # That we shut down is no fault of the peer's.
+            level = logging.INFO if isinstance(error, AssociationStopped) else logging.WARNING
+            log.log(level, "association from %s ended: %s", peer, error)
         except OSError as error:
             # Who hangs up before the TLS handshake is a port probe too. Python 3.11.2 as Debian has
             # it says of one that was reset that it has closed properly.

@@ -17,7 +17,7 @@ from exchange_dicom.contexts import (
 )
 from exchange_dicom.dimse import CommandField
 from exchange_dicom.pdu import UpperLayerError
-from exchange_dicom.requestor import Proposal
+from exchange_dicom.requestor import Proposal, Requested
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 
 ONLINE = "ONLINE"
@@ -52,38 +52,41 @@ def notify(
     if told is None:
         return
     address = sending.address_of(told.entity, calling=calling, tls=tls)
-    answer = None
+    answered, why = False, ""
     try:
         with requestor.connect(
             address, [Proposal(INSTANCE_AVAILABILITY_NOTIFICATION, UNCOMPRESSED)]
         ) as association:
-            context = association.context_for(INSTANCE_AVAILABILITY_NOTIFICATION)
-            if context is None:
-                raise Unavailable("the node does not take Instance Availability Notifications")
-            number = association.next_message_id()
-            command = dimse.request(
-                CommandField.N_CREATE_RQ,
-                number,
-                INSTANCE_AVAILABILITY_NOTIFICATION,
-                told.uid,
-                data_set_present=True,
-            )
-            explicit = context.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN
-            association.send(
-                context.context_id,
-                command,
-                attributes.encode(content(told, calling), explicit=explicit),
-            )
-            answer = association.next_response(number).command
+            why = _refusal(association, told, calling)
+            answered = True
     except UpperLayerError as error:
-        if answer is None:  # how it ends after an answer changes nothing about that
-            with exchange.on_behalf_of(requester) as access:
-                availability.unanswered(access, subject)
-            raise Unavailable(str(error)) from error
+        if not answered:  # how it ends after an answer changes nothing about that
+            why = str(error)
     with exchange.on_behalf_of(requester) as access:
-        availability.answered(access, subject)
-    if answer.status not in TAKEN:
-        raise Unavailable(f"the node answered the notification with {answer.status:04X}")
+        availability.ended(access, subject, told, answered=answered, why=why)
+    if why:
+        raise Unavailable(why)
+
+
+def _refusal(association: Requested, told: Notification, calling: str) -> str:
+    """Why the node does not take it; "" where it does. Raises UpperLayerError."""
+    context = association.context_for(INSTANCE_AVAILABILITY_NOTIFICATION)
+    if context is None:
+        return "the node does not take Instance Availability Notifications"
+    number = association.next_message_id()
+    command = dimse.request(
+        CommandField.N_CREATE_RQ,
+        number,
+        INSTANCE_AVAILABILITY_NOTIFICATION,
+        told.uid,
+        data_set_present=True,
+    )
+    explicit = context.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN
+    association.send(
+        context.context_id, command, attributes.encode(content(told, calling), explicit=explicit)
+    )
+    answer = association.next_response(number).command.status
+    return "" if answer in TAKEN else f"the node answered the notification with {answer:04X}"
 
 
 def content(told: Notification, retrieve_ae_title: str) -> dict[str, attributes.Value]:

@@ -399,7 +399,9 @@ class AssociateReject:
         told = (body[2], body[3])
         # Some peers give a reserved reason, and say all the same whether to try again later.
         known = next((one for one in RejectReason if one.value == told), None)
-        return cls(known or RejectReason.NO_REASON_GIVEN, body[1] == 2)
+        by_acse = told[0] == RejectReason.ACSE_NO_REASON_GIVEN.value[0]
+        none = RejectReason.ACSE_NO_REASON_GIVEN if by_acse else RejectReason.NO_REASON_GIVEN
+        return cls(known or none, body[1] == 2)
 
 
 @dataclass(frozen=True, slots=True)

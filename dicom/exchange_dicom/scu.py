@@ -327,7 +327,7 @@ def associated(
     except ValueError as error:
         raise Invalid(str(error)) from error
     except AssociationRejected as error:
-        raise Unavailable(f"the node rejected the association: {error}") from error
+        raise Unavailable(str(error)) from error
     except AssociationEnded as error:
         raise _Lost(f"the association was lost: {error}{hint}") from error
     except UpperLayerError as error:

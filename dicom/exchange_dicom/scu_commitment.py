@@ -7,6 +7,7 @@ import ssl
 import threading
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from exchange.commitment import Reference
@@ -27,6 +28,7 @@ from exchange_dicom.negotiation import (
 from exchange_dicom.pdu import AssociateRequest
 from exchange_dicom.requestor import Proposal
 from exchange_dicom.scu import Node, associated, context_of, words
+from exchange_dicom.states import AssociationEnded
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 
 REPORT_LENGTH = 8 << 20
@@ -53,7 +55,7 @@ def ask_commitment(
 
     The report is taken on the association of the request, or on an own one at the port `listen`,
     over `listening_tls` if given. Raises Invalid when the node refuses, Unavailable when no report
-    comes within `seconds`.
+    comes within `seconds`, or before the node ends the association on which it was to come.
     """
     transaction = f"2.25.{uuid.uuid4().int}"
     reports: queue.Queue[Report] = queue.Queue()
@@ -111,12 +113,22 @@ def ask_commitment(
             if answer.status != status.SUCCESS:
                 raise Invalid(words(answer, {}))
             if acceptor is None:
-                while (message := association.next_message()) is not None:
-                    if take(association, message):
-                        break
+                with suppress(AssociationEnded):  # what that means is that no report has come
+                    while (message := association.next_message()) is not None:
+                        if take(association, message):
+                            break
         return reports.get(timeout=seconds if acceptor is not None else 0.1)
     except queue.Empty:
-        raise Unavailable("no report has come; the node may bring it later") from None
+        if listen is None:
+            raise Unavailable(
+                "the node has taken the request, and brought no report over the same association; "
+                "it may bring it to a port that it has registered for us: --listen PORT waits there"
+            ) from None
+        raise Unavailable(
+            f"the node has taken the request, and brought no report to port {listen}; it has to "
+            "have our AE title registered with this machine's address and that port, and may "
+            "bring it later: --wait SECONDS waits longer"
+        ) from None
     finally:
         if acceptor is not None and thread is not None:
             acceptor.stop(1.0)

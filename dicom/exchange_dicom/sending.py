@@ -27,7 +27,7 @@ from exchange_dicom.header import DataSetError
 from exchange_dicom.negotiation import Conduct
 from exchange_dicom.pdu import CONTEXTS, UpperLayerError
 from exchange_dicom.requestor import Address, Proposal
-from exchange_dicom.states import AssociationAborted, AssociationEnded, AssociationRejected
+from exchange_dicom.states import AssociationEnded, AssociationRejected
 from exchange_dicom.transcoding import CannotTranscode
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from exchange_storage.records import ApplicationEntity
@@ -38,8 +38,8 @@ NOT_TAKEN = "the receiver does not take this SOP class"
 UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 """In which everything is proposed a second time."""
 
-ABORTED_IN_VAIN = 3
-"""Associations in a row, each aborted before it answered anything, after which it is enough."""
+ENDED_IN_VAIN = 3
+"""Associations in a row, each ended before anything was answered, after which it is enough."""
 TRANSIENT_ATTEMPTS, TRANSIENT_SECONDS = 3, 1.0
 """How often, and after which pause, a receiver is asked again that is full for now."""
 
@@ -61,8 +61,6 @@ class Result:
     reason: str = ""
     unanswered: bool = False
     """Whether the receiver never answered, rather than that nothing was sent."""
-    aborted: bool = False
-    """The receiver ended the association by A-ABORT when it was sent this one."""
 
     @property
     def stored(self) -> bool:
@@ -114,7 +112,8 @@ def send(
 
     `originator` is the AE title and Message ID of the C-MOVE-RQ that is served. What an association
     that breaks had in hand is unanswered; the rest is too when no other is left to send it. A peer
-    that aborts at one instance, as some do that cannot read it, is sent the others anew. Once
+    that aborts, leaves or falls silent at one instance, as some do that cannot read it, is sent the
+    others anew. Once
     `stop` is set nothing more is begun: what is under way is told, and then it ends. Raises
     UpperLayerError when no association is made at all, and what was not foreseen as it came.
     """
@@ -125,20 +124,21 @@ def send(
         failure: UpperLayerError | None = None
         associations, again, in_vain = parallel, 0, 0
         while waiting and not halt.is_set():
-            failure, before, answered = None, len(waiting), False
+            failure, ended, answered = None, False, False
             with closing(
                 _shared(address, waiting, proposals, originator, associations, halt, conduct)
             ) as results:
                 for result in results:
                     if isinstance(result, Result):
                         told += 1
+                        ended |= result.unanswered
                         answered |= result.status is not None
                         yield result
                     else:
                         failure = result
-            if isinstance(failure, AssociationAborted) and len(waiting) < before:
+            if ended:
                 in_vain = 0 if answered else in_vain + 1
-                if in_vain < ABORTED_IN_VAIN:
+                if in_vain < ENDED_IN_VAIN:
                     continue
             # One alone after several, since a receiver that is full may have turned all of them
             # away; and again after a while where it says that it is so for now.
@@ -352,8 +352,7 @@ def _over_one(
                 yield Result(at, None, str(error))
         except UpperLayerError as error:
             if at is not None:
-                aborted = isinstance(error, AssociationAborted)
-                yield Result(at, None, str(error), unanswered=True, aborted=aborted)
+                yield Result(at, None, str(error), unanswered=True)
             yield error
             return
 

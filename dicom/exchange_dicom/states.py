@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 
-from exchange_dicom.pdu import AssociateReject, UpperLayerError
+from exchange_dicom.pdu import AssociateReject, RejectReason, UpperLayerError
 
 
 class State(Enum):
@@ -103,6 +103,28 @@ that all it can do with a PDU is AA-6, to ignore it, until the peer closes or AR
 """
 
 
+REJECT_SOURCES: Mapping[int, str] = {
+    1: "service-user",
+    2: "service-provider (ACSE)",
+    3: "service-provider (Presentation)",
+}
+REJECT_REASONS: Mapping[RejectReason, str] = {
+    RejectReason.NO_REASON_GIVEN: "no reason given",
+    RejectReason.APPLICATION_CONTEXT_NAME_NOT_SUPPORTED: "application context name not supported",
+    RejectReason.CALLING_AE_TITLE_NOT_RECOGNIZED: (
+        "calling AE title not recognized; ours has to be registered there"
+    ),
+    RejectReason.CALLED_AE_TITLE_NOT_RECOGNIZED: (
+        "called AE title not recognized; the node has another than it was called by"
+    ),
+    RejectReason.ACSE_NO_REASON_GIVEN: "no reason given",
+    RejectReason.PROTOCOL_VERSION_NOT_SUPPORTED: "protocol version not supported",
+    RejectReason.TEMPORARY_CONGESTION: "temporary congestion",
+    RejectReason.LOCAL_LIMIT_EXCEEDED: "local limit exceeded",
+}
+"""Source and reason of an A-ASSOCIATE-RJ in words (PS3.8 Table 9-21)."""
+
+
 class AssociationEnded(UpperLayerError):
     """The association is over; whoever was in the middle of a message discards what was staged."""
 
@@ -116,8 +138,12 @@ class AssociationRejected(AssociationEnded):
 
     def __init__(self, told: AssociateReject) -> None:
         """`told` is what the peer sent."""
-        reason = told.reason.name.lower().replace("_", " ")
-        super().__init__(f"{reason}{'; it may take us later' if told.transient else ''}")
+        result = "transient" if told.transient else "permanent"
+        source = REJECT_SOURCES[told.reason.value[0]]
+        super().__init__(
+            f"the node rejected the association ({result}, by its {source}): "
+            f"{REJECT_REASONS[told.reason]}"
+        )
         self.told = told
 
 

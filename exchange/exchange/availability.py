@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from exchange import jobs, organizations, registry
 from exchange.access import Access
+from exchange.audit import Outcome
 from exchange.policy import Action
 from exchange_storage.records import (
     ApplicationEntity,
@@ -30,6 +31,9 @@ from exchange_storage.records import (
 INSTANCES = 50_000
 """Instances of which one notification tells, at most: the first ones of the study."""
 
+TOLD = "instance availability"
+"""In the trail's detail, as what: a notification, and how it ended."""
+
 Reference = tuple[str, str]
 """SOP Class UID and SOP Instance UID."""
 
@@ -41,6 +45,8 @@ class Notification:
     uid: str
     """The same whenever the same is told again, so that a receiver knows it."""
     entity: ApplicationEntity
+    patient: int
+    """Row number."""
     study_instance_uid: str
     series: Mapping[str, Sequence[Reference]]
     step: str
@@ -83,7 +89,7 @@ def plan(access: Access, studies: Sequence[int]) -> int:
 def notification(access: Access, subject: str) -> Notification | None:
     """What a job of the subject that `plan` gave it is to tell now; None if that is nothing.
 
-    Raises Refused.
+    What becomes of it is recorded by `ended`. Raises Refused.
     """
     access.require(Action.FORWARD)
     entity_id, _, study_id = subject.partition(":")
@@ -123,42 +129,48 @@ def notification(access: Access, subject: str) -> Notification | None:
         )
         .limit(2)
     ).all()
-    access.note(
-        Action.FORWARD,
-        reason="availability",
-        patient=found.Patient.id,
-        study=study.study_instance_uid,
-        detail={"to": entity.title, "instances": len(kept)},
-    )
     about = f"{entity.id} {study.study_instance_uid} {study.revision}"
     return Notification(
         uid=f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, about).int}",
         entity=entity,
+        patient=found.Patient.id,
         study_instance_uid=study.study_instance_uid,
         series=series,
         step=steps[0] if len(steps) == 1 else "",
     )
 
 
-def unanswered(access: Access, subject: str) -> None:
-    """The node of a job did not answer: of no other study is it told before that is tried again.
+def ended(
+    access: Access, subject: str, told: Notification, *, answered: bool, why: str = ""
+) -> None:
+    """Record that the node of a job has taken what it was told; or has not, for what `why` says.
 
-    Raises Refused.
+    Where it has not `answered`, it is told of no other study before that is tried again; where it
+    has, what waits for it is due. Raises Refused.
     """
     access.require(Action.FORWARD)
-    access.write(
-        lambda session: jobs.put_off(
-            session, jobs.NOTIFY, subject, _to_the_same(subject), access.now
+    outcome = Outcome.FAILED if why else Outcome.SUCCESS
+    failed = f"not taken: {why}" if answered else f"not answered: {why}"
+
+    def unit(session: Session) -> None:
+        if answered:
+            jobs.bring_on(session, jobs.NOTIFY, _to_the_same(subject), access.now)
+        else:
+            jobs.put_off(session, jobs.NOTIFY, subject, _to_the_same(subject), access.now)
+        access.note(
+            Action.FORWARD,
+            outcome=outcome,
+            reason=failed if why else "confirmed",
+            patient=told.patient,
+            study=told.study_instance_uid,
+            detail={
+                "what": TOLD,
+                "to": told.entity.title,
+                "instances": sum(map(len, told.series.values())),
+            },
         )
-    )
 
-
-def answered(access: Access, subject: str) -> None:
-    """The node of a job has answered: what waits for it is due. Raises Refused."""
-    access.require(Action.FORWARD)
-    access.write(
-        lambda session: jobs.bring_on(session, jobs.NOTIFY, _to_the_same(subject), access.now)
-    )
+    access.write(unit)
 
 
 def _to_the_same(subject: str) -> ColumnElement[bool]:

@@ -58,12 +58,15 @@ class Parcel:
     """Digests of what was confirmed before."""
     notes: frozenset[str]
     """Digests of rejection notes: not every destination has a use for them."""
+    withheld: bool
+    """The receiver may not have the study: what it is sent, if anything, is not all there is."""
 
 
 def parcel(access: Access, number: int, *, timezone: ZoneInfo) -> Parcel | None:
     """What a delivery is to send now, decided for whoever receives it, and recorded.
 
-    None when there is nothing to send any more. Raises jobs.Later outside the hours of its route;
+    None when there is nothing to send any more, or that may be: the delivery ends without being
+    delivered. Raises jobs.Later outside the hours of its route;
     Refused with the policy's reason.
     """
     access.require(Action.FORWARD)
@@ -82,14 +85,14 @@ def parcel(access: Access, number: int, *, timezone: ZoneInfo) -> Parcel | None:
         if wait:
             raise jobs.Later(wait)
     receiver = session.get(Organization, entity.organization_id) if entity is not None else None
-    owner = session.scalars(
-        select(Patient.organization_id)
-        .join(Study, Study.patient_id == Patient.id)
+    row = session.execute(
+        select(Study.id, Patient.organization_id)
+        .join(Patient, Patient.id == Study.patient_id)
         .where(Study.study_instance_uid == delivery.study_instance_uid)
     ).one_or_none()
-    if owner is None or (route is None and entity is None):
+    if row is None or (route is None and entity is None):
         return None
-    asks = receiver.id if receiver is not None else owner
+    asks = receiver.id if receiver is not None else row.organization_id
     if not session.get_one(Organization, asks).active:
         reason = "the receiving organization was deactivated"
         access.note(
@@ -115,21 +118,27 @@ def parcel(access: Access, number: int, *, timezone: ZoneInfo) -> Parcel | None:
         )
         notes: tuple[retrieval.Selected, ...] = ()
         if delivery.instances:  # who has got images hears that they were rejected
-            with suppress(Refused):
+            with suppress(Refused, NotFound):  # as who may not know of the patient is answered
                 notes = retrieval.rejection_notes(theirs, delivery.study_instance_uid)
     sent = session.scalars(
         select(Instance.digest)
         .join(Delivered, Delivered.instance_id == Instance.id)
         .where(Delivered.delivery_id == number)
     ).all()
+    withheld = not selected and retrieval.is_served(access, row.id)
+    ends = not selected and not notes and (withheld or not delivery.instances)
     access.note(
         Action.FORWARD,
+        outcome=Outcome.REFUSED if withheld else Outcome.SUCCESS,
+        reason="withheld" if withheld else "nothing is left of it" if ends else "",
         study=delivery.study_instance_uid,
         detail={
             "delivery": number,
             "to": entity.title if entity is not None else route and route.url,
         },
     )
+    if ends:
+        return None
     return Parcel(
         number,
         delivery.study_instance_uid,
@@ -139,6 +148,7 @@ def parcel(access: Access, number: int, *, timezone: ZoneInfo) -> Parcel | None:
         (*selected, *notes),
         frozenset(sent),
         frozenset(held.digest for one in notes for held in one.instances),
+        withheld,
     )
 
 

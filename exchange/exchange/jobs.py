@@ -82,6 +82,9 @@ a PACS that is down over a long weekend gets everything when it is up again."""
 AT_OTHERS = frozenset({COMMIT, FORWARD, NOTIFY})
 PAUSE = timedelta(seconds=30)
 """For so long after a job that was not answered is tried again no other is tried there."""
+LONGEST_PUT_OFF = timedelta(minutes=15)
+"""After so long another job finds out whether there is an answer, whenever the last one is tried
+again: it may be why there is none."""
 LEASE = timedelta(minutes=1)
 """How long a worker has for one job before another takes it over: short, since what a worker had
 that was killed waits for so long; a living one renews it."""
@@ -336,35 +339,45 @@ def after(attempts: int) -> timedelta:
 def put_off(
     session: Session, kind: str, subject: str, others: ColumnElement[bool], now: datetime
 ) -> None:
-    """Somebody did not answer a job: the `others` that call there wait until it is tried again.
+    """Somebody did not answer a job: the `others` that call there wait until it is tried again,
+    though not for longer than `LONGEST_PUT_OFF`. Those go first then that were tried least often.
 
-    So who hangs holds one thread of a worker, and not all of them. In the transaction of `session`,
-    before the job has failed (`fail`).
+    So who hangs holds one thread of a worker, and not all of them; and a job at which they hang
+    keeps no other from them. In the transaction of `session`, before the job has failed (`fail`).
     """
     this = and_(Job.kind == kind, Job.subject == subject)
-    tried = session.scalar(select(Job.attempts).where(this))
-    again = now + after((tried or 0) + 1) + PAUSE
-    session.execute(update(Job).where(this).values(put_off=True))
+    waiting = and_(others, Job.kind == kind, Job.subject != subject, _WAITS)
+    found_out = or_(this, and_(waiting, Job.put_off))
+    # Whose turn it is now goes on in the pauses of the ones before: nobody has answered since.
+    tried = (session.scalar(select(func.max(Job.attempts)).where(found_out)) or 0) + 1
+    session.execute(update(Job).where(this).values(put_off=True, due=now + after(tried)))
+    fewest = session.scalar(select(func.min(Job.attempts)).where(waiting))
+    again = now + min(after(tried) + PAUSE, LONGEST_PUT_OFF)
+    due = case((Job.attempts == fewest, _moment(again)), else_=_moment(again + PAUSE))
     session.execute(
-        update(Job)
-        .where(others, Job.kind == kind, Job.subject != subject, _WAITS, Job.due < again)
-        .values(due=again, put_off=True)
+        update(Job).where(waiting, Job.due < due).values(due=due, put_off=True),
     )
 
 
 def bring_on(session: Session, kind: str, others: ColumnElement[bool], now: datetime) -> None:
     """Who did not answer answers again: the `others` that wait for that are due. See `put_off`.
 
-    Not those that were refused, which wait for something else: each would bring on the next.
+    Not those that were refused, which wait for something else: each would bring on the next. Nor
+    those at which there was no answer so often that they may be why: they have their own pauses.
     """
     session.execute(
         update(Job)
         .where(others, Job.kind == kind, _WAITS, Job.put_off)
-        .values(due=case((Job.due > now, _moment(now)), else_=Job.due), put_off=False)
+        .values(
+            due=case((and_(Job.due > now, Job.attempts < _OFTEN), _moment(now)), else_=Job.due),
+            put_off=False,
+        )
     )
 
 
 _WAITS = and_(~Job.dead, Job.leased_until.is_(None))
+_OFTEN = 10
+"""Attempts after which a job's own pause is longer than it puts others off."""
 
 
 def fail(database: Database, claimed: Claim, error: str) -> None:
@@ -373,7 +386,7 @@ def fail(database: Database, claimed: Claim, error: str) -> None:
     `error` is kept for operators; it must not hold patient data.
     """
     attempts = claimed.attempts + 1
-    pause = after(attempts)
+    again = _moment(datetime.now(UTC) + after(attempts))
     most = ATTEMPTS_AT_OTHERS if claimed.kind in AT_OTHERS else ATTEMPTS
     with database.writing() as session:
         session.execute(
@@ -383,7 +396,7 @@ def fail(database: Database, claimed: Claim, error: str) -> None:
                 attempts=attempts,
                 # Whoever asked meanwhile may have brought what the work was lacking.
                 dead=Job.asked == claimed.asked if attempts >= most else False,
-                due=datetime.now(UTC) + pause,
+                due=case((Job.due > again, Job.due), else_=again),  # `put_off` may be longer
                 leased_until=None,
                 last_error=error[:4000],
             )

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from urllib.parse import urlsplit
 
-from sqlalchemy import bindparam, delete, exists, func, select, true
-from sqlalchemy.orm import Session
+from sqlalchemy import and_, bindparam, delete, exists, func, select, true
+from sqlalchemy.orm import Session, aliased
 
 from exchange import body_parts, calling, jobs, organizations, priors, registry
 from exchange.access import Access
@@ -88,10 +88,15 @@ class Listed:
     organization: str
     route: Route
     destination: str
+    """``code:TITLE`` of an entity, or the base of a DICOMweb service."""
     waiting: int
     """Studies on their way, those that were given up left out."""
     given_up: int
     delivered: int
+    withheld: int
+    """Not sent, since the policy keeps them from the receiver; or what came of them last."""
+    gone: int
+    """Deleted or rejected before anything of them was sent, or since they were withheld."""
 
 
 def add(access: Access, organization: str, rule: Rule) -> None:
@@ -161,22 +166,32 @@ def remove(access: Access, organization: str, name: str) -> None:
 
 
 def everything(access: Access) -> Sequence[Listed]:
-    """All routes, and how many studies wait, were given up and were delivered.
+    """All routes, and how many studies wait, were given up, delivered, withheld, or are gone.
 
     To a hospital's administrator, its own. Raises Refused.
     """
     access.require(Action.ADMINISTER)
     access.note(Action.ADMINISTER, reason="routes listed")
     session, own = access.session, access.requester.organization
+    of_node = aliased(Organization)
     rows = session.execute(
-        select(Organization.code, Route, ApplicationEntity.title)
+        select(Organization.code, Route, ApplicationEntity.title, of_node.code)
         .select_from(Route)
         .join(Organization, Organization.id == Route.organization_id)
         .outerjoin(ApplicationEntity, ApplicationEntity.id == Route.entity_id)
+        .outerjoin(of_node, of_node.id == ApplicationEntity.organization_id)
         .where(true() if own is None else Route.organization_id == own)
         .order_by(Organization.code, Route.name)
     ).all()
     open_ = Delivery.delivered.is_(None)
+    # Work that has ended and delivered nothing: it was not to be, or there was nothing any more.
+    ended = and_(open_, Job.id.is_(None))
+    is_there = exists(
+        select(Instance.id)
+        .join(Series, Series.id == Instance.series_id)
+        .join(Study, Study.id == Series.study_id)
+        .where(Study.study_instance_uid == Delivery.study_instance_uid, Instance.is_primary)
+    )
     counted = {
         route: counts
         for route, *counts in session.execute(
@@ -185,14 +200,21 @@ def everything(access: Access) -> Sequence[Listed]:
                 func.count().filter(open_, ~Job.dead),
                 func.count().filter(open_, Job.dead),
                 func.count(Delivery.delivered),
+                func.count().filter(ended, is_there),
+                func.count().filter(ended, ~is_there),
             )
             .outerjoin(Job, jobs.of(jobs.FORWARD, Delivery.id))
             .group_by(Delivery.route_id)
         )
     }
     return [
-        Listed(code, route, title or route.url, *counted.get(route.id, (0, 0, 0)))
-        for code, route, title in rows
+        Listed(
+            code,
+            route,
+            f"{hospital}:{title}" if title else route.url,
+            *counted.get(route.id, (0, 0, 0, 0, 0)),
+        )
+        for code, route, title, hospital in rows
     ]
 
 

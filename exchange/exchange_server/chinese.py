@@ -320,6 +320,7 @@ TEXTS: Mapping[str, str] = {
         "没有此编号的失败转发；用 `exchange route waiting` 查看"
     ),
     "Unanswered: {}": "无应答：{}",
+    "Rejected: {}": "被拒绝：{}",
     "Unavailable: {}": "{}",
     "{} does not answer: {}": "{} 没有应答：{}",
     "{} instances were not taken: {}": "{} 个实例未被接受：{}",
@@ -488,8 +489,34 @@ TEXTS: Mapping[str, str] = {
         "节点写作 主机:端口，IPv6 写作 [::1]:端口"
     ),
     "the node answered {}": "对方节点应答 {}",
-    "no report has come; the node may bring it later": "尚未收到报告，对方可能稍后送达",
-    "the node rejected the association: {}": "对方节点拒绝了连接：{}",
+    "the node has taken the request, and brought no report over the same association; it may bring "
+    "it to a port that it has registered for us: --listen PORT waits there": (
+        "对方节点已接受请求，但未在同一连接上送回报告；"
+        "对方可能送到其为本方登记的端口：请用 --listen 端口 等待"
+    ),
+    "the node has taken the request, and brought no report to port {}; it has to have our AE title "
+    "registered with this machine's address and that port, and may bring it later: --wait SECONDS "
+    "waits longer": (
+        "对方节点已接受请求，但未向端口 {} 送回报告；对方须以本机地址和该端口登记本方的 AE Title，"
+        "也可能稍后送达：用 --wait 秒数 延长等待"
+    ),
+    "the node rejected the association ({}, by its {}): {}": "对方节点拒绝了连接（{}，由{}）：{}",
+    "permanent": "永久",
+    "transient": "暂时",
+    "service-user": "应用（service-user）",
+    "service-provider (ACSE)": "协议层（service-provider, ACSE）",
+    "service-provider (Presentation)": "协议层（service-provider, Presentation）",
+    "no reason given": "未说明原因",
+    "application context name not supported": "不支持该应用上下文",
+    "calling AE title not recognized; ours has to be registered there": (
+        "不认识主叫 AE Title；请对方登记本方的 AE Title"
+    ),
+    "called AE title not recognized; the node has another than it was called by": (
+        "不认识被叫 AE Title；对方用的是另一个，请核对"
+    ),
+    "protocol version not supported": "不支持该协议版本",
+    "temporary congestion": "暂时拥塞",
+    "local limit exceeded": "连接数已达上限",
     "{} is not a keyword of PS3.6": "{} 不是 PS3.6 的关键字",
     "this is not a value of {}": "这不是 {} 的有效值",
 }

@@ -74,6 +74,8 @@ def list_routes() -> None:
             say("等待", "Waiting"),
             say("放弃", "Given up"),
             say("已送达", "Delivered"),
+            say("不予提供", "Withheld"),
+            say("已删除", "Gone"),
         ],
         [
             [
@@ -94,6 +96,8 @@ def list_routes() -> None:
                 str(one.waiting),
                 str(one.given_up),
                 str(one.delivered),
+                str(one.withheld),
+                str(one.gone),
             ]
             for one in found
         ],

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import pytest
 from caller import EXPLICIT, SUCCESS, Caller
-from finding_out import one_finds_out
-from images import ct, data_set, rejection_note
+from images import rejection_note
 from pydicom import dcmread
-from real_parts import LOOPBACK, ends_with_us, free_port
+from real_parts import LOOPBACK, free_port
 from region import ADMINISTRATOR, ID_CARD, WORKER
 from retrieving import outcomes, workstation
+from routed import STUDY, ZONE, delivered, got, listens, made_due, routed, send, storescp, worked
 from serving import Served, serving
 from sqlalchemy import select
 
@@ -31,116 +27,22 @@ from exchange import (
     consent,
     jobs,
     orders,
-    organizations,
     priors,
     retrieval,
     routing,
     scrub,
 )
-from exchange.errors import ExchangeError, Invalid, NotFound
-from exchange.organizations import Entity
+from exchange.errors import Invalid, NotFound
 from exchange.priors import Choice, relevance
-from exchange.routing import Rule
-from exchange_dicom.forward import deliver
+from exchange_dicom import forward
 from exchange_dicom.rejection_note import KEY_OBJECT_SELECTION
-from exchange_storage.records import Delivery, Job, Order, Study
-
-ZONE = ZoneInfo("Asia/Shanghai")
-STUDY = "1.2.826.1"
+from exchange_storage.records import Delivery, Job, Order
 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     with serving(tmp_path) as made:
         yield made
-
-
-@contextmanager
-def storescp(folder: Path, port: int) -> Iterator[None]:
-    """DCMTK's storage SCP, writing what it gets to a folder."""
-    folder.mkdir(exist_ok=True)
-    program = shutil.which("storescp")
-    assert program is not None
-    process = subprocess.Popen(
-        ends_with_us(program, "-od", str(folder), "+xa", "-aet", "WS", str(port))
-    )
-    try:
-        deadline = time.monotonic() + 180
-        while time.monotonic() < deadline:
-            if (
-                subprocess.run(["echoscu", LOOPBACK, str(port)], capture_output=True).returncode
-                == 0
-            ):
-                break
-        yield
-    finally:
-        process.terminate()
-        process.wait(180)
-
-
-def send(served: Served, calling: str, folder: Path, count: int, **told: str) -> None:
-    """The hospital's PACS sends a study of `count` CT slices."""
-    for number in range(count):
-        path = folder / f"{calling}{number}.dcm"
-        image = ct(path, number=number + 1, **({"study": STUDY, "patient": "P1"} | told))  # type: ignore[arg-type]
-        with Caller(served.port, calling=calling) as pacs:
-            uid = str(image.SOPInstanceUID)
-            assert pacs.store(data_set(path.read_bytes()), uid).status == SUCCESS
-            pacs.release()
-
-
-def listens(served: Served, code: str, title: str, port: int, *, priors: bool = False) -> None:
-    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        organizations.add_entity(
-            access,
-            code,
-            Entity(title=title, address=LOOPBACK, port=port, receives_priors=priors),
-        )
-
-
-def routed(served: Served, code: str, **rule: str) -> None:
-    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        routing.add(access, code, Rule(**({"name": "on", "destination": "WS"} | rule)))
-
-
-def worked(served: Served, study: str = STUDY) -> list[Exception]:
-    """The study is quiet: plan, and do what is due, as the worker does; what it raised."""
-    exchange = served.city.exchange
-    with exchange.database.reading() as session:
-        row = session.scalars(select(Study.id).where(Study.study_instance_uid == study)).one()
-    with exchange.on_behalf_of(WORKER) as access:
-        routing.plan(access, row)
-    return delivered(served)
-
-
-def delivered(served: Served) -> list[Exception]:
-    raised: list[Exception] = []
-    exchange = served.city.exchange
-    for job in jobs.claim(exchange.database, [jobs.FORWARD]):
-        try:
-            deliver(exchange, WORKER, int(job.subject), calling="EXCHANGE", timezone=ZONE)
-        except jobs.Later as later:
-            raised.append(later)
-            jobs.postpone(exchange.database, job, later.seconds)
-        except ExchangeError as error:
-            raised.append(error)
-            jobs.fail(exchange.database, job, type(error).__name__)
-            with exchange.database.writing() as session:
-                jobs.ask(session, jobs.FORWARD, job.subject, datetime.now(UTC))
-        else:
-            jobs.finish(exchange.database, [job])
-    return raised
-
-
-def made_due(served: Served) -> None:
-    """Time has passed: what was put off is due now."""
-    with served.city.exchange.database.writing() as session:
-        for job in session.scalars(select(Job)):
-            job.due = datetime.now(UTC)
-
-
-def got(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.exists() else []
 
 
 def test_a_study_goes_on_by_rule_and_what_comes_later_follows_alone(
@@ -189,83 +91,6 @@ def test_a_destination_that_is_down_gets_all_when_it_is_up_again(
     with storescp(tmp_path / "ws", port):
         assert delivered(served) == []
     assert len(got(tmp_path / "ws")) == 2
-
-
-def test_of_a_node_that_hangs_one_study_finds_out_whether_it_is_well_again(
-    served: Served, tmp_path: Path
-) -> None:
-    other = "1.2.826.2"
-    exchange = served.city.exchange
-    with workstation("WS") as ws:
-        ws.meanwhile = lambda: ws.associations[-1].abort()  # takes an association, and no image
-        listens(served, "beicheng", "WS", ws.port)
-        routed(served, "beicheng")
-        send(served, "BEICHENG", tmp_path, 2)
-        send(served, "BEICHENG", tmp_path, 2, study=other, series="1.2.826.2.1")
-        with exchange.database.reading() as session:
-            rows = session.scalars(select(Study.id).order_by(Study.id)).all()
-        for row in rows:
-            with exchange.on_behalf_of(WORKER) as access:
-                routing.plan(access, row)
-
-        def do(subject: str) -> None:
-            deliver(exchange, WORKER, int(subject), calling="EXCHANGE", timezone=ZONE)
-
-        @contextmanager
-        def well() -> Iterator[None]:
-            ws.meanwhile = lambda: None
-            ws.received.clear()
-            yield
-
-        one_finds_out(served, jobs.FORWARD, do, well())
-    assert sorted(str(one.StudyInstanceUID) for one in ws.received) == [STUDY] * 2 + [other] * 2
-
-
-def test_an_image_at_which_a_node_aborts_puts_nothing_else_off(
-    served: Served, tmp_path: Path
-) -> None:
-    exchange, other = served.city.exchange, "1.2.826.2"
-    with workstation("WS") as ws:
-        ws.meanwhile = lambda: ws.associations[-1].abort()
-        listens(served, "beicheng", "WS", ws.port)
-        routed(served, "beicheng")
-        send(served, "BEICHENG", tmp_path, 1)
-        send(served, "BEICHENG", tmp_path, 1, study=other, series="1.2.826.2.1")
-        with exchange.database.reading() as session:
-            rows = session.scalars(select(Study.id).order_by(Study.id)).all()
-        for row in rows:
-            with exchange.on_behalf_of(WORKER) as access:
-                routing.plan(access, row)
-        (job,) = jobs.claim(exchange.database, [jobs.FORWARD], 1)
-        with pytest.raises(ExchangeError):
-            deliver(exchange, WORKER, int(job.subject), calling="EXCHANGE", timezone=ZONE)
-        jobs.fail(exchange.database, job, "aborted")
-    (next_one,) = jobs.claim(exchange.database, [jobs.FORWARD])
-    assert next_one.id != job.id
-
-
-def test_a_node_that_answers_again_gets_all_else_also_where_it_refuses_the_first_study(
-    served: Served, tmp_path: Path
-) -> None:
-    other, port = "1.2.826.2", free_port()
-    listens(served, "beicheng", "WS", port)
-    routed(served, "beicheng")
-    send(served, "BEICHENG", tmp_path, 1)
-    (down,) = worked(served)
-    assert "does not answer" in str(down)
-    send(served, "BEICHENG", tmp_path, 1, study=other, series="1.2.826.2.1")
-    assert len(worked(served, other)) == 1  # was asked for meanwhile, and finds out the same
-    of_route = select(Job).where(Job.kind == jobs.FORWARD).order_by(Job.due)
-    with served.city.exchange.database.writing() as session:
-        first, last = session.scalars(of_route).all()
-        assert last.due > datetime.now(UTC)
-        first.due = datetime.now(UTC)
-    with workstation("WS", port=port) as ws:
-        ws.answers = [0xA900]
-        (refused,) = delivered(served)
-        assert "A900" in str(refused)
-        assert delivered(served) == []
-    assert len(ws.received) == 2
 
 
 def test_outside_its_hours_a_route_waits(served: Served, tmp_path: Path) -> None:
@@ -349,6 +174,8 @@ class Service:
         self.status, self.answer = status, answer
         self.got: list[list[str]] = []
         """Instances of each request that came whole, in order."""
+        self.answered: int | None = None
+        """Requests that it answers, before it hangs up on each; None for all."""
 
     def told(self, instances: list[str]) -> dict[str, object]:
         """Its answer: as it was told to, or that all were stored."""
@@ -373,6 +200,8 @@ class Service:
                 files = [part.partition(b"\r\n\r\n")[2][:-2] for part in parts]
                 came = [str(dcmread(BytesIO(one)).SOPInstanceUID) for one in files]
                 service.got.append(came)
+                if service.answered is not None and len(service.got) > service.answered:
+                    return
                 answer = json.dumps(service.told(came)).encode()
                 self.send_response(service.status)
                 self.send_header("Content-Type", "application/dicom+json")
@@ -455,6 +284,23 @@ def test_an_object_that_a_scrub_has_found_damaged_goes_to_no_service(
     assert "damaged in the archive" in str(failed)
     assert [len(one) for one in service.got] == [1]
     assert uid not in service.got[0]
+
+
+@pytest.mark.parametrize("answered", [0, 1])
+def test_a_service_that_answered_for_one_image_keeps_no_other_study_waiting(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answered: int
+) -> None:
+    monkeypatch.setattr(forward, "STOW", 1)
+    service = Service()
+    service.answered = answered
+    send(served, "BEICHENG", tmp_path, 2)
+    with service.listening() as url:
+        routed(served, "beicheng", destination="", url=url)
+        (failed,) = worked(served)
+    assert "does not answer" in str(failed)
+    with served.city.exchange.database.reading() as session:
+        (job,) = session.scalars(select(Job).where(Job.kind == jobs.FORWARD))
+    assert job.put_off == (answered == 0)
 
 
 def test_a_name_that_leads_to_a_machines_own_address_is_sent_nothing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -121,6 +122,15 @@ def references(told: Dataset) -> list[tuple[str, str, str, str, str]]:
     ]
 
 
+def recorded(served: Served) -> list[dict[str, Any]]:
+    """What the audit trail says of notifications, the first one first."""
+    with served.city.exchange.database.reading() as session:
+        trail = [json.loads(record.content) for record in audit.latest(session, 40)]
+    told = [one for one in reversed(trail) if one["detail"].get("what") == availability.TOLD]
+    assert all((one["study"], one["detail"]["to"]) == (STUDY, "RIS") for one in told)
+    return told
+
+
 def test_a_registered_node_is_told_what_can_be_fetched_and_again_when_more_has_come(
     served: Served,
 ) -> None:
@@ -150,9 +160,10 @@ def test_a_registered_node_is_told_what_can_be_fetched_and_again_when_more_has_c
         again, told = ris.told[1]
         assert [uid for _, _, uid, _, _ in references(told)] == ["1.4.1", "1.4.2", "1.4.3"]
         assert again != first
-    with served.city.exchange.database.reading() as session:
-        trail = [record.content for record in audit.latest(session, 20)]
-    assert any('"availability"' in one and '"RIS"' in one for one in trail)
+    assert [(one["outcome"], one["detail"]["instances"]) for one in recorded(served)] == [
+        ("success", 2),
+        ("success", 3),
+    ]
 
 
 def test_the_step_that_made_the_study_is_named(served: Served) -> None:
@@ -186,6 +197,12 @@ def test_a_node_that_is_down_or_does_not_take_it_is_told_later_the_same(served: 
         assert one == other
         assert worked(served) == []
     assert len(ris.told) == 2
+    assert [(one["outcome"], one["reason"]) for one in recorded(served)] == [
+        ("failed", f"not answered: {down}"),
+        ("failed", f"not taken: {deaf}"),
+        ("failed", "not taken: the node answered the notification with 0110"),
+        ("success", "confirmed"),
+    ]
 
 
 def test_of_a_node_that_is_down_one_study_finds_out_whether_it_is_up_again(served: Served) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -359,3 +360,34 @@ def test_who_refuses_everything_is_not_called_ever_faster(database: Database) ->
         jobs.bring_on(session, jobs.COMMIT, theirs, now)
     jobs.fail(database, again, "refused")
     assert jobs.claim(database, [jobs.COMMIT]) == []
+
+
+def test_a_study_at_which_a_node_hangs_keeps_no_other_from_it_for_long(database: Database) -> None:
+    theirs = jobs.about(jobs.FORWARD).in_(range(1, 6))
+    for subject in ("1", "2", "3", "4", "5"):
+        ask(database, subject, kind=jobs.FORWARD)
+    now, found_out = datetime.now(UTC), Counter[str]()
+    calls, elapsed = 0, timedelta()
+    while len(found_out) < 5:  # nobody answers, and time passes until a next job is due
+        (failed,) = jobs.claim(database, [jobs.FORWARD], 1)
+        found_out[failed.subject] += 1
+        calls += 1
+        with database.writing() as session:
+            jobs.put_off(session, jobs.FORWARD, failed.subject, theirs, now)
+        jobs.fail(database, failed, "nobody answers")
+        with database.writing() as session:
+            waiting = session.scalars(select(Job).order_by(Job.due)).all()
+            others = [one.due - now for one in waiting if one.subject != failed.subject]
+            assert min(others) <= jobs.LONGEST_PUT_OFF
+            passed = waiting[0].due - now
+            elapsed += passed
+            for one in waiting:
+                one.due -= passed
+    assert sorted(found_out)[1:] == ["2", "3", "4", "5"]
+    assert all(found_out[other] == 1 for other in ("2", "3", "4", "5"))
+    assert calls < 20
+    assert elapsed < timedelta(hours=2)  # each in its turn
+
+    with database.writing() as session:  # it answers the one after: all else goes, but for the one
+        jobs.bring_on(session, jobs.FORWARD, theirs, now)
+    assert [one.subject for one in jobs.claim(database, [jobs.FORWARD])] == ["2", "3", "4", "5"]

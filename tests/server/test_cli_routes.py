@@ -53,7 +53,7 @@ def city(
 def test_a_route_is_made_listed_and_removed(city: Run) -> None:
     of = ("--organization", "bc")
     assert city("route", "add", "r", *of, "--to", "WS", "--modality", "ct, mr")[0] == 0
-    assert city("route", "list") == (0, "bc\tr\tWS\tCT,MR\t0\t0\t0\n", "")
+    assert city("route", "list") == (0, "bc\tr\tbc:WS\tCT,MR\t0\t0\t0\t0\t0\n", "")
     assert city("route", "waiting") == (0, "", "")
     assert city("route", "retry")[2] == "将重试 0 个转发\n"
     status, _, err = city("organization", "remove-ae", "bc", "WS@127.0.0.1")

@@ -1,11 +1,13 @@
-"""`exchange echo`, `send`, `query`, `move` and `get` at DCMTK's archive, and what they say."""
+"""`exchange echo`, `send`, `query`, `move`, `get` and `commit` at other nodes: what they say."""
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,10 @@ from images import ct
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.events import Event
+from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 from real_parts import LOOPBACK, Part, free_port
 from retrieving import workstation
 
@@ -172,7 +178,7 @@ def test_what_is_refused_is_told_with_the_status_and_what_it_means(
         *("--called", "OTHER", "--calling", "BEICHENG"),
         status=1,
     )
-    assert "rejected the association: called ae title not recognized" in wrong
+    assert "permanent, by its service-user): called AE title not recognized" in wrong
 
 
 def test_commands_speak_tls_with_dcmtk_and_say_what_is_wrong_with_it(
@@ -219,3 +225,47 @@ def test_commands_speak_tls_with_dcmtk_and_say_what_is_wrong_with_it(
         server.stop()
     kept = [path for path in (tmp_path / "ws").iterdir() if path.name.startswith("CT")]
     assert [dcmread(path).SOPInstanceUID for path in kept] == [image.SOPInstanceUID]
+
+
+@contextmanager
+def takes_requests_alone(listening: int | None = None) -> Iterator[str]:
+    """A node that takes requests for storage commitment and brings no report: where it is. At the
+    port, if one is given, it calls and says nothing."""
+    entity, called = AE("ARCHIVE"), AE("ARCHIVE")
+    entity.add_supported_context(StorageCommitmentPushModel)
+    called.add_requested_context(StorageCommitmentPushModel)
+    calls: list[Association] = []
+
+    def take(_: Event) -> tuple[int, None]:
+        if listening is not None:
+            calls.append(called.associate(LOOPBACK, listening))
+        return 0x0000, None
+
+    server = entity.start_server(
+        (LOOPBACK, 0), block=False, evt_handlers=[(evt.EVT_N_ACTION, take)]
+    )
+    assert server is not None
+    try:
+        yield f"{LOOPBACK}:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        for call in calls:
+            call.abort()
+
+
+def test_who_is_brought_no_commitment_report_is_told_how_it_may_come(
+    exchange: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    study(tmp_path / "sent")
+    port = free_port()
+    given = (str(tmp_path / "sent"), "--wait", "1")
+    with takes_requests_alone() as address:
+        same = exchange("commit", address, *given, status=1)
+    with takes_requests_alone(port) as address:
+        own = exchange("commit", address, *given, "--listen", str(port), status=1)
+    assert "brought no report over the same association" in same
+    assert "--listen PORT" in same
+    assert f"brought no report to port {port}" in own
+    assert "--wait SECONDS" in own
+    warned = [one for one in caplog.records if one.name.startswith("exchange_dicom")]
+    assert [one.getMessage() for one in warned if one.levelno >= logging.WARNING] == []

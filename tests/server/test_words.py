@@ -11,6 +11,8 @@ import pytest
 
 from exchange import policy
 from exchange.errors import ExchangeError
+from exchange_dicom.pdu import RejectReason
+from exchange_dicom.states import REJECT_REASONS, REJECT_SOURCES
 from exchange_server.chinese import TEXTS, translated
 from exchange_server.portal import audit
 
@@ -54,6 +56,7 @@ MODULES = [
     *OTHERS,
     *sorted((ROOT / "exchange/exchange_server/portal").glob("*.py")),
     ROOT / "dicom/exchange_dicom/scu.py",
+    ROOT / "dicom/exchange_dicom/scu_commitment.py",
 ]
 ERRORS = {error.__name__ for error in ExchangeError.__subclasses__()} | {"Deny"}
 """What says no, and a page or a command passes it on."""
@@ -88,6 +91,13 @@ def test_every_reason_of_a_decision_has_its_chinese(decision: Callable[..., obje
     assert sorted(messages(inspect.getsource(decision)) - TEXTS.keys()) == []
 
 
+def test_every_reason_of_a_rejection_has_its_chinese() -> None:
+    assert set(REJECT_REASONS) == set(RejectReason)
+    assert {reason.value[0] for reason in RejectReason} == set(REJECT_SOURCES)
+    told = {*REJECT_REASONS.values(), *REJECT_SOURCES.values()}
+    assert sorted(told - TEXTS.keys()) == []
+
+
 def test_roles_actions_and_purposes_are_called_by_their_names_on_the_page_of_the_trail() -> None:
     assert (set(audit.ACTIONS), set(audit.ROLES), set(audit.PURPOSES)) == (
         set(policy.Action),
@@ -119,6 +129,12 @@ def test_a_translation_says_as_much_as_the_english() -> None:
         (
             "Unanswered: WS@10.1.0.5:104 does not answer: Connection refused",
             "无应答：WS@10.1.0.5:104 没有应答：Connection refused",
+        ),
+        (
+            "Rejected: the node rejected the association (permanent, by its service-user): "
+            "calling AE title not recognized; ours has to be registered there",
+            "被拒绝：对方节点拒绝了连接（永久，由应用（service-user））："
+            "不认识主叫 AE Title；请对方登记本方的 AE Title",
         ),
         ("something that nobody translated", "something that nobody translated"),
     ],

@@ -15,6 +15,7 @@ from images import ct, data_set
 from pydicom import Dataset, dcmread
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 from pynetdicom import AE, build_role, evt
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from real_parts import free_port
 from region import ADMINISTRATOR, ID_CARD
 from serving import Served
@@ -36,8 +37,12 @@ class Workstation:
     answers: list[int] = field(default_factory=list)
     associations: list[Any] = field(default_factory=list)
     """Of each image: the association over which it came."""
-    meanwhile: Callable[[], None] = lambda: None
+    meanwhile: Callable[[], object] = lambda: None
     """Done before an image is answered."""
+    meanwhile_asked: Callable[[], object] = lambda: None
+    """The same of a C-ECHO."""
+    hangs: bool = False
+    """Takes associations, and nothing over them: it ends each when it is asked something."""
     port: int = 0
 
     def store(self, event: Any) -> int:
@@ -48,11 +53,19 @@ class Workstation:
             )
         )
         self.associations.append(event.assoc)
+        if self.hangs:
+            event.assoc.abort()
         self.meanwhile()
         image = event.dataset
         image.file_meta = event.file_meta
         self.received.append(image)
         return self.answers.pop(0) if self.answers else 0x0000
+
+    def echo(self, event: Any) -> int:
+        if self.hangs:
+            event.assoc.abort()
+        self.meanwhile_asked()
+        return 0x0000
 
 
 @contextmanager
@@ -62,15 +75,21 @@ def workstation(
     sop_classes: Sequence[str] = (CTImageStorage, MRImageStorage),
     associations: int = 10,
     port: int | None = None,
+    knows: Sequence[str] = (),
 ) -> Iterator[Workstation]:
-    """A node that takes the classes in the syntaxes, over so many associations at a time."""
+    """A node that takes the classes in the syntaxes, over so many associations at a time, from whom
+    it `knows` by AE title, or from anybody."""
     made = Workstation(port=port or free_port())
     entity = AE(title)
     entity.maximum_associations = associations
+    entity.require_calling_aet = list(knows)
     for sop_class in sop_classes:
         entity.add_supported_context(sop_class, list(syntaxes) or [ExplicitVRLittleEndian])
+    entity.add_supported_context(Verification)
     server = entity.start_server(
-        ("127.0.0.1", made.port), block=False, evt_handlers=[(evt.EVT_C_STORE, made.store)]
+        ("127.0.0.1", made.port),
+        block=False,
+        evt_handlers=[(evt.EVT_C_STORE, made.store), (evt.EVT_C_ECHO, made.echo)],
     )
     assert server is not None
     try:
