@@ -308,10 +308,10 @@ def _name(sought: Sequence[str], known: str) -> str:
     """``name``, ``reading of the name`` where only that agrees, or ""."""
     held = names.keys(known).full
     for one in sought:
-        if set(names.asked(one)) & held:
+        if names.whole(one) & held:
             return "name"
     for one in sought:
-        if (names.keys(one).full | set(names.alike(one))) & held:
+        if (names.keys(one).full | names.alike_whole(one)) & held:
             return "reading of the name"
     return ""
 

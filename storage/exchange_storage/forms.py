@@ -326,9 +326,7 @@ def _keys_form(matching: Matching, values: list[Any]) -> list[Form]:
         case Prefix(text):
             return [_starts(one, values) for one in names.asked(text)]
         case Values(wanted):
-            # Full names are kept without the delimiter too: whoever sent one need not know it.
-            asked = (one for value in wanted for one in names.asked(value))
-            return [_among([plain for one in asked if (plain := one.replace("^", ""))], values)]
+            return [_among([key for value in wanted for key in sorted(names.whole(value))], values)]
         case Pattern(pattern):
             return [_like(one, values) for one in names.asked(pattern)]
         case Contains(text):
@@ -336,8 +334,7 @@ def _keys_form(matching: Matching, values: list[Any]) -> list[Form]:
         case Alike(text) if _stem(text) != text:
             return [_like(one, values) for one in names.alike(text)]
         case Alike(text):
-            alike = [plain for one in names.alike(text) if (plain := one.replace("^", ""))]
-            return [_among(alike, values)]
+            return [_among(sorted(names.alike_whole(text)), values)]
         case Exact(text):
             return [_among(names.asked(text), values)]
         case Range():

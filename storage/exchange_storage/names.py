@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -47,7 +47,11 @@ _COMPOUND = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class NameKeys:
-    """The search keys of one name; each is folded. Full names stand with and without ``^``."""
+    """The search keys of one name; each is folded.
+
+    Full names stand in both orders without ``^``, and in their own with it; one that was sent in
+    one piece ends with it.
+    """
 
     full: frozenset[str]
     family: frozenset[str]
@@ -104,7 +108,7 @@ def keys(name: str) -> NameKeys:
             spellings += [(latin[0].replace("v", u), latin[1].replace("v", u)) for u in _U_UMLAUT]
         for one, other in spellings:
             one, other = fold(one), fold(other)
-            full.update({one + other, other + one, f"{one}^{other}".strip("^")})
+            full.update({one + other, other + one, f"{one}^{other}".lstrip("^")})
             family.add(one)
             given.add(other)
         if middle:  # each given name by itself as well (FHIR R4: any of them)
@@ -127,6 +131,22 @@ def asked(value: str) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(group for group in groups if group))
     # "*=王^小东" means 王小东 and not everybody: a group that matches all asks for nothing.
     return tuple(group for group in found if group.strip("*^")) or found[:1]
+
+
+def whole(value: str) -> frozenset[str]:
+    """The keys one of which a full name must have to be the one that somebody asks for."""
+    return _whole(asked(value))
+
+
+def alike_whole(value: str) -> frozenset[str]:
+    """The same of names that sound like it."""
+    return _whole(alike(value))
+
+
+def _whole(spellings: Sequence[str]) -> frozenset[str]:
+    # Who tells family from given name is also answered with who was sent in one piece.
+    pieces = (one.replace("^", "") + "^" for one in spellings if "^" in one)
+    return frozenset((*spellings, *pieces))
 
 
 def alike(value: str) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from exchange_storage import database as module
+from exchange_storage import names
 from exchange_storage.database import Database, Lock, Newer
 from exchange_storage.records import (
     AuditPatient,
@@ -36,6 +37,8 @@ from exchange_storage.records import (
     Job,
     Organization,
     Patient,
+    PatientName,
+    PersonNameKey,
     Record,
 )
 from exchange_storage.search import Match, Pattern, Values, where
@@ -185,6 +188,42 @@ def test_persons_who_were_named_before_are_found_by_their_names(database: Databa
         wanted = where([Match("PatientMotherBirthName", matching)])
         with database.reading() as session:
             assert len(session.scalars(select(Patient.id).where(wanted)).all()) == found
+
+
+def test_names_kept_before_in_one_piece_are_found_by_who_tells_their_parts(
+    database: Database,
+) -> None:
+    hospital, _, _ = a_commitment()
+    known = ["WANG XIAODONG=王小东", "XiaoDong^Wang", "", "Wang^XiaoDong", "W" * 255]
+    mother = "SUN LI\\Qian^Wei"
+    with database.writing() as session:
+        session.add(hospital)
+        session.flush()
+        for number, name in enumerate(known):
+            patient = a_patient(str(number))
+            patient.name, patient.mothers_birth_name = name, mother
+            session.add(patient)
+            session.flush()
+            keys = {key[:255] for key in names.keys(name).full}
+            session.add_all(PatientName(patient_id=patient.id, kind="full", key=k) for k in keys)
+        keys = {key for one in mother.split("\\") for key in names.keys(one).full}
+        session.add_all(PersonNameKey(name=mother, key=key) for key in keys)
+    database.take_back("0053")
+    in_one_piece = text("SELECT count(*) FROM patient_name WHERE key LIKE '%^'")
+    with database.reading() as session:
+        assert session.scalar(in_one_piece) == 0
+    database.migrate()
+
+    for keyword, name, found in (
+        ("PatientName", "Wang^XiaoDong", "03"),
+        ("PatientMotherBirthName", "Sun^Li", "01234"),
+        ("PatientMotherBirthName", "Li^Sun", ""),
+    ):
+        wanted = where([Match(keyword, Values((name,)))])
+        with database.reading() as session:
+            assert (
+                "".join(sorted(session.scalars(select(Patient.patient_id).where(wanted)))) == found
+            )
 
 
 def test_records_kept_before_are_found_by_each_of_their_patients(database: Database) -> None:

@@ -212,6 +212,7 @@ def test_date_and_time_are_combined_when_negotiated_and_both_are_the_same_kind_o
         ("小东", []),
         ("Wang^Wei", []),
         ("XiaoDong^*", []),
+        ("XiaoDong^Wang", []),
     ],
 )  # fmt: skip
 def test_a_name_is_found_by_any_of_its_groups_in_any_case_width_and_tone(
