@@ -21,6 +21,7 @@ from exchange_storage.search import Level
 
 if TYPE_CHECKING:
     from exchange_dicom.scu import Progress
+    from exchange_dicom.transport_security import Contexts
 
 network_commands = typer.Typer()
 
@@ -267,7 +268,7 @@ def _tls(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSL
 
 def _listening_tls(
     ca: Path | None, certificate: Path | None, key: Path | None
-) -> ssl.SSLContext | None:
+) -> "Contexts | None":
     """For reports that come on an association of their own: over TLS where the request went so."""
     if ca is None:
         return None

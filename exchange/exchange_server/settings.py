@@ -172,8 +172,9 @@ class Settings(BaseSettings):
     dimse_tls_crl: Path | None = Field(
         default=None,
         description="PEM certificate revocation lists of the CAs of dimse_tls_client_ca, of each "
-        "of them; read again when the file has changed. With it nobody is heard whose certificate "
-        "is on one, or whose CA has none that is in force",
+        "of them. With it nobody is heard whose certificate is on one, or whose CA has none that "
+        "is in force: what the file says at each connection is all that holds, and while it is "
+        "missing, unreadable or past its next update nobody is heard over TLS",
     )
     dimse_tls_anonymous: bool = Field(
         default=False,
