@@ -39,7 +39,7 @@ from exchange_server.cli_resources import export_commands, resource_commands
 from exchange_server.cli_routes import route_commands
 from exchange_server.cli_subscriptions import subscription_commands
 from exchange_server.cli_viewer import viewer_commands
-from exchange_server.settings import Settings, host_port
+from exchange_server.settings import Settings
 from exchange_server.words import say, told
 from exchange_storage.records import Organization
 
@@ -487,12 +487,7 @@ def _announce(given: Settings, ready_file: Path | None) -> None:
     """Say where the exchange is found: to who reads, to a waiting script, to systemd."""
     from exchange_server.roles import notify
 
-    scheme = "https" if given.http_tls_certificate else "http"
-    http = [f"{scheme}://{host_port(one, given.http_port)}" for one in given.http_addresses]
-    dicom = [
-        f"dicom://{given.ae_title}@{host_port(one, given.dimse_port)}"
-        for one in given.dimse_addresses
-    ]
+    http, dicom = given.doors
     if ready_file is not None:
         aside = ready_file.with_name(f".{ready_file.name}.new")
         aside.write_text(json.dumps({"pid": os.getpid(), "http": http, "dicom": dicom}))

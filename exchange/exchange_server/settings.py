@@ -455,6 +455,24 @@ class Settings(BaseSettings):
         return f"{scheme}://{host_port('localhost' if everywhere else host, self.http_port)}"
 
     @property
+    def doors(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The URLs at which HTTP and DIMSE are found, the latter by the names of IANA's service
+        registry: dicom, and dicom-tls over TLS."""
+        scheme = "https" if self.http_tls_certificate else "http"
+        http = [f"{scheme}://{host_port(one, self.http_port)}" for one in self.http_addresses]
+        ports = [("dicom-tls" if self.dimse_tls_certificate else "dicom", self.dimse_port)]
+        if self.dimse_tls_port is not None:
+            ports = [("dicom", self.dimse_port), ("dicom-tls", self.dimse_tls_port)]
+        dimse = [
+            f"{name}://{self.ae_title}@{host_port(one, port)}"
+            for name, port in ports
+            for one in self.dimse_addresses
+        ]
+        return tuple(http) if self.web_processes else (), tuple(
+            dimse
+        ) if self.node_processes else ()
+
+    @property
     def metrics_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """`metrics_from`, read."""
         return tuple(ip_network(word) for word in self.metrics_from)
