@@ -328,14 +328,26 @@ def list_audit(
     zone = ZoneInfo(settings.load().timezone)
     with terminal.acting() as access:
         found = trail.records(access, limit=limit, requester=user, study=study, patient=of)
-    columns = ("sequence", "recorded", "requester", "door", "action", "outcome", "reason", "study")
+    columns = {
+        "sequence": say("编号", "No."),
+        "recorded": say("时间", "Time"),
+        "requester": say("谁", "Who"),
+        "door": say("入口", "Door"),
+        "action": say("做了什么", "What"),
+        "outcome": say("结果", "Outcome"),
+        "reason": say("原因", "Why"),
+        "study": say("检查 UID", "Study Instance UID"),
+        "address": say("网络地址", "Network address"),
+    }
     for record in found:
         at = datetime.fromisoformat(record["recorded"]).astimezone(zone)
         record["recorded"] = at.isoformat(timespec="seconds")
         if person := record.get("person"):
             how = "" if person["verified"] else say("，未经验证", ", not verified")
             record["requester"] += f" ({person['name']}{how})"
-    terminal.table(list(columns), [[str(one[column]) for column in columns] for one in found])
+    terminal.table(
+        list(columns.values()), [[str(one[column]) for column in columns] for one in found]
+    )
 
 
 @_audit.command(help=say("验证审计日志未被篡改", "Prove that nobody has altered the trail"))

@@ -340,6 +340,17 @@ def test_the_trail_is_listed_and_proven_until_somebody_edits_it(city: Run) -> No
     assert err == "1 records are not as written\n"
 
 
+def test_the_trail_tells_from_which_address_somebody_asked(node: str, city: Run) -> None:
+    assert city("send", node, str(CT), "--calling", "PACS")[0] == 0
+    (stored,) = [
+        line.split("\t")
+        for line in city("audit", "list", "--user", "PACS")[1].splitlines()
+        if "store" in line.split("\t")
+    ]
+    assert stored[2:6] == ["PACS", "dimse", "store", "success"]
+    assert stored[-1] == "127.0.0.1"
+
+
 def test_the_store_is_checked_object_by_object(node: str, city: Run) -> None:
     city("send", node, str(CT), "--calling", "PACS")
     assert city("check")[0] == 0
