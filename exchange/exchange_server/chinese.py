@@ -113,7 +113,7 @@ TEXTS: Mapping[str, str] = {
     ),
     "this hospital is in this agreement already": "该医院已加入该协议",
     "this hospital is not in this agreement": "该医院未加入该协议",
-    "a limit is a number from 1 on": "限制须为不小于 1 的数",
+    "a limit is a number from 1 to 999999": "限制须为 1 至 999999 的数",
     "a user name has 1 to 64 printable characters": "用户名为 1 至 64 个可打印字符",
     "nobody signs in as the exchange itself, or as a guest": "不能以平台自身或访客的角色登录",
     "a {} looks at no images, in use or rejected": "角色 {} 不查看影像，无论在用或已停用",

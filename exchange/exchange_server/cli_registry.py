@@ -1,7 +1,7 @@
 """Commands of the registry: hospitals, their users, and what patients have said of sharing."""
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -95,6 +95,8 @@ def list_organizations() -> None:
             say("共享", "Shares"),
             say("启用", "Active"),
             "AE",
+            *_LIMITS,
+            say("声明的用户", "Users named"),
         ],
         [
             [
@@ -105,6 +107,8 @@ def list_organizations() -> None:
                 say("是", "yes") if one.id in sharing else say("否", "no"),
                 say("是", "yes") if one.active else say("否", "no"),
                 " ".join(callers.get(one.id, ())),
+                *_limits(admission.stated(one).limits),
+                one.user_identity,
             ]
             for one in everyone
         ],
@@ -222,21 +226,68 @@ def remove_entity(code: _Code, ae: _Entity) -> None:
     terminal.done(f"已注销 {ae}", f"Removed {ae}")
 
 
+def _number_or_none(text: str) -> int | Literal["none"]:
+    if text == "none":
+        return "none"
+    if not text.isascii() or not text.isdigit():
+        raise typer.BadParameter(say("须为数字或 none", "it is a number, or none"))
+    return int(text)
+
+
+_LIMIT = {"parser": _number_or_none, "metavar": say("数|none", "NUMBER|none")}
+
+
 @organization_commands.command(
-    "limit", help=say("限制医院的连接数和速率", "Limit a hospital's associations and rate")
+    "limit",
+    help=say(
+        "限制医院的连接数和速率；不带选项时显示现有限制",
+        "Limit a hospital's associations and rate; without options, show its limits",
+    ),
 )
 def limit_organization(
     code: _Code,
     associations: Annotated[
-        int | None, typer.Option(help=say("同时连接数", "At a time, in one process"))
+        Any,
+        typer.Option(
+            help=say(
+                "每个进程的同时连接数；none 取消限制",
+                "Associations at a time, in one process; none: no limit any more",
+            ),
+            **_LIMIT,
+        ),
     ] = None,
     rate: Annotated[
-        int | None, typer.Option(help=say("每秒实例数", "Instances a second, in one process"))
+        Any,
+        typer.Option(
+            help=say(
+                "每个进程每秒的实例数；none 取消限制",
+                "Instances a second, in one process; none: no limit any more",
+            ),
+            **_LIMIT,
+        ),
     ] = None,
 ) -> None:
+    wanted = {"associations": associations, "rate": rate}
+    changes = {
+        name: None if one == "none" else one for name, one in wanted.items() if one is not None
+    }
     with terminal.acting() as access:
-        admission.limit(access, code, admission.Limits(associations, rate))
-    terminal.done(f"已设置 {code} 的限制", f"The limits of {code} are set")
+        limits = admission.held_to(access, code).limits
+        if changes:
+            limits = replace(limits, **changes)
+            admission.limit(access, code, limits)
+    if changes:
+        terminal.done(f"已设置 {code} 的限制", f"The limits of {code} are set")
+    else:
+        terminal.table([say("代码", "Code"), *_LIMITS], [[code, *_limits(limits)]])
+
+
+_LIMITS = (say("连接数", "Associations"), say("每秒实例", "Instances a second"))
+
+
+def _limits(limits: admission.Limits) -> tuple[str, str]:
+    associations, rate = limits.associations, limits.rate
+    return str(associations or "none"), str(rate or "none")
 
 
 @organization_commands.command(

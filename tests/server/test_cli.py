@@ -129,7 +129,7 @@ def test_before_init_every_command_says_what_to_do(run: Run) -> None:
 def test_hospitals_are_registered_and_listed(city: Run) -> None:
     assert city("organization", "list") == (
         0,
-        "north\t北城医院\t123502004266007916\t2.25.1\tyes\tyes\tPACS@127.0.0.1:104\n",
+        "north\t北城医院\t123502004266007916\t2.25.1\tyes\tyes\tPACS@127.0.0.1:104\tnone\tnone\tlog\n",
         "",
     )
     status, _, err = city("organization", "add", "south", *NORTH)
@@ -210,7 +210,7 @@ def test_a_node_of_quality_staff_is_listed_as_such(city: Run) -> None:
 
 def test_systems_of_a_hospital_come_and_go(city: Run) -> None:
     def listed() -> str:
-        return city("organization", "list")[1].rstrip("\n").split("\t")[-1]
+        return city("organization", "list")[1].split("\t")[6]
 
     assert city("organization", "add-ae", "north", "CT1@10.1.0.0/16:104")[0] == 0
     assert listed() == "CT1@10.1.0.0/16:104 PACS@127.0.0.1:104"
@@ -242,6 +242,27 @@ def test_a_hospital_leaves_the_agreement_and_joins_again(city: Run) -> None:
     assert shares() == "yes"
     assert city("organization", "share", "north")[0] == 1
     assert "has this code" in city("organization", "share", "nowhere")[2]
+
+
+def test_a_limit_of_a_hospital_stays_until_it_is_changed_or_taken_away(city: Run) -> None:
+    def shown() -> str:
+        status, out, err = city("organization", "limit", "north")
+        assert (status, err) == (0, "")
+        assert city("organization", "list")[1].split("\t")[7:9] == out.rstrip("\n").split("\t")[1:]
+        return out
+
+    limit = ("organization", "limit", "north")
+    assert shown() == "north\tnone\tnone\n"
+    assert city(*limit, "--associations", "4", "--rate", "50")[0] == 0
+    assert shown() == "north\t4\t50\n"
+    assert city(*limit, "--rate", "20") == (0, "", "The limits of north are set\n")
+    assert shown() == "north\t4\t20\n"
+    assert city(*limit, "--associations", "none")[0] == 0
+    assert shown() == "north\tnone\t20\n"
+    assert city(*limit, "--rate", "0")[::2] == (1, "Error: a limit is a number from 1 to 999999\n")
+    assert city(*limit, "--rate", "many")[0] == 2
+    assert "has this code" in city("organization", "limit", "nowhere")[2]
+    assert shown() == "north\tnone\t20\n"
 
 
 def test_a_hospital_is_stopped_with_its_users_and_takes_part_again(city: Run) -> None:
