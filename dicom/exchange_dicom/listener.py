@@ -22,7 +22,7 @@ from exchange_dicom.association import Association
 from exchange_dicom.connection import LAST_WORD
 from exchange_dicom.negotiation import Conduct, Peer
 from exchange_dicom.pdu import AssociateReject, AssociateRequest, RejectReason
-from exchange_dicom.states import AssociationEnded, AssociationLost
+from exchange_dicom.states import AssociationEnded, AssociationLost, AssociationStopped
 from exchange_dicom.transport_security import Contexts, words
 
 log = logging.getLogger(__name__)
@@ -256,6 +256,8 @@ class Acceptor:
             # Before a request it is a port probe, as load balancers send them every few seconds.
             level = logging.DEBUG if association and association.request is None else logging.INFO
             log.log(level, "association from %s: %s", peer, error)
+        except AssociationStopped as error:  # as we meant it
+            log.info("association from %s: %s", peer, error)
         except AssociationEnded as error:
             log.warning("association from %s ended: %s: %s", peer, type(error).__name__, error)
         except OSError as error:

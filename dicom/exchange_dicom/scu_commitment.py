@@ -6,6 +6,7 @@ import queue
 import threading
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from exchange.commitment import Reference
@@ -26,6 +27,7 @@ from exchange_dicom.negotiation import (
 from exchange_dicom.pdu import AssociateRequest
 from exchange_dicom.requestor import Proposal
 from exchange_dicom.scu import Node, associated, context_of, words
+from exchange_dicom.states import TimedOut
 from exchange_dicom.transport_security import Contexts
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 
@@ -111,12 +113,18 @@ def ask_commitment(
             if answer.status != status.SUCCESS:
                 raise Invalid(words(answer, {}))
             if acceptor is None:
-                while (message := association.next_message()) is not None:
-                    if take(association, message):
-                        break
+                with suppress(TimedOut):
+                    while (message := association.next_message()) is not None:
+                        if take(association, message):
+                            break
         return reports.get(timeout=seconds if acceptor is not None else 0.1)
     except queue.Empty:
-        raise Unavailable("no report has come; the node may bring it later") from None
+        if acceptor is not None:
+            raise Unavailable("no report has come; the node may bring it later") from None
+        raise Unavailable(
+            "no report has come on this association; the node may bring it to the port that it "
+            "knows of ours, where --listen takes it"
+        ) from None
     finally:
         if acceptor is not None and thread is not None:
             acceptor.stop(1.0)

@@ -83,7 +83,7 @@ TEXTS: Mapping[str, str] = {
     "no organization has this code; `exchange organization list` shows them": (
         "没有此代码的医院；用 `exchange organization list` 查看"
     ),
-    "no organization of yours has this code; `exchange organization list`": (
+    "no organization of yours has this code; `exchange organization list` shows them": (
         "没有此代码的医院；用 `exchange organization list` 查看"
     ),
     "an application entity is written TITLE@address[:port][#certificate SHA-256]": (
@@ -101,7 +101,8 @@ TEXTS: Mapping[str, str] = {
     "an address is an IP address, a network such as 10.1.0.0/16, or a host name": (
         "地址为 IP 地址、网段（如 10.1.0.0/16）或主机名"
     ),
-    "{} at that address is registered already": "该地址的 {} 已登记",
+    "{} at that address is registered already; `exchange organization add-ae --replace` changes "
+    "it": ("该地址的 {} 已登记；用 `exchange organization add-ae --replace` 更改"),
     "{} at {} could not be told from the one of another hospital at {}": (
         "{}（{}）与另一家医院位于 {} 的同名实体无法区分"
     ),
@@ -481,7 +482,28 @@ TEXTS: Mapping[str, str] = {
     ),
     "the node answered {}": "对方节点应答 {}",
     "no report has come; the node may bring it later": "尚未收到报告，对方可能稍后送达",
+    "no report has come on this association; the node may bring it to the port that it knows of "
+    "ours, where --listen takes it": (
+        "此连接上尚未收到报告；对方可能送往其所登记的本方端口，可用 --listen 在该端口接收"
+    ),
+    "the association was lost: {}; it may want TLS": "连接中断：{}；对方可能要求 TLS",
+    "the association was lost: {}; it may not accept our certificate": (
+        "连接中断：{}；对方可能不接受本方证书"
+    ),
+    "the association was lost: {}": "连接中断：{}",
+    "connection lost: {}": "{}",
+    "the peer took too long": "对方应答超时",
+    "the peer aborted the association": "对方中止了连接",
+    "the peer aborted instead of answering": "对方未应答即中止",
+    "what answers does not speak DICOM": "应答方不使用 DICOM 协议",
+    "{} cannot be written into: {}": "无法写入 {}：{}",
+    "a key is written KEYWORD or KEYWORD=VALUE": "键写作 关键字 或 关键字=值",
     "the node rejected the association: {}": "对方节点拒绝了连接：{}",
+    "calling ae title not recognized; --calling says who we are, as the node knows us at this "
+    "address": "不认识本方的 AE Title；用 --calling 给出对方为本机地址登记的 AE Title",
+    "called ae title not recognized; --called says whom we mean": (
+        "对方的 AE Title 不是这个；用 --called 给出"
+    ),
     "{} is not a keyword of PS3.6": "{} 不是 PS3.6 的关键字",
     "this is not a value of {}": "这不是 {} 的有效值",
 }

@@ -1,6 +1,7 @@
 """Commands of the registry: hospitals, their users, and what patients have said of sharing."""
 
 from dataclasses import replace
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 import typer
@@ -29,6 +30,16 @@ _SEES_REJECTED = say(
     "They find and get by DICOMweb what their hospital has rejected, and nothing else: for those "
     "who look after quality",
 )
+
+
+class _SignsIn(StrEnum):
+    """The roles of users: nobody signs in as the exchange itself, or as a guest."""
+
+    CLINICIAN = Role.CLINICIAN
+    SYSTEM = Role.SYSTEM
+    ADMINISTRATOR = Role.ADMINISTRATOR
+
+
 _UserName = Annotated[str, typer.Argument(help=say("用户名", "User name"))]
 _PublicHealth = Annotated[
     bool,
@@ -170,8 +181,9 @@ def add_entity(
         typer.Option(
             "--replace",
             help=say(
-                "替换同名同地址者的端口与证书",
-                "Replaces port and certificate of the one of this title and address",
+                "替换同名同地址者的端口、证书及上述各项",
+                "Replaces all that is registered of the one of this title and address: port, "
+                "certificate and the above",
             ),
         ),
     ] = False,
@@ -348,7 +360,7 @@ def activate_organization(code: _Code) -> None:
 @user_commands.command("add", help=say("登记用户", "Register a user"))
 def add_user(
     name: Annotated[str, typer.Argument(help=say("用户名", "User name"))],
-    role: Annotated[Role, typer.Option(help=say("角色", "Role"))] = Role.CLINICIAN,
+    role: Annotated[_SignsIn, typer.Option(help=say("角色", "Role"))] = _SignsIn.CLINICIAN,
     organization: Annotated[
         str | None, typer.Option(help=say("医院代码", "Code of the hospital"))
     ] = None,
@@ -362,7 +374,7 @@ def add_user(
             access,
             name=name,
             display_name=display_name,
-            role=role,
+            role=Role(role),
             organization=organization,
             password=password,
             sees_rejected=rejected,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from exchange_server.settings import load
 NORTH = ("--name", "北城医院", "--credit-code", "123502004266007916", "--issuer", "2.25.1")
 CT = Path(str(get_testdata_file("CT_small.dcm")))
 CT_PATIENT = "1CT1"
+CT_STUDY = "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -229,6 +231,55 @@ def test_systems_of_a_hospital_come_and_go(city: Run) -> None:
     assert city("organization", "add-ae", "north", renewed, "--replace", "--priors")[0] == 0
     assert listed() == "PACS@127.0.0.1:104 WS@10.1.0.6:105#cdcdcdcd…(priors)"
     assert city("organization", "add-ae", "north", "WS@10.9.9.9:1", "--replace")[0] == 1
+
+
+def test_a_registered_entity_is_changed_as_its_refusal_says(city: Run) -> None:
+    told = city("organization", "add-ae", "north", "PACS@127.0.0.1:105")[2]
+    assert "`exchange organization add-ae --replace` changes it" in told
+    assert city("organization", "add-ae", "north", "PACS@127.0.0.1:105", "--replace")[0] == 0
+
+
+def test_only_roles_that_sign_in_are_offered(city: Run) -> None:
+    status, _, err = city("user", "add", "night", "--role", "exchange")
+    assert (status, "guest" in err) == (2, False)
+
+
+def test_the_commands_of_the_dicom_client_say_what_to_do(
+    node: str, city: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    us = ("--calling", "PACS")
+    nothing = city("send", node, str(tmp_path / "empty"), *us)
+    assert nothing == (1, "", "Error: there is no DICOM file\n")
+    assert "--calling says who we are" in city("echo", node, "--calling", "NOBODY")[2]
+    assert "--called says whom we mean" in city("echo", node, *us, "--called", "OTHER")[2]
+    assert "a key is written KEYWORD" in city("query", node, *us, "-k", "")[2]
+    assert city("commit", node, str(CT), *us, "--listen", "99999")[0] == 2
+    assert city("commit", node, str(CT), *us, "--wait", "-5")[0] == 2
+    assert city("send", node, str(CT), *us)[0] == 0
+    waited = city("commit", node, str(CT), *us, "--wait", "0.5")  # no worker brings a report
+    assert (waited[0], "where --listen takes it" in waited[2]) == (1, True)
+    got = ("-k", f"StudyInstanceUID={CT_STUDY}")
+    refused = city("get", node, "/proc", *us, *got)
+    assert (refused[0], "/proc cannot be written into" in refused[2]) == (1, True)
+    monkeypatch.setenv("EXCHANGE_LANGUAGE", "zh")
+    assert "用 --calling 给出" in city("echo", node, "--calling", "NOBODY")[2]
+
+
+def test_what_does_not_speak_dicom_is_told(city: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as web:
+
+        def answer() -> None:
+            connection, _ = web.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                connection.recv(1 << 16)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        told = city("echo", f"127.0.0.1:{web.getsockname()[1]}")[2]
+        thread.join()
+    assert "what answers does not speak DICOM" in told
 
 
 def test_a_hospital_leaves_the_agreement_and_joins_again(city: Run) -> None:
