@@ -24,7 +24,7 @@ from rich.panel import Panel
 from exchange import audit, check, jobs, trail, users
 from exchange.errors import ExchangeError, Invalid, NotFound
 from exchange.policy import Action, Purpose, Role
-from exchange_server import composition, observability, settings, terminal
+from exchange_server import composition, observability, settings, terminal, usage
 from exchange_server.cli_lifecycle import (
     commitment_commands,
     conflict_commands,
@@ -45,6 +45,7 @@ from exchange_storage.records import Organization
 
 app = typer.Typer(
     name="exchange",
+    cls=usage.Spoken,
     help=say("区域医学影像交换平台", "The regional imaging exchange"),
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # they would show values
@@ -106,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; what the exchange refuses is one line on stderr, and exit status 1."""
     os.umask(0o077)  # what is made here is nobody else's to read
     _say_what_is_no_setting()
+    usage.speak()
     try:
         app(arguments)
     except ExchangeError as error:

@@ -16,9 +16,11 @@ from certificates import Authority
 from pydicom.data import get_testdata_file
 from real_parts import free_ports
 from sqlalchemy import text
+from typer import rich_utils
 
 from exchange import jobs, users
 from exchange.access import Exchange
+from exchange_server import usage
 from exchange_server.cli import main
 from exchange_server.composition import dicom_nodes, open_exchange, worker
 from exchange_server.settings import load
@@ -280,6 +282,36 @@ def test_what_does_not_speak_dicom_is_told(city: Run) -> None:
         told = city("echo", f"127.0.0.1:{web.getsockname()[1]}")[2]
         thread.join()
     assert "what answers does not speak DICOM" in told
+
+
+@pytest.mark.parametrize(
+    ("typed", "chinese"),
+    [
+        (("organisation",), "没有命令 'organisation'。是否为 'organization'？"),
+        (("organization", "limit"), "缺少参数 'code'。"),
+        (("organization", "limit", "north", "--rate", "many"), "须为数字或 none"),
+        (("organization", "user-identity", "north", "maybe"), "'maybe' 不在可选值之列"),
+        (("organization", "user-identity", "north"), "可选："),
+        (("audit", "list", "--limit", "0"), "'--limit' 的值无效：不得小于 1"),
+        (("audit", "list", "--limit", "x"), "须为整数"),
+        (("audit", "list", "--nonsense"), "没有选项 --nonsense"),
+        (("audit", "list", "nonsense"), "多余的参数：nonsense"),
+        (("audit", "list", "--study"), "选项 '--study' 须带值。"),
+        (("user", "change", "li"), "缺少选项 '--rejected'"),
+        (("send", "127.0.0.1:1", "/nonexistent"), "路径 '/nonexistent' 不存在。"),
+        (("get", "127.0.0.1:1", "/nonexistent"), "文件夹 '/nonexistent' 不存在。"),
+    ],
+)
+def test_what_is_wrong_with_a_command_line_is_told_in_chinese_too(
+    run: Run, monkeypatch: pytest.MonkeyPatch, typed: tuple[str, ...], chinese: str
+) -> None:
+    monkeypatch.setenv("EXCHANGE_LANGUAGE", "zh")
+    for name in usage.HEADINGS:
+        monkeypatch.setattr(rich_utils, name, getattr(rich_utils, name))
+    status, out, err = run(*typed)
+    assert (status, out) == (2, "")
+    assert chinese in err.replace("│\n│ ", "")
+    assert "错误" in err
 
 
 def test_a_hospital_leaves_the_agreement_and_joins_again(city: Run) -> None:
