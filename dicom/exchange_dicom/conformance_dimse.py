@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pydicom.uid import UID
 
 from exchange import availability, commitment, registry
+from exchange import performed as performed_steps
 from exchange.errors import ExchangeError
 from exchange_dicom import attributes, contexts, performed, retrieve, sending, status, worklist
 from exchange_dicom.conversation import Limits
@@ -483,15 +484,23 @@ def _performed_steps() -> Iterator[str]:
     yield from table(("Required by N-CREATE",), [[one] for one in performed.REQUIRED])
     yield from prose("Passed over in an N-SET, which is answered with 0107 then:")
     yield from table(("Not changed by N-SET",), [[one] for one in performed.NOT_CHANGED])
+    yield from prose(
+        "A step that is completed or discontinued without what the final state requires is "
+        "completed or discontinued all the same, and so is its order: that it has ended is not "
+        "lost. The N-SET is answered with 0107, the Error Comment names what is missing, and so "
+        "does the audit trail; nothing is made up for it. A step that is completed while no "
+        "series of it is known is refused with 0120, and can be completed by another N-SET."
+    )
+    yield from table(("Required in the final state",), [[one] for one in performed_steps.FINAL])
     yield from _statuses(
         status.N_SERVICE,
         [
             ("Success", "it is noted", status.SUCCESS, ""),
             (
                 "Warning",
-                "attributes were passed over",
+                "attributes were passed over, or are missing in the final state",
                 status.ATTRIBUTE_LIST_ERROR,
-                "the others are noted",
+                "all else is noted",
             ),
             (
                 "Failure",

@@ -23,7 +23,7 @@ from exchange_dicom.connection import LAST_WORD
 from exchange_dicom.negotiation import Conduct, Peer
 from exchange_dicom.pdu import AssociateReject, AssociateRequest, RejectReason
 from exchange_dicom.states import AssociationEnded, AssociationLost, AssociationStopped
-from exchange_dicom.transport_security import words
+from exchange_dicom.transport_security import Contexts, words
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class Acceptor:
         handle: Callable[[Association], None],
         *,
         conduct: Conduct | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: Contexts | None = None,
         maximum_associations: int = 200,
         backlog: int = 1024,
         share_port: bool = False,
@@ -235,9 +235,10 @@ class Acceptor:
         association: Association | None = None
         try:
             if self._tls is not None:
+                context = self._tls()
                 served.socket.getpeername()  # wrap_socket would lose sight of one that was reset
                 with self._lock:
-                    served.socket = secured = self._tls.wrap_socket(
+                    served.socket = secured = context.wrap_socket(
                         served.socket, server_side=True, do_handshake_on_connect=False
                     )
                 # For the handshake this is one deadline, not a timeout for each of its reads.

@@ -49,6 +49,7 @@ from exchange_dicom.pdu import (
     RoleSelection,
 )
 from exchange_dicom.states import NotRegistered
+from exchange_dicom.transport_security import Contexts
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ def node(
     ae_title: str,
     addresses: Sequence[tuple[str, int]],
     conduct: Conduct | None = None,
-    tls: ssl.SSLContext | None = None,
+    tls: Contexts | None = None,
     client_tls: ssl.SSLContext | None = None,
     limits: Limits | None = None,
     share_port: bool = False,

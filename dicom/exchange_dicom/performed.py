@@ -91,15 +91,15 @@ def change(conversation: Conversation, message: Message) -> None:
     passed_over = [keyword for keyword, tag in NOT_CHANGED.items() if told.pop(tag, None)]
     try:
         with conversation.exchange.on_behalf_of(conversation.requester) as access:
-            performed.change(access, message.command.sop_instance, _step(told), told)
+            lacking = performed.change(access, message.command.sop_instance, _step(told), told)
     except (ExchangeError, ValueError) as error:
         _refuse(conversation, message, error)
         return
-    if passed_over:
-        comment = f"not changed: {passed_over[0]}"
-        conversation.answer(message, status.ATTRIBUTE_LIST_ERROR, comment)
-    else:
-        conversation.answer(message, status.SUCCESS)
+    remarks = [f"{one} is missing" for one in lacking] + [
+        f"not changed: {one}" for one in passed_over
+    ]
+    code = status.ATTRIBUTE_LIST_ERROR if remarks else status.SUCCESS
+    conversation.answer(message, code, "; ".join(remarks))
 
 
 def read(conversation: Conversation, message: Message) -> None:
@@ -183,8 +183,8 @@ def _step(told: Json) -> Told:
         scheduled_procedure_step_id=_text(scheduled, "00400009"),
         station_ae_title=_text(told, "00400241"),
         modality=_text(told, "00080060"),
-        started=_text(told, "00400244") + _text(told, "00400245")[:6],
-        ended=_text(told, "00400250") + _text(told, "00400251")[:6],
+        started=_moment(told, "00400244", "00400245"),
+        ended=_moment(told, "00400250", "00400251"),
         expected=tuple(
             (_text(series, "0020000E"), _text(item, "00081155"))
             for series in _items(told, _SERIES)
@@ -202,6 +202,12 @@ def _items(told: Json, tag: str) -> list[Json]:
 def _text(told: Json, tag: str) -> str:
     values = told.get(tag, {}).get("Value") or [""]
     return str(values[0] or "").strip()
+
+
+def _moment(told: Json, date: str, time: str) -> str:
+    """A time of a day that is not known is none."""
+    day = _text(told, date)
+    return day and day + _text(told, time)[:6]
 
 
 def _refuse(

@@ -134,6 +134,8 @@ class Requested(Association):
         event = Event[PDUType(kind).name] if kind in _KINDS else Event.INVALID_PDU
         limits = {Action.AE_3: ASSOCIATE_LENGTH, Action.AE_4: 4, Action.AA_3: ABORT_LENGTH}
         action = TRANSITIONS[State.STA5, event]
+        if event is Event.INVALID_PDU:
+            self._violated(AbortReason.UNRECOGNIZED_PDU, "what answers does not speak DICOM")
         if length > limits.get(action, 0):
             self._violated(AbortReason.UNEXPECTED_PDU, f"{event.name} was not due, or too long")
         body = self._take(length)

@@ -36,7 +36,7 @@ from exchange_dicom.contexts import UNCOMPRESSED
 from exchange_dicom.dimse import Command, CommandField, SubOperations
 from exchange_dicom.header import DataSetError
 from exchange_dicom.negotiation import Conduct, Context
-from exchange_dicom.pdu import CONTEXTS, RoleSelection, UpperLayerError
+from exchange_dicom.pdu import CONTEXTS, RejectReason, RoleSelection, UpperLayerError
 from exchange_dicom.requestor import Address, Proposal, Requested
 from exchange_dicom.states import AssociationEnded, AssociationRejected
 from exchange_dicom.transcoding import CannotTranscode
@@ -268,6 +268,14 @@ _RARE = frozenset(
 """SOP classes that are offered last."""
 
 
+_HINTS = {
+    RejectReason.CALLING_AE_TITLE_NOT_RECOGNIZED: "; --calling says who we are, as the node knows "
+    "us at this address",
+    RejectReason.CALLED_AE_TITLE_NOT_RECOGNIZED: "; --called says whom we mean",
+}
+"""What to look at, where an association was rejected."""
+
+
 class _Lost(Unavailable):
     """The association ended before all was done."""
 
@@ -327,7 +335,7 @@ def associated(
     except ValueError as error:
         raise Invalid(str(error)) from error
     except AssociationRejected as error:
-        raise Unavailable(str(error)) from error
+        raise Unavailable(str(error) + _HINTS.get(error.told.reason, "")) from error
     except AssociationEnded as error:
         raise _Lost(f"the association was lost: {error}{hint}") from error
     except UpperLayerError as error:
@@ -440,7 +448,8 @@ def _store(association: Requested, file: File) -> Sent:
 
 
 def _keep(association: Requested, message: Message, folder: Path) -> None:
-    """Write an instance that a C-GET brings into a file: whole, or not under its name."""
+    """Write an instance that a C-GET brings into a file: whole, or not under its name. Raises
+    Unavailable where that cannot be done: what comes after it would fare no better."""
     command = message.command
     name = command.sop_instance
     if message.data is None or not name or set(name) - set("0123456789."):
@@ -455,8 +464,12 @@ def _keep(association: Requested, message: Message, folder: Path) -> None:
                     file.write(piece)
             aside.replace(folder / f"{name}.dcm")
             code = status.SUCCESS
-        except OSError:
-            code = status.DIMSE[Unavailable].store
+        except OSError as error:
+            association.send(
+                message.context.context_id,
+                dimse.response(command, status.DIMSE[Unavailable].store),
+            )
+            raise Unavailable(f"{folder} cannot be written into: {error.strerror}") from error
     association.send(message.context.context_id, dimse.response(command, code))
 
 

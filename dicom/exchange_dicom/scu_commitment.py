@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import ssl
 import threading
 import uuid
 from collections.abc import Callable, Sequence
@@ -29,6 +28,7 @@ from exchange_dicom.pdu import AssociateRequest
 from exchange_dicom.requestor import Proposal
 from exchange_dicom.scu import Node, associated, context_of, words
 from exchange_dicom.states import AssociationEnded
+from exchange_dicom.transport_security import Contexts
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 
 REPORT_LENGTH = 8 << 20
@@ -49,7 +49,7 @@ def ask_commitment(
     *,
     listen: int | None,
     seconds: float,
-    listening_tls: ssl.SSLContext | None = None,
+    listening_tls: Contexts | None = None,
 ) -> Report:
     """Ask the node to answer for instances (SOP Class and Instance UIDs), and wait for its report.
 
@@ -135,9 +135,7 @@ def ask_commitment(
             thread.join()
 
 
-def _reports_at(
-    port: int, handle: Callable[[Association], None], tls: ssl.SSLContext | None
-) -> Acceptor:
+def _reports_at(port: int, handle: Callable[[Association], None], tls: Contexts | None) -> Acceptor:
     """At `port` of every address of this machine. Raises Unavailable."""
     try:
         return Acceptor([("0.0.0.0", port), ("::", port)], handle, tls=tls)  # noqa: S104

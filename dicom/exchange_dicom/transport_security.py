@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -40,65 +41,120 @@ WORDS: Mapping[str, str] = {
     "TLSV1_ALERT_UNKNOWN_CA": "it does not know who issued our certificate",
     "SSLV3_ALERT_BAD_CERTIFICATE": "it does not accept our certificate",
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it does not accept our certificate",
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "our certificate has expired",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "our certificate, or the list of those revoked, has expired",
     "TLSV1_ALERT_DECRYPT_ERROR": "it cannot verify our certificate",
     "TLSV1_ALERT_ACCESS_DENIED": "it does not let our certificate in",
 }
 """What OpenSSL's reasons mean, said of the other end."""
 
 
+Contexts = Callable[[], ssl.SSLContext]
+"""With what a connection is accepted: a context for it alone."""
+
+
 def acceptor(
     certificate: Path, key: Path | None, client_ca: Path | None, revoked: Path | None = None
-) -> ssl.SSLContext:
+) -> Contexts:
     """For who is called. With `client_ca` only who shows a certificate of that CA is heard; without
     it none is asked for, and the caller is as unknown as without TLS.
 
     `revoked` has the certificate revocation lists (RFC 5280 section 5) of the CAs of `client_ca`,
     as PEM: nobody is heard whose certificate is on one, or whose issuer has none that is in force.
-    It is read again when it has changed. Raises OSError, which ssl.SSLError is, for files that
-    cannot be read or do not fit.
+    For each connection holds what the files say when it is made. Raises OSError, which ssl.SSLError
+    is, for files that cannot be read or do not fit.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _profile(context)
-    context.load_cert_chain(certificate, key)
-    if client_ca is not None:
-        context.load_verify_locations(client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-    if revoked is not None:
-        _Revocation(context, revoked)
-    return context
+    return _Acceptor(certificate, key, client_ca, revoked)
 
 
-class _Revocation:
-    """The lists of what was revoked, as they stand in a file that its CA replaces from time to
-    time: of each issuer the newest counts."""
+class _Acceptor:
+    """What is accepted, as the files have it now. Those that have changed are read into a new
+    context: OpenSSL adds what it reads to what it knows, and would forget no list."""
 
-    def __init__(self, context: ssl.SSLContext, lists: Path) -> None:
-        self._lists = lists
-        self._lock = threading.Lock()
-        self._read = self._stamp()
-        context.load_verify_locations(lists)
-        if not context.cert_store_stats()["crl"]:
-            raise OSError(f"{lists} has no certificate revocation list")
-        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
-        context.sni_callback = self._looked
-
-    def _stamp(self) -> tuple[int, int]:
-        found = self._lists.stat()
-        return found.st_mtime_ns, found.st_ino
-
-    def _looked(
-        self, _connection: ssl.SSLSocket | ssl.SSLObject, _name: str | None, context: ssl.SSLContext
+    def __init__(
+        self, certificate: Path, key: Path | None, client_ca: Path | None, revoked: Path | None
     ) -> None:
-        """Before each handshake. What cannot be read changes nothing: the lists run out by
-        themselves."""
+        self._own = certificate, key
+        self._client_ca = client_ca
+        self._revoked = revoked
+        self._trusted = tuple(one for one in (client_ca, revoked) if one is not None)
+        self._lock = threading.Lock()
+        self._read = self._stamps()
+        self._current = self._certified()
+        for one in self._trusted:
+            self._current.load_verify_locations(one)
+        if revoked is not None and not self._current.cert_store_stats()["crl"]:
+            raise OSError(f"{revoked} has no certificate revocation list")
+
+    def __call__(self) -> ssl.SSLContext:
+        """A context that has the sessions of one connection only: nobody resumes an earlier one,
+        which would pass over all that was revoked, or has run out, since."""
+        with self._lock:
+            if (found := self._stamps()) != self._read:
+                self._read_anew(found)
+            current = self._current
+
+        def certify(one: ssl.SSLSocket | ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
+            one.context = current
+
+        context = self._bare()
+        context.sni_callback = certify  # which OpenSSL calls whether a name is given or not
+        return context
+
+    def _read_anew(self, found: tuple[_Stamps, _Stamps]) -> None:
+        """Of what cannot be read we know nothing, so that nobody is heard whom it would have to
+        vouch for. Our own certificate, half replaced, remains what it was while that is so."""
         try:
-            with self._lock:
-                if (found := self._stamp()) != self._read:
-                    context.load_verify_locations(self._lists)
-                    self._read = found
+            self._current = self._certified()
         except OSError as error:
-            log.error("the certificate revocation lists cannot be read: %s", type(error).__name__)
+            log.error("the certificate of the node cannot be read: %s", type(error).__name__)
+            if found[1] == self._read[1]:
+                return
+            self._current = self._bare()
+        for one in self._trusted:
+            try:
+                self._current.load_verify_locations(one)
+            except OSError as error:
+                log.error("%s cannot be read: %s", one.name, type(error).__name__)
+        if self._revoked is not None and not self._current.cert_store_stats()["crl"]:
+            log.error("no certificate revocation list is there: nobody is heard over TLS")
+        self._read = found
+
+    def _bare(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        _profile(context)
+        context.options |= ssl.OP_NO_TICKET
+        context.num_tickets = 0
+        if self._client_ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+        if self._revoked is not None:
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+        return context
+
+    def _certified(self) -> ssl.SSLContext:
+        context = self._bare()
+        context.load_cert_chain(*self._own)
+        return context
+
+    def _stamps(self) -> tuple[_Stamps, _Stamps]:
+        own = tuple(_stamp(one) for one in self._own if one is not None)
+        return own, tuple(_stamp(one) for one in self._trusted)
+
+
+_Stamps = tuple[tuple[int, ...] | None, ...]
+_UNSETTLED = 1_000_000_000
+"""Nanoseconds in which a file may change without a change of its times, which go by ticks."""
+
+
+def _stamp(file: Path) -> tuple[int, ...] | None:
+    """What changes with a file; None if it cannot be found. The stamp of one that was written just
+    now is like no other: it may be half of what is being written."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    if abs(time.time_ns() - found.st_ctime_ns) < _UNSETTLED:
+        return (time.monotonic_ns(),)
+    return found.st_ctime_ns, found.st_ino, found.st_size
 
 
 def requestor(

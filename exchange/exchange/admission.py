@@ -92,6 +92,21 @@ def _may_go_on(exchange: Exchange, known: Requester) -> bool:
     return user is not None and user.organization_id == known.organization
 
 
+def held_to(access: Access, code: str) -> Admission:
+    """What the hospital with this code is held to, for who administers it. Raises Refused,
+    NotFound."""
+    access.require(Action.ADMINISTER)
+    return stated(organizations.administered(access, code))
+
+
+def stated(hospital: Organization) -> Admission:
+    """What a hospital's row says that it is held to."""
+    return Admission(
+        Limits(hospital.association_limit, hospital.rate_limit),
+        UserIdentity(hospital.user_identity),
+    )
+
+
 def limit(access: Access, code: str, limits: Limits) -> None:
     """Set a hospital's limits, from its next association on. Raises Refused, NotFound, Invalid."""
     about = {"code": code, "associations": limits.associations, "rate": limits.rate}
@@ -99,7 +114,7 @@ def limit(access: Access, code: str, limits: Limits) -> None:
     if any(
         one is not None and not 0 < one < 1_000_000 for one in (limits.associations, limits.rate)
     ):
-        raise Invalid("a limit is a number from 1 on")
+        raise Invalid("a limit is a number from 1 to 999999")
 
     def unit(session: Session) -> None:
         organization = organizations.administered(access, code, session)

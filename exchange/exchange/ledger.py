@@ -265,7 +265,9 @@ def _hospitals(access: Access, code: str | None) -> Sequence[Organization]:
         wanted = wanted.where(Organization.code == code)
     found = access.session.scalars(wanted).all()
     if code is not None and not found:
-        raise NotFound("no organization of yours has this code; `exchange organization list`")
+        raise NotFound(
+            "no organization of yours has this code; `exchange organization list` shows them"
+        )
     return found
 
 

@@ -296,7 +296,9 @@ def administered(access: Access, code: str, session: Session | None = None) -> O
         .one_or_none()
     )
     if found is None or own not in {None, found.id}:
-        raise NotFound("no organization of yours has this code; `exchange organization list`")
+        raise NotFound(
+            "no organization of yours has this code; `exchange organization list` shows them"
+        )
     return found
 
 
@@ -555,7 +557,10 @@ def _check_free(
     )
     for other in session.scalars(same_title):
         if other.address == entity.address:
-            raise Invalid(f"{entity.title} at that address is registered already")
+            raise Invalid(
+                f"{entity.title} at that address is registered already; `exchange organization "
+                "add-ae --replace` changes it"
+            )
         if other.organization_id != organization and _confusable(other, entity):
             raise Invalid(
                 f"{entity.title} at {entity.address} could not be told from the one of another "

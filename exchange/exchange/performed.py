@@ -45,6 +45,13 @@ _ORDER: Mapping[Status, orders.Status] = {
 SERIES = "00400340"
 """Performed Series Sequence, as DICOM JSON names it."""
 
+FINAL: Mapping[str, str] = {
+    "PerformedProcedureStepEndDate": "00400250",
+    "PerformedProcedureStepEndTime": "00400251",
+    "PerformedSeriesSequence": SERIES,
+}
+"""What a step has when it has ended (final state in PS3.4 Table F.7.2-1), as tags."""
+
 
 class Ended(Invalid):
     """The step has ended and may no longer be updated."""
@@ -119,8 +126,11 @@ def begin(
     return access.write(unit)
 
 
-def change(access: Access, sop_instance_uid: str, told: Told, content: Mapping[str, Any]) -> None:
-    """More is known of a step: `content` replaces attribute by attribute; what is "" stays.
+def change(
+    access: Access, sop_instance_uid: str, told: Told, content: Mapping[str, Any]
+) -> list[str]:
+    """More is known of a step: `content` replaces attribute by attribute; what is "" stays. Returns
+    what of `FINAL` a step that has ended lacks: that it has ended is not lost for it.
 
     Raises Refused, NotFound, TooLarge, Ended, and Incomplete for a completed step of which neither
     this nor what came before told a series.
@@ -128,15 +138,21 @@ def change(access: Access, sop_instance_uid: str, told: Told, content: Mapping[s
     access.require(Action.PERFORM)
     _check(told)
 
-    def unit(session: Session) -> None:
+    def unit(session: Session) -> list[str]:
         step = _by_uid(access, session, sop_instance_uid)
         if step is None:
             raise NotFound("no such performed procedure step")
         if told.status not in TRANSITIONS[Status(step.status)]:
             raise Ended("the performed procedure step has ended: it may no longer be updated")
         step.content = step.content | dict(content)
-        series = step.content.get(SERIES, {}).get("Value")
-        if told.status is Status.COMPLETED and not series:
+        lacking = []
+        if not TRANSITIONS[told.status]:
+            lacking = [
+                keyword
+                for keyword, tag in FINAL.items()
+                if not step.content.get(tag, {}).get("Value")
+            ]
+        if told.status is Status.COMPLETED and "PerformedSeriesSequence" in lacking:
             raise Incomplete("PerformedSeriesSequence is missing")
         step.status = told.status
         step.ended = told.ended[:255] or step.ended
@@ -155,10 +171,12 @@ def change(access: Access, sop_instance_uid: str, told: Told, content: Mapping[s
             reason=told.status.lower(),
             patient=order.patient_id if order is not None else None,
             study=step.study_instance_uid,
-            detail={"step": sop_instance_uid, "instances": len(set(told.expected))},
+            detail={"step": sop_instance_uid, "instances": len(set(told.expected))}
+            | ({"lacking": lacking} if lacking else {}),
         )
+        return lacking
 
-    access.write(unit)
+    return access.write(unit)
 
 
 def content(access: Access, sop_instance_uid: str) -> Mapping[str, Any]:

@@ -418,7 +418,9 @@ def hosts(access: Access) -> Sequence[tuple[str, str]]:
 def _own(access: Access, session: Session, code: str) -> int:
     organization = organizations.by_code(session, code).id
     if access.requester.organization not in {None, organization}:
-        raise NotFound("no organization of yours has this code; `exchange organization list`")
+        raise NotFound(
+            "no organization of yours has this code; `exchange organization list` shows them"
+        )
     return organization
 
 

@@ -83,7 +83,7 @@ TEXTS: Mapping[str, str] = {
     "no organization has this code; `exchange organization list` shows them": (
         "没有此代码的医院；用 `exchange organization list` 查看"
     ),
-    "no organization of yours has this code; `exchange organization list`": (
+    "no organization of yours has this code; `exchange organization list` shows them": (
         "没有此代码的医院；用 `exchange organization list` 查看"
     ),
     "an application entity is written TITLE@address[:port][#certificate SHA-256]": (
@@ -101,7 +101,8 @@ TEXTS: Mapping[str, str] = {
     "an address is an IP address, a network such as 10.1.0.0/16, or a host name": (
         "地址为 IP 地址、网段（如 10.1.0.0/16）或主机名"
     ),
-    "{} at that address is registered already": "该地址的 {} 已登记",
+    "{} at that address is registered already; `exchange organization add-ae --replace` changes "
+    "it": ("该地址的 {} 已登记；用 `exchange organization add-ae --replace` 更改"),
     "{} at {} could not be told from the one of another hospital at {}": (
         "{}（{}）与另一家医院位于 {} 的同名实体无法区分"
     ),
@@ -113,7 +114,7 @@ TEXTS: Mapping[str, str] = {
     ),
     "this hospital is in this agreement already": "该医院已加入该协议",
     "this hospital is not in this agreement": "该医院未加入该协议",
-    "a limit is a number from 1 on": "限制须为不小于 1 的数",
+    "a limit is a number from 1 to 999999": "限制须为 1 至 999999 的数",
     "a user name has 1 to 64 printable characters": "用户名为 1 至 64 个可打印字符",
     "nobody signs in as the exchange itself, or as a guest": "不能以平台自身或访客的角色登录",
     "a {} looks at no images, in use or rejected": "角色 {} 不查看影像，无论在用或已停用",
@@ -517,8 +518,53 @@ TEXTS: Mapping[str, str] = {
     "protocol version not supported": "不支持该协议版本",
     "temporary congestion": "暂时拥塞",
     "local limit exceeded": "连接数已达上限",
+    "the association was lost: {}; it may want TLS": "连接中断：{}；对方可能要求 TLS",
+    "the association was lost: {}; it may not accept our certificate": (
+        "连接中断：{}；对方可能不接受本方证书"
+    ),
+    "the association was lost: {}": "连接中断：{}",
+    "connection lost: {}": "{}",
+    "the peer took too long": "对方应答超时",
+    "the peer aborted the association": "对方中止了连接",
+    "the peer aborted instead of answering": "对方未应答即中止",
+    "what answers does not speak DICOM": "应答方不使用 DICOM 协议",
+    "{} cannot be written into: {}": "无法写入 {}：{}",
+    "a key is written KEYWORD or KEYWORD=VALUE": "键写作 关键字 或 关键字=值",
+    "calling AE title not recognized; ours has to be registered there; --calling says who we are, "
+    "as the node knows us at this address": (
+        "不认识主叫 AE Title；请对方登记本方的 AE Title，或用 --calling 给出对方为本机地址登记的"
+    ),
+    "called AE title not recognized; the node has another than it was called by; --called says "
+    "whom we mean": "不认识被叫 AE Title；对方用的是另一个，用 --called 给出",
     "{} is not a keyword of PS3.6": "{} 不是 PS3.6 的关键字",
     "this is not a value of {}": "这不是 {} 的有效值",
+    # The parser of the command line
+    "Missing command.": "缺少命令。",
+    "Missing argument {}.": "缺少参数 {}。",
+    "Missing argument {}. {}": "缺少参数 {}。{}",
+    "Missing option {}.": "缺少选项 {}。",
+    "Missing option {}. {}": "缺少选项 {}。{}",
+    "Choose from:{}": "可选：{}",
+    "No such command {}.": "没有命令 {}。",
+    "No such command {}. Did you mean {}?": "没有命令 {}。是否为 {}？",
+    "No such option: {}": "没有选项 {}",
+    "No such option: {} (Possible options: {})": "没有选项 {}（可用：{}）",
+    "No such option: {} Did you mean {}?": "没有选项 {}。是否为 {}？",
+    "Got unexpected extra argument(s) ({})": "多余的参数：{}",
+    "Got unexpected extra argument ({})": "多余的参数：{}",
+    "Got unexpected extra arguments ({})": "多余的参数：{}",
+    "Option {} does not take a value.": "选项 {} 不带值。",
+    "Option {} requires an argument.": "选项 {} 须带值。",
+    "Invalid value for {}: {}": "{} 的值无效：{}",
+    "Value error, {} is not one of {}.": "{} 不在可选值之列：{}。",
+    "Input should be a valid integer, unable to parse string as an integer": "须为整数",
+    "Input should be a valid number, unable to parse string as a number": "须为数字",
+    "Input should be greater than or equal to {}": "不得小于 {}",
+    "Input should be less than or equal to {}": "不得大于 {}",
+    "path {} does not exist.": "路径 {} 不存在。",
+    "file {} does not exist.": "文件 {} 不存在。",
+    "dir {} does not exist.": "文件夹 {} 不存在。",
+    "dir {} is a file.": "{} 是文件，不是文件夹。",
 }
 
 

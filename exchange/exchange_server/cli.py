@@ -24,7 +24,7 @@ from rich.panel import Panel
 from exchange import audit, check, jobs, trail, users
 from exchange.errors import ExchangeError, Invalid, NotFound
 from exchange.policy import Action, Purpose, Role
-from exchange_server import composition, observability, settings, terminal
+from exchange_server import composition, observability, settings, terminal, usage
 from exchange_server.cli_lifecycle import (
     commitment_commands,
     conflict_commands,
@@ -39,12 +39,13 @@ from exchange_server.cli_resources import export_commands, resource_commands
 from exchange_server.cli_routes import route_commands
 from exchange_server.cli_subscriptions import subscription_commands
 from exchange_server.cli_viewer import viewer_commands
-from exchange_server.settings import Settings, host_port
+from exchange_server.settings import Settings
 from exchange_server.words import say, told
 from exchange_storage.records import Organization
 
 app = typer.Typer(
     name="exchange",
+    cls=usage.Spoken,
     help=say("区域医学影像交换平台", "The regional imaging exchange"),
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # they would show values
@@ -106,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; what the exchange refuses is one line on stderr, and exit status 1."""
     os.umask(0o077)  # what is made here is nobody else's to read
     _say_what_is_no_setting()
+    usage.speak()
     try:
         app(arguments)
     except ExchangeError as error:
@@ -328,14 +330,26 @@ def list_audit(
     zone = ZoneInfo(settings.load().timezone)
     with terminal.acting() as access:
         found = trail.records(access, limit=limit, requester=user, study=study, patient=of)
-    columns = ("sequence", "recorded", "requester", "door", "action", "outcome", "reason", "study")
+    columns = {
+        "sequence": say("编号", "No."),
+        "recorded": say("时间", "Time"),
+        "requester": say("谁", "Who"),
+        "door": say("入口", "Door"),
+        "action": say("做了什么", "What"),
+        "outcome": say("结果", "Outcome"),
+        "reason": say("原因", "Why"),
+        "study": say("检查 UID", "Study Instance UID"),
+        "address": say("网络地址", "Network address"),
+    }
     for record in found:
         at = datetime.fromisoformat(record["recorded"]).astimezone(zone)
         record["recorded"] = at.isoformat(timespec="seconds")
         if person := record.get("person"):
             how = "" if person["verified"] else say("，未经验证", ", not verified")
             record["requester"] += f" ({person['name']}{how})"
-    terminal.table(list(columns), [[str(one[column]) for column in columns] for one in found])
+    terminal.table(
+        list(columns.values()), [[str(one[column]) for column in columns] for one in found]
+    )
 
 
 @_audit.command(help=say("验证审计日志未被篡改", "Prove that nobody has altered the trail"))
@@ -487,12 +501,7 @@ def _announce(given: Settings, ready_file: Path | None) -> None:
     """Say where the exchange is found: to who reads, to a waiting script, to systemd."""
     from exchange_server.roles import notify
 
-    scheme = "https" if given.http_tls_certificate else "http"
-    http = [f"{scheme}://{host_port(one, given.http_port)}" for one in given.http_addresses]
-    dicom = [
-        f"dicom://{given.ae_title}@{host_port(one, given.dimse_port)}"
-        for one in given.dimse_addresses
-    ]
+    http, dicom = given.doors
     if ready_file is not None:
         aside = ready_file.with_name(f".{ready_file.name}.new")
         aside.write_text(json.dumps({"pid": os.getpid(), "http": http, "dicom": dicom}))

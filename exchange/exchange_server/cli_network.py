@@ -21,6 +21,7 @@ from exchange_storage.search import Level
 
 if TYPE_CHECKING:
     from exchange_dicom.scu import Progress
+    from exchange_dicom.transport_security import Contexts
 
 network_commands = typer.Typer()
 
@@ -89,6 +90,8 @@ def send(
             failed += 1
             typer.echo(f"{path}\t{say('不是 DICOM 文件', 'is not a DICOM file')}")
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    if not (wanted or failed):
+        raise Invalid("there is no DICOM file")
     with terminal.progress(*columns) as progress:
         task = progress.add_task("", total=sum(one.size for one in wanted))
         for sent in scu.send(target, wanted):
@@ -184,9 +187,14 @@ def commit(
         list[Path], typer.Argument(exists=True, help=say("文件或目录", "Files or folders"))
     ],
     listen: Annotated[
-        int | None, typer.Option(help=say("接收报告的本地端口", "Port at which the report comes"))
+        int | None,
+        typer.Option(
+            min=1, max=65535, help=say("接收报告的本地端口", "Port at which the report comes")
+        ),
     ] = None,
-    wait: Annotated[float, typer.Option(help=say("等待秒数", "Seconds to wait for it"))] = 120.0,
+    wait: Annotated[
+        float, typer.Option(min=0.1, help=say("等待秒数", "Seconds to wait for it"))
+    ] = 120.0,
     called: _Called = "EXCHANGE",
     calling: _Calling = "SENDER",
     tls_ca: _CA = None,
@@ -249,7 +257,10 @@ def _level(text: str) -> Level:
 
 
 def _keys(given: list[str] | None) -> list[tuple[str, str]]:
-    return [(keyword, value) for keyword, _, value in (one.partition("=") for one in given or ())]
+    split = [one.partition("=") for one in given or ()]
+    if not all(keyword for keyword, _, _ in split):
+        raise Invalid("a key is written KEYWORD or KEYWORD=VALUE")
+    return [(keyword, value) for keyword, _, value in split]
 
 
 def _tls(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
@@ -267,7 +278,7 @@ def _tls(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSL
 
 def _listening_tls(
     ca: Path | None, certificate: Path | None, key: Path | None
-) -> ssl.SSLContext | None:
+) -> "Contexts | None":
     """For reports that come on an association of their own: over TLS where the request went so."""
     if ca is None:
         return None

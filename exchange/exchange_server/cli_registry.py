@@ -1,7 +1,8 @@
 """Commands of the registry: hospitals, their users, and what patients have said of sharing."""
 
 from dataclasses import replace
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -29,6 +30,16 @@ _SEES_REJECTED = say(
     "They find and get by DICOMweb what their hospital has rejected, and nothing else: for those "
     "who look after quality",
 )
+
+
+class _SignsIn(StrEnum):
+    """The roles of users: nobody signs in as the exchange itself, or as a guest."""
+
+    CLINICIAN = Role.CLINICIAN
+    SYSTEM = Role.SYSTEM
+    ADMINISTRATOR = Role.ADMINISTRATOR
+
+
 _UserName = Annotated[str, typer.Argument(help=say("用户名", "User name"))]
 _PublicHealth = Annotated[
     bool,
@@ -95,6 +106,8 @@ def list_organizations() -> None:
             say("共享", "Shares"),
             say("启用", "Active"),
             "AE",
+            *_LIMITS,
+            say("声明的用户", "Users named"),
         ],
         [
             [
@@ -105,6 +118,8 @@ def list_organizations() -> None:
                 say("是", "yes") if one.id in sharing else say("否", "no"),
                 say("是", "yes") if one.active else say("否", "no"),
                 " ".join(callers.get(one.id, ())),
+                *_limits(admission.stated(one).limits),
+                one.user_identity,
             ]
             for one in everyone
         ],
@@ -166,8 +181,9 @@ def add_entity(
         typer.Option(
             "--replace",
             help=say(
-                "替换同名同地址者的端口与证书",
-                "Replaces port and certificate of the one of this title and address",
+                "替换同名同地址者的端口、证书及上述各项",
+                "Replaces all that is registered of the one of this title and address: port, "
+                "certificate and the above",
             ),
         ),
     ] = False,
@@ -222,21 +238,68 @@ def remove_entity(code: _Code, ae: _Entity) -> None:
     terminal.done(f"已注销 {ae}", f"Removed {ae}")
 
 
+def _number_or_none(text: str) -> int | Literal["none"]:
+    if text == "none":
+        return "none"
+    if not text.isascii() or not text.isdigit():
+        raise typer.BadParameter(say("须为数字或 none", "it is a number, or none"))
+    return int(text)
+
+
+_LIMIT = {"parser": _number_or_none, "metavar": say("数|none", "NUMBER|none")}
+
+
 @organization_commands.command(
-    "limit", help=say("限制医院的连接数和速率", "Limit a hospital's associations and rate")
+    "limit",
+    help=say(
+        "限制医院的连接数和速率；不带选项时显示现有限制",
+        "Limit a hospital's associations and rate; without options, show its limits",
+    ),
 )
 def limit_organization(
     code: _Code,
     associations: Annotated[
-        int | None, typer.Option(help=say("同时连接数", "At a time, in one process"))
+        Any,
+        typer.Option(
+            help=say(
+                "每个进程的同时连接数；none 取消限制",
+                "Associations at a time, in one process; none: no limit any more",
+            ),
+            **_LIMIT,
+        ),
     ] = None,
     rate: Annotated[
-        int | None, typer.Option(help=say("每秒实例数", "Instances a second, in one process"))
+        Any,
+        typer.Option(
+            help=say(
+                "每个进程每秒的实例数；none 取消限制",
+                "Instances a second, in one process; none: no limit any more",
+            ),
+            **_LIMIT,
+        ),
     ] = None,
 ) -> None:
+    wanted = {"associations": associations, "rate": rate}
+    changes = {
+        name: None if one == "none" else one for name, one in wanted.items() if one is not None
+    }
     with terminal.acting() as access:
-        admission.limit(access, code, admission.Limits(associations, rate))
-    terminal.done(f"已设置 {code} 的限制", f"The limits of {code} are set")
+        limits = admission.held_to(access, code).limits
+        if changes:
+            limits = replace(limits, **changes)
+            admission.limit(access, code, limits)
+    if changes:
+        terminal.done(f"已设置 {code} 的限制", f"The limits of {code} are set")
+    else:
+        terminal.table([say("代码", "Code"), *_LIMITS], [[code, *_limits(limits)]])
+
+
+_LIMITS = (say("连接数", "Associations"), say("每秒实例", "Instances a second"))
+
+
+def _limits(limits: admission.Limits) -> tuple[str, str]:
+    associations, rate = limits.associations, limits.rate
+    return str(associations or "none"), str(rate or "none")
 
 
 @organization_commands.command(
@@ -297,7 +360,7 @@ def activate_organization(code: _Code) -> None:
 @user_commands.command("add", help=say("登记用户", "Register a user"))
 def add_user(
     name: Annotated[str, typer.Argument(help=say("用户名", "User name"))],
-    role: Annotated[Role, typer.Option(help=say("角色", "Role"))] = Role.CLINICIAN,
+    role: Annotated[_SignsIn, typer.Option(help=say("角色", "Role"))] = _SignsIn.CLINICIAN,
     organization: Annotated[
         str | None, typer.Option(help=say("医院代码", "Code of the hospital"))
     ] = None,
@@ -311,7 +374,7 @@ def add_user(
             access,
             name=name,
             display_name=display_name,
-            role=role,
+            role=Role(role),
             organization=organization,
             password=password,
             sees_rejected=rejected,

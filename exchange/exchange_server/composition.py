@@ -49,6 +49,7 @@ from exchange_storage.spool import SpooledStore
 if TYPE_CHECKING:
     from exchange_dicom.lettering import Lettering
     from exchange_dicom.listener import Acceptor
+    from exchange_dicom.transport_security import Contexts
     from exchange_fhir.serving import Conduct as FHIRConduct
     from exchange_server.app import Application
     from exchange_server.worker import Worker
@@ -189,9 +190,7 @@ def dicom_nodes(exchange: Exchange, settings: Settings) -> list[Acceptor]:
         raise
 
 
-def _acceptor(
-    exchange: Exchange, settings: Settings, port: int, tls: ssl.SSLContext | None
-) -> Acceptor:
+def _acceptor(exchange: Exchange, settings: Settings, port: int, tls: Contexts | None) -> Acceptor:
     from exchange_dicom.conversation import Limits
     from exchange_dicom.negotiation import Conduct
     from exchange_dicom.node import node
@@ -523,7 +522,7 @@ def resource_reader(settings: Settings) -> reindex.Reader:
     return lambda content: writing.said(content, place)
 
 
-def _dimse_tls(settings: Settings) -> ssl.SSLContext | None:
+def _dimse_tls(settings: Settings) -> Contexts | None:
     """The node's end of TLS. Raises Invalid."""
     from exchange_dicom import transport_security
 

@@ -172,8 +172,9 @@ class Settings(BaseSettings):
     dimse_tls_crl: Path | None = Field(
         default=None,
         description="PEM certificate revocation lists of the CAs of dimse_tls_client_ca, of each "
-        "of them; read again when the file has changed. With it nobody is heard whose certificate "
-        "is on one, or whose CA has none that is in force",
+        "of them. With it nobody is heard whose certificate is on one, or whose CA has none that "
+        "is in force: what the file says at each connection is all that holds, and while it is "
+        "missing, unreadable or past its next update nobody is heard over TLS",
     )
     dimse_tls_anonymous: bool = Field(
         default=False,
@@ -452,6 +453,24 @@ class Settings(BaseSettings):
         host = self.http_addresses[0]
         everywhere = host in {"0.0.0.0", "::"}  # noqa: S104
         return f"{scheme}://{host_port('localhost' if everywhere else host, self.http_port)}"
+
+    @property
+    def doors(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The URLs at which HTTP and DIMSE are found, the latter by the names of IANA's service
+        registry: dicom, and dicom-tls over TLS."""
+        scheme = "https" if self.http_tls_certificate else "http"
+        http = [f"{scheme}://{host_port(one, self.http_port)}" for one in self.http_addresses]
+        ports = [("dicom-tls" if self.dimse_tls_certificate else "dicom", self.dimse_port)]
+        if self.dimse_tls_port is not None:
+            ports = [("dicom", self.dimse_port), ("dicom-tls", self.dimse_tls_port)]
+        dimse = [
+            f"{name}://{self.ae_title}@{host_port(one, port)}"
+            for name, port in ports
+            for one in self.dimse_addresses
+        ]
+        return tuple(http) if self.web_processes else (), tuple(
+            dimse
+        ) if self.node_processes else ()
 
     @property
     def metrics_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:

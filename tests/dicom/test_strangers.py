@@ -41,6 +41,7 @@ from exchange_dicom.pdu import (
     ProposedContext,
     UserInformation,
 )
+from exchange_dicom.transport_security import Contexts, acceptor
 from exchange_storage.records import AuditRecord
 
 PROBES = 3000
@@ -58,13 +59,12 @@ REQUEST = AssociateRequest(
 IMPATIENT = Conduct(artim_timeout=0.5, network_timeout=0.5, pdu_timeout=0.5)
 
 
-def over_tls(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+def over_tls(folder: Path) -> tuple[Contexts, ssl.SSLContext]:
     """What a node needs to speak TLS, and what its caller needs."""
     authority = Authority(folder)
     own = authority.issue("node")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(own.certificate, own.key)
-    return context, ssl.create_default_context(cafile=str(authority.certificate))
+    contexts = acceptor(own.certificate, own.key, None)
+    return contexts, ssl.create_default_context(cafile=str(authority.certificate))
 
 
 def associations() -> list[threading.Thread]:
@@ -175,9 +175,9 @@ def test_strangers_that_never_finish_asking_keep_no_hospital_out(
 
 
 def test_strangers_that_never_finish_their_handshake_keep_no_hospital_out(tmp_path: Path) -> None:
-    context, client = over_tls(tmp_path)
+    contexts, client = over_tls(tmp_path)
     with (
-        serving(tmp_path, Limits(associations=4), tls=context) as served,
+        serving(tmp_path, Limits(associations=4), tls=contexts) as served,
         many(30, served.port, a_tls_hello_cut_off),
         connected(served.port) as raw,
         client.wrap_socket(raw, server_hostname="localhost") as pacs,

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -409,6 +410,117 @@ def test_nobody_is_heard_of_whom_it_cannot_be_told_whether_they_lost_their_certi
         bound(served, "beicheng", "BEICHENG-TLS", pacs)
         with pytest.raises(Unavailable):
             echo(Secured(served, authority, node, pacs), pacs)
+
+
+def answered(secured: Secured, own: Certificate) -> bool:
+    """Whether the node listens to who has this certificate; who it is, is another matter."""
+    with pytest.raises(Unavailable) as refused:
+        echo(secured, own)
+    return "not recognized" in str(refused.value)
+
+
+def test_what_is_in_force_is_the_list_that_is_there_now(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    node, pacs, other = (authority.issue(one) for one in ("node", "pacs", "other"))
+    lists = authority.revoke(pacs)
+    tls = transport_security.acceptor(node.certificate, node.key, authority.certificate, lists)
+    with serving(tmp_path, tls=tls) as served:
+        secured = Secured(served, authority, node, pacs)
+        assert (answered(secured, pacs), answered(secured, other)) == (False, True)
+        authority.revoke(other)  # a newer one, on which the first is no longer
+        assert (answered(secured, pacs), answered(secured, other)) == (True, False)
+        authority.revoke(expired=True)
+        assert (answered(secured, pacs), answered(secured, other)) == (False, False)
+        assert secured.recorded("CRL has expired")
+        authority.revoke(other)
+        assert (answered(secured, pacs), answered(secured, other)) == (True, False)
+        lists.unlink()
+        assert (answered(secured, pacs), answered(secured, other)) == (False, False)
+        lists.write_text("no list")
+        assert (answered(secured, pacs), answered(secured, other)) == (False, False)
+        authority.revoke()
+        assert (answered(secured, pacs), answered(secured, other)) == (True, True)
+
+
+def test_a_list_is_read_again_only_when_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport_security, "_UNSETTLED", 0)
+    authority = Authority(tmp_path)
+    node = authority.issue("node")
+    lists = authority.revoke()
+    made = transport_security.acceptor(node.certificate, node.key, authority.certificate, lists)
+    read: list[Path] = []
+    load = ssl.SSLContext.load_verify_locations
+
+    def counted(self: ssl.SSLContext, file: Path) -> None:
+        read.append(file)
+        load(self, file)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", counted)
+    made()
+    made()
+    assert read == []
+    os.utime(lists, (1, 1))  # as an older one put in its place
+    made()
+    made()
+    assert read == [authority.certificate, lists]
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_nobody_resumes_a_session_past_what_has_been_revoked_since(
+    tmp_path: Path, version: str
+) -> None:
+    authority = Authority(tmp_path)
+    node, pacs = authority.issue("node"), authority.issue("pacs")
+    lists = authority.revoke()
+    tls = transport_security.acceptor(node.certificate, node.key, authority.certificate, lists)
+    client = ssl.create_default_context(cafile=str(authority.certificate))
+    client.load_cert_chain(pacs.certificate, pacs.key)
+    client.minimum_version = client.maximum_version = ssl.TLSVersion[version]
+
+    def call(earlier: ssl.SSLSession | None) -> ssl.SSLSession | None:
+        with (
+            socket.create_connection(("127.0.0.1", served.port), TIMEOUT) as plain,
+            client.wrap_socket(plain, server_hostname="localhost", session=earlier) as connection,
+        ):
+            connection.sendall(b"\x05\0\0\0\0\4\0\0\0\0")  # to be answered, and so read
+            connection.recv(1)
+            assert not connection.session_reused
+            return connection.session
+
+    with serving(tmp_path, tls=tls) as served:
+        session = call(None)
+        call(session)  # all is negotiated anew, and well
+        authority.revoke(pacs)
+        with pytest.raises(ssl.SSLError, match="revoked"):
+            call(session)
+
+
+def test_a_certificate_that_is_renewed_is_shown_once_its_key_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport_security, "_UNSETTLED", 0)
+    authority = Authority(tmp_path)
+    node, pacs = authority.issue("node"), authority.issue("pacs")
+    tls = transport_security.acceptor(node.certificate, node.key, authority.certificate)
+    with serving(tmp_path, tls=tls) as served:
+
+        def shown() -> str:
+            client = ssl.create_default_context(cafile=str(authority.certificate))
+            client.load_cert_chain(pacs.certificate, pacs.key)
+            with (
+                socket.create_connection(("127.0.0.1", served.port), TIMEOUT) as plain,
+                client.wrap_socket(plain, server_hostname="localhost") as connection,
+            ):
+                return sha256(connection.getpeercert(binary_form=True) or b"").hexdigest()
+
+        assert shown() == node.fingerprint
+        renewed = authority.issue("renewed")
+        node.certificate.write_bytes(renewed.certificate.read_bytes())
+        assert shown() == node.fingerprint
+        node.key.write_bytes(renewed.key.read_bytes())
+        assert shown() == renewed.fingerprint
 
 
 def test_a_file_that_is_no_revocation_list_is_refused(tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ from pynetdicom import AE
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 from region import ADMINISTRATOR
 from serving import Served, serving
+from sqlalchemy import select
 
-from exchange import ledger, orders
+from exchange import ledger, orders, trail
 from exchange.errors import Invalid, NotFound, Refused
 from exchange.orders import Placed
 from exchange_dicom.contexts import (
@@ -38,6 +39,7 @@ from exchange_dicom.contexts import (
 from exchange_dicom.data_set import elements
 from exchange_dicom.dimse import CommandField, request
 from exchange_dicom.pdu import COMMAND, LAST
+from exchange_storage.records import Order
 
 ZONE = ZoneInfo("Asia/Shanghai")
 TODAY = f"{datetime.now(ZONE):%Y%m%d}"
@@ -460,10 +462,46 @@ def test_what_has_ended_is_not_changed_and_a_uid_is_used_once(served: Served) ->
         assert association.send_n_create(begun("1.2.1"), MPPS, "1.9.1")[0].Status == DUPLICATE
         answer, _ = association.send_n_set(ended("COMPLETED"), MPPS, "1.9.1")
         assert answer.Status == MISSING
-        answer, _ = association.send_n_set(ended("DISCONTINUED"), MPPS, "1.9.1")
+        answer, _ = association.send_n_set(ended("DISCONTINUED", "1.4.1"), MPPS, "1.9.1")
         assert answer.Status == SUCCESS
         answer, _ = association.send_n_set(ended("COMPLETED", "1.4.1"), MPPS, "1.9.1")
         assert (answer.Status, answer.ErrorID) == (PROCESSING_FAILURE, 0xA710)
+
+
+@pytest.mark.parametrize(
+    ("status", "lacking"),
+    [
+        ("COMPLETED", ["PerformedProcedureStepEndDate", "PerformedProcedureStepEndTime"]),
+        ("COMPLETED", ["PerformedProcedureStepEndTime"]),
+        ("DISCONTINUED", ["PerformedProcedureStepEndDate"]),
+        ("DISCONTINUED", ["PerformedSeriesSequence"]),
+    ],
+)
+def test_a_step_that_ends_without_all_that_belongs_to_it_has_ended_and_its_modality_is_told(
+    served: Served, status: str, lacking: list[str]
+) -> None:
+    study = place(served)
+    end = ended(status, "1.4.1")
+    for number, keyword in enumerate(lacking):
+        if number:  # there, without a value
+            setattr(end, keyword, None)
+        else:
+            delattr(end, keyword)
+    with associated(served, "BEICHENG", MPPS, MPPS_RETRIEVE) as association:
+        assert association.send_n_create(begun(study), MPPS, "1.9.1")[0].Status == SUCCESS
+        answer, _ = association.send_n_set(end, MPPS, "1.9.1")
+        assert (answer.Status, f"{lacking[0]} is missing" in answer.ErrorComment) == (0x0107, True)
+        _, told = association.send_n_get([], MPPS_RETRIEVE, "1.9.1")
+        assert told.PerformedProcedureStepStatus == status
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        record = next(
+            one
+            for one in trail.records(access, study=study)
+            if one["door"] == "dimse" and one["reason"] == status.lower()
+        )
+        order = access.session.scalars(select(Order)).one()
+    assert record["detail"]["lacking"] == lacking
+    assert order.status == status
 
 
 def test_a_step_is_told_bit_by_bit_and_what_it_began_with_stays(served: Served) -> None:

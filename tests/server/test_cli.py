@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,9 +16,11 @@ from certificates import Authority
 from pydicom.data import get_testdata_file
 from real_parts import free_ports
 from sqlalchemy import text
+from typer import rich_utils
 
 from exchange import jobs, users
 from exchange.access import Exchange
+from exchange_server import usage
 from exchange_server.cli import main
 from exchange_server.composition import dicom_nodes, open_exchange, worker
 from exchange_server.settings import load
@@ -25,6 +28,7 @@ from exchange_server.settings import load
 NORTH = ("--name", "北城医院", "--credit-code", "123502004266007916", "--issuer", "2.25.1")
 CT = Path(str(get_testdata_file("CT_small.dcm")))
 CT_PATIENT = "1CT1"
+CT_STUDY = "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -129,7 +133,7 @@ def test_before_init_every_command_says_what_to_do(run: Run) -> None:
 def test_hospitals_are_registered_and_listed(city: Run) -> None:
     assert city("organization", "list") == (
         0,
-        "north\t北城医院\t123502004266007916\t2.25.1\tyes\tyes\tPACS@127.0.0.1:104\n",
+        "north\t北城医院\t123502004266007916\t2.25.1\tyes\tyes\tPACS@127.0.0.1:104\tnone\tnone\tlog\n",
         "",
     )
     status, _, err = city("organization", "add", "south", *NORTH)
@@ -210,7 +214,7 @@ def test_a_node_of_quality_staff_is_listed_as_such(city: Run) -> None:
 
 def test_systems_of_a_hospital_come_and_go(city: Run) -> None:
     def listed() -> str:
-        return city("organization", "list")[1].rstrip("\n").split("\t")[-1]
+        return city("organization", "list")[1].split("\t")[6]
 
     assert city("organization", "add-ae", "north", "CT1@10.1.0.0/16:104")[0] == 0
     assert listed() == "CT1@10.1.0.0/16:104 PACS@127.0.0.1:104"
@@ -231,6 +235,85 @@ def test_systems_of_a_hospital_come_and_go(city: Run) -> None:
     assert city("organization", "add-ae", "north", "WS@10.9.9.9:1", "--replace")[0] == 1
 
 
+def test_a_registered_entity_is_changed_as_its_refusal_says(city: Run) -> None:
+    told = city("organization", "add-ae", "north", "PACS@127.0.0.1:105")[2]
+    assert "`exchange organization add-ae --replace` changes it" in told
+    assert city("organization", "add-ae", "north", "PACS@127.0.0.1:105", "--replace")[0] == 0
+
+
+def test_only_roles_that_sign_in_are_offered(city: Run) -> None:
+    status, _, err = city("user", "add", "night", "--role", "exchange")
+    assert (status, "guest" in err) == (2, False)
+
+
+def test_the_commands_of_the_dicom_client_say_what_to_do(
+    node: str, city: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    us = ("--calling", "PACS")
+    nothing = city("send", node, str(tmp_path / "empty"), *us)
+    assert nothing == (1, "", "Error: there is no DICOM file\n")
+    assert "--calling says who we are" in city("echo", node, "--calling", "NOBODY")[2]
+    assert "--called says whom we mean" in city("echo", node, *us, "--called", "OTHER")[2]
+    assert "a key is written KEYWORD" in city("query", node, *us, "-k", "")[2]
+    assert city("commit", node, str(CT), *us, "--listen", "99999")[0] == 2
+    assert city("commit", node, str(CT), *us, "--wait", "-5")[0] == 2
+    assert city("send", node, str(CT), *us)[0] == 0
+    waited = city("commit", node, str(CT), *us, "--wait", "0.5")  # no worker brings a report
+    assert (waited[0], "--listen PORT waits there" in waited[2]) == (1, True)
+    got = ("-k", f"StudyInstanceUID={CT_STUDY}")
+    refused = city("get", node, "/proc", *us, *got)
+    assert (refused[0], "/proc cannot be written into" in refused[2]) == (1, True)
+    monkeypatch.setenv("EXCHANGE_LANGUAGE", "zh")
+    assert "用 --calling 给出" in city("echo", node, "--calling", "NOBODY")[2]
+
+
+def test_what_does_not_speak_dicom_is_told(city: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as web:
+
+        def answer() -> None:
+            connection, _ = web.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                connection.recv(1 << 16)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        told = city("echo", f"127.0.0.1:{web.getsockname()[1]}")[2]
+        thread.join()
+    assert "what answers does not speak DICOM" in told
+
+
+@pytest.mark.parametrize(
+    ("typed", "chinese"),
+    [
+        (("organisation",), "没有命令 'organisation'。是否为 'organization'？"),
+        (("organization", "limit"), "缺少参数 'code'。"),
+        (("organization", "limit", "north", "--rate", "many"), "须为数字或 none"),
+        (("organization", "user-identity", "north", "maybe"), "'maybe' 不在可选值之列"),
+        (("organization", "user-identity", "north"), "可选："),
+        (("audit", "list", "--limit", "0"), "'--limit' 的值无效：不得小于 1"),
+        (("audit", "list", "--limit", "x"), "须为整数"),
+        (("audit", "list", "--nonsense"), "没有选项 --nonsense"),
+        (("audit", "list", "nonsense"), "多余的参数：nonsense"),
+        (("audit", "list", "--study"), "选项 '--study' 须带值。"),
+        (("user", "change", "li"), "缺少选项 '--rejected'"),
+        (("send", "127.0.0.1:1", "/nonexistent"), "路径 '/nonexistent' 不存在。"),
+        (("get", "127.0.0.1:1", "/nonexistent"), "文件夹 '/nonexistent' 不存在。"),
+    ],
+)
+def test_what_is_wrong_with_a_command_line_is_told_in_chinese_too(
+    run: Run, monkeypatch: pytest.MonkeyPatch, typed: tuple[str, ...], chinese: str
+) -> None:
+    monkeypatch.setenv("EXCHANGE_LANGUAGE", "zh")
+    for name in usage.HEADINGS:
+        monkeypatch.setattr(rich_utils, name, getattr(rich_utils, name))
+    status, out, err = run(*typed)
+    assert (status, out) == (2, "")
+    assert chinese in err.replace("│\n│ ", "")
+    assert "错误" in err
+
+
 def test_a_hospital_leaves_the_agreement_and_joins_again(city: Run) -> None:
     def shares() -> str:
         return city("organization", "list")[1].split("\t")[4]
@@ -242,6 +325,27 @@ def test_a_hospital_leaves_the_agreement_and_joins_again(city: Run) -> None:
     assert shares() == "yes"
     assert city("organization", "share", "north")[0] == 1
     assert "has this code" in city("organization", "share", "nowhere")[2]
+
+
+def test_a_limit_of_a_hospital_stays_until_it_is_changed_or_taken_away(city: Run) -> None:
+    def shown() -> str:
+        status, out, err = city("organization", "limit", "north")
+        assert (status, err) == (0, "")
+        assert city("organization", "list")[1].split("\t")[7:9] == out.rstrip("\n").split("\t")[1:]
+        return out
+
+    limit = ("organization", "limit", "north")
+    assert shown() == "north\tnone\tnone\n"
+    assert city(*limit, "--associations", "4", "--rate", "50")[0] == 0
+    assert shown() == "north\t4\t50\n"
+    assert city(*limit, "--rate", "20") == (0, "", "The limits of north are set\n")
+    assert shown() == "north\t4\t20\n"
+    assert city(*limit, "--associations", "none")[0] == 0
+    assert shown() == "north\tnone\t20\n"
+    assert city(*limit, "--rate", "0")[::2] == (1, "Error: a limit is a number from 1 to 999999\n")
+    assert city(*limit, "--rate", "many")[0] == 2
+    assert "has this code" in city("organization", "limit", "nowhere")[2]
+    assert shown() == "north\tnone\t20\n"
 
 
 def test_a_hospital_is_stopped_with_its_users_and_takes_part_again(city: Run) -> None:
@@ -338,6 +442,17 @@ def test_the_trail_is_listed_and_proven_until_somebody_edits_it(city: Run) -> No
     status, out, err = city("audit", "verify")
     assert (status, out.split("\t")[0]) == (1, "2")
     assert err == "1 records are not as written\n"
+
+
+def test_the_trail_tells_from_which_address_somebody_asked(node: str, city: Run) -> None:
+    assert city("send", node, str(CT), "--calling", "PACS")[0] == 0
+    (stored,) = [
+        line.split("\t")
+        for line in city("audit", "list", "--user", "PACS")[1].splitlines()
+        if "store" in line.split("\t")
+    ]
+    assert stored[2:6] == ["PACS", "dimse", "store", "success"]
+    assert stored[-1] == "127.0.0.1"
 
 
 def test_the_store_is_checked_object_by_object(node: str, city: Run) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from certificates import Authority
@@ -11,6 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from exchange.errors import Invalid
 from exchange_server import composition
+from exchange_server.cli import _announce
 from exchange_server.settings import Settings, load
 
 
@@ -128,6 +131,36 @@ def test_a_node_that_asks_for_no_certificate_says_whom_it_cannot_know(
     )
     assert composition._dimse_tls(given) is not None
     assert ("dimse_tls_client_ca is not set" in caplog.text) is not asked
+
+
+TLS = {
+    "dimse_tls_certificate": "node.pem",
+    "dimse_tls_key": "node.key",
+    "dimse_tls_client_ca": "ca.pem",
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, ["dicom://EXCHANGE@127.0.0.1:11112"]),
+        (TLS, ["dicom-tls://EXCHANGE@127.0.0.1:11112"]),
+        (
+            TLS | {"dimse_tls_port": 2762},
+            ["dicom://EXCHANGE@127.0.0.1:11112", "dicom-tls://EXCHANGE@127.0.0.1:2762"],
+        ),
+        ({"node_processes": 0}, []),
+    ],
+)
+def test_an_exchange_that_is_ready_names_each_port_it_listens_at(
+    given: dict[str, Any], told: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    local = {"dimse_addresses": ["127.0.0.1"], "http_addresses": ["127.0.0.1"]}
+    named = Settings.model_validate(local | given)
+    _announce(named, tmp_path / "ready.json")
+    ready, http, *dicom = capsys.readouterr().out.rstrip("\n").split("\t")
+    assert (ready, http, dicom) == ("READY", "http://127.0.0.1:8080", told)
+    assert json.loads((tmp_path / "ready.json").read_text())["dicom"] == told
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from exchange_dicom.conversation import Limits
 from exchange_dicom.identity import Verify, unverifiable
 from exchange_dicom.negotiation import Conduct
 from exchange_dicom.node import node
+from exchange_dicom.transport_security import Contexts
 from exchange_storage.filesystem import FilesystemStore
 from exchange_storage.objects import ObjectStore
 from exchange_storage.records import Instance
@@ -65,7 +66,7 @@ def serving(
     conduct: Conduct | None = None,
     *,
     database_url: str | None = None,
-    tls: ssl.SSLContext | None = None,
+    tls: Contexts | None = None,
     client_tls: ssl.SSLContext | None = None,
     objects: ObjectStore | None = None,
     verifying: Callable[[Exchange], Verify] = lambda _: unverifiable,
