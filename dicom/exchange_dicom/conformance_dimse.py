@@ -234,7 +234,7 @@ def _acceptance() -> Iterator[str]:
         + [
             [
                 "storage SOP classes (Table 4-1), and those that the registry does not know",
-                "all of Table 4-2, the one proposed first",
+                "all of Table 4-2, the one proposed first; but see below for C-GET",
                 "SCP; SCU and SCP where the requestor proposes roles, for C-GET",
                 "none",
             ]
@@ -245,6 +245,15 @@ def _acceptance() -> Iterator[str]:
         f"Of extended negotiation only what is served is granted; never {never}. Any other "
         "abstract syntax of the registry is refused with result 3, a known one without a common "
         "transfer syntax with result 4. Implicit VR Little Endian is accepted in every context."
+    )
+    plain = " or ".join(map(_name, contexts.UNCOMPRESSED))
+    yield from prose(
+        "Where the requestor proposes the SCP role for a storage SOP class, for C-GET, one of its "
+        f"contexts for it takes {plain} if any of them offers it, "
+        "even if it proposes another one first: the last of them, where none has it first. What "
+        "is kept in a transfer syntax of another context goes out as it is, all else is "
+        "decompressed without loss. Video SOP classes are excepted, since their streams go out "
+        "as they are or not at all."
     )
 
 
