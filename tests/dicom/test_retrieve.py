@@ -279,6 +279,8 @@ def test_without_the_scp_role_nothing_comes_by_c_get(served: Served, tmp_path: P
         ("STUDY", {"StudyInstanceUID": STUDY}),
         ("SERIES", {"PatientID": "N7", "SeriesInstanceUID": HEAD}),
         ("PATIENT", {}),
+        ("PATIENT", {"PatientID": "N7\\N8"}),
+        ("PATIENT", {"PatientID": "N7", "IssuerOfPatientID": "2.25.102\\2.25.101"}),
         ("STUDY", {"PatientID": "N7", "StudyInstanceUID": STUDY, "StudyDate": "20200101"}),
         ("SLICE", {"PatientID": "N7"}),
     ],
