@@ -326,13 +326,16 @@ def _queries() -> Iterator[str]:
         "the patient, and Requested Procedure ID and Scheduled Procedure Step ID in one item of "
         "Request Attributes Sequence what a series was made for. Single value, list of UID, "
         "range, wildcard, sequence and universal matching: "
-        "wildcards in text, not in numbers; dates and times combined and person names by sound "
+        "wildcards in text, not in numbers; Modalities in Study may be a list, with wildcards too; "
+        "a range of dates may end on the 31st of any month, which means its last day; dates "
+        "and times combined and person names by sound "
         "when negotiated. A time in less detail matches all of its span; integer strings match as "
         "they were written, Number of Frames by its number. Of an attribute with several values "
         "one is enough. Person names, the patient's and all others, match in any component "
         "group, in any case and width, and by pinyin; asked for without `^` also with the given "
         "name first, so that `Wang*` finds `Li^Wangping` too, and `Wang^*` does not. Keys that "
-        "take no part are announced by FF01."
+        "take no part are announced by FF01. A key below the level that took part is none of "
+        "them; it is not returned, since the level has no value of it."
     )
     yield from prose(
         "An attribute without a value is matched by universal matching and by `*` alone. C.2.2.1.2 "
