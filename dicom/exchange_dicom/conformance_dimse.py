@@ -235,7 +235,7 @@ def _acceptance() -> Iterator[str]:
         + [
             [
                 "storage SOP classes (Table 4-1), and those that the registry does not know",
-                "all of Table 4-2, the one proposed first",
+                "all of Table 4-2, the one proposed first; but see below for C-GET",
                 "SCP; SCU and SCP where the requestor proposes roles, for C-GET",
                 "none",
             ]
@@ -246,6 +246,15 @@ def _acceptance() -> Iterator[str]:
         f"Of extended negotiation only what is served is granted; never {never}. Any other "
         "abstract syntax of the registry is refused with result 3, a known one without a common "
         "transfer syntax with result 4. Implicit VR Little Endian is accepted in every context."
+    )
+    plain = " or ".join(map(_name, contexts.UNCOMPRESSED))
+    yield from prose(
+        "Where the requestor proposes the SCP role for a storage SOP class, for C-GET, one of its "
+        f"contexts for it takes {plain} if any of them offers it, "
+        "even if it proposes another one first: the last of them, where none has it first. What "
+        "is kept in a transfer syntax of another context goes out as it is, all else is "
+        "decompressed without loss. Video SOP classes are excepted, since their streams go out "
+        "as they are or not at all."
     )
 
 
@@ -318,13 +327,16 @@ def _queries() -> Iterator[str]:
         "the patient, and Requested Procedure ID and Scheduled Procedure Step ID in one item of "
         "Request Attributes Sequence what a series was made for. Single value, list of UID, "
         "range, wildcard, sequence and universal matching: "
-        "wildcards in text, not in numbers; dates and times combined and person names by sound "
+        "wildcards in text, not in numbers; Modalities in Study may be a list, with wildcards too; "
+        "a range of dates may end on the 31st of any month, which means its last day; dates "
+        "and times combined and person names by sound "
         "when negotiated. A time in less detail matches all of its span; integer strings match as "
         "they were written, Number of Frames by its number. Of an attribute with several values "
         "one is enough. Person names, the patient's and all others, match in any component "
         "group, in any case and width, and by pinyin; asked for without `^` also with the given "
         "name first, so that `Wang*` finds `Li^Wangping` too, and `Wang^*` does not. Keys that "
-        "take no part are announced by FF01."
+        "take no part are announced by FF01. A key below the level that took part is none of "
+        "them; it is not returned, since the level has no value of it."
     )
     yield from prose(
         "An attribute without a value is matched by universal matching and by `*` alone. C.2.2.1.2 "

@@ -88,12 +88,18 @@ UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 """For everything that is not an object, in our order of preference."""
 
 
-def stored(abstract_syntax: str) -> TransferSyntaxes | None:
+VIDEO: frozenset[str] = frozenset(uid for uid in STORAGE if "Video" in UID_dictionary[uid][0])
+"""Those that are kept as a stream of video, which nothing here decompresses."""
+
+
+def stored(abstract_syntax: str, *, received: bool = False) -> TransferSyntaxes | None:
     """The transfer syntaxes in which an abstract syntax is stored, or None where it is not.
 
-    Whatever the registry does not know is taken for a private storage SOP class.
+    Whatever the registry does not know is taken for a private storage SOP class. Whoever wants to
+    receive too (C-GET) may ask for anything, kept in any syntax: all can be sent uncompressed.
     """
     private = _UID.fullmatch(abstract_syntax) and abstract_syntax not in UID_dictionary
     if private or abstract_syntax in STORAGE:
-        return TransferSyntaxes(TRANSFER_SYNTAXES, proposer_chooses=True)
+        needed = UNCOMPRESSED if received and abstract_syntax not in VIDEO else ()
+        return TransferSyntaxes(TRANSFER_SYNTAXES, proposer_chooses=True, needed=needed)
     return None

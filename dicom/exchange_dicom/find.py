@@ -58,7 +58,8 @@ def find(conversation: Conversation, message: Message) -> None:
         conversation.answer(message, status.DIMSE[type(error)].find, str(error))
         return
     for told in _distinct(answer.found, level):
-        missing = bool(asked.unsupported) or identifier.lacks(told, attributes.ITEMS)
+        lacking = identifier.lacks(told, attributes.ITEMS, asked.matched)
+        missing = bool(asked.unsupported) or lacking
         code = status.PENDING_UNSUPPORTED if missing else status.PENDING
         pending = dimse.response(message.command, code, data_set_present=True)
         if conversation.association.cancelled(message.command.message_id):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -108,7 +108,8 @@ class Identifier:
         """
         level = Level.__members__.get(self.asked_level.strip())
         if level is None or level not in levels:
-            raise Invalid("QueryRetrieveLevel is not one of the information model")
+            names = ", ".join(one.name for one in levels)
+            raise Invalid(f"QueryRetrieveLevel must be one of {names}")
         given = dict(self.keys)
         for above in levels:
             key = UNIQUE[above]
@@ -155,14 +156,25 @@ class Identifier:
         self,
         supported: Collection[str],
         within: Mapping[str, Collection[str]],
+        matched: Set[str] = frozenset(),
     ) -> bool:
         """Whether something is wanted that is not among `supported` attributes, or not in the items
-        of a sequence for which `within` tells what they have: an optional key without support."""
-        return any(keyword not in supported for keyword in self.wanted) or any(
+        of a sequence for which `within` tells what they have: an optional key without support.
+
+        A key that was `matched` had support, also where the level has no value of it to return.
+        """
+        return any(
+            keyword not in supported and not self._paths(keyword) <= matched
+            for keyword in self.wanted
+        ) or any(
             not names <= set(within[keyword])
             for keyword, names in self.items.items()
             if keyword in within
         )
+
+    def _paths(self, keyword: str) -> Set[str]:
+        """What of it are keys: those in its item, if it is a sequence (see `keys`)."""
+        return {f"{keyword}.{name}" for name in self.items.get(keyword, ())} or {keyword}
 
 
 def write(

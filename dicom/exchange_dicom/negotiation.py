@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
@@ -61,11 +61,13 @@ class TransferSyntaxes:
     """Transfer syntaxes supported for one abstract syntax, in our order of preference.
 
     With `proposer_chooses` the peer's order counts instead: storage keeps what is sent, so the
-    first syntax proposed that is known avoids a conversion at the sender.
+    first syntax proposed that is known avoids a conversion at the sender. Of all contexts of the
+    abstract syntax one at least takes one of `needed`, where it is proposed.
     """
 
     uids: tuple[str, ...]
     proposer_chooses: bool = False
+    needed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +97,21 @@ def select_contexts(
     proposed: Iterable[ProposedContext], supported: Callable[[str], TransferSyntaxes | None]
 ) -> tuple[AnsweredContext, ...]:
     """Answer each proposed context (PS3.8 9.3.3.2), given what is supported by abstract syntax."""
-    return tuple(_answer(context, supported(context.abstract_syntax)) for context in proposed)
+    contexts = [(one, supported(one.abstract_syntax)) for one in proposed]
+    answers = [_answer(context, known) for context, known in contexts]
+    content = {
+        context.abstract_syntax
+        for (context, known), answer in zip(contexts, answers, strict=True)
+        if known is None or not known.needed or answer.transfer_syntax in known.needed
+    }
+    # The last that can gives way: the others are taken as their proposer prefers.
+    for at, (context, known) in reversed(list(enumerate(contexts))):
+        if known is None or context.abstract_syntax in content:
+            continue
+        if (uid := _first(context.transfer_syntaxes, known.needed)) is not None:
+            answers[at] = AnsweredContext(context.context_id, ContextResult.ACCEPTANCE, uid)
+            content.add(context.abstract_syntax)
+    return tuple(answers)
 
 
 def _answer(context: ProposedContext, supported: TransferSyntaxes | None) -> AnsweredContext:
@@ -108,8 +124,11 @@ def _answer(context: ProposedContext, supported: TransferSyntaxes | None) -> Ans
     first, second = proposed, supported.uids
     if not supported.proposer_chooses:
         first, second = second, first
-    for uid in first:
-        if uid in second:
-            return AnsweredContext(context.context_id, ContextResult.ACCEPTANCE, uid)
+    if (uid := _first(first, second)) is not None:
+        return AnsweredContext(context.context_id, ContextResult.ACCEPTANCE, uid)
     result = ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED
     return AnsweredContext(context.context_id, result, refused)
+
+
+def _first(uids: Iterable[str], among: Collection[str]) -> str | None:
+    return next((uid for uid in uids if uid in among), None)

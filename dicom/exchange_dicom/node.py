@@ -266,8 +266,11 @@ class _Door:
             for uid, wanted in request.user.extended.items()
             if uid in EXTENDED and wanted
         }
+        received = {role.sop_class for role in request.user.roles if role.scp}
         return Accepted(
-            contexts=select_contexts(request.contexts, _supported),
+            contexts=select_contexts(
+                request.contexts, lambda uid: _supported(uid, received=uid in received)
+            ),
             identity_response=(
                 b""
                 if request.user.identity is not None and request.user.identity.response_requested
@@ -323,7 +326,7 @@ def _fingerprint(peer: Peer) -> str:
     return hashlib.sha256(peer.certificate).hexdigest() if peer.certificate else ""
 
 
-def _supported(abstract_syntax: str) -> TransferSyntaxes | None:
+def _supported(abstract_syntax: str, *, received: bool) -> TransferSyntaxes | None:
     if abstract_syntax in SERVICES:
         return TransferSyntaxes(contexts.UNCOMPRESSED)
-    return contexts.stored(abstract_syntax)
+    return contexts.stored(abstract_syntax, received=received)

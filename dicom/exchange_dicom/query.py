@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import date
 from fnmatch import fnmatchcase
 
 from pydicom.datadict import dictionary_VM
@@ -38,6 +39,8 @@ from exchange_storage.search import (
 
 MAX_VALUES = 1024
 """Values of one matching key, at most."""
+MAX_PATTERNS = 64
+"""Those of them that have wildcards."""
 MAX_LENGTH = 1024
 """Characters of one value."""
 
@@ -64,9 +67,13 @@ _TIME = re.compile(r"\d{2}(:?\d{2}(:?\d{2}(\.\d{1,6})?)?)?")
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What was asked, as criteria; and the keys that took no part in matching."""
+    """What was asked, as criteria; and the keys that took part in matching, and those that did not.
+
+    Universal matching is neither.
+    """
 
     criteria: tuple[Criterion, ...]
+    matched: frozenset[str]
     unsupported: tuple[str, ...]
 
 
@@ -94,6 +101,7 @@ def question(
         raise Invalid("the value of IssuerOfPatientID is too long")
     criteria: list[Criterion] = []
     below: list[Criterion] = []
+    matched: set[str] = set()
     unsupported: list[str] = []
     within: list[tuple[str, Matching]] = []
     # What lies below a level is looked for among what is in use.
@@ -107,14 +115,14 @@ def question(
             continue
         if len(value) > MAX_LENGTH * (64 if keyword.endswith("UID") else 1):
             raise Invalid(f"the value of {keyword} is too long")
+        matched.add(keyword)
         if keyword == "PatientID":
             criteria.append(number(access, issuer, text(value)))
         elif keyword in OTHER_IDS:
             in_item = keyword != "OtherPatientIDs"
             criteria.append(_other_number(access, other_issuer if in_item else "", value))
         elif keyword == "ModalitiesInStudy" and level is Level.STUDY:
-            wanted = [one for one in re.split(r"[\\,]", value) if one]
-            criteria.append(ModalitiesInStudy(text(value) if len(wanted) == 1 else _values(wanted)))
+            criteria.append(_modalities([one for one in re.split(r"[\\,]", value) if one]))
         elif keyword == "SOPClassesInStudy" and level is Level.STUDY and in_use:
             criteria.append(Holds((Match("SOPClassUID", matching("SOPClassUID", value)),)))
         elif keyword in _REQUESTED and (relational or level >= Level.SERIES):
@@ -137,7 +145,7 @@ def question(
         unsupported.append("IssuerOfPatientID")
     if other_issuer and not stated(asked.get(OTHER_NUMBER, "")):
         unsupported.append(OTHER_ISSUER)
-    return Question(tuple(criteria), tuple(unsupported))
+    return Question(tuple(criteria), frozenset(matched.difference(unsupported)), tuple(unsupported))
 
 
 def _moments(asked: dict[str, str], level: Level) -> list[Criterion]:
@@ -218,6 +226,17 @@ def text(value: str) -> Values | Pattern:
     return Pattern(value) if "*" in value or "?" in value else Values((value,))
 
 
+def _modalities(wanted: Sequence[str]) -> Criterion:
+    """Any one of the modalities, of which some may have wildcards."""
+    patterns = [one for one in wanted if set(one) & set("*?")]
+    if len(patterns) > MAX_PATTERNS:
+        raise Invalid(f"a list may have at most {MAX_PATTERNS} values with wildcards")
+    each = [ModalitiesInStudy(Pattern(one)) for one in patterns]
+    if plain := [one for one in wanted if one not in patterns]:
+        each.append(ModalitiesInStudy(_values(plain)))
+    return each[0] if len(each) == 1 else AnyOf(tuple(each))
+
+
 def _values(values: list[str]) -> Values:
     if len(values) > MAX_VALUES:
         raise Invalid(f"a list may have at most {MAX_VALUES} values")
@@ -230,11 +249,7 @@ def _span(keyword: str, value: str, form: re.Pattern[str], delimiter: str) -> Ma
         raise Invalid(f"{keyword} is not a value or range of its VR")
     low, high = low.replace(delimiter, ""), high.replace(delimiter, "")
     if form is _DATE:
-        for day in filter(None, (low, high)):
-            try:
-                datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC)
-            except ValueError:
-                raise Invalid(f"{keyword} is not a day of the calendar") from None
+        low, high = _day(keyword, low), _day(keyword, high, ends=True)
     if dash:
         return Range(low or None, high or None)
     if form is _TIME:
@@ -242,6 +257,21 @@ def _span(keyword: str, value: str, form: re.Pattern[str], delimiter: str) -> Ma
         low = re.sub(r"\.?0*$", "", low) if "." in low else low
         return Range(low, low)
     return Values((low,))
+
+
+def _day(keyword: str, written: str, *, ends: bool = False) -> str:
+    """A day of the calendar. As the `ends` of a range the 31st of any month means its last day:
+    who asks for a month often writes it so."""
+    if not written:
+        return ""
+    year, month, day = int(written[:4]), int(written[4:6]), int(written[6:])
+    try:
+        if ends and day <= 31:
+            day = min(day, monthrange(year, month)[1])
+        date(year, month, day)
+    except ValueError:
+        raise Invalid(f"{keyword} is not a day of the calendar") from None
+    return f"{year:04}{month:02}{day:02}"
 
 
 def number(access: Access, issuer: str, matching: Values | Pattern) -> Criterion:

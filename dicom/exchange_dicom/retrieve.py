@@ -155,6 +155,9 @@ def _unique(identifier: Identifier, level: Level) -> list[tuple[str, str]]:
     wanted = given.get(UNIQUE[level], "")
     if not wanted or set(wanted) & set("*?"):
         raise Invalid(f"{UNIQUE[level]} must be given")
+    for keyword in ("PatientID", "IssuerOfPatientID"):
+        if "\\" in given.get(keyword, ""):  # which have one value; UIDs may be a list (C.2.2.2.2)
+            raise Invalid(f"{keyword} must be given as a single value")
     return keys
 
 

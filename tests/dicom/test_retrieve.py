@@ -15,6 +15,7 @@ from images import ct, data_set
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import (
+    MPEG4HP41,
     UID,
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
@@ -22,10 +23,14 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGLSLossless,
     MRImageStorage,
     RLELossless,
     SecondaryCaptureImageStorage,
+    VideoEndoscopicImageStorage,
+    generate_uid,
 )
+from pynetdicom import build_role
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 from real_parts import free_port
 from region import ADMINISTRATOR, ID_CARD
@@ -274,6 +279,8 @@ def test_without_the_scp_role_nothing_comes_by_c_get(served: Served, tmp_path: P
         ("STUDY", {"StudyInstanceUID": STUDY}),
         ("SERIES", {"PatientID": "N7", "SeriesInstanceUID": HEAD}),
         ("PATIENT", {}),
+        ("PATIENT", {"PatientID": "N7\\N8"}),
+        ("PATIENT", {"PatientID": "N7", "IssuerOfPatientID": "2.25.102\\2.25.101"}),
         ("STUDY", {"PatientID": "N7", "StudyInstanceUID": STUDY, "StudyDate": "20200101"}),
         ("SLICE", {"PatientID": "N7"}),
     ],
@@ -385,6 +392,53 @@ def test_images_come_as_they_are_or_without_loss_in_what_the_asker_takes(
     for element in sent:
         if element.tag.element and element.keyword != "PixelData":
             assert image[element.tag].value == element.value
+
+
+@pytest.mark.parametrize("preferred", ["+xs", "+xv", "+xt", "+xr", "+xb", "+xd", "+xi"])
+def test_whatever_dcmtk_prefers_it_gets_what_is_kept_plain_and_what_is_compressed(
+    served: Served, tmp_path: Path, preferred: str
+) -> None:
+    kept = {}
+    for name in ("MR_small", "MR_small_RLE", "MR_small_jpeg_ls_lossless", "MR_small_bigendian"):
+        one = dcmread(str(get_testdata_file(f"{name}.dcm")))
+        one.PatientID, one.StudyInstanceUID, one.SeriesInstanceUID = "P1", STUDY, HEAD
+        one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        one.save_as(tmp_path / f"{name}.dcm")
+        send(served, "BEICHENG", tmp_path / f"{name}.dcm")
+        kept[one.SOPInstanceUID] = one.pixel_array
+    (tmp_path / "got").mkdir()
+    subprocess.run(
+        ["getscu", preferred, "-S", "-aet", "BEICHENG", "-aec", "EXCHANGE",
+         "-od", str(tmp_path / "got"), "-k", "QueryRetrieveLevel=STUDY",
+         "-k", f"StudyInstanceUID={STUDY}", "127.0.0.1", str(served.port)],
+        check=True, capture_output=True, timeout=180, env=os.environ | {"TCP_NODELAY": "1"},
+    )  # fmt: skip
+    got = [dcmread(path) for path in (tmp_path / "got").iterdir()]
+    assert len(got) == len(kept)
+    assert all((one.pixel_array == kept[one.SOPInstanceUID]).all() for one in got)
+
+
+@pytest.mark.parametrize("scu_role", [True, False])
+@pytest.mark.parametrize(
+    ("sop_class", "first", "taken"),
+    [
+        (MRImageStorage, JPEGLSLossless, ExplicitVRLittleEndian),
+        # Videos are kept as nothing else.
+        (VideoEndoscopicImageStorage, MPEG4HP41, MPEG4HP41),
+    ],
+)
+def test_whoever_wants_to_receive_is_answered_with_what_can_be_sent(
+    served: Served, sop_class: str, first: str, taken: str, scu_role: bool
+) -> None:
+    with associated(
+        served,
+        "BEICHENG",
+        contexts.PATIENT_ROOT_GET,
+        storage=[(sop_class, [first, ExplicitVRLittleEndian, ImplicitVRLittleEndian])],
+        ext_neg=[build_role(sop_class, scp_role=True, scu_role=scu_role)],
+    ) as association:
+        chosen = {one.abstract_syntax: one.transfer_syntax for one in association.accepted_contexts}
+        assert chosen[sop_class] == [taken]
 
 
 @pytest.mark.parametrize("said", ["nonsense", str(ImplicitVRLittleEndian)])

@@ -35,6 +35,7 @@ from exchange_storage.search import Level
         ("StudyTime=0800-0900", ["1.2.5"]),
         ("AccessionNumber=B?", ["1.2.5"]),
         ("ModalitiesInStudy=MR", ["1.2.5"]),
+        ("ModalitiesInStudy=XX,M?", ["1.2.5"]),
         (f"StudyInstanceUID={STUDY},1.2.6", [STUDY, "1.2.6"]),
         (f"0020000D={STUDY}%5C1.2.6", [STUDY, "1.2.6"]),
         ("PatientID=P2&StudyDate=", ["1.2.5"]),

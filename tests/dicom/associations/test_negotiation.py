@@ -32,7 +32,7 @@ from associating import (
 from certificates import party
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage
+from pydicom.uid import CTImageStorage, RLELossless
 from pynetdicom import AE, build_context, build_role, evt
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation, UserIdentityNegotiation
@@ -55,6 +55,9 @@ from exchange_dicom.pdu import (
     RoleSelection,
 )
 
+RLE = str(RLELossless)
+
+
 # Contexts
 
 
@@ -74,6 +77,30 @@ def test_a_context_is_answered_by_what_both_sides_know(
 ) -> None:
     answers = select_contexts([ProposedContext(7, CT, proposed)], {CT: supported}.get)
     assert answers == (AnsweredContext(7, ContextResult(result), chosen),)
+
+
+@pytest.mark.parametrize(
+    ("proposed", "chosen"),
+    [
+        ([(JPEG_LOSSLESS, IMPLICIT, EXPLICIT)], [IMPLICIT]),
+        ([(JPEG_LOSSLESS,)], [JPEG_LOSSLESS]),
+        ([(JPEG_LOSSLESS, EXPLICIT), (IMPLICIT,)], [JPEG_LOSSLESS, IMPLICIT]),
+        ([(JPEG_LOSSLESS, EXPLICIT), (RLE, EXPLICIT)], [JPEG_LOSSLESS, EXPLICIT]),
+        ([(JPEG_LOSSLESS, EXPLICIT), (RLE,)], [EXPLICIT, RLE]),
+        ([(RLE, EXPLICIT), ("1.2.3",)], [EXPLICIT, "1.2.3"]),
+    ],
+)
+def test_one_context_at_least_takes_what_everything_can_be_written_in(
+    proposed: list[tuple[str, ...]], chosen: list[str]
+) -> None:
+    supported = TransferSyntaxes(
+        (EXPLICIT, IMPLICIT, JPEG_LOSSLESS, RLE), proposer_chooses=True, needed=(EXPLICIT, IMPLICIT)
+    )
+    contexts = [ProposedContext(2 * at + 1, CT, one) for at, one in enumerate(proposed)]
+    other = ProposedContext(99, "1.2.4", (RLE, EXPLICIT))
+    *answers, alone = select_contexts([*contexts, other], lambda _: supported)
+    assert [one.transfer_syntax for one in answers] == chosen
+    assert alone.transfer_syntax == EXPLICIT
 
 
 # Foreign peers

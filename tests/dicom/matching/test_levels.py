@@ -18,6 +18,7 @@ from matched import (
     CT,
     FUZZY,
     MISMATCH,
+    MUELLER,
     OURS,
     PENDING,
     PENDING_UNSUPPORTED,
@@ -207,7 +208,8 @@ def test_a_level_that_the_model_does_not_have_is_refused(
 ) -> None:
     answers = ask(served.port, level, {"PatientID": "P1"}, model=model)
     assert (answers.final, answers.matches) == (MISMATCH, ())
-    assert answers.comment == "QueryRetrieveLevel is not one of the information model"
+    own = [name for of, name in LEVELS if of == model]
+    assert answers.comment == f"QueryRetrieveLevel must be one of {', '.join(own)}"
 
 
 # What is negotiated (C.5.1.1)
@@ -243,6 +245,40 @@ def test_what_is_below_the_level_does_not_match_unless_relational(served: Served
     answers = ask(served.port, "STUDY", {"StudyInstanceUID": "", "Modality": "MR"})
     assert answers.studies == ALL
     assert set(answers.pending) == {PENDING_UNSUPPORTED}
+
+
+@pytest.mark.parametrize(
+    ("keys", "status"),
+    [
+        ({"Modality": "MR"}, PENDING),
+        ({"Modality": "M?", "SOPInstanceUID": "1.4.4"}, PENDING),
+        ({"Modality": "MR", "SeriesDescription": ""}, PENDING_UNSUPPORTED),  # not told here
+        ({"Modality": "MR", "PatientComments": "x"}, PENDING_UNSUPPORTED),
+        ({"Modality": "*"}, PENDING_UNSUPPORTED),
+    ],
+)
+def test_what_took_part_in_matching_is_not_called_unsupported_though_it_is_below_the_level(
+    served: Served, keys: dict[str, str], status: int
+) -> None:
+    wanted = {"StudyInstanceUID": YAMADA} | keys
+    answers = ask(served.port, "STUDY", wanted, extended=RELATIONAL)
+    assert (answers.studies, answers.pending) == ([YAMADA], (status,))
+    assert "Modality" not in answers.matches[0]
+
+
+@pytest.mark.parametrize(
+    ("item", "status"),
+    [
+        ({"RequestedProcedureID": "R1"}, PENDING),
+        ({"RequestedProcedureID": "R1", "ScheduledProcedureStepID": ""}, PENDING_UNSUPPORTED),
+    ],
+)
+def test_nor_is_a_sequence_below_the_level_all_of_whose_item_was_matched(
+    served: Served, item: dict[str, str], status: int
+) -> None:
+    wanted = {"StudyInstanceUID": CHEST, "RequestAttributesSequence": item}
+    answers = ask(served.port, "STUDY", wanted, extended=RELATIONAL)
+    assert (answers.studies, answers.pending) == ([CHEST], (status,))
 
 
 def test_fuzzy_names_match_by_sound_only_when_that_is_negotiated(served: Served) -> None:
@@ -312,6 +348,9 @@ def test_a_patient_and_a_series_are_counted_too(served: Served) -> None:
         ({"ModalitiesInStudy": "SR"}, [CHEST]),
         ({"ModalitiesInStudy": ["SR", "MR"]}, [CHEST, YAMADA]),
         ({"ModalitiesInStudy": "?R", "StudyDate": "20261101-"}, [CHEST, YAMADA]),
+        ({"ModalitiesInStudy": ["C*", "MR"]}, [CHEST, YAMADA, ZHANG]),
+        ({"ModalitiesInStudy": ["U?", "S*", "XX"]}, [CHEST, MUELLER]),
+        ({"ModalitiesInStudy": ["*", "XX"]}, ALL),
         ({"SOPClassesInStudy": SR}, [CHEST]),
         ({"SOPClassesInStudy": [SR, "1.2.3"]}, [CHEST]),
         ({"OtherPatientIDs": ID_CARD}, [CHEST, OURS]),
@@ -329,6 +368,15 @@ def test_optional_keys_match(served: Served, keys: dict[str, Any], found: list[s
     assert studies(served, **keys) == found
     answers = ask(served.port, "STUDY", {"StudyInstanceUID": ""} | keys)
     assert set(answers.pending) <= {PENDING}
+
+
+def test_more_values_with_wildcards_than_anybody_has_modalities_are_refused(
+    served: Served,
+) -> None:
+    wanted = [f"{number}*" for number in range(65)]
+    answers = ask(served.port, "STUDY", {"StudyInstanceUID": "", "ModalitiesInStudy": wanted})
+    assert (answers.final, answers.matches) == (MISMATCH, ())
+    assert answers.comment == "a list may have at most 64 values with wildcards"
 
 
 # DCMTK

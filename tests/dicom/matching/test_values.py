@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from calendar import monthrange
+from datetime import date
 from typing import Any
 
 import pytest
 from asking import ask
 from caller import EXPLICIT, IMPLICIT
+from hypothesis import given
+from hypothesis import strategies as st
 from matched import (
     ALL,
     CHEST,
@@ -25,6 +29,10 @@ from matched import (
     studies,
 )
 from serving import Served
+
+from exchange.errors import Invalid
+from exchange_dicom.query import matching
+from exchange_storage.search import Range, Values
 
 # The character set of a question and of its answers (C.2.2.2, C.4.1.1.3)
 
@@ -146,6 +154,9 @@ def test_dates_and_times_have_no_wildcards(served: Served, key: str) -> None:
         ({"StudyDate": "20261103-"}, [LI, MUELLER]),
         ({"StudyDate": "20261102-20261101"}, []),
         ({"StudyDate": "2026.11.01-2026.11.02"}, [CHEST, YAMADA]),
+        # the 31st ends every month
+        ({"StudyDate": "20261101-20261131"}, [CHEST, YAMADA, LI, MUELLER]),
+        ({"StudyDate": "-2026.02.31"}, [OURS, ZHANG]),
         ({"StudyTime": "101500"}, [CHEST]),
         ({"StudyTime": "1015"}, [CHEST]),
         ({"StudyTime": "10"}, [CHEST]),
@@ -184,6 +195,26 @@ def test_date_and_time_are_combined_when_negotiated_and_both_are_the_same_kind_o
 ) -> None:
     assert studies(served, StudyDate=date, StudyTime=time) == apart
     assert studies(served, COMBINED, StudyDate=date, StudyTime=time) == combined
+
+
+@given(st.dates(), st.integers(0, 99))
+def test_a_range_may_end_on_the_thirty_first_of_any_month_and_on_no_other_day_that_is_none(
+    day: date, number: int
+) -> None:
+    written, month = f"{day.year:04}{day.month:02}{day.day:02}", f"{day.year:04}{day.month:02}"
+    last = monthrange(day.year, day.month)[1]
+    assert matching("StudyDate", written) == Values((written,))
+    assert matching("StudyDate", f"{written}-") == Range(written, None)
+    if 1 <= number <= 31:
+        end = Range(f"{month}01", f"{month}{min(number, last):02}")
+        assert matching("StudyDate", f"{month}01-{month}{number:02}") == end
+    else:
+        with pytest.raises(Invalid, match="StudyDate is not a day of the calendar"):
+            matching("StudyDate", f"{month}01-{month}{number:02}")
+    if not 1 <= number <= last:
+        for alone in (f"{month}{number:02}", f"{month}{number:02}-"):
+            with pytest.raises(Invalid, match="StudyDate is not a day of the calendar"):
+                matching("StudyDate", alone)
 
 
 # Names, in any of their three groups (PS3.5 6.2; C.2.2.2.1.1)
