@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pydicom.uid import UID
 
-from exchange import availability, commitment, registry
+from exchange import availability, commitment, order_codes, registry
 from exchange import performed as performed_steps
 from exchange.errors import ExchangeError
 from exchange_dicom import attributes, contexts, performed, retrieve, sending, status, worklist
@@ -477,6 +477,16 @@ def _worklist() -> Iterator[str]:
         "is found at each time of its day, and answered with 000000. Ranges of start date and "
         "start time are one span (PS3.4 Table K.6-1). Fuzzy matching of the patient's name is "
         "served when negotiated (K.5.1). Statuses are those of Query."
+    )
+    yield from prose(
+        "Requested Procedure Code Sequence has one item, Scheduled Protocol Code Sequence one for "
+        "each protocol, and that of the procedure where the order names none. Codes that mean the "
+        f"same are in its {worklist.EQUIVALENT}. Both are matched by an item's own code: "
+        f"{', '.join(worklist.CODE)}. Who asks for one of the first three gets the one that the "
+        "code has (PS3.3 8.1). A hospital's own coding scheme has the designator "
+        f"{order_codes.LOCAL}, or the private one (99…) that the hospital gives it; "
+        f"{worklist.SCHEMES} tells the UID or FHIR URI of {order_codes.LOCAL}, if that is one "
+        "scheme."
     )
     yield from table(
         ("Key of the scheduled procedure step",), [[one] for one in worklist.STEP_KEYS]

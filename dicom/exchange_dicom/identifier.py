@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,6 +38,9 @@ _ALWAYS = _NEVER_MATCHED | {"QueryRetrieveLevel"}
 _CHARACTER_SET = 0x00080005
 _EVERY_TAG = 1 << 32
 _NUMBERS = frozenset({"US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"})
+_CODE_VALUES = frozenset({"CodeValue", "LongCodeValue", "URNCodeValue"})
+"""One attribute in three forms (PS3.3 8.1): who wants a code does not know which one it has."""
+_NONE: frozenset[str] = frozenset()
 _SPLIT_NOT = frozenset({"LT", "ST", "UT", "UR"})
 
 
@@ -48,9 +51,10 @@ class Identifier:
     wanted: frozenset[str]
     """Keywords, or tags of what has none; without those that every answer has."""
     items: Mapping[str, frozenset[str]]
-    """Of a sequence that is wanted, what is wanted in its items: all where nothing is named."""
+    """Of a sequence that is wanted, what is wanted in its items: all where nothing is named. One
+    within an item is named by the keywords on the way there, joined by dots."""
     keys: tuple[tuple[str, str], ...]
-    """Keyword, or keywords of a sequence and of an attribute in its item joined by a dot, and the
+    """Keyword, or keywords of sequences and of an attribute in their item joined by dots, and the
     value, if there is one."""
     asked_level: str
     repertoire: Repertoire | None
@@ -82,16 +86,14 @@ class Identifier:
                     wanted.add(f"{element.tag:08X}")
                 continue
             wanted.add(keyword)
-            if element.vr != "SQ":
-                keys[keyword] = _text(element, character_set)
-                continue
-            if attributes.tag_and_vr(keyword)[1] != "SQ":
-                raise Invalid(f"{keyword} is not a sequence")
-            within = _one_item(keyword, element)
-            items[keyword] = frozenset(name for one in within if (name := _keyword(one.tag)))
-            for one in within:
-                if name := _keyword(one.tag):
-                    keys[f"{keyword}.{name}"] = _text(one, character_set)
+            for path, one in _keys(keyword, element):
+                if one.vr != "SQ":
+                    keys[path] = _text(one, character_set)
+                else:
+                    names = {_keyword(each.tag) for each in _one_item(path, one)} - {""}
+                    items[path] = frozenset(
+                        names | (_CODE_VALUES if names & _CODE_VALUES else _NONE)
+                    )
         level = keys.pop("QueryRetrieveLevel", "")
         return cls(
             wanted=frozenset(wanted) - _ALWAYS,
@@ -143,14 +145,24 @@ class Identifier:
     def narrowed(self, told: Mapping[str, attributes.Value]) -> dict[str, attributes.Value]:
         """What is wanted of `told`, and of the items of its sequences (C.2.2.2.6)."""
         body = {keyword: told[keyword] for keyword in self.wanted if keyword in told}
-        for keyword, names in self.items.items():
-            if names and keyword in body:
-                body[keyword] = [
-                    {name: value for name, value in item.items() if name in names}
-                    for item in body[keyword]  # type: ignore[union-attr]
-                    if isinstance(item, Mapping)
-                ]
+        for path in self.items:
+            if path in body:
+                body[path] = self._narrowed(path, body[path])
         return body
+
+    def _narrowed(self, path: str, told: attributes.Value) -> attributes.Value:
+        names = self.items.get(path)
+        if not names or isinstance(told, str | int):
+            return told
+        return [
+            {
+                name: self._narrowed(f"{path}.{name}", value)
+                for name, value in item.items()
+                if name in names
+            }
+            for item in told
+            if isinstance(item, Mapping)
+        ]
 
     def lacks(
         self,
@@ -203,6 +215,19 @@ def _counts(tag: int) -> bool:
     """Whether an attribute without keyword is asked for: no group length, no private creator."""
     group, number = tag >> 16, tag & 0xFFFF
     return number > 0xFF if group % 2 else number > 0
+
+
+def _keys(path: str, element: Element) -> Iterator[tuple[str, Element]]:
+    """An attribute and all that are in its item, by their paths. Raises Invalid."""
+    yield path, element
+    if element.vr != "SQ":
+        return
+    keyword = _keyword(element.tag)
+    if attributes.tag_and_vr(keyword)[1] != "SQ":
+        raise Invalid(f"{keyword} is not a sequence")
+    for one in _one_item(path, element):
+        if name := _keyword(one.tag):
+            yield from _keys(f"{path}.{name}", one)
 
 
 def _one_item(keyword: str, element: Element) -> tuple[Element, ...]:

@@ -6,12 +6,16 @@ of all modalities, and of all who are asked later, then find together.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exchange import orders
+from exchange import order_codes, orders
 from exchange.access import Access
 from exchange.errors import ExchangeError, Invalid
+from exchange.order_codes import Code
+from exchange.order_codes import Kind as Coded
 from exchange.orders import Scheduled
 from exchange_dicom import dimse, query, status
 from exchange_dicom.association import Message, TooLarge
@@ -25,6 +29,9 @@ ISSUER = "IssuerOfPatientID"
 START_DATE = f"{STEP}.ScheduledProcedureStepStartDate"
 STATION = f"{STEP}.ScheduledStationAETitle"
 START_TIME = f"{STEP}.ScheduledProcedureStepStartTime"
+SCHEMES = "CodingSchemeIdentificationSequence"
+PROCEDURE = "RequestedProcedureCodeSequence"
+PROTOCOL = "ScheduledProtocolCodeSequence"
 
 STEP_KEYS = (
     "ScheduledStationAETitle",
@@ -35,7 +42,7 @@ STEP_KEYS = (
     "ScheduledProcedureStepDescription",
     "ScheduledStationName",
     "ScheduledProcedureStepLocation",
-    "ScheduledProtocolCodeSequence",
+    PROTOCOL,
     "PreMedication",
     "ScheduledProcedureStepID",
     "RequestedContrastAgent",
@@ -47,7 +54,7 @@ KEYS = (
     STEP,
     "RequestedProcedureID",
     "RequestedProcedureDescription",
-    "RequestedProcedureCodeSequence",
+    PROCEDURE,
     "StudyInstanceUID",
     "ReferencedStudySequence",
     "RequestedProcedurePriority",
@@ -71,9 +78,41 @@ KEYS = (
     "Allergies",
     "SpecialNeeds",
     "ReasonForTheRequestedProcedure",
+    SCHEMES,
 )
 """The other attributes of the table that have a value here, or are returned empty (type 2)."""
 
+CODED = {PROCEDURE: Coded.PROCEDURE, f"{STEP}.{PROTOCOL}": Coded.PROTOCOL}
+"""The sequences of codes, by their paths."""
+
+CODE: Mapping[str, str] = {
+    "CodeValue": "value",
+    "LongCodeValue": "value",
+    "URNCodeValue": "value",
+    "CodingSchemeDesignator": "scheme",
+    "CodingSchemeVersion": "version",
+    "CodeMeaning": "meaning",
+}
+"""Attributes of a code (PS3.3 Table 8.8-1a), all of which are matched; see `order_codes.MATCHED`.
+
+Each item of the sequences has those that its code has, and what means the same (Table 8.8-1)."""
+
+EQUIVALENT = "EquivalentCodeSequence"
+
+_WITHIN: Mapping[str, Collection[str]] = {
+    STEP: STEP_KEYS,
+    SCHEMES: (
+        "CodingSchemeDesignator",
+        "CodingSchemeUID",
+        "CodingSchemeResourcesSequence",
+    ),
+    **dict.fromkeys(CODED, (*CODE, EQUIVALENT)),
+    **{f"{path}.{EQUIVALENT}": tuple(CODE) for path in CODED},
+}
+"""What the items of the sequences have that are answered."""
+
+_OID = re.compile(r"urn:oid:([0-9.]{1,64})", re.ASCII)
+_URL = re.compile(r"https?://[!-\[\]-~]+")
 _PATIENT = frozenset({"PatientName", "PatientID", "PatientBirthDate", "PatientSex"})
 
 
@@ -93,6 +132,7 @@ def find(conversation: Conversation, message: Message) -> None:
                 asked.order,
                 asked.patient,
                 moment=asked.moment,
+                codes=asked.codes,
                 limit=conversation.limits.matches,
             )
     except TooLarge:
@@ -104,7 +144,7 @@ def find(conversation: Conversation, message: Message) -> None:
     station = dict(identifier.keys).get(STATION, "").strip()
     if not station or set(station) & set("*?\\"):
         station = conversation.association.request.calling_ae  # type: ignore[union-attr]
-    missing = asked.unsupported or identifier.lacks(KEYS, {STEP: STEP_KEYS})
+    missing = asked.unsupported or identifier.lacks(KEYS, _WITHIN)
     code = status.PENDING_UNSUPPORTED if missing else status.PENDING
     explicit = message.context.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN
     for one in found:
@@ -127,6 +167,8 @@ class _Asked:
     patient: tuple[Criterion, ...]
     moment: orders.Moments | None
     """When the step begins, where both its date and its time are ranges (Table K.6-1)."""
+    codes: Mapping[Coded, Sequence[tuple[str, Matching]]]
+    """What an item of its codes has to match."""
     unsupported: bool
     """Whether some key takes no part in matching."""
 
@@ -139,6 +181,7 @@ def _asked(access: Access, identifier: Identifier, *, fuzzy: bool) -> _Asked:
     moment = query.moments(*begin[0], *begin[1])
     order: list[tuple[str, Matching]] = []
     patient: list[Criterion] = []
+    codes: dict[Coded, list[tuple[str, Matching]]] = {}
     unsupported = bool(issuer) and not query.stated(given.get("PatientID", ""))
     for name, value in identifier.keys:
         within, dot, keyword = name.rpartition(".")
@@ -147,7 +190,9 @@ def _asked(access: Access, identifier: Identifier, *, fuzzy: bool) -> _Asked:
             continue
         if moment is not None and name in (START_DATE, START_TIME):
             continue
-        if dot and (within != STEP or keyword not in STEP_KEYS):
+        if within in CODED and keyword in CODE:
+            codes.setdefault(CODED[within], []).append((CODE[keyword], query.text(value.strip())))
+        elif dot and (within != STEP or keyword not in STEP_KEYS):
             unsupported = True
         elif keyword == "PatientID" and not dot:
             patient.append(query.number(access, issuer, query.text(value.strip())))
@@ -159,7 +204,7 @@ def _asked(access: Access, identifier: Identifier, *, fuzzy: bool) -> _Asked:
             order.append((keyword, _matching(keyword, value.strip(), fuzzy=fuzzy)))
         elif name != ISSUER:
             unsupported = True
-    return _Asked(tuple(order), tuple(patient), moment, unsupported)
+    return _Asked(tuple(order), tuple(patient), moment, codes, unsupported)
 
 
 def _matching(keyword: str, value: str, *, fuzzy: bool) -> Matching:
@@ -187,13 +232,50 @@ def _described(one: Scheduled, station: str) -> dict[str, Any]:
     for keyword in (*KEYS, *STEP_KEYS):
         if keyword.endswith("Sequence"):
             (step if keyword in STEP_KEYS else told)[keyword] = []
+    for path, kind in CODED.items():
+        items = [_item(*codes) for codes in one.codes.get(kind, ())]
+        (told if path == PROCEDURE else step)[path.rpartition(".")[2]] = items
     told |= {
         "PatientName": one.patient.name,
         "PatientID": one.patient.patient_id,
         "IssuerOfPatientID": one.organization.issuer,
         "PatientBirthDate": one.patient.birth_date,
         "PatientSex": one.patient.sex,
-        "ReasonForTheRequestedProcedure": one.order.reason,
+        "ReasonForTheRequestedProcedure": one.order.reason[:64],  # LO
+        SCHEMES: _own_scheme(one.codes),
         STEP: [step],
     }
     return told
+
+
+def _item(code: Code, *equivalents: Code) -> dict[str, Any]:
+    """A code as an item of its sequence, with those that mean the same (PS3.3 8.8 and 8.9)."""
+    told: dict[str, Any] = coded(code)
+    return told | ({EQUIVALENT: [coded(one) for one in equivalents]} if equivalents else {})
+
+
+def coded(code: Code) -> dict[str, str]:
+    """The attributes of a code; the length of its value says which one holds it (PS3.3 8.1)."""
+    short = "CodeValue" if len(code.value) <= 16 else "LongCodeValue"
+    told = {
+        "URNCodeValue" if code.is_uri else short: code.value,
+        "CodingSchemeDesignator": code.scheme,
+        "CodingSchemeVersion": code.version,
+        "CodeMeaning": code.meaning,
+    }
+    return {keyword: value for keyword, value in told.items() if value}
+
+
+def _own_scheme(codes: order_codes.Codes) -> list[dict[str, Any]]:
+    """What the hospital's own coding scheme is: its UID, or URI (PS3.3 C.12.1). Nothing where it
+    has several, which the one designator would not tell apart."""
+    every = (code for items in codes.values() for item in items for code in item)
+    systems = {code.system for code in every if code.scheme == order_codes.LOCAL}
+    system = systems.pop() if len(systems) == 1 else ""
+    told: dict[str, Any] = {"CodingSchemeDesignator": order_codes.LOCAL}
+    if found := _OID.fullmatch(system):
+        return [told | {"CodingSchemeUID": found[1]}]
+    if _URL.fullmatch(system):
+        resource = {"CodingSchemeURLType": "FHIR", "CodingSchemeURL": system}
+        return [told | {"CodingSchemeResourcesSequence": [resource]}]
+    return []

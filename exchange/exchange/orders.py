@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, CompoundSelect, select, union, update
 from sqlalchemy.orm import Session
 
-from exchange import demographics, jobs, places
+from exchange import demographics, jobs, order_codes, places
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound, TooBroad
 from exchange.ingest import Received
@@ -109,9 +109,9 @@ def place(access: Access, placed: Placed, *, organization: str | None = None) ->
             )
         ).one_or_none()
         told = {
-            field.name: getattr(placed, field.name)
-            for field in fields(placed)
-            if field.name not in _OF_PATIENT
+            one.name: getattr(placed, one.name)
+            for one in fields(placed)
+            if one.name not in _OF_PATIENT
         } | {"scheduled_procedure_step_id": step}
         others = session.scalars(
             select(Order).where(
@@ -139,6 +139,8 @@ def place(access: Access, placed: Placed, *, organization: str | None = None) ->
         elif known.status != Status.SCHEDULED:
             raise Invalid(f"the order is {known.status.lower()} and cannot be changed")
         else:
+            if known.procedure_description != placed.procedure_description:
+                order_codes.keep(session, known.id, {})  # they are those of another procedure
             for name, value in told.items():
                 setattr(known, name, value)
             known.changed = access.now
@@ -291,6 +293,7 @@ class Scheduled:
     order: Order
     patient: Patient
     organization: Organization
+    codes: order_codes.Codes = field(default_factory=dict)
 
 
 ATTRIBUTES: Mapping[str, Any] = {
@@ -304,12 +307,14 @@ ATTRIBUTES: Mapping[str, Any] = {
     "Modality": Order.modality,
     "ScheduledStationAETitle": Order.station_ae_title,
     "ScheduledStationName": Order.station_name,
+    "ScheduledProcedureStepLocation": Order.location,
     "ScheduledProcedureStepStartDate": Order.scheduled_date,
     "ScheduledProcedureStepStartTime": Order.scheduled_time,
     "ScheduledProcedureStepID": Order.scheduled_procedure_step_id,
     "ScheduledProcedureStepDescription": Order.procedure_description,
     "ScheduledPerformingPhysicianName": Order.performing_physician_name,
     "ScheduledProcedureStepStatus": Order.status,
+    "AdmissionID": Order.admission_id,
 }
 """What of an order can be matched, by DICOM keyword; beside the attributes of the patient."""
 
@@ -338,13 +343,14 @@ def worklist(
     patient: Sequence[Criterion] = (),
     *,
     moment: Moments | None = None,
+    codes: Mapping[order_codes.Kind, Sequence[tuple[str, Matching]]] | None = None,
     limit: int,
     statuses: Sequence[Status] = (Status.SCHEDULED,),
 ) -> Sequence[Scheduled]:
     """The asking hospital's own orders that match, the earliest first.
 
     `moment` is the span in which the step is to begin, as (date, time) ends, of which one may be
-    None. Raises Refused, TooBroad.
+    None; `codes` are what its codes are to match (`order_codes.coded`). Raises Refused, TooBroad.
     """
     access.require(Action.ORDER)
     conditions: list[ColumnElement[bool]] = [
@@ -352,6 +358,7 @@ def worklist(
         Order.status.in_(statuses),
         Order.scheduled_date != "",  # else it waits for its appointment
         search.where(patient),
+        *(order_codes.coded(kind, wanted) for kind, wanted in (codes or {}).items()),
     ]
     for keyword, matching in keys:
         kind = _KINDS.get(keyword, search.Kind.TEXT)
@@ -379,7 +386,11 @@ def worklist(
         reason="worklist",
         detail={"answered": len(rows), "scheduled": sorted({row.Patient.id for row in rows})},
     )
-    return [Scheduled(row.Order, row.Patient, row.Organization) for row in rows]
+    told = order_codes.of_orders(access, [row.Order.id for row in rows])
+    return [
+        Scheduled(row.Order, row.Patient, row.Organization, told.get(row.Order.id, {}))
+        for row in rows
+    ]
 
 
 def listed(access: Access, *, organization: str, limit: int = 100) -> Sequence[Scheduled]:
@@ -424,10 +435,10 @@ def _patient(access: Access, session: Session, owner: int, placed: Placed) -> in
 
 
 def _check(placed: Placed) -> None:
-    for field in fields(placed):
-        value = getattr(placed, field.name)
-        if isinstance(value, str) and len(value) > (4096 if field.name == "reason" else 64 * 5):
-            raise Invalid(f"{field.name} is too long")
+    for one in fields(placed):
+        value = getattr(placed, one.name)
+        if isinstance(value, str) and len(value) > (4096 if one.name == "reason" else 64 * 5):
+            raise Invalid(f"{one.name} is too long")
     for name in ("patient_id", "accession_number", "modality", "scheduled_date"):
         if not getattr(placed, name).strip():
             raise Invalid(f"an order needs {name}")

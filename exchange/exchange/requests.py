@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from exchange import jobs, orders
+from exchange import jobs, order_codes, orders
 from exchange.access import Access
 from exchange.demographics import clipped
 from exchange.departments import Directory
@@ -61,6 +61,9 @@ class Requested:
     requesting_physician_name: str = ""
     priority: str = "ROUTINE"
     reason: str = ""
+    location: str = ""
+    admission_id: str = ""
+    codes: order_codes.Codes = field(default_factory=dict)
     performers: tuple[tuple[str, str], ...] = ()
     """Kind and logical id of hospitals (their code), and of their departments; without any it is
     for the one that wrote it. Whose they are is the directory's to say, see `departments`."""
@@ -80,6 +83,7 @@ class Booked:
     scheduled_time: str
     station_ae_title: str = ""
     station_name: str = ""
+    location: str = ""
 
 
 def stated(
@@ -168,7 +172,8 @@ def booked(
         order.appointment = logical_id
         order.scheduled_date, order.scheduled_time = told.scheduled_date, told.scheduled_time
         order.station_ae_title = told.station_ae_title or order.station_ae_title
-        order.station_name = clipped(told.station_name) or order.station_name
+        order.station_name = clipped(told.station_name, 16) or order.station_name
+        order.location = clipped(told.location, 16) or order.location
         order.changed = now
         access.note(
             Action.ORDER, reason="booked", patient=order.patient_id, detail={"order": order.id}
@@ -264,6 +269,7 @@ def _placed(
         order.study_instance_uid = told.study_instance_uid
     session.add(order)
     session.flush()
+    order_codes.keep(session, order.id, told.codes)
     orders.know_staff(session, order)
     return order
 
@@ -275,11 +281,12 @@ def _change(session: Session, order: Order, told: Requested, patient: int) -> No
             setattr(order, name, value)
     if told.study_instance_uid:
         order.study_instance_uid = told.study_instance_uid
+    order_codes.keep(session, order.id, told.codes)
     orders.know_staff(session, order)
 
 
 _OF_APPOINTMENT = frozenset(
-    {"scheduled_date", "scheduled_time", "station_ae_title", "station_name"}
+    {"scheduled_date", "scheduled_time", "station_ae_title", "station_name", "location"}
 )
 
 
@@ -298,6 +305,8 @@ def _columns(told: Requested) -> dict[str, str]:
         "requesting_physician_name": clipped(told.requesting_physician_name, 64),
         "priority": told.priority,
         "reason": clipped(told.reason, 4096),
+        "location": clipped(told.location, 16),
+        "admission_id": clipped(told.admission_id, 64),
     }
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 
-from exchange import notifying, subscriptions, turns
+from exchange import notifying, order_codes, subscriptions, turns
 from exchange.orders import Status
 from exchange.subscriptions import Channel
 from exchange_fhir import (
     batched,
     capability,
+    coding_schemes,
     consenting,
     described,
     invariants,
@@ -302,6 +303,17 @@ def _orders() -> Iterator[str]:
         "(`occurrence`), or an Appointment based on it does, which comes before it; a modality is "
         f"named by a reference with an identifier of the system `{ordering.AE_TITLE}`. What was "
         "begun is not changed any more. Requests with one accession number are steps of one study."
+    )
+    yield ""
+    yield (
+        "The codes of `code` are those of its procedure there (the one chosen by `userSelected`, "
+        "or the first, with the others as equivalents), those of `orderDetail` its protocols; "
+        "without `orderDetail` the protocol is the procedure's. Of up to "
+        f"{order_codes.CONCEPTS} concepts up to {order_codes.EQUIVALENTS} codes are kept. Systems: "
+        + ", ".join(f"`{system}` is {name}" for name, system in coding_schemes.SYSTEMS.items())
+        + f", each by its OID too; any other is {order_codes.LOCAL}, but for a designator that "
+        "begins with 99. `locationReference` or `locationCode` (or the Appointment's Location) is "
+        "the room, the identifier in `encounter` the admission."
     )
     yield ""
     yield (

@@ -1,6 +1,7 @@
 """Requests for images and their appointments, as the worklist needs them (FHIR R4 12.12, 12.5).
 
     code → modality, procedure     identifier → accession number, UIDs     occurrence → when
+    orderDetail → protocol         locationReference → room                encounter → admission
 
 IHE Scheduled Workflow's mapping of an imaging service request: the accession number is the
 identifier of type ACSN, the modality a code of DICOM's in `orderDetail`, `code` or `category`.
@@ -14,10 +15,12 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from exchange.order_codes import Code, Codes, Kind
 from exchange.orders import Status
 from exchange.requests import APPOINTMENT, DEPARTMENTS, KIND, Booked, Requested
-from exchange_fhir import elements
-from exchange_fhir.datatypes import DCM, DICOM_UID, SNOMED, Json, code, text
+from exchange_fhir import coding_schemes, elements
+from exchange_fhir.coding_schemes import line
+from exchange_fhir.datatypes import DCM, DICOM_UID, SNOMED, Json, code
 
 AE_TITLE = "urn:dicom:ae-title"
 """System of the identifier by which a reference names a modality: its AE title."""
@@ -93,7 +96,8 @@ def _requested(resource: Json, base: str, timezone: ZoneInfo) -> Requested | Non
     performers = resource.get("performer", [])
     when = resource.get("occurrenceDateTime") or resource.get("occurrencePeriod", {}).get("start")
     date, time = _local(when, timezone)
-    title, station = _station([*resource.get("locationReference", []), *performers])
+    locations = resource.get("locationReference", [])
+    title, station = _station([*locations, *performers])
     return Requested(
         status=status,
         accession_number=number,
@@ -107,9 +111,12 @@ def _requested(resource: Json, base: str, timezone: ZoneInfo) -> Requested | Non
         scheduled_date=date,
         scheduled_time=time,
         performing_physician_name=_shown(performers, base, "Practitioner", "PractitionerRole"),
-        requesting_physician_name=text(resource.get("requester", {}).get("display", "")),
+        requesting_physician_name=line(resource.get("requester", {}).get("display", "")),
         priority=PRIORITIES.get(resource.get("priority", ""), "ROUTINE"),
         reason=_said(resource.get("reasonCode", [])),
+        location=_room(locations) or _said(resource.get("locationCode", [])),
+        admission_id=line(resource.get("encounter", {}).get("identifier", {}).get("value", "")),
+        codes=_coded(resource, modality),
         performers=_named(performers, base, *DEPARTMENTS),
         performer_numbers=tuple(
             number for one in performers if (number := one.get("identifier", {}).get("value"))
@@ -128,7 +135,26 @@ def _booked(resource: Json, base: str, timezone: ZoneInfo) -> Booked:
         scheduled_time=time,
         station_ae_title=title,
         station_name=station or _shown(actors, base, "Device", "Location"),
+        location=_shown(actors, base, "Location"),
     )
+
+
+def _coded(resource: Json, modality: str) -> Codes:
+    """Its procedure, and the protocols to perform: those of the procedure where none are named.
+
+    A code that only says which modality it is names a procedure where there is no other.
+    """
+
+    def only_modality(one: Code) -> bool:
+        return (one.scheme, one.value) == ("DCM", modality)
+
+    procedure = sorted(coding_schemes.codes(resource.get("code", {})), key=only_modality)
+    details = [coding_schemes.codes(one) for one in resource.get("orderDetail", [])]
+    named, itself = (
+        [kept for one in concepts if (kept := [each for each in one if not only_modality(each)])]
+        for concepts in (details, [procedure])
+    )
+    return {Kind.PROCEDURE: [procedure] if procedure else [], Kind.PROTOCOL: named or itself}
 
 
 def _codings(resource: Json, element: str) -> Iterator[tuple[str, str]]:
@@ -173,7 +199,7 @@ def _station(references: list[Json]) -> tuple[str, str]:
     for one in references:
         told = one.get("identifier", {})
         if told.get("system") == AE_TITLE and told.get("value"):
-            return told["value"].strip(), text(one.get("display", ""))
+            return told["value"].strip(), line(one.get("display", ""))
     return "", ""
 
 
@@ -186,7 +212,15 @@ def _shown(references: list[Json], base: str, *kinds: str) -> str:
     for one in references:
         kind, _ = elements.target(one.get("reference", ""), f"{base}/")
         if (kind or one.get("type")) in kinds and one.get("display"):
-            return text(one["display"])
+            return line(one["display"])
+    return ""
+
+
+def _room(locations: list[Json]) -> str:
+    """Where it is to be done: the first place that is not the modality itself."""
+    for one in locations:
+        if one.get("display") and one.get("identifier", {}).get("system") != AE_TITLE:
+            return line(one["display"])
     return ""
 
 
@@ -195,5 +229,5 @@ def _said(concepts: list[Json]) -> str:
     for one in concepts:
         shown = (coding.get("display", "") for coding in one.get("coding", []))
         if said := one.get("text") or next(filter(None, shown), ""):
-            return text(said)
+            return line(said)
     return ""

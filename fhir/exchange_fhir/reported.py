@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 from zoneinfo import ZoneInfo
 
@@ -17,10 +17,9 @@ from exchange import reports
 from exchange.access import Access
 from exchange.reports import Concept, Document, Item, Report, Subject
 from exchange_fhir import json_format
+from exchange_fhir.coding_schemes import SYSTEMS
 from exchange_fhir.datatypes import (
-    DCM,
     DICOM_UID,
-    SNOMED,
     Json,
     concept,
     display_name,
@@ -36,18 +35,6 @@ OBSERVATIONS = 500
 
 CONCLUSION = 100_000
 """Characters of a conclusion that are told."""
-
-SYSTEMS: Mapping[str, str] = {
-    "DCM": DCM,
-    "LN": "http://loinc.org",
-    "SCT": SNOMED,
-    "UCUM": "http://unitsofmeasure.org",
-    "RADLEX": "http://radlex.org",
-    "FMA": "http://sig.biostr.washington.edu/projects/fm/",
-    "NCIt": "http://ncimeta.nci.nih.gov",
-    "I10": "http://hl7.org/fhir/sid/icd-10",
-}
-"""Coding schemes of DICOM (PS3.16 table 8-1) that are code systems of FHIR."""
 
 CONCLUSIONS = frozenset({"121077", "121073", "19005-8"})
 """Conclusion and Impression: what items of these concepts say, concludes the report."""

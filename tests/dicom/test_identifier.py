@@ -36,6 +36,29 @@ def test_the_item_of_a_sequence_is_matched_and_narrows_what_is_returned() -> Non
     assert question.narrowed(told) == {"OtherPatientIDsSequence": [{"PatientID": "C7"}]}
 
 
+def test_an_item_within_an_item_is_matched_and_narrows_what_is_returned() -> None:
+    code = element(0x00080100, "SH", "P-17")
+    step = sequence(0x00400100, element(0x00080060, "CS", "CT") + sequence(0x00400008, code))
+    question = asked(step)
+
+    within = "ScheduledProcedureStepSequence.ScheduledProtocolCodeSequence"
+    assert (f"{within}.CodeValue", "P-17") in question.keys
+    told = {"CodeValue": "P-17", "CodeMeaning": "低剂量"}
+    (narrowed,) = question.narrowed(
+        {
+            "ScheduledProcedureStepSequence": [
+                {"Modality": "CT", "ScheduledProtocolCodeSequence": [told], "PreMedication": ""}
+            ]
+        }
+    ).values()
+    assert narrowed == [
+        {"Modality": "CT", "ScheduledProtocolCodeSequence": [{"CodeValue": "P-17"}]}
+    ]
+    assert question.lacks({"ScheduledProcedureStepSequence"}, {within: {"CodeMeaning"}})
+    with pytest.raises(Invalid, match=f"{within} must have one item"):
+        asked(sequence(0x00400100, sequence(0x00400008, code, code)))
+
+
 @pytest.mark.parametrize("items", [(), (b"",)], ids=["no item", "an empty item"])
 def test_a_sequence_without_keys_matches_all_and_is_returned_whole(
     items: tuple[bytes, ...],

@@ -34,7 +34,7 @@ from exchange_storage.records.lifecycle import (
     RetentionRule,
     Scrub,
 )
-from exchange_storage.records.order import ExpectedInstance, Order, PerformedStep, Tally
+from exchange_storage.records.order import ExpectedInstance, Order, OrderCode, PerformedStep, Tally
 from exchange_storage.records.people import (
     Agreement,
     ApplicationEntity,
@@ -101,6 +101,7 @@ __all__ = [
     "Link",
     "NameKind",
     "Order",
+    "OrderCode",
     "Organization",
     "Patient",
     "PatientIdentifier",

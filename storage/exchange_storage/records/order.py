@@ -63,6 +63,34 @@ class Order(Record):
     """Whether the hospital wrote that ServiceRequest itself."""
     appointment: Mapped[UID] = mapped_column(index=True, default="", server_default=text("''"))
     """The logical id of the Appointment that says when it is; "" for none."""
+    location: Mapped[Word] = mapped_column(default="", server_default=text("''"))
+    """Scheduled Procedure Step Location: the room; "" where nobody said."""
+    admission_id: Mapped[Word] = mapped_column(default="", server_default=text("''"))
+    """The hospital's number of the visit; "" where nobody said."""
+
+
+class OrderCode(Record):
+    """A code of an order (PS3.3 section 8): of its procedure, or of the protocols to perform.
+
+    Each has one item of its sequence, beside which stand others that mean the same.
+    """
+
+    __tablename__ = "order_code"
+
+    order_id: Mapped[Identity] = mapped_column(ForeignKey("imaging_order.id"), primary_key=True)
+    kind: Mapped[Word] = mapped_column(primary_key=True)
+    """procedure, protocol."""
+    item: Mapped[int] = mapped_column(primary_key=True)
+    """Which one of its kind, from 0."""
+    equivalent: Mapped[int] = mapped_column(primary_key=True)
+    """0 for the item's own code, from 1 for those that mean the same."""
+    value: Mapped[Word]
+    scheme: Mapped[Word]
+    """Coding Scheme Designator (PS3.16 Table 8-1), L for a hospital's own."""
+    version: Mapped[Word]
+    meaning: Mapped[Word]
+    system: Mapped[Word]
+    """The URI of a hospital's own coding scheme, "" of a registered one, or where nobody said."""
 
 
 class PerformedStep(Record):
