@@ -326,6 +326,18 @@ def _queries() -> Iterator[str]:
         "take no part are announced by FF01."
     )
     yield from prose(
+        "Records of a patient that their hospital has merged (FHIR Patient.link of type "
+        "replaced-by) are one patient from then on, until it takes that back: all their studies "
+        "are found by either number, and answered, at every level and by DICOMweb too, under the "
+        "number that survives (IHE RAD-12); one under which a study came stands in Other Patient "
+        "IDs Sequence. Whoever asks by a number that was merged is answered by that number, as "
+        "C.2.2.2.1 has it, with the surviving one in Other Patient IDs Sequence. Nothing is sent "
+        "under a number that was merged, whichever one was asked for: C-MOVE, C-GET, WADO and "
+        "metadata have the surviving one. At the level PATIENT there is one answer for each "
+        "number, which counts all that can be asked for under it, and one for each patient "
+        "without a number."
+    )
+    yield from prose(
         "An attribute without a value is matched by universal matching and by `*` alone. C.2.2.1.2 "
         "has an unknown value match any value that is asked for: whoever asks for an accession "
         "number or a name would be told of all patients whose hospital gave none. "
