@@ -338,6 +338,15 @@ def _queries() -> Iterator[str]:
         "without a number."
     )
     yield from prose(
+        "A Patient ID is the asking hospital's own, unless Issuer of Patient ID says whose. An "
+        "issuer is the OID of a registered hospital, with or without `urn:oid:`, or like one by "
+        "wildcards; of the asking hospital also its code, in any case of letters, and each name "
+        "that the operator has registered for what stands in its images (section 4.4.1). Those "
+        "mean no hospital but the one that asks: another issuer matches nobody, so that nobody is "
+        "taken for the patient of another hospital who has the number there. Answers have the OID. "
+        "The same holds for worklists and DICOMweb."
+    )
+    yield from prose(
         "An attribute without a value is matched by universal matching and by `*` alone. C.2.2.1.2 "
         "has an unknown value match any value that is asked for: whoever asks for an accession "
         "number or a name would be told of all patients whose hospital gave none. "
