@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
+from exchange.own_numbers import Number
 from exchange.query import Found
 from exchange_storage.search import ATTRIBUTES, Level
 
@@ -62,7 +63,8 @@ def describe(found: Found, level: Level, wanted: frozenset[str] | None = None) -
     """All that can be returned for a match at `level`, the levels above included.
 
     Where only certain keywords are `wanted`, others may be left out. The patient stands under the
-    asker's own number where the asker has one; the owner's is then in Other Patient IDs Sequence.
+    asker's own number where the asker has one; the owner's is then in Other Patient IDs Sequence,
+    and of a record that its hospital has merged both of its numbers are.
     """
     records: dict[Level, Any] = {
         Level.PATIENT: found.patient,
@@ -76,17 +78,17 @@ def describe(found: Found, level: Level, wanted: frozenset[str] | None = None) -
         told[keyword] = "" if value is None else value
     told["PatientID"] = found.number.value
     told["IssuerOfPatientID"] = found.number.issuer
-    told["OtherPatientIDs"] = ""
-    told["OtherPatientIDsSequence"] = []
-    if (found.number.value, found.number.issuer) != (found.patient.patient_id, found.owner.issuer):
-        told["OtherPatientIDs"] = found.patient.patient_id
-        told["OtherPatientIDsSequence"] = [
-            {
-                "PatientID": found.patient.patient_id,
-                "IssuerOfPatientID": found.owner.issuer,
-                "TypeOfPatientID": "TEXT",
-            }
-        ]
+    came_under = Number(found.patient.patient_id, found.owner.issuer)
+    others = [one for one in dict.fromkeys((found.standing, came_under)) if one != found.number]
+    told["OtherPatientIDs"] = [one.value for one in others] or ""
+    told["OtherPatientIDsSequence"] = [
+        {
+            "PatientID": one.value,
+            "IssuerOfPatientID": one.issuer,
+            "TypeOfPatientID": "TEXT",
+        }
+        for one in others
+    ]
     summary = found.summary
     match level:
         case Level.PATIENT:

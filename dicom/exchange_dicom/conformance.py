@@ -185,7 +185,8 @@ def _network() -> Iterator[str]:
         "The own AE title, its addresses and ports are settings. Remote application entities are "
         "registered for their hospital (`exchange organization add-ae`): AE title, address, "
         "network or host name, port where they listen, and SHA-256 of their certificate. Nobody "
-        "else is heard."
+        "else is heard. What a hospital's own systems call it as Issuer of Patient ID is "
+        "registered with `exchange organization issuer-names`."
     )
     yield from heading("4.4.2", "Parameters")
     yield from table(

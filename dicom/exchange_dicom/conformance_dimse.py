@@ -339,6 +339,27 @@ def _queries() -> Iterator[str]:
         "them; it is not returned, since the level has no value of it."
     )
     yield from prose(
+        "Records of a patient that their hospital has merged (FHIR Patient.link of type "
+        "replaced-by) are one patient from then on, until it takes that back: all their studies "
+        "are found by either number, and answered, at every level and by DICOMweb too, under the "
+        "number that survives (IHE RAD-12); one under which a study came stands in Other Patient "
+        "IDs Sequence. Whoever asks by a number that was merged is answered by that number, as "
+        "C.2.2.2.1 has it, with the surviving one in Other Patient IDs Sequence. Nothing is sent "
+        "under a number that was merged, whichever one was asked for: C-MOVE, C-GET, WADO and "
+        "metadata have the surviving one. At the level PATIENT there is one answer for each "
+        "number, which counts all that can be asked for under it, and one for each patient "
+        "without a number."
+    )
+    yield from prose(
+        "A Patient ID is the asking hospital's own, unless Issuer of Patient ID says whose. An "
+        "issuer is the OID of a registered hospital, with or without `urn:oid:`, or like one by "
+        "wildcards; of the asking hospital also its code, in any case of letters, and each name "
+        "that the operator has registered for what stands in its images (section 4.4.1). Those "
+        "mean no hospital but the one that asks: another issuer matches nobody, so that nobody is "
+        "taken for the patient of another hospital who has the number there. Answers have the OID. "
+        "The same holds for worklists and DICOMweb."
+    )
+    yield from prose(
         "An attribute without a value is matched by universal matching and by `*` alone. C.2.2.1.2 "
         "has an unknown value match any value that is asked for: whoever asks for an accession "
         "number or a name would be told of all patients whose hospital gave none. "

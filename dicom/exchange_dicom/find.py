@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 from exchange import query
 from exchange.errors import ExchangeError, Invalid
 from exchange.own_numbers import Number
+from exchange.summaries import NOTHING
 from exchange_dicom import attributes, dimse, status
 from exchange_dicom.association import Message, TooLarge
 from exchange_dicom.contexts import FIND_LEVELS
@@ -32,6 +33,7 @@ def find(conversation: Conversation, message: Message) -> None:
         raw = message.data.read(IDENTIFIER_LENGTH)
         identifier = Identifier.read(raw, message.context.transfer_syntax)
         level = identifier.level(levels, relational=relational)
+        counted = not attributes.SUMMARIZED.isdisjoint(identifier.wanted)
         with conversation.exchange.on_behalf_of(conversation.requester) as access:
             asked = question(
                 access,
@@ -46,7 +48,8 @@ def find(conversation: Conversation, message: Message) -> None:
                 level,
                 asked.criteria,
                 limit=conversation.limits.matches,
-                summarize=not attributes.SUMMARIZED.isdisjoint(identifier.wanted),
+                summarize=counted,
+                company=counted,
                 requests=REQUEST_ATTRIBUTES in identifier.wanted,
                 too_broad=f"more than {conversation.limits.matches} matches: ask for less of them",
                 asked=raw,
@@ -57,7 +60,7 @@ def find(conversation: Conversation, message: Message) -> None:
     except ExchangeError as error:
         conversation.answer(message, status.DIMSE[type(error)].find, str(error))
         return
-    for told in _distinct(answer.found, level):
+    for told in _distinct(answer, level):
         lacking = identifier.lacks(told, attributes.ITEMS, asked.matched)
         missing = bool(asked.unsupported) or lacking
         code = status.PENDING_UNSUPPORTED if missing else status.PENDING
@@ -70,19 +73,28 @@ def find(conversation: Conversation, message: Message) -> None:
     conversation.answer(message, status.SUCCESS)
 
 
-def _distinct(found: Sequence[query.Found], level: Level) -> Iterator[dict[str, attributes.Value]]:
+def _distinct(answer: query.Answer, level: Level) -> Iterator[dict[str, attributes.Value]]:
     """The matches as attributes; at patient level one for each number, whoever else has records.
 
-    A hospital's own record comes first, so that its PACS reads back what it has itself; counts are
-    of all that it can ask for under that number.
+    A hospital's own record comes first, so that its PACS reads back what it has itself, and one
+    that was merged last; counts are of all that it can ask for under that number, whatever else was
+    asked for. Of patients who have none, nothing says that two are the same.
     """
     if level is not Level.PATIENT:
-        yield from (attributes.describe(one, level) for one in found)
+        yield from (attributes.describe(one, level) for one in answer.found)
         return
-    told: dict[Number, query.Found] = {}
-    for one in sorted(found, key=lambda one: one.number.issuer != one.owner.issuer):
-        first = told.get(one.number)
-        told[one.number] = (
-            one if first is None else replace(first, summary=first.summary + one.summary)
-        )
+    told: dict[Number | int, query.Found] = {}
+    for one in sorted(answer.found, key=_precedence):
+        told.setdefault(_key(one), replace(one, summary=NOTHING))
+    for one in (*answer.found, *answer.company):
+        if (first := told.get(_key(one))) is not None:
+            told[_key(one)] = replace(first, summary=first.summary + one.summary)
     yield from (attributes.describe(one, level) for one in told.values())
+
+
+def _key(one: query.Found) -> Number | int:
+    return one.number if one.number.value else one.patient.id
+
+
+def _precedence(one: query.Found) -> tuple[bool, bool]:
+    return one.number.issuer != one.owner.issuer, one.patient.replaced_by_id is not None

@@ -7,11 +7,10 @@ from calendar import monthrange
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from fnmatch import fnmatchcase
 
 from pydicom.datadict import dictionary_VM
 
-from exchange import organizations
+from exchange import issuers
 from exchange.access import Access
 from exchange.errors import Invalid
 from exchange.orders import Moments
@@ -277,22 +276,13 @@ def _day(keyword: str, written: str, *, ends: bool = False) -> str:
 def number(access: Access, issuer: str, matching: Values | Pattern) -> Criterion:
     """A patient's number: the asker's own, or that of the hospital with an `issuer` unless "".
 
-    One with wildcards means the number of each hospital whose issuer is like that.
+    See `issuers.meant`. One with wildcards means the number of each hospital whose issuer is like
+    that.
     """
     if not issuer:
         return Number(access.requester.organization, matching)
-    numbers = tuple(Number(one, matching) for one in _hospitals(access, issuer))
+    numbers = tuple(Number(one, matching) for one in issuers.meant(access, issuer))
     return numbers[0] if len(numbers) == 1 else AnyOf(numbers)
-
-
-def _hospitals(access: Access, issuer: str) -> Sequence[int]:
-    """Those that issue patient numbers under this OID, or under one that is like it."""
-    if not set(issuer) & set("*?"):
-        organization = organizations.by_issuer(access.session, issuer)
-        return [] if organization is None else [organization.id]
-    like = issuer.replace("[", "[[]")  # which is no wildcard of DICOM's
-    known = organizations.everyone(access.session)
-    return [one.id for one in known if fnmatchcase(one.issuer, like)]
 
 
 def _other_number(access: Access, issuer: str, value: str) -> Criterion:
@@ -301,7 +291,8 @@ def _other_number(access: Access, issuer: str, value: str) -> Criterion:
     It is one that stands in Other Patient IDs Sequence, so it means no hospital's in particular
     unless the `issuer` that stands beside it there is given.
     """
-    if issuer and _hospitals(access, issuer):
+    # A local name stands there for what is no hospital's, as for cards.
+    if issuer and issuers.meant(access, issuer, locally=False):
         return number(access, issuer, text(value))
     wild = bool(set(value) & set("*?"))
     if issuer:

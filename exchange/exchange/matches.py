@@ -20,7 +20,7 @@ from exchange_storage import search
 from exchange_storage.forms import Form
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Organization, Patient, Study
-from exchange_storage.rows import Columns
+from exchange_storage.rows import Columns, one_of
 from exchange_storage.search import Level
 
 WITHHELD_COUNTED = 100
@@ -163,6 +163,13 @@ def _prepared(wanted: Wanted, found: Select[*tuple[Any, ...]]) -> Prepared:
     if whole is None:
         return Prepared(found)
     return Prepared(lambda dialect: beside.told_with(found, whole, dialect))
+
+
+@lru_cache(len(Reach) * 2)
+def of_persons(reach: Reach, *, rejected: bool) -> Prepared:
+    """The permitted patient records of `persons`, as a page has those that were asked for."""
+    told = _told(Level.PATIENT, rejected=rejected).where(reached(reach, Level.PATIENT))
+    return Prepared(lambda dialect: told.where(one_of(Patient.person_id, "persons", dialect)))
 
 
 @lru_cache(STATEMENTS)

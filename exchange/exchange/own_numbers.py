@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from operator import attrgetter
 from typing import Any
 
@@ -15,7 +16,7 @@ from exchange_storage import search
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Organization, Patient
 from exchange_storage.rows import as_list, one_of
-from exchange_storage.search import Criterion
+from exchange_storage.search import Criterion, Matching
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,98 +27,164 @@ class Number:
     issuer: str
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The number under which the asker knows a patient, and which one stands for the owner's."""
+
+    number: Number
+    standing: Number
+    """The owner's number for the patient; of a record that it has merged the surviving one's."""
+
+
 def known_as(
-    access: Access, page: Sequence[Any], rows: Sequence[Any], criteria: Sequence[Criterion]
-) -> Iterator[Number]:
-    """The number under which the asker knows the patient of each row of a page, which has `TOLD`.
+    access: Access,
+    page: Sequence[Any],
+    rows: Sequence[Any],
+    criteria: Sequence[Criterion] = (),
+    *,
+    retired: bool = False,
+) -> Iterator[Known]:
+    """How the asker knows the patient of each row of a page, which has `TOLD`.
 
-    A record of the asker's own keeps its number, unless another number of the same person was
-    asked for; any other has the asker's number, where it has one: of several the one that was
-    asked for, else the lowest.
+    A record of the asker's own has its number, or the surviving one's that its hospital has merged
+    it into (IHE RAD-12); any other has the asker's number, where it has one, the lowest of several.
+    Whoever asks for one of several gets all of the person under that one. With `retired` that may
+    be one that was merged, which is what matches such a key (PS3.4 C.2.2.2.1); without it nothing
+    bears a number that is no longer given to anybody.
     """
-    asker, asked = access.requester.organization, _asked(access, criteria)
-    different = {
-        row[0].id: row[0]
+    records = [row[0] for row in rows]
+    standing = _standing(access, records)
+    known = [
+        _told(access, row[0], row[1], beside, standing)
         for row, beside in zip(rows, page, strict=True)
-        if asked
-        and row[0].person_id is not None
-        and (row[0].patient_id if row[0].organization_id == asker else beside.own_number)
-        not in asked
+    ]
+    asked = _asked(access, criteria)
+    others = {
+        record.id: record.person_id
+        for record, one in zip(records, known, strict=True)
+        if asked and record.person_id is not None and not _is_asked(one.number.value, asked)
     }
-    asked_for = _numbers(access, tuple(different.values()), asked) if different else {}
-    for row, beside in zip(rows, page, strict=True):
-        yield asked_for.get(row[0].id) or told(access, row[0], row[1], beside)
+    asked_for = _asked_for(access, others.values(), asked, retired=retired) if others else {}
+    for record, one in zip(records, known, strict=True):
+        number = asked_for.get(others.get(record.id), one.number)
+        yield one if number is one.number else replace(one, number=number)
 
 
-def told(access: Access, patient: Patient, owner: Organization, beside: Any) -> Number:
+def told(access: Access, patient: Patient, owner: Organization, beside: Any) -> Known:
     """The same for one record: `beside` it, a row has `TOLD`."""
-    if patient.organization_id != access.requester.organization and beside.own_number is not None:
-        return Number(beside.own_number, beside.own_issuer)
-    return Number(patient.patient_id, owner.issuer)
+    return _told(access, patient, owner, beside, _standing(access, [patient]))
 
 
 def own(access: Access, record: Patient) -> Number | None:
     """The asker's own number for the person of another hospital's record, if it has one."""
-    return _numbers(access, [record]).get(record.id)
+    numbers = [one for one in _numbers(access, [record.person_id]) if not one.merged]
+    lowest = min(numbers, key=attrgetter("patient_id"), default=None)
+    return None if lowest is None else Number(lowest.patient_id, lowest.issuer)
+
+
+def owners(access: Access, patient: Patient, owner: Organization) -> Number:
+    """The owner's number for the patient; of a record that it has merged the surviving one's."""
+    return _owners(patient, owner, _standing(access, [patient]))
+
+
+def _owners(patient: Patient, owner: Organization, standing: Mapping[int, str]) -> Number:
+    return Number(standing.get(patient.id, patient.patient_id), owner.issuer)
+
+
+def _told(
+    access: Access, patient: Patient, owner: Organization, beside: Any, standing: Mapping[int, str]
+) -> Known:
+    owners = _owners(patient, owner, standing)
+    if patient.organization_id != access.requester.organization and beside.own_number is not None:
+        return Known(Number(beside.own_number, beside.own_issuer), owners)
+    return Known(owners, owners)
 
 
 _NUMBERS = Prepared(
     lambda dialect: (
-        select(Patient.person_id, Patient.patient_id, Organization.issuer)
+        select(
+            Patient.person_id,
+            Patient.patient_id,
+            Organization.issuer,
+            Patient.replaced_by_id.is_not(None).label("merged"),
+        )
         .join(Organization, Organization.id == Patient.organization_id)
         .where(
             Patient.organization_id == bindparam("asker"),
             one_of(Patient.person_id, "persons", dialect),
             Patient.patient_id != "",
-            Patient.replaced_by_id.is_(None),
         )
         # Not in order: SQLite would go through all numbers of the hospital for that.
     )
 )
 
+_REPLACING = Prepared(
+    lambda dialect: select(Patient.id, Patient.patient_id, Patient.replaced_by_id).where(
+        one_of(Patient.id, "wanted", dialect)
+    )
+)
 
-def _numbers(
-    access: Access, records: Sequence[Patient], asked: frozenset[str] = frozenset()
-) -> dict[int, Number]:
-    """The asker's own numbers for the persons of `records`, by patient row.
 
-    Of several numbers of a person the one that was asked for, else the lowest. A record of the
-    asker's own keeps its number, unless another number of the same person was asked for.
-    """
+def _numbers(access: Access, persons: Iterable[int | None]) -> Sequence[Any]:
+    """All of the asker's own numbers for persons."""
+    known = {person for person in persons if person is not None}
     asker = access.requester.organization
-    foreign = [
-        record
-        for record in records
-        if record.person_id is not None
-        and (record.organization_id != asker or (asked and record.patient_id not in asked))
-    ]
-    if not foreign or asker is None:
-        return {}
-    persons = as_list({record.person_id for record in foreign if record.person_id is not None})
-    given = {"asker": asker, "persons": persons}
-    known = _NUMBERS.all(access.session.connection(), given)
-    by_person: dict[int | None, Number] = {}
-    for person, value, issuer in sorted(known, key=attrgetter("patient_id"), reverse=True):
-        if person not in by_person or by_person[person].value not in asked:
-            by_person[person] = Number(value, issuer)
+    if not known or asker is None:
+        return ()
+    given = {"asker": asker, "persons": as_list(known)}
+    return _NUMBERS.all(access.session.connection(), given)
+
+
+def _asked_for(
+    access: Access, persons: Iterable[int | None], asked: Sequence[Matching], *, retired: bool
+) -> Mapping[int | None, Number]:
+    """The asker's numbers for persons that were asked for, by person: of several one that was not
+    merged, then the lowest."""
+    found = sorted(_numbers(access, persons), key=attrgetter("merged", "patient_id"), reverse=True)
     return {
-        record.id: number
-        for record in foreign
-        if (number := by_person.get(record.person_id)) is not None
-        and (record.organization_id != asker or number.value in asked)
+        one.person_id: Number(one.patient_id, one.issuer)
+        for one in found
+        if _is_asked(one.patient_id, asked) and (retired or not one.merged)
     }
 
 
-def _asked(access: Access, criteria: Sequence[Criterion]) -> frozenset[str]:
-    """The numbers of the asker's own that the question names."""
+def _standing(access: Access, records: Sequence[Patient]) -> dict[int, str]:
+    """The surviving numbers of those records that their hospital has merged into others, by row."""
+    merged = {one.id: one.replaced_by_id for one in records if one.replaced_by_id is not None}
+    found: dict[int | None, Any] = {}
+    ahead = set(merged.values())
+    while ahead:
+        asked = {"wanted": as_list(ahead)}
+        rows = _REPLACING.all(access.session.connection(), asked)
+        found |= {row.id: row for row in rows}
+        ahead = {row.replaced_by_id for row in rows if row.replaced_by_id is not None} - set(found)
+    survives: dict[int, str] = {}
+    for row, into in merged.items():
+        last = found[into]
+        for _ in found:  # no further, should two have replaced each other at the same moment
+            last = found.get(last.replaced_by_id, last)
+        survives[row] = last.patient_id
+    return survives
+
+
+def _asked(access: Access, criteria: Sequence[Criterion]) -> list[Matching]:
+    """What the question says of numbers of the asker's own."""
     asker = access.requester.organization
-    return frozenset(
-        value
+    return [
+        criterion.matching
         for criterion in criteria
-        if isinstance(criterion, search.Number)
-        and criterion.organization == asker
-        and isinstance(criterion.matching, search.Values)
-        for value in criterion.matching.values
+        if isinstance(criterion, search.Number) and criterion.organization == asker
+    ]
+
+
+def _is_asked(number: str, asked: Sequence[Matching]) -> bool:
+    return any(
+        number in one.values
+        if isinstance(one, search.Values)
+        else isinstance(one, search.Pattern)
+        # In which a bracket is no wildcard, as it is of Python's.
+        and fnmatchcase(number, one.pattern.replace("[", "[[]"))
+        for one in asked
     )
 
 

@@ -145,7 +145,8 @@ def _records(access: Access, persons: Sequence[int]) -> Mapping[int, tuple[Recor
     rules = _rules(access, [patient.id for patient, _ in rows])
     of_person: dict[int, list[Record]] = defaultdict(list)
     for patient, owner in rows:
-        found = Found(owner=owner, patient=patient, number=Number(patient.patient_id, owner.issuer))
+        number = Number(patient.patient_id, owner.issuer)
+        found = Found(owner=owner, patient=patient, number=number, standing=number)
         by_card = rules.get(patient.id) == identity.BY_CARD
         if patient.person_id is not None:
             of_person[patient.person_id].append(Record(found, by_card))

@@ -61,6 +61,8 @@ class Found:
     instance: Instance | None = None
     number: Number
     """The asker's own number for the person where it has one, else the owner's."""
+    standing: Number
+    """The owner's number for the patient; of a record that it has merged the surviving one's."""
     summary: Summary = field(default_factory=Summary)
     requests: tuple[Request, ...] | None = None
     """For which requests the series was made; None where that was not asked for."""
@@ -75,6 +77,8 @@ class Answer:
     found: tuple[Found, ...]
     more: bool
     total: int | None = None
+    company: tuple[Found, ...] = ()
+    """The further records of the persons found, where they were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,7 @@ def find(
     summarize: bool = True,
     requests: bool = False,
     whole: bool = False,
+    company: bool = False,
     order: str = "",
     too_broad: str | None = None,
     asked: str | bytes = "",
@@ -118,6 +123,7 @@ def find(
     `in_order.SORTED` with "-" before those that descend. `total` counts all of them, `requests`
     tells of series for what they were made. `whole` are patients in the level's own order, of whom
     what stands `beside` is told as well, and nothing else: one statement answers most questions.
+    With `company` the other records of their persons are told too, whatever these are called.
     `too_broad` is the message of the TooBroad raised instead of leaving some out, and instead of
     looking through a large archive for what has no selective key. `asked` is the question as it
     came, for the audit trail only (it may name a patient). `action` is what the matches are wanted
@@ -144,7 +150,10 @@ def find(
     page, more, counted, withheld = matches.page(
         access, wanted, given, limit, offset, after, total, too_broad, alone
     )
-    rows = matches.columns(level).all(page)
+    rows, matched = matches.columns(level).all(page), len(page)
+    if company and level is Level.PATIENT:
+        page = [*page, *_company(access, wanted, given, rows)]
+        rows = matches.columns(level).all(page)
     patients = {row[0].id for row in rows}
     people = {(row[0].person_id, row[0].person_id or row[0].id) for row in rows}
     studies = {row[2].study_instance_uid for row in rows} if level > Level.PATIENT else set()
@@ -155,13 +164,15 @@ def find(
         detail={
             "level": level.name,
             "asked": question,
-            "answered": len(rows),
+            "answered": matched,
             "withheld": withheld,
             "patients": sorted(patients),
             **({"rejected": True} if access.requester.rejected else {}),
         },
     )
-    numbers = own_numbers.known_as(access, page, rows, criteria)
+    # Whoever asks for a number that was merged is told by it, and sent nothing under it.
+    retired = action is Action.SEARCH
+    numbers = own_numbers.known_as(access, page, rows, criteria, retired=retired)
     last = 0 if level is Level.PATIENT else -1
     series = {row[3].id for row in rows} if requests and level >= Level.SERIES else None
     requested = None if series is None else _requests(access, series)
@@ -173,14 +184,30 @@ def find(
             study=row[2] if level >= Level.STUDY else None,
             series=row[3] if level >= Level.SERIES else None,
             instance=row[4] if level >= Level.IMAGE else None,
-            number=number,
+            number=known.number,
+            standing=known.standing,
             summary=counted_below.get(row[last].id, NOTHING),
             requests=None if requested is None else requested.get(row[3].id, ()),
             beside=None if wanted.whole is None else beside.of_row(access, told),
         )
-        for told, row, number in zip(page, rows, numbers, strict=True)
+        for told, row, known in zip(page, rows, numbers, strict=True)
     )
-    return Answer(found, more, counted)
+    return Answer(found[:matched], more, counted, found[matched:])
+
+
+def _company(
+    access: Access, wanted: matches.Wanted, given: Mapping[str, Any], rows: Sequence[Any]
+) -> Sequence[Any]:
+    """The rows of the other records of the persons whose records `rows` are."""
+    persons = {row[0].person_id for row in rows if row[0].person_id is not None}
+    if not persons:
+        return ()
+    there, statement = (
+        {row[0].id for row in rows},
+        matches.of_persons(wanted.reach, rejected=wanted.rejected),
+    )
+    found = statement.all(access.session.connection(), {**given, "persons": _list(persons)})
+    return [row for row in found if row.patient__id not in there]
 
 
 def finder(
@@ -291,10 +318,12 @@ def patient(access: Access, number: int, *, whole: bool = False) -> Found:
     if record.withdrawn:
         raise Gone("the hospital took the patient record back")
     access.note(Action.RETRIEVE, patient=number)
+    known = own_numbers.told(access, record, owner, row)
     return Found(
         owner=owner,
         patient=record,
-        number=own_numbers.told(access, record, owner, row),
+        number=known.number,
+        standing=known.standing,
         beside=None if reaches is None else beside.of_row(access, row),
     )
 
@@ -315,11 +344,13 @@ def study(access: Access, study_instance_uid: str, *, told: bool = False) -> Fou
     with guessing.to_those_who_know(access, record, study_instance_uid, told=told):
         access.require(Action.RETRIEVE, asked_for, **about)
     access.note(Action.RETRIEVE, detail={"what": "description"}, **about)
+    known = own_numbers.told(access, record, owner, row)
     return Found(
         owner=owner,
         patient=record,
         study=held,
-        number=own_numbers.told(access, record, owner, row),
+        number=known.number,
+        standing=known.standing,
         summary=summaries(access, Level.STUDY, {held.id})[held.id],
     )
 

@@ -172,10 +172,11 @@ def instances(
 def as_known(access: Access, retrieved: Retrieved) -> tuple[Selected, str]:
     """What was retrieved, under the asker's own number for the patient; its hospital's issuer OID.
 
-    The number is the owner's where the asker has none; the OID is "" for who acts for no hospital.
+    The number is the owner's where the asker has none, and never one that was merged; the OID is ""
+    for who acts for no hospital.
     """
     owner, patient = retrieved.owner, retrieved.patient
-    number = Number(patient.patient_id, owner.issuer)
+    number = own_numbers.owners(access, patient, owner)
     issuer = ""
     if (asker := access.requester.organization) == owner.id:
         issuer = owner.issuer

@@ -114,6 +114,10 @@ TEXTS: Mapping[str, str] = {
     ),
     "this hospital is in this agreement already": "该医院已加入该协议",
     "this hospital is not in this agreement": "该医院未加入该协议",
+    "the name of an issuer has 1 to 64 characters without backslash, * and ?, and all of them {}": (
+        "发行者名称为 1 至 64 个字符，不含反斜杠、* 和 ?，合计至多 {} 个字符"
+    ),
+    "another hospital has one of these as its code or issuer": "其中之一是另一医院的代码或发行者",
     "a limit is a number from 1 to 999999": "限制须为 1 至 999999 的数",
     "a user name has 1 to 64 printable characters": "用户名为 1 至 64 个可打印字符",
     "nobody signs in as the exchange itself, or as a guest": "不能以平台自身或访客的角色登录",

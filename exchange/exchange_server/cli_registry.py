@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from exchange import admission, consent, membership, organizations, users
+from exchange import admission, consent, issuers, membership, organizations, users
 from exchange.admission import UserIdentity
 from exchange.policy import REPORTING, SHARING, Action, Role
 from exchange_server import settings, terminal
@@ -318,6 +318,27 @@ def user_identity(
     with terminal.acting() as access:
         admission.name_users(access, code, rule)
     terminal.done(f"已设置 {code}：{rule}", f"{code}: {rule}")
+
+
+@organization_commands.command(
+    "issuer-names",
+    help=say(
+        "本院系统在查询中用作患者号发行者的本地名称（OID 与代码之外）；不给名称则全部取消",
+        "What a hospital's own systems call it as the issuer of patient numbers when they ask, "
+        "beside its OID and its code; none takes them all back",
+    ),
+)
+def issuer_names(
+    code: _Code,
+    name: Annotated[
+        list[str] | None,
+        typer.Argument(help=say("名称，如影像中的 (0010,0021)", "As (0010,0021) of its images")),
+    ] = None,
+) -> None:
+    with terminal.acting() as access:
+        issuers.names(access, code, name or ())
+    known = ", ".join(name or ()) or say("无", "none")
+    terminal.done(f"{code} 的发行者名称：{known}", f"Issuer names of {code}: {known}")
 
 
 @organization_commands.command(help=say("医院加入共享协议", "A hospital joins the agreement"))

@@ -203,6 +203,8 @@ def test_a_number_of_another_hospital_is_nobody_of_this_one(served: Served) -> N
 
     assert found(PatientID="N7", IssuerOfPatientID="2.25.101") == 1
     assert found(PatientID="N7", IssuerOfPatientID="*") == 1
+    assert found(PatientID="N7", IssuerOfPatientID="BEICHENG") == 1
+    assert found(PatientID="N7", IssuerOfPatientID="NANHU") == 0
     assert found(PatientID="N7", IssuerOfPatientID="2.25.102") == 0
     with associated(served, "BEICHENG", WORKLIST) as association:
         nobody_asked_for = asked(IssuerOfPatientID="2.25.102")

@@ -179,6 +179,30 @@ def test_merged_records_without_a_card_are_one_person_whose_card_may_come_later(
     assert person.resident_id == ID_CARD
 
 
+def test_what_was_merged_follows_the_record_that_stands_in_its_place(city: Region) -> None:
+    old, new = register(city, "beicheng", told("P1")), register(city, "beicheng", told("P2"))
+    carded = told("P2", identifiers=carrying(ID_CARD))
+    register(city, "beicheng", carded)
+    register(city, "beicheng", told("P1", replaced_by=int(new.logical_id)))
+
+    def person(kept: Kept) -> int:
+        found = record(city, kept).person_id
+        assert found is not None
+        return found
+
+    first = person(new)
+    register(city, "beicheng", told("P2", sex="M", identifiers=carrying(OTHER_CARD)))  # corrected
+    assert person(old) == person(new) != first
+
+    last = register(city, "beicheng", told("P3", identifiers=carrying(ID_CARD)))
+    into = told("P2", sex="M", identifiers=carrying(OTHER_CARD), replaced_by=int(last.logical_id))
+    register(city, "beicheng", into)
+    assert person(old) == person(new) == person(last) == first
+
+    register(city, "beicheng", told("P2"))  # taken back
+    assert person(old) == person(new) != person(last)
+
+
 def test_records_do_not_replace_each_other_in_a_circle_nor_another_hospitals(city: Region) -> None:
     first, second = register(city, "beicheng", told("P1")), register(city, "beicheng", told("P2"))
     theirs = register(city, "nanhu", told("P1"))

@@ -210,6 +210,9 @@ def test_a_node_of_quality_staff_is_listed_as_such(city: Run) -> None:
     assert city("organization", "add-ae", "north", "QC@10.1.0.9", "--rejected")[0] == 0
     assert "QC@10.1.0.9(rejected)" in city("organization", "list")[1]
     assert city("organization", "user-identity", "north", "require")[2] == "north: require\n"
+    named = city("organization", "issuer-names", "north", "HIS", "PACS 2")
+    assert named[2] == "Issuer names of north: HIS, PACS 2\n"
+    assert city("organization", "issuer-names", "north")[2] == "Issuer names of north: none\n"
 
 
 def test_systems_of_a_hospital_come_and_go(city: Run) -> None:

@@ -31,6 +31,8 @@ class Organization(Record):
     """Instances a second in one node process; None for no limit."""
     user_identity: Mapped[Word] = mapped_column(default="log", server_default=text("'log'"))
     """What is done with a user whom an association names: ``off``, ``log`` or ``require``."""
+    issuer_names: Mapped[Word] = mapped_column(default="", server_default=text("''"))
+    """What its own systems call it as an issuer; several are separated by backslashes."""
     active: Mapped[bool] = mapped_column(default=True, server_default=true())
     """Whether it takes part: its systems and users are known, and things are sent to it."""
     changed: Mapped[datetime | None] = mapped_column(default=None)
