@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import Table, bindparam, insert, select
 from sqlalchemy.orm import Session
 
-from exchange import demographics, targets
+from exchange import demographics, discrepancies, targets
 from exchange.access import Access
 from exchange.demographics import clipped
+from exchange.discrepancies import Said
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Patient, Record, RequestAttributes, Series, Study
 from exchange_storage.search import ATTRIBUTES, Kind, Level
@@ -136,8 +137,7 @@ def placed(
         targets.follow(session, targets.STUDY, study_uid)
     else:
         study_row, patient_row = study.study_row, study.patient_row
-        if _tells_more(session, study, received):
-            _complete(access, session, session.get_one(Patient, patient_row), received, now)
+        _heed(access, session, study, received, now)
     if series is None:
         series_row = _ADD_SERIES.number(
             connection,
@@ -195,9 +195,7 @@ def _patient(
         if known.withdrawn:  # it has come back
             session.get_one(Patient, known.patient_row).withdrawn = False
             session.flush()
-        if _tells_more(session, known, received):
-            record = session.get_one(Patient, known.patient_row)
-            _complete(access, session, record, received, now)
+        _heed(access, session, known, received, now)
         return int(known.patient_row)
     told = columns(Level.PATIENT, received.attributes)
     row = _ADD_PATIENT.number(
@@ -218,6 +216,24 @@ def _patient(
         demographics.add_identifiers(session, row, identifiers)
         demographics.identify(access, session, session.get_one(Patient, row), now)
     return row
+
+
+def _heed(access: Access, session: Session, known: Any, received: Received, now: datetime) -> None:
+    """Take up what the instance says of the patient, of whom the row `known` says what is known.
+
+    Where it may be somebody else, nothing of it is taken over, above all no number that links.
+    """
+    told = received.attributes
+    said = Said.of(told)
+    if said.name and known.name:
+        demographics.also_named(session, known.patient_row, known.name, said.name)
+    # As it stands in the study's row, "" where an order or workitem tells.
+    study = told.get("StudyInstanceUID", "")
+    if discrepancies.noted(access, session, known, said, study, now):
+        return
+    if _tells_more(session, known, received):
+        record = session.get_one(Patient, known.patient_row)
+        _complete(access, session, record, received, now)
 
 
 def _tells_more(session: Session, known: Any, received: Received) -> bool:

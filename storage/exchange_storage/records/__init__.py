@@ -38,6 +38,7 @@ from exchange_storage.records.order import ExpectedInstance, Order, PerformedSte
 from exchange_storage.records.people import (
     Agreement,
     ApplicationEntity,
+    Discrepancy,
     Link,
     NameKind,
     Organization,
@@ -90,6 +91,7 @@ __all__ = [
     "Delivered",
     "Delivery",
     "Destroyed",
+    "Discrepancy",
     "ExpectedInstance",
     "Export",
     "Happening",
