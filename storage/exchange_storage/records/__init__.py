@@ -24,7 +24,14 @@ from exchange_storage.records.clinical import (
     SearchUri,
 )
 from exchange_storage.records.commitment import Commitment, CommitmentReference
-from exchange_storage.records.imaging import Conflict, Instance, RequestAttributes, Series, Study
+from exchange_storage.records.imaging import (
+    Conflict,
+    FurtherAccessionNumber,
+    Instance,
+    RequestAttributes,
+    Series,
+    Study,
+)
 from exchange_storage.records.lifecycle import (
     AttachedDamage,
     Damage,
@@ -94,6 +101,7 @@ __all__ = [
     "Discrepancy",
     "ExpectedInstance",
     "Export",
+    "FurtherAccessionNumber",
     "Happening",
     "HookHost",
     "Instance",
