@@ -10,6 +10,7 @@ from pydicom.uid import UID
 from exchange import availability, commitment, order_codes, registry
 from exchange import performed as performed_steps
 from exchange.errors import ExchangeError
+from exchange.places import MAX_NUMBERS
 from exchange_dicom import attributes, contexts, performed, retrieve, sending, status, worklist
 from exchange_dicom.conversation import Limits
 from exchange_dicom.dimse import CommandField
@@ -358,6 +359,18 @@ def _queries() -> Iterator[str]:
         "mean no hospital but the one that asks: another issuer matches nobody, so that nobody is "
         "taken for the patient of another hospital who has the number there. Answers have the OID. "
         "The same holds for worklists and DICOMweb."
+    )
+    yield from prose(
+        "Of a patient and a study is answered what came first; later images complete it and "
+        "replace nothing, and each image keeps what it came with. Only the hospital's own feed of "
+        "patients (FHIR) replaces what is known of one. A patient is found by the other names of "
+        "images and orders too, and a study by the other accession numbers of its images, up to "
+        f"{MAX_NUMBERS}; answered are the name and the number that came first, which then are not "
+        "those that were asked for. Orders, worklists and the ledger know a study by its first "
+        "accession number alone. By another Study Description, Study Date or Referring "
+        "Physician's Name than the first a study is not found. Images whose birth date, and name "
+        "or sex, are another than their patient's complete nothing, and wait for review by their "
+        "hospital; they are served meanwhile."
     )
     yield from prose(
         "An attribute without a value is matched by universal matching and by `*` alone. C.2.2.1.2 "

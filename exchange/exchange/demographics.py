@@ -1,15 +1,17 @@
 """Demographics: under what names and numbers a patient record is found, and whose it is said to be.
 
 What brings them is an image or order (`ingest`), which completes what is known, or the hospital's
-own feed of patients (`registration`), which replaces it. In the transaction of their `session`.
+own feed of patients (`registration`), which replaces it. A name that an image or order says beside
+the known one finds the patient too. In the transaction of their `session`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
+from functools import lru_cache
 
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import bindparam, delete, insert, select, tuple_
 from sqlalchemy.orm import Session
 
 from exchange import identity, jobs
@@ -26,6 +28,10 @@ from exchange_storage.records import (
 
 MAX_IDENTIFIERS = 32
 """Other identifiers of a patient that are kept."""
+
+MAX_NAME_KEYS = 256
+"""Search keys up to which further names are kept of a patient: some 30 names. A number that stands
+for many people, because a device wants one, must not become slow to receive."""
 
 Pairs = Collection[tuple[str, str]]
 
@@ -49,10 +55,33 @@ def name_keys(name: str) -> set[tuple[str, str]]:
     }
 
 
+@lru_cache(4096)
+def full_keys(name: str) -> frozenset[str]:
+    """The search keys of the whole name, in each of its component groups."""
+    return names.keys(name).full
+
+
+@lru_cache(4096)
+def further_keys(known: str, told: str) -> frozenset[tuple[str, str]]:
+    """The search keys of a name that is `told` beside the `known` one, which has them not."""
+    return frozenset(name_keys(told) - name_keys(known))
+
+
 def names_of(session: Session, patient: int) -> set[tuple[str, str]]:
     """The search keys of the record with this row number, as (kind, key)."""
-    rows = select(PatientName.kind, PatientName.key).where(PatientName.patient_id == patient)
-    return {(kind, key) for kind, key in session.execute(rows)}
+    return set(map(tuple, _NAMES.all(session.connection(), {"patient": patient})))
+
+
+def also_named(session: Session, patient: int, known: str, told: str) -> None:
+    """Have the record, whose name is `known`, found by the name that is `told` of it too.
+
+    Nothing is asked where that name is the same, written otherwise.
+    """
+    if known == told or not (further := further_keys(known, told)):
+        return
+    present = names_of(session, patient)
+    if len(present | further) <= MAX_NAME_KEYS:
+        add_names(session, patient, further - present)
 
 
 def add_names(session: Session, patient: int, keys: Pairs) -> None:
@@ -60,6 +89,17 @@ def add_names(session: Session, patient: int, keys: Pairs) -> None:
     if keys:
         rows = [{"patient_id": patient, "kind": kind, "key": key} for kind, key in sorted(keys)]
         _ADD_NAME.run_many(session.connection(), rows)
+
+
+def remove_names(session: Session, patient: int, keys: Pairs) -> None:
+    """Have the record not found under these search keys any more."""
+    if keys:
+        session.execute(
+            delete(PatientName).where(
+                PatientName.patient_id == patient,
+                tuple_(PatientName.kind, PatientName.key).in_(sorted(keys)),
+            )
+        )
 
 
 def replace_names(session: Session, patient: int, keys: Pairs) -> None:
@@ -124,6 +164,9 @@ _PERSON = Prepared(
     select(PersonNameKey.key).where(PersonNameKey.name == bindparam("name")).limit(1)
 )
 _ADD_PERSON = Prepared(insert(PersonNameKey), ["name", "key"])
+_NAMES = Prepared(
+    select(PatientName.kind, PatientName.key).where(PatientName.patient_id == bindparam("patient"))
+)
 _IDENTIFIERS = Prepared(
     select(PatientIdentifier.system, PatientIdentifier.value).where(
         PatientIdentifier.patient_id == bindparam("patient")

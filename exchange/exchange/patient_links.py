@@ -23,6 +23,7 @@ from exchange.errors import ExchangeError, Gone, Invalid, NotAuthenticated, NotF
 from exchange.policy import Action, Named, Purpose, Requester, Role
 from exchange.secret_links import State, account, digest
 from exchange.sessions import NOTED, Lifetime
+from exchange_storage import search
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     Organization,
@@ -33,6 +34,7 @@ from exchange_storage.records import (
     User,
 )
 from exchange_storage.rows import Columns
+from exchange_storage.search import Match, Values
 
 E = TypeVar("E", bound=ExchangeError)
 
@@ -152,7 +154,7 @@ def at_desk(
         .where(
             Patient.organization_id == access.organization,
             Patient.patient_id == patient_id,
-            Study.accession_number == accession_number,
+            search.where([Match("AccessionNumber", Values((accession_number,)))]),
         )
         .limit(2)
     )

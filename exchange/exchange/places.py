@@ -10,11 +10,19 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import Table, bindparam, insert, select
 from sqlalchemy.orm import Session
 
-from exchange import demographics, targets
+from exchange import demographics, discrepancies, targets
 from exchange.access import Access
 from exchange.demographics import clipped
+from exchange.discrepancies import Said
 from exchange_storage.prepared import Prepared
-from exchange_storage.records import Patient, Record, RequestAttributes, Series, Study
+from exchange_storage.records import (
+    FurtherAccessionNumber,
+    Patient,
+    Record,
+    RequestAttributes,
+    Series,
+    Study,
+)
 from exchange_storage.search import ATTRIBUTES, Kind, Level
 
 if TYPE_CHECKING:
@@ -22,6 +30,9 @@ if TYPE_CHECKING:
 
 MAX_REQUESTS = 32
 """Requests of a series that are indexed, at most."""
+
+MAX_NUMBERS = 32
+"""Accession numbers beside the first one under which a study is found, at most."""
 
 OTHER_PATIENT = "the study belongs to another patient"
 """Why an instance has no place in a study of its own hospital."""
@@ -32,7 +43,11 @@ KNOWN = (
     Study.study_instance_uid,
     Study.patient_id.label("patient_row"),
     Patient.organization_id,
-    *(a.column for a in ATTRIBUTES.values() if a.level is Level.PATIENT),
+    *(
+        a.column
+        for keyword, a in ATTRIBUTES.items()
+        if a.level in (Level.PATIENT, Level.STUDY) and keyword != "StudyInstanceUID"
+    ),
 )
 """What is asked of a study and its patient: see `placed`."""
 
@@ -73,6 +88,12 @@ _ADD_SERIES = inserted(Series, "id")
 _ADD_STUDY = inserted(Study, "id")
 _ADD_REQUEST = inserted(RequestAttributes)
 _ADD_PATIENT = inserted(Patient, "id")
+_ADD_FURTHER = inserted(FurtherAccessionNumber)
+_FURTHER = Prepared(
+    select(FurtherAccessionNumber.accession_number).where(
+        FurtherAccessionNumber.study_id == bindparam("study")
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +157,8 @@ def placed(
         targets.follow(session, targets.STUDY, study_uid)
     else:
         study_row, patient_row = study.study_row, study.patient_row
-        if _tells_more(session, study, received):
-            _complete(access, session, session.get_one(Patient, patient_row), received, now)
+        _complete_study(session, study, attributes)
+        _heed(access, session, study, received, now)
     if series is None:
         series_row = _ADD_SERIES.number(
             connection,
@@ -154,6 +175,31 @@ def placed(
     else:
         series_row = series.series_row
     return Place(patient_row, study_row, series_row)
+
+
+def _complete_study(session: Session, known: Any, attributes: Mapping[str, str]) -> None:
+    """Take up what the instance says of the study, of which the row `known` says what is known.
+
+    All images of a study should say the same of it (PS3.3 section A.1.2). Where they do not, what
+    came first stays; by another accession number the study is found all the same.
+    """
+    number = clipped(attributes.get("AccessionNumber", ""))
+    if number and known.accession_number and number != known.accession_number:
+        connection, study = session.connection(), known.study_row
+        present = {one.accession_number for one in _FURTHER.all(connection, {"study": study})}
+        if number not in present and len(present) < MAX_NUMBERS:
+            _ADD_FURTHER.run(connection, {"study_id": study, "accession_number": number})
+    if not any(attributes.get(k) and not getattr(known, c) for c, k, *_ in _COLUMNS[Level.STUDY]):
+        return
+    told = columns(Level.STUDY, attributes)
+    if known.study_date and told["study_date"] != known.study_date:
+        told["study_time"] = ""  # of another day
+    record = session.get_one(Study, known.study_row)
+    for column, value in told.items():
+        if value and not getattr(known, column):
+            setattr(record, column, value)
+    session.flush()
+    demographics.know_persons(session, _persons(Level.STUDY, attributes))
 
 
 def _requests(series: int, received: Received) -> list[dict[str, Any]]:
@@ -195,9 +241,7 @@ def _patient(
         if known.withdrawn:  # it has come back
             session.get_one(Patient, known.patient_row).withdrawn = False
             session.flush()
-        if _tells_more(session, known, received):
-            record = session.get_one(Patient, known.patient_row)
-            _complete(access, session, record, received, now)
+        _heed(access, session, known, received, now)
         return int(known.patient_row)
     told = columns(Level.PATIENT, received.attributes)
     row = _ADD_PATIENT.number(
@@ -218,6 +262,24 @@ def _patient(
         demographics.add_identifiers(session, row, identifiers)
         demographics.identify(access, session, session.get_one(Patient, row), now)
     return row
+
+
+def _heed(access: Access, session: Session, known: Any, received: Received, now: datetime) -> None:
+    """Take up what the instance says of the patient, of whom the row `known` says what is known.
+
+    Where it may be somebody else, nothing of it is taken over, above all no number that links.
+    """
+    told = received.attributes
+    said = Said.of(told)
+    if said.name and known.name:
+        demographics.also_named(session, known.patient_row, known.name, said.name)
+    # As it stands in the study's row, "" where an order or workitem tells.
+    study = told.get("StudyInstanceUID", "")
+    if discrepancies.noted(access, session, known, said, study, now):
+        return
+    if _tells_more(session, known, received):
+        record = session.get_one(Patient, known.patient_row)
+        _complete(access, session, record, received, now)
 
 
 def _tells_more(session: Session, known: Any, received: Received) -> bool:

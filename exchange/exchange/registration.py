@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, exists, or_, select
 
-from exchange import clinical, demographics, identity, jobs
+from exchange import clinical, demographics, discrepancies, identity, jobs
 from exchange.access import Access
 from exchange.clinical import Kept
 from exchange.demographics import clipped
@@ -288,9 +288,9 @@ def _written(writing: Writing, record: Patient | None, told: Registration) -> Pa
             setattr(record, column, value)
         record.withdrawn = False
     session.flush()
-    keys = set[tuple[str, str]]().union(
-        *(demographics.name_keys(name) for name in (told.name, *told.further_names))
-    )
+    still = discrepancies.corrected(writing.access, session, record)
+    found_by = (told.name, *told.further_names, *still)
+    keys = set[tuple[str, str]]().union(*map(demographics.name_keys, found_by))
     demographics.replace_names(session, record.id, keys)
     demographics.know_persons(session, [record.mothers_birth_name])
     demographics.replace_identifiers(session, record.id, told.identifiers)

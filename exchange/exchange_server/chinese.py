@@ -388,6 +388,14 @@ TEXTS: Mapping[str, str] = {
     "no conflict of this number waits; `exchange conflict list` shows them": (
         "没有此编号的待审核冲突；用 `exchange conflict list` 查看"
     ),
+    "no discrepancy of this number waits; `exchange discrepancy list` shows them": (
+        "没有此编号的待审核不符；用 `exchange discrepancy list` 查看"
+    ),
+    "the patient is the same or another one": "患者须为同一人（same）或另一人（another）",
+    "the study is in use under this patient's number: `exchange reject` comes first, and its "
+    "hospital sends it anew, under new UIDs and the right number": (
+        "该检查仍以此患者号在用：请先 `exchange reject`，再由医院以新 UID 和正确的患者号重发"
+    ),
     "the hospital has rejected this instance; `exchange restore` comes first": (
         "该医院已停用此实例；请先 `exchange restore`"
     ),

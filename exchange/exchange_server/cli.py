@@ -28,6 +28,7 @@ from exchange_server import composition, observability, settings, terminal, usag
 from exchange_server.cli_lifecycle import (
     commitment_commands,
     conflict_commands,
+    discrepancy_commands,
     hold_commands,
     lifecycle_commands,
     retention_commands,
@@ -85,6 +86,7 @@ app.add_typer(network_commands)
 app.add_typer(resource_commands)
 app.add_typer(export_commands, name="export")
 app.add_typer(conflict_commands, name="conflict")
+app.add_typer(discrepancy_commands, name="discrepancy")
 app.add_typer(commitment_commands, name="commitment")
 app.add_typer(lifecycle_commands)
 app.add_typer(retention_commands, name="retention")

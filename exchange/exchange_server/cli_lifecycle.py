@@ -1,4 +1,4 @@
-"""The commands for what happens to instances after they came: conflicts, rejection, scrub."""
+"""The commands for what happens to instances after they came: review, rejection, scrub."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -6,12 +6,16 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from exchange import commitment, conflicts, rejected, rejection, retention, scrub
+from exchange import commitment, conflicts, discrepancies, rejected, rejection, retention, scrub
 from exchange_server import settings, terminal
 from exchange_server.words import say, told
 
 conflict_commands = typer.Typer(
     no_args_is_help=True, help=say("待审核的冲突实例", "Instances kept for review")
+)
+discrepancy_commands = typer.Typer(
+    no_args_is_help=True,
+    help=say("可能另有其人的影像", "Images that may be of another person"),
 )
 commitment_commands = typer.Typer(no_args_is_help=True, help=say("存储承诺", "Storage commitments"))
 lifecycle_commands = typer.Typer()
@@ -111,6 +115,57 @@ def discard(number: _Number) -> None:
     with terminal.acting() as access:
         conflicts.discard(access, number)
     terminal.done("已丢弃", "It is discarded")
+
+
+@discrepancy_commands.command(
+    "list", help=say("列出待审核的不符之处", "List what contradicts the patient's record")
+)
+def list_discrepancies(limit: _Limit = 100) -> None:
+    zone = ZoneInfo(settings.load().timezone)
+    with terminal.acting() as access:
+        waiting = discrepancies.waiting(access, limit)
+    terminal.table(
+        [
+            say("编号", "Number"),
+            say("时间", "Since"),
+            say("医院", "Hospital"),
+            say("患者号", "Patient ID"),
+            say("病案", "Record"),
+            say("影像", "Images"),
+            say("检查 UID", "Study Instance UID"),
+        ],
+        [
+            [
+                str(one.number),
+                one.raised.astimezone(zone).isoformat(timespec="seconds"),
+                one.organization,
+                one.patient_id,
+                *(f"{said.name} {said.birth_date} {said.sex}" for said in (one.known, one.told)),
+                one.study_instance_uid,
+            ]
+            for one in waiting
+        ],
+    )
+
+
+_Discrepancy = Annotated[int, typer.Argument(help=say("编号", "Number in the list"))]
+
+
+@discrepancy_commands.command("same", help=say("是同一人", "They are of the patient"))
+def same_person(number: _Discrepancy) -> None:
+    with terminal.acting() as access:
+        discrepancies.settle(access, number, discrepancies.SAME)
+    terminal.done("已确认为同一人", "They are taken for the same person's from now on")
+
+
+@discrepancy_commands.command(
+    "another",
+    help=say("另有其人（须先停用该检查）", "They are of another person: reject the study first"),
+)
+def another_person(number: _Discrepancy) -> None:
+    with terminal.acting() as access:
+        discrepancies.settle(access, number, discrepancies.ANOTHER)
+    terminal.done("已确认为另一人", "They are taken for another person's")
 
 
 @commitment_commands.command("list", help=say("列出存储承诺", "List the last commitments"))

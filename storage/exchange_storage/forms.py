@@ -151,6 +151,8 @@ def _form(criterion: Criterion, values: list[Any]) -> Form:
             kind = ATTRIBUTES[keyword].kind
             if kind is Kind.NAME:
                 return _name_form(matching, NameKind.FULL, values)
+            if keyword == "AccessionNumber":  # the study's own, and the further ones
+                comparison(matching, kind, values)
             return ("match", keyword, comparison(matching, kind, values))
         case Between(date, time, low, high):
             for end in (low, high):

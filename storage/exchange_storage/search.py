@@ -68,6 +68,7 @@ from exchange_storage.criteria import (
 )
 from exchange_storage.forms import Form, comparison, form, selective
 from exchange_storage.records import (
+    FurtherAccessionNumber,
     Instance,
     Order,
     Patient,
@@ -151,6 +152,10 @@ Links = Callable[[Level, Any, Binds], ColumnElement[bool]]
 _Alias = Patient.__table__.alias("known_as")
 _Same = Patient.__table__.alias("same_person")
 """The patient table again: the record under which somebody asks, and the others of that person."""
+
+
+_Numbered = Study.__table__.alias("numbered")
+"""The study table again, to be looked up by its accession numbers."""
 
 
 def where(criteria: Sequence[Criterion]) -> ColumnElement[bool]:
@@ -259,6 +264,8 @@ def _built(form: Any, binds: Binds, links: Links | None = None) -> ColumnElement
             if links is None:
                 raise TypeError("no resources are known here")
             return links(level, link, binds)
+        case ("match", "AccessionNumber", compared):
+            return _accession(compared, binds)
         case ("match", keyword, compared):
             return _compare(ATTRIBUTES[keyword].column, compared, binds)
         case ("between", date, time, has_low, has_high):
@@ -449,6 +456,23 @@ def _holding(level: Level, condition: ColumnElement[bool], *, few: bool) -> Colu
     if few:
         return record.id.in_(below.correlate(None))
     return exists(below.where(parent == record.id).correlate(record))
+
+
+def _accession(compared: Any, binds: Binds) -> ColumnElement[bool]:
+    """The studies that have the accession number, or images that have it.
+
+    What an index finds is looked up in both, since PostgreSQL would look into every study for an OR
+    of the two; what none finds is not listed first.
+    """
+    further = FurtherAccessionNumber
+    if compared[0] in ("among", "starts") or compared == ("like", True):
+        own = select(_Numbered.c.id).where(_compare(_Numbered.c.accession_number, compared, binds))
+        beside = select(further.study_id).where(_compare(further.accession_number, compared, binds))
+        return Study.id.in_(union(own, beside))
+    is_own = _compare(Study.accession_number, compared, binds)
+    has = _compare(further.accession_number, compared, binds)
+    there = select(literal(1)).where(further.study_id == Study.id, has)
+    return or_(is_own, exists(there.correlate(Study)))
 
 
 def _ordered() -> ColumnElement[bool]:

@@ -290,6 +290,9 @@ def test_the_desk_hands_out_what_is_its_hospitals_by_two_numbers(desk: Desk) -> 
     for who in (ADMINISTRATOR, desk.city.system("beicheng")):
         with pytest.raises(Refused):
             at_desk("P1", "A1", who)
+    desk.city.send("beicheng", study="1.2.2", instance="1.4.7", AccessionNumber="A4")
+    desk.city.send("beicheng", study="1.2.2", instance="1.4.8", AccessionNumber="A5")
+    assert [at_desk("P1", one).link.study_instance_uid for one in ("A4", "A5")] == ["1.2.2"] * 2
     desk.city.send("beicheng", study="1.2.4", instance="1.4.6", AccessionNumber="A1")
     with pytest.raises(Invalid, match="several studies"):
         at_desk("P1", "A1")

@@ -86,7 +86,14 @@ def test_what_the_hospital_says_replaces_what_an_image_said_and_images_complete_
     patient = record(city, kept)
     assert (patient.name, patient.sex, patient.address) == ("Zhang^San=张^三", "M", "")
     assert find(city, city.clinician("beicheng"), family="wang") == []
-    city.send("beicheng", study="1.2.9", instance="1.4.9", PatientAddress="北城路2号")
+    city.send(
+        "beicheng",
+        study="1.2.9",
+        instance="1.4.9",
+        PatientBirthDate="19500101",
+        PatientSex="M",
+        PatientAddress="北城路2号",
+    )
     patient = record(city, kept)
     assert (patient.name, patient.address) == ("Zhang^San=张^三", "北城路2号")
 

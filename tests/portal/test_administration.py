@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from portal_city import ADMINISTRATOR, NARROW, WIDE, PortalCity
 from pydicom import dcmread
+from pydicom.uid import UID
 
 from exchange import conflicts, jobs, routing
 from exchange.routing import Rule
@@ -22,14 +23,24 @@ LOOKS = [
 ]
 
 
+SOMEBODY_ELSES = UID("1.2.840.99.1")
+
+
 @pytest.fixture(scope="module")
 def troubled(city: PortalCity) -> PortalCity:
-    """Beicheng has sent an instance with other bytes, and a delivery of its was given up."""
+    """Beicheng has sent an instance with other bytes and one of somebody else under a used number,
+    and a delivery of its was given up."""
     folder = city.exchange.home / "again"
     folder.mkdir()
     image = dcmread(next((city.exchange.home / "city/BC").rglob("*.dcm")))
     image.SeriesDescription = "另一份"
     image.save_as(folder / "again.dcm")
+    city.exchange.dcmsend("BEICHENG", folder)
+    (folder / "again.dcm").unlink()
+    image.PatientName, image.PatientBirthDate = "Other^Human", "19010101"
+    image.StudyInstanceUID = image.SeriesInstanceUID = image.SOPInstanceUID = SOMEBODY_ELSES
+    image.file_meta.MediaStorageSOPInstanceUID = SOMEBODY_ELSES
+    image.save_as(folder / "another.dcm")
     city.exchange.dcmsend("BEICHENG", folder)
     now = datetime.now(UTC)
     with city.exchange.opened() as exchange:
@@ -87,6 +98,21 @@ def test_a_conflict_is_settled_with_the_keyboard(sign_in: SignIn, troubled: Port
     expect(page.locator(".conflict")).to_have_count(0)
     with troubled.exchange.opened() as exchange, exchange.on_behalf_of(ADMINISTRATOR) as access:
         assert list(conflicts.waiting(access)) == []
+
+
+def test_images_that_may_be_of_somebody_else_are_shown_and_settled(
+    sign_in: SignIn, troubled: PortalCity
+) -> None:
+    page = sign_in("admin.bc")
+    shown = page.locator(".discrepancy", has_text="Other^Human")
+    expect(shown).to_contain_text(SOMEBODY_ELSES)
+    expect(shown).to_contain_text("19010101")
+    shown.get_by_role("button", name="另有其人").press("Enter")
+    expect(page.locator("body")).to_contain_text("exchange reject")  # it is in use still
+    page.go_back()
+    shown.get_by_role("button", name="是同一人").press("Enter")
+    page.wait_for_url("**/portal/hospital?hospital=bc")
+    expect(page.locator(".discrepancy")).to_have_count(0)
 
 
 def test_what_was_given_up_is_tried_again(sign_in: SignIn, troubled: PortalCity) -> None:

@@ -77,6 +77,7 @@ def test_a_route_is_made_listed_and_removed(city: Run) -> None:
         ("route retry 7", "exchange route waiting"),
         ("conflict show 7", "exchange conflict list"),
         ("conflict promote 7", "exchange conflict list"),
+        ("discrepancy same 7", "exchange discrepancy list"),
         ("reject --organization bc", "三者之一"),
         ("reject --organization bc --study 1.2 --code 113000", "113039"),
         ("reject --organization bc --study 1.2", "1.2"),
@@ -154,6 +155,25 @@ def test_who_restores_is_told_what_that_still_needs(city: Run) -> None:
     assert (status, err.count("\n"), "exchange conflict promote 1" in err) == (0, 1, True)
     assert "重新发送" in city(*restore, "1.4.3")[2]
     assert city("conflict", "promote", "1")[0] == 0
+
+
+def test_whose_images_contradict_the_record_is_listed_and_said(city: Run) -> None:
+    other = {"PatientName": "Zhao^Min", "PatientBirthDate": "19850505", "PatientSex": "M"}
+    with opened() as region:
+        region.send("beicheng")
+        region.send("beicheng", study="1.2.2", instance="1.4.2", **other)  # type: ignore[arg-type]
+    status, out, _ = city("discrepancy", "list")
+    assert status == 0
+    assert out.split("\t")[2:] == [
+        "bc",
+        "P1",
+        "Wang^XiaoDong=王^小东 19491231 F",
+        "Zhao^Min 19850505 M",
+        "1.2.2\n",
+    ]
+    assert "exchange reject" in city("discrepancy", "another", "1")[2]
+    assert city("discrepancy", "same", "1") == (0, "", "已确认为同一人\n")
+    assert city("discrepancy", "list") == (0, "", "")
 
 
 def test_the_ledger_takes_the_hospitals_count_and_lists_the_gap(city: Run) -> None:

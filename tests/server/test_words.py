@@ -24,6 +24,7 @@ VERBS = (
     "consent",
     "deliveries",
     "destruction",
+    "discrepancies",
     "dossier",
     "exports",
     "ledger",

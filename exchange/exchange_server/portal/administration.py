@@ -9,7 +9,16 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
-from exchange import conflicts, deliveries, ledger, operation, organizations, routing, traffic
+from exchange import (
+    conflicts,
+    deliveries,
+    discrepancies,
+    ledger,
+    operation,
+    organizations,
+    routing,
+    traffic,
+)
 from exchange.access import Access, Exchange
 from exchange.errors import Invalid
 from exchange.policy import Action
@@ -68,6 +77,11 @@ def administration(exchange: Exchange, pages: Pages) -> APIRouter:
                 one for one in conflicts.waiting(access, limit=1000) if one.sender == shown.code
             ]
             pairs = {one.number: conflicts.pair(access, one.number) for one in waiting[:CONFLICTS]}
+            unlike = [
+                one
+                for one in discrepancies.waiting(access, limit=1000)
+                if one.organization == shown.code
+            ]
             routes = [one for one in routing.everything(access) if one.organization == shown.code]
             undelivered = [
                 one for one in deliveries.waiting(access) if one.organization == shown.code
@@ -85,6 +99,8 @@ def administration(exchange: Exchange, pages: Pages) -> APIRouter:
             more_gaps=len(gaps) > GAPS,
             waiting=waiting,
             pairs=pairs,
+            unlike=unlike[:CONFLICTS],
+            unlike_in_all=len(unlike),
             routes=routes,
             undelivered=undelivered[:DELIVERIES],
             undelivered_in_all=len(undelivered),
@@ -100,6 +116,15 @@ def administration(exchange: Exchange, pages: Pages) -> APIRouter:
             raise Invalid("a conflict is promoted, kept or discarded")
         with exchange.on_behalf_of(visitor.requester) as access:
             verb(access, number)
+        return RedirectResponse(_back(given), 303)
+
+    @router.post("/hospital/discrepancies/{number}")
+    def identify(
+        request: Request, number: Number, given: Annotated[dict[str, str], Depends(form)]
+    ) -> Response:
+        visitor = pages.visitor(request)
+        with exchange.on_behalf_of(visitor.requester) as access:
+            discrepancies.settle(access, number, given.get("how", ""))
         return RedirectResponse(_back(given), 303)
 
     @router.post("/hospital/deliveries/{number}")

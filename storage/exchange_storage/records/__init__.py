@@ -24,7 +24,14 @@ from exchange_storage.records.clinical import (
     SearchUri,
 )
 from exchange_storage.records.commitment import Commitment, CommitmentReference
-from exchange_storage.records.imaging import Conflict, Instance, RequestAttributes, Series, Study
+from exchange_storage.records.imaging import (
+    Conflict,
+    FurtherAccessionNumber,
+    Instance,
+    RequestAttributes,
+    Series,
+    Study,
+)
 from exchange_storage.records.lifecycle import (
     AttachedDamage,
     Damage,
@@ -38,6 +45,7 @@ from exchange_storage.records.order import ExpectedInstance, Order, OrderCode, P
 from exchange_storage.records.people import (
     Agreement,
     ApplicationEntity,
+    Discrepancy,
     Link,
     NameKind,
     Organization,
@@ -90,8 +98,10 @@ __all__ = [
     "Delivered",
     "Delivery",
     "Destroyed",
+    "Discrepancy",
     "ExpectedInstance",
     "Export",
+    "FurtherAccessionNumber",
     "Happening",
     "HookHost",
     "Instance",

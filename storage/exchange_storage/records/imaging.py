@@ -46,6 +46,16 @@ class Study(Record):
     """Counts the changes, so that whatever is derived from the study knows if it is stale."""
 
 
+class FurtherAccessionNumber(Record):
+    """An accession number that some images of a study have beside the study's own, which came
+    first: the study is found by it too."""
+
+    __tablename__ = "further_accession_number"
+
+    study_id: Mapped[Identity] = mapped_column(ForeignKey("study.id"), primary_key=True)
+    accession_number: Mapped[Word] = mapped_column(primary_key=True, index=True)
+
+
 class Series(Record):
     """A series: instances of one modality, made in one go."""
 

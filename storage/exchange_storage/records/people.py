@@ -219,6 +219,25 @@ class PatientIdentifier(Record):
     value: Mapped[Word] = mapped_column(primary_key=True)
 
 
+class Discrepancy(Record):
+    """What images of a study, or an order, say of a patient and the record contradicts: they may be
+    somebody else's. It waits for someone to look."""
+
+    __tablename__ = "discrepancy"
+
+    id: Mapped[Key] = mapped_column(init=False)
+    patient_id: Mapped[Identity] = mapped_column(ForeignKey("patient.id"), index=True)
+    study_instance_uid: Mapped[UID]
+    """"" where an order or workitem says it."""
+    name: Mapped[Word]
+    birth_date: Mapped[Word]
+    sex: Mapped[Word]
+    raised: Mapped[datetime]
+    settled: Mapped[datetime | None] = mapped_column(default=None)
+    settlement: Mapped[Word] = mapped_column(default="")
+    """``same`` person, ``another`` one, or ``corrected`` by the hospital's own feed."""
+
+
 class Link(Record):
     """What was decided of a patient record and a person, when and on what evidence: a log."""
 

@@ -1,0 +1,262 @@
+"""Discrepancies: what images and orders say of a patient that the record contradicts.
+
+A hospital corrects how a name is written, and a desk mistypes a birth date: one difference is no
+matter. Two of them under one number (`contradicts`) may be two people, of whom one would be treated
+by the images of the other. The image is received, found and shown as always, since nothing must be
+lost and its hospital is at work with it. But it completes nothing of the record, so that no number
+of it links anybody, and somebody of the hospital is to look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, bindparam, insert, select, true
+from sqlalchemy.orm import Session
+
+from exchange import demographics
+from exchange.access import Access
+from exchange.demographics import clipped
+from exchange.errors import Invalid, NotFound
+from exchange.policy import Action
+from exchange_storage.prepared import Prepared
+from exchange_storage.records import (
+    Discrepancy,
+    Instance,
+    Organization,
+    Patient,
+    Series,
+    Study,
+)
+
+SAME = "same"
+"""It is the patient, of whom the record or the image is wrong: what says so again is no matter."""
+
+ANOTHER = "another"
+"""It is somebody else, and the hospital has taken the study out of use."""
+
+CORRECTED = "corrected"
+"""The hospital's own feed has told of the patient, and contradicts it no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What is said of who a patient is; "" for what is not."""
+
+    name: str
+    birth_date: str
+    sex: str
+
+    @classmethod
+    def of(cls, told: Mapping[str, str]) -> Said:
+        """What the attributes say, by DICOM keyword, as the record would have it."""
+        return cls(
+            clipped(told.get("PatientName", "")),
+            clipped(told.get("PatientBirthDate", "")),
+            clipped(told.get("PatientSex", "")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A discrepancy that nobody has settled."""
+
+    number: int
+    """By which it is settled."""
+    organization: str
+    """The code of the hospital."""
+    patient_id: str
+    """Its number for the patient."""
+    study_instance_uid: str
+    """Whose images say it; "" for an order."""
+    raised: datetime
+    known: Said
+    told: Said
+
+
+def contradicts(known: Any, told: Said) -> bool:
+    """Whether two people are spoken of, as far as one can tell: another birth date, and with it
+    another sex, or a name that agrees in none of its component groups.
+
+    `known` may be a row or record of the patient. Sex O is written for unknown, too.
+    """
+    if not known.birth_date or not told.birth_date or known.birth_date == told.birth_date:
+        return False
+    if {known.sex, told.sex} == {"M", "F"}:
+        return True
+    if not known.name or not told.name or known.name == told.name:
+        return False
+    full = demographics.full_keys
+    return full(known.name).isdisjoint(full(told.name))
+
+
+def noted(
+    access: Access, session: Session, known: Any, told: Said, study: str, now: datetime
+) -> bool:
+    """Whether what is told of the patient, of whom the row `known` is, may be of somebody else.
+
+    Then it waits for someone to look, once for each study and what is said there.
+    """
+    if not contradicts(known, told):
+        return False
+    patient = known.patient_row
+    given = {"patient": patient, "name": told.name, "born": told.birth_date, "sex": told.sex}
+    before = _SAID.all(session.connection(), given)
+    if any(one.settlement == SAME for one in before):
+        return False
+    if any(one.study_instance_uid == study and not one.settlement for one in before):
+        return True
+    session.execute(
+        insert(Discrepancy).values(
+            patient_id=patient,
+            study_instance_uid=study,
+            name=told.name,
+            birth_date=told.birth_date,
+            sex=told.sex,
+            raised=now,
+            settlement="",
+        )
+    )
+    access.note(Action.STORE, reason=NOTED, patient=patient, study=study)
+    return True
+
+
+NOTED = "discrepancy: another birth date, and another name or sex, than the patient's"
+
+
+def waiting(access: Access, limit: int = 100) -> Sequence[Waiting]:
+    """The discrepancies that wait, the oldest first; of one hospital to its own. Raises Refused."""
+    access.require(Action.REVIEW)
+    rows = access.session.execute(
+        select(Discrepancy, Patient, Organization.code)
+        .join(Patient, Patient.id == Discrepancy.patient_id)
+        .join(Organization, Organization.id == Patient.organization_id)
+        .where(Discrepancy.settled.is_(None), _reviewed_by(access))
+        .order_by(Discrepancy.id)
+        .limit(limit)
+    ).all()
+    patients = sorted({row.Patient.id for row in rows})
+    access.note(Action.REVIEW, reason="discrepancies listed", detail={"patients": patients})
+    return [
+        Waiting(
+            number=one.id,
+            organization=code,
+            patient_id=patient.patient_id,
+            study_instance_uid=one.study_instance_uid,
+            raised=one.raised,
+            known=Said(patient.name, patient.birth_date, patient.sex),
+            told=Said(one.name, one.birth_date, one.sex),
+        )
+        for one, patient, code in rows
+    ]
+
+
+def settle(access: Access, number: int, how: str) -> None:
+    """Somebody has looked: it is the `SAME` person, or `ANOTHER`.
+
+    Of another one the study is rejected first: while it is in use under the patient's number, the
+    question stays. Raises Refused, NotFound, Invalid.
+    """
+    access.require(Action.REVIEW, detail={"discrepancy": number})
+    if how not in {SAME, ANOTHER}:
+        raise Invalid("the patient is the same or another one")
+
+    def unit(session: Session) -> None:
+        row = session.execute(
+            select(Discrepancy, Patient)
+            .join(Patient, Patient.id == Discrepancy.patient_id)
+            .where(Discrepancy.id == number, Discrepancy.settled.is_(None), _reviewed_by(access))
+        ).one_or_none()
+        if row is None:
+            raise NotFound(
+                "no discrepancy of this number waits; `exchange discrepancy list` shows them"
+            )
+        one, patient = row
+        if how == ANOTHER and _in_use(session, one.study_instance_uid):
+            raise Invalid(
+                "the study is in use under this patient's number: `exchange reject` comes first, "
+                "and its hospital sends it anew, under new UIDs and the right number"
+            )
+        _settled(access, one, how, access.now)
+        session.flush()
+        if how == ANOTHER:
+            _forget(session, one, patient)
+
+    access.write(unit)
+
+
+def corrected(access: Access, session: Session, patient: Patient) -> tuple[str, ...]:
+    """The hospital's own feed has told who its patient is: what that does not contradict any more
+    is settled. In the transaction of `session`.
+
+    Returns the names of what still waits, or was said to be the same person's: they are in the
+    images, and find the patient.
+    """
+    names = []
+    for one in session.scalars(_led_by(patient)):
+        if one.settled is None and not contradicts(patient, _said(one)):
+            _settled(access, one, CORRECTED, access.now)
+        else:
+            names.append(one.name)
+    return tuple(names)
+
+
+def _said(one: Discrepancy) -> Said:
+    return Said(one.name, one.birth_date, one.sex)
+
+
+def _settled(access: Access, one: Discrepancy, how: str, now: datetime) -> None:
+    one.settled, one.settlement = now, how
+    access.note(
+        Action.REVIEW,
+        reason=f"discrepancy: {how}",
+        patient=one.patient_id,
+        study=one.study_instance_uid,
+        detail={"discrepancy": one.id},
+    )
+
+
+def _forget(session: Session, one: Discrepancy, patient: Patient) -> None:
+    """The name is another person's: the record is found by it no more, unless another study that
+    is the patient's, or may be, has it too."""
+    others = [one.name for one in session.scalars(_led_by(patient))]
+    gone = demographics.name_keys(one.name).difference(
+        *map(demographics.name_keys, (patient.name, *others))
+    )
+    demographics.remove_names(session, patient.id, gone)
+
+
+def _led_by(patient: Patient) -> Select[Discrepancy]:
+    """What waits, or was said to be of the same person: its name finds the patient."""
+    return select(Discrepancy).where(
+        Discrepancy.patient_id == patient.id, Discrepancy.settlement.in_(("", SAME))
+    )
+
+
+def _in_use(session: Session, study: str) -> bool:
+    found = (
+        select(Instance.id)
+        .join(Series, Series.id == Instance.series_id)
+        .join(Study, Study.id == Series.study_id)
+        .where(Study.study_instance_uid == study, Instance.is_primary)
+    )
+    return session.execute(found.limit(1)).first() is not None
+
+
+def _reviewed_by(access: Access) -> ColumnElement[bool]:
+    """Whether the asker reviews what is said of this patient: a hospital's own, or all."""
+    own = access.requester.organization
+    return true() if own is None else Patient.organization_id == own
+
+
+_SAID = Prepared(
+    select(Discrepancy.study_instance_uid, Discrepancy.settlement).where(
+        Discrepancy.patient_id == bindparam("patient"),
+        Discrepancy.name == bindparam("name"),
+        Discrepancy.birth_date == bindparam("born"),
+        Discrepancy.sex == bindparam("sex"),
+    )
+)
