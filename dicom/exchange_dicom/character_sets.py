@@ -67,6 +67,8 @@ _PAIR = re.compile(rb"([\x21-\x7e]{2})|([\x00-\x7f])")
 _NAME_DELIMITERS = re.compile(rb"[\\^=\t\n\f\r]")
 _TEXT_DELIMITERS = re.compile(rb"[\\\t\n\f\r]")
 
+_TRAIL_BEHIND_HANZI = re.compile("[\u2e80-\uffff][@-~]")
+"""In UTF-8 what may be two characters of GB 18030, the second with an ASCII byte."""
 _LETTER_AT_HANZI = re.compile("[A-Za-z][\u3400-\u9fff]|[\u3400-\u9fff][A-Za-z]")
 
 _TERM = re.compile(r"ISO[ _-]?(2022)?[ _-]?(?:IR)?[ _-]?([0-9]{1,3})")
@@ -222,6 +224,7 @@ def _repaired(
         read = plain.decode("utf_8", "replace")
         hanzi = [c for c in read if not c.isascii() and c != "\ufffd"]
         meant = all(c >= "\u2e80" for c in hanzi) and any(c <= "\uffff" for c in hanzi)
+        meant = meant and len(hanzi) > len(_TRAIL_BEHIND_HANZI.findall(read))
         return utf_8 if meant or not _plausible(as_gb18030) else None
     if first not in _ASCII_OR_LATIN_1:
         return None

@@ -272,7 +272,8 @@ def test_over_tls_the_exchange_knows_the_certificate_of_the_hospital(
     archive: Archive, tmp_path: Path
 ) -> None:
     exchange, hospital = party(tmp_path, "exchange"), party(tmp_path, "hospital")
-    with accepting(archive, tls=exchange.context(ssl.Purpose.CLIENT_AUTH, hospital)) as acceptor:
+    context = exchange.context(ssl.Purpose.CLIENT_AUTH, hospital)
+    with accepting(archive, tls=lambda: context) as acceptor:
         port = acceptor.addresses[0][1]
         entity = AE("HOSPITAL_A")
         entity.add_requested_context(CT, EXPLICIT)

@@ -101,7 +101,7 @@ def test_a_stranger_that_trickles_its_tls_hello_cannot_hold_a_thread(
     hello = bytes.fromhex("1603014000010003fffc0303") + bytes(300)
     tls = exchange.context(ssl.Purpose.CLIENT_AUTH, exchange)
     with (
-        accepting(archive, conduct=IMPATIENT, tls=tls) as acceptor,
+        accepting(archive, conduct=IMPATIENT, tls=lambda: tls) as acceptor,
         RawPeer(acceptor.addresses[0][1]) as peer,
     ):
         peer.send(hello[:1])
