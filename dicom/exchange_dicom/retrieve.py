@@ -123,6 +123,7 @@ def _chosen(
                 question(access, level, keys).criteria,
                 limit=conversation.limits.matches,
                 purpose=f"images, to {destination}" if destination else "images",
+                asked=raw,
             )
             asker = _organization(access)
         return _Chosen(

@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, aliased
 
-from exchange import attachments, visibility, ways
+from exchange import attachments, visibility, ways, withheld
 from exchange.access import Access
 from exchange.audit import for_the_trail
 from exchange.clinical import reading
@@ -35,11 +35,19 @@ from exchange.policy import Action
 from exchange.recording import Finder
 from exchange.visibility import Reach
 from exchange.ways import Way
+from exchange.withheld import COUNTED, Withheld
 from exchange_storage import resource_lookups, resource_order
 from exchange_storage.constructs import unindexed
 from exchange_storage.forms import Form
 from exchange_storage.prepared import Prepared
-from exchange_storage.records import Resource, Revision, SearchReference, SearchToken, SearchUri
+from exchange_storage.records import (
+    Compartment,
+    Resource,
+    Revision,
+    SearchReference,
+    SearchToken,
+    SearchUri,
+)
 from exchange_storage.resource_criteria import Asked, Every, Selected, form
 from exchange_storage.resource_leaders import is_of_any_type
 from exchange_storage.resource_order import Sort
@@ -48,9 +56,6 @@ from exchange_storage.search import numbered, parameters
 
 STATEMENTS = 1024
 """Statements that are kept, one for each form of question."""
-
-WITHHELD_COUNTED = 100
-"""Withheld matches are counted up to this many for the audit trail."""
 
 CANDIDATES = 20
 """Matches that are read beyond a page at first, so that most questions take one statement."""
@@ -120,17 +125,18 @@ def find(access: Access, question: Question) -> Answer:
         raise Invalid("this page is of an earlier release: search again")
     connection = access.session.connection()
     wanted, way, given = _wanted(access, action, question, sort, connection)
-    page, more, total, withheld = _page(wanted, way, connection, given, question)
+    page, more, total, unseen = _page(wanted, way, connection, given, question)
     content = _contents(access, [row.id for row in page], with_lost=question.with_lost)
     hits = tuple(_hit(row, content[row.id], wanted.sort) for row in page)
     patients = {one.patient for one in hits if one.patient is not None}
+    withheld.note(access, action, unseen.matches, told)
     access.note(
         action,
         patient=min(patients) if len(patients) == 1 else None,
         detail={
             **told,
             "answered": len(hits),
-            "withheld": withheld,
+            "withheld": unseen.count,
             "patients": sorted(patients),
         },
     )
@@ -313,25 +319,35 @@ def _page(
     connection: Connection,
     given: Mapping[str, Any],
     question: Question,
-) -> tuple[list[Any], bool, int | None, int | None]:
-    """The rows of a page; whether more remain; the total, if wanted; how many are withheld."""
+) -> tuple[list[Any], bool, int | None, Withheld]:
+    """The rows of a page; whether more remain; the total, if wanted; what is withheld."""
     limit = question.limit
     if question.after is None:
-        most = min(limit, WITHHELD_COUNTED) + (FURTHER if way.walks else CANDIDATES)
+        most = min(limit, COUNTED) + (FURTHER if way.walks else CANDIDATES)
         rows = _candidates(wanted, way).all(connection, {**given, "limit": most})
         permitted = [row for row in rows if row.permitted]
         if len(rows) < most or (len(permitted) > limit and not question.total):
             more = len(permitted) > limit
-            withheld = min(len(rows) - len(permitted), WITHHELD_COUNTED)
+            unseen = [row for row in rows if not row.permitted][:COUNTED]
+            about = tuple((row, "") for row in _about(connection, unseen))
             total = len(permitted) if question.total else None
-            return permitted[:limit], more, total, None if more else withheld
+            return permitted[:limit], more, total, Withheld(None if more else len(unseen), about)
     total = _count(wanted, way.to_all).number(connection, given) if question.total else None
     bounds: dict[str, Any] = {"limit": limit + 1}
     if question.after is not None:
         bounds |= {f"last{number}": value for number, value in enumerate(question.after)}
     statement = _permitted(wanted, way, after=question.after is not None)
     rows = statement.all(connection, {**given, **bounds}) if limit or not question.total else []
-    return rows[:limit], len(rows) > limit, total, None
+    return rows[:limit], len(rows) > limit, total, Withheld(None, ())
+
+
+def _about(connection: Connection, found: Sequence[Any]) -> list[int]:
+    """The patient records that resources are about, each as its row has it and those beside."""
+    if not found:
+        return []
+    beside = _BESIDE.all(connection, {"wanted": as_list(row.id for row in found)})
+    named = {row.patient_id for row in (*found, *beside)} - {None}
+    return sorted(named)
 
 
 def _included(
@@ -581,6 +597,11 @@ _TOKENS = Prepared(
     select(SearchToken.code)
     .where(SearchToken.parameter == bindparam("under"), SearchToken.code == bindparam("code"))
     .limit(1)
+)
+_BESIDE = Prepared(
+    lambda dialect: select(Compartment.patient_id).where(
+        one_of(Compartment.resource_id, "wanted", dialect)
+    )
 )
 _CONTENTS = Prepared(
     lambda dialect: (

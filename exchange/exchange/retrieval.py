@@ -229,13 +229,20 @@ class Selected:
 
 
 def select_instances(
-    access: Access, level: Level, criteria: Sequence[Criterion], *, limit: int, purpose: str
+    access: Access,
+    level: Level,
+    criteria: Sequence[Criterion],
+    *,
+    limit: int,
+    purpose: str,
+    asked: str | bytes = "",
 ) -> tuple[Selected, ...]:
     """All primary instances of what matches at `level`, of all hospitals, as far as permitted.
 
     Studies are in the order of `query.find`. What is withheld is left out, and its refusal
-    recorded. `purpose` is for the audit trail, as `instances` has it. Raises Refused, Invalid, and
-    TooBroad when more than `limit` patients, studies, series or instances match.
+    recorded. `purpose` and `asked` are for the audit trail, as `instances` and `query.find` have
+    them. Raises Refused, Invalid, and TooBroad when more than `limit` patients, studies, series or
+    instances match.
     """
     found = query.find(
         access,
@@ -244,6 +251,7 @@ def select_instances(
         limit=limit,
         summarize=False,
         too_broad=f"more than {limit} matches: add a selective key",
+        asked=asked,
         action=Action.RETRIEVE,
     )
     rows = {

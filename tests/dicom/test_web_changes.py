@@ -12,7 +12,7 @@ from region import ADMINISTRATOR
 from sqlalchemy import select
 from web_door import IMAGE, SERIES, STUDY, Door, ct, fill
 
-from exchange import changes, conflicts, consent, rejection
+from exchange import changes, conflicts, consent, rejection, trail
 from exchange_storage.records import AuditRecord, Patient
 
 OTHER = {"StudyInstanceUID": "1.2.6", "SeriesInstanceUID": "1.2.6.1"}
@@ -192,6 +192,9 @@ def test_the_record_says_about_whom_a_page_was_and_how_much_it_withheld(door: Do
     with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
         consent.opt_out(access, "beicheng", "P1")
     assert recorded("nanhu") == (None, [], 1)
+    with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        newest, *_ = trail.records(access, study=STUDY)
+    assert (newest["outcome"], newest["patient"]) == ("refused", patient)
 
 
 @pytest.mark.parametrize(
