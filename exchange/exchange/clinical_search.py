@@ -40,14 +40,7 @@ from exchange_storage import resource_lookups, resource_order
 from exchange_storage.constructs import unindexed
 from exchange_storage.forms import Form
 from exchange_storage.prepared import Prepared
-from exchange_storage.records import (
-    Compartment,
-    Resource,
-    Revision,
-    SearchReference,
-    SearchToken,
-    SearchUri,
-)
+from exchange_storage.records import Resource, Revision, SearchReference, SearchToken, SearchUri
 from exchange_storage.resource_criteria import Asked, Every, Selected, form
 from exchange_storage.resource_leaders import is_of_any_type
 from exchange_storage.resource_order import Sort
@@ -157,7 +150,9 @@ def finder(access: Access, question: Question, *, own: bool) -> Finder:
         connection = session.connection()
         wanted, way, given = _wanted(access, action, question, sort, connection)
         rows = _matching(wanted, way, own=own).all(connection, {**given, "limit": 2})
-        access.note(action, detail={**told, "answered": len(rows), "for": "a condition"})
+        patients = sorted({row.patient_id for row in rows} - {None})
+        detail = {**told, "answered": len(rows), "for": "a condition", "patients": patients}
+        access.note(action, detail=detail)
         return [row.logical_id for row in rows]
 
     return found
@@ -321,33 +316,26 @@ def _page(
     question: Question,
 ) -> tuple[list[Any], bool, int | None, Withheld]:
     """The rows of a page; whether more remain; the total, if wanted; what is withheld."""
-    limit = question.limit
+    limit, unseen = question.limit, Withheld(None, ())
     if question.after is None:
         most = min(limit, COUNTED) + (FURTHER if way.walks else CANDIDATES)
         rows = _candidates(wanted, way).all(connection, {**given, "limit": most})
         permitted = [row for row in rows if row.permitted]
-        if len(rows) < most or (len(permitted) > limit and not question.total):
-            more = len(permitted) > limit
-            unseen = [row for row in rows if not row.permitted][:COUNTED]
-            about = tuple((row, "") for row in _about(connection, unseen))
+        whole = len(rows) < most
+        more = len(permitted) > limit
+        unseen = withheld.resources(
+            connection, [row for row in rows if not row.permitted], whole=whole and not more
+        )
+        if whole or (more and not question.total):
             total = len(permitted) if question.total else None
-            return permitted[:limit], more, total, Withheld(None if more else len(unseen), about)
+            return permitted[:limit], more, total, unseen
     total = _count(wanted, way.to_all).number(connection, given) if question.total else None
     bounds: dict[str, Any] = {"limit": limit + 1}
     if question.after is not None:
         bounds |= {f"last{number}": value for number, value in enumerate(question.after)}
     statement = _permitted(wanted, way, after=question.after is not None)
     rows = statement.all(connection, {**given, **bounds}) if limit or not question.total else []
-    return rows[:limit], len(rows) > limit, total, Withheld(None, ())
-
-
-def _about(connection: Connection, found: Sequence[Any]) -> list[int]:
-    """The patient records that resources are about, each as its row has it and those beside."""
-    if not found:
-        return []
-    beside = _BESIDE.all(connection, {"wanted": as_list(row.id for row in found)})
-    named = {row.patient_id for row in (*found, *beside)} - {None}
-    return sorted(named)
+    return rows[:limit], len(rows) > limit, total, unseen
 
 
 def _included(
@@ -597,11 +585,6 @@ _TOKENS = Prepared(
     select(SearchToken.code)
     .where(SearchToken.parameter == bindparam("under"), SearchToken.code == bindparam("code"))
     .limit(1)
-)
-_BESIDE = Prepared(
-    lambda dialect: select(Compartment.patient_id).where(
-        one_of(Compartment.resource_id, "wanted", dialect)
-    )
 )
 _CONTENTS = Prepared(
     lambda dialect: (

@@ -71,6 +71,7 @@ def page(
         rows = _next(wanted).all(access.session.connection(), stretch)
         if len(rows) > limit:
             return rows[:limit], True, None, Withheld(None, ())
+    unseen = Withheld(None, ())
     if not offset and after is None:
         most = min(limit, COUNTED) + CANDIDATES - COUNTED
         first, bounded = _candidates(wanted), {**given, "limit": most}
@@ -79,11 +80,12 @@ def page(
         else:
             rows = first.all(access.session.connection(), bounded)
         permitted = [row for row in rows if row.permitted]
-        if len(rows) < most or (len(permitted) > limit and not total):
-            more = len(permitted) > limit
+        more = len(permitted) > limit
+        whole = len(rows) < most and not more
+        unseen = _withheld([row for row in rows if not row.permitted], whole=whole)
+        if len(rows) < most or (more and not total):
             if more and too_broad is not None:
                 raise TooBroad(too_broad)
-            unseen = _withheld([row for row in rows if not row.permitted], whole=not more)
             return permitted[:limit], more, len(permitted) if total else None, unseen
     connection, count = access.session.connection(), 0
     if total or too_broad is not None:
@@ -97,7 +99,6 @@ def page(
     statement = permitted_page(wanted, behind=after is not None)
     rows = statement.all(connection, {**given, **bounds})
     more = len(rows) > limit
-    unseen = Withheld(None, ())
     if not more and not offset and after is None:
         kept_back = _unseen(wanted).all(connection, {**given, "limit": COUNTED})
         unseen = _withheld(kept_back, whole=True)

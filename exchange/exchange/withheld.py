@@ -6,18 +6,18 @@ every patient, and by every study, that was withheld; of much that was, by the f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from exchange import facts, policy, visibility
 from exchange.access import Access
 from exchange.audit import Outcome
 from exchange.policy import Action, Deny
 from exchange_storage.prepared import Prepared
-from exchange_storage.records import Study
+from exchange_storage.records import Compartment, Study
 from exchange_storage.rows import as_list, one_of
 
 COUNTED = 100
@@ -80,6 +80,23 @@ def note(
         )
 
 
+def resources(connection: Connection, found: Sequence[Any], *, whole: bool) -> Withheld:
+    """Of the rows of resources that are withheld, all patients whom they are about; `whole` where
+    these are all that are."""
+    count = min(len(found), COUNTED)
+    patients: set[int] = set()
+    if found:
+        wanted = {"wanted": as_list(row.id for row in found[:COUNTED])}
+        beside = _BESIDE.all(connection, wanted)
+        patients = {row.patient_id for row in (*found[:COUNTED], *beside)} - {None}
+    return Withheld(count if whole else None, tuple((patient, "") for patient in sorted(patients)))
+
+
+_BESIDE = Prepared(
+    lambda dialect: select(Compartment.patient_id).where(
+        one_of(Compartment.resource_id, "wanted", dialect)
+    )
+)
 _STUDIES = Prepared(
     lambda dialect: (
         select(Study.study_instance_uid, Study.patient_id)
