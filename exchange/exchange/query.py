@@ -206,7 +206,8 @@ def finder(
 
     def found(session: Session) -> list[str]:
         rows = matching.all(session.connection(), given)
-        access.note(Action.SEARCH, detail=told | {"answered": len(rows)})
+        patients = sorted({row.patient__id for row in rows})
+        access.note(Action.SEARCH, detail=told | {"answered": len(rows), "patients": patients})
         if level is Level.STUDY:
             return [row.study__study_instance_uid for row in rows]
         return [str(row.patient__id) for row in rows]

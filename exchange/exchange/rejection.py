@@ -6,6 +6,7 @@ and of what is sent again under its UID, depends on why it was rejected: see `BE
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from typing import NoReturn
 from sqlalchemy import ColumnElement, and_, bindparam, exists, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from exchange import audit, destruction, guessing, jobs, organizations, retrieval
+from exchange import audit, destruction, guessing, jobs, organizations, retrieval, subject
 from exchange.access import Access
 from exchange.errors import Gone, Invalid, NotFound, Refused, TooLarge
 from exchange.policy import Action
@@ -138,13 +139,14 @@ def apply(access: Access, session: Session, note: Note, note_uid: str) -> int:
     if len(note.references) > REFERENCES:
         raise Invalid(f"a rejection note names at most {REFERENCES} instances")
     now = datetime.now(UTC)
-    hidden = foreign = 0
+    hidden, foreign = Counter[str](), Counter[str]()
     of_study = {uid: study for study, uid in note.references}
     remaining = iter(of_study.items())
     while some := list(islice(remaining, BATCH)):
         uids = [uid for uid, _ in some]
         found = _primary(session, Instance.sop_instance_uid.in_(uids))
-        others = {one.uid for one in found if one.instance.organization_id != access.organization}
+        of_others = [one for one in found if one.instance.organization_id != access.organization]
+        others = {one.uid for one in of_others}
         mine = [one for one in found if one.uid not in others]
         before = []
         if BEHAVIOURS[note.code].deletes:
@@ -181,27 +183,30 @@ def apply(access: Access, session: Session, note: Note, note_uid: str) -> int:
         session.flush()
         named = set(uids) - others
         _take_out(access, session, access.organization, mine, named, note.code, now)
-        hidden, foreign = hidden + len(mine), foreign + len(others)
+        hidden.update(one.study for one in mine)
+        foreign.update(one.study for one in of_others)
     note_itself = _primary(
         session,
         Instance.sop_instance_uid == note_uid,
         Instance.organization_id == access.organization,
     )
     serve(session, note_itself, False, now, "reject")
-    access.note(
-        Action.REJECT,
-        reason=CODES[note.code],
-        study=note.references[0][0] if note.references else "",
-        detail={"note": note_uid, "instances": hidden},
-    )
-    if foreign:
+    for study in hidden or {study for study, _ in note.references[:1]} or {""}:
+        access.note(
+            Action.REJECT,
+            reason=CODES[note.code],
+            **subject.of_study(session, study),
+            detail={"note": note_uid, "instances": hidden[study]},
+        )
+    for study, count in islice(foreign.items(), BATCH):
         access.note(
             Action.REJECT,
             outcome=audit.Outcome.REFUSED,
             reason="instances of another hospital",
-            detail={"note": note_uid, "instances": foreign},
+            **subject.of_study(session, study),
+            detail={"note": note_uid, "instances": count},
         )
-    return hidden
+    return hidden.total()
 
 
 def reject(
@@ -300,11 +305,11 @@ def reject_own(
                 Action.REJECT,
                 outcome=audit.Outcome.REFUSED,
                 reason=reason,
-                study=study_instance_uid,
+                **subject.of_study(session, study_instance_uid),
                 detail=about,
             )
-            subject = select(Patient).join(Study, Study.patient_id == Patient.id)
-            of_study = subject.where(Study.study_instance_uid == study_instance_uid)
+            theirs = select(Patient).join(Study, Study.patient_id == Patient.id)
+            of_study = theirs.where(Study.study_instance_uid == study_instance_uid)
             if not guessing.knows(access, session.scalars(of_study).one(), session):
                 raise NotFound(NOTHING) from Refused(reason)
             raise Refused(f"these are {reason}: only that one can reject them")
@@ -361,7 +366,7 @@ def _reject(
         access.note(
             Action.REJECT,
             reason=CODES[code],
-            study=uid,
+            **subject.of_study(session, uid),
             detail={**about, "instances": count},
         )
 
@@ -471,14 +476,13 @@ def _delete(
                 Action.DESTROY,
                 outcome=audit.Outcome.REFUSED,
                 reason="the study is under a legal hold: hidden, not deleted",
-                study=study,
+                **subject.of_study(session, study),
                 detail={"instances": len(gone)},
             )
             continue
         destruction.destroy(session, study, gone, reason="rejected", at=at)
-        access.note(
-            Action.DESTROY, reason=CODES[code], study=study, detail={"instances": len(gone)}
-        )
+        about = subject.of_study(session, study)
+        access.note(Action.DESTROY, reason=CODES[code], **about, detail={"instances": len(gone)})
 
 
 def serve(

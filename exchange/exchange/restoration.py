@@ -12,7 +12,7 @@ from itertools import islice
 from sqlalchemy import and_, exists, or_, select, update
 from sqlalchemy.orm import Session
 
-from exchange import organizations
+from exchange import organizations, subject
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound
 from exchange.policy import Action
@@ -98,7 +98,7 @@ def restore(
             access.note(
                 Action.REJECT,
                 reason="withdrawn",
-                study=uid,
+                **subject.of_study(session, uid),
                 detail=about | {"instances": len(rejections), "served": served},
             )
         return Restored(

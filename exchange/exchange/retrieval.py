@@ -12,9 +12,9 @@ from typing import Any
 from sqlalchemy import Select, bindparam, exists, func, select
 from sqlalchemy.orm import Session
 
-from exchange import guessing, jobs, own_numbers, query, spans, visibility
+from exchange import guessing, jobs, own_numbers, query, spans, subject, visibility
 from exchange.access import Access, translated
-from exchange.audit import Outcome
+from exchange.audit import Outcome, for_the_trail
 from exchange.decided import shown
 from exchange.errors import Damaged, Gone, NotFound, Refused, TooBroad
 from exchange.facts import of as facts_of
@@ -309,6 +309,18 @@ def select_instances(
             )
         )
     return tuple(selected)
+
+
+def astray(access: Access, study_instance_uid: str, *, to: str, asked: bytes) -> None:
+    """Record that images, of this study where one was named, were to be sent `to` somewhere that
+    is not the asking hospital's."""
+    access.note(
+        Action.RETRIEVE,
+        outcome=Outcome.FAILED,
+        reason="the destination is not a node of the asking hospital",
+        **subject.of_study(access.session, study_instance_uid),
+        detail={"what": "images", "to": to, "asked": for_the_trail(asked)},
+    )
 
 
 def decide_again(access: Access, patients: Mapping[str, int]) -> None:

@@ -115,8 +115,14 @@ def one(access: Access, sequence: int) -> dict[str, Any]:
     content = access.session.scalars(matching.with_only_columns(AuditRecord.content)).one_or_none()
     if content is None:
         raise NotFound("no such record of the trail")
-    access.note(Action.AUDIT, reason="the trail was read", detail=detail)
     (told,) = _told_of(access, [content])
+    access.note(
+        Action.AUDIT,
+        reason="the trail was read",
+        patient=told["patient"],
+        study=told["study"],
+        detail=detail,
+    )
     return told
 
 
@@ -131,12 +137,13 @@ def seek(
     told = {"what": "AuditEvent", "asked": audit.for_the_trail(asked)}
     access.require(Action.AUDIT, detail=told)
     access.catch_up()
-    about = sorted(sought.patients or ())
+    about, studies = sorted(sought.patients or ()), sought.studies or ()
     access.note(
         Action.AUDIT,
         reason="the trail was read",
         patient=about[0] if len(about) == 1 else None,
-        detail=told,
+        study=min(studies) if len(studies) == 1 else "",
+        detail=told | ({"patients": about} if len(about) > 1 else {}),
     )
     return _walked(access, sought, after, oldest=oldest)
 

@@ -185,6 +185,11 @@ def test_images_are_sent_to_the_askers_own_nodes_only(served: Served, tmp_path: 
             ((answer, _),) = move(served, "NANHU", nobody, wanted)
             assert answer.Status == UNKNOWN_DESTINATION
     assert ws.received == []
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        told = trail.records(access, study=STUDY, requester="NANHU")
+        assert [one for one in trail.records(access, patient=("beicheng", "P1")) if one in told]
+    failed = [one["detail"]["to"] for one in told if one["outcome"] == "failed"]
+    assert failed == ["NOBODY", "NANHU", "DONGSHAN-WS"]
 
 
 # What does not go as it should

@@ -102,6 +102,26 @@ def test_a_study_that_was_withheld_leads_to_who_asked_for_it(door: Door) -> None
     assert found(of_hospital(door, "nanhu"), "entity=ImagingStudy/1.2.1&outcome=4") == []
 
 
+def test_who_read_what_is_about_several_is_found_by_each(door: Door) -> None:
+    for number in (1, 2):
+        door.city.send(
+            "beicheng", patient=f"W{number}", study=f"1.2.{number}", instance=f"1.4.{number}"
+        )
+    made = door.system("beicheng").made(
+        {
+            "resourceType": "Provenance",
+            "recorded": "2026-11-28T08:00:00Z",
+            "target": [{"reference": "Patient/1"}, {"reference": "Patient/2"}],
+            "agent": [{"who": {"display": "x"}, "type": {"coding": [{"code": "author"}]}}],
+        }
+    )
+    door.clinician("dongshan").read(f"Provenance/{made['id']}")
+
+    for patient in (1, 2):
+        asked = f"patient=Patient/{patient}&entity=Provenance/{made['id']}&action=R"
+        assert names(found(door.administrator(), asked)) == {"dr.dongshan"}
+
+
 def test_a_search_is_told_with_its_question_and_without_its_answer(looked_at: Door) -> None:
     events = found(looked_at.administrator(), "subtype=search-type&agent-name=dr.nanhu")
 
