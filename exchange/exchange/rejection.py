@@ -155,8 +155,9 @@ def apply(access: Access, session: Session, note: Note, note_uid: str) -> int:
         for one in (*before, *mine):
             study, sop_class = of_study[one.uid], note.classes.get(one.uid)
             if study not in {"", one.study} or (sop_class or one.sop_class) != one.sop_class:
-                wrong = "a reference has another SOP class or study: nothing was rejected"
-                raise Invalid(f"{wrong} ({one.uid})")
+                raise Invalid(
+                    f"a reference has another SOP class or study: nothing was rejected ({one.uid})"
+                )
         rows = {one.uid: one.instance.id for one in (*before, *mine)}
         known = set(
             session.scalars(
