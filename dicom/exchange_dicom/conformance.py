@@ -372,7 +372,9 @@ def _annexes() -> Iterator[str]:
     yield from prose(
         "Key Object Selection documents with one of these titles (PS3.16 CID 7011) are rejection "
         "notes. They concern instances of their own hospital, those to come too; they are hidden "
-        "with them, and sent to where the instances went by a route or as priors."
+        "with them, and sent to where the instances went by a route or as priors. A note that "
+        "gives one of them another SOP Class UID or Study Instance UID than it has is refused "
+        "whole."
     )
     rows = [
         [

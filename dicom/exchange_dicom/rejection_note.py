@@ -18,7 +18,8 @@ NOTE_LENGTH = 16 << 20
 
 _TITLE, _CODE, _SCHEME = 0x0040A043, 0x00080100, 0x00080102
 _EVIDENCE, _STUDY = 0x0040A375, 0x0020000D
-_SERIES_SEQUENCE, _SOP_SEQUENCE, _INSTANCE = 0x00081115, 0x00081199, 0x00081155
+_SERIES_SEQUENCE, _SOP_SEQUENCE = 0x00081115, 0x00081199
+_CLASS, _INSTANCE = 0x00081150, 0x00081155
 
 
 def read(incoming: Incoming, received: Received, data_set_offset: int) -> Note | None:
@@ -41,21 +42,23 @@ def read(incoming: Incoming, received: Received, data_set_offset: int) -> Note |
     told = {one.tag: _text(one) for one in title}
     if told.get(_SCHEME) != "DCM" or told.get(_CODE) not in CODES:
         return None
-    references = tuple(_references(found.get(_EVIDENCE)))
+    named = tuple(_references(found.get(_EVIDENCE)))
+    references = tuple((study, uid) for study, uid, _ in named)
     if len(raw) > NOTE_LENGTH or len(references) > REFERENCES:
         raise Invalid(f"a rejection note names at most {REFERENCES} instances")
-    return Note(told[_CODE], references)
+    return Note(told[_CODE], references, {uid: sop_class for _, uid, sop_class in named})
 
 
-def _references(evidence: Element | None) -> Iterator[tuple[str, str]]:
+def _references(evidence: Element | None) -> Iterator[tuple[str, str, str]]:
+    """The study, SOP Instance UID and SOP Class UID of each."""
     for study in _items(evidence):
         by_tag = {one.tag: one for one in study}
         uid = _text(by_tag.get(_STUDY))
         for series in _items(by_tag.get(_SERIES_SEQUENCE)):
             for reference in _items(next((o for o in series if o.tag == _SOP_SEQUENCE), None)):
-                instance = next((one for one in reference if one.tag == _INSTANCE), None)
-                if named := _text(instance)[:64]:
-                    yield uid, named
+                told = {one.tag: one for one in reference}
+                if named := _text(told.get(_INSTANCE))[:64]:
+                    yield uid, named, _text(told.get(_CLASS))
 
 
 def _items(element: Element | None) -> Sequence[Sequence[Element]]:

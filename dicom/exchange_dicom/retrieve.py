@@ -116,6 +116,8 @@ def _chosen(
         with conversation.exchange.on_behalf_of(conversation.requester) as access:
             entity = organizations.destination(access, destination) if destination else None
             if destination is not None and entity is None:
+                study = dict(keys).get("StudyInstanceUID", "")
+                retrieval.astray(access, study, to=destination, asked=raw)
                 return _Chosen([])
             selected = retrieval.select_instances(
                 access,
@@ -123,6 +125,7 @@ def _chosen(
                 question(access, level, keys).criteria,
                 limit=conversation.limits.matches,
                 purpose=f"images, to {destination}" if destination else "images",
+                asked=raw,
             )
             asker = _organization(access)
         return _Chosen(

@@ -85,7 +85,8 @@ class Entry:
     study: str = ""
     detail: Mapping[str, Any] = field(default_factory=dict)
     """More of it. Its "patients" are all whose records it is about: it is found by each. Those on a
-    worklist, for which devices ask every minute, are "scheduled", and it is not found by them."""
+    worklist, for which devices ask every minute, are "scheduled", and it is not found by them. By
+    several studies it is found where they were withheld: see `withheld`."""
 
     def told(self) -> dict[str, Any]:
         """What the record says, but for its number."""

@@ -14,7 +14,7 @@ from enum import StrEnum
 from sqlalchemy import and_, case, exists, func, literal, or_, select
 from sqlalchemy.orm import aliased
 
-from exchange import visibility
+from exchange import visibility, withheld
 from exchange.access import Access
 from exchange.errors import Invalid
 from exchange.policy import Action
@@ -143,6 +143,10 @@ def after(
         for change, state, _ in rows[:limit]
     ]
     patients = sorted({row.patient for row in rows[:limit] if row.patient is not None})
+    span = (begin, through, since, before)
+    unseen = _looked_at(access, *span) - len(entries)
+    if unseen:
+        withheld.note(access, Action.SEARCH, _withheld(access, *span), asked)
     access.note(
         Action.SEARCH,
         patient=patients[0] if len(patients) == 1 else None,
@@ -150,7 +154,7 @@ def after(
         | {
             "through": through,
             "answered": len(entries),
-            "withheld": _looked_at(access, begin, through, since, before) - len(entries),
+            "withheld": unseen,
             "patients": patients,
         },
     )
@@ -162,6 +166,31 @@ def latest(access: Access) -> int:
     access.require(Action.SEARCH, detail={"what": "changes"})
     access.note(Action.SEARCH, detail={"what": "changes", "answered": 0})
     return access.session.scalar(select(func.max(Change.sequence))) or 0
+
+
+def _withheld(
+    access: Access, begin: int, through: int, since: datetime | None, before: datetime | None
+) -> list[withheld.Match]:
+    """Of which studies entries of the span are withheld, and of which patients these are."""
+    unseen = (
+        select(Study.patient_id, Study.study_instance_uid)
+        .join(Patient, Patient.id == Study.patient_id)
+        .join(Change, Change.study_instance_uid == Study.study_instance_uid)
+        .where(
+            Change.sequence > begin,
+            Change.sequence <= through,
+            Change.action != "conflict",
+            ~visibility.visible(access.requester, Action.SEARCH),
+        )
+        .distinct()
+        .limit(withheld.COUNTED)
+    )
+    if since is not None:
+        unseen = unseen.where(Change.recorded >= since)
+    if before is not None:
+        unseen = unseen.where(Change.recorded < before)
+    given = visibility.parameters(access.requester, access.now)
+    return [(patient, study) for patient, study in access.session.execute(unseen, given)]
 
 
 def _looked_at(

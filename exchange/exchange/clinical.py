@@ -236,7 +236,9 @@ def _one(access: Access, kind: str, logical_id: str, version: int | None, *, apa
     if row.interaction == "delete":
         raise Gone("the resource was deleted")
     lying = attachments.lying(access, row.content) if apart else None
-    access.note(action, patient=row.patient_id, detail=detail)
+    patients = about(access.session, row.id, row.patient_id, others=True) if row.has_others else ()
+    several = {"patients": sorted(patients)} if patients else {}
+    access.note(action, patient=row.patient_id, detail=detail | several)
     return _kept(access, row, lying)
 
 
@@ -267,7 +269,9 @@ def _permitted(
             patients=tuple(known[patient] for patient in patients),
             whose=row.whose,
         )
-        detail = {"what": _name(kind, logical_id)}
+        detail: dict[str, Any] = {"what": _name(kind, logical_id)}
+        if len(patients) > 1:
+            detail["patients"] = sorted(patients)
         with access.unseen(told):
             access.require(action, clinical, patient=row.patient_id, detail=detail)
         raise NotFound("no such version")  # it was about somebody else: see `Revision.elsewhere`

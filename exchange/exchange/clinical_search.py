@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, aliased
 
-from exchange import attachments, visibility, ways
+from exchange import attachments, visibility, ways, withheld
 from exchange.access import Access
 from exchange.audit import for_the_trail
 from exchange.clinical import reading
@@ -35,6 +35,7 @@ from exchange.policy import Action
 from exchange.recording import Finder
 from exchange.visibility import Reach
 from exchange.ways import Way
+from exchange.withheld import COUNTED, Withheld
 from exchange_storage import resource_lookups, resource_order
 from exchange_storage.constructs import unindexed
 from exchange_storage.forms import Form
@@ -48,9 +49,6 @@ from exchange_storage.search import numbered, parameters
 
 STATEMENTS = 1024
 """Statements that are kept, one for each form of question."""
-
-WITHHELD_COUNTED = 100
-"""Withheld matches are counted up to this many for the audit trail."""
 
 CANDIDATES = 20
 """Matches that are read beyond a page at first, so that most questions take one statement."""
@@ -120,17 +118,18 @@ def find(access: Access, question: Question) -> Answer:
         raise Invalid("this page is of an earlier release: search again")
     connection = access.session.connection()
     wanted, way, given = _wanted(access, action, question, sort, connection)
-    page, more, total, withheld = _page(wanted, way, connection, given, question)
+    page, more, total, unseen = _page(wanted, way, connection, given, question)
     content = _contents(access, [row.id for row in page], with_lost=question.with_lost)
     hits = tuple(_hit(row, content[row.id], wanted.sort) for row in page)
     patients = {one.patient for one in hits if one.patient is not None}
+    withheld.note(access, action, unseen.matches, told)
     access.note(
         action,
         patient=min(patients) if len(patients) == 1 else None,
         detail={
             **told,
             "answered": len(hits),
-            "withheld": withheld,
+            "withheld": unseen.count,
             "patients": sorted(patients),
         },
     )
@@ -151,7 +150,9 @@ def finder(access: Access, question: Question, *, own: bool) -> Finder:
         connection = session.connection()
         wanted, way, given = _wanted(access, action, question, sort, connection)
         rows = _matching(wanted, way, own=own).all(connection, {**given, "limit": 2})
-        access.note(action, detail={**told, "answered": len(rows), "for": "a condition"})
+        patients = sorted({row.patient_id for row in rows} - {None})
+        detail = {**told, "answered": len(rows), "for": "a condition", "patients": patients}
+        access.note(action, detail=detail)
         return [row.logical_id for row in rows]
 
     return found
@@ -313,25 +314,28 @@ def _page(
     connection: Connection,
     given: Mapping[str, Any],
     question: Question,
-) -> tuple[list[Any], bool, int | None, int | None]:
-    """The rows of a page; whether more remain; the total, if wanted; how many are withheld."""
-    limit = question.limit
+) -> tuple[list[Any], bool, int | None, Withheld]:
+    """The rows of a page; whether more remain; the total, if wanted; what is withheld."""
+    limit, unseen = question.limit, Withheld(None, ())
     if question.after is None:
-        most = min(limit, WITHHELD_COUNTED) + (FURTHER if way.walks else CANDIDATES)
+        most = min(limit, COUNTED) + (FURTHER if way.walks else CANDIDATES)
         rows = _candidates(wanted, way).all(connection, {**given, "limit": most})
         permitted = [row for row in rows if row.permitted]
-        if len(rows) < most or (len(permitted) > limit and not question.total):
-            more = len(permitted) > limit
-            withheld = min(len(rows) - len(permitted), WITHHELD_COUNTED)
+        whole = len(rows) < most
+        more = len(permitted) > limit
+        unseen = withheld.resources(
+            connection, [row for row in rows if not row.permitted], whole=whole and not more
+        )
+        if whole or (more and not question.total):
             total = len(permitted) if question.total else None
-            return permitted[:limit], more, total, None if more else withheld
+            return permitted[:limit], more, total, unseen
     total = _count(wanted, way.to_all).number(connection, given) if question.total else None
     bounds: dict[str, Any] = {"limit": limit + 1}
     if question.after is not None:
         bounds |= {f"last{number}": value for number, value in enumerate(question.after)}
     statement = _permitted(wanted, way, after=question.after is not None)
     rows = statement.all(connection, {**given, **bounds}) if limit or not question.total else []
-    return rows[:limit], len(rows) > limit, total, None
+    return rows[:limit], len(rows) > limit, total, unseen
 
 
 def _included(

@@ -110,7 +110,13 @@ def pair(access: Access, number: int) -> Pair:
         for level, one in zip((Level.STUDY, Level.PATIENT), row or (), strict=False)
         if attribute.level is level
     }
-    access.note(Action.REVIEW, reason="compared", study=study, detail={"conflict": number})
+    access.note(
+        Action.REVIEW,
+        reason="compared",
+        patient=row.Patient.id if row is not None else None,
+        study=study,
+        detail={"conflict": number},
+    )
     claimed = {keyword: str(conflict.claimed.get(keyword, "")) for keyword in known}
     return Pair(conflict.reason, instance, primary, claimed, known)
 
@@ -159,7 +165,7 @@ def promote(access: Access, number: int) -> None:
             .where(Study.id == study)
             .values(changed=access.now, revision=Study.revision + 1)
         )
-        _settled(access, conflict, "promoted")
+        _settled(access, session, conflict, instance, "promoted")
         session.execute(
             insert(Change).values(
                 recorded=access.now,
@@ -203,7 +209,7 @@ def keep(access: Access, number: int) -> None:
     Raises Refused, NotFound.
     """
     access.require(Action.REVIEW, detail={"conflict": number})
-    access.write(lambda session: _settled(access, _open(access, session, number)[0], "kept"))
+    access.write(lambda session: _settled(access, session, *_open(access, session, number), "kept"))
 
 
 def discard(access: Access, number: int) -> None:
@@ -217,7 +223,7 @@ def discard(access: Access, number: int) -> None:
         conflict, instance = _open(access, session, number)
         study = str(conflict.claimed.get("StudyInstanceUID", ""))
         destruction.require_no_hold(session, study)
-        _settled(access, conflict, "discarded")
+        _settled(access, session, conflict, instance, "discarded")
         session.flush()
         series = str(conflict.claimed.get("SeriesInstanceUID", ""))[:64]
         destruction.destroy(
@@ -244,11 +250,19 @@ def _reviewed_by(access: Access) -> ColumnElement[bool]:
     return true() if own is None else Instance.organization_id == own
 
 
-def _settled(access: Access, conflict: Conflict, how: str) -> None:
+def _settled(
+    access: Access, session: Session, conflict: Conflict, instance: Instance, how: str
+) -> None:
     conflict.settled, conflict.settlement = access.now, how
+    study = str(conflict.claimed.get("StudyInstanceUID", ""))
+    own = select(Patient.id).join(Study, Study.patient_id == Patient.id)
+    own = own.where(
+        Study.study_instance_uid == study, Patient.organization_id == instance.organization_id
+    )
     access.note(
         Action.REVIEW,
         reason=how,
-        study=str(conflict.claimed.get("StudyInstanceUID", "")),
+        patient=session.scalars(own).one_or_none(),
+        study=study,
         detail={"conflict": conflict.id, "reason": conflict.reason},
     )

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import ColumnElement, String, cast, or_, select, true, update
 from sqlalchemy.orm import Session, aliased
 
-from exchange import jobs, retrieval, routing
+from exchange import jobs, retrieval, routing, subject
 from exchange.access import Access
 from exchange.audit import Outcome
 from exchange.errors import NotFound, Refused
@@ -99,7 +98,7 @@ def parcel(access: Access, number: int, *, timezone: ZoneInfo) -> Parcel | None:
             Action.FORWARD,
             outcome=Outcome.REFUSED,
             reason=reason,
-            study=delivery.study_instance_uid,
+            **subject.of_study(session, delivery.study_instance_uid),
             detail={"delivery": number},
         )
         raise Refused(reason)
@@ -131,7 +130,7 @@ def parcel(access: Access, number: int, *, timezone: ZoneInfo) -> Parcel | None:
         Action.FORWARD,
         outcome=Outcome.REFUSED if withheld else Outcome.SUCCESS,
         reason="withheld" if withheld else "nothing is left of it" if ends else "",
-        study=delivery.study_instance_uid,
+        **subject.of_study(session, delivery.study_instance_uid),
         detail={
             "delivery": number,
             "to": entity.title if entity is not None else route and route.url,
@@ -208,7 +207,7 @@ def confirmed(
             Action.FORWARD,
             outcome=Outcome.FAILED if failed else Outcome.SUCCESS,
             reason=f"not taken: {why}" if failed else "confirmed",
-            **_about(session, delivery),
+            **subject.of_study(session, delivery.study_instance_uid),
             detail={
                 "what": retrieval.SENT,
                 "delivery": number,
@@ -240,18 +239,11 @@ def unanswered(access: Access, number: int) -> None:
             Action.FORWARD,
             outcome=Outcome.FAILED,
             reason="not answered",
-            **_about(session, delivery),
+            **subject.of_study(session, delivery.study_instance_uid),
             detail={"delivery": number, "to": _destination(session, delivery)},
         )
 
     access.write(unit)
-
-
-def _about(session: Session, delivery: Delivery) -> dict[str, Any]:
-    """The study of a delivery, and its patient, for the trail."""
-    uid = delivery.study_instance_uid
-    found = select(Study.patient_id).where(Study.study_instance_uid == uid)
-    return {"study": uid, "patient": session.scalars(found).one_or_none()}
 
 
 def _destination(session: Session, delivery: Delivery) -> str:

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from exchange import derived, jobs
+from exchange import derived, jobs, subject
 from exchange.access import Access
 from exchange.errors import Invalid
 from exchange.policy import Action
@@ -254,7 +254,7 @@ def _remove(
         access.note(
             Action.DESTROY,
             reason="objects removed",
-            study=study_instance_uid,
+            **subject.of_study(session, study_instance_uid),
             detail={"instances": len(waiting), "shared": len(needed)},
         )
 

@@ -36,7 +36,7 @@ class State(StrEnum):
 
 def ask(access: Access, study_instance_uid: str, *, without_names: bool) -> Export:
     """Ask for the files of a study that the asker may retrieve. Raises NotFound, Refused."""
-    query.study(access, study_instance_uid)
+    found = query.study(access, study_instance_uid)
     nameless = without_names or access.requester.purpose not in _WITH_NAMES
 
     def unit(session: Session) -> Export:
@@ -51,6 +51,7 @@ def ask(access: Access, study_instance_uid: str, *, without_names: bool) -> Expo
         session.flush()
         access.note(
             Action.RETRIEVE,
+            patient=found.patient.id,
             study=study_instance_uid,
             reason="files asked for",
             detail={"export": export.id, "without names": nameless},

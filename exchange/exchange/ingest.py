@@ -315,7 +315,13 @@ def _index(
             )
             if carried is None:  # else it is kept behind this commit
                 _whole_again(session, uid, row["key"])
-            access.note(Action.STORE, reason=Outcome.HELD, study=study_uid, detail=detail)
+            access.note(
+                Action.STORE,
+                reason=Outcome.HELD,
+                patient=known.patient_row if known.is_primary else None,
+                study=study_uid,
+                detail=detail,
+            )
             return again
     first = so_far[0]
     if first.going:

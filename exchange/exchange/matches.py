@@ -16,15 +16,13 @@ from exchange.decided import CHAIN, conditions, joined, reached
 from exchange.errors import TooBroad
 from exchange.facts import TOLD
 from exchange.visibility import Reach
+from exchange.withheld import COUNTED, Withheld
 from exchange_storage import search
 from exchange_storage.forms import Form
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Organization, Patient, Study
 from exchange_storage.rows import Columns, one_of
 from exchange_storage.search import Level
-
-WITHHELD_COUNTED = 100
-"""Withheld matches are counted up to this many for the audit trail."""
 
 CANDIDATES = 120
 """Matches, permitted or not, that are read at first: most questions have fewer, and are answered
@@ -34,6 +32,8 @@ STATEMENTS = 1024
 """Statements that are kept, one for each form of question."""
 
 _EVERYTHING = 1 << 62
+
+_STUDY = "study__study_instance_uid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,8 @@ def page(
     total: bool,
     too_broad: str | None,
     alone: bool,
-) -> tuple[list[Any], bool, int | None, int | None]:
-    """The rows of a page; whether more remain; the total, if wanted; how many are withheld.
+) -> tuple[list[Any], bool, int | None, Withheld]:
+    """The rows of a page; whether more remain; the total, if wanted; what is withheld.
 
     `alone`: nothing has to be of the same moment as the rows. Raises TooBroad.
     """
@@ -70,26 +70,27 @@ def page(
         stretch = {**given, **stretches.bounds(after), "limit": limit + 1}
         rows = _next(wanted).all(access.session.connection(), stretch)
         if len(rows) > limit:
-            return rows[:limit], True, None, None
+            return rows[:limit], True, None, Withheld(None, ())
+    unseen = Withheld(None, ())
     if not offset and after is None:
-        most = min(limit, WITHHELD_COUNTED) + CANDIDATES - WITHHELD_COUNTED
+        most = min(limit, COUNTED) + CANDIDATES - COUNTED
         first, bounded = _candidates(wanted), {**given, "limit": most}
         if alone:
             rows = access.glance(first, bounded)
         else:
             rows = first.all(access.session.connection(), bounded)
         permitted = [row for row in rows if row.permitted]
-        if len(rows) < most or (len(permitted) > limit and not total):
-            more = len(permitted) > limit
+        more = len(permitted) > limit
+        whole = len(rows) < most and not more
+        unseen = _withheld([row for row in rows if not row.permitted], whole=whole)
+        if len(rows) < most or (more and not total):
             if more and too_broad is not None:
                 raise TooBroad(too_broad)
-            withheld = min(len(rows) - len(permitted), WITHHELD_COUNTED)
-            counted = len(permitted) if total else None
-            return permitted[:limit], more, counted, None if more else withheld
+            return permitted[:limit], more, len(permitted) if total else None, unseen
     connection, count = access.session.connection(), 0
     if total or too_broad is not None:
         most = _EVERYTHING if total else limit + 1
-        count = _count(wanted, permitted=True).number(connection, {**given, "limit": most})
+        count = _count(wanted).number(connection, {**given, "limit": most})
         if count > limit and too_broad is not None:
             raise TooBroad(too_broad)
     bounds: dict[str, Any] = {"limit": limit + 1, "offset": offset}
@@ -98,11 +99,16 @@ def page(
     statement = permitted_page(wanted, behind=after is not None)
     rows = statement.all(connection, {**given, **bounds})
     more = len(rows) > limit
-    unseen: int | None = None
     if not more and not offset and after is None:
-        statement = _count(wanted, permitted=False)
-        unseen = statement.number(connection, {**given, "limit": WITHHELD_COUNTED})
+        kept_back = _unseen(wanted).all(connection, {**given, "limit": COUNTED})
+        unseen = _withheld(kept_back, whole=True)
     return rows[:limit], more, count if total else None, unseen
+
+
+def _withheld(rows: Sequence[Any], *, whole: bool) -> Withheld:
+    """What rows, that are not permitted, tell of what is withheld: `whole` where they are all."""
+    told = [(row.patient__id, getattr(row, _STUDY, "")) for row in rows[:COUNTED]]
+    return Withheld(len(told) if whole else None, tuple(told))
 
 
 def _condition(wanted: Wanted) -> ColumnElement[bool]:
@@ -173,19 +179,25 @@ def of_persons(reach: Reach, *, rejected: bool) -> Prepared:
 
 
 @lru_cache(STATEMENTS)
-def _count(wanted: Wanted, *, permitted: bool) -> Prepared:
-    """How many matches are permitted, or withheld, up to a limit."""
-    visible = reached(wanted.reach, wanted.level)
-    matches = (
-        joined(select(literal(1).label("one")), wanted.level, rejected=wanted.rejected)
-        .where(
-            _condition(wanted),
-            visible if permitted else ~visible,
-        )
-        .limit(bindparam("limit"))
-        .subquery()
-    )
+def _count(wanted: Wanted) -> Prepared:
+    """How many matches are permitted, up to a limit."""
+    found = joined(select(literal(1).label("one")), wanted.level, rejected=wanted.rejected)
+    found = found.where(_condition(wanted), reached(wanted.reach, wanted.level))
+    matches = found.limit(bindparam("limit")).subquery()
     return Prepared(select(func.count()).select_from(matches))
+
+
+@lru_cache(STATEMENTS)
+def _unseen(wanted: Wanted) -> Prepared:
+    """Matches that are withheld, up to a limit."""
+    studies = wanted.level > Level.PATIENT
+    told = select(
+        Patient.id.label("patient__id"),
+        *([Study.study_instance_uid.label(_STUDY)] if studies else []),
+    )
+    found = joined(told, wanted.level, rejected=wanted.rejected)
+    unseen = ~reached(wanted.reach, wanted.level)
+    return Prepared(found.where(_condition(wanted), unseen).limit(bindparam("limit")))
 
 
 @lru_cache(len(Level))

@@ -409,7 +409,8 @@ def listed(access: Access, *, organization: str, limit: int = 100) -> Sequence[S
         .order_by(Order.id.desc())
         .limit(limit)
     ).all()
-    access.note(Action.ORDER, reason="listed", detail={"code": organization})
+    about = {"code": organization, "patients": sorted({row.Patient.id for row in rows})}
+    access.note(Action.ORDER, reason="listed", detail=about)
     return [Scheduled(row.Order, row.Patient, row.Organization) for row in rows]
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
-from exchange import guessing, query, registry, retrieval, secret_links
+from exchange import guessing, query, registry, retrieval, secret_links, subject
 from exchange.access import Access
 from exchange.audit import Outcome
 from exchange.errors import ExchangeError, Gone, Invalid, NotAuthenticated, NotFound, Refused
@@ -222,7 +222,7 @@ def revoke(access: Access, number: int) -> None:
         access.note(
             Action.HAND_OUT,
             reason="a link taken back",
-            study=link.study_instance_uid,
+            **subject.of_study(session, link.study_instance_uid),
             detail={"link": number},
         )
 
@@ -334,7 +334,7 @@ def _refused(access: Access, link: PatientLink | None, error: E) -> E:
         Action.AUTHENTICATE,
         outcome=Outcome.REFUSED,
         reason=str(error),
-        study=link.study_instance_uid if link else "",
+        **(subject.of_study(access.session, link.study_instance_uid) if link else {}),
         detail={"link": link.id} if link else {"what": "a patient's link"},
     )
     return error

@@ -185,7 +185,13 @@ def content(access: Access, sop_instance_uid: str) -> Mapping[str, Any]:
     step = _by_uid(access, access.session, sop_instance_uid)
     if step is None:
         raise NotFound("no such performed procedure step")
-    access.note(Action.PERFORM, reason="read", study=step.study_instance_uid)
+    order = access.session.get(Order, step.order_id) if step.order_id is not None else None
+    access.note(
+        Action.PERFORM,
+        reason="read",
+        patient=order.patient_id if order is not None else None,
+        study=step.study_instance_uid,
+    )
     return step.content
 
 

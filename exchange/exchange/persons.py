@@ -107,7 +107,8 @@ def one(access: Access, person: int) -> Known:
     records = _records(access, [person]).get(person)
     if not records:
         raise NotFound("no such person")
-    access.note(Action.RETRIEVE, patient=records[0].found.patient.id, detail=detail)
+    patients = [one.found.patient.id for one in records]
+    access.note(Action.RETRIEVE, patient=patients[0], detail=detail | {"patients": patients})
     return Known(person, records)
 
 

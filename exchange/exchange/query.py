@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from exchange import beside, breadth, guessing, matches, own_numbers, policy, visibility
+from exchange import beside, breadth, guessing, matches, own_numbers, policy, visibility, withheld
 from exchange.access import Access
 from exchange.audit import for_the_trail
 from exchange.beside import Beside
@@ -129,11 +129,9 @@ def find(
     came, for the audit trail only (it may name a patient). `action` is what the matches are wanted
     for: to be told, or to be retrieved. Raises Refused, Invalid, TooBroad.
     """
-    question = for_the_trail(asked)
-    access.require(
-        action, narrowed=level > Level.PATIENT, detail={"level": level.name, "asked": question}
-    )
-    criteria = [decided(access, criterion) for criterion in criteria]
+    told = {"level": level.name, "asked": for_the_trail(asked)}
+    access.require(action, narrowed=level > Level.PATIENT, detail=told)
+    criteria = [decided(access, criterion, action, told) for criterion in criteria]
     values: list[Any] = []
     wanted = matches.Wanted(
         level,
@@ -147,7 +145,7 @@ def find(
     if too_broad is not None and not search.selective(criteria):
         breadth.bounded(access, level, too_broad)
     alone = wanted.whole is not None or not (whole or summarize or requests)
-    page, more, counted, withheld = matches.page(
+    page, more, counted, unseen = matches.page(
         access, wanted, given, limit, offset, after, total, too_broad, alone
     )
     rows, matched = matches.columns(level).all(page), len(page)
@@ -157,15 +155,15 @@ def find(
     patients = {row[0].id for row in rows}
     people = {(row[0].person_id, row[0].person_id or row[0].id) for row in rows}
     studies = {row[2].study_instance_uid for row in rows} if level > Level.PATIENT else set()
+    withheld.note(access, action, unseen.matches, told)
     access.note(
         action,
         patient=min(patients) if len(people) == 1 else None,
         study=min(studies) if len(studies) == 1 else "",
         detail={
-            "level": level.name,
-            "asked": question,
+            **told,
             "answered": matched,
-            "withheld": withheld,
+            "withheld": unseen.count,
             "patients": sorted(patients),
             **({"rejected": True} if access.requester.rejected else {}),
         },
@@ -188,9 +186,9 @@ def find(
             standing=known.standing,
             summary=counted_below.get(row[last].id, NOTHING),
             requests=None if requested is None else requested.get(row[3].id, ()),
-            beside=None if wanted.whole is None else beside.of_row(access, told),
+            beside=None if wanted.whole is None else beside.of_row(access, held),
         )
-        for told, row, known in zip(page, rows, numbers, strict=True)
+        for held, row, known in zip(page, rows, numbers, strict=True)
     )
     return Answer(found[:matched], more, counted, found[matched:])
 
@@ -227,14 +225,16 @@ def finder(
     access.require(Action.SEARCH, detail=told)
     owned = [search.Owned((access.organization,))] if own else []
     values: list[Any] = []
-    form = search.form([*(decided(access, one) for one in criteria), *owned], values)
+    known = [decided(access, one, detail=told) for one in criteria]
+    form = search.form([*known, *owned], values)
     reach = visibility.reach(access.requester, Action.SEARCH)
     matching = matches.permitted_page(matches.Wanted(level, form, reach, ""))
     given = search.parameters(values) | _given(access) | {"limit": 2, "offset": 0}
 
     def found(session: Session) -> list[str]:
         rows = matching.all(session.connection(), given)
-        access.note(Action.SEARCH, detail=told | {"answered": len(rows)})
+        patients = sorted({row.patient__id for row in rows})
+        access.note(Action.SEARCH, detail=told | {"answered": len(rows), "patients": patients})
         if level is Level.STUDY:
             return [row.study__study_instance_uid for row in rows]
         return [str(row.patient__id) for row in rows]
@@ -242,36 +242,46 @@ def finder(
     return found
 
 
-def decided(access: Access, criterion: Criterion) -> Criterion:
+def decided(
+    access: Access,
+    criterion: Criterion,
+    action: Action = Action.SEARCH,
+    detail: Mapping[str, Any] | None = None,
+) -> Criterion:
     """`criterion`, without what it could tell of records that the asker may not see.
 
     Another hospital's number leads to a person only through a record that may be seen: else the
-    answer would tell who is known there.
+    answer would tell who is known there. What it would have led to is recorded as withheld;
+    `detail` says from what question, which is asked in order to do `action`.
     """
     match criterion:
         case search.AnyOf(criteria):
-            return search.AnyOf(tuple(decided(access, one) for one in criteria))
+            return search.AnyOf(tuple(decided(access, one, action, detail) for one in criteria))
         case search.AllOf(criteria):
-            return search.AllOf(tuple(decided(access, one) for one in criteria))
+            return search.AllOf(tuple(decided(access, one, action, detail) for one in criteria))
         case search.Not(inner):
-            return search.Not(decided(access, inner))
+            return search.Not(decided(access, inner, action, detail))
         case search.Number(organization, matching) if organization not in {
             None,
             access.requester.organization,
         }:
-            known = (
-                select(Patient.id)
-                .where(
-                    Patient.organization_id == organization,
-                    search.compare(Patient.patient_id, matching),
-                    visibility.visible(access.requester, Action.SEARCH),
-                )
-                .limit(NUMBERS + 1)
+            seen = visibility.visible(access.requester, Action.SEARCH)
+            of_number = select(Patient.id, seen.label("permitted")).where(
+                Patient.organization_id == organization,
+                search.compare(Patient.patient_id, matching),
             )
-            rows = access.session.scalars(known, _given(access)).all()
-            if len(rows) > NUMBERS:
+            given, most = _given(access), NUMBERS + withheld.COUNTED
+            rows = access.session.execute(of_number.limit(most), given).all()
+            if unseen := [(row.id, "") for row in rows if not row.permitted]:
+                withheld.note(access, action, unseen[: withheld.COUNTED], detail or {})
+                if len(rows) == most:  # others may stand behind these
+                    rows = access.session.execute(
+                        of_number.where(seen).limit(NUMBERS + 1), given
+                    ).all()
+            permitted = [row.id for row in rows if row.permitted]
+            if len(permitted) > NUMBERS:
                 raise TooBroad("too many patient numbers match: ask for fewer of them")
-            return search.AnyOf(tuple(search.SamePerson(row) for row in rows))
+            return search.AnyOf(tuple(search.SamePerson(row) for row in permitted))
         case _:
             return criterion
 

@@ -6,8 +6,9 @@ and of what is sent again under its UID, depends on why it was rejected: see `BE
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from typing import NoReturn
@@ -15,14 +16,13 @@ from typing import NoReturn
 from sqlalchemy import ColumnElement, and_, bindparam, exists, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from exchange import audit, destruction, guessing, jobs, organizations, retrieval
+from exchange import audit, destruction, guessing, jobs, organizations, retrieval, subject
 from exchange.access import Access
 from exchange.errors import Gone, Invalid, NotFound, Refused, TooLarge
 from exchange.policy import Action
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
     Change,
-    Conflict,
     Instance,
     Patient,
     Rejection,
@@ -80,16 +80,18 @@ REJECTED = exists().where(
 
 _REJECTED = Prepared(select(REJECTED))
 
-_OTHER = shared(Instance)
+OTHER = shared(Instance)
+"""An instance beside the one that a condition is about."""
+
 IN_FORCE = and_(
     Rejection.withdrawn.is_(None),
     or_(
         Rejection.code.not_in([code for code, one in BEHAVIOURS.items() if one.again]),
         Rejection.instance_id.is_not(None),
         ~exists().where(
-            _OTHER.sop_instance_uid == Rejection.sop_instance_uid,
-            _OTHER.organization_id == Rejection.organization_id,
-            _OTHER.received > Rejection.rejected,
+            OTHER.sop_instance_uid == Rejection.sop_instance_uid,
+            OTHER.organization_id == Rejection.organization_id,
+            OTHER.received > Rejection.rejected,
         ),
     ),
 )
@@ -105,6 +107,8 @@ class Note:
 
     code: str
     references: tuple[tuple[str, str], ...]
+    classes: Mapping[str, str] = field(default_factory=dict)
+    """The SOP Class UIDs that it gives, by SOP Instance UID."""
 
 
 def is_rejected(session: Session, organization: int, sop_instance_uid: str) -> bool:
@@ -126,24 +130,34 @@ def apply(access: Access, session: Session, note: Note, note_uid: str) -> int:
     """Reject what `note` names, in the transaction that keeps the note; returns how many it hid.
 
     The note itself is not served either: it goes to where the images have gone (`deliveries`).
-    Another hospital's instances are not touched, and that it was tried is recorded. Raises Invalid.
+    Another hospital's instances are not touched, and that it was tried is recorded. Raises Invalid,
+    also where one of its hospital's has another SOP class or study than it says: then it is in
+    doubt which is meant.
     """
     if note.code not in CODES:
         raise Invalid("not a code of a rejection note")
     if len(note.references) > REFERENCES:
         raise Invalid(f"a rejection note names at most {REFERENCES} instances")
     now = datetime.now(UTC)
-    hidden = foreign = 0
-    remaining = iter({uid: study for study, uid in note.references}.items())
+    hidden, foreign = Counter[str](), Counter[str]()
+    of_study = {uid: study for study, uid in note.references}
+    remaining = iter(of_study.items())
     while some := list(islice(remaining, BATCH)):
         uids = [uid for uid, _ in some]
         found = _primary(session, Instance.sop_instance_uid.in_(uids))
-        others = {one.uid for one in found if one.instance.organization_id != access.organization}
+        of_others = [one for one in found if one.instance.organization_id != access.organization]
+        others = {one.uid for one in of_others}
         mine = [one for one in found if one.uid not in others]
         before = []
         if BEHAVIOURS[note.code].deletes:
             own = Instance.organization_id == access.organization
             before = _hidden(session, own, Instance.sop_instance_uid.in_(uids))
+        for one in (*before, *mine):
+            study, sop_class = of_study[one.uid], note.classes.get(one.uid)
+            if study not in {"", one.study} or (sop_class or one.sop_class) != one.sop_class:
+                raise Invalid(
+                    f"a reference has another SOP class or study: nothing was rejected ({one.uid})"
+                )
         rows = {one.uid: one.instance.id for one in (*before, *mine)}
         known = set(
             session.scalars(
@@ -170,27 +184,30 @@ def apply(access: Access, session: Session, note: Note, note_uid: str) -> int:
         session.flush()
         named = set(uids) - others
         _take_out(access, session, access.organization, mine, named, note.code, now)
-        hidden, foreign = hidden + len(mine), foreign + len(others)
+        hidden.update(one.study for one in mine)
+        foreign.update(one.study for one in of_others)
     note_itself = _primary(
         session,
         Instance.sop_instance_uid == note_uid,
         Instance.organization_id == access.organization,
     )
-    _serve(session, note_itself, False, now, "reject")
-    access.note(
-        Action.REJECT,
-        reason=CODES[note.code],
-        study=note.references[0][0] if note.references else "",
-        detail={"note": note_uid, "instances": hidden},
-    )
-    if foreign:
+    serve(session, note_itself, False, now, "reject")
+    for study in hidden or {study for study, _ in note.references[:1]} or {""}:
+        access.note(
+            Action.REJECT,
+            reason=CODES[note.code],
+            **subject.of_study(session, study),
+            detail={"note": note_uid, "instances": hidden[study]},
+        )
+    for study, count in islice(foreign.items(), BATCH):
         access.note(
             Action.REJECT,
             outcome=audit.Outcome.REFUSED,
             reason="instances of another hospital",
-            detail={"note": note_uid, "instances": foreign},
+            **subject.of_study(session, study),
+            detail={"note": note_uid, "instances": count},
         )
-    return hidden
+    return hidden.total()
 
 
 def reject(
@@ -289,11 +306,11 @@ def reject_own(
                 Action.REJECT,
                 outcome=audit.Outcome.REFUSED,
                 reason=reason,
-                study=study_instance_uid,
+                **subject.of_study(session, study_instance_uid),
                 detail=about,
             )
-            subject = select(Patient).join(Study, Study.patient_id == Patient.id)
-            of_study = subject.where(Study.study_instance_uid == study_instance_uid)
+            theirs = select(Patient).join(Study, Study.patient_id == Patient.id)
+            of_study = theirs.where(Study.study_instance_uid == study_instance_uid)
             if not guessing.knows(access, session.scalars(of_study).one(), session):
                 raise NotFound(NOTHING) from Refused(reason)
             raise Refused(f"these are {reason}: only that one can reject them")
@@ -327,7 +344,7 @@ def _reject(
     session: Session,
     owner: int,
     code: str,
-    found: Sequence[_Located],
+    found: Sequence[Located],
     about: Mapping[str, object],
 ) -> None:
     """Reject what was found, in the transaction of `session`, without a note of the hospital's."""
@@ -350,112 +367,13 @@ def _reject(
         access.note(
             Action.REJECT,
             reason=CODES[code],
-            study=uid,
+            **subject.of_study(session, uid),
             detail={**about, "instances": count},
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Restored:
-    """How many instances are served again, and the numbers of the conflicts in which those wait
-    that came meanwhile: they are served once they are promoted."""
-
-    served: int
-    waiting: tuple[int, ...]
-
-
-def restore(
-    access: Access,
-    organization: str,
-    uids: Sequence[str] = (),
-    *,
-    study: str = "",
-    reason: str = "",
-) -> Restored:
-    """Withdraw every rejection of these instances, or of all of a study: what is still kept is
-    served again; what came while they were rejected waits for review, also if it was to be kept
-    aside.
-
-    Raises Refused, NotFound, and Invalid when a reason is wanted, when all of it was deleted, or
-    when another instance has taken the place of one meanwhile.
-    """
-    about = {"code": organization, "why": reason[:256]}
-    access.require(Action.ADMINISTER, study=study, detail=about)
-    if bool(uids) == bool(study):
-        raise Invalid("name either instances or a study")
-
-    def unit(session: Session) -> Restored:
-        owner = organizations.administered(access, organization, session).id
-        mine = (
-            Rejection.organization_id == owner,
-            IN_FORCE,
-            Rejection.study_instance_uid == study
-            if study
-            else Rejection.sop_instance_uid.in_(uids),
-        )
-        rejections = session.scalars(select(Rejection).where(*mine)).all()
-        missing = set(uids) - {one.sop_instance_uid for one in rejections}
-        if missing or not rejections:
-            raise NotFound(
-                "this hospital has not rejected such an instance; `exchange rejected` lists them"
-            )
-        if not reason.strip() and any(BEHAVIOURS[one.code].explained for one in rejections):
-            raise Invalid("what was rejected for patient safety comes back only with a --reason")
-        rows = sorted({one.instance_id for one in rejections if one.instance_id is not None})
-        if not rows and all(BEHAVIOURS[one.code].deletes for one in rejections):
-            raise Invalid("it was deleted; the hospital has to send it again")
-        session.execute(update(Rejection).where(*mine).values(withdrawn=access.now))
-        served = 0
-        for start in range(0, len(rows), BATCH):
-            kept = session.scalars(
-                select(Instance).where(Instance.id.in_(rows[start : start + BATCH]))
-            ).all()
-            taken = select(Instance.id).where(
-                Instance.sop_instance_uid.in_([one.sop_instance_uid for one in kept]),
-                Instance.is_primary,
-            )
-            if session.scalars(taken).first() is not None:
-                raise Invalid(
-                    "another instance has this UID now: it would have to be rejected first"
-                )
-            found = _located(session, Instance.id.in_([one.id for one in kept]))
-            _serve(session, found, True, access.now, "restore")
-            served += len(found)
-        for uid in sorted({one.study_instance_uid for one in rejections}):
-            access.note(
-                Action.REJECT,
-                reason="withdrawn",
-                study=uid,
-                detail=about | {"instances": len(rejections), "served": served},
-            )
-        return Restored(
-            served, _waiting(session, owner, {one.sop_instance_uid for one in rejections})
-        )
-
-    return access.write(unit)
-
-
-def _waiting(session: Session, owner: int, uids: Collection[str]) -> tuple[int, ...]:
-    """The conflicts about these instances of the hospital's, by number; one that was settled by
-    keeping a rejected instance aside is open again where nothing else is in use."""
-    in_use = exists().where(_OTHER.sop_instance_uid == Instance.sop_instance_uid, _OTHER.is_primary)
-    aside = and_(Conflict.settlement == "kept", Conflict.reason == REJECTED_BEFORE, ~in_use)
-    found: list[int] = []
-    remaining = iter(sorted(uids))
-    while some := list(islice(remaining, BATCH)):
-        for one in session.scalars(
-            select(Conflict)
-            .join(Instance, Instance.id == Conflict.instance_id)
-            .where(Instance.sop_instance_uid.in_(some), Instance.organization_id == owner)
-            .where(or_(Conflict.settled.is_(None), aside))
-        ):
-            one.settled, one.settlement = None, ""
-            found.append(one.id)
-    return tuple(sorted(found))
-
-
-@dataclass(frozen=True, slots=True)
-class _Located:
+class Located:
     """An instance, and what it is part of."""
 
     instance: Instance
@@ -465,26 +383,33 @@ class _Located:
 
     @property
     def uid(self) -> str:
+        """SOP Instance UID."""
         return self.instance.sop_instance_uid
 
+    @property
+    def sop_class(self) -> str:
+        """SOP Class UID."""
+        return self.instance.sop_class_uid
 
-def _located(session: Session, *conditions: ColumnElement[bool]) -> list[_Located]:
+
+def located(session: Session, *conditions: ColumnElement[bool]) -> list[Located]:
+    """The instances that fulfil the conditions."""
     rows = session.execute(
         select(Instance, Series.series_instance_uid, Study.id, Study.study_instance_uid)
         .join(Series, Series.id == Instance.series_id)
         .join(Study, Study.id == Series.study_id)
         .where(*conditions)
     )
-    return [_Located(*row) for row in rows]
+    return [Located(*row) for row in rows]
 
 
-def _primary(session: Session, *conditions: ColumnElement[bool]) -> list[_Located]:
-    return _located(session, Instance.is_primary.is_(True), *conditions)
+def _primary(session: Session, *conditions: ColumnElement[bool]) -> list[Located]:
+    return located(session, Instance.is_primary.is_(True), *conditions)
 
 
 def _hidden(
     session: Session, *conditions: ColumnElement[bool], codes: Collection[str] = CODES.keys()
-) -> list[_Located]:
+) -> list[Located]:
     """What its hospital has rejected for one of the reasons `codes`, and is kept."""
     rejected = exists().where(
         Rejection.instance_id == Instance.id,
@@ -492,7 +417,7 @@ def _hidden(
         Rejection.withdrawn.is_(None),
         Rejection.code.in_(codes),
     )
-    return _located(session, Instance.is_primary.is_(False), rejected, *conditions)
+    return located(session, Instance.is_primary.is_(False), rejected, *conditions)
 
 
 def hold_lifted(access: Access, session: Session, study_instance_uid: str) -> None:
@@ -523,7 +448,7 @@ def _take_out(
     access: Access,
     session: Session,
     owner: int,
-    found: Sequence[_Located],
+    found: Sequence[Located],
     uids: Collection[str],
     code: str,
     at: datetime,
@@ -531,7 +456,7 @@ def _take_out(
     """Hide what was found, and delete all that `owner` has sent under `uids` where its kind of
     rejection says so and no hold keeps it: what was hidden before, and waits for review, too.
     """
-    _serve(session, [one for one in found if one.instance.is_primary], False, at, "reject")
+    serve(session, [one for one in found if one.instance.is_primary], False, at, "reject")
     if BEHAVIOURS[code].deletes:
         _delete(access, session, owner, uids, code, at)
 
@@ -552,18 +477,17 @@ def _delete(
                 Action.DESTROY,
                 outcome=audit.Outcome.REFUSED,
                 reason="the study is under a legal hold: hidden, not deleted",
-                study=study,
+                **subject.of_study(session, study),
                 detail={"instances": len(gone)},
             )
             continue
         destruction.destroy(session, study, gone, reason="rejected", at=at)
-        access.note(
-            Action.DESTROY, reason=CODES[code], study=study, detail={"instances": len(gone)}
-        )
+        about = subject.of_study(session, study)
+        access.note(Action.DESTROY, reason=CODES[code], **about, detail={"instances": len(gone)})
 
 
-def _serve(
-    session: Session, found: Sequence[_Located], primary: bool, at: datetime, action: str
+def serve(
+    session: Session, found: Sequence[Located], primary: bool, at: datetime, action: str
 ) -> None:
     """Have instances be primary or not; studies, their documents and the change feed follow."""
     if not found:

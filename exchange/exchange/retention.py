@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
-from exchange import destruction, jobs, organizations, rejection
+from exchange import destruction, jobs, organizations, rejection, subject
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound
 from exchange.policy import Action
@@ -144,7 +144,8 @@ def hold(access: Access, study_instance_uid: str, reason: str) -> bool:
                 placed=access.now,
             )
         )
-        access.note(Action.ADMINISTER, reason="hold placed", study=study_instance_uid)
+        about = subject.of_study(session, study_instance_uid)
+        access.note(Action.ADMINISTER, reason="hold placed", **about)
         return _has_come(session, study_instance_uid)
 
     return access.write(unit)
@@ -180,7 +181,8 @@ def lift(access: Access, study_instance_uid: str) -> None:
         ).all()
         if not lifted:
             raise NotFound("there is no hold on this study; `exchange hold list` shows them")
-        access.note(Action.ADMINISTER, reason="hold lifted", study=study_instance_uid)
+        about = subject.of_study(session, study_instance_uid)
+        access.note(Action.ADMINISTER, reason="hold lifted", **about)
         rejection.hold_lifted(access, session, study_instance_uid)
 
     access.write(unit)
@@ -334,8 +336,9 @@ def destroy(access: Access, study: Expired) -> int:
             gone[claimed] = gone.get(claimed, []) + some
         for uid, some in gone.items():
             destruction.destroy(session, uid, some, reason="retention", at=access.now)
+            about = subject.of_study(session, uid)
             access.note(
-                Action.DESTROY, reason="retention", study=uid, detail={"instances": len(some)}
+                Action.DESTROY, reason="retention", **about, detail={"instances": len(some)}
             )
         session.execute(
             update(Study)

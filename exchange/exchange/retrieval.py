@@ -12,9 +12,9 @@ from typing import Any
 from sqlalchemy import Select, bindparam, exists, func, select
 from sqlalchemy.orm import Session
 
-from exchange import guessing, jobs, own_numbers, query, spans, visibility
+from exchange import guessing, jobs, own_numbers, query, spans, subject, visibility
 from exchange.access import Access, translated
-from exchange.audit import Outcome
+from exchange.audit import Outcome, for_the_trail
 from exchange.decided import shown
 from exchange.errors import Damaged, Gone, NotFound, Refused, TooBroad
 from exchange.facts import of as facts_of
@@ -230,13 +230,20 @@ class Selected:
 
 
 def select_instances(
-    access: Access, level: Level, criteria: Sequence[Criterion], *, limit: int, purpose: str
+    access: Access,
+    level: Level,
+    criteria: Sequence[Criterion],
+    *,
+    limit: int,
+    purpose: str,
+    asked: str | bytes = "",
 ) -> tuple[Selected, ...]:
     """All primary instances of what matches at `level`, of all hospitals, as far as permitted.
 
     Studies are in the order of `query.find`. What is withheld is left out, and its refusal
-    recorded. `purpose` is for the audit trail, as `instances` has it. Raises Refused, Invalid, and
-    TooBroad when more than `limit` patients, studies, series or instances match.
+    recorded. `purpose` and `asked` are for the audit trail, as `instances` and `query.find` have
+    them. Raises Refused, Invalid, and TooBroad when more than `limit` patients, studies, series or
+    instances match.
     """
     found = query.find(
         access,
@@ -245,6 +252,7 @@ def select_instances(
         limit=limit,
         summarize=False,
         too_broad=f"more than {limit} matches: add a selective key",
+        asked=asked,
         action=Action.RETRIEVE,
     )
     rows = {
@@ -302,6 +310,18 @@ def select_instances(
             )
         )
     return tuple(selected)
+
+
+def astray(access: Access, study_instance_uid: str, *, to: str, asked: bytes) -> None:
+    """Record that images, of this study where one was named, were to be sent `to` somewhere that
+    is not the asking hospital's."""
+    access.note(
+        Action.RETRIEVE,
+        outcome=Outcome.FAILED,
+        reason="the destination is not a node of the asking hospital",
+        **subject.of_study(access.session, study_instance_uid),
+        detail={"what": "images", "to": to, "asked": for_the_trail(asked)},
+    )
 
 
 def decide_again(access: Access, patients: Mapping[str, int]) -> None:

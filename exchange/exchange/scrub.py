@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from exchange import subject
 from exchange.access import Access
 from exchange.audit import Outcome
 from exchange.policy import Action
@@ -182,6 +183,14 @@ def _told(session: Session, row: Instance | Attached) -> Mapping[str, Any]:
     return {"what": f"{of.kind}/{of.logical_id}", "version": row.version, "digest": row.digest}
 
 
+def _about(session: Session, kept: _Kept, row: _Row) -> Mapping[str, Any]:
+    """Whose what is damaged is, for the trail."""
+    if kept is _INSTANCES:
+        return subject.of_instance(session, row.id)
+    of = session.get_one(Resource, session.get_one(Attached, row.id).resource_id)
+    return {"patient": of.patient_id}
+
+
 def _read(access: Access, kept: _Kept, rows: Sequence[_Row]) -> list[Damage]:
     """Read the objects again, and note what was found of each."""
     now = datetime.now(UTC)
@@ -216,6 +225,7 @@ def _read(access: Access, kept: _Kept, rows: Sequence[_Row]) -> list[Damage]:
                 Action.VERIFY,
                 outcome=Outcome.FAILED,
                 reason=f"damaged: {what}",
+                **_about(session, kept, row),
                 detail=row.told,
             )
 

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from exchange import facts, policy, query, registry, retrieval, secret_links, visibility
+from exchange import facts, policy, query, registry, retrieval, secret_links, subject, visibility
 from exchange.access import Access
 from exchange.audit import Outcome
 from exchange.errors import Gone, Invalid, NotFound, Refused
@@ -171,7 +171,8 @@ def open_link(access: Access, secret: str) -> Listed:
     ).one_or_none()
     if found is None:
         raise NotFound("this link is not for you, or there is no such link")
-    about: dict[str, Any] = {"study": found.study_instance_uid, "detail": {"share": found.id}}
+    about = subject.of_study(access.session, found.study_instance_uid)
+    about["detail"] = {"share": found.id}
     if _state(access, found) is not State.OPEN:
         access.note(Action.SHARE, outcome=Outcome.REFUSED, reason="the link has ended", **about)
         raise Gone("the link has ended; ask your colleague for another")
@@ -190,9 +191,7 @@ def open_link(access: Access, secret: str) -> Listed:
             .returning(Share.id)
         ).first()
         if opened is not None:
-            access.note(
-                Action.SHARE, reason="a shared study opened", patient=study.patient.id, **about
-            )
+            access.note(Action.SHARE, reason="a shared study opened", **about)
         return opened is not None
 
     if not access.write(unit):  # somebody was quicker
@@ -217,7 +216,7 @@ def revoke(access: Access, number: int) -> None:
         access.note(
             Action.SHARE,
             reason="a share taken back",
-            study=mine.study_instance_uid,
+            **subject.of_study(session, mine.study_instance_uid),
             detail={"share": number},
         )
 

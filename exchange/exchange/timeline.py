@@ -245,10 +245,12 @@ def withheld(access: Access, patient: Patient) -> tuple[Withheld, ...]:
         visibility.parameters(access.requester, access.now),
     )
     told: dict[int, Withheld] = {}
+    about = {patient.id}
     for record, organization in rows:
         decision = policy.decide(access.requester, Action.SEARCH, query.facts(access, record))
         if isinstance(decision, Deny):
             told.setdefault(organization.id, Withheld(organization, decision.reason))
+            about.add(record.id)
     if told:
         access.note(
             Action.SEARCH,
@@ -256,6 +258,7 @@ def withheld(access: Access, patient: Patient) -> tuple[Withheld, ...]:
             reason="told that records are withheld",
             detail={
                 "withheld": {one.organization.code: one.reason for one in told.values()},
+                "patients": sorted(about),
             },
         )
     return tuple(told.values())

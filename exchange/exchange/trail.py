@@ -8,20 +8,22 @@ is told of its own patients alone, also where the record is about those of other
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, exists, or_, select, true
+from sqlalchemy import ColumnElement, Select, bindparam, exists, false, or_, select, true, union_all
 
 from exchange import audit, organizations
 from exchange.access import Access
 from exchange.errors import NotFound
 from exchange.policy import Action
+from exchange.withheld import STUDIES as WITHHELD
 from exchange_storage import search
 from exchange_storage.prepared import Prepared
-from exchange_storage.records import AuditPatient, AuditRecord, Patient, PatientIdentifier
+from exchange_storage.records import AuditPatient, AuditRecord, Patient, PatientIdentifier, Study
 from exchange_storage.rows import as_list, one_of
 from exchange_storage.search import SamePerson
 
@@ -80,7 +82,7 @@ def records(
     if requester:
         matching = matching.where(AuditRecord.requester == requester)
     if study:
-        matching = matching.where(AuditRecord.study_instance_uid == study)
+        matching = matching.where(_of_study([study]))
     if patient is not None:
         code, number = patient
         owner = organizations.by_code(access.session, code)
@@ -113,8 +115,14 @@ def one(access: Access, sequence: int) -> dict[str, Any]:
     content = access.session.scalars(matching.with_only_columns(AuditRecord.content)).one_or_none()
     if content is None:
         raise NotFound("no such record of the trail")
-    access.note(Action.AUDIT, reason="the trail was read", detail=detail)
     (told,) = _told_of(access, [content])
+    access.note(
+        Action.AUDIT,
+        reason="the trail was read",
+        patient=told["patient"],
+        study=told["study"],
+        detail=detail,
+    )
     return told
 
 
@@ -129,12 +137,13 @@ def seek(
     told = {"what": "AuditEvent", "asked": audit.for_the_trail(asked)}
     access.require(Action.AUDIT, detail=told)
     access.catch_up()
-    about = sorted(sought.patients or ())
+    about, studies = sorted(sought.patients or ()), sought.studies or ()
     access.note(
         Action.AUDIT,
         reason="the trail was read",
         patient=about[0] if len(about) == 1 else None,
-        detail=told,
+        study=min(studies) if len(studies) == 1 else "",
+        detail=told | ({"patients": about} if len(about) > 1 else {}),
     )
     return _walked(access, sought, after, oldest=oldest)
 
@@ -191,12 +200,13 @@ def _matching(access: Access, sought: Sought) -> Select[int, str]:
         AuditRecord.action: sought.actions,
         AuditRecord.outcome: sought.outcomes,
         AuditRecord.requester: sought.requesters,
-        AuditRecord.study_instance_uid: sought.studies,
         AuditRecord.organization_id: sought.organizations,
     }
     for column, wanted in columns.items():
         if wanted is not None:
             found = found.where(column.in_(sorted(wanted)))
+    if sought.studies is not None:
+        found = found.where(_of_study(sorted(sought.studies)))
     if sought.patients is not None:
         rows = sorted(sought.patients)
         found = found.where(_about(select(Patient.id).where(Patient.id.in_(rows))))
@@ -224,6 +234,23 @@ def _about(patients: Select[int]) -> ColumnElement[bool]:
     return or_(AuditRecord.patient_id.in_(patients), AuditRecord.sequence.in_(several))
 
 
+def _of_study(studies: Sequence[str]) -> ColumnElement[bool]:
+    """Whether a record is about one of a few studies, alone or as one of several withheld.
+
+    Those are looked for among the records about their patients, which an index leads to.
+    """
+    named = [AuditRecord.content.contains(f'"{one}":', autoescape=True) for one in studies]
+    theirs = select(Study.patient_id).where(Study.study_instance_uid.in_(studies))
+    beside = select(AuditPatient.sequence).where(AuditPatient.patient_id.in_(theirs))
+    number = select(AuditRecord.sequence)
+    found = union_all(
+        number.where(AuditRecord.study_instance_uid.in_(studies)),
+        number.where(AuditRecord.patient_id.in_(theirs), or_(false(), *named)),
+        number.where(AuditRecord.sequence.in_(beside), or_(false(), *named)),
+    )
+    return AuditRecord.sequence.in_(found)
+
+
 def _own(access: Access) -> ColumnElement[bool]:
     """The patient records after which an administrator is to look."""
     hospital = access.requester.organization
@@ -237,11 +264,25 @@ def of_patients(told: Mapping[str, Any]) -> list[int]:
     return list(dict.fromkeys(one for one in named if type(one) is int))
 
 
+def studies(told: Mapping[str, Any]) -> list[str]:
+    """All studies that a record is about."""
+    named = [told["study"]] if told["study"] else []
+    return list(dict.fromkeys([*named, *told["detail"].get(WITHHELD, ())]))
+
+
 def _told_of(access: Access, contents: Iterable[str]) -> list[dict[str, Any]]:
-    """Records as the asker is told of them."""
+    """Records as the asker is told of them.
+
+    Of what was withheld from its own people a hospital is told what they named themselves: else
+    its administrators would learn what its clinicians may not.
+    """
     told: list[dict[str, Any]] = [json.loads(one) for one in contents]
     hospital = access.requester.organization
-    of_others = [one for one in told if hospital not in (None, one["organization"])]
+    if hospital is None:
+        return told
+    of_others = [
+        one for one in told if one["organization"] != hospital or WITHHELD in one["detail"]
+    ]
     named = {patient for one in of_others for patient in of_patients(one)}
     if not named:
         return told
@@ -250,9 +291,23 @@ def _told_of(access: Access, contents: Iterable[str]) -> list[dict[str, Any]]:
     for one in of_others:
         patients = [row for row in of_patients(one) if row in own]
         one["patient"] = patients[0] if patients else None
-        if "patients" in one["detail"]:
-            one["detail"]["patients"] = sorted(patients)
+        detail = one["detail"]
+        if "patients" in detail:
+            detail["patients"] = sorted(patients)
+        if WITHHELD in detail:
+            asked = _asked(detail) if one["organization"] == hospital else b""
+            theirs = detail[WITHHELD].items()
+            detail[WITHHELD] = {
+                study: row for study, row in theirs if row in own or study.encode() in asked
+            }
+            one["study"] = next(iter(detail[WITHHELD])) if len(detail[WITHHELD]) == 1 else ""
     return told
+
+
+def _asked(detail: Mapping[str, Any]) -> bytes:
+    """The question of a record, as it came; b"" where it was too long to be kept."""
+    question = str(detail.get("asked", ""))
+    return b"" if question.startswith("sha256:") else b64decode(question)
 
 
 _OWN = Prepared(

@@ -117,7 +117,7 @@ def subscribe(access: Access, uid: str, title: str, *, deletion_lock: bool) -> N
             )
         )
         _write(access, session, workitem, [(access.organization, known)], [_state(workitem)])
-        _note(access, "subscribed", known, uid)
+        _note(access, session, "subscribed", known, uid)
 
     access.write(unit)
 
@@ -170,7 +170,7 @@ def subscribe_to_all(
         if deletion_lock:
             for workitem in there:
                 _write(access, session, workitem, [(organization, known)], [_state(workitem)])
-        _note(access, "subscribed", known, FILTERED if filtered else GLOBAL)
+        _note(access, session, "subscribed", known, FILTERED if filtered else GLOBAL)
 
     access.write(unit)
 
@@ -226,7 +226,7 @@ def unsubscribe(access: Access, uid: str, title: str) -> None:
         ).all()
         if not removed and not gone:
             raise NotFound("there is no such subscription")
-        _note(access, "unsubscribed", known, uid)
+        _note(access, session, "unsubscribed", known, uid)
 
     access.write(unit)
 
@@ -244,7 +244,7 @@ def suspend(access: Access, uid: str, title: str) -> None:
     def unit(session: Session) -> None:
         if not _end(access, session, known, filtered=uid == FILTERED):
             raise NotFound("there is no such subscription")
-        _note(access, "suspended", known, uid)
+        _note(access, session, "suspended", known, uid)
 
     access.write(unit)
 
@@ -270,9 +270,11 @@ def _number(session: Session, uid: str) -> int:
     return found
 
 
-def _note(access: Access, reason: str, title: str, uid: str) -> None:
+def _note(access: Access, session: Session, reason: str, title: str, uid: str) -> None:
+    of = select(Workitem.patient_id).where(Workitem.sop_instance_uid == uid)
     detail = {"workitem": uid, "subscriber": title}
-    access.note(Action.WORK, reason=reason, detail=detail)
+    patient = session.scalars(of).one_or_none()
+    access.note(Action.WORK, reason=reason, patient=patient, detail=detail)
 
 
 # What the verbs of `workitems` tell, in their own transactions.

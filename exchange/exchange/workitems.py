@@ -371,7 +371,10 @@ def tidy(access: Access) -> int:
             access.note(
                 Action.DESTROY,
                 reason="workitems that ended long ago",
-                detail={"workitems": [one.sop_instance_uid for one in ended]},
+                detail={
+                    "workitems": [one.sop_instance_uid for one in ended],
+                    "patients": sorted({one.patient_id for one in ended} - {None}),
+                },
             )
         return len(ended)
 

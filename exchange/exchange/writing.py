@@ -229,7 +229,10 @@ class Writing:
             whose=held.whose,
         )
         access = self.access
-        about = {"patient": held.patient_id, "detail": {"what": f"{held.kind}/{held.logical_id}"}}
+        detail: dict[str, Any] = {"what": f"{held.kind}/{held.logical_id}"}
+        if len(patients) > 1:
+            detail["patients"] = sorted(patients)
+        about = {"patient": held.patient_id, "detail": detail}
         reading = clinical.reading(access.requester, Action.RETRIEVE, held.kind)
         with access.unseen("no such resource"):
             access.require(reading, clinical_facts, **about)

@@ -409,6 +409,9 @@ TEXTS: Mapping[str, str] = {
         "该检查处于法律保全，不得删除；用 `exchange hold list` 查看"
     ),
     "not a code of a rejection note": "不是停用说明的原因代码",
+    "a reference has another SOP class or study: nothing was rejected ({})": (
+        "有一处引用的 SOP 类或检查与实例不符：未停用任何实例（{}）"
+    ),
     "a rejection note names at most {} instances": "一份停用说明至多 {} 个实例",
     "the code is one of {}": "原因代码须为其中之一：{}",
     "name either instances, or a study, or a series": "请指明实例、检查或序列，三者之一",

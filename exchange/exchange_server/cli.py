@@ -349,6 +349,9 @@ def list_audit(
         if person := record.get("person"):
             how = "" if person["verified"] else say("，未经验证", ", not verified")
             record["requester"] += f" ({person['name']}{how})"
+        about = sorted(trail.studies(record), key=lambda one: one != study)
+        first, *others = about or [""]
+        record["study"] = f"{first} + {len(others)}" if others else first
     terminal.table(
         list(columns.values()), [[str(one[column]) for column in columns] for one in found]
     )

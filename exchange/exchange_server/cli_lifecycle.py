@@ -6,7 +6,16 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from exchange import commitment, conflicts, discrepancies, rejected, rejection, retention, scrub
+from exchange import (
+    commitment,
+    conflicts,
+    discrepancies,
+    rejected,
+    rejection,
+    restoration,
+    retention,
+    scrub,
+)
 from exchange_server import settings, terminal
 from exchange_server.words import say, told
 
@@ -242,7 +251,9 @@ def restore(
     ] = "",
 ) -> None:
     with terminal.acting() as access:
-        done = rejection.restore(access, organization, instances or (), study=study, reason=reason)
+        done = restoration.restore(
+            access, organization, instances or (), study=study, reason=reason
+        )
     if done.served:
         terminal.done(f"已恢复 {done.served} 个实例", f"{done.served} instances are served again")
     if done.waiting:

@@ -31,7 +31,7 @@ from region import ADMINISTRATOR
 from sqlalchemy import select
 from web_door import EXPLICIT, IMAGE, SERIES, STUDY, Door, data_set, empty, file, kept, parts_of
 
-from exchange import consent, rejection
+from exchange import consent, rejection, restoration
 from exchange.errors import NotFound, TooLarge
 from exchange_dicom import part10, pixel_data
 from exchange_dicom.frame_coding import ENCODED
@@ -298,7 +298,7 @@ def test_an_image_that_was_rejected_is_gone(door: Door) -> None:
         assert door.get(f"{ONE}{resource}").status_code == 410
     assert door.get(f"studies/{STUDY}/series/{SERIES}/instances/1.2.3").status_code == 404
     with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        rejection.restore(access, "beicheng", [IMAGE])
+        restoration.restore(access, "beicheng", [IMAGE])
     assert door.get(f"{ONE}/frames/1").status_code == 200
 
 

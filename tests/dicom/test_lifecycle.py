@@ -24,6 +24,7 @@ from exchange import (
     organizations,
     rejected,
     rejection,
+    restoration,
     retention,
     retrieval,
     scrub,
@@ -35,6 +36,7 @@ from exchange_dicom.rejection_note import KEY_OBJECT_SELECTION
 from exchange_storage.records import AuditRecord, Change, LegalHold
 
 ONE, OTHER = "1.4.1", "1.4.2"
+MR = "1.2.840.10008.5.1.4.1.1.4"
 
 
 @pytest.fixture
@@ -106,16 +108,32 @@ def test_what_a_hospital_rejects_is_served_no_longer_and_can_be_restored(
             served.city.exchange.on_behalf_of(ADMINISTRATOR) as access,
             pytest.raises(Invalid, match="reason"),
         ):
-            rejection.restore(access, "beicheng", [ONE])
+            restoration.restore(access, "beicheng", [ONE])
         assert shown(served) == [OTHER]
     with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        assert rejection.restore(access, "beicheng", [ONE], reason="looked at it again").served == 1
+        assert (
+            restoration.restore(access, "beicheng", [ONE], reason="looked at it again").served == 1
+        )
     assert shown(served) == [ONE, OTHER]
     assert changes(served)[-1] == "restore"
     with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
         assert rejected.listed(access) == []
     with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access, pytest.raises(NotFound):
-        rejection.restore(access, "beicheng", [ONE])
+        restoration.restore(access, "beicheng", [ONE])
+
+
+@pytest.mark.parametrize("wrong", [{"kind": MR}, {"of": "1.2.99"}], ids=["SOP class", "study"])
+def test_a_note_that_does_not_fit_what_it_names_hides_nothing_and_its_sender_is_told(
+    served: Served, wrong: dict[str, str]
+) -> None:
+    for uid in (ONE, OTHER):
+        store(served, image(instance=uid), uid)
+    body = rejection_note("113001", ONE, OTHER, study=STUDY, **wrong)
+
+    assert store(served, body, "1.9.1", kind=KEY_OBJECT_SELECTION) == 0xC000
+    assert shown(served) == [ONE, OTHER]
+    assert store(served, note("113001", ONE), "1.9.1", kind=KEY_OBJECT_SELECTION) == SUCCESS
+    assert shown(served) == [OTHER]
 
 
 def test_who_looks_after_quality_finds_and_gets_what_the_hospital_has_rejected(
@@ -165,7 +183,7 @@ def test_who_looks_after_quality_finds_and_gets_what_the_hospital_has_rejected(
     assert any('"rejected":true' in one and '"what":"images"' in one for one in records)
 
     with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        rejection.restore(access, "beicheng", [ONE])
+        restoration.restore(access, "beicheng", [ONE])
     assert found("Q-BEICHENG") == ([], [])
 
 
@@ -186,7 +204,7 @@ def test_what_no_policy_keeps_any_more_is_deleted_and_may_come_again_as_new(
         served.city.exchange.on_behalf_of(ADMINISTRATOR) as access,
         pytest.raises(Invalid, match="deleted"),
     ):
-        rejection.restore(access, "beicheng", [ONE])
+        restoration.restore(access, "beicheng", [ONE])
 
     assert store(served, image(instance=ONE), ONE) == SUCCESS
     assert shown(served) == [ONE, OTHER]
@@ -204,7 +222,7 @@ def test_under_a_legal_hold_such_a_note_hides_and_deletes_nothing(served: Served
         told = session.scalars(select(AuditRecord).where(AuditRecord.action == "destroy")).all()
     assert [one.outcome for one in told] == ["refused"]
     with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        assert rejection.restore(access, "beicheng", study=STUDY).served == 1
+        assert restoration.restore(access, "beicheng", study=STUDY).served == 1
     assert shown(served) == [ONE]
 
 
@@ -275,7 +293,7 @@ def test_a_study_is_rejected_whole_or_not_at_all(served: Served) -> None:
     with pytest.raises(NotFound):
         rejects(study=STUDY)
     with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        assert rejection.restore(access, "beicheng", study=STUDY).served == 2
+        assert restoration.restore(access, "beicheng", study=STUDY).served == 2
     assert shown(served) == [ONE, OTHER]
 
 
@@ -292,7 +310,7 @@ def test_what_waited_behind_a_rejection_is_promoted_once_that_is_withdrawn(
     ):
         conflicts.promote(access, waiting.number)
     with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        assert rejection.restore(access, "beicheng", [ONE]).served == 0  # it never was in use
+        assert restoration.restore(access, "beicheng", [ONE]).served == 0  # it never was in use
         conflicts.promote(access, waiting.number)
     assert shown(served) == [ONE]
     assert changes(served)[-1] == "create"

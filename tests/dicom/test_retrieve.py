@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,7 +50,7 @@ from retrieving import (
 )
 from serving import Served, serving
 
-from exchange import audit, consent, retrieval
+from exchange import audit, consent, retrieval, trail
 from exchange.errors import Unavailable
 from exchange_dicom import contexts, scu
 from exchange_dicom.dimse import SubOperations
@@ -170,6 +171,14 @@ def test_what_the_patient_does_not_share_does_not_leave_and_its_refusal_is_recor
     with served.city.exchange.database.reading() as session:
         told = [record.content for record in audit.latest(session, 20)]
     assert any('"withheld":1' in one and '"action":"retrieve"' in one for one in told)
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        (refused,) = [
+            one for one in trail.records(access, study=STUDY) if one["outcome"] == "refused"
+        ]
+        assert refused in trail.records(access, patient=("beicheng", "P1"))
+    assert (refused["requester"], refused["action"]) == ("NANHU", "retrieve")
+    assert refused["reason"] == "the patient has not consented to sharing"
+    assert b"N7" in b64decode(refused["detail"]["asked"])
 
 
 def test_images_are_sent_to_the_askers_own_nodes_only(served: Served, tmp_path: Path) -> None:
@@ -181,6 +190,11 @@ def test_images_are_sent_to_the_askers_own_nodes_only(served: Served, tmp_path: 
             ((answer, _),) = move(served, "NANHU", nobody, wanted)
             assert answer.Status == UNKNOWN_DESTINATION
     assert ws.received == []
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        told = trail.records(access, study=STUDY, requester="NANHU")
+        assert [one for one in trail.records(access, patient=("beicheng", "P1")) if one in told]
+    failed = [one["detail"]["to"] for one in told if one["outcome"] == "failed"]
+    assert failed == ["NOBODY", "NANHU", "DONGSHAN-WS"]
 
 
 # What does not go as it should

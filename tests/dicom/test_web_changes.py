@@ -12,7 +12,7 @@ from region import ADMINISTRATOR
 from sqlalchemy import select
 from web_door import IMAGE, SERIES, STUDY, Door, ct, fill
 
-from exchange import changes, conflicts, consent, rejection
+from exchange import changes, conflicts, consent, rejection, restoration, trail
 from exchange_storage.records import AuditRecord, Patient
 
 OTHER = {"StudyInstanceUID": "1.2.6", "SeriesInstanceUID": "1.2.6.1"}
@@ -75,7 +75,7 @@ def test_the_state_is_that_of_the_moment_of_reading(door: Door) -> None:
     ]
 
     with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        rejection.restore(access, "beicheng", [f"{SERIES}.1"])
+        restoration.restore(access, "beicheng", [f"{SERIES}.1"])
     # Again, under a UID whose image was deleted.
     assert door.send(ct(2, StudyDescription="again")).status_code == 200
     page = read(door)
@@ -192,6 +192,9 @@ def test_the_record_says_about_whom_a_page_was_and_how_much_it_withheld(door: Do
     with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
         consent.opt_out(access, "beicheng", "P1")
     assert recorded("nanhu") == (None, [], 1)
+    with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        newest, *_ = trail.records(access, study=STUDY)
+    assert (newest["outcome"], newest["patient"]) == ("refused", patient)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from region import ADMINISTRATOR, WORKER
 from sqlalchemy import func, select
 from web_door import IMAGE, SERIES, STUDY, Door, ct, fill
 
-from exchange import consent, destruction, rejection, retention
+from exchange import consent, destruction, restoration, retention
 from exchange_storage.objects import ObjectNotFound
 from exchange_storage.records import AuditRecord, Destroyed, Instance
 
@@ -46,7 +46,7 @@ def test_what_is_rejected_is_hidden_and_can_be_brought_back(
     one = door.get(f"studies/{STUDY}/series/{SERIES}/instances/{IMAGE}")
     assert one.status_code == 410
     with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        rejection.restore(access, "beicheng", study=STUDY, reason="the wrong side it was not")
+        restoration.restore(access, "beicheng", study=STUDY, reason="the wrong side it was not")
     assert served(door) == 4
 
 
@@ -220,6 +220,6 @@ def test_who_looks_after_quality_finds_and_gets_what_the_hospital_has_rejected(d
     assert any('"rejected":true' in one and '"action":"search"' in one for one in records)
 
     with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        rejection.restore(access, "beicheng", [IMAGE])
+        restoration.restore(access, "beicheng", [IMAGE])
     assert found("quality.beicheng") == []
     assert found("dr.beicheng") == in_use

@@ -10,7 +10,17 @@ import pytest
 from region import ADMINISTRATOR, CT_IMAGE_STORAGE, WORKER, Region, region
 from sqlalchemy import select, text, update
 
-from exchange import check, commitment, conflicts, destruction, jobs, rejection, retention, scrub
+from exchange import (
+    check,
+    commitment,
+    conflicts,
+    destruction,
+    jobs,
+    rejection,
+    restoration,
+    retention,
+    scrub,
+)
 from exchange.errors import Unavailable
 from exchange.ingest import Outcome
 from exchange_storage.carried import LARGEST
@@ -74,7 +84,7 @@ def test_nothing_refers_any_more_to_the_number_of_a_row_that_is_gone(city: Regio
     assert objects(city) == []
     with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
         assert conflicts.waiting(access) == []
-        assert rejection.restore(access, "beicheng", ["1.4.1"]).served == 0
+        assert restoration.restore(access, "beicheng", ["1.4.1"]).served == 0
     city.send("beicheng", instance="1.4.2", body=b"new")  # may get the number of the old row
     with city.exchange.database.reading() as session:
         assert session.scalars(select(Delivered)).all() == []

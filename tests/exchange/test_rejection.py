@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from region import ADMINISTRATOR, WORKER, Region
 
-from exchange import conflicts, destruction, jobs, rejected, rejection, retention
+from exchange import conflicts, destruction, jobs, rejected, rejection, restoration, retention
 from exchange.errors import NotFound
 
 
@@ -40,7 +40,7 @@ def test_what_was_deleted_and_came_anew_is_on_no_list(city: Region, body: bytes)
     city.send("beicheng", body=body)
     assert listed(city) == []
     with city.exchange.on_behalf_of(ADMINISTRATOR) as access, pytest.raises(NotFound):
-        rejection.restore(access, "beicheng", ["1.4.1"])
+        restoration.restore(access, "beicheng", ["1.4.1"])
     reject(city, "113001", "1.4.1")
     assert listed(city) == [("113001", True)]
 
@@ -66,7 +66,7 @@ def test_what_is_rejected_for_good_is_listed_whatever_comes(city: Region) -> Non
 def restored(city: Region, *uids: str) -> tuple[int, int]:
     """How many are served again, and how many wait for review."""
     with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        done = rejection.restore(access, "beicheng", uids)
+        done = restoration.restore(access, "beicheng", uids)
     with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
         assert [one.number for one in conflicts.waiting(access)] == list(done.waiting)
     return done.served, len(done.waiting)

@@ -10,7 +10,7 @@ import pytest
 from region import ADMINISTRATOR, HOSPITALS, ID_CARD, Region
 from sqlalchemy import update
 
-from exchange import audit, consent, orders, organizations, recording, timeline
+from exchange import audit, consent, orders, organizations, recording, timeline, trail
 from exchange.errors import NotFound
 from exchange.orders import Placed
 from exchange.recording import Draft
@@ -245,8 +245,8 @@ def test_the_trail_says_about_whom_a_timeline_told(written: Region) -> None:
     seen(written)
 
     with written.exchange.database.reading() as session:
-        trail = [json.loads(one.content) for one in audit.latest(session, 5)]
-    (told_of,) = [one for one in trail if one["reason"] == "clinical resources in a timeline"]
+        last = [json.loads(one.content) for one in audit.latest(session, 5)]
+    (told_of,) = [one for one in last if one["reason"] == "clinical resources in a timeline"]
     assert told_of["patient"] == record(written, "nanhu", "N1")
     assert told_of["detail"]["patients"] == [told_of["patient"]]
 
@@ -268,10 +268,12 @@ def test_a_hospital_that_withholds_its_records_is_named_with_the_reason(filled: 
         (HOSPITALS["nanhu"][0], "the patient has not consented to sharing")
     ]
     with filled.exchange.database.reading() as session:
-        trail = [json.loads(one.content) for one in audit.latest(session, 5)]
-    (recorded,) = [one for one in trail if one["reason"] == "told that records are withheld"]
+        last = [json.loads(one.content) for one in audit.latest(session, 5)]
+    (recorded,) = [one for one in last if one["reason"] == "told that records are withheld"]
     assert recorded["detail"]["withheld"] == {"nanhu": "the patient has not consented to sharing"}
     assert recorded["requester"] == "dr.beicheng"
+    with filled.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        assert recorded in trail.records(access, patient=("nanhu", "N1"))
 
 
 def test_a_hospital_outside_the_agreement_is_named_too(filled: Region) -> None:

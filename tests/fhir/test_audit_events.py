@@ -11,7 +11,7 @@ from bundles import WEIGHT
 from fhir_door import Asker, Door, entries, outcome
 from region import ADMINISTRATOR
 
-from exchange import retrieval
+from exchange import consent, retrieval
 from exchange.audit import Outcome
 from exchange.policy import Action, Person
 from exchange.retrieval import Tally
@@ -80,6 +80,46 @@ def test_who_found_a_patient_among_others_is_found_by_that_patient(looked_at: Do
         (newest, *_) = found(looked_at.administrator(), f"patient=Patient/{person}&altid=dr.nanhu")
         of = [one["what"]["reference"] for one in newest["entity"] if "what" in one]
         assert {f"Patient/{one}" for one in people} <= {*of}
+
+
+def test_a_study_that_was_withheld_leads_to_who_asked_for_it(door: Door) -> None:
+    for number in (1, 2):
+        door.city.send("beicheng", patient="W1", study=f"1.2.{number}", instance=f"1.4.{number}")
+    with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        consent.opt_out(access, "beicheng", "W1")
+    door.system("beicheng").made(WEIGHT)
+    clinician = door.clinician("nanhu")
+    assert not clinician.ids("ImagingStudy?modality=CT")
+    assert not clinician.ids("Observation?code=29463-7")
+
+    for admin in (door.administrator(), of_hospital(door, "beicheng")):
+        for study in ("1.2.1", "1.2.2"):
+            (event,) = found(admin, f"entity=ImagingStudy/{study}&outcome=4")
+            assert names([event]) == {"dr.nanhu"}
+            assert event["outcomeDesc"] == "the patient has not consented to sharing"
+            assert event in found(admin, "patient=Patient/1&outcome=4")
+        assert len(found(admin, "patient=Patient/1&outcome=4")) == 2  # and the observation
+    assert found(of_hospital(door, "nanhu"), "entity=ImagingStudy/1.2.1&outcome=4") == []
+
+
+def test_who_read_what_is_about_several_is_found_by_each(door: Door) -> None:
+    for number in (1, 2):
+        door.city.send(
+            "beicheng", patient=f"W{number}", study=f"1.2.{number}", instance=f"1.4.{number}"
+        )
+    made = door.system("beicheng").made(
+        {
+            "resourceType": "Provenance",
+            "recorded": "2026-11-28T08:00:00Z",
+            "target": [{"reference": "Patient/1"}, {"reference": "Patient/2"}],
+            "agent": [{"who": {"display": "x"}, "type": {"coding": [{"code": "author"}]}}],
+        }
+    )
+    door.clinician("dongshan").read(f"Provenance/{made['id']}")
+
+    for patient in (1, 2):
+        asked = f"patient=Patient/{patient}&entity=Provenance/{made['id']}&action=R"
+        assert names(found(door.administrator(), asked)) == {"dr.dongshan"}
 
 
 def test_a_search_is_told_with_its_question_and_without_its_answer(looked_at: Door) -> None:

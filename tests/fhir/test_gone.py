@@ -12,7 +12,7 @@ from exporting import ASYNC, kicked_off, lines, manifest, named, work
 from fhir_door import Asker, Door, is_fhir, outcome
 from region import ADMINISTRATOR, ID_CARD
 
-from exchange import bulk, consent, organizations, rejection
+from exchange import bulk, consent, organizations, rejection, restoration
 from exchange.policy import REPORTING, Purpose
 from exchange_fhir import bulk_export
 
@@ -103,7 +103,7 @@ def test_studies_and_patients_that_were_taken_back_are_told_of(hospital: Door) -
     assert not set(deleted) & set(output)
     assert told(hospital, hospital.system("beicheng"), f"$export?_since={since}")[0] == []
     with hospital.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
-        rejection.restore(access, "nanhu", study="1.2.3")
+        restoration.restore(access, "nanhu", study="1.2.3")
     assert told(hospital, nanhu, f"$export?_since={since}")[0] == [patient]
 
 

@@ -114,17 +114,24 @@ def files(folder: Path) -> Sequence[Path]:
     return sorted(folder.rglob("*.dcm"))
 
 
-def rejection_note(code: str, *instances: str, uid: str = "1.9.1", study: str) -> bytes:
-    """A rejection note as a PACS writes it."""
+def rejection_note(
+    code: str,
+    *instances: str,
+    uid: str = "1.9.1",
+    study: str,
+    of: str = "",
+    kind: str = CTImageStorage,
+) -> bytes:
+    """A rejection note as a PACS writes it; its images are of the study, unless `of` another."""
     title, reference, series = Dataset(), [], Dataset()
     title.CodeValue, title.CodingSchemeDesignator, title.CodeMeaning = code, "DCM", "Rejected"
     for one in instances:
         item = Dataset()
-        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = CTImageStorage, one
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = kind, one
         reference.append(item)
     series.ReferencedSOPSequence, series.SeriesInstanceUID = reference, f"{study}.1"
     evidence = Dataset()
-    evidence.StudyInstanceUID, evidence.ReferencedSeriesSequence = study, [series]
+    evidence.StudyInstanceUID, evidence.ReferencedSeriesSequence = of or study, [series]
     document = Dataset()
     document.SOPClassUID, document.SOPInstanceUID = KeyObjectSelectionDocumentStorage, uid
     document.StudyInstanceUID, document.SeriesInstanceUID = study, "1.9"

@@ -110,6 +110,7 @@ def _shown(
                 **one,
                 "at": datetime.fromisoformat(one["recorded"]),
                 "hospital": names.get(one["organization"], ""),
+                "studies": trail.studies(one),
             }
             for one in found
         ],

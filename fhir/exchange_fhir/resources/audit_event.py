@@ -176,8 +176,7 @@ def _entities(told: Mapping[str, Any]) -> list[Json]:
                 "role": coding("object-role", "1", "Patient"),
             }
         )
-    study = _plain(told["study"])
-    if study:
+    for study in filter(None, map(_plain, trail.studies(told))):
         named.add(("ImagingStudy", study))
         number = {"system": DICOM_UID, "value": f"urn:oid:{study}"}
         found.append(_resource(reference("ImagingStudy", study) | {"identifier": number}))
