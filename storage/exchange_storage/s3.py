@@ -39,7 +39,8 @@ PART_SIZE = 16 << 20
 """Bytes sent in one request; an upload keeps about two parts in memory. S3 wants 5 MiB or more."""
 
 LABEL = "x-amz-meta-sha256"
-"""User metadata with the SHA-256 of the object: equal bytes are recognised without reading them."""
+"""User metadata with the SHA-256 of the object: by it the server shows that it has taken what was
+just sent. Of what lay there before it says nothing; that is read."""
 
 
 class _Taken(StoreUnavailable):
@@ -175,25 +176,33 @@ class S3Store(ObjectStore):
 
     def _upload(self, key: str, file: BinaryIO, size: int, digest: str) -> Stored:
         """Keep `size` bytes of `file` under `key`; answer with what the server then says of it."""
+        sent = False
         for _ in range(4):
             try:
                 found = self._look(key)
-            except ObjectNotFound:
+                label = (found.metadata or {}).get(LABEL) if sent else None
+                if found.size != size or (label or self._read_back(key)) != digest:
+                    raise ObjectDiffers(key)
+                return _stored(key, found)
+            except ObjectNotFound:  # or deleted while it was read
                 file.seek(0)
-                self._send(key, file, size, digest)
-                continue
+                sent = self._send(key, file, size, digest)
             except _NoBucket:
                 self._make_bucket()
-                continue
-            label = (found.metadata or {}).get(LABEL) or self.digest(key)
-            if found.size != size or label != digest:
-                raise ObjectDiffers(key)
-            return _stored(key, found)
         raise StoreUnavailable("the S3 store neither takes the object nor shows it")
 
-    def _send(self, key: str, file: BinaryIO, size: int, digest: str) -> None:
+    def _read_back(self, key: str) -> str:
+        """The digest of what is there; "" where the server shows it and cannot give it out."""
         try:
-            with suppress(_Taken), _answering(key):
+            return self.digest(key)
+        except StoreUnavailable:
+            self._look(key)
+            return ""
+
+    def _send(self, key: str, file: BinaryIO, size: int, digest: str) -> bool:
+        """Whether the server has taken it, from here and from nobody else."""
+        try:
+            with _answering(key):
                 self._client.put_object(
                     self._bucket,
                     key,
@@ -204,8 +213,12 @@ class S3Store(ObjectStore):
                     part_size=PART_SIZE,
                     num_parallel_uploads=1,
                 )
+        except _Taken:
+            return False
         except _NoBucket:
             self._make_bucket()
+            return False
+        return True
 
     def _look(self, key: str) -> Object:
         with _answering(key):
