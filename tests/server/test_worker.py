@@ -14,14 +14,14 @@ from sqlalchemy import select, update
 from structlog.testing import capture_logs
 
 from exchange import audit, jobs
-from exchange.access import Exchange
+from exchange.access import Exchange, translated
 from exchange.errors import Unavailable
 from exchange_server.composition import worker
 from exchange_server.settings import Settings
 from exchange_server.worker import Worker
 from exchange_storage.database import Database
 from exchange_storage.filesystem import FilesystemStore
-from exchange_storage.objects import MemoryStore, Stored
+from exchange_storage.objects import MemoryStore, Stored, StoreUnavailable
 from exchange_storage.records import Job, Scrub
 from exchange_storage.spool import SpooledStore
 
@@ -189,6 +189,31 @@ def test_the_spool_is_emptied_into_the_remote_store(
     assert exchange.objects.get("studies/1/2/4.dcm") == b"ours"
     (stuck,) = [one for one in logged if one["event"] == "spool_stuck"]
     assert (stuck["reason"], stuck["keys"]) == ("differs", ["studies/1/2/4.dcm"])
+
+
+def test_why_the_remote_store_takes_nothing_is_in_the_log(
+    exchange: Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put(*_: object) -> Stored:
+        raise StoreUnavailable("the S3 store refused the access key: InvalidAccessKeyId")
+
+    def stat(*_: object) -> Stored:
+        raise StoreUnavailable("the S3 store answered: InternalError")
+
+    def read(here: Exchange, _: str) -> None:
+        with translated():
+            here.objects.stat("studies/1/2/4.dcm")
+
+    monkeypatch.setattr(MemoryStore, "put", put)
+    monkeypatch.setattr(MemoryStore, "stat", stat)
+    exchange.objects.put("studies/1/2/3.dcm", b"image")
+    ask(exchange, "thumbnail", "7")
+    with capture_logs() as logged:
+        Worker(exchange, {}).empty_spool_once()
+        Worker(exchange, {"thumbnail": read}).run_once()
+    told = {one["event"]: one["error"] for one in logged if "error" in one}
+    assert "InvalidAccessKeyId" in told["spool_stuck"]
+    assert "InternalError" in told["job_failures"]
 
 
 def test_a_long_spool_is_listed_once_and_a_worker_that_is_told_to_stop_leaves_the_rest(
