@@ -100,6 +100,9 @@ class SpooledStore(ObjectStore):
             return True
         return False
 
+    def may_come(self) -> bool:
+        return True  # other machines have spools of their own
+
     def delete(self, key: str) -> None:
         """Remove the object from both stores, after an upload of it that is under way.
 
