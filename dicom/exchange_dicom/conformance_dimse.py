@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 
 from pydicom.uid import UID
 
@@ -11,6 +12,7 @@ from exchange import availability, commitment, order_codes, registry
 from exchange import performed as performed_steps
 from exchange.errors import ExchangeError
 from exchange.places import MAX_NUMBERS
+from exchange.settling import SETTLING
 from exchange_dicom import attributes, contexts, performed, retrieve, sending, status, worklist
 from exchange_dicom.conversation import Limits
 from exchange_dicom.dimse import CommandField
@@ -467,7 +469,9 @@ def _storage_commitment() -> Iterator[str]:
     yield from heading("4.2.1.4.6", "SOP-specific conformance for Storage Commitment Push Model")
     yield from prose(
         f"At most {commitment.REFERENCES} instances. An instance is committed when it was read "
-        "back from the object store with its digest, and lies where it will stay. A transaction "
+        "back from the object store with its digest, and lies where it will stay. What is still "
+        "on its way there is waited for, and fails with 0110 when it is not found "
+        f"{SETTLING // timedelta(hours=1)} hours after it was received. A transaction "
         "that is asked again before it was reported is the same one; another one under its UID "
         "fails as a whole. The node does not delete what it has committed, but by a retention "
         "rule or a rejection note of its hospital. For the report see section 4.2.1.3.2."

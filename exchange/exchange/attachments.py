@@ -13,9 +13,10 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Self
 
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import and_, bindparam, delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -31,7 +32,7 @@ from exchange_storage.objects import (
     digest_of,
 )
 from exchange_storage.prepared import Prepared
-from exchange_storage.records import Attached, AttachedDamage
+from exchange_storage.records import Attached, AttachedDamage, Revision
 
 PREFIX = "resources"
 """Where it lies in the object store."""
@@ -285,6 +286,12 @@ def named(session: Session, last: int, limit: int) -> Iterator[tuple[int, str, s
     return ((row.id, row.key, row.digest, row.size) for row in rows)
 
 
+def recorded(session: Session, number: int) -> datetime:
+    """When the version was recorded that names what has this row number."""
+    found = _RECORDED.first(session.connection(), {"row": number})
+    return found.recorded if found is not None else datetime.min.replace(tzinfo=UTC)
+
+
 def is_named(session: Session, key: str) -> bool:
     """Whether a version names an object."""
     return _ONE.first(session.connection(), {"key": key}) is not None
@@ -325,6 +332,14 @@ _WHOLE = Prepared(
 )
 _REMOVE = Prepared(delete(Attached).where(*_OF_EARLIER))
 _ONE = Prepared(select(Attached.id, Attached.size).where(Attached.key == bindparam("key")))
+_RECORDED = Prepared(
+    select(Revision.recorded)
+    .join(
+        Attached,
+        and_(Attached.resource_id == Revision.resource_id, Attached.version == Revision.version),
+    )
+    .where(Attached.id == bindparam("row"))
+)
 _AFTER = Prepared(
     select(Attached.id, Attached.key, Attached.digest, Attached.size)
     .where(Attached.id > bindparam("last"))

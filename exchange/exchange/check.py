@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import Row, and_, func, select
 from sqlalchemy.orm import Session
 
-from exchange import attachments, derived, reindex
+from exchange import attachments, derived, reindex, scrub, settling
 from exchange.access import Access
 from exchange.audit import Outcome
 from exchange.policy import Action
@@ -18,6 +19,7 @@ from exchange_storage.database import Database
 from exchange_storage.objects import ObjectNotFound
 from exchange_storage.records import (
     AuditRecord,
+    Damage,
     Destroyed,
     Instance,
     Resource,
@@ -31,6 +33,7 @@ OBJECTS = "studies/"
 SETTLED = timedelta(hours=1)
 """Objects younger than this may be on their way into the index."""
 
+COMING = "is not there yet: it came lately, and may wait in the spool of another machine"
 
 _NAME = re.compile(
     r"studies/_?(?P<study>[0-9.]{1,64})/[^/]+/_?(?P<uid>[0-9.]{1,64})\.(?P<digest>[0-9a-f]{64})\.dcm"
@@ -44,7 +47,7 @@ class Finding:
     key: str
     what: str
     harmless: bool = False
-    """Takes room, but loses nothing."""
+    """Loses nothing: it takes room, or is still on its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +68,26 @@ def check(
     """Compare the index with the object store; with `read` compute every digest from the bytes.
 
     Where it is given what reads them, `resources` are looked at too, some of them or `every` one:
-    whether they are found under what they say. Raises Refused, Unavailable.
+    whether they are found under what they say. What a scrub found damaged, and is whole again, is
+    taken off its list. Raises Refused, Unavailable.
     """
     access.require_region()
     access.catch_up()
     access.note(Action.ADMINISTER, reason="check of the store")
     with access.exchange.database.reading() as session:
         total = session.execute(select(func.count()).select_from(Instance)).scalar_one()
-    for done, (key, digest, size) in enumerate(_rows(access.exchange.database), 1):
+    for done, row in enumerate(_rows(access.exchange.database), 1):
+        key = row.key
         try:
             stored = access.objects.stat(key)
-            if stored.size != size:
-                yield Finding(key, f"has {stored.size} bytes, not {size}")
-            elif read and access.objects.digest(key) != digest:
+            if stored.size != row.size:
+                yield Finding(key, f"has {stored.size} bytes, not {row.size}")
+            elif read and access.objects.digest(key) != row.digest:
                 yield Finding(key, "its bytes do not have the digest that they came with")
+            elif read and row.damaged and access.objects.settled(key):
+                access.write(partial(scrub.note_whole, instances=[row.id], now=access.now))
         except ObjectNotFound:
-            yield Finding(key, "the object is missing")
+            yield _missing(access, key, row.received)
         yield Progress(done, total)
     yield from _of_attached(access, read=read)
     with access.exchange.database.reading() as session:
@@ -110,19 +117,27 @@ def _of_attached(access: Access, *, read: bool) -> Iterator[Finding]:
         with access.exchange.database.reading() as session:
             rows = list(attachments.named(session, last, 1000))
         last = rows[-1][0] if rows else last
-        for _, key, digest, size in rows:
+        for number, key, digest, size in rows:
             try:
                 if access.objects.stat(key).size != size:
                     yield Finding(key, f"does not have {size} bytes")
                 elif read and access.objects.digest(key) != digest:
                     yield Finding(key, "its bytes do not have the digest that they came with")
             except ObjectNotFound:
-                yield Finding(key, "the object is missing")
+                with access.exchange.database.reading() as session:
+                    recorded = attachments.recorded(session, number)
+                yield _missing(access, key, recorded)
     for stored in access.objects.list(f"{attachments.PREFIX}/"):
         if access.now - stored.kept >= SETTLED:
             with access.exchange.database.reading() as session:
                 if not attachments.is_named(session, stored.key):
                     yield Finding(stored.key, "no version of a resource names it", harmless=True)
+
+
+def _missing(access: Access, key: str, received: datetime) -> Finding:
+    if settling.may_come(access.objects, received):
+        return Finding(key, COMING, harmless=True)
+    return Finding(key, "the object is missing")
 
 
 _WITHOUT_VERSION = (
@@ -136,13 +151,14 @@ _WITHOUT_VERSION = (
 )
 
 
-def _rows(database: Database) -> Iterator[tuple[str, str, int]]:
-    """Key, digest and size of every instance, in short transactions: reading terabytes takes hours,
+def _rows(database: Database) -> Iterator[Row[int, str, str, int, datetime, bool]]:
+    """What is looked at of every instance, in short transactions: reading terabytes takes hours,
     and an open transaction keeps both databases from clearing away what is outdated."""
     last = 0
     while True:
         page = (
-            select(Instance.id, Instance.key, Instance.digest, Instance.size)
+            select(*_LOOKED_AT)
+            .outerjoin(Damage, Damage.instance_id == Instance.id)
             .where(Instance.id > last)
             .order_by(Instance.id)
             .limit(1000)
@@ -152,7 +168,17 @@ def _rows(database: Database) -> Iterator[tuple[str, str, int]]:
         if not rows:
             return
         last = rows[-1].id
-        yield from ((row.key, row.digest, row.size) for row in rows)
+        yield from rows
+
+
+_LOOKED_AT = (
+    Instance.id,
+    Instance.key,
+    Instance.digest,
+    Instance.size,
+    Instance.received,
+    Damage.instance_id.is_not(None).label("damaged"),
+)
 
 
 def _tells_of_something(session: Session, key: str) -> bool:

@@ -15,7 +15,7 @@ from time import monotonic
 from sqlalchemy import ColumnElement, exists, select, true, update
 from sqlalchemy.orm import Session
 
-from exchange import jobs, organizations, registry
+from exchange import jobs, organizations, registry, scrub, settling
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound, TooLarge
 from exchange.policy import Action
@@ -35,7 +35,9 @@ REPETITIONS = 100
 """Times that one Transaction UID may be used wrongly."""
 
 SPOOL_SECONDS = 5.0
-"""How long to wait before looking again for what is still on its way to the object store."""
+LONGEST_SECONDS = 600.0
+"""How long to wait before looking again for what is still on its way to the object store: the
+longer it has been so, the longer."""
 
 PROCESSING_FAILURE = 0x0110
 NO_SUCH_OBJECT_INSTANCE = 0x0112
@@ -154,7 +156,7 @@ def check(access: Access, number: int, *, seconds: float = 60.0) -> bool:
 
     What was read back since the transaction was asked for is not read again, so that a long one can
     be checked in many calls. Raises NotFound, Refused, Unavailable; jobs.Later when an object is
-    still on its way to where it will stay.
+    still on its way to where it will stay: from here, or from another machine's spool.
     """
     access.require(Action.COMMIT)
     # In a transaction of its own: PostgreSQL ends one in which nothing is asked for 30 s, and to
@@ -191,9 +193,7 @@ def check(access: Access, number: int, *, seconds: float = 60.0) -> bool:
 
     def unit(session: Session) -> None:
         if verified:
-            session.execute(
-                update(Instance).where(Instance.id.in_(verified)).values(verified=access.now)
-            )
+            scrub.note_whole(session, verified, access.now)
         if complete:
             for position, reason in verdicts.items():
                 if reason is not None:
@@ -220,7 +220,8 @@ def check(access: Access, number: int, *, seconds: float = 60.0) -> bool:
 
     access.write(unit)
     if waiting:
-        raise jobs.Later(SPOOL_SECONDS)
+        waited = (access.now - commitment.requested).total_seconds()
+        raise jobs.Later(min(max(SPOOL_SECONDS, waited / 20), LONGEST_SECONDS))
     return complete
 
 
@@ -449,7 +450,8 @@ def _judge(
             if access.objects.digest(instance.key) != instance.digest:
                 return PROCESSING_FAILURE
         except ObjectNotFound:
-            return PROCESSING_FAILURE
+            waits = settling.may_come(access.objects, instance.received)
+            return None if waits else PROCESSING_FAILURE
         verified.append(instance.id)
     return 0
 

@@ -16,19 +16,17 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from exchange import subject
+from exchange import attachments, settling, subject
 from exchange.access import Access
 from exchange.audit import Outcome
 from exchange.policy import Action
+from exchange.settling import SETTLING
 from exchange_storage import records
 from exchange_storage.objects import ObjectNotFound
 from exchange_storage.records import Attached, Instance, Resource, Scrub
 
 BATCH = 50
 """Objects that are read between two commits."""
-
-SETTLING = timedelta(days=1)
-"""How long after it came an instance is first read by a walk of the worker's."""
 
 BETWEEN = timedelta(days=1)
 """From the beginning of one walk to that of the next."""
@@ -47,7 +45,8 @@ def scrub(access: Access, *, before: datetime, limit: int) -> Iterator[Damage | 
     """Read up to `limit` objects that were not verified since `before`, in the order they came.
 
     Yields each `Damage`, and how many were read now and then; what was found whole is noted, so
-    that a scrub that was interrupted goes on where it stopped. Raises Refused, Unavailable.
+    that a scrub that was interrupted goes on where it stopped. What is not there and may still be
+    on its way (`settling`) is left for later. Raises Refused, Unavailable.
     """
     access.require(Action.VERIFY)
     done = damaged = 0
@@ -73,8 +72,8 @@ class Walked:
 def walk(access: Access, *, days: int, until: datetime) -> Walked:
     """Go on with the present walk until the moment `until`, or begin one when it is time.
 
-    Reads what was not verified for so many `days`, and what was never verified once it has
-    settled. Raises Refused, Unavailable.
+    Reads what was not verified for so many `days`, what was never verified once it has settled,
+    and what is on the list of what is damaged: it may be whole again. Raises Refused, Unavailable.
     """
     access.require(Action.VERIFY)
     now = access.now
@@ -147,7 +146,8 @@ class _Kept:
         never: ColumnElement[bool] = self.record.verified.is_(None)
         if settled is not None and self.record is Instance:
             never = and_(never, Instance.received < settled - SETTLING)
-        return or_(self.record.verified < before, never)
+        damaged = self.record.id.in_(select(getattr(self.damage, self.of)))
+        return or_(self.record.verified < before, never, damaged)
 
 
 _INSTANCES = _Kept(Instance, records.Damage, "instance_id", "position")
@@ -160,6 +160,7 @@ class _Row:
     id: int
     key: str
     digest: str
+    received: datetime
     told: Mapping[str, Any]
     """What the trail says of it."""
 
@@ -173,14 +174,18 @@ def _rows(
     wanted = select(record).where(record.id > last, due).order_by(record.id).limit(count)
     with access.exchange.database.reading() as session:
         rows = session.scalars(wanted).all()
-        return [_Row(one.id, one.key, one.digest, _told(session, one)) for one in rows]
+        return [_row(session, one) for one in rows]
 
 
-def _told(session: Session, row: Instance | Attached) -> Mapping[str, Any]:
+def _row(session: Session, row: Instance | Attached) -> _Row:
+    told: dict[str, Any]
     if isinstance(row, Instance):
-        return {"instance": row.sop_instance_uid, "digest": row.digest}
-    of = session.get_one(Resource, row.resource_id)
-    return {"what": f"{of.kind}/{of.logical_id}", "version": row.version, "digest": row.digest}
+        told, received = {"instance": row.sop_instance_uid}, row.received
+    else:
+        of = session.get_one(Resource, row.resource_id)
+        told = {"what": f"{of.kind}/{of.logical_id}", "version": row.version}
+        received = attachments.recorded(session, row.id)
+    return _Row(row.id, row.key, row.digest, received, told | {"digest": row.digest})
 
 
 def _about(session: Session, kept: _Kept, row: _Row) -> Mapping[str, Any]:
@@ -201,7 +206,8 @@ def _read(access: Access, kept: _Kept, rows: Sequence[_Row]) -> list[Damage]:
             digest = access.objects.digest(row.key)
             settled = access.objects.settled(row.key)
         except ObjectNotFound:
-            damaged[row.id] = row, "missing"
+            if not settling.may_come(access.objects, row.received):
+                damaged[row.id] = row, "missing"
             continue
         if digest != row.digest:
             damaged[row.id] = row, "not the bytes that were received"
@@ -210,8 +216,7 @@ def _read(access: Access, kept: _Kept, rows: Sequence[_Row]) -> list[Damage]:
 
     def unit(session: Session) -> None:
         record, table = kept.record, kept.damage
-        session.execute(update(record).where(record.id.in_(whole)).values(verified=now))
-        session.execute(delete(table).where(getattr(table, kept.of).in_(whole)))
+        _note_whole(session, kept, whole, now)
         for row, what in list(damaged.values()):
             if session.get(record, row.id) is None:
                 del damaged[row.id]  # it was deleted meanwhile, as somebody wanted
@@ -232,6 +237,17 @@ def _read(access: Access, kept: _Kept, rows: Sequence[_Row]) -> list[Damage]:
     if whole or damaged:
         access.write(unit)
     return [Damage(row.key, what, now) for row, what in damaged.values()]
+
+
+def note_whole(session: Session, instances: Sequence[int], now: datetime) -> None:
+    """Instances, by row numbers, were read back from where they stay, and had their digests."""
+    _note_whole(session, _INSTANCES, instances, now)
+
+
+def _note_whole(session: Session, kept: _Kept, rows: Sequence[int], now: datetime) -> None:
+    record, table = kept.record, kept.damage
+    session.execute(update(record).where(record.id.in_(rows)).values(verified=now))
+    session.execute(delete(table).where(getattr(table, kept.of).in_(rows)))
 
 
 def _begun(access: Access) -> Callable[[Session], int]:

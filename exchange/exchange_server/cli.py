@@ -425,7 +425,7 @@ def check_store(
         typer.echo(say(f"发现 {lost} 处损坏", f"{lost} objects are damaged"), err=True)
         raise typer.Exit(1)
     terminal.done(
-        f"索引与对象一致（{harmless} 个无主对象）", f"All is there ({harmless} objects have no row)"
+        f"没有丢失（{harmless} 处无碍）", f"Nothing is lost ({harmless} findings are harmless)"
     )
 
 

@@ -43,7 +43,7 @@ from exchange_server.tokens import Tokens
 from exchange_storage.database import Database, Newer
 from exchange_storage.filesystem import FilesystemStore
 from exchange_storage.journal import Journal
-from exchange_storage.objects import ObjectStore, ObjectStoreError
+from exchange_storage.objects import ObjectNotFound, ObjectStore, ObjectStoreError
 from exchange_storage.spool import SpooledStore
 
 if TYPE_CHECKING:
@@ -67,6 +67,9 @@ SERVICE = Requester(
 
 SCRUBBING = timedelta(seconds=20)
 """How long a worker reads again what is kept before it rests, twice as long."""
+
+STRAGGLING = 60.0
+"""Seconds until it is looked again for what is in the spool of another machine."""
 
 REINDEXING = timedelta(seconds=20)
 """How long a worker indexes resources anew before it looks whether it is to stop."""
@@ -378,7 +381,13 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
     def describe(exchange: Exchange, study: str) -> None:
         with exchange.on_behalf_of(WORKER) as access:
             held = retrieval.of_study(access, int(study), settled=True)
-        series_metadata.derive(exchange, held, root)
+        try:
+            series_metadata.derive(exchange, held, root)
+        except Unavailable as error:
+            if isinstance(error.__cause__, ObjectNotFound) and exchange.objects.may_come():
+                # Until it is there, or a walk has it on its list: then none is made.
+                raise jobs.Later(STRAGGLING) from error
+            raise
 
     def checkpoint(exchange: Exchange, _: str) -> None:
         with exchange.on_behalf_of(WORKER) as access:

@@ -25,7 +25,12 @@ from exchange import jobs, scrub
 from exchange.access import Exchange, translated
 from exchange.errors import ExchangeError
 from exchange.policy import Requester, Role
-from exchange_storage.objects import ObjectNotFound, ObjectStoreError
+from exchange_storage.objects import (
+    ObjectNotFound,
+    ObjectStoreError,
+    StoreFull,
+    StoreUnavailable,
+)
 from exchange_storage.spool import SpooledStore
 
 if TYPE_CHECKING:
@@ -319,10 +324,15 @@ def _wrong(look: Callable[[], None]) -> str:
 
 
 def place(error: BaseException) -> str:
-    """What was raised, and where; never its message, unless it is one of ours."""
+    """What was raised, and where; never its message, unless it is one of ours.
+
+    What a store says of itself is, and says why where it is the cause of another.
+    """
     name = type(error).__name__
-    if isinstance(error, ExchangeError):
-        return f"{name}: {error}"
+    if isinstance(error, ExchangeError | StoreUnavailable | StoreFull):
+        cause = error.__cause__
+        why = f" ({cause})" if isinstance(cause, StoreUnavailable | StoreFull) else ""
+        return f"{name}: {error}{why}"
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
         return name

@@ -107,7 +107,7 @@ class Settings(BaseSettings):
     s3_access_key: str = Field(default="", description="S3 access key")
     s3_secret_key: SecretStr = Field(default=SecretStr(""), description="S3 secret key")
     s3_bucket: str = Field(
-        default="imaging-exchange", description="S3 bucket; made where it is missing"
+        default="imaging-exchange", description="S3 bucket; made at first where it is missing"
     )
     s3_region: str | None = Field(
         default=None, description="S3 region, where the server has several"

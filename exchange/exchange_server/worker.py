@@ -19,6 +19,7 @@ from exchange_server.observability import (
     SPOOL_MOVED,
     SPOOL_STUCK,
     WORKER_STALLED,
+    Observation,
     observe,
     place,
 )
@@ -178,7 +179,7 @@ class Worker:
             # Not retried in haste: a person has to look at them, and the log says which.
             observe(SPOOL_STUCK, reason="differs", also={"keys": list(drained.differing[:8])})
         if drained.stopped_by is not None:
-            observe(SPOOL_STUCK, reason=type(drained.stopped_by).__name__)
+            self._stuck(SPOOL_STUCK, drained.stopped_by)
 
     def put_down_once(self, stop: threading.Event | None = None) -> None:
         """Put the small objects that the index carries now into the store, or until `stop` is set.
@@ -190,6 +191,9 @@ class Worker:
             observe(CARRIED_MOVED, put.moved)
         if put.differing:
             observe(CARRIED_STUCK, reason="differs", also={"keys": list(put.differing[:8])})
+
+    def _stuck(self, what: Observation, error: Exception) -> None:
+        observe(what, reason=type(error).__name__, also={"error": place(error)})
 
     def _do_together(self, claimed: Sequence[jobs.Claim]) -> list[jobs.Claim]:
         """Do what can be done together; returns which jobs are done by that."""
@@ -254,7 +258,7 @@ class Worker:
                 if not self._exchange.objects.gathers():
                     self.put_down_once(stop)
             except Exception as error:
-                observe(CARRIED_STUCK, reason=type(error).__name__)
+                self._stuck(CARRIED_STUCK, error)
 
     def _empty_spool(self, stop: threading.Event) -> None:
         # On a thread of its own: an upload of some gigabytes must not keep a study from its index.
@@ -262,5 +266,5 @@ class Worker:
             try:
                 self.empty_spool_once(stop)
             except Exception as error:
-                observe(SPOOL_STUCK, reason=type(error).__name__)
+                self._stuck(SPOOL_STUCK, error)
             stop.wait(STALLED)

@@ -171,6 +171,9 @@ class CarryingStore(ObjectStore):
                 raise
             return False
 
+    def may_come(self) -> bool:
+        return self.store.may_come()
+
     def digest(self, key: str) -> str:
         try:
             return self.store.digest(key)

@@ -226,6 +226,10 @@ class ObjectStore(Protocol):
         self.stat(key)
         return True
 
+    def may_come(self) -> bool:
+        """Whether an object that is not found here may be on its way from another machine."""
+        return False
+
     def digest(self, key: str) -> str:
         """SHA-256 computed from the bytes as they lie there now, never from a label."""
         return digest_of(self.stream(key))

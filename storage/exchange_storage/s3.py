@@ -10,6 +10,7 @@ keys, the key carries the digest of the bytes, for both then write the same.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,11 +36,14 @@ from exchange_storage.objects import (
 )
 from exchange_storage.staging import StagedFile, StagingArea
 
+log = logging.getLogger(__name__)
+
 PART_SIZE = 16 << 20
 """Bytes sent in one request; an upload keeps about two parts in memory. S3 wants 5 MiB or more."""
 
 LABEL = "x-amz-meta-sha256"
-"""User metadata with the SHA-256 of the object: equal bytes are recognised without reading them."""
+"""User metadata with the SHA-256 of the object: by it the server shows that it has taken what was
+just sent. Of what lay there before it says nothing; that is read."""
 
 
 class _Taken(StoreUnavailable):
@@ -65,6 +69,11 @@ _ANSWERS: dict[str, type[ObjectStoreError]] = {
     "QuotaExceeded": StoreFull,
 }
 """What we answer to the error codes of S3 and of MinIO; to all others, StoreUnavailable."""
+
+_REFUSALS = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
+
+_SEEN = "bucket"
+"""The file in the staging directory that says which bucket this machine has seen."""
 
 
 class _WriteOnce(urllib3.PoolManager):
@@ -92,6 +101,9 @@ class S3Store(ObjectStore):
         self._client = client
         self._bucket = bucket
         self._staging = StagingArea(staging)
+        self._seen = staging / _SEEN
+        self._place = bucket
+        self._noted = False
         self._pool: urllib3.PoolManager | None = None
 
     @classmethod
@@ -109,7 +121,9 @@ class S3Store(ObjectStore):
         """Open `bucket` at `endpoint` (``host:port``), and make it where it is missing.
 
         A server that does not answer now is no error: what is asked of it later says so, and
-        the bucket is made by the first `keep`. TLS trusts what the operating system trusts.
+        the bucket is made by the first `keep`. Nor is a bucket that this machine has seen there,
+        and that is gone: it is not made again, since a new and empty one would hide that all is
+        lost; all that is asked of it says so. TLS trusts what the operating system trusts.
         """
         pool = _WriteOnce(
             maxsize=16,
@@ -121,8 +135,13 @@ class S3Store(ObjectStore):
         )
         store = cls(client, bucket, staging)
         store._pool = pool
-        with suppress(StoreUnavailable):
+        store._place = f"{endpoint}/{bucket}"
+        try:
             store._make_bucket()
+        except _NoBucket as error:
+            log.error("%s", error)
+        except StoreUnavailable as error:
+            log.warning("%s", error)
         return store
 
     def stage(self) -> StagedFile:
@@ -150,7 +169,14 @@ class S3Store(ObjectStore):
         return _pieces(key, response)
 
     def stat(self, key: str) -> Stored:
-        return _stored(key, self._look(checked_key(key)))
+        try:
+            return _stored(key, self._look(checked_key(key)))
+        except ObjectNotFound:  # or its bucket is: the answer to a HEAD has no body that says so
+            with _answering():
+                there = self._client.bucket_exists(self._bucket)
+            if not there:
+                raise _NoBucket(_missing(self._bucket)) from None
+            raise
 
     def delete(self, key: str) -> None:
         self.stat(key)  # S3 answers the deletion of nothing with success
@@ -175,25 +201,34 @@ class S3Store(ObjectStore):
 
     def _upload(self, key: str, file: BinaryIO, size: int, digest: str) -> Stored:
         """Keep `size` bytes of `file` under `key`; answer with what the server then says of it."""
+        sent = False
         for _ in range(4):
             try:
                 found = self._look(key)
-            except ObjectNotFound:
+                label = (found.metadata or {}).get(LABEL) if sent else None
+                if found.size != size or (label or self._read_back(key)) != digest:
+                    raise ObjectDiffers(key)
+                self._note_bucket()
+                return _stored(key, found)
+            except ObjectNotFound:  # or deleted while it was read
                 file.seek(0)
-                self._send(key, file, size, digest)
-                continue
+                sent = self._send(key, file, size, digest)
             except _NoBucket:
                 self._make_bucket()
-                continue
-            label = (found.metadata or {}).get(LABEL) or self.digest(key)
-            if found.size != size or label != digest:
-                raise ObjectDiffers(key)
-            return _stored(key, found)
         raise StoreUnavailable("the S3 store neither takes the object nor shows it")
 
-    def _send(self, key: str, file: BinaryIO, size: int, digest: str) -> None:
+    def _read_back(self, key: str) -> str:
+        """The digest of what is there; "" where the server shows it and cannot give it out."""
         try:
-            with suppress(_Taken), _answering(key):
+            return self.digest(key)
+        except StoreUnavailable:
+            self._look(key)
+            return ""
+
+    def _send(self, key: str, file: BinaryIO, size: int, digest: str) -> bool:
+        """Whether the server has taken it, from here and from nobody else."""
+        try:
+            with _answering(key):
                 self._client.put_object(
                     self._bucket,
                     key,
@@ -204,17 +239,33 @@ class S3Store(ObjectStore):
                     part_size=PART_SIZE,
                     num_parallel_uploads=1,
                 )
+        except _Taken:
+            return False
         except _NoBucket:
             self._make_bucket()
+            return False
+        return True
 
     def _look(self, key: str) -> Object:
         with _answering(key):
             return self._client.stat_object(self._bucket, key)
 
     def _make_bucket(self) -> None:
+        """Make the bucket where it is missing and this machine has never seen it."""
         with _answering():
             if not self._client.bucket_exists(self._bucket):
+                if _read(self._seen) == self._place:
+                    raise _NoBucket(_missing(self._bucket))
                 self._client.make_bucket(self._bucket)
+                log.warning("the S3 bucket %s was missing, and is made", self._bucket)
+        self._note_bucket()
+
+    def _note_bucket(self) -> None:
+        if not self._noted:
+            with suppress(OSError):  # it is noted by the next then
+                if _read(self._seen) != self._place:
+                    self._seen.write_text(self._place)
+                self._noted = True
 
 
 @contextmanager
@@ -223,9 +274,28 @@ def _answering(key: str = "") -> Iterator[None]:
         yield
     except S3Error as error:
         answer = _ANSWERS.get(error.code or "", StoreUnavailable)
-        raise answer(key or f"the S3 store answered {error.code}") from error
+        if answer is ObjectNotFound:
+            raise answer(key) from error
+        if answer is _NoBucket:
+            raise answer(_missing(error.bucket_name or "")) from error
+        did = "refused the access key" if error.code in _REFUSALS else "answered"
+        raise answer(f"the S3 store {did}: {error.code}") from error
     except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
         raise StoreUnavailable(f"the S3 store did not answer ({type(error).__name__})") from error
+
+
+def _missing(bucket: str) -> str:
+    return (
+        f"the S3 bucket {bucket} is missing (NoSuchBucket): restore it, or make it anew with an S3"
+        " client if what was in it may be lost; until then objects wait in the spool"
+    )
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def _stored(key: str, found: Object) -> Stored:

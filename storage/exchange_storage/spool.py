@@ -2,13 +2,15 @@
 
 Life of an object: `keep` makes it durable in the spool, and the sender is answered; `drain`, called
 by the worker, uploads it, sees that the remote store has it whole, and only then removes it from
-the spool. So at any time it is in the spool, in the remote store, or in both; it moves one way,
-and whoever looks in the spool first and then in the remote store finds it.
+the spool: a copy that was there before is read for that, whatever its label says. So at any time it
+is in the spool, in the remote store, or in both; it moves one way, and whoever looks in the spool
+first and then in the remote store finds it.
 """
 
 from __future__ import annotations
 
 import heapq
+import logging
 import math
 import threading
 import time
@@ -32,6 +34,8 @@ from exchange_storage.objects import (
 )
 from exchange_storage.staging import StagedFile
 
+log = logging.getLogger(__name__)
+
 _T = TypeVar("_T")
 
 
@@ -50,7 +54,8 @@ class SpooledStore(ObjectStore):
     """Keeps in `spool`, reads from `spool` and `remote`, and moves from the one to the other.
 
     The spool knows what it holds and not what the remote store holds: a key that the remote store
-    has with other bytes is found out by `drain`, which leaves ours in the spool and reports it.
+    has with other bytes is found out by `drain`. Ours take their place where the key carries the
+    digest of ours; else `drain` leaves ours in the spool and reports it.
     """
 
     def __init__(self, spool: FilesystemStore, remote: ObjectStore, *, uploads: int = 4) -> None:
@@ -94,6 +99,9 @@ class SpooledStore(ObjectStore):
             self._remote.stat(key)
             return True
         return False
+
+    def may_come(self) -> bool:
+        return True  # other machines have spools of their own
 
     def delete(self, key: str) -> None:
         """Remove the object from both stores, after an upload of it that is under way.
@@ -170,7 +178,16 @@ class SpooledStore(ObjectStore):
             with self._spool.claim(stored.key, wait=False) as path:
                 if path is None:
                     return False
-                if self._remote.put(stored.key, path).size != stored.size:
+                try:
+                    kept = self._remote.put(stored.key, path)
+                except ObjectDiffers:
+                    # Where the key names the digest of ours, theirs has been damaged since.
+                    if self._spool.digest(stored.key) not in stored.key:
+                        raise
+                    log.warning("an object was damaged in the remote store, and is replaced")
+                    self._remote.delete(stored.key)
+                    kept = self._remote.put(stored.key, path)
+                if kept.size != stored.size:
                     raise ObjectDiffers(stored.key)
                 self._spool.delete(stored.key)
         except ObjectNotFound:

@@ -10,19 +10,21 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from region import WORKER, Region
 from sqlalchemy import select, update
 from structlog.testing import capture_logs
 
-from exchange import audit, jobs
-from exchange.access import Exchange
+from exchange import audit, jobs, scrub
+from exchange.access import Exchange, translated
 from exchange.errors import Unavailable
 from exchange_server.composition import worker
 from exchange_server.settings import Settings
 from exchange_server.worker import Worker
+from exchange_storage.carried import LARGEST
 from exchange_storage.database import Database
 from exchange_storage.filesystem import FilesystemStore
-from exchange_storage.objects import MemoryStore, Stored
-from exchange_storage.records import Job, Scrub
+from exchange_storage.objects import MemoryStore, Stored, StoreUnavailable
+from exchange_storage.records import Instance, Job, Scrub, Study
 from exchange_storage.spool import SpooledStore
 
 
@@ -189,6 +191,53 @@ def test_the_spool_is_emptied_into_the_remote_store(
     assert exchange.objects.get("studies/1/2/4.dcm") == b"ours"
     (stuck,) = [one for one in logged if one["event"] == "spool_stuck"]
     assert (stuck["reason"], stuck["keys"]) == ("differs", ["studies/1/2/4.dcm"])
+
+
+def test_why_the_remote_store_takes_nothing_is_in_the_log(
+    exchange: Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put(*_: object) -> Stored:
+        raise StoreUnavailable("the S3 store refused the access key: InvalidAccessKeyId")
+
+    def stat(*_: object) -> Stored:
+        raise StoreUnavailable("the S3 store answered: InternalError")
+
+    def read(here: Exchange, _: str) -> None:
+        with translated():
+            here.objects.stat("studies/1/2/4.dcm")
+
+    monkeypatch.setattr(MemoryStore, "put", put)
+    monkeypatch.setattr(MemoryStore, "stat", stat)
+    exchange.objects.put("studies/1/2/3.dcm", b"image")
+    ask(exchange, "thumbnail", "7")
+    with capture_logs() as logged:
+        Worker(exchange, {}).empty_spool_once()
+        Worker(exchange, {"thumbnail": read}).run_once()
+    told = {one["event"]: one["error"] for one in logged if "error" in one}
+    assert "InvalidAccessKeyId" in told["spool_stuck"]
+    assert "InternalError" in told["job_failures"]
+
+
+def test_a_study_in_another_machines_spool_is_described_later_and_not_when_it_is_lost(
+    exchange: Exchange, remote: MemoryStore, tmp_path: Path
+) -> None:
+    city = Region(exchange)
+    city.register("beicheng")
+    here = exchange.objects.store
+    exchange.objects.store = SpooledStore(FilesystemStore(tmp_path / "other"), remote)
+    city.send("beicheng", body=bytes(LARGEST + 1))
+    exchange.objects.store.close()
+    exchange.objects.store = here
+    earlier = datetime.now(UTC) - timedelta(days=2)
+    with exchange.database.writing() as session:
+        session.execute(update(Study).values(changed=earlier))
+        session.execute(update(Instance).values(received=earlier))
+    describe = worker(exchange, Settings(data=tmp_path))._handlers[jobs.DESCRIBE]
+    with pytest.raises(jobs.Later):
+        describe(exchange, "1")
+    with exchange.on_behalf_of(WORKER) as access:
+        assert scrub.walk(access, days=90, until=datetime.now(UTC) + timedelta(60)).damaged == 1
+    describe(exchange, "1")
 
 
 def test_a_long_spool_is_listed_once_and_a_worker_that_is_told_to_stop_leaves_the_rest(

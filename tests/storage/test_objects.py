@@ -505,6 +505,62 @@ def test_an_object_that_another_system_uploaded_is_compared_by_its_bytes(
         s3_store.put(KEY, IMAGE[:-1] + b"!")
 
 
+def connected(address: S3Address, place: Path, bucket: str, secret_key: str = "") -> S3Store:
+    return S3Store.connect(
+        address.endpoint,
+        address.access_key,
+        secret_key or address.secret_key,
+        bucket,
+        secure=False,
+        staging=place / "staging",
+    )
+
+
+def test_a_bucket_that_was_there_and_is_gone_is_named_and_not_made_again(
+    s3_server: S3Address, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = minio.Minio(
+        s3_server.endpoint, s3_server.access_key, s3_server.secret_key, secure=False
+    )
+    store = connected(s3_server, tmp_path, "exchange-gone")
+    assert "exchange-gone was missing, and is made" in caplog.text
+    store.put(KEY, IMAGE)
+    store.delete(KEY)
+    with pytest.raises(ObjectNotFound):
+        store.stat(KEY)
+    other.remove_bucket("exchange-gone")
+    caplog.clear()
+    again = connected(s3_server, tmp_path, "exchange-gone")  # the exchange is restarted
+    assert "exchange-gone is missing (NoSuchBucket)" in caplog.text
+    for one in (store, again):
+        for ask in (one.stat, one.get, one.delete, lambda key, one=one: one.put(key, IMAGE)):
+            with pytest.raises(StoreUnavailable, match="exchange-gone is missing"):
+                ask(KEY)
+        with pytest.raises(StoreUnavailable, match="exchange-gone is missing"):
+            list(one.list())
+    assert not other.bucket_exists("exchange-gone")
+    other.make_bucket("exchange-gone")  # an operator takes the loss
+    assert again.put(KEY, IMAGE).size == len(IMAGE)
+    for one in (store, again):
+        assert one.get(KEY) == IMAGE
+        one.close()
+    other.remove_object("exchange-gone", KEY)
+    other.remove_bucket("exchange-gone")
+
+
+def test_a_refused_access_key_is_told_from_a_server_that_does_not_answer_and_shows_no_secret(
+    s3_server: S3Address, s3_store: S3Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert s3_store.put(KEY, IMAGE)
+    store = connected(s3_server, tmp_path, "exchange-tests", "not the secret key")
+    assert "SignatureDoesNotMatch" in caplog.text
+    for ask in (store.stat, store.get, store.delete, lambda key: store.put(key, IMAGE)):
+        with pytest.raises(StoreUnavailable, match=r"refused .*SignatureDoesNotMatch") as refused:
+            ask(KEY)
+        assert "secret" not in str(refused.value)
+    store.close()
+
+
 def test_an_s3_server_that_is_down_is_unavailable_and_serves_again_when_it_is_back(
     tmp_path: Path,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import random
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from real_parts import S3Address, SeaweedFS
 
+from exchange_storage import s3
 from exchange_storage.filesystem import FilesystemStore
 from exchange_storage.objects import MemoryStore, ObjectNotFound, StoreUnavailable
 from exchange_storage.s3 import S3Store
@@ -105,6 +107,81 @@ def test_other_bytes_under_a_key_of_the_remote_store_are_reported_and_not_lost(
     assert store.drain(1) == Drained(1, ("images/1",), None)  # it does not bar the way
     assert store.drain() == Drained(0, ("images/1",), None)
     assert (spool.get("images/1"), s3_store.get("images/1")) == (b"ours", b"theirs")
+
+
+def rot(s3_store: S3Store, key: str) -> bytes:
+    """One byte of an object in the bucket changes; its size and its label do not."""
+    content = s3_store.get(key)
+    rotten = content[:100] + bytes([content[100] ^ 1]) + content[101:]
+    s3_store.delete(key)
+    s3_store._client.put_object(
+        s3_store._bucket,
+        key,
+        io.BytesIO(rotten),
+        len(rotten),
+        metadata={s3.LABEL: sha256(content)},
+    )
+    return rotten
+
+
+def test_an_image_that_has_rotted_in_the_bucket_is_replaced_when_it_is_sent_again(
+    store: SpooledStore, s3_store: S3Store
+) -> None:
+    key = f"studies/1/2/3.{sha256(IMAGE)}.dcm"
+    for _ in range(2):
+        store.put(key, IMAGE)
+        assert store.drain() == Drained(1, (), None)
+        assert s3_store.digest(key) == sha256(IMAGE)
+        assert store.settled(key)
+        rot(s3_store, key)
+        assert store.digest(key) != sha256(IMAGE)
+
+
+def test_the_spool_does_not_let_go_of_an_image_for_a_label_on_bytes_that_nobody_has_read(
+    store: SpooledStore, spool: FilesystemStore, s3_store: S3Store
+) -> None:
+    s3_store.put("images/1", IMAGE)  # a key that does not say whose bytes are the right ones
+    rotten = rot(s3_store, "images/1")
+    store.put("images/1", IMAGE)
+    assert store.drain() == Drained(0, ("images/1",), None)
+    assert (spool.get("images/1"), s3_store.get("images/1")) == (IMAGE, rotten)
+
+
+def test_an_image_that_the_bucket_does_not_give_out_any_more_is_replaced_and_bars_no_ones_way(
+    store: SpooledStore, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stream(*_: object) -> Iterator[bytes]:
+        raise StoreUnavailable("the S3 store answered InternalError")
+
+    key = f"studies/1/2/3.{sha256(IMAGE)}.dcm"
+    for one in (key, "images/1"):
+        s3_store.put(one, IMAGE)
+        store.put(one, IMAGE)
+    store.put("images/2", IMAGE)
+    with monkeypatch.context() as damaged:
+        damaged.setattr(S3Store, "stream", stream)
+        assert store.drain() == Drained(2, ("images/1",), None)
+    assert s3_store.get(key) == IMAGE
+
+
+def test_an_image_that_has_rotted_in_the_spool_replaces_nothing(
+    store: SpooledStore, spool: FilesystemStore, s3_store: S3Store
+) -> None:
+    key = f"studies/1/2/3.{sha256(IMAGE)}.dcm"
+    s3_store.put(key, IMAGE)
+    store.put(key, IMAGE[:-1] + b"!")
+    assert store.drain() == Drained(0, (key,), None)
+    assert s3_store.get(key) == IMAGE
+
+
+def test_an_image_is_not_read_back_when_it_is_first_uploaded(
+    store: SpooledStore, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put("images/1", IMAGE)
+    with monkeypatch.context() as reading:
+        reading.setattr(S3Store, "stream", None)
+        assert store.drain() == Drained(1, (), None)
+    assert s3_store.get("images/1") == IMAGE
 
 
 def test_two_workers_that_drain_at_once_move_each_image_once(
