@@ -68,6 +68,11 @@ class CommandField(IntEnum):
         """Whether this message answers another."""
         return self >= 0x8000
 
+    @property
+    def service(self) -> str:
+        """The service whose message this is, as PS3.7 writes it: C-STORE."""
+        return self.name.rpartition("_")[0].replace("_", "-")
+
 
 class Priority(IntEnum):
     """PS3.7 Table E.1-1."""

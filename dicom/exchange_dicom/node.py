@@ -35,7 +35,7 @@ from exchange_dicom import (
 )
 from exchange_dicom.association import Association
 from exchange_dicom.contexts import FIND_LEVELS, FIND_OF, VERIFICATION
-from exchange_dicom.conversation import Conversation, Limits, Service
+from exchange_dicom.conversation import Conversation, Limits, Observed, Service
 from exchange_dicom.dimse import CommandField
 from exchange_dicom.identity import Verify, claimed, told, unverifiable
 from exchange_dicom.listener import Acceptor
@@ -110,10 +110,12 @@ def node(
     limits: Limits | None = None,
     share_port: bool = False,
     verify: Verify = unverifiable,
+    observed: Observed = lambda _, __: None,
 ) -> Acceptor:
     """The DICOM door: an acceptor that serves `exchange` under `ae_title` (not started yet).
 
-    `verify` says who the user is whom an association names.
+    `verify` says who the user is whom an association names; `observed` is told of each operation
+    that was answered.
     """
     bounds = limits or Limits()
     pace = Pace()
@@ -121,7 +123,9 @@ def node(
     doors: set[_Door] = set()
 
     def handle(association: Association) -> None:
-        door = _Door(exchange, association, ae_title, bounds, client_tls, pace, verify, watch)
+        door = _Door(
+            exchange, association, ae_title, bounds, client_tls, pace, verify, watch, observed
+        )
         doors.add(door)
         try:
             door.serve()
@@ -162,6 +166,7 @@ class _Door:
         pace: Pace,
         verify: Verify,
         watch: Watch,
+        observed: Observed,
     ) -> None:
         self._exchange = exchange
         self._association = association
@@ -171,6 +176,7 @@ class _Door:
         self._pace = pace
         self._verify = verify
         self._watch = watch
+        self._observed = observed
         self._looked_up = watch.revision()
         self._looking = threading.Lock()
         self._conversation: Conversation | None = None
@@ -199,6 +205,7 @@ class _Door:
             client_tls=self._client_tls,
             pace=self._pause,
             confirm=self._confirm,
+            observed=self._observed,
         )
         self._conversation = conversation
         for message in self._association.messages():

@@ -117,6 +117,7 @@ def read(conversation: Conversation, message: Message) -> None:
     code = status.ATTRIBUTE_LIST_ERROR if lost else status.SUCCESS
     comment = f"not told, for it is no value of its VR: {lost[0]}" if lost else ""
     response = dimse.response(message.command, code, data_set_present=True, error_comment=comment)
+    conversation.answered(message, code, comment)
     conversation.association.send(message.context.context_id, response, found)
 
 
@@ -216,12 +217,14 @@ def _refuse(
     if isinstance(error, Incomplete):
         conversation.answer(message, status.MISSING_ATTRIBUTE, str(error))
     elif isinstance(error, Ended):
+        comment = "Performed Procedure Step Object may no longer be updated"
         response = dimse.response(
             message.command,
             status.PROCESSING_FAILURE,
-            error_comment="Performed Procedure Step Object may no longer be updated",
+            error_comment=comment,
             error_id=NO_LONGER_UPDATED,
         )
+        conversation.answered(message, status.PROCESSING_FAILURE, comment)
         conversation.association.send(message.context.context_id, response)
     elif isinstance(error, ExchangeError):
         conversation.answer(message, status.N_SERVICE[type(error)], str(error))

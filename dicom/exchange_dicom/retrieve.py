@@ -341,6 +341,8 @@ class _Progress:
 
     def _send(self, code: int, *, remaining: int | None = None, more: bool = False) -> None:
         context = self.message.context
+        if code != status.PENDING:
+            self.conversation.answered(self.message, code, self.reason)
         # Each final response but success names what failed, if only that nothing did (C.4.2.1.4).
         listed = code not in {status.PENDING, status.SUCCESS}
         response = dimse.response(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from exchange import errors
 
@@ -47,6 +48,29 @@ RESOURCE_LIMITATION = 0x0213
 def warns(code: int) -> bool:
     """Whether a status is one of `WARNINGS`."""
     return f"{code:04X}" in WARNINGS or code >> 12 == 0xB
+
+
+class Type(StrEnum):
+    """The types of status (PS3.7 annex C)."""
+
+    SUCCESS = "success"
+    WARNING = "warning"
+    FAILURE = "failure"
+    CANCEL = "cancel"
+    PENDING = "pending"
+
+
+def type_of(code: int) -> Type:
+    """Of which type a status is: whatever is nothing else is a failure."""
+    match code:
+        case 0x0000:
+            return Type.SUCCESS
+        case 0xFF00 | 0xFF01:
+            return Type.PENDING
+        case 0xFE00:
+            return Type.CANCEL
+        case _:
+            return Type.WARNING if warns(code) else Type.FAILURE
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ def store(conversation: Conversation, message: Message) -> None:
     else:
         if pause := conversation.pace():
             time.sleep(pause)  # it is kept; the sender of too many waits for its answer
+        conversation.answered(message, status.SUCCESS)
         conversation.association.send(context.context_id, dimse.stored(command))
 
 

@@ -22,8 +22,9 @@ from exchange.access import Exchange
 from exchange_server import addresses, authentication, openapi, rehearsal
 from exchange_server.authentication import Identify
 from exchange_server.cookies import Cookies
-from exchange_server.observability import NEEDED, REQUEST, exposition, observe, parts
+from exchange_server.observability import REQUEST, exposition, observe
 from exchange_server.passwords import Passwords
+from exchange_server.readiness import NEEDED, Readiness
 from exchange_server.settings import Settings
 from exchange_server.shelves import Shelves
 from exchange_server.tokens import Tokens
@@ -147,6 +148,7 @@ def create_app(
     app.include_router(authentication.sign_in(exchange, tokens, passwords))
 
     looks = CapacityLimiter(LOOKS)
+    readiness = Readiness(exchange)
 
     @app.get("/health")
     async def health() -> Response:
@@ -156,7 +158,7 @@ def create_app(
     @app.get("/ready")
     async def ready() -> Response:
         """Whether requests should be sent here now; what does not answer is named."""
-        wrong = await to_thread.run_sync(parts, exchange, limiter=looks)
+        wrong = await to_thread.run_sync(readiness.parts, limiter=looks)
         serves = not any(wrong[part] for part in NEEDED)
         told = {part: "unavailable" if error else "ok" for part, error in wrong.items()}
         body = {"status": "ready" if serves else "unavailable", "parts": told}
@@ -168,7 +170,7 @@ def create_app(
         peer = addresses.address(request)
         if not peer or not any(ip_address(peer) in one for one in settings.metrics_networks):
             return PlainTextResponse("not from this address\n", status_code=403)
-        content, media_type = await to_thread.run_sync(exposition, exchange, limiter=looks)
+        content, media_type = await to_thread.run_sync(exposition, readiness, limiter=looks)
         return Response(content, media_type=media_type)
 
     if settings.web_origins:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 import secrets
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, NoReturn
 from zoneinfo import ZoneInfo
@@ -47,6 +47,7 @@ from exchange_storage.objects import ObjectNotFound, ObjectStore, ObjectStoreErr
 from exchange_storage.spool import SpooledStore
 
 if TYPE_CHECKING:
+    from exchange_dicom.dimse import CommandField
     from exchange_dicom.lettering import Lettering
     from exchange_dicom.listener import Acceptor
     from exchange_dicom.transport_security import Contexts
@@ -224,12 +225,26 @@ def _acceptor(exchange: Exchange, settings: Settings, port: int, tls: Contexts |
             limits=limits,
             share_port=settings.node_processes > 1,
             verify=Identities(exchange, tokens(settings)),
+            observed=_counted,
         )
     except OSError as error:
         raise Unavailable(
             f"cannot listen on port {port} of "
             f"{', '.join(settings.dimse_addresses)}: {error.strerror}"
         ) from error
+
+
+def _counted(operation: CommandField, code: int) -> None:
+    """The node has answered an operation: hundreds a second, so that what counts them is kept."""
+    _count(operation, code)()
+
+
+@cache
+def _count(operation: CommandField, code: int) -> Callable[[], None]:
+    from exchange_dicom.status import type_of
+    from exchange_server.observability import DIMSE_RESPONSE, counter
+
+    return counter(DIMSE_RESPONSE, operation.service, type_of(code), f"{code:04X}")
 
 
 def _lettering(settings: Settings) -> Lettering:

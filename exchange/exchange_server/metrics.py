@@ -16,6 +16,7 @@ from exchange import organizations
 from exchange.access import Exchange
 from exchange.errors import Unavailable
 from exchange_server.observability import exposition
+from exchange_server.readiness import Readiness
 from exchange_server.settings import Settings, host_port
 
 SECONDS = 10.0
@@ -31,9 +32,10 @@ def shown(exchange: Exchange, settings: Settings) -> Iterator[None]:
     if settings.metrics_port is None:
         yield
         return
+    readiness = Readiness(exchange)
     with ExitStack() as open_:
         for host in settings.http_addresses:
-            door = _listening(host, settings.metrics_port, exchange, settings)
+            door = _listening(host, settings.metrics_port, readiness, settings)
             thread = threading.Thread(target=door.serve_forever, name="metrics", daemon=True)
             thread.start()
             open_.callback(door.server_close)
@@ -41,7 +43,7 @@ def shown(exchange: Exchange, settings: Settings) -> Iterator[None]:
         yield
 
 
-def _listening(host: str, port: int, exchange: Exchange, settings: Settings) -> _Door:
+def _listening(host: str, port: int, readiness: Readiness, settings: Settings) -> _Door:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         # The class decides by this attribute, so that there is one class for each.
@@ -50,13 +52,13 @@ def _listening(host: str, port: int, exchange: Exchange, settings: Settings) -> 
     except OSError as error:
         where = host_port(host, port)
         raise Unavailable(f"cannot listen on {where}: {error.strerror}") from error
-    door.exchange, door.settings = exchange, settings
+    door.readiness, door.settings = readiness, settings
     return door
 
 
 class _Door(ThreadingHTTPServer):
     daemon_threads = True
-    exchange: Exchange
+    readiness: Readiness
     settings: Settings
 
     def server_bind(self) -> None:
@@ -83,7 +85,7 @@ class _Answer(BaseHTTPRequestHandler):
         if self.path.partition("?")[0] != "/metrics":
             self.send_error(404)
             return
-        content, media_type = exposition(self.server.exchange)
+        content, media_type = exposition(self.server.readiness)
         self.send_response(200)
         self.send_header("Content-Type", media_type)
         self.send_header("Content-Length", str(len(content)))

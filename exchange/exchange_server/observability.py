@@ -22,15 +22,12 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from exchange import jobs, scrub
-from exchange.access import Exchange, translated
+from exchange.access import translated
 from exchange.errors import ExchangeError
 from exchange.policy import Requester, Role
-from exchange_storage.objects import (
-    ObjectNotFound,
-    ObjectStoreError,
-    StoreFull,
-    StoreUnavailable,
-)
+from exchange_server.readiness import SILENT, Readiness
+from exchange_server.throttle import Throttle
+from exchange_storage.objects import ObjectStoreError, StoreFull, StoreUnavailable
 from exchange_storage.spool import SpooledStore
 
 if TYPE_CHECKING:
@@ -156,6 +153,17 @@ CARRIED = Observation(
     help="Small objects in the index, not yet in the object store",
     kind=Kind.GAUGE,
 )
+FREE = Observation(
+    name="free_bytes",
+    help="Bytes free on the disk of this machine on which a part lies",
+    kind=Kind.GAUGE,
+    labels=("part",),
+)
+DIMSE_RESPONSE = Observation(
+    name="dimse_responses",
+    help="DIMSE operations that were answered, by service, status type and status (PS3.7 C)",
+    labels=("service", "type", "status"),
+)
 PART_READY = Observation(
     name="part_ready", help="Whether a part answers: 1 or 0", kind=Kind.GAUGE, labels=("part",)
 )
@@ -181,6 +189,8 @@ OBSERVATIONS = (
     JOBS,
     SPOOLED,
     CARRIED,
+    FREE,
+    DIMSE_RESPONSE,
     PART_READY,
 )
 
@@ -201,6 +211,13 @@ def observe(
         told = {"count": value} if value != 1 else {}
     log = structlog.get_logger("exchange")
     log.log(observation.level, observation.name, **labels, **told, **(also or {}))
+
+
+def counter(observation: Observation, *labels: str) -> Callable[[], None]:
+    """What counts one more of `observation`, without a log line: for what comes by the hundreds a
+    second. `labels`: their values, in its order."""
+    increment: Callable[[], None] = _metrics()[observation.name].labels(*labels).inc
+    return increment
 
 
 _MAKING = threading.Lock()
@@ -228,7 +245,7 @@ def _made() -> Mapping[str, Any]:
     return made
 
 
-def exposition(exchange: Exchange) -> tuple[bytes, str]:
+def exposition(readiness: Readiness) -> tuple[bytes, str]:
     """All metrics in the text format of Prometheus, and its media type.
 
     Under `exchange serve`, those of all its processes. Gauges are read now.
@@ -242,7 +259,7 @@ def exposition(exchange: Exchange) -> tuple[bytes, str]:
         counted = CollectorRegistry()
         MultiProcessCollector(counted)  # type: ignore[no-untyped-call]
     now = CollectorRegistry()
-    now.register(_Gauges(exchange))
+    now.register(_Gauges(readiness))
     return generate_latest(counted) + generate_latest(now), CONTENT_TYPE_LATEST
 
 
@@ -250,7 +267,7 @@ def exposition(exchange: Exchange) -> tuple[bytes, str]:
 class _Gauges:
     """What is so at this moment, as a collector of Prometheus' library."""
 
-    exchange: Exchange
+    readiness: Readiness
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         from prometheus_client.core import GaugeMetricFamily
@@ -258,69 +275,37 @@ class _Gauges:
         def gauge(one: Observation) -> GaugeMetricFamily:
             return GaugeMetricFamily(f"exchange_{one.name}", one.help, labels=one.labels)
 
+        exchange, wrong = self.readiness.exchange, self.readiness.parts()
         ready = gauge(PART_READY)
-        for part, wrong in parts(self.exchange).items():
-            ready.add_metric([part], 0 if wrong else 1)
+        for part, error in wrong.items():
+            ready.add_metric([part], 0 if error else 1)
         yield ready
+        free = gauge(FREE)
+        for part, look in (("index", exchange.database.free), ("reception", exchange.objects.free)):
+            with suppress(OSError, ObjectStoreError):
+                if wrong[part] != SILENT and (told := look()) is not None:
+                    free.add_metric([part], told)
+        yield free
+        if isinstance(exchange.objects.store, SpooledStore) and wrong["reception"] != SILENT:
+            spooled = gauge(SPOOLED)
+            spooled.add_metric([], exchange.objects.store.waiting(COUNTED_AGO))
+            yield spooled
+        if wrong["index"] == SILENT:  # whoever asked it for numbers would wait with it
+            return
         waiting = gauge(JOBS)
         # That the index does not answer is told by its part.
-        with suppress(ExchangeError), self.exchange.on_behalf_of(_OPERATOR) as access:
+        with suppress(ExchangeError), exchange.on_behalf_of(_OPERATOR) as access:
             for (kind, dead), count in jobs.backlog(access.session).items():
                 waiting.add_metric([kind, "given up" if dead else "waiting"], count)
         yield waiting
         damaged = gauge(DAMAGED)
-        with suppress(ExchangeError), self.exchange.on_behalf_of(_OPERATOR) as access:
+        with suppress(ExchangeError), exchange.on_behalf_of(_OPERATOR) as access:
             damaged.add_metric([], scrub.known_damages(access))
         yield damaged
-        store = self.exchange.objects.store
-        if isinstance(store, SpooledStore):
-            spooled = gauge(SPOOLED)
-            spooled.add_metric([], store.waiting(COUNTED_AGO))
-            yield spooled
         carried = gauge(CARRIED)
         with suppress(ExchangeError), translated():
-            carried.add_metric([], self.exchange.objects.waiting())
+            carried.add_metric([], exchange.objects.waiting())
         yield carried
-
-
-def parts(exchange: Exchange) -> dict[str, str]:
-    """What is wrong with each part that the exchange stands on; "" where it answers.
-
-    ``index``, ``reception`` (an instance could be received now) and ``objects`` (what is held can
-    be read). With a spool, reception does not need the remote store.
-    """
-    return {
-        "index": _wrong(lambda: _current(exchange)),
-        "reception": _wrong(lambda: exchange.objects.stage().discard()),
-        "objects": _wrong(lambda: _reachable(exchange)),
-    }
-
-
-NEEDED = frozenset({"index", "reception"})
-"""The parts without which a process is not ready: it would have to refuse what is sent to it."""
-
-
-def _current(exchange: Exchange) -> None:
-    found, wanted = exchange.database.revision()
-    if found != wanted:
-        raise RuntimeError("the schema is not this release's; run `exchange serve` or `init`")
-
-
-def _reachable(exchange: Exchange) -> None:
-    try:
-        exchange.objects.stat("ready/probe")
-    except ObjectNotFound:
-        return  # an answer
-
-
-def _wrong(look: Callable[[], None]) -> str:
-    try:
-        look()
-    except (RuntimeError, ObjectStoreError) as error:
-        return str(error)
-    except Exception as error:  # a driver's own: its text may hold an address or a password
-        return type(error).__name__
-    return ""
 
 
 def place(error: BaseException) -> str:
@@ -370,6 +355,7 @@ def log_to_stderr(*, level: str, form: str, role: str) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last],
         )
     )
+    handler.addFilter(Throttle(place))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())

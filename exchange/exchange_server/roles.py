@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext, suppress
 from enum import StrEnum
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -105,10 +105,16 @@ def run(role: Role, settings: Settings) -> None:
 
 
 def notify(state: str) -> None:
-    """Tell `state` to whoever supervises this process (sd_notify(3)); nobody may."""
+    """Tell `state` to whoever supervises this process (sd_notify(3)); nobody may.
+
+    One that was killed does not listen any more: SIGTERM is on its way then, and ends this process.
+    """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        with (
+            suppress(ConnectionRefusedError, FileNotFoundError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told,
+        ):
             told.sendto(state.encode(), f"\0{address[1:]}" if address[0] == "@" else address)
 
 

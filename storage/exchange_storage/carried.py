@@ -195,6 +195,12 @@ class CarryingStore(ObjectStore):
                 if not forgotten:
                     raise
 
+    def free(self) -> int | None:
+        return self.store.free()
+
+    def try_out(self) -> None:
+        self.store.try_out()
+
     def close(self) -> None:
         self.store.close()
         self._aside.close()

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 from exchange_storage import lending
 from exchange_storage.lending import AT_HAND, Lending, Reading, Writing
+from exchange_storage.objects import free
 
 BUSY_SECONDS = 30
 """How long a writer waits for another process's transaction in SQLite."""
@@ -303,6 +304,10 @@ class Database:
     def file(self) -> Path | None:
         """SQLite's file; None where there is none, and of a server."""
         return Path(str(self.engine.url.database)) if self._turn is not None else None
+
+    def free(self) -> int | None:
+        """Bytes free on the disk of SQLite's file; None of a server. Raises OSError."""
+        return free(self.file.parent) if self.file is not None else None
 
     def sibling(self, connections: int) -> Database:
         """The same database by connections of its own, for what may not wait for others'."""

@@ -28,9 +28,10 @@ from exchange_storage.objects import (
     StoreUnavailable,
     checked_key,
     digest_of,
+    free,
     span,
 )
-from exchange_storage.staging import StagedFile, StagingArea, answer_to
+from exchange_storage.staging import ALIGNED, StagedFile, StagingArea, answer_to
 
 OPEN_DIRECTORIES = 256
 """Directories kept open for writing: about the series that arrive at one time."""
@@ -162,6 +163,15 @@ class FilesystemStore(ObjectStore):
         except InvalidKey:
             return iter(())  # no key starts so, and no such path is looked at
         return self._walk(start, prefix)
+
+    def free(self) -> int:
+        with _answering():
+            return free(self._objects)
+
+    def try_out(self) -> None:
+        with self.stage() as staged, _answering():
+            staged.write(bytes(ALIGNED))
+            (staged.sync if self._durable else staged.flush)(self._top.number)
 
     def close(self) -> None:
         with self._opening:

@@ -214,7 +214,8 @@ class Journal:
     ) -> None:
         row = _ONE.first(connection, {"name": name})
         at = reached = row.reached if row else 0
-        length = os.fstat(descriptor.number).st_size
+        # Of a copy that is older than the index, the index has more than there is.
+        length = max(at, os.fstat(descriptor.number).st_size)
         whole, lines = True, 0
         for line in os.pread(descriptor.number, length - at, at).split(b"\n"):
             at += len(line) + 1

@@ -106,6 +106,17 @@ def span(size: int, start: int, length: int | None) -> tuple[int, int]:
     return min(start, end), end
 
 
+def free(directory: Path) -> int:
+    """Bytes that this process may still write below `directory`; 0 where it may write nothing.
+
+    Raises OSError.
+    """
+    found = os.statvfs(directory)
+    if found.f_flag & os.ST_RDONLY:
+        return 0
+    return found.f_frsize * (found.f_bavail if os.geteuid() else found.f_bfree)
+
+
 class Descriptor:
     """An open file, closed when the last to use it lets go: threads share open directories."""
 
@@ -243,6 +254,20 @@ class ObjectStore(Protocol):
         In a bucket the order is the server's: SeaweedFS goes folder by folder (`a/1` before
         `a-b/1`), against the S3 API. What is kept or deleted meanwhile may or may not be listed.
         """
+
+    def free(self) -> int | None:
+        """Bytes for which there is room where objects come in; None where nobody knows.
+
+        Raises StoreUnavailable.
+        """
+        return None
+
+    def try_out(self) -> None:
+        """Do what it takes for an object to come in, as far as to the disk, and leave nothing.
+
+        Raises StoreFull, StoreUnavailable.
+        """
+        self.stage().discard()
 
     def close(self) -> None:
         """Let go of files and connections; what was kept stays kept."""

@@ -122,6 +122,12 @@ class SpooledStore(ObjectStore):
         remote = (one for one in self._remote.list(prefix) if one.key not in spooled)
         yield from heapq.merge(spooled.values(), remote, key=lambda stored: stored.key)
 
+    def free(self) -> int:
+        return self._spool.free()
+
+    def try_out(self) -> None:
+        self._spool.try_out()
+
     def close(self) -> None:
         self._spool.close()
         self._remote.close()

@@ -14,6 +14,7 @@ import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from caller import (
@@ -58,6 +59,9 @@ from exchange_dicom.pdu import (
     ContextResult,
     RejectReason,
 )
+from exchange_dicom.status import type_of
+from exchange_storage.filesystem import FilesystemStore
+from exchange_storage.objects import StoreFull
 
 UNIFIED_WORKLIST = "1.2.840.10008.5.1.4.34.6.1"
 BASIC_PRINT = "1.2.840.10008.5.1.1.9"
@@ -560,3 +564,36 @@ def mutated(said: bytes, chance: random.Random) -> bytes:
             case _:
                 changed[at:at] = chance.randbytes(chance.randint(1, 8))
     return bytes(changed)
+
+
+# What operators see
+
+
+class Full(FilesystemStore):
+    """A store without room for images."""
+
+    def stage(self) -> NoReturn:
+        raise StoreFull("No space left on device")
+
+
+def test_operators_see_how_each_operation_was_answered_and_why_images_are_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    answered: list[tuple[str, str, int]] = []
+
+    def observed(operation: CommandField, code: int) -> None:
+        answered.append((operation.service, type_of(code), code))
+
+    full = Full(tmp_path / "full")
+    with (
+        serving(tmp_path, objects=full, observed=observed) as served,
+        calling(served.port) as pacs,
+    ):
+        assert pacs.echo() == SUCCESS
+        assert pacs.store(image(), INSTANCE).status == OUT_OF_RESOURCES
+
+    assert answered == [("C-ECHO", "success", 0), ("C-STORE", "failure", OUT_OF_RESOURCES)]
+    (line,) = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+    assert line == (
+        "C-STORE of BEICHENG was refused with A700: the object store is full; nothing was kept"
+    )

@@ -316,10 +316,14 @@ def test_a_full_disk_is_out_of_resources_until_there_is_room_again(tmp_path: Pat
                 full = stow(ris, multipart(part10_of(body, uid)))
             assert full.status_code == 507
             assert held(exchange) == (kept, kept, 0)
+            with exchange.web("ris.beicheng") as balancer:
+                assert balancer.get("/ready").json()["parts"]["reception"] == "unavailable"
 
             subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
 
             again = [number for number, status in enumerate(statuses) if status != SUCCESS]
+            with exchange.web("ris.beicheng") as balancer:
+                assert balancer.get("/ready").json()["parts"]["reception"] == "ok"
             assert {send(pacs, number, MEGABYTE) for number in again} == {SUCCESS}
             assert served(exchange) == {numbered(number, MEGABYTE)[1] for number in range(8)}
         exchange.run("check")

@@ -27,6 +27,7 @@ import urllib3
 from real_parts import PATIENCE, ends_with_us, free_port, free_ports
 
 from exchange_server.forking import forks
+from exchange_server.roles import notify
 from exchange_server.supervisor import Supervisor
 
 EXCHANGE = (sys.executable, "-m", "exchange_server")
@@ -243,6 +244,17 @@ def test_when_the_supervisor_is_killed_its_processes_end_too(served: Served) -> 
     finally:
         for end in ends:
             os.close(end)
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_who_is_ready_when_its_supervisor_was_killed_says_so_to_nobody_and_does_not_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, left: bool
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    if left:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as gone:
+            gone.bind(str(tmp_path / "notify"))
+    notify("READY=1")
 
 
 def listens_for_its_end(pid: int) -> bool:

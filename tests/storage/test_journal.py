@@ -136,6 +136,20 @@ def test_what_a_process_that_died_left_is_taken_by_the_next_and_its_file_removed
     assert known(database) == []
 
 
+def test_a_backup_whose_journal_is_older_than_its_index_has_nothing_more_to_be_taken_over(
+    database: Database, journal: Journal, place: Path
+) -> None:
+    file = left(place, b"first", b"second")
+    with database.writing() as session:
+        journal.take(session.connection(), everything=True)  # and the process ends before `settle`
+    file.write_bytes(file.read_bytes()[:15])
+
+    assert taken(journal, database, everything=True) == []
+    assert not file.exists()
+    assert left(place, b"third").exists()
+    assert taken(journal, database, everything=True) == [b"third"]
+
+
 def test_a_line_that_was_damaged_takes_none_with_it_and_its_file_is_kept_for_the_operators(
     database: Database, place: Path
 ) -> None:

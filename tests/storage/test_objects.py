@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -444,6 +445,27 @@ def test_a_full_disk_keeps_nothing_and_harms_nothing(small_disk: Path) -> None:
     assert store.digest(KEY) == sha256(IMAGE)
     store.delete(KEY)
     store.put("another/image", IMAGE)
+    store.close()
+
+
+def test_a_store_says_how_much_room_it_has_and_whether_an_object_could_come_in(
+    small_disk: Path,
+) -> None:
+    store = FilesystemStore(small_disk)
+    store.try_out()
+    assert 0 < store.free() <= 1 << 20
+    with suppress(StoreFull):
+        for number in range(1000):
+            store.put(f"image/{number}", IMAGE[:8192])
+    with suppress(StoreFull):
+        store.put("image/last", IMAGE[:4096])
+    assert store.free() == 0
+    with pytest.raises(StoreFull):
+        store.try_out()
+    subprocess.run(["mount", "-o", "remount,size=2m", small_disk], check=True)
+    assert store.free() == 1 << 20
+    store.try_out()
+    assert {stored.key.partition("/")[0] for stored in store.list()} == {"image"}
     store.close()
 
 

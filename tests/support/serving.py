@@ -15,7 +15,7 @@ from region import Region, region
 from sqlalchemy import func, select
 
 from exchange.access import Exchange
-from exchange_dicom.conversation import Limits
+from exchange_dicom.conversation import Limits, Observed
 from exchange_dicom.identity import Verify, unverifiable
 from exchange_dicom.negotiation import Conduct
 from exchange_dicom.node import node
@@ -70,6 +70,7 @@ def serving(
     client_tls: ssl.SSLContext | None = None,
     objects: ObjectStore | None = None,
     verifying: Callable[[Exchange], Verify] = lambda _: unverifiable,
+    observed: Observed = lambda _, __: None,
 ) -> Iterator[Served]:
     """A region and its node, in this process, until the block ends.
 
@@ -88,6 +89,7 @@ def serving(
             tls=tls,
             client_tls=client_tls,
             verify=verifying(city.exchange),
+            observed=observed,
         )
         thread = threading.Thread(target=acceptor.serve_forever)
         thread.start()

@@ -23,10 +23,10 @@ from exchange.access import Access, Exchange
 from exchange.errors import Invalid
 from exchange.policy import Action
 from exchange.traffic import Hour
-from exchange_server.observability import parts
 from exchange_server.portal.charts import Bars, bars
 from exchange_server.portal.language import Words, spoken
 from exchange_server.portal.pages import PREFIX, Number, Pages, form
+from exchange_server.readiness import Readiness
 from exchange_storage.records import Organization
 
 GAPS = 50
@@ -48,6 +48,7 @@ SETTLEMENTS: dict[str, Callable[[Access, int], None]] = {
 def administration(exchange: Exchange, pages: Pages) -> APIRouter:
     """Routes for administrators: whoever is none is refused by the verbs."""
     router = APIRouter(route_class=pages.route(), include_in_schema=False)
+    readiness = Readiness(exchange)
 
     @router.get("/hospital")
     def hospital(request: Request) -> Response:
@@ -142,7 +143,7 @@ def administration(exchange: Exchange, pages: Pages) -> APIRouter:
         words = spoken(request)
         with exchange.on_behalf_of(visitor.requester) as access:
             state = operation.state(access, days=DAYS, timezone=pages.timezone)
-        wrong = parts(exchange)
+        wrong = readiness.parts()
         labels = [f"{one.day:%m-%d}" for one in state.growth]
         return pages.page(
             request,
