@@ -74,6 +74,7 @@ _PATIENT = Prepared(
         Patient.patient_id != "",
     )
 )
+_REPLACING = Prepared(select(Patient.replaced_by_id).where(Patient.id == bindparam("row")))
 
 
 def inserted(record: type[Record], *keys: str) -> Prepared:
@@ -139,7 +140,11 @@ def placed(
     study = series or _STUDY.first(connection, {"uid": study_uid})
     if study is not None and study.organization_id != organization:
         return "the study belongs to another organization"
-    if study is not None and study.patient_id != number:
+    if (
+        study is not None
+        and study.patient_id != number
+        and not _are_one(session, study, organization, number)
+    ):
         return OTHER_PATIENT
     if study is None:
         patient_row = _patient(access, session, organization, received, number, now)
@@ -175,6 +180,25 @@ def placed(
     else:
         series_row = series.series_row
     return Place(patient_row, study_row, series_row)
+
+
+def _are_one(session: Session, known: Any, organization: int, number: str) -> bool:
+    """Whether the hospital has merged its record with this number and the study's, of which the
+    row `known` tells, into one patient (IHE RAD-12)."""
+    connection = session.connection()
+    other = _PATIENT.first(connection, {"organization": organization, "number": number})
+    return other is not None and bool(
+        _standing(session, known.patient_row) & _standing(session, other.patient_row)
+    )
+
+
+def _standing(session: Session, row: int | None) -> set[int]:
+    """A record, the one that replaces it, and so on, by row numbers."""
+    found: set[int] = set()
+    while row is not None and row not in found:
+        found.add(row)
+        row = _REPLACING.first(session.connection(), {"row": row}).replaced_by_id
+    return found
 
 
 def _complete_study(session: Session, known: Any, attributes: Mapping[str, str]) -> None:

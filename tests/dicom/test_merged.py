@@ -63,6 +63,23 @@ def found(
     return answers.matches
 
 
+@pytest.mark.parametrize(("study", "number"), [(BOTH[1], KEPT), (BOTH[0], MERGED)])
+def test_more_of_a_study_comes_under_either_number_while_these_are_one(
+    served: Served, tmp_path: Path, study: str, number: str
+) -> None:
+    def came() -> list[str]:
+        path = tmp_path / "more.dcm"
+        ct(path, patient=number, study=study)
+        send(served, "BEICHENG", path)
+        wanted = {"NumberOfStudyRelatedInstances": ""}
+        answers = ask(served.port, "STUDY", {"StudyInstanceUID": study, **wanted})
+        return [one.NumberOfStudyRelatedInstances for one in answers.matches]
+
+    assert came() == ["2"]
+    merge(served.city, undone=True)
+    assert came() == ["2"]  # the next waits for review
+
+
 def others(match: Dataset) -> list[str]:
     return [one.PatientID for one in match.OtherPatientIDsSequence]
 
