@@ -137,6 +137,10 @@ def _interactions(server: Json) -> Iterator[str]:
         "(`_revinclude=AuditEvent:entity`, `AuditEvent:agent`), the newest of those that their "
         "reader may read; for all others they do not exist."
     )
+    yield (
+        "- A Patient is found by the names that images carry under its number too, whatever its "
+        "hospital has told since: `name`, `family`, `given` and chains that end there."
+    )
     yield ""
 
 

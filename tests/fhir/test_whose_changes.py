@@ -84,7 +84,9 @@ def act(random: Random, door: Door, at: int) -> str:
             return f"{done} {system.send('POST', '', told).status_code}"
         case "again":  # with another Patient ID: nothing of the study is moved by that
             instance = f"1.4.{uid}.{random.randrange(9)}"
-            door.city.send(CODES[at], patient=f"P{at}.{number}", study=uid, instance=instance)
+            door.city.send(
+                CODES[at], patient=f"P{at}.{number}", study=uid, instance=instance, PatientName=""
+            )  # by a name in it the patient would be found as well
             with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
                 waiting = conflicts.waiting(access)
             for each in waiting:

@@ -6,6 +6,10 @@ waits there, and takes it back after: between the two it may already have been l
 `_is_paused` still true. Then it takes the answer, as a "C-STORE service message" that it did not
 expect, and whoever sent waits until he gives up. Here to be let through and to be no longer paused
 are one step. (pynetdicom 3.0.4, `Association._run_reactor` and `send_c_store`.)
+
+And who serves a report, in a third thread, says at its end that the association is not paused, also
+where that is: whoever then waits until it is would wait for ever. So it is said again, for as long
+as it is. (`Association._serve_request`.)
 """
 
 from __future__ import annotations
@@ -17,6 +21,9 @@ from typing import Any
 
 import pytest
 from pynetdicom.association import Association
+
+REPEATED = 0.05
+"""Seconds after which it is said again that an association is paused."""
 
 
 class Checkpoint:
@@ -38,7 +45,8 @@ class Checkpoint:
 
     def wait(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._open)
+            while not self._changed.wait_for(lambda: self._open, REPEATED):
+                self._association._is_paused = True
             self._association._is_paused = False
 
 
