@@ -127,14 +127,21 @@ def noted(
 NOTED = "discrepancy: another birth date, and another name or sex, than the patient's"
 
 
-def waiting(access: Access, limit: int = 100) -> Sequence[Waiting]:
-    """The discrepancies that wait, the oldest first; of one hospital to its own. Raises Refused."""
+def waiting(
+    access: Access, *, organization: str | None = None, limit: int = 100
+) -> Sequence[Waiting]:
+    """The discrepancies that wait, of the hospital with this code or of all, the oldest first; to a
+    hospital's own reviewers its own. Raises Refused."""
     access.require(Action.REVIEW)
     rows = access.session.execute(
         select(Discrepancy, Patient, Organization.code)
         .join(Patient, Patient.id == Discrepancy.patient_id)
         .join(Organization, Organization.id == Patient.organization_id)
-        .where(Discrepancy.settled.is_(None), _reviewed_by(access))
+        .where(
+            Discrepancy.settled.is_(None),
+            _reviewed_by(access),
+            true() if organization is None else Organization.code == organization,
+        )
         .order_by(Discrepancy.id)
         .limit(limit)
     ).all()

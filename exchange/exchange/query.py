@@ -200,10 +200,8 @@ def _company(
     persons = {row[0].person_id for row in rows if row[0].person_id is not None}
     if not persons:
         return ()
-    there, statement = (
-        {row[0].id for row in rows},
-        matches.of_persons(wanted.reach, rejected=wanted.rejected),
-    )
+    there = {row[0].id for row in rows}
+    statement = matches.of_persons(wanted.reach, rejected=wanted.rejected)
     found = statement.all(access.session.connection(), {**given, "persons": _list(persons)})
     return [row for row in found if row.patient__id not in there]
 

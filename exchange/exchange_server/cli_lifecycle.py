@@ -132,7 +132,7 @@ def discard(number: _Number) -> None:
 def list_discrepancies(limit: _Limit = 100) -> None:
     zone = ZoneInfo(settings.load().timezone)
     with terminal.acting() as access:
-        waiting = discrepancies.waiting(access, limit)
+        waiting = discrepancies.waiting(access, limit=limit)
     terminal.table(
         [
             say("编号", "Number"),

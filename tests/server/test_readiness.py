@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -125,9 +124,7 @@ def test_a_remote_store_that_hangs_is_told_soon_and_holds_one_thread(
     exchange = opened(SpooledStore(FilesystemStore(tmp_path / "spool"), remote))
     readiness = Readiness(exchange, seconds=SOON)
     try:
-        began = time.monotonic()
         assert [readiness.parts() for _ in range(20)] == [READY | {"objects": SILENT}] * 20
-        assert time.monotonic() - began < 60
         assert remote.asked == 1
         looking = [one for one in threading.enumerate() if one.name == "look at objects"]
         assert len(looking) == 1

@@ -78,11 +78,7 @@ def administration(exchange: Exchange, pages: Pages) -> APIRouter:
                 one for one in conflicts.waiting(access, limit=1000) if one.sender == shown.code
             ]
             pairs = {one.number: conflicts.pair(access, one.number) for one in waiting[:CONFLICTS]}
-            unlike = [
-                one
-                for one in discrepancies.waiting(access, limit=1000)
-                if one.organization == shown.code
-            ]
+            unlike = discrepancies.waiting(access, organization=shown.code, limit=1000)
             routes = [one for one in routing.everything(access) if one.organization == shown.code]
             undelivered = [
                 one for one in deliveries.waiting(access) if one.organization == shown.code
