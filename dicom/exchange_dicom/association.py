@@ -193,16 +193,7 @@ class Association(Connection):
             self._transmit(decision.encode())
             self._state = State.STA13
             return False
-        self.request, self.accepted = request, decision
-        proposed = {context.context_id: context for context in request.contexts}
-        self.contexts = {
-            a.context_id: Context(
-                a.context_id, proposed[a.context_id].abstract_syntax, a.transfer_syntax
-            )
-            for a in decision.contexts
-            if a.result is ContextResult.ACCEPTANCE
-        }
-        self._limit_fragments(request.user.maximum_length)
+        self._agree(request, decision)
         conduct = self._conduct
         user = UserInformation(
             maximum_length=conduct.maximum_length,
@@ -216,6 +207,30 @@ class Association(Connection):
         self._transmit(answer.encode())
         self._state = State.STA6
         return True
+
+    def go_on(self, request: AssociateRequest, accepted: Accepted) -> None:
+        """Be the association that another process has negotiated so on this connection."""
+        self._agree(request, accepted)
+        self._state = State.STA6
+
+    def message_comes(self) -> bool:
+        """Whether the next that the peer says is a message, and nothing of it has been read. Waits
+        for it as `next_message` does, and raises as it does."""
+        self._rate.pause()
+        self._within(self._conduct.network_timeout)
+        return self._start == self._end and self._peek_when_idle() == PDUType.P_DATA_TF
+
+    def _agree(self, request: AssociateRequest, decision: Accepted) -> None:
+        self.request, self.accepted = request, decision
+        proposed = {context.context_id: context for context in request.contexts}
+        self.contexts = {
+            a.context_id: Context(
+                a.context_id, proposed[a.context_id].abstract_syntax, a.transfer_syntax
+            )
+            for a in decision.contexts
+            if a.result is ContextResult.ACCEPTANCE
+        }
+        self._limit_fragments(request.user.maximum_length)
 
     def messages(self) -> Iterator[Message]:
         """The peer's messages, until it releases the association. Raises as `next_message`."""

@@ -12,9 +12,9 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from exchange_dicom.negotiation import Conduct
 from exchange_dicom.pdu import Abort, AbortReason, AbortSource, PDUType
@@ -29,6 +29,8 @@ from exchange_dicom.states import (
     TimedOut,
 )
 from exchange_dicom.transport_security import words
+
+T = TypeVar("T")
 
 TOLERANCE = 1024
 """Bytes a peer may send beyond our maximum length: some count the PDU header, some the PDVs'."""
@@ -79,6 +81,11 @@ class Connection:
     def established(self) -> bool:
         """Whether messages can still be exchanged."""
         return self._state is State.STA6
+
+    @property
+    def secured(self) -> bool:
+        """Whether it is one of TLS, whose session lives in this process."""
+        return self._tls
 
     @property
     def ended(self) -> bool:
@@ -145,14 +152,46 @@ class Connection:
             # Not SSLSocket.shutdown, which takes the TLS session from under its owner's feet.
             socket.socket.shutdown(self._socket, how)
 
+    def fileno(self) -> int:
+        """The descriptor of the connection."""
+        return self._socket.fileno()
+
+    def give_away(self, channel: socket.socket) -> None:
+        """Wait until another process, which has the connection now, closes `channel`: nothing more
+        is said here. `finish` and `kill` end the waiting."""
+        own = self._socket
+        with self._lock:
+            self._socket = channel
+            self._idle = waits = not self._finishing
+        own.close()
+        if waits:
+            channel.settimeout(None)
+            with contextlib.suppress(OSError):
+                channel.recv(1)
+        self._state = State.STA13
+
+    def _peek_when_idle(self) -> int:
+        """The next byte, which is read once more, at the point where `finish` may interrupt it."""
+
+        def peek() -> int:
+            if self._start == self._end:
+                self._refill(1, 1, flags=socket.MSG_PEEK)
+                self._start = self._end = 0
+            return self._buffer[self._start]
+
+        return self._while_idle(peek)
+
     def _take_when_idle(self, count: int) -> bytes:
         """`_take`, at the one point where `finish` may interrupt it."""
-        state, taken = self._state, b""
+        return self._while_idle(lambda: self._take(count))
+
+    def _while_idle(self, take: Callable[[], T]) -> T:
+        state, taken = self._state, None
         with self._lock:
             self._idle = waits = not self._finishing
         if waits:
             try:
-                taken = self._take(count)
+                taken = take()
             except AssociationLost:
                 if not self._finishing:
                     raise
@@ -160,7 +199,7 @@ class Connection:
             finally:
                 with self._lock:
                     self._idle = False
-        if self._finishing:
+        if taken is None or self._finishing:
             if self._dismissed is not None:
                 self.abort(AbortSource.SERVICE_PROVIDER)
                 raise self._dismissed
@@ -190,14 +229,15 @@ class Connection:
             self._view[:kept] = bytes(self._view[self._start : self._end])
             self._refill(count, len(self._buffer), kept)
 
-    def _refill(self, least: int, most: int, kept: int = 0) -> None:
+    def _refill(self, least: int, most: int, kept: int = 0, flags: int = 0) -> None:
         """Fill the buffer, of which the first `kept` bytes are to stay, with `least` to `most`
         bytes before the deadline.
 
         Looked at before each call, for the timeout of the socket begins anew with every byte.
         """
         view, received = self._view, kept
-        flags = socket.MSG_WAITALL if least == most and not self._tls else 0
+        if least == most and not self._tls:
+            flags |= socket.MSG_WAITALL
         self._start = self._end = 0
         while received < least:
             now = monotonic()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from exchange.access import Exchange
@@ -49,7 +49,7 @@ class Conversation:
     """Our own."""
     limits: Limits
     requester: Requester
-    extended: dict[str, bytes]
+    extended: Mapping[str, bytes]
     """Extended negotiation granted, by SOP class (PS3.4 C.5.1.1)."""
     pace: Callable[[], float] = lambda: 0.0
     """Seconds to wait before an instance is answered, by the hospital's rate."""

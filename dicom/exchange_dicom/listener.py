@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from time import monotonic
+from typing import Any
 
 from exchange_dicom.association import Association
 from exchange_dicom.connection import LAST_WORD
@@ -39,7 +40,7 @@ round under way has to end."""
 
 
 @dataclass(slots=True)
-class _Connection:
+class Incoming:
     """A connection being served; `association` is None until a TLS handshake has been done."""
 
     socket: socket.socket
@@ -106,7 +107,7 @@ class Acceptor:
         self._tls = tls
         self._maximum = maximum_associations
         self._lock = threading.Lock()
-        self._threads: dict[threading.Thread, _Connection] = {}
+        self._threads: dict[threading.Thread, Incoming] = {}
         self._stopping = False
         self._waker, self._wake = socket.socketpair()
         self._listeners: list[socket.socket] = []
@@ -197,11 +198,11 @@ class Acceptor:
             if self._stopping or len(self._threads) >= self._maximum + REFUSALS:
                 connection.close()
                 return
-            served = _Connection(connection, refused=not self._has_room())
+            served = Incoming(connection, refused=not self._has_room())
             thread = threading.Thread(
                 target=self._serve,
-                args=(served, address, _reject if served.refused else self._handle),
-                name=f"association {address[0]}:{address[1]}",
+                args=(served, address, self._reject if served.refused else self._handle),
+                name=f"association {address}",
                 daemon=True,
             )
             try:
@@ -227,25 +228,15 @@ class Acceptor:
 
     def _serve(
         self,
-        served: _Connection,
-        address: tuple[str, int],
+        served: Incoming,
+        address: Any,
         handle: Callable[[Association], None],
     ) -> None:
-        peer = _peer(address)
         association: Association | None = None
+        peer: Peer | str = self._caller(address)
         try:
-            if self._tls is not None:
-                context = self._tls()
-                served.socket.getpeername()  # wrap_socket would lose sight of one that was reset
-                with self._lock:
-                    served.socket = secured = context.wrap_socket(
-                        served.socket, server_side=True, do_handshake_on_connect=False
-                    )
-                # For the handshake this is one deadline, not a timeout for each of its reads.
-                secured.settimeout(self._conduct.artim_timeout)
-                self._shake_hands(secured, peer)
-                peer = _peer(address, secured.getpeercert(binary_form=True))
-            association = Association(served.socket, peer, self._conduct)
+            association = self._introduced(served, address)
+            peer = association.peer
             with self._lock:
                 served.association = association
                 stopping = self._stopping
@@ -276,6 +267,36 @@ class Acceptor:
             served.socket.close()
             with self._lock:
                 del self._threads[threading.current_thread()]
+
+    def _caller(self, address: Any) -> Peer | str:
+        """What is known of who calls, before it has said anything."""
+        return _peer(address)
+
+    def _introduced(self, served: Incoming, address: Any) -> Association:
+        """What is to be an association, on a connection that was accepted. Raises OSError."""
+        peer = _peer(address)
+        if self._tls is not None:
+            context = self._tls()
+            served.socket.getpeername()  # wrap_socket would lose sight of one that was reset
+            with self._lock:
+                served.socket = secured = context.wrap_socket(
+                    served.socket, server_side=True, do_handshake_on_connect=False
+                )
+            # For the handshake this is one deadline, not a timeout for each of its reads.
+            secured.settimeout(self._conduct.artim_timeout)
+            self._shake_hands(secured, peer)
+            peer = _peer(address, secured.getpeercert(binary_form=True))
+        return Association(served.socket, peer, self._conduct)
+
+    @staticmethod
+    def _reject(association: Association) -> None:
+        """Say that there are too many, to one that was accepted for that alone."""
+
+        def decide(_request: AssociateRequest, _peer: Peer) -> AssociateReject:
+            return AssociateReject(RejectReason.LOCAL_LIMIT_EXCEEDED, transient=True)
+
+        with contextlib.suppress(AssociationEnded):
+            association.negotiate(decide)
 
     def _shake_hands(self, connection: ssl.SSLSocket, peer: Peer) -> None:
         try:
@@ -326,11 +347,3 @@ def _peer(address: tuple[str, int], certificate: bytes | None = None) -> Peer:
     if isinstance(host, IPv6Address) and host.ipv4_mapped is not None:
         host = host.ipv4_mapped
     return Peer(host, address[1], certificate)
-
-
-def _reject(association: Association) -> None:
-    def decide(_request: AssociateRequest, _peer: Peer) -> AssociateReject:
-        return AssociateReject(RejectReason.LOCAL_LIMIT_EXCEEDED, transient=True)
-
-    with contextlib.suppress(AssociationEnded):
-        association.negotiate(decide)

@@ -11,9 +11,10 @@ import hashlib
 import logging
 import ssl
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from exchange import admission, organizations
 from exchange.access import Exchange
@@ -36,6 +37,7 @@ from exchange_dicom import (
 from exchange_dicom.association import Association
 from exchange_dicom.contexts import FIND_LEVELS, FIND_OF, VERIFICATION
 from exchange_dicom.conversation import Conversation, Limits, Observed, Service
+from exchange_dicom.desk import Desk, Handed, WayToDesk
 from exchange_dicom.dimse import CommandField
 from exchange_dicom.identity import Verify, claimed, told, unverifiable
 from exchange_dicom.listener import Acceptor
@@ -99,6 +101,11 @@ ROUND_SECONDS = 2.0
 STORAGE: Mapping[CommandField, Service] = {CommandField.C_STORE_RQ: storage.store}
 
 
+_ECHO = CommandField.C_ECHO_RQ
+_ASKED = frozenset({CommandField.C_FIND_RQ, CommandField.C_MOVE_RQ, CommandField.C_GET_RQ})
+"""What the desk answers, if there is one."""
+
+
 def node(
     exchange: Exchange,
     *,
@@ -111,30 +118,15 @@ def node(
     share_port: bool = False,
     verify: Verify = unverifiable,
     observed: Observed = lambda _, __: None,
+    way_to_desk: WayToDesk | None = None,
 ) -> Acceptor:
     """The DICOM door: an acceptor that serves `exchange` under `ae_title` (not started yet).
 
     `verify` says who the user is whom an association names; `observed` is told of each operation
-    that was answered.
+    that was answered. Associations that only ask are answered by the desk, if there is a way to it.
     """
     bounds = limits or Limits()
-    pace = Pace()
-    watch = Watch(exchange)
-    doors: set[_Door] = set()
-
-    def handle(association: Association) -> None:
-        door = _Door(
-            exchange, association, ae_title, bounds, client_tls, pace, verify, watch, observed
-        )
-        doors.add(door)
-        try:
-            door.serve()
-        finally:
-            doors.discard(door)
-
-    def rounds() -> None:
-        for door in doors.copy():  # at once, for associations come and go
-            door.look_in()
+    premises = _Premises(exchange, ae_title, bounds, client_tls, observed, verify, way_to_desk)
 
     def refused(peer: Peer, reason: str) -> None:
         with suppress(Unavailable):
@@ -142,72 +134,151 @@ def node(
 
     return Acceptor(
         addresses,
-        handle,
+        lambda association: premises.enter(association, _Door.serve),
         conduct=conduct,
         tls=tls,
         maximum_associations=bounds.associations,
         share_port=share_port,
         refused=refused,
-        rounds=rounds,
+        rounds=premises.look_in,
         round_seconds=ROUND_SECONDS,
     )
+
+
+def desk(
+    exchange: Exchange,
+    directory: Path,
+    *,
+    ae_title: str,
+    conduct: Conduct | None = None,
+    client_tls: ssl.SSLContext | None = None,
+    limits: Limits | None = None,
+    observed: Observed = lambda _, __: None,
+) -> Desk:
+    """The desk beside a node, with its socket in `directory` (not started yet). Raises OSError."""
+    bounds = limits or Limits()
+    premises = _Premises(exchange, ae_title, bounds, client_tls, observed)
+    return Desk(
+        directory,
+        lambda association, handed: premises.enter(association, lambda door: door.go_on(handed)),
+        conduct=conduct,
+        maximum_associations=bounds.associations,
+        rounds=premises.look_in,
+        round_seconds=ROUND_SECONDS,
+    )
+
+
+class _Premises:
+    """What the associations of one acceptor have in common."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        ae_title: str,
+        limits: Limits,
+        client_tls: ssl.SSLContext | None,
+        observed: Observed,
+        verify: Verify = unverifiable,
+        way_to_desk: WayToDesk | None = None,
+    ) -> None:
+        self.exchange = exchange
+        self.ae_title = ae_title
+        self.limits = limits
+        self.client_tls = client_tls
+        self.observed = observed
+        self.verify = verify
+        self.way_to_desk = way_to_desk
+        self.pace = Pace()
+        self.watch = Watch(exchange)
+        self._doors: set[_Door] = set()
+
+    def enter(self, association: Association, serve: Callable[[_Door], None]) -> None:
+        door = _Door(self, association)
+        self._doors.add(door)
+        try:
+            serve(door)
+        finally:
+            self._doors.discard(door)
+
+    def look_in(self) -> None:
+        for door in self._doors.copy():  # at once, for associations come and go
+            door.look_in()
 
 
 class _Door:
     """One association, from its request to its end."""
 
-    def __init__(
-        self,
-        exchange: Exchange,
-        association: Association,
-        ae_title: str,
-        limits: Limits,
-        client_tls: ssl.SSLContext | None,
-        pace: Pace,
-        verify: Verify,
-        watch: Watch,
-        observed: Observed,
-    ) -> None:
-        self._exchange = exchange
+    def __init__(self, premises: _Premises, association: Association) -> None:
+        self._premises = premises
+        self._exchange = premises.exchange
         self._association = association
-        self._ae_title = ae_title
-        self._limits = limits
-        self._client_tls = client_tls
-        self._pace = pace
-        self._verify = verify
-        self._watch = watch
-        self._observed = observed
-        self._looked_up = watch.revision()
+        self._looked_up = premises.watch.revision()
         self._looking = threading.Lock()
         self._conversation: Conversation | None = None
         self._ended: NotRegistered | None = None
         self._own = Admission()
         self._entered: int | None = None
         self._requester: Requester | None = None
-        self._extended: dict[str, bytes] = {}
+        self._extended: Mapping[str, bytes] = {}
 
     def serve(self) -> None:
         try:
             if self._association.negotiate(self._decide) and self._requester is not None:
-                self._converse(self._requester)
+                conversation = self._begin(self._requester)
+                if not self._handed_over(conversation):
+                    self._converse(conversation)
         finally:
             if self._entered is not None:
-                self._pace.leave(self._entered, self._association)
+                self._premises.pace.leave(self._entered, self._association)
 
-    def _converse(self, requester: Requester) -> None:
+    def go_on(self, handed: Handed) -> None:
+        """Serve what a node has negotiated, which holds its place among those of its hospital."""
+        self._looked_up = handed.revision
+        self._own = handed.admission
+        self._entered = handed.requester.organization
+        self._extended = handed.accepted.extended
+        self._converse(self._begin(handed.requester))
+
+    def _handed_over(self, conversation: Conversation) -> bool:
+        """Whether the desk has served it, to its end."""
+        association, way = self._association, self._premises.way_to_desk
+        request, accepted = association.request, association.accepted
+        if way is None or request is None or accepted is None or not _only_asks(association):
+            return False
+        if association.secured or not association.message_comes():
+            return False
+        handed = Handed(
+            peer=association.peer,
+            request=replace(request, user=replace(request.user, identity=None)),  # it has secrets
+            accepted=accepted,
+            requester=conversation.requester,
+            admission=self._own,
+            revision=self._looked_up,
+        )
+        self._conversation = None  # the desk looks itself whether the peer is still registered
+        if way.hand_over(association, handed):
+            return True
+        self._conversation = conversation
+        return False
+
+    def _begin(self, requester: Requester) -> Conversation:
+        premises = self._premises
         conversation = Conversation(
             exchange=self._exchange,
             association=self._association,
-            ae_title=self._ae_title,
-            limits=self._limits,
+            ae_title=premises.ae_title,
+            limits=premises.limits,
             requester=requester,
             extended=self._extended,
-            client_tls=self._client_tls,
+            client_tls=premises.client_tls,
             pace=self._pause,
             confirm=self._confirm,
-            observed=self._observed,
+            observed=premises.observed,
         )
         self._conversation = conversation
+        return conversation
+
+    def _converse(self, conversation: Conversation) -> None:
         for message in self._association.messages():
             conversation.confirm()
             field = message.command.command_field
@@ -232,7 +303,7 @@ class _Door:
     def _gone(self) -> NotRegistered | None:
         """What ends the association, where the peer is not registered any more. Looked up once for
         each revision of the registry."""
-        conversation, revision = self._conversation, self._watch.revision()
+        conversation, revision = self._conversation, self._premises.watch.revision()
         if conversation is None or revision == self._looked_up:
             return None
         # While the index does not answer nothing is served either, and it is looked up next time.
@@ -250,7 +321,7 @@ class _Door:
     def _decide(self, request: AssociateRequest, peer: Peer) -> Accepted | AssociateReject:
         shown = _fingerprint(peer)
         try:
-            if request.called_ae != self._ae_title:
+            if request.called_ae != self._premises.ae_title:
                 reason = "called AE title not recognized"
                 organizations.refused(self._exchange, request.calling_ae, str(peer.address), reason)
                 return AssociateReject(RejectReason.CALLED_AE_TITLE_NOT_RECOGNIZED)
@@ -263,7 +334,9 @@ class _Door:
             return AssociateReject(RejectReason.TEMPORARY_CONGESTION, transient=True)
         if self._requester is None or (hospital := self._requester.organization) is None:
             return AssociateReject(RejectReason.CALLING_AE_TITLE_NOT_RECOGNIZED)
-        if not self._pace.enter(hospital, self._own.limits.associations, self._association):
+        if not self._premises.pace.enter(
+            hospital, self._own.limits.associations, self._association
+        ):
             return AssociateReject(RejectReason.LOCAL_LIMIT_EXCEEDED, transient=True)
         self._entered = hospital
         if (refusal := self._identify(request, self._requester)) is not None:
@@ -306,7 +379,7 @@ class _Door:
         try:
             if identity is None:
                 raise NotAuthenticated("the association names no user")
-            person = self._verify(identity, requester)
+            person = self._premises.verify(identity, requester)
             self._requester = known = replace(requester, person=person)
             with self._exchange.on_behalf_of(known) as access:
                 access.note(Action.AUTHENTICATE, reason="user identity verified")
@@ -325,7 +398,16 @@ class _Door:
         return None
 
     def _pause(self) -> float:
-        return self._pace.pause(self._entered or 0, self._own.limits.rate)
+        return self._premises.pace.pause(self._entered or 0, self._own.limits.rate)
+
+
+def _only_asks(association: Association) -> bool:
+    """Whether what was agreed on is to ask, and to receive what was asked for."""
+    roles = association.accepted.roles if association.accepted is not None else ()
+    received = {role.sop_class for role in roles if role.scp}
+    models = {context.abstract_syntax for context in association.contexts.values()} - received
+    operations = {one for uid in models for one in SERVICES.get(uid, STORAGE)} - {_ECHO}
+    return bool(operations) and operations <= _ASKED
 
 
 def _fingerprint(peer: Peer) -> str:

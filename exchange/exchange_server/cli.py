@@ -177,7 +177,7 @@ def serve(
     given = settings.load()
     observability.log_to_stderr(level=given.log_level, form=given.log_format, role="serve")
     exchange = composition.open_exchange(given)
-    run = given.data / "run"
+    run = given.run
     run.mkdir(mode=0o700, exist_ok=True)
     with _alone(run / "serve.lock"):
         try:
@@ -196,6 +196,7 @@ def serve(
         supervisor = Supervisor(
             roles={
                 roles.Role.WEB: given.web_processes,
+                roles.Role.DESK: given.desk_processes if given.node_processes else 0,
                 roles.Role.NODE: given.node_processes,
                 roles.Role.WORKER: given.worker_processes,
             },
@@ -215,6 +216,20 @@ def node() -> None:
     from exchange_server import roles
 
     roles.run(roles.Role.NODE, settings.load())
+
+
+@app.command(
+    help=say(
+        "只运行应答进程：在 DICOM 节点接收影像时应答查询与取回（与节点在同一数据目录）",
+        "Run the desk only: it answers what is asked of the DICOM node, in the same data directory",
+    )
+)
+def desk() -> None:
+    from exchange_server import roles
+
+    given = settings.load()
+    given.run.mkdir(mode=0o700, exist_ok=True)
+    roles.run(roles.Role.DESK, given)
 
 
 @app.command(help=say("只运行 HTTP 服务", "Run HTTP only"))

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import logging
 import secrets
-import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from functools import partial
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, NoReturn
 from zoneinfo import ZoneInfo
@@ -37,6 +36,7 @@ from exchange.access import Exchange
 from exchange.errors import ExchangeError, Invalid, NotAuthenticated, Unavailable
 from exchange.policy import Requester, Role
 from exchange.watching import Status
+from exchange_server import nodes
 from exchange_server.keys import TokenKeys, audit_key, make_keys, page_key
 from exchange_server.settings import Settings
 from exchange_server.tokens import Tokens
@@ -47,10 +47,7 @@ from exchange_storage.objects import ObjectNotFound, ObjectStore, ObjectStoreErr
 from exchange_storage.spool import SpooledStore
 
 if TYPE_CHECKING:
-    from exchange_dicom.dimse import CommandField
     from exchange_dicom.lettering import Lettering
-    from exchange_dicom.listener import Acceptor
-    from exchange_dicom.transport_security import Contexts
     from exchange_fhir.serving import Conduct as FHIRConduct
     from exchange_server.app import Application
     from exchange_server.worker import Worker
@@ -176,75 +173,6 @@ def token_keys(settings: Settings) -> TokenKeys:
 def tokens(settings: Settings) -> Tokens:
     """Who issues access tokens and verifies them."""
     return Tokens(token_keys(settings), issuer=settings.http_url, lifetime=settings.token_lifetime)
-
-
-def dicom_nodes(exchange: Exchange, settings: Settings) -> list[Acceptor]:
-    """The DICOM node's acceptors: one, or a plain one and one over TLS on a port of its own.
-
-    Bound and not yet serving. Raises Invalid, Unavailable for a port.
-    """
-    tls = _dimse_tls(settings)
-    if settings.dimse_tls_port is None or tls is None:
-        return [_acceptor(exchange, settings, settings.dimse_port, tls)]
-    plain = _acceptor(exchange, settings, settings.dimse_port, None)
-    try:
-        return [plain, _acceptor(exchange, settings, settings.dimse_tls_port, tls)]
-    except BaseException:
-        plain.stop(0)
-        raise
-
-
-def _acceptor(exchange: Exchange, settings: Settings, port: int, tls: Contexts | None) -> Acceptor:
-    from exchange_dicom.conversation import Limits
-    from exchange_dicom.negotiation import Conduct
-    from exchange_dicom.node import node
-    from exchange_server.identities import Identities
-
-    conduct = Conduct(
-        maximum_length=settings.dimse_maximum_length,
-        artim_timeout=settings.dimse_artim_timeout,
-        network_timeout=settings.dimse_network_timeout,
-        pdu_timeout=settings.dimse_pdu_timeout,
-        minimum_rate=settings.dimse_minimum_rate,
-    )
-    limits = Limits(
-        instance_bytes=settings.instance_limit,
-        matches=settings.dimse_matches,
-        associations=settings.dimse_associations,
-        move_associations=settings.dimse_move_associations,
-    )
-    addresses = [(host, port) for host in settings.dimse_addresses]
-    try:
-        return node(
-            exchange,
-            ae_title=settings.ae_title,
-            addresses=addresses,
-            conduct=conduct,
-            tls=tls,
-            client_tls=_client_tls(settings),
-            limits=limits,
-            share_port=settings.node_processes > 1,
-            verify=Identities(exchange, tokens(settings)),
-            observed=_counted,
-        )
-    except OSError as error:
-        raise Unavailable(
-            f"cannot listen on port {port} of "
-            f"{', '.join(settings.dimse_addresses)}: {error.strerror}"
-        ) from error
-
-
-def _counted(operation: CommandField, code: int) -> None:
-    """The node has answered an operation: hundreds a second, so that what counts them is kept."""
-    _count(operation, code)()
-
-
-@cache
-def _count(operation: CommandField, code: int) -> Callable[[], None]:
-    from exchange_dicom.status import type_of
-    from exchange_server.observability import DIMSE_RESPONSE, counter
-
-    return counter(DIMSE_RESPONSE, operation.service, type_of(code), f"{code:04X}")
 
 
 def _lettering(settings: Settings) -> Lettering:
@@ -415,7 +343,7 @@ def worker(exchange: Exchange, settings: Settings) -> Worker:
             with exchange.on_behalf_of(WORKER) as access:
                 whole = traffic.count(access)
 
-    client_tls = _client_tls(settings)
+    client_tls = nodes.client_tls(settings)
     credentials = Credentials(netrc=settings.dicomweb_netrc, ca=settings.dicomweb_ca)
     choice = priors.Choice(studies=settings.priors_studies, days=settings.priors_days)
 
@@ -544,44 +472,3 @@ def resource_reader(settings: Settings) -> reindex.Reader:
 
     place = writing.Place(base=f"{settings.http_url}/fhir", timezone=ZoneInfo(settings.timezone))
     return lambda content: writing.said(content, place)
-
-
-def _dimse_tls(settings: Settings) -> Contexts | None:
-    """The node's end of TLS. Raises Invalid."""
-    from exchange_dicom import transport_security
-
-    if settings.dimse_tls_certificate is None:
-        return None
-    if settings.dimse_tls_client_ca is None:
-        logging.getLogger(__name__).warning(
-            "dimse_tls_client_ca is not set: nobody is asked for a certificate, and no application "
-            "entity that is registered with the fingerprint of one can call"
-        )
-    try:
-        return transport_security.acceptor(
-            settings.dimse_tls_certificate,
-            settings.dimse_tls_key,
-            settings.dimse_tls_client_ca,
-            settings.dimse_tls_crl,
-        )
-    except OSError as error:
-        raise Invalid(
-            "the certificates of the node, or their revocation lists, cannot be read: "
-            f"{type(error).__name__}"
-        ) from error
-
-
-def _client_tls(settings: Settings) -> ssl.SSLContext:
-    """How we call nodes that speak TLS: their certificate is the registered one, and ours shown.
-
-    Whose certificate it is, its registered fingerprint says; a CA could vouch for others too.
-    Raises Invalid.
-    """
-    from exchange_dicom import transport_security
-
-    try:
-        return transport_security.requestor(settings.dimse_tls_certificate, settings.dimse_tls_key)
-    except OSError as error:
-        raise Invalid(
-            f"the certificates of the node cannot be read: {type(error).__name__}"
-        ) from error

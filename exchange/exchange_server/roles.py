@@ -1,4 +1,4 @@
-"""The roles of a running exchange, each a process of its own: `node`, `web` and `worker`.
+"""The roles of a running exchange, each a process of its own: `node`, `desk`, `web`, `worker`.
 
 A role says when it is ready by sd_notify(3), to systemd and to `exchange serve` alike, and ends by
 SIGTERM: it accepts no more, finishes what it has accepted, and exits 0.
@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext, suppress
 from enum import StrEnum
 from importlib import import_module
@@ -24,7 +24,7 @@ import uvicorn
 
 from exchange.access import Exchange
 from exchange.errors import Invalid, Unavailable
-from exchange_server import composition, metrics
+from exchange_server import composition, metrics, nodes
 from exchange_server.connection import CONNECTIONS, WEBSOCKET_MESSAGE, Connection, Conversation
 from exchange_server.forking import named
 from exchange_server.observability import ROLE_READY, ROLE_STOPPED, log_to_stderr, observe
@@ -33,6 +33,7 @@ from exchange_server.starting import imported_for_good
 from exchange_storage import names
 
 if TYPE_CHECKING:
+    from exchange_dicom.listener import Acceptor
     from exchange_server.app import Application
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Role(StrEnum):
     """What a process does."""
 
     NODE = "node"
+    DESK = "desk"
     WEB = "web"
     WORKER = "worker"
 
@@ -97,6 +99,8 @@ def run(role: Role, settings: Settings) -> None:
     match role:
         case Role.NODE:
             _node(settings)
+        case Role.DESK:
+            _desk(settings)
         case Role.WEB:
             _web(settings)
         case Role.WORKER:
@@ -127,8 +131,21 @@ def _node(settings: Settings) -> None:
     with imported_for_good():
         names.prepare()
         exchange = composition.open_exchange(settings)
-        acceptors = composition.dicom_nodes(exchange, settings)
+        acceptors = nodes.dicom_nodes(exchange, settings, composition.tokens(settings))
+    _serve(Role.NODE, exchange, acceptors, settings)
 
+
+def _desk(settings: Settings) -> None:
+    with imported_for_good():
+        names.prepare()
+        exchange = composition.open_exchange(settings)
+        desk = nodes.desk(exchange, settings)
+    _serve(Role.DESK, exchange, [desk], settings)
+
+
+def _serve(
+    role: Role, exchange: Exchange, acceptors: Sequence[Acceptor], settings: Settings
+) -> None:
     def stop() -> None:
         stopping = [
             threading.Thread(target=one.stop, args=(settings.stop_seconds,)) for one in acceptors
@@ -147,7 +164,7 @@ def _node(settings: Settings) -> None:
             thread.join()
 
     with _metrics(exchange, settings):
-        _until_told(Role.NODE, serve, stop)
+        _until_told(role, serve, stop)
     exchange.close()
 
 

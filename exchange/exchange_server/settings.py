@@ -301,6 +301,11 @@ class Settings(BaseSettings):
     )
 
     node_processes: Count = Field(default=1, description="DICOM node processes of `exchange serve`")
+    desk_processes: Annotated[int, Field(ge=0, le=1)] = Field(
+        default=1,
+        description="1: a process of `exchange serve` answers what is asked by DICOM without TLS, "
+        "while the node receives; 0: the node does both",
+    )
     web_processes: Count = Field(
         default_factory=_processors,
         description="HTTP processes of `exchange serve`; without it as many as there are "
@@ -431,6 +436,11 @@ class Settings(BaseSettings):
     def keys(self) -> Path:
         """Where the keys of the audit trail and of tokens lie."""
         return self.data / "keys"
+
+    @property
+    def run(self) -> Path:
+        """Where what processes on this machine share lies while they run."""
+        return self.data / "run"
 
     @property
     def viewer_files(self) -> Path:

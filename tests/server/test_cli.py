@@ -22,7 +22,8 @@ from exchange import jobs, users
 from exchange.access import Exchange
 from exchange_server import usage
 from exchange_server.cli import main
-from exchange_server.composition import dicom_nodes, open_exchange, worker
+from exchange_server.composition import open_exchange, tokens, worker
+from exchange_server.nodes import dicom_nodes
 from exchange_server.settings import load
 
 NORTH = ("--name", "北城医院", "--credit-code", "123502004266007916", "--issuer", "2.25.1")
@@ -96,7 +97,7 @@ def exchange() -> Iterator[Exchange]:
 def node(city: Run) -> Iterator[str]:
     """A running node of the exchange; its address."""
     with exchange() as opened:
-        (acceptor,) = dicom_nodes(opened, load())
+        (acceptor,) = dicom_nodes(opened, load(), tokens(load()))
         thread = threading.Thread(target=acceptor.serve_forever)
         thread.start()
         try:
@@ -524,7 +525,7 @@ def test_jobs_are_counted_and_retried(node: str, city: Run) -> None:
 
 def test_a_port_that_is_taken_is_told(node: str, city: Run) -> None:
     with exchange() as opened, pytest.raises(Exception, match=r"cannot listen on port \d+"):
-        dicom_nodes(opened, load())
+        dicom_nodes(opened, load(), tokens(load()))
 
 
 def test_people_are_spoken_to_in_chinese_unless_they_read_english(

@@ -12,7 +12,7 @@ from pydantic import SecretStr, ValidationError
 from pydantic_core import PydanticUndefined
 
 from exchange.errors import Invalid
-from exchange_server import composition
+from exchange_server import composition, nodes
 from exchange_server.cli import _announce
 from exchange_server.settings import Settings, load
 
@@ -129,7 +129,7 @@ def test_a_node_that_asks_for_no_certificate_says_whom_it_cannot_know(
         dimse_tls_client_ca=authority.certificate if asked else None,
         dimse_tls_anonymous=not asked,
     )
-    assert composition._dimse_tls(given) is not None
+    assert nodes.dimse_tls(given) is not None
     assert ("dimse_tls_client_ca is not set" in caplog.text) is not asked
 
 

@@ -208,7 +208,7 @@ def test_an_exchange_is_set_up_served_crashes_goes_on_and_stops(served: Served) 
     assert answer.json()["token_type"] == "Bearer"
 
     before = served.children()
-    assert set(before) == {"node", "web", "worker"}
+    assert set(before) == {"desk", "node", "web", "worker"}
     os.kill(before["worker"], signal.SIGKILL)
     wait_until(
         "another worker is ready",
@@ -236,7 +236,7 @@ def test_an_exchange_is_set_up_served_crashes_goes_on_and_stops(served: Served) 
 
 def test_when_the_supervisor_is_killed_its_processes_end_too(served: Served) -> None:
     ends = [os.pidfd_open(pid) for pid in served.children().values()]
-    assert len(ends) == 3
+    assert len(ends) == 4
     try:
         served.process.kill()
         for end in ends:

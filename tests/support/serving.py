@@ -16,7 +16,9 @@ from sqlalchemy import func, select
 
 from exchange.access import Exchange
 from exchange_dicom.conversation import Limits, Observed
+from exchange_dicom.desk import WayToDesk
 from exchange_dicom.identity import Verify, unverifiable
+from exchange_dicom.listener import Acceptor
 from exchange_dicom.negotiation import Conduct
 from exchange_dicom.node import node
 from exchange_dicom.transport_security import Contexts
@@ -32,6 +34,7 @@ class Served:
     city: Region
     port: int
     root: Path
+    acceptor: Acceptor
 
     def held(self) -> tuple[int, int, int]:
         """How many instances the index has, how many objects there are, and what is half-way."""
@@ -71,6 +74,7 @@ def serving(
     objects: ObjectStore | None = None,
     verifying: Callable[[Exchange], Verify] = lambda _: unverifiable,
     observed: Observed = lambda _, __: None,
+    way_to_desk: WayToDesk | None = None,
 ) -> Iterator[Served]:
     """A region and its node, in this process, until the block ends.
 
@@ -90,11 +94,19 @@ def serving(
             client_tls=client_tls,
             verify=verifying(city.exchange),
             observed=observed,
+            way_to_desk=way_to_desk,
         )
-        thread = threading.Thread(target=acceptor.serve_forever)
-        thread.start()
-        try:
-            yield Served(city, acceptor.addresses[0][1], root)
-        finally:
-            acceptor.stop(20)
-            thread.join(180)
+        with accepting(acceptor):
+            yield Served(city, acceptor.addresses[0][1], root, acceptor)
+
+
+@contextlib.contextmanager
+def accepting(acceptor: Acceptor) -> Iterator[Acceptor]:
+    """Have it serve, until the block ends."""
+    thread = threading.Thread(target=acceptor.serve_forever)
+    thread.start()
+    try:
+        yield acceptor
+    finally:
+        acceptor.stop(20)
+        thread.join(180)
