@@ -16,7 +16,7 @@ from exchange.access import Access
 from exchange.audit import Outcome
 from exchange.policy import Action
 from exchange_storage.database import Database
-from exchange_storage.objects import ObjectNotFound
+from exchange_storage.objects import ObjectNotFound, StoreUnavailable
 from exchange_storage.records import (
     AuditRecord,
     Damage,
@@ -88,6 +88,8 @@ def check(
                 access.write(partial(scrub.note_whole, instances=[row.id], now=access.now))
         except ObjectNotFound:
             yield _missing(access, key, row.received)
+        except StoreUnavailable as error:
+            yield _unreadable(access, key, error)
         yield Progress(done, total)
     yield from _of_attached(access, read=read)
     with access.exchange.database.reading() as session:
@@ -127,11 +129,20 @@ def _of_attached(access: Access, *, read: bool) -> Iterator[Finding]:
                 with access.exchange.database.reading() as session:
                     recorded = attachments.recorded(session, number)
                 yield _missing(access, key, recorded)
+            except StoreUnavailable as error:
+                yield _unreadable(access, key, error)
     for stored in access.objects.list(f"{attachments.PREFIX}/"):
         if access.now - stored.kept >= SETTLED:
             with access.exchange.database.reading() as session:
                 if not attachments.is_named(session, stored.key):
                     yield Finding(stored.key, "no version of a resource names it", harmless=True)
+
+
+def _unreadable(access: Access, key: str, error: StoreUnavailable) -> Finding:
+    """What the error says of this object. Raises it where it is the store that does not answer."""
+    if not scrub.unreadable(access, key):
+        raise error
+    return Finding(key, "the object cannot be read")
 
 
 def _missing(access: Access, key: str, received: datetime) -> Finding:

@@ -3,12 +3,15 @@
 Images are read first, then what is attached to clinical resources.
 
 A walk through all that is kept is durable (`Scrub`): whoever goes on with it begins where it
-stopped. What is damaged is on a list (`Damage`) until it is found whole.
+stopped. What is damaged is on a list (`Damage`) until it is found whole. An object that cannot be
+read while others can is damaged; where none can be, the walk stops, and goes on another time.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,11 +25,18 @@ from exchange.audit import Outcome
 from exchange.policy import Action
 from exchange.settling import SETTLING
 from exchange_storage import records
-from exchange_storage.objects import ObjectNotFound
+from exchange_storage.objects import ObjectNotFound, StoreUnavailable
 from exchange_storage.records import Attached, Instance, Resource, Scrub
+
+log = logging.getLogger(__name__)
 
 BATCH = 50
 """Objects that are read between two commits."""
+
+OTHERS = 3
+"""Objects that are tried, at most, before it is taken for the store that does not answer."""
+
+UNREADABLE = "cannot be read"
 
 BETWEEN = timedelta(days=1)
 """From the beginning of one walk to that of the next."""
@@ -209,6 +219,12 @@ def _read(access: Access, kept: _Kept, rows: Sequence[_Row]) -> list[Damage]:
             if not settling.may_come(access.objects, row.received):
                 damaged[row.id] = row, "missing"
             continue
+        except StoreUnavailable as error:
+            if not unreadable(access, row.key):
+                raise
+            log.warning("an object cannot be read: %s", error)
+            damaged[row.id] = row, UNREADABLE
+            continue
         if digest != row.digest:
             damaged[row.id] = row, "not the bytes that were received"
         elif settled:  # what is still on its way is read again where it will stay
@@ -237,6 +253,27 @@ def _read(access: Access, kept: _Kept, rows: Sequence[_Row]) -> list[Damage]:
     if whole or damaged:
         access.write(unit)
     return [Damage(row.key, what, now) for row, what in damaged.values()]
+
+
+def unreadable(access: Access, key: str) -> bool:
+    """Whether it is this object that cannot be read, as where it lies on a bad sector, and not the
+    store that does not answer: another can be read, and this one still cannot."""
+    others = (
+        select(Instance.key)
+        .where(Instance.key != key, Instance.id.not_in(select(records.Damage.instance_id)))
+        .order_by(Instance.verified.desc().nulls_last(), Instance.id.desc())
+        .limit(OTHERS)
+    )
+    with access.exchange.database.reading() as session:
+        found = session.scalars(others).all()
+    return any(_is_read(access, other) for other in found) and not _is_read(access, key)
+
+
+def _is_read(access: Access, key: str) -> bool:
+    with suppress(ObjectNotFound, StoreUnavailable):
+        access.objects.digest(key)
+        return True
+    return False
 
 
 def note_whole(session: Session, instances: Sequence[int], now: datetime) -> None:

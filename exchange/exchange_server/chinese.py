@@ -449,6 +449,7 @@ TEXTS: Mapping[str, str] = {
     ),
     "missing": "缺失",
     "not the bytes that were received": "内容与接收时不同",
+    "cannot be read": "无法读取",
     # Commands and settings
     "--organization and --patient go together": "--organization 与 --patient 须同时给出",
     "no job that was given up has this number; `exchange job list` shows them": (

@@ -209,7 +209,7 @@ class FilesystemStore(ObjectStore):
         if not stat.S_ISREG(found.st_mode):
             raise InvalidKey("the key is a folder of other objects")
         size = found.st_size
-        if size != staged.size or digest_of(_pieces(there, 0, size)) != staged.digest:
+        if size != staged.size or _digest(there, size) != staged.digest:
             raise ObjectDiffers(name)
         return found
 
@@ -297,6 +297,14 @@ def _answering(key: str = "") -> Iterator[None]:
 
 def _stored(key: str, found: os.stat_result) -> Stored:
     return Stored(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+
+def _digest(file: Descriptor, size: int) -> str:
+    """Of what is there; "" where it cannot be read, as from a bad sector. Closes the file."""
+    try:
+        return digest_of(_pieces(file, 0, size))
+    except StoreUnavailable:
+        return ""
 
 
 def _pieces(file: Descriptor, start: int, end: int) -> Iterator[bytes]:

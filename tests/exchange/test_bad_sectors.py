@@ -1,0 +1,105 @@
+"""A disk that gives out all but one object: that one is damaged, and the hospital can heal it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from region import ADMINISTRATOR, WORKER, Region, region
+
+from exchange import check, scrub
+from exchange.check import Finding
+from exchange.errors import Unavailable
+from exchange.ingest import Outcome
+from exchange_storage.carried import LARGEST
+from exchange_storage.filesystem import FilesystemStore
+
+IMAGE = bytes(LARGEST + 1)
+
+
+class Disk:
+    """Whose sectors below some files cannot be read any more, as open(2) does not tell."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._root = root
+        self._bad: set[int] = set()
+        self._pread = os.pread
+        monkeypatch.setattr(os, "pread", self._read)
+
+    def _read(self, file: int, count: int, at: int) -> bytes:
+        if os.fstat(file).st_ino in self._bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return self._pread(file, count, at)
+
+    def fails(self, instance: str = "") -> str:
+        """From now on below this instance, or all; the key of one of them."""
+        found = sorted((self._root / "objects").rglob(f"{instance or '*'}.*.dcm"))
+        self._bad |= {one.stat().st_ino for one in found}
+        return str(found[0].relative_to(self._root / "objects"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def filled(root: Path, database_url: str) -> Iterator[Region]:
+    with region(database_url, FilesystemStore(root)) as city:
+        for number in range(5):
+            city.send("beicheng", instance=f"1.4.{number}", body=IMAGE + bytes([number]))
+        yield city
+
+
+@pytest.fixture
+def disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(root, monkeypatch)
+
+
+def scrubbed(city: Region) -> list[tuple[str, str]]:
+    soon = datetime.now(UTC) + timedelta(days=1)
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        found = list(scrub.scrub(access, before=soon, limit=100))
+    return [(one.key, one.what) for one in found if isinstance(one, scrub.Damage)]
+
+
+def findings(city: Region) -> list[Finding]:
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        return [one for one in check.check(access) if isinstance(one, Finding)]
+
+
+def test_a_scrub_names_what_cannot_be_read_and_goes_on_to_the_end(
+    filled: Region, disk: Disk
+) -> None:
+    first, last = disk.fails("1.4.1"), disk.fails("1.4.4")
+    assert scrubbed(filled) == [(first, scrub.UNREADABLE), (last, scrub.UNREADABLE)]
+    assert findings(filled) == [Finding(one, "the object cannot be read") for one in (first, last)]
+    with filled.exchange.on_behalf_of(WORKER) as access:
+        assert scrub.known_damages(access) == 2
+
+
+def test_a_disk_that_gives_nothing_out_is_away_and_nothing_on_it_is_called_damaged(
+    filled: Region, disk: Disk
+) -> None:
+    disk.fails()
+    with pytest.raises(Unavailable):
+        scrubbed(filled)
+    with pytest.raises(Unavailable):
+        findings(filled)
+    with filled.exchange.on_behalf_of(WORKER) as access:
+        assert scrub.known_damages(access) == 0
+
+
+def test_what_cannot_be_read_is_whole_again_once_it_is_sent_again(
+    filled: Region, disk: Disk
+) -> None:
+    disk.fails("1.4.2")
+    assert len(scrubbed(filled)) == 1
+    again = filled.send("beicheng", instance="1.4.2", body=IMAGE + bytes([2]))
+    assert again.outcome is Outcome.HELD
+    assert scrubbed(filled) == []
+    assert findings(filled) == []
