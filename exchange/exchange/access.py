@@ -28,7 +28,7 @@ from exchange.errors import ExchangeError, Invalid, NoRoom, NotFound, Refused, U
 from exchange.policy import Action, Clinical, Deny, Facts, Requester, Role
 from exchange_storage import prepared
 from exchange_storage.carried import CarryingStore
-from exchange_storage.database import Database, timed_out, unavailable
+from exchange_storage.database import Database, full, timed_out, unavailable
 from exchange_storage.journal import Journal
 from exchange_storage.objects import (
     ObjectNotFound,
@@ -312,7 +312,8 @@ class _Translation:
             case SQLAlchemyError() if unavailable(error):
                 too_long = "the question takes too long: ask for less of it"
                 away = "the index does not answer; try again later"
-                told = too_long if timed_out(error) else away
+                no_room = "the index has no room: its disk is full"
+                told = too_long if timed_out(error) else no_room if full(error) else away
             case _:
                 return
         raise Unavailable(told) from error

@@ -18,6 +18,7 @@ TEXTS: Mapping[str, str] = {
         "该医院已停用，请先运行 `exchange organization activate`"
     ),
     "the object store is full; nothing was kept": "对象存储已满，未保存任何内容",
+    "the index has no room: its disk is full": "索引没有空间：其磁盘已满",
     "the object store does not answer; try again later": "对象存储没有应答，请稍后重试",
     "an object is missing from the store; the operators must look": (
         "存储中缺少一个对象，请运维人员检查：exchange check"

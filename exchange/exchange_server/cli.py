@@ -188,6 +188,7 @@ def serve(
             shutil.rmtree(shared, ignore_errors=True)
             shared.mkdir()
             os.environ[observability.SHARED] = str(shared)
+            roles.reserve_room(given)
             composition.migrate(exchange)
             composition.tell_watchers(exchange, Status.RESTARTED)
             roles.prepare(exchange, given)

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 """The variable that names the directory in which processes of one `serve` share their metrics."""
 
+
+ROOM = {"counter": 1 << 18, "histogram": 1 << 21}
+"""Bytes for all that one process counts, and for all that it times: several thousand series."""
 
 COUNTED_AGO = 60.0
 """Seconds for which a count of the spool serves: each lists it, and scrapes come more often."""
@@ -243,6 +247,26 @@ def _made() -> Mapping[str, Any]:
             case Kind.GAUGE:
                 pass  # see _Gauges
     return made
+
+
+def reserve() -> None:
+    """Have room on the disk for what this process will count, among processes that share metrics.
+
+    Theirs lie in mapped files: where a page has no room on a full disk, to write to it is SIGBUS,
+    and the end of the process (mmap(2)). Of processes that ended only the used part is kept.
+    Raises OSError.
+    """
+    if SHARED not in os.environ:
+        return
+    shared = Path(os.environ[SHARED])
+    for one in shared.glob("*.db"):
+        if not Path(f"/proc/{one.stem.rpartition('_')[2]}").exists():
+            with one.open("r+b") as numbers:
+                used = int.from_bytes(numbers.read(4), sys.byteorder)
+                numbers.truncate(max(used, 8))
+    for kind, size in ROOM.items():
+        with (shared / f"{kind}_{os.getpid()}.db").open("ab") as numbers:
+            os.posix_fallocate(numbers.fileno(), 0, size)
 
 
 def exposition(readiness: Readiness) -> tuple[bytes, str]:

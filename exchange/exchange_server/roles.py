@@ -27,7 +27,13 @@ from exchange.errors import Invalid, Unavailable
 from exchange_server import composition, metrics, nodes
 from exchange_server.connection import CONNECTIONS, WEBSOCKET_MESSAGE, Connection, Conversation
 from exchange_server.forking import named
-from exchange_server.observability import ROLE_READY, ROLE_STOPPED, log_to_stderr, observe
+from exchange_server.observability import (
+    ROLE_READY,
+    ROLE_STOPPED,
+    log_to_stderr,
+    observe,
+    reserve,
+)
 from exchange_server.settings import SUPERVISOR, Settings, host_port
 from exchange_server.starting import imported_for_good
 from exchange_storage import names
@@ -96,6 +102,7 @@ def run(role: Role, settings: Settings) -> None:
     named(f"exchange {role}")
     _end_with_supervisor()
     log_to_stderr(level=settings.log_level, form=settings.log_format, role=role)
+    reserve_room(settings)
     match role:
         case Role.NODE:
             _node(settings)
@@ -106,6 +113,14 @@ def run(role: Role, settings: Settings) -> None:
         case Role.WORKER:
             _worker(settings)
     observe(ROLE_STOPPED, role=role)
+
+
+def reserve_room(settings: Settings) -> None:
+    """Have room for what this process will count. Raises Unavailable."""
+    try:
+        reserve()
+    except OSError as error:
+        raise Unavailable(f"{settings.run}: {error.strerror}: make room on that disk") from error
 
 
 def notify(state: str) -> None:

@@ -543,6 +543,15 @@ def timed_out(error: SQLAlchemyError) -> bool:
     return interrupted or getattr(cause, "sqlstate", "") == "57014"  # query_canceled
 
 
+def full(error: SQLAlchemyError) -> bool:
+    """Whether there is no room on the disk of the index."""
+    cause = getattr(error, "orig", None)
+    return (
+        getattr(cause, "sqlite_errorname", "") == "SQLITE_FULL"
+        or getattr(cause, "sqlstate", "") == "53100"  # disk_full
+    )
+
+
 def _prepare_sqlite(connection: DBAPIConnection, _: object) -> None:
     connection.isolation_level = None  # BEGIN is ours to say: see _begin_sqlite
     cursor = connection.cursor()

@@ -20,7 +20,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from exchange import audit, commits, query, users
-from exchange.access import Access, Exchange
+from exchange.access import Access, Exchange, translated
 from exchange.errors import Invalid, NoRoom, NotFound, Refused, Unavailable
 from exchange.policy import Action
 from exchange_storage import database
@@ -503,3 +503,14 @@ def test_a_question_that_takes_too_long_is_ended_and_the_next_one_answered(
                 Prepared(text(COUNTING).columns(count=Integer)).all(access.session.connection(), {})
         with city.exchange.on_behalf_of(city.clinician("beicheng")) as access:
             assert access.session.execute(select(func.count()).select_from(Organization)).scalar()
+
+
+def test_an_index_whose_disk_is_full_says_so(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'index.sqlite'}")
+    with translated(), database.writing() as session:
+        session.execute(text("CREATE TABLE filling (room BLOB)"))
+        session.execute(text("PRAGMA max_page_count=1"))  # or as many as there are
+        filled = text("INSERT INTO filling VALUES (zeroblob(100000))")
+        with pytest.raises(Unavailable, match="its disk is full"), translated():
+            session.execute(filled)
+    database.close()

@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -327,6 +327,42 @@ def test_a_full_disk_is_out_of_resources_until_there_is_room_again(tmp_path: Pat
             assert {send(pacs, number, MEGABYTE) for number in again} == {SUCCESS}
             assert served(exchange) == {numbered(number, MEGABYTE)[1] for number in range(8)}
         exchange.run("check")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_on_a_full_disk_the_exchange_goes_on_to_answer_and_receives_once_there_is_room(
+    tmp_path: Path,
+) -> None:
+    disk, filling = tmp_path / "exchange", tmp_path / "exchange" / "others"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m", "exchange", disk], check=True)
+    try:
+        exchange = small_exchange(tmp_path, {})
+        exchange.start()
+        try:
+            before = exchange.processes()
+            with exchange.web("ris.beicheng") as ris, calling(exchange.dimse_port) as pacs:
+                assert send(pacs, 1, MEGABYTE) == SUCCESS
+                with filling.open("wb", buffering=0) as others, suppress(OSError):
+                    while True:
+                        others.write(bytes(4096))
+                for _ in range(3):
+                    assert ris.get("/ready").status_code == 503
+                    assert ris.get("/health").status_code == 200
+                    assert send(pacs, 2, MEGABYTE) == OUT_OF_RESOURCES
+                uid, body = numbered(3, MEGABYTE)
+                assert stow(ris, multipart(part10_of(body, uid))).status_code == 507
+                assert pacs.echo() == SUCCESS
+
+                filling.unlink()
+
+                eventually(lambda: ris.get("/ready").status_code, 200)
+                assert send(pacs, 2, MEGABYTE) == SUCCESS
+            assert exchange.processes() == before
+        finally:
+            exchange.stop()
     finally:
         subprocess.run(["umount", disk], check=True)
 
