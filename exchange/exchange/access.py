@@ -10,6 +10,7 @@ the block raises Unavailable, and there is no answer. See `commits` for how they
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -38,6 +39,8 @@ from exchange_storage.objects import (
     StoreUnavailable,
 )
 from exchange_storage.prepared import Prepared
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -74,6 +77,11 @@ class Exchange:
         self.database.migrate()
         with self.database.writing() as session:
             audit.begin(session, self.signing_key)
+            if not audit.is_ours(session, self.signing_key):
+                log.warning(
+                    "the audit trail of this index was signed with another key: whoever opens one "
+                    "index needs the same keys/, or `exchange audit verify` will fail"
+                )
             sealing.seal(session, self.signing_key)
         self.catch_up()
 

@@ -259,6 +259,12 @@ def begin(session: Session, key: Ed25519PrivateKey) -> None:
     session.execute(head.on_conflict_do_nothing())  # another process may begin it at once
 
 
+def is_ours(session: Session, key: Ed25519PrivateKey) -> bool:
+    """Whether the head of the chain carries the signature of `key`."""
+    head = session.get(AuditHead, 1)
+    return head is not None and _genuine(key, head.sequence, head.digest, head.signature)
+
+
 def lock(session: Session) -> Head:
     """Take the end of the chain for this transaction: one writer at a time, in all processes.
 

@@ -514,3 +514,16 @@ def test_an_index_whose_disk_is_full_says_so(tmp_path: Path) -> None:
         with pytest.raises(Unavailable, match="its disk is full"), translated():
             session.execute(filled)
     database.close()
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_who_opens_an_index_with_other_keys_is_told_that_the_trail_will_not_hold(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, same: bool
+) -> None:
+    first = Ed25519PrivateKey.generate()
+    for key in (first, first if same else Ed25519PrivateKey.generate()):
+        database = Database(f"sqlite:///{tmp_path / 'index.sqlite'}")
+        exchange = Exchange(database, MemoryStore(), key)
+        exchange.prepare()
+        exchange.close()
+    assert ("signed with another key" in caplog.text) is not same
