@@ -280,7 +280,7 @@ def test_one_that_is_told_to_stop_while_it_starts_stops(tmp_path: Path) -> None:
         process.wait()
 
 
-@pytest.mark.parametrize("role", ["node", "worker"])
+@pytest.mark.parametrize("role", ["desk", "node", "worker"])
 def test_a_role_that_runs_alone_shows_its_metrics_to_the_networks_that_are_set(
     tmp_path: Path, role: str
 ) -> None:
