@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, insert, select, true, update
 from sqlalchemy.orm import Session
 
-from exchange import destruction, jobs, otherwise, rejection
+from exchange import destruction, discrepancies, jobs, otherwise, rejection
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound
 from exchange.ingest import Received
@@ -161,6 +161,7 @@ def promote(access: Access, number: int) -> None:
         instance.series_id, instance.is_primary = place.series, True
         session.flush()
         otherwise.replace(session, instance.id, place.otherwise)
+        discrepancies.require_nobody_else(session, [instance.id])
         taken = [] if row is None else [row.Instance.id]
         otherwise.recount(session, otherwise.touched(session, [instance.id, *taken]))
         session.execute(
