@@ -11,7 +11,7 @@ from pydicom.uid import UID
 from exchange import availability, commitment, order_codes, registry
 from exchange import performed as performed_steps
 from exchange.errors import ExchangeError
-from exchange.places import MAX_NUMBERS
+from exchange.otherwise import MAX_NUMBERS
 from exchange.settling import SETTLING
 from exchange_dicom import attributes, contexts, performed, retrieve, sending, status, worklist
 from exchange_dicom.conversation import Limits
@@ -368,7 +368,9 @@ def _queries() -> Iterator[str]:
         "patients (FHIR) replaces what is known of one. A patient is found by the other names of "
         "images and orders too, and a study by the other accession numbers of its images, up to "
         f"{MAX_NUMBERS}; answered are the name and the number that came first, which then are not "
-        "those that were asked for. Orders, worklists and the ledger know a study by its first "
+        "those that were asked for. Images that were rejected or deleted find nothing by their own "
+        "names and numbers; a study whose first number was theirs has the next one. Orders, "
+        "worklists and the ledger know a study by its first "
         "accession number alone. By another Study Description, Study Date or Referring "
         "Physician's Name than the first a study is not found. Images whose birth date, and name "
         "or sex, are another than their patient's complete nothing, and wait for review by their "

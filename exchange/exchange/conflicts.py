@@ -9,11 +9,11 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, insert, select, true, update
 from sqlalchemy.orm import Session
 
-from exchange import destruction, jobs, rejection
+from exchange import destruction, discrepancies, jobs, otherwise, rejection
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound
 from exchange.ingest import Received
-from exchange.places import OTHER_PATIENT, place_of
+from exchange.places import OTHER_PATIENT, Place, place_of
 from exchange.policy import Action
 from exchange_storage.records import (
     Change,
@@ -154,15 +154,19 @@ def promote(access: Access, number: int) -> None:
         else:
             action = "replace"
         # Of its patient too: what took another's place would be served under that one's name.
-        study, series = _place(access, session, conflict, instance)
+        place = _place(access, session, conflict, instance)
         if row is not None:
             row.Instance.is_primary = False
             session.flush()
-        instance.series_id, instance.is_primary = series, True
+        instance.series_id, instance.is_primary = place.series, True
         session.flush()
+        otherwise.replace(session, instance.id, place.otherwise)
+        discrepancies.require_nobody_else(session, [instance.id])
+        taken = [] if row is None else [row.Instance.id]
+        otherwise.recount(session, otherwise.touched(session, [instance.id, *taken]))
         session.execute(
             update(Study)
-            .where(Study.id == study)
+            .where(Study.id == place.study)
             .values(changed=access.now, revision=Study.revision + 1)
         )
         _settled(access, session, conflict, instance, "promoted")
@@ -176,15 +180,13 @@ def promote(access: Access, number: int) -> None:
                 sop_instance_uid=instance.sop_instance_uid,
             )
         )
-        jobs.hasten(session, jobs.REFRESH, str(study), access.now)
+        jobs.hasten(session, jobs.REFRESH, str(place.study), access.now)
 
     access.write(unit)
 
 
-def _place(
-    access: Access, session: Session, conflict: Conflict, instance: Instance
-) -> tuple[int, int]:
-    """Study and series for an instance as it claims them. Raises Invalid."""
+def _place(access: Access, session: Session, conflict: Conflict, instance: Instance) -> Place:
+    """The place of an instance, as it claims it. Raises Invalid."""
     if rejection.is_rejected(session, instance.organization_id, instance.sop_instance_uid):
         raise Invalid("the hospital has rejected this instance; `exchange restore` comes first")
     received = Received(
@@ -200,7 +202,7 @@ def _place(
         )
     if isinstance(place, str):
         raise Invalid(f"{place}: keep or discard it")
-    return place.study, place.series
+    return place
 
 
 def keep(access: Access, number: int) -> None:

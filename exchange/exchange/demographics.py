@@ -72,16 +72,18 @@ def names_of(session: Session, patient: int) -> set[tuple[str, str]]:
     return set(map(tuple, _NAMES.all(session.connection(), {"patient": patient})))
 
 
-def also_named(session: Session, patient: int, known: str, told: str) -> None:
-    """Have the record, whose name is `known`, found by the name that is `told` of it too.
+def also_named(session: Session, patient: int, known: str, told: str) -> bool | None:
+    """Have the record, whose name is `known`, found by the name that is `told` of it too; returns
+    whether it was before, None where that name is the same, written otherwise.
 
-    Nothing is asked where that name is the same, written otherwise.
+    Nothing is asked then.
     """
     if known == told or not (further := further_keys(known, told)):
-        return
+        return None
     present = names_of(session, patient)
     if len(present | further) <= MAX_NAME_KEYS:
         add_names(session, patient, further - present)
+    return further <= present
 
 
 def add_names(session: Session, patient: int, keys: Pairs) -> None:

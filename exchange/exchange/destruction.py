@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from exchange import derived, jobs, subject
+from exchange import derived, jobs, otherwise, subject
 from exchange.access import Access
 from exchange.errors import Invalid
 from exchange.policy import Action
@@ -108,12 +108,15 @@ def destroy(
                 for told, (instance, _) in zip(about, some, strict=True)
             ],
         )
+        said = otherwise.touched(session, numbers)
+        otherwise.forget(session, numbers)
         for record in (Conflict, Delivered, Damage):
             session.execute(delete(record).where(record.instance_id.in_(numbers)))
         session.execute(
             update(Rejection).where(Rejection.instance_id.in_(numbers)).values(instance_id=None)
         )
         session.execute(delete(Instance).where(Instance.id.in_(numbers)))
+        otherwise.recount(session, said)
     if instances:
         jobs.ask(session, jobs.DESTROY, study_instance_uid, at)
 

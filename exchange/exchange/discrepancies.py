@@ -4,20 +4,21 @@ A hospital corrects how a name is written, and a desk mistypes a birth date: one
 matter. Two of them under one number (`contradicts`) may be two people, of whom one would be treated
 by the images of the other. The image is received, found and shown as always, since nothing must be
 lost and its hospital is at work with it. But it completes nothing of the record, so that no number
-of it links anybody, and somebody of the hospital is to look.
+of it links anybody, and somebody of the hospital is to look, as long as it is in use. What was
+found to be somebody else's does not come back under the patient's number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, insert, select, true
+from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, insert, or_, select, true
 from sqlalchemy.orm import Session
 
-from exchange import demographics
+from exchange import demographics, otherwise
 from exchange.access import Access
 from exchange.demographics import clipped
 from exchange.errors import Invalid, NotFound
@@ -28,15 +29,15 @@ from exchange_storage.records import (
     Instance,
     Organization,
     Patient,
-    Series,
+    SaidOtherwise,
     Study,
 )
 
-SAME = "same"
+SAME = otherwise.SAME
 """It is the patient, of whom the record or the image is wrong: what says so again is no matter."""
 
 ANOTHER = "another"
-"""It is somebody else, and the hospital has taken the study out of use."""
+"""It is somebody else, and the hospital has taken the images out of use: they stay so."""
 
 CORRECTED = "corrected"
 """The hospital's own feed has told of the patient, and contradicts it no more."""
@@ -131,7 +132,8 @@ def waiting(
     access: Access, *, organization: str | None = None, limit: int = 100
 ) -> Sequence[Waiting]:
     """The discrepancies that wait, of the hospital with this code or of all, the oldest first; to a
-    hospital's own reviewers its own. Raises Refused."""
+    hospital's own reviewers its own. What only images out of use say waits for nobody, until they
+    are restored. Raises Refused."""
     access.require(Action.REVIEW)
     rows = access.session.execute(
         select(Discrepancy, Patient, Organization.code)
@@ -139,6 +141,7 @@ def waiting(
         .join(Organization, Organization.id == Patient.organization_id)
         .where(
             Discrepancy.settled.is_(None),
+            _STANDS,
             _reviewed_by(access),
             true() if organization is None else Organization.code == organization,
         )
@@ -164,8 +167,9 @@ def waiting(
 def settle(access: Access, number: int, how: str) -> None:
     """Somebody has looked: it is the `SAME` person, or `ANOTHER`.
 
-    Of another one the study is rejected first: while it is in use under the patient's number, the
-    question stays. Raises Refused, NotFound, Invalid.
+    Of another one the images are rejected first: while one is in use under the patient's number,
+    the question stays. That it was another one may be taken back; that it is the same is, of
+    whatever else says the same of the patient. Raises Refused, NotFound, Invalid.
     """
     access.require(Action.REVIEW, detail={"discrepancy": number})
     if how not in {SAME, ANOTHER}:
@@ -175,38 +179,92 @@ def settle(access: Access, number: int, how: str) -> None:
         row = session.execute(
             select(Discrepancy, Patient)
             .join(Patient, Patient.id == Discrepancy.patient_id)
-            .where(Discrepancy.id == number, Discrepancy.settled.is_(None), _reviewed_by(access))
+            .where(
+                Discrepancy.id == number,
+                Discrepancy.settlement.in_(("", ANOTHER) if how == SAME else ("",)),
+                _reviewed_by(access),
+            )
         ).one_or_none()
         if row is None:
             raise NotFound(
                 "no discrepancy of this number waits; `exchange discrepancy list` shows them"
             )
         one, patient = row
-        if how == ANOTHER and _in_use(session, one.study_instance_uid):
+        if how == ANOTHER and session.scalars(_in_use(one)).first() is not None:
             raise Invalid(
-                "the study is in use under this patient's number: `exchange reject` comes first, "
-                "and its hospital sends it anew, under new UIDs and the right number"
+                "images that say so are in use under this patient's number: `exchange reject` "
+                "comes first, and their hospital sends them anew, under new UIDs and the right "
+                "number"
             )
         _settled(access, one, how, access.now)
+        if how == SAME:
+            for other in session.scalars(_saying_the_same(one)).all():
+                _settled(access, other, how, access.now)
         session.flush()
-        if how == ANOTHER:
-            _forget(session, one, patient)
+        otherwise.recount_names(session, patient.id, {one.name} - {""})
 
     access.write(unit)
+
+
+def require_nobody_else(session: Session, instances: Collection[int]) -> None:
+    """Raises Invalid where one of these instances, by row numbers, was found to be of another
+    person than the patient under whose number it came."""
+    found = (
+        select(Discrepancy.id)
+        .join(SaidOtherwise, _SAYS)
+        .join(Study, Study.id == SaidOtherwise.study_id)
+        .where(
+            SaidOtherwise.instance_id.in_(instances),
+            Study.study_instance_uid == Discrepancy.study_instance_uid,
+            Discrepancy.settlement == ANOTHER,
+        )
+    )
+    if (number := session.scalars(found.order_by(Discrepancy.id).limit(1)).first()) is not None:
+        raise Invalid(
+            "this was found to be of another person than the patient of that number: its hospital "
+            "sends it anew, under new UIDs and the right number; or, if it is the patient after "
+            f"all, `exchange discrepancy same {number}` comes first"
+        )
+
+
+def in_use_again(access: Access, session: Session, instances: Collection[int]) -> None:
+    """These instances, by row numbers, are in use again: what they say and their patients' records
+    contradict waits, whatever the records said before. In the transaction of `session`."""
+    said = (
+        select(
+            Patient.id.label("patient_row"),
+            Patient.name,
+            Patient.birth_date,
+            Patient.sex,
+            Study.study_instance_uid,
+            SaidOtherwise.name.label("told"),
+            SaidOtherwise.birth_date.label("told_birth_date"),
+            SaidOtherwise.sex.label("told_sex"),
+        )
+        .join(SaidOtherwise, SaidOtherwise.patient_id == Patient.id)
+        .join(Study, Study.id == SaidOtherwise.study_id)
+        .where(SaidOtherwise.instance_id.in_(instances))
+    )
+    for row in session.execute(said.distinct()).all():
+        told = Said(row.told, row.told_birth_date, row.told_sex)
+        noted(access, session, row, told, row.study_instance_uid, access.now)
 
 
 def corrected(access: Access, session: Session, patient: Patient) -> tuple[str, ...]:
     """The hospital's own feed has told who its patient is: what that does not contradict any more
     is settled. In the transaction of `session`.
 
-    Returns the names of what still waits, or was said to be the same person's: they are in the
-    images, and find the patient.
+    Returns the names of what still waits, or was said to be the same person's: they are in images
+    in use, or in orders, and find the patient.
     """
     names = []
-    for one in session.scalars(_led_by(patient)):
+    told = select(Discrepancy, _STANDS).where(
+        Discrepancy.patient_id == patient.id, Discrepancy.settlement.in_(("", SAME))
+    )
+    for one, stands in session.execute(told).all():
         if one.settled is None and not contradicts(patient, _said(one)):
             _settled(access, one, CORRECTED, access.now)
-        else:
+        elif stands:
             names.append(one.name)
     return tuple(names)
 
@@ -226,31 +284,41 @@ def _settled(access: Access, one: Discrepancy, how: str, now: datetime) -> None:
     )
 
 
-def _forget(session: Session, one: Discrepancy, patient: Patient) -> None:
-    """The name is another person's: the record is found by it no more, unless another study that
-    is the patient's, or may be, has it too."""
-    others = [one.name for one in session.scalars(_led_by(patient))]
-    gone = demographics.name_keys(one.name).difference(
-        *map(demographics.name_keys, (patient.name, *others))
+_SAYS = and_(
+    SaidOtherwise.patient_id == Discrepancy.patient_id,
+    SaidOtherwise.name == Discrepancy.name,
+    SaidOtherwise.birth_date == Discrepancy.birth_date,
+    SaidOtherwise.sex == Discrepancy.sex,
+)
+_SAID_IN_USE = (
+    exists()
+    .where(
+        _SAYS,
+        Study.id == SaidOtherwise.study_id,
+        Study.study_instance_uid == Discrepancy.study_instance_uid,
+        Instance.id == SaidOtherwise.instance_id,
+        Instance.is_primary,
     )
-    demographics.remove_names(session, patient.id, gone)
+    .correlate(Discrepancy)
+)
+_STANDS = or_(Discrepancy.study_instance_uid == "", _SAID_IN_USE)
+"""Whether it is still said: by an order, or an image in use."""
 
 
-def _led_by(patient: Patient) -> Select[Discrepancy]:
-    """What waits, or was said to be of the same person: its name finds the patient."""
+def _in_use(one: Discrepancy) -> Select[int]:
+    return select(Discrepancy.id).where(Discrepancy.id == one.id, _SAID_IN_USE)
+
+
+def _saying_the_same(one: Discrepancy) -> Select[Discrepancy]:
+    """What else waits and says just this of the patient."""
     return select(Discrepancy).where(
-        Discrepancy.patient_id == patient.id, Discrepancy.settlement.in_(("", SAME))
+        Discrepancy.patient_id == one.patient_id,
+        Discrepancy.name == one.name,
+        Discrepancy.birth_date == one.birth_date,
+        Discrepancy.sex == one.sex,
+        Discrepancy.settlement == "",
+        Discrepancy.id != one.id,
     )
-
-
-def _in_use(session: Session, study: str) -> bool:
-    found = (
-        select(Instance.id)
-        .join(Series, Series.id == Instance.series_id)
-        .join(Study, Study.id == Series.study_id)
-        .where(Study.study_instance_uid == study, Instance.is_primary)
-    )
-    return session.execute(found.limit(1)).first() is not None
 
 
 def _reviewed_by(access: Access) -> ColumnElement[bool]:

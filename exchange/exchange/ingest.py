@@ -25,7 +25,7 @@ from typing import Any
 from sqlalchemy import bindparam, case, delete, insert, literal_column, select, update
 from sqlalchemy.orm import Session
 
-from exchange import destruction, jobs, keys, places, rejection
+from exchange import destruction, jobs, keys, otherwise, places, rejection
 from exchange.access import Access
 from exchange.errors import Invalid, TooLarge, Unavailable
 from exchange.policy import Action
@@ -340,6 +340,7 @@ def _index(
     instance_id = _ADD_INSTANCE.number(
         connection, row | {"series_id": place.series, "is_primary": True}
     )
+    otherwise.add(session, instance_id, place.otherwise)
     _TOUCH_STUDY.run(connection, {"study": place.study, "at": now})
     _announce(session, "create", instance_id, received, now)
     jobs.ask(session, jobs.REFRESH, str(place.study), now + QUIET)

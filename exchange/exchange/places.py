@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import Table, bindparam, insert, select
 from sqlalchemy.orm import Session
 
-from exchange import demographics, discrepancies, targets
+from exchange import demographics, discrepancies, otherwise, targets
 from exchange.access import Access
 from exchange.demographics import clipped
 from exchange.discrepancies import Said
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 MAX_REQUESTS = 32
 """Requests of a series that are indexed, at most."""
-
-MAX_NUMBERS = 32
-"""Accession numbers beside the first one under which a study is found, at most."""
 
 OTHER_PATIENT = "the study belongs to another patient"
 """Why an instance has no place in a study of its own hospital."""
@@ -104,6 +101,8 @@ class Place:
     patient: int
     study: int
     series: int
+    otherwise: Mapping[str, Any] | None
+    """What the instance says of them that their records do not (`otherwise`)."""
 
 
 def place_of(
@@ -146,8 +145,9 @@ def placed(
         and not _are_one(session, study, organization, number)
     ):
         return OTHER_PATIENT
+    said_number: str | None = None
     if study is None:
-        patient_row = _patient(access, session, organization, received, number, now)
+        patient_row, apart = _patient(access, session, organization, received, number, now)
         study_row = _ADD_STUDY.number(
             connection,
             {
@@ -162,8 +162,8 @@ def placed(
         targets.follow(session, targets.STUDY, study_uid)
     else:
         study_row, patient_row = study.study_row, study.patient_row
-        _complete_study(session, study, attributes)
-        _heed(access, session, study, received, now)
+        said_number = _complete_study(session, study, attributes)
+        apart = _heed(access, session, study, received, now)
     if series is None:
         series_row = _ADD_SERIES.number(
             connection,
@@ -179,7 +179,11 @@ def placed(
             _ADD_REQUEST.run_many(connection, _requests(series_row, received))
     else:
         series_row = series.series_row
-    return Place(patient_row, study_row, series_row)
+    if said_number is None and not apart:
+        return Place(patient_row, study_row, series_row, None)
+    who = Said.of(attributes) if apart else Said("", "", "")
+    said = otherwise.said_by(patient_row, study_row, said_number, who.name, who.birth_date, who.sex)
+    return Place(patient_row, study_row, series_row, said)
 
 
 def _are_one(session: Session, known: Any, organization: int, number: str) -> bool:
@@ -201,20 +205,23 @@ def _standing(session: Session, row: int | None) -> set[int]:
     return found
 
 
-def _complete_study(session: Session, known: Any, attributes: Mapping[str, str]) -> None:
-    """Take up what the instance says of the study, of which the row `known` says what is known.
+def _complete_study(session: Session, known: Any, attributes: Mapping[str, str]) -> str | None:
+    """Take up what the instance says of the study, of which the row `known` says what is known;
+    returns its accession number if that is another one, or "" if it has none and the study has.
 
     All images of a study should say the same of it (PS3.3 section A.1.2). Where they do not, what
     came first stays; by another accession number the study is found all the same.
     """
     number = clipped(attributes.get("AccessionNumber", ""))
-    if number and known.accession_number and number != known.accession_number:
+    apart = bool(known.accession_number) and number != known.accession_number
+    if number and apart:
         connection, study = session.connection(), known.study_row
         present = {one.accession_number for one in _FURTHER.all(connection, {"study": study})}
-        if number not in present and len(present) < MAX_NUMBERS:
+        if number not in present and len(present) < otherwise.MAX_NUMBERS:
             _ADD_FURTHER.run(connection, {"study_id": study, "accession_number": number})
+    said = number if apart else None
     if not any(attributes.get(k) and not getattr(known, c) for c, k, *_ in _COLUMNS[Level.STUDY]):
-        return
+        return said
     told = columns(Level.STUDY, attributes)
     if known.study_date and told["study_date"] != known.study_date:
         told["study_time"] = ""  # of another day
@@ -224,6 +231,7 @@ def _complete_study(session: Session, known: Any, attributes: Mapping[str, str])
             setattr(record, column, value)
     session.flush()
     demographics.know_persons(session, _persons(Level.STUDY, attributes))
+    return said
 
 
 def _requests(series: int, received: Received) -> list[dict[str, Any]]:
@@ -246,7 +254,7 @@ def register_patient(
     In the transaction of `session`, for whoever tells of a patient without an image.
     """
     number = clipped(received.attributes.get("PatientID", ""))
-    return _patient(access, session, organization, received, number, datetime.now(UTC))
+    return _patient(access, session, organization, received, number, datetime.now(UTC))[0]
 
 
 def _patient(
@@ -256,8 +264,9 @@ def _patient(
     received: Received,
     number: str,
     now: datetime,
-) -> int:
-    """The patient record with the hospital's `number`: found and completed, or made."""
+) -> tuple[int, bool]:
+    """The patient record with the hospital's `number`: found and completed, or made; and whether
+    something else is said of the patient than it has."""
     connection = session.connection()
     given = {"organization": organization, "number": number}
     known = _PATIENT.first(connection, given) if number else None
@@ -265,8 +274,7 @@ def _patient(
         if known.withdrawn:  # it has come back
             session.get_one(Patient, known.patient_row).withdrawn = False
             session.flush()
-        _heed(access, session, known, received, now)
-        return int(known.patient_row)
+        return int(known.patient_row), _heed(access, session, known, received, now)
     told = columns(Level.PATIENT, received.attributes)
     row = _ADD_PATIENT.number(
         connection,
@@ -285,25 +293,32 @@ def _patient(
     if identifiers := demographics.identifiers(received.identifiers):
         demographics.add_identifiers(session, row, identifiers)
         demographics.identify(access, session, session.get_one(Patient, row), now)
-    return row
+    return row, False
 
 
-def _heed(access: Access, session: Session, known: Any, received: Received, now: datetime) -> None:
-    """Take up what the instance says of the patient, of whom the row `known` says what is known.
+def _heed(access: Access, session: Session, known: Any, received: Received, now: datetime) -> bool:
+    """Take up what the instance says of the patient, of whom the row `known` says what is known;
+    returns whether it says otherwise who that is.
 
     Where it may be somebody else, nothing of it is taken over, above all no number that links.
     """
     told = received.attributes
     said = Said.of(told)
-    if said.name and known.name:
-        demographics.also_named(session, known.patient_row, known.name, said.name)
     # As it stands in the study's row, "" where an order or workitem tells.
     study = told.get("StudyInstanceUID", "")
-    if discrepancies.noted(access, session, known, said, study, now):
-        return
+    named, contradicts = None, discrepancies.contradicts(known, said)
+    if said.name and known.name:
+        named = demographics.also_named(session, known.patient_row, known.name, said.name)
+        # What contradicts finds by its discrepancy, or its image.
+        if named is not None and not contradicts and (named or not study):
+            otherwise.known_by(session, known.patient_row, said.name)
+    apart = named is not None or contradicts
+    if contradicts and discrepancies.noted(access, session, known, said, study, now):
+        return apart
     if _tells_more(session, known, received):
         record = session.get_one(Patient, known.patient_row)
         _complete(access, session, record, received, now)
+    return apart
 
 
 def _tells_more(session: Session, known: Any, received: Received) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, exists, or_, select
 
-from exchange import clinical, demographics, discrepancies, identity, jobs
+from exchange import clinical, demographics, discrepancies, identity, jobs, otherwise
 from exchange.access import Access
 from exchange.clinical import Kept
 from exchange.demographics import clipped
@@ -292,6 +292,7 @@ def _written(writing: Writing, record: Patient | None, told: Registration) -> Pa
     found_by = (told.name, *told.further_names, *still)
     keys = set[tuple[str, str]]().union(*map(demographics.name_keys, found_by))
     demographics.replace_names(session, record.id, keys)
+    otherwise.told(session, record.id, told.further_names)
     demographics.know_persons(session, [record.mothers_birth_name])
     demographics.replace_identifiers(session, record.id, told.identifiers)
     identity.corrected(writing.access, session, record)

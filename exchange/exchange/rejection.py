@@ -16,7 +16,16 @@ from typing import NoReturn
 from sqlalchemy import ColumnElement, and_, bindparam, exists, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from exchange import audit, destruction, guessing, jobs, organizations, retrieval, subject
+from exchange import (
+    audit,
+    destruction,
+    guessing,
+    jobs,
+    organizations,
+    otherwise,
+    retrieval,
+    subject,
+)
 from exchange.access import Access
 from exchange.errors import Gone, Invalid, NotFound, Refused, TooLarge
 from exchange.policy import Action
@@ -513,6 +522,7 @@ def serve(
             for one in found
         ],
     )
+    otherwise.recount(session, otherwise.touched(session, numbers))
     for study in sorted({one.study_row for one in found}):
         session.execute(
             update(Study).where(Study.id == study).values(changed=at, revision=Study.revision + 1)

@@ -12,7 +12,7 @@ from itertools import islice
 from sqlalchemy import and_, exists, or_, select, update
 from sqlalchemy.orm import Session
 
-from exchange import organizations, subject
+from exchange import discrepancies, organizations, subject
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound
 from exchange.policy import Action
@@ -49,8 +49,8 @@ def restore(
     served again; what came while they were rejected waits for review, also if it was to be kept
     aside.
 
-    Raises Refused, NotFound, and Invalid when a reason is wanted, when all of it was deleted, or
-    when another instance has taken the place of one meanwhile.
+    Raises Refused, NotFound, and Invalid when a reason is wanted, when all of it was deleted, when
+    another instance has taken the place of one meanwhile, or when it is another person's.
     """
     about = {"code": organization, "why": reason[:256]}
     access.require(Action.ADMINISTER, study=study, detail=about)
@@ -91,8 +91,11 @@ def restore(
                 raise Invalid(
                     "another instance has this UID now: it would have to be rejected first"
                 )
-            found = located(session, Instance.id.in_([one.id for one in kept]))
+            numbers = [one.id for one in kept]
+            discrepancies.require_nobody_else(session, numbers)
+            found = located(session, Instance.id.in_(numbers))
             serve(session, found, True, access.now, "restore")
+            discrepancies.in_use_again(access, session, numbers)
             served += len(found)
         for uid in sorted({one.study_instance_uid for one in rejections}):
             access.note(

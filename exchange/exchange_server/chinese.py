@@ -393,9 +393,15 @@ TEXTS: Mapping[str, str] = {
         "没有此编号的待审核不符；用 `exchange discrepancy list` 查看"
     ),
     "the patient is the same or another one": "患者须为同一人（same）或另一人（another）",
-    "the study is in use under this patient's number: `exchange reject` comes first, and its "
-    "hospital sends it anew, under new UIDs and the right number": (
-        "该检查仍以此患者号在用：请先 `exchange reject`，再由医院以新 UID 和正确的患者号重发"
+    "images that say so are in use under this patient's number: `exchange reject` comes first, and "
+    "their hospital sends them anew, under new UIDs and the right number": (
+        "此类影像仍以此患者号在用：请先 `exchange reject`，再由医院以新 UID 和正确患者号重发"
+    ),
+    "this was found to be of another person than the patient of that number: its hospital sends it "
+    "anew, under new UIDs and the right number; or, if it is the patient after all, `exchange "
+    "discrepancy same {}` comes first": (
+        "已确认此影像不属于该患者号的患者，而另有其人：由医院以新 UID 和正确的患者号重发；"
+        "若确系该患者，请先 `exchange discrepancy same {}`"
     ),
     "the hospital has rejected this instance; `exchange restore` comes first": (
         "该医院已停用此实例；请先 `exchange restore`"

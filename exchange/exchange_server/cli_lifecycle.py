@@ -169,7 +169,7 @@ def same_person(number: _Discrepancy) -> None:
 
 @discrepancy_commands.command(
     "another",
-    help=say("另有其人（须先停用该检查）", "They are of another person: reject the study first"),
+    help=say("另有其人（须先停用这些影像）", "They are of another person: reject them first"),
 )
 def another_person(number: _Discrepancy) -> None:
     with terminal.acting() as access:

@@ -10,7 +10,15 @@ import pytest
 from region import ADMINISTRATOR, ID_CARD, Region
 from sqlalchemy import Connection, select
 
-from exchange import discrepancies, orders, query, registration, rejection
+from exchange import (
+    conflicts,
+    discrepancies,
+    orders,
+    query,
+    registration,
+    rejection,
+    restoration,
+)
 from exchange.discrepancies import Said, Waiting
 from exchange.errors import Invalid, NotFound, Refused
 from exchange.ingest import Outcome
@@ -50,6 +58,16 @@ def settled(city: Region, number: int, how: str, code: str | None = None) -> Non
     asker = replace(ADMINISTRATOR, organization=city.ids[code]) if code else ADMINISTRATOR
     with city.exchange.on_behalf_of(asker) as access:
         discrepancies.settle(access, number, how)
+
+
+def rejected(city: Region, *uids: str, study: str = "", code: str = "113038") -> None:
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        rejection.reject(access, "beicheng", code, uids, study=study)
+
+
+def restored(city: Region, *uids: str, study: str = "") -> None:
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        restoration.restore(access, "beicheng", uids, study=study)
 
 
 def record(city: Region) -> tuple[str, str, str]:
@@ -285,3 +303,137 @@ def test_each_hospitals_administrator_reviews_what_is_the_hospitals_own(city: Re
     settled(city, one.number, "same", "beicheng")
     with pytest.raises(NotFound):
         settled(city, one.number, "same", "beicheng")
+
+
+def test_whoever_says_the_same_of_the_same_patient_is_settled_with_it(city: Region) -> None:
+    sent(city, "1.2.1", FIRST)
+    sent(city, "1.2.2", OTHER)
+    sent(city, "1.2.3", OTHER)
+    sent(city, "1.2.4", OTHER | {"PatientName": "Third^Human"})
+    settled(city, waiting(city)[1].number, "same")
+    assert [one.study_instance_uid for one in waiting(city)] == ["1.2.4"]
+
+
+# What is out of use
+
+
+@pytest.mark.parametrize("code", ["113038", "113039"])
+def test_what_only_images_out_of_use_say_waits_for_nobody(city: Region, code: str) -> None:
+    sent(city, "1.2.1", FIRST)
+    for instance in ("1.2.1.10", "1.2.1.11"):
+        sent(city, "1.2.1", OTHER, instance=instance)
+    (one,) = waiting(city)
+    rejected(city, "1.2.1.10", code=code)
+    assert waiting(city) == [one]
+    with pytest.raises(Invalid, match="reject"):
+        settled(city, one.number, "another")
+    rejected(city, "1.2.1.11", code=code)
+    assert waiting(city) == []
+    assert [found(city, name) for name in EVERY_NAME] == [["1.2.1"], []]
+    settled(city, one.number, "another")  # the good ones of the study stay in use
+
+
+def test_it_waits_again_once_they_are_restored(city: Region) -> None:
+    sent(city, "1.2.1", FIRST)
+    sent(city, "1.2.1", OTHER, instance="1.2.1.10")
+    before = waiting(city)
+    rejected(city, "1.2.1.10")
+    restored(city, "1.2.1.10")
+    assert waiting(city) == before
+    assert found(city, "Other^Human") == ["1.2.1"]
+
+
+def test_it_waits_again_where_the_hospitals_own_feed_has_told_otherwise_meanwhile(
+    city: Region,
+) -> None:
+    sent(city, "1.2.1", FIRST)
+    sent(city, "1.2.2", OTHER)
+    registered(city, OTHER)
+    rejected(city, study="1.2.2")
+    registered(city, FIRST)
+    assert waiting(city) == []
+    restored(city, study="1.2.2")
+    assert [(one.study_instance_uid, one.told) for one in waiting(city)] == [
+        ("1.2.2", Said.of(OTHER))
+    ]
+
+
+def test_what_was_found_to_be_another_persons_comes_not_back_under_this_patients_number(
+    city: Region,
+) -> None:
+    sent(city, "1.2.1", FIRST)
+    sent(city, "1.2.2", OTHER)
+    sent(city, "1.2.2", FIRST, instance="1.2.2.10")
+    (one,) = waiting(city)
+    rejected(city, study="1.2.2")
+    settled(city, one.number, "another")
+    for named in ({"study": "1.2.2"}, {"uids": ("1.2.2.9",)}):
+        with (
+            pytest.raises(Invalid, match=f"another person.* discrepancy same {one.number}"),
+            city.exchange.on_behalf_of(ADMINISTRATOR) as access,
+        ):
+            restoration.restore(access, "beicheng", **named)
+    assert [found(city, name) for name in EVERY_NAME] == [["1.2.1"], []]
+    restored(city, "1.2.2.10")  # which says who the patient is
+    assert [found(city, name) for name in EVERY_NAME] == [["1.2.1", "1.2.2"], []]
+
+
+def test_unless_somebody_finds_that_it_is_the_patient_after_all(city: Region) -> None:
+    sent(city, "1.2.1", FIRST)
+    sent(city, "1.2.2", OTHER)
+    (one,) = waiting(city)
+    rejected(city, study="1.2.2")
+    settled(city, one.number, "another")
+    with pytest.raises(NotFound):
+        settled(city, one.number, "another")
+    settled(city, one.number, "same")
+    restored(city, study="1.2.2")
+    assert waiting(city) == []
+    assert [found(city, name) for name in EVERY_NAME] == [["1.2.1", "1.2.2"]] * 2
+
+
+def test_nor_is_what_says_so_promoted(city: Region) -> None:
+    sent(city, "1.2.1", FIRST)
+    sent(city, "1.2.2", OTHER)
+    sent(city, "1.2.2", OTHER, body=b"another one")
+    (one,) = waiting(city)
+    rejected(city, "1.2.2.9")
+    settled(city, one.number, "another")
+    sent(city, "1.2.2", FIRST, instance="1.2.2.11")
+    sent(city, "1.2.2", OTHER, instance="1.2.2.11", body=b"another one")
+
+    def promoted() -> None:
+        with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+            last = conflicts.waiting(access)[-1]
+            conflicts.promote(access, last.number)
+
+    with pytest.raises(Invalid, match=f"another person.* discrepancy same {one.number}"):
+        promoted()
+    assert waiting(city) == []
+    assert found(city, "Other^Human") == []
+    settled(city, one.number, "same")
+    promoted()
+    assert found(city, "Other^Human") == ["1.2.1", "1.2.2"]
+
+
+def test_the_name_in_an_order_that_is_another_persons_finds_the_patient_no_more(
+    city: Region,
+) -> None:
+    sent(city, "1.2.1", FIRST)
+    placed = orders.Placed(
+        patient_id="SAME1",
+        patient_name=OTHER["PatientName"],
+        patient_birth_date=OTHER["PatientBirthDate"],
+        patient_sex=OTHER["PatientSex"],
+        accession_number="A1",
+        modality="CT",
+        scheduled_date="20261101",
+    )
+    with city.exchange.on_behalf_of(city.system("beicheng")) as access:
+        orders.place(access, placed)
+    (one,) = waiting(city)
+    assert found(city, "Other^Human") == ["1.2.1"]
+    settled(city, one.number, "another")
+    assert found(city, "Other^Human") == []
+    settled(city, one.number, "same")
+    assert found(city, "Other^Human") == ["1.2.1"]

@@ -29,6 +29,7 @@ from exchange_storage.records.imaging import (
     FurtherAccessionNumber,
     Instance,
     RequestAttributes,
+    SaidOtherwise,
     Series,
     Study,
 )
@@ -131,6 +132,7 @@ __all__ = [
     "RetentionRule",
     "Revision",
     "Route",
+    "SaidOtherwise",
     "Scrub",
     "SearchDate",
     "SearchQuantity",

@@ -56,6 +56,26 @@ class FurtherAccessionNumber(Record):
     accession_number: Mapped[Word] = mapped_column(primary_key=True, index=True)
 
 
+class SaidOtherwise(Record):
+    """What an image says of its study and patient otherwise than their records did when it came;
+    or, of no image, a further name that the patient's hospital told. What finds the study and the
+    patient beside their records is counted from it: what images in use say, and what is told."""
+
+    __tablename__ = "said_otherwise"
+    __table_args__ = (Index(None, "patient_id", "name"),)
+
+    id: Mapped[Key] = mapped_column(init=False)
+    patient_id: Mapped[Identity] = mapped_column(ForeignKey("patient.id"))
+    study_id: Mapped[Identity | None] = mapped_column(ForeignKey("study.id"))
+    instance_id: Mapped[Identity | None] = mapped_column(ForeignKey("instance.id"), unique=True)
+    accession_number: Mapped[Word | None]
+    """"" where it has none; None where it is the study's."""
+    name: Mapped[Word]
+    """"" where it, and what follows, are no matter."""
+    birth_date: Mapped[Word]
+    sex: Mapped[Word]
+
+
 class Series(Record):
     """A series: instances of one modality, made in one go."""
 
