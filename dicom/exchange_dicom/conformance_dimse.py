@@ -351,7 +351,9 @@ def _queries() -> Iterator[str]:
         "under a number that was merged, whichever one was asked for: C-MOVE, C-GET, WADO and "
         "metadata have the surviving one. At the level PATIENT there is one answer for each "
         "number, which counts all that can be asked for under it, and one for each patient "
-        "without a number. More images of a study are taken under either number."
+        "without a number. More images of a study are taken under either number; once the merge is "
+        "taken back, those that came under the other one wait for review by their hospital, and "
+        "are served meanwhile."
     )
     yield from prose(
         "A Patient ID is the asking hospital's own, unless Issuer of Patient ID says whose. An "

@@ -118,19 +118,22 @@ def corrected(access: Access, session: Session, patient: Patient) -> None:
     _settle(access, session, family)
 
 
-def merged(access: Access, session: Session, *concerned: Patient) -> None:
+def merged(access: Access, session: Session, *concerned: Patient) -> Sequence[Patient]:
     """The hospital has said, or taken back, that one of these records stands in another's place.
 
     In the transaction of `session`. Records that stand in one another's place are one person's:
     whose card the last of them has, else the cards of those that it replaces, if these agree. A
     link that no merge which stands, and nothing of the record's own, gives goes: the person whom a
     record had before the merge is again its own, on whichever side of it the record was.
+
+    Returns all records that are, or were until now, merged with one of these.
     """
     family = _family(session, concerned)
     _settle(access, session, family)
     for record in family:  # a card that had no say while another one's stood
         _claimed(access, session, record, family)
     _settle(access, session, family)
+    return family
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,6 @@ _PATIENT = Prepared(
         Patient.patient_id != "",
     )
 )
-_REPLACING = Prepared(select(Patient.replaced_by_id).where(Patient.id == bindparam("row")))
 
 
 def inserted(record: type[Record], *keys: str) -> Prepared:
@@ -140,12 +139,11 @@ def placed(
     study = series or _STUDY.first(connection, {"uid": study_uid})
     if study is not None and study.organization_id != organization:
         return "the study belongs to another organization"
-    if (
-        study is not None
-        and study.patient_id != number
-        and not _are_one(session, study, organization, number)
-    ):
-        return OTHER_PATIENT
+    known = study  # what is known of the patient under whose number it comes
+    if study is not None and study.patient_id != number:
+        known = _merged_with(session, study, organization, number)
+        if known is None:
+            return OTHER_PATIENT
     if study is None:
         patient_row = _patient(access, session, organization, received, number, now)
         study_row = _ADD_STUDY.number(
@@ -163,7 +161,11 @@ def placed(
     else:
         study_row, patient_row = study.study_row, study.patient_row
         _complete_study(session, study, attributes)
-        _heed(access, session, study, received, now)
+        _heed(access, session, known, received, now)
+        if known is not study:
+            said = Said.of(attributes)
+            discrepancies.came_under(session, known.patient_row, said, study_uid, now)
+            demographics.also_named(session, patient_row, study.name, said.name)
     if series is None:
         series_row = _ADD_SERIES.number(
             connection,
@@ -182,23 +184,19 @@ def placed(
     return Place(patient_row, study_row, series_row)
 
 
-def _are_one(session: Session, known: Any, organization: int, number: str) -> bool:
-    """Whether the hospital has merged its record with this number and the study's, of which the
-    row `known` tells, into one patient (IHE RAD-12)."""
+def _merged_with(session: Session, known: Any, organization: int, number: str) -> Any:
+    """The hospital's record with this number, if it has merged that and the study's, of which the
+    row `known` tells, into one patient (IHE RAD-12); else None.
+
+    What comes under the number is said of that record, and completes no other: the hospital may
+    take the merge back.
+    """
     connection = session.connection()
     other = _PATIENT.first(connection, {"organization": organization, "number": number})
-    return other is not None and bool(
-        _standing(session, known.patient_row) & _standing(session, other.patient_row)
+    are_one = other is not None and discrepancies.are_one(
+        session, known.patient_row, other.patient_row
     )
-
-
-def _standing(session: Session, row: int | None) -> set[int]:
-    """A record, the one that replaces it, and so on, by row numbers."""
-    found: set[int] = set()
-    while row is not None and row not in found:
-        found.add(row)
-        row = _REPLACING.first(session.connection(), {"row": row}).replaced_by_id
-    return found
+    return other if are_one else None
 
 
 def _complete_study(session: Session, known: Any, attributes: Mapping[str, str]) -> None:

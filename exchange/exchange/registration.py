@@ -332,7 +332,8 @@ def _replace(writing: Writing, record: Patient, into: int | None) -> None:
     session.flush()
     stood = None if before is None else session.get_one(Patient, before)
     concerned = [one for one in (record, standing, stood) if one is not None]
-    identity.merged(writing.access, session, *concerned)
+    family = identity.merged(writing.access, session, *concerned)
+    discrepancies.merged(writing.access, session, [one.id for one in family])
 
 
 def _in_use(patient: int) -> ColumnElement[bool]:

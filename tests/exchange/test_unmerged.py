@@ -6,19 +6,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from region import ID_CARD, Region
+from region import ADMINISTRATOR, ID_CARD, Region
 from sqlalchemy import select, update
 
-from exchange import identity, query, recording
-from exchange.errors import Conflicting
+from exchange import discrepancies, identity, query, recording, rejection
+from exchange.errors import Conflicting, Invalid
 from exchange.identity import RESIDENT_ID
 from exchange.registration import Register, Registration
 from exchange_storage.records import Patient, Person
 from exchange_storage.search import Level, Number, Values
+
+ZHANG: dict[str, Any] = {
+    "PatientName": "Zhang^San=张^三",
+    "PatientBirthDate": "19491231",
+    "PatientSex": "F",
+}
 
 
 def register(
@@ -203,3 +210,82 @@ def test_persons_are_those_whom_the_cards_and_merges_that_stand_make_one(
         city.identify()
         expected = [{named(one) for one in group} for group in model.together()]
         assert together(city, *map(named, ("nanhu", *NUMBERS))) == expected
+
+
+# Images that came under another number while the merge stood
+
+
+def waiting(city: Region) -> list[tuple[str, str, str]]:
+    """What waits for review: study, the number it is shown under, the one its images came under."""
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        return sorted(
+            (one.study_instance_uid, one.patient_id, one.told_number)
+            for one in discrepancies.waiting(access)
+        )
+
+
+def chained(city: Region) -> None:
+    """M1 was merged into M2, that into M3; of M1's study came an image under each number."""
+    for number in ("M3", "M2", "M1"):
+        register(city, number)
+    city.send("beicheng", patient="M1", study="1.2.1", instance="1.4.1", **ZHANG)
+    register(city, "M2", into="M3")
+    register(city, "M1", into="M2")
+    for row, number in enumerate(("M2", "M3", "M3"), 2):
+        city.send("beicheng", patient=number, study="1.2.1", instance=f"1.4.{row}", **ZHANG)
+
+
+def test_images_that_came_under_another_number_wait_for_review_once_the_merge_is_taken_back(
+    city: Region,
+) -> None:
+    chained(city)
+    assert waiting(city) == []
+
+    register(city, "M1")
+    both = [("1.2.1", "M1", "M2"), ("1.2.1", "M1", "M3")]
+    assert waiting(city) == both
+    for number in ("M1", "M2", "M3"):  # their own feed, which says nothing of the images
+        register(city, number, into="M3" if number == "M2" else "")
+    assert waiting(city) == both
+
+    register(city, "M1", into="M2")  # after all
+    assert waiting(city) == []
+    register(city, "M2")
+    assert waiting(city) == [("1.2.1", "M1", "M3")]
+
+
+def test_they_wait_where_the_study_was_deleted_and_sent_anew_under_the_other_number(
+    city: Region,
+) -> None:
+    chained(city)
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        rejection.reject(access, "beicheng", "113039", study="1.2.1")
+    city.send("beicheng", patient="M2", study="1.2.1", instance="1.4.9", **ZHANG)
+
+    register(city, "M1")
+    assert ("1.2.1", "M1", "M2") in waiting(city)
+
+
+def test_somebody_says_whose_they_are(city: Region) -> None:
+    chained(city)
+    register(city, "M1")
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        first, second = discrepancies.waiting(access)
+        with pytest.raises(Invalid, match="exchange reject"):
+            discrepancies.settle(access, first.number, discrepancies.ANOTHER)
+        discrepancies.settle(access, second.number, discrepancies.SAME)
+    register(city, "M1", into="M2")
+    register(city, "M1")
+    assert waiting(city) == [("1.2.1", "M1", "M2")]
+
+
+def test_a_card_that_comes_under_another_number_is_that_records_not_the_studys(
+    city: Region,
+) -> None:
+    chained(city)
+    city.send("beicheng", patient="M3", study="1.2.1", instance="1.4.9", card=ID_CARD, **ZHANG)
+    city.send("nanhu", patient="NX", study="1.2.9", instance="1.4.10", card=ID_CARD)
+    assert together(city, "M1", "M2", "M3", "NX") == [{"M1", "M2", "M3", "NX"}]
+
+    register(city, "M1")
+    assert together(city, "M1", "M2", "M3", "NX") == [{"M1"}, {"M2", "M3", "NX"}]
