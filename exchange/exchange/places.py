@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import Table, bindparam, insert, select
 from sqlalchemy.orm import Session
 
-from exchange import demographics, discrepancies, targets
+from exchange import demographics, discrepancies, identity, targets
 from exchange.access import Access
 from exchange.demographics import clipped
 from exchange.discrepancies import Said
@@ -332,6 +332,7 @@ def _complete(
         patient.changed = now
         session.flush()
         demographics.identify(access, session, patient, now)
+        demographics.agree(session, identity.family_of(session, [patient]), now)
 
 
 def columns(level: Level, attributes: Mapping[str, str]) -> dict[str, Any]:

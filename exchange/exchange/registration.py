@@ -117,6 +117,8 @@ class Register:
         is_new = record is None or record.withdrawn
         record = _written(writing, record, told)
         _replace(writing, record, _standing(writing, told))
+        merged = identity.family_of(writing.session, [record])
+        demographics.agree(writing.session, merged, writing.now)
         draft = Draft(
             kind=KIND,
             logical_id=str(record.id),
