@@ -93,7 +93,7 @@ def identify(access: Access, patient: int) -> Person | None:
 def link_by_card(access: Access, session: Session, patient: Patient) -> Person | None:
     """`identify`, within a unit of work: whoever brings a card is linked before anybody can see it,
     so that an opt-out of the same person holds from the first moment."""
-    family = _family(session, [patient])
+    family = family_of(session, [patient])
     person = _claimed(access, session, patient, family)
     _settle(access, session, family)
     return person
@@ -105,7 +105,7 @@ def corrected(access: Access, session: Session, patient: Patient) -> None:
 
     A link that rests on a card which the hospital says is another one goes with it.
     """
-    family = _family(session, [patient])
+    family = family_of(session, [patient])
     card = _card(session, patient)
     own = _own(session, [patient]).get(patient.id)
     if card is not None and own is not None:
@@ -128,7 +128,7 @@ def merged(access: Access, session: Session, *concerned: Patient) -> Sequence[Pa
 
     Returns all records that are, or were until now, merged with one of these.
     """
-    family = _family(session, concerned)
+    family = family_of(session, concerned)
     _settle(access, session, family)
     for record in family:  # a card that had no say while another one's stood
         _claimed(access, session, record, family)
@@ -211,7 +211,7 @@ def _settle(access: Access, session: Session, family: Sequence[Patient]) -> None
         if one.replaced_by_id is not None:
             children.setdefault(one.replaced_by_id, []).append(one)
     given: set[int] = set()
-    for root, members in _together(family).items():
+    for root, members in together(family).items():
         person = _say(root, own, children, set())
         if person is None and len(members) > 1:
             person = _unnamed(access, session, members, family, given)
@@ -267,7 +267,7 @@ def _is_theirs(session: Session, person: int, family: Sequence[Patient]) -> bool
     return rows <= {one.id for one in family}
 
 
-def _family(session: Session, concerned: Sequence[Patient]) -> list[Patient]:
+def family_of(session: Session, concerned: Sequence[Patient]) -> list[Patient]:
     """The records, and all that their hospital has merged with any of them, as far as they are of
     the same persons: which is how they are found, and holds before the records are settled."""
     found = {one.id: one for one in concerned}
@@ -292,7 +292,7 @@ def _family(session: Session, concerned: Sequence[Patient]) -> list[Patient]:
     return sorted(found.values(), key=attrgetter("id"))
 
 
-def _together(family: Sequence[Patient]) -> dict[int, list[Patient]]:
+def together(family: Sequence[Patient]) -> dict[int, list[Patient]]:
     """The records, each with those that are one patient with it, by the one that stands for all."""
     above = {one.id: one.replaced_by_id for one in family}
     trees: dict[int, list[Patient]] = {}
