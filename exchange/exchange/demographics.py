@@ -178,6 +178,23 @@ def agree(session: Session, family: Sequence[Patient], now: datetime) -> None:
     session.flush()
 
 
+def parted(session: Session, standing: Patient, before: Patient) -> None:
+    """`before` stands no longer for `standing` and what was merged into that: these say nothing of
+    it that they have from `before` alone, and are not found by its name."""
+    others = names_of(session, before.id) - names_of(session, standing.id)
+    family, below = identity.family_of(session, [standing]), {standing.id}
+    for _ in family:
+        below |= {one.id for one in family if one.replaced_by_id in below}
+    for one in family:
+        if one is standing or one.id not in below:
+            continue
+        remove_names(session, one.id, others)
+        for column in _OF_PATIENT:
+            if getattr(one, column) == getattr(before, column) != getattr(standing, column):
+                setattr(one, column, getattr(standing, column))
+    session.flush()
+
+
 _OF_PATIENT = ("name", "birth_date", "sex", "address", "telephone", "mothers_birth_name")
 
 

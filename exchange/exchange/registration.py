@@ -336,6 +336,9 @@ def _replace(writing: Writing, record: Patient, into: int | None) -> None:
     concerned = [one for one in (record, standing, stood) if one is not None]
     family = identity.merged(writing.access, session, *concerned)
     discrepancies.merged(writing.access, session, [one.id for one in family])
+    if stood is not None:
+        last = {one.id: root for root, of in identity.together(family).items() for one in of}
+        demographics.parted(session, record, session.get_one(Patient, last[stood.id]))
 
 
 def _in_use(patient: int) -> ColumnElement[bool]:

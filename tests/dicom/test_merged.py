@@ -212,6 +212,39 @@ def test_the_surviving_record_says_who_the_one_patient_is(
     assert (str(patient.PatientName), patient.PatientBirthDate) == ("Wang^Dong", "19800101")
 
 
+def test_what_was_merged_before_says_nothing_of_whom_it_is_parted_from(served: Served) -> None:
+    register(served.city, "P9", name="Zhao^Min", born="19800109")
+    register(served.city, KEPT, "P9")  # with DUP1, which stands for it no more
+    assert len(found(served, PatientName="Zhao^Min", PatientBirthDate="19800109")) == 2
+
+    register(served.city, KEPT)
+    assert found(served, PatientName="Zhao^Min") == ()
+    studies = found(served, PatientName="Wang*", PatientBirthDate="")
+    assert {(one.StudyInstanceUID, one.PatientID) for one in studies} == {
+        ("1.2.1", KEPT),
+        ("1.2.2", KEPT),
+    }
+    assert {(str(one.PatientName), one.PatientBirthDate) for one in studies} == {
+        ("Wang^XiaoDong", "")
+    }
+
+
+def test_what_is_merged_into_another_record_instead_takes_nothing_from_that(
+    served: Served,
+) -> None:
+    for number in ("P8", "P9"):
+        register(served.city, number, name="Zhao^Min", born=f"1980010{number[1]}")
+    register(served.city, KEPT, "P9")
+    register(served.city, KEPT, "P8")
+
+    for key in ({"PatientName": "Zhao^Min"}, {"PatientBirthDate": "19800108"}):
+        assert {one.PatientID for one in found(served, **key)} == {"P8"}
+        assert len(found(served, **key)) == 2
+        assert "P8" in {one.PatientID for one in found(served, "PATIENT", **key)}
+    assert found(served, PatientBirthDate="19800109") == ()
+    assert len(found(served, "PATIENT", PatientID="P8", PatientName="Zhao^Min")) == 1
+
+
 def test_what_was_merged_is_two_patients_again_once_that_is_taken_back(served: Served) -> None:
     merge(served.city, undone=True)
 
