@@ -349,9 +349,13 @@ def _queries() -> Iterator[str]:
         "IDs Sequence. Whoever asks by a number that was merged is answered by that number, as "
         "C.2.2.2.1 has it, with the surviving one in Other Patient IDs Sequence. Nothing is sent "
         "under a number that was merged, whichever one was asked for: C-MOVE, C-GET, WADO and "
-        "metadata have the surviving one. At the level PATIENT there is one answer for each "
+        "metadata have the surviving one. Name, birth date and sex are matched and answered as the "
+        "surviving record has them; by a name that it had, or that an image has, a merged one is "
+        "found as well. Worklists say the same. At the level PATIENT there is one answer for each "
         "number, which counts all that can be asked for under it, and one for each patient "
-        "without a number. More images of a study are taken under either number."
+        "without a number. More images of a study are taken under either number; once the merge is "
+        "taken back, those that came under the other one wait for review by their hospital, and "
+        "are served meanwhile."
     )
     yield from prose(
         "A Patient ID is the asking hospital's own, unless Issuer of Patient ID says whose. An "

@@ -237,8 +237,8 @@ def _described(one: Scheduled, station: str) -> dict[str, Any]:
         (told if path == PROCEDURE else step)[path.rpartition(".")[2]] = items
     told |= {
         "PatientName": one.patient.name,
-        "PatientID": one.patient.patient_id,
-        "IssuerOfPatientID": one.organization.issuer,
+        "PatientID": one.number.value,
+        "IssuerOfPatientID": one.number.issuer,
         "PatientBirthDate": one.patient.birth_date,
         "PatientSex": one.patient.sex,
         "ReasonForTheRequestedProcedure": one.order.reason[:64],  # LO

@@ -7,7 +7,7 @@ the known one finds the patient too. In the transaction of their `session`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache
 
@@ -154,6 +154,50 @@ def replace_identifiers(session: Session, patient: int, told: Iterable[tuple[str
     """Have the record found under these identifiers and no others; as many as are kept."""
     session.execute(delete(PatientIdentifier).where(PatientIdentifier.patient_id == patient))
     add_identifiers(session, patient, identifiers(told))
+
+
+def agree(session: Session, family: Sequence[Patient], now: datetime) -> None:
+    """Have the records that were merged say of their patient what the one in whose place says.
+
+    Merged, they are one patient (IHE RAD-12), asked for and told of alike under every key; what
+    that one does not say stays. `family` are all that stand in one another's place. A record that
+    is to be its own again is told of anew by its hospital, all of it.
+    """
+    records = {one.id: one for one in family}
+    for root, members in identity.together(family).items():
+        standing, keys = records[root], set[tuple[str, str]]()
+        for one in members:
+            if one is standing:
+                continue
+            keys = keys or names_of(session, root)
+            add_names(session, one.id, keys - names_of(session, one.id))
+            told = {column: getattr(standing, column) for column in _OF_PATIENT}
+            news = {k: v for k, v in told.items() if v and v != getattr(one, k)}
+            if news:
+                for column, value in news.items():
+                    setattr(one, column, value)
+                one.changed = now
+    session.flush()
+
+
+def parted(session: Session, standing: Patient, before: Patient) -> None:
+    """`before` stands no longer for `standing` and what was merged into that: these say nothing of
+    it that they have from `before` alone, and are not found by its name."""
+    others = names_of(session, before.id) - names_of(session, standing.id)
+    family, below = identity.family_of(session, [standing]), {standing.id}
+    for _ in family:
+        below |= {one.id for one in family if one.replaced_by_id in below}
+    for one in family:
+        if one is standing or one.id not in below:
+            continue
+        remove_names(session, one.id, others)
+        for column in _OF_PATIENT:
+            if getattr(one, column) == getattr(before, column) != getattr(standing, column):
+                setattr(one, column, getattr(standing, column))
+    session.flush()
+
+
+_OF_PATIENT = ("name", "birth_date", "sex", "address", "telephone", "mothers_birth_name")
 
 
 def identify(access: Access, session: Session, patient: Patient, now: datetime) -> None:

@@ -6,6 +6,9 @@ by the images of the other. The image is received, found and shown as always, si
 lost and its hospital is at work with it. But it completes nothing of the record, so that no number
 of it links anybody, and somebody of the hospital is to look, as long as it is in use. What was
 found to be somebody else's does not come back under the patient's number.
+
+The same holds of images of a study that came under another number of the patient, when their
+hospital has taken back that both are one (`merged`).
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, insert, or_, select, true
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from exchange import demographics, otherwise
 from exchange.access import Access
@@ -41,6 +44,13 @@ ANOTHER = "another"
 
 CORRECTED = "corrected"
 """The hospital's own feed has told of the patient, and contradicts it no more."""
+
+MERGED = "merged"
+"""The images came under another number, of a record that is one patient with the study's, while the
+merge stands: nobody need look."""
+
+NUMBER = "number"
+"""So they did, and the hospital has taken the merge back: it waits, whatever else it says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +86,9 @@ class Waiting:
     raised: datetime
     known: Said
     told: Said
+    told_number: str = ""
+    """The number under which the images came, where that is the matter: it is another patient's
+    again than `patient_id`, under which the study is shown."""
 
 
 def contradicts(known: Any, told: Said) -> bool:
@@ -110,6 +123,14 @@ def noted(
         return False
     if any(one.study_instance_uid == study and not one.settlement for one in before):
         return True
+    _raise(session, patient, told, study, now)
+    access.note(Action.STORE, reason=NOTED, patient=patient, study=study)
+    return True
+
+
+def _raise(
+    session: Session, patient: int, told: Said, study: str, now: datetime, **settled: Any
+) -> None:
     session.execute(
         insert(Discrepancy).values(
             patient_id=patient,
@@ -118,13 +139,59 @@ def noted(
             birth_date=told.birth_date,
             sex=told.sex,
             raised=now,
-            settlement="",
+            **({"settlement": ""} | settled),
         )
     )
-    access.note(Action.STORE, reason=NOTED, patient=patient, study=study)
-    return True
 
 
+def came_under(session: Session, patient: int, told: Said, study: str, now: datetime) -> None:
+    """Images of the study came under the number of this record, which is one with the study's."""
+    given = {"patient": patient, "name": told.name, "born": told.birth_date, "sex": told.sex}
+    before = _SAID.all(session.connection(), given)
+    if not any(one.study_instance_uid == study and one.settlement == MERGED for one in before):
+        _raise(session, patient, told, study, now, settled=now, settlement=MERGED)
+
+
+def are_one(session: Session, patient: int, other: int) -> bool:
+    """Whether the hospital has merged these two records into one patient."""
+    return bool(_standing(session, patient) & _standing(session, other))
+
+
+def _standing(session: Session, row: int | None) -> set[int]:
+    """A record, the one that replaces it, and so on, by row numbers."""
+    found: set[int] = set()
+    while row is not None and row not in found:
+        found.add(row)
+        row = _REPLACING.first(session.connection(), {"row": row}).replaced_by_id
+    return found
+
+
+def merged(access: Access, session: Session, family: Sequence[int]) -> None:
+    """The hospital has merged some of these records, or taken that back: images that came under the
+    number of one into a study of another wait for somebody to look while these are two patients.
+
+    In the transaction of `session`.
+    """
+    rows = session.execute(
+        select(Discrepancy, Study.patient_id)
+        .join(Study, Study.study_instance_uid == Discrepancy.study_instance_uid)
+        .where(Discrepancy.patient_id.in_(family), Discrepancy.settlement.in_((MERGED, NUMBER)))
+    ).all()
+    for one, of in rows:
+        how = MERGED if are_one(session, one.patient_id, of) else NUMBER
+        if how == one.settlement:
+            continue
+        one.settlement = how
+        one.settled = access.now if how == MERGED else None
+        if how == NUMBER:
+            one.raised = access.now
+        reason = UNMERGED if how == NUMBER else f"discrepancy: {how}"
+        study = one.study_instance_uid
+        access.note(Action.REVIEW, reason=reason, patient=of, study=study)
+    session.flush()
+
+
+UNMERGED = "discrepancy: the images came under another number, and the merge was taken back"
 NOTED = "discrepancy: another birth date, and another name or sex, than the patient's"
 
 
@@ -135,9 +202,16 @@ def waiting(
     hospital's own reviewers its own. What only images out of use say waits for nobody, until they
     are restored. Raises Refused."""
     access.require(Action.REVIEW)
+    shown = aliased(Patient)
     rows = access.session.execute(
-        select(Discrepancy, Patient, Organization.code)
+        select(Discrepancy, Patient, Organization.code, shown)
         .join(Patient, Patient.id == Discrepancy.patient_id)
+        .outerjoin(
+            Study,
+            (Study.study_instance_uid == Discrepancy.study_instance_uid)
+            & (Discrepancy.settlement == NUMBER),
+        )
+        .outerjoin(shown, shown.id == Study.patient_id)
         .join(Organization, Organization.id == Patient.organization_id)
         .where(
             Discrepancy.settled.is_(None),
@@ -148,7 +222,8 @@ def waiting(
         .order_by(Discrepancy.id)
         .limit(limit)
     ).all()
-    patients = sorted({row.Patient.id for row in rows})
+    found = [(one, whose or of, code, of) for one, of, code, whose in rows]
+    patients = sorted({patient.id for _, patient, _, _ in found})
     access.note(Action.REVIEW, reason="discrepancies listed", detail={"patients": patients})
     return [
         Waiting(
@@ -159,8 +234,9 @@ def waiting(
             raised=one.raised,
             known=Said(patient.name, patient.birth_date, patient.sex),
             told=Said(one.name, one.birth_date, one.sex),
+            told_number=of.patient_id if one.settlement == NUMBER else "",
         )
-        for one, patient, code in rows
+        for one, patient, code, of in found
     ]
 
 
@@ -181,7 +257,7 @@ def settle(access: Access, number: int, how: str) -> None:
             .join(Patient, Patient.id == Discrepancy.patient_id)
             .where(
                 Discrepancy.id == number,
-                Discrepancy.settlement.in_(("", ANOTHER) if how == SAME else ("",)),
+                Discrepancy.settlement.in_({"", NUMBER} | ({ANOTHER} if how == SAME else set())),
                 _reviewed_by(access),
             )
         ).one_or_none()
@@ -190,6 +266,9 @@ def settle(access: Access, number: int, how: str) -> None:
                 "no discrepancy of this number waits; `exchange discrepancy list` shows them"
             )
         one, patient = row
+        by_number = one.settlement == NUMBER
+        if by_number:  # the name of the images finds the study's patient
+            patient = _shown_as(session, one.study_instance_uid) or patient
         if how == ANOTHER and session.scalars(_in_use(one)).first() is not None:
             raise Invalid(
                 "images that say so are in use under this patient's number: `exchange reject` "
@@ -197,7 +276,7 @@ def settle(access: Access, number: int, how: str) -> None:
                 "number"
             )
         _settled(access, one, how, access.now)
-        if how == SAME:
+        if how == SAME and not by_number:
             for other in session.scalars(_saying_the_same(one)).all():
                 _settled(access, other, how, access.now)
         session.flush()
@@ -248,6 +327,12 @@ def in_use_again(access: Access, session: Session, instances: Collection[int]) -
     for row in session.execute(said.distinct()).all():
         told = Said(row.told, row.told_birth_date, row.told_sex)
         noted(access, session, row, told, row.study_instance_uid, access.now)
+
+
+def _shown_as(session: Session, study: str) -> Patient | None:
+    """The patient as whose the study is shown."""
+    of = select(Patient).join(Study, Study.patient_id == Patient.id)
+    return session.scalars(of.where(Study.study_instance_uid == study)).one_or_none()
 
 
 def corrected(access: Access, session: Session, patient: Patient) -> tuple[str, ...]:
@@ -327,6 +412,7 @@ def _reviewed_by(access: Access) -> ColumnElement[bool]:
     return true() if own is None else Patient.organization_id == own
 
 
+_REPLACING = Prepared(select(Patient.replaced_by_id).where(Patient.id == bindparam("row")))
 _SAID = Prepared(
     select(Discrepancy.study_instance_uid, Discrepancy.settlement).where(
         Discrepancy.patient_id == bindparam("patient"),

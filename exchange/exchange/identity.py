@@ -9,8 +9,10 @@ one patient's images as another's.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from operator import attrgetter
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
@@ -91,18 +93,9 @@ def identify(access: Access, patient: int) -> Person | None:
 def link_by_card(access: Access, session: Session, patient: Patient) -> Person | None:
     """`identify`, within a unit of work: whoever brings a card is linked before anybody can see it,
     so that an opt-out of the same person holds from the first moment."""
-    card = _card(session, patient)
-    if card is None:
-        return None
-    person = session.scalars(select(Person).where(Person.resident_id == card.number)).one_or_none()
-    if person is None:
-        person = Person(resident_id=card.number, created=access.now)
-        session.add(person)
-        session.flush()
-    if patient.person_id is not None:
-        # One link is not silently exchanged for another: that is for a reviewer to decide.
-        return person if patient.person_id == person.id else None
-    _link(access, session, patient, person, BY_CARD)
+    family = family_of(session, [patient])
+    person = _claimed(access, session, patient, family)
+    _settle(access, session, family)
     return person
 
 
@@ -112,66 +105,226 @@ def corrected(access: Access, session: Session, patient: Patient) -> None:
 
     A link that rests on a card which the hospital says is another one goes with it.
     """
+    family = family_of(session, [patient])
     card = _card(session, patient)
-    linked = session.get(Person, patient.person_id) if patient.person_id is not None else None
-    if card is not None and linked is not None and linked.resident_id != card.number:
-        if linked.resident_id is None and not _known(session, card):
-            linked.resident_id = card.number  # merged records, whose person is known only now
-        else:
-            _unlink(access, session, patient, "the hospital corrected the card")
-    link_by_card(access, session, patient)
+    own = _own(session, [patient]).get(patient.id)
+    if card is not None and own is not None:
+        before = session.get_one(Person, own.person)
+        if before.resident_id != card.number and patient.person_id == own.person:
+            _unlink(access, session, patient, CORRECTED)
+        elif before.resident_id != card.number:
+            _decided(access, session, patient, own.person, "unlink", CORRECTED)
+    _claimed(access, session, patient, family, anew=True)
+    _settle(access, session, family)
 
 
-def merged(access: Access, session: Session, patient: Patient, into: Patient) -> None:
-    """The hospital says that `into` stands in the place of `patient`: both are one person's.
+def merged(access: Access, session: Session, *concerned: Patient) -> Sequence[Patient]:
+    """The hospital has said, or taken back, that one of these records stands in another's place.
 
-    In the transaction of `session`.
+    In the transaction of `session`. Records that stand in one another's place are one person's:
+    whose card the last of them has, else the cards of those that it replaces, if these agree. A
+    link that no merge which stands, and nothing of the record's own, gives goes: the person whom a
+    record had before the merge is again its own, on whichever side of it the record was.
+
+    Returns all records that are, or were until now, merged with one of these.
     """
-    person = _person_of(session, into) or _person_of(session, patient)
-    if person is None:
-        person = Person(resident_id=None, created=access.now)
+    family = family_of(session, concerned)
+    _settle(access, session, family)
+    for record in family:  # a card that had no say while another one's stood
+        _claimed(access, session, record, family)
+    _settle(access, session, family)
+    return family
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """Whose a record is by itself, whatever its hospital has merged it with, and why."""
+
+    person: int
+    rule: str
+
+
+def _own(session: Session, records: Sequence[Patient]) -> dict[int, _Own]:
+    """Whose the records are by themselves, by row: as was last decided but for a merge."""
+    decided: dict[int, _Own | None] = {}
+    rows = [one.id for one in records]
+    for link in session.scalars(select(Link).where(Link.patient_id.in_(rows)).order_by(Link.id)):
+        rule = str(link.evidence.get("rule", ""))
+        if rule not in _OF_MERGES:
+            decided[link.patient_id] = _Own(link.person_id, rule) if link.decision == LINK else None
+        else:
+            decided.setdefault(link.patient_id, None)
+    for one in records:
+        if one.person_id is not None:  # of which the log says nothing: it came another way
+            decided.setdefault(one.id, _Own(one.person_id, ""))
+    return {row: own for row, own in decided.items() if own is not None}
+
+
+def _claimed(
+    access: Access,
+    session: Session,
+    patient: Patient,
+    family: Sequence[Patient],
+    *,
+    anew: bool = False,
+) -> Person | None:
+    """The person of the record's card, to be its own from now on; None where it has no card, or
+    is another's already.
+
+    One link is not silently exchanged for another: that is for a reviewer to decide, or, `anew`,
+    for the hospital's own feed.
+    """
+    card = _card(session, patient)
+    if card is None:
+        return None
+    person = session.scalars(select(Person).where(Person.resident_id == card.number)).one_or_none()
+    own = _own(session, [patient]).get(patient.id)
+    if own is not None:
+        return person if person is not None and own.person == person.id else None
+    now = None if patient.person_id is None else session.get_one(Person, patient.person_id)
+    if now is not None and now.resident_id not in {None, card.number} and not anew:
+        return None
+    unnamed = now is not None and now.resident_id is None and _is_theirs(session, now.id, family)
+    if person is None and now is not None and unnamed:
+        person, now.resident_id = now, card.number  # of merged records, known only now
+    elif person is None:
+        person = Person(resident_id=card.number, created=access.now)
         session.add(person)
-        session.flush()
-    for record in (into, patient):
-        if record.person_id != person.id:
-            if record.person_id is not None:
-                _unlink(access, session, record, BY_MERGE)
-            _link(access, session, record, person, BY_MERGE)
+    session.flush()
+    decided = _link if patient.person_id is None else _claim
+    decided(access, session, patient, person.id, BY_CARD)
+    return person
 
 
-def unmerged(access: Access, session: Session, patient: Patient) -> None:
-    """The hospital takes back that another record stands in the place of `patient`."""
-    last = session.scalars(
-        select(Link).where(Link.patient_id == patient.id).order_by(Link.id.desc()).limit(1)
-    ).one_or_none()
-    if patient.person_id is not None and last is not None and last.evidence == {"rule": BY_MERGE}:
-        _unlink(access, session, patient, "the hospital took the merge back")
-    link_by_card(access, session, patient)
+def _claim(access: Access, session: Session, patient: Patient, person: int, rule: str) -> None:
+    """The record is the person's by itself: whose it is with those that it was merged with, is for
+    `_settle` to say."""
+    _decided(access, session, patient, person, LINK, rule)
 
 
-def _person_of(session: Session, patient: Patient) -> Person | None:
-    return None if patient.person_id is None else session.get(Person, patient.person_id)
+def _settle(access: Access, session: Session, family: Sequence[Patient]) -> None:
+    """Have each of the records, of which there are all that their hospital has merged with any of
+    them, be of the person whose it is."""
+    own = _own(session, family)
+    children: dict[int, list[Patient]] = {}
+    for one in family:
+        if one.replaced_by_id is not None:
+            children.setdefault(one.replaced_by_id, []).append(one)
+    given: set[int] = set()
+    for root, members in together(family).items():
+        person = _say(root, own, children, set())
+        if person is None and len(members) > 1:
+            person = _unnamed(access, session, members, family, given)
+        if person is not None:
+            given.add(person)
+        why = BY_MERGE if len(members) > 1 else UNMERGED
+        for one in members:
+            if one.person_id == person:
+                continue
+            _unlink(access, session, one, why)
+            if person is not None:
+                its = own.get(one.id)
+                rule = its.rule if its is not None and its.person == person else BY_MERGE
+                _link(access, session, one, person, rule)
 
 
-def _known(session: Session, card: ResidentID) -> bool:
-    found = select(Person.id).where(Person.resident_id == card.number)
-    return session.execute(found).first() is not None
+def _say(
+    row: int, own: dict[int, _Own], children: dict[int, list[Patient]], seen: set[int]
+) -> int | None:
+    """The person whom a record says that it is of: its own, else of those that it replaces."""
+    if row in own:
+        return own[row].person
+    seen.add(row)
+    said = {
+        person
+        for one in children.get(row, ())
+        if one.id not in seen and (person := _say(one.id, own, children, seen)) is not None
+    }
+    return said.pop() if len(said) == 1 else None  # of two nobody can tell which is the patient's
+
+
+def _unnamed(
+    access: Access,
+    session: Session,
+    members: Sequence[Patient],
+    family: Sequence[Patient],
+    given: set[int],
+) -> int:
+    """A person of merged records of whom no card is known: the one that they have, or a new one."""
+    for row in sorted({one.person_id for one in members if one.person_id is not None} - given):
+        person = session.get_one(Person, row)
+        if person.resident_id is None and _is_theirs(session, row, family):
+            return row
+    person = Person(resident_id=None, created=access.now)
+    session.add(person)
+    session.flush()
+    return person.id
+
+
+def _is_theirs(session: Session, person: int, family: Sequence[Patient]) -> bool:
+    """Whether nobody but these records is of the person."""
+    rows = set(session.scalars(select(Patient.id).where(Patient.person_id == person)))
+    return rows <= {one.id for one in family}
+
+
+def family_of(session: Session, concerned: Sequence[Patient]) -> list[Patient]:
+    """The records, and all that their hospital has merged with any of them, as far as they are of
+    the same persons: which is how they are found, and holds before the records are settled."""
+    found = {one.id: one for one in concerned}
+    ahead = list(concerned)
+    while ahead:
+        above = {one.replaced_by_id for one in ahead} - found.keys() - {None}
+        ahead = list(session.scalars(select(Patient).where(Patient.id.in_(above)))) if above else []
+        found |= {one.id: one for one in ahead}
+    persons = {one.person_id for one in found.values() if one.person_id is not None}
+    if persons:
+        merged = session.scalars(
+            select(Patient).where(
+                Patient.person_id.in_(persons),
+                Patient.organization_id == concerned[0].organization_id,
+                Patient.replaced_by_id.is_not(None),
+            )
+        ).all()
+        while more := [
+            one for one in merged if one.id not in found and one.replaced_by_id in found
+        ]:
+            found |= {one.id: one for one in more}
+    return sorted(found.values(), key=attrgetter("id"))
+
+
+def together(family: Sequence[Patient]) -> dict[int, list[Patient]]:
+    """The records, each with those that are one patient with it, by the one that stands for all."""
+    above = {one.id: one.replaced_by_id for one in family}
+    trees: dict[int, list[Patient]] = {}
+    for one in family:
+        passed = [one.id]
+        while (following := above.get(passed[-1])) is not None:
+            if following in passed:  # two have replaced each other at the same moment
+                passed.append(min(passed[passed.index(following) :]))
+                break
+            passed.append(following)
+        trees.setdefault(passed[-1], []).append(one)
+    return trees
 
 
 BY_CARD = "resident ID card, birth date and sex agree"
 BY_MERGE = "merged by their hospital"
+UNMERGED = "the hospital took the merge back"
+CORRECTED = "the hospital corrected the card"
+LINK = "link"
+
+_OF_MERGES = frozenset({BY_MERGE, UNMERGED})
+"""Decisions that say nothing of whose a record is by itself."""
 
 
-def _link(access: Access, session: Session, patient: Patient, person: Person, rule: str) -> None:
-    patient.person_id = person.id
+def _link(access: Access, session: Session, patient: Patient, person: int, rule: str) -> None:
+    patient.person_id = person
     patient.changed = access.now
     session.flush()
-    _decided(access, session, patient, person.id, "link", rule)
+    _decided(access, session, patient, person, LINK, rule)
     # Every record of the person has one link more to show.
-    session.execute(
-        update(Patient).where(Patient.person_id == person.id).values(changed=access.now)
-    )
-    for order in priors.awaiting(session, person.id):
+    session.execute(update(Patient).where(Patient.person_id == person).values(changed=access.now))
+    for order in priors.awaiting(session, person):
         jobs.ask(session, jobs.PRIORS, str(order), access.now)
 
 

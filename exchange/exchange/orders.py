@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, CompoundSelect, select, union, update
 from sqlalchemy.orm import Session
 
-from exchange import demographics, jobs, order_codes, places
+from exchange import demographics, discrepancies, jobs, order_codes, own_numbers, places
 from exchange.access import Access
 from exchange.errors import Invalid, NotFound, TooBroad
 from exchange.ingest import Received
@@ -119,7 +119,7 @@ def place(access: Access, placed: Placed, *, organization: str | None = None) ->
             )
         ).all()
         for other in others:
-            if other.patient_id != patient:
+            if not discrepancies.are_one(session, other.patient_id, patient):
                 raise Invalid("the accession number is that of another patient's order")
         shared = known or next(iter(others), None)
         told["study_instance_uid"] = (
@@ -293,6 +293,8 @@ class Scheduled:
     order: Order
     patient: Patient
     organization: Organization
+    number: own_numbers.Number
+    """The patient's: of a record that was merged that of the one which stands in its place."""
     codes: order_codes.Codes = field(default_factory=dict)
 
 
@@ -387,9 +389,10 @@ def worklist(
         detail={"answered": len(rows), "scheduled": sorted({row.Patient.id for row in rows})},
     )
     told = order_codes.of_orders(access, [row.Order.id for row in rows])
+    numbers = own_numbers.of_own(access, [(row.Patient, row.Organization) for row in rows], patient)
     return [
-        Scheduled(row.Order, row.Patient, row.Organization, told.get(row.Order.id, {}))
-        for row in rows
+        Scheduled(row.Order, row.Patient, row.Organization, number, told.get(row.Order.id, {}))
+        for row, number in zip(rows, numbers, strict=True)
     ]
 
 
@@ -411,7 +414,11 @@ def listed(access: Access, *, organization: str, limit: int = 100) -> Sequence[S
     ).all()
     about = {"code": organization, "patients": sorted({row.Patient.id for row in rows})}
     access.note(Action.ORDER, reason="listed", detail=about)
-    return [Scheduled(row.Order, row.Patient, row.Organization) for row in rows]
+    numbers = own_numbers.of_own(access, [(row.Patient, row.Organization) for row in rows])
+    return [
+        Scheduled(row.Order, row.Patient, row.Organization, number)
+        for row, number in zip(rows, numbers, strict=True)
+    ]
 
 
 def _organization(access: Access, session: Session, code: str | None) -> int:

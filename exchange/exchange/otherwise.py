@@ -8,7 +8,7 @@ the transaction of their `session`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -67,13 +67,13 @@ _KNOWN_BY = Prepared(
 )
 
 
-def add(session: Session, instance: int, said: Mapping[str, Any] | None) -> None:
+def add(session: Session, instance: int, said: Sequence[Mapping[str, Any]]) -> None:
     """Keep what the new instance says otherwise (`said_by`), if it does."""
-    if said is not None:
-        _ADD.run(session.connection(), {**said, "instance_id": instance})
+    for one in said:
+        _ADD.run(session.connection(), {**one, "instance_id": instance})
 
 
-def replace(session: Session, instance: int, said: Mapping[str, Any] | None) -> None:
+def replace(session: Session, instance: int, said: Sequence[Mapping[str, Any]]) -> None:
     """What this instance was said to say may have been said of other records."""
     session.execute(delete(SaidOtherwise).where(SaidOtherwise.instance_id == instance))
     add(session, instance, said)
@@ -218,7 +218,10 @@ def _renumber(session: Session, study: int, patient: int, before: str, now: str)
     silent = (
         select(Instance.id, SaidOtherwise.id)
         .join(Series, Series.id == Instance.series_id)
-        .outerjoin(SaidOtherwise, SaidOtherwise.instance_id == Instance.id)
+        .outerjoin(
+            SaidOtherwise,
+            and_(SaidOtherwise.instance_id == Instance.id, SaidOtherwise.patient_id == patient),
+        )
         .where(Series.study_id == study, SaidOtherwise.accession_number.is_(None))
     )
     rows = session.execute(silent).all()

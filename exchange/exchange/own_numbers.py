@@ -58,6 +58,31 @@ def known_as(
         _told(access, row[0], row[1], beside, standing)
         for row, beside in zip(rows, page, strict=True)
     ]
+    yield from _as_asked(access, records, known, criteria, retired=retired)
+
+
+def of_own(
+    access: Access,
+    records: Sequence[tuple[Patient, Organization]],
+    criteria: Sequence[Criterion] = (),
+) -> list[Number]:
+    """The numbers of a hospital's own records, also by one that was merged."""
+    patients = [patient for patient, _ in records]
+    standing = _standing(access, patients)
+    numbers = [_owners(patient, owner, standing) for patient, owner in records]
+    known = [Known(one, one) for one in numbers]
+    return [one.number for one in _as_asked(access, patients, known, criteria, retired=True)]
+
+
+def _as_asked(
+    access: Access,
+    records: Sequence[Patient],
+    known: Sequence[Known],
+    criteria: Sequence[Criterion],
+    *,
+    retired: bool,
+) -> Iterator[Known]:
+    """The same, of those that were asked for by another number of the asker's under that one."""
     asked = _asked(access, criteria)
     others = {
         record.id: record.person_id

@@ -155,10 +155,15 @@ def _records(access: Access, persons: Sequence[int]) -> Mapping[int, tuple[Recor
 
 
 def _rules(access: Access, patients: Sequence[int]) -> Mapping[int, str]:
-    """On what the last link of patient records rests."""
+    """On what rests the last link of patient records to whose they are."""
     links = access.session.execute(
         select(Link.patient_id, Link.evidence)
-        .where(Link.patient_id.in_(patients), Link.decision == "link")
+        .join(Patient, Patient.id == Link.patient_id)
+        .where(
+            Link.patient_id.in_(patients),
+            Link.person_id == Patient.person_id,
+            Link.decision == identity.LINK,
+        )
         .order_by(Link.id)
     )
     return {patient: str(evidence.get("rule", "")) for patient, evidence in links}

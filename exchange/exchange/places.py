@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import Table, bindparam, insert, select
 from sqlalchemy.orm import Session
 
-from exchange import demographics, discrepancies, otherwise, targets
+from exchange import demographics, discrepancies, identity, otherwise, targets
 from exchange.access import Access
 from exchange.demographics import clipped
 from exchange.discrepancies import Said
@@ -71,7 +71,6 @@ _PATIENT = Prepared(
         Patient.patient_id != "",
     )
 )
-_REPLACING = Prepared(select(Patient.replaced_by_id).where(Patient.id == bindparam("row")))
 
 
 def inserted(record: type[Record], *keys: str) -> Prepared:
@@ -101,8 +100,9 @@ class Place:
     patient: int
     study: int
     series: int
-    otherwise: Mapping[str, Any] | None
-    """What the instance says of them that their records do not (`otherwise`)."""
+    otherwise: Sequence[Mapping[str, Any]]
+    """What the instance says of them that their records do not (`otherwise`); and of the patient
+    under whose number it came, where that is another one's, merged with this one's."""
 
 
 def place_of(
@@ -139,13 +139,14 @@ def placed(
     study = series or _STUDY.first(connection, {"uid": study_uid})
     if study is not None and study.organization_id != organization:
         return "the study belongs to another organization"
-    if (
-        study is not None
-        and study.patient_id != number
-        and not _are_one(session, study, organization, number)
-    ):
-        return OTHER_PATIENT
+    known = study  # what is known of the patient under whose number it comes
+    if study is not None and study.patient_id != number:
+        known = _merged_with(session, study, organization, number)
+        if known is None:
+            return OTHER_PATIENT
+    said = Said.of(attributes)
     said_number: str | None = None
+    under_another: list[Mapping[str, Any]] = []
     if study is None:
         patient_row, apart = _patient(access, session, organization, received, number, now)
         study_row = _ADD_STUDY.number(
@@ -163,7 +164,12 @@ def placed(
     else:
         study_row, patient_row = study.study_row, study.patient_row
         said_number = _complete_study(session, study, attributes)
-        apart = _heed(access, session, study, received, now)
+        apart = _heed(access, session, known, received, now)
+        if known is not study:
+            discrepancies.came_under(session, known.patient_row, said, study_uid, now)
+            named = demographics.also_named(session, patient_row, study.name, said.name)
+            apart = named is not None
+            under_another = [_said(known.patient_row, study_row, None, said)]
     if series is None:
         series_row = _ADD_SERIES.number(
             connection,
@@ -180,29 +186,29 @@ def placed(
     else:
         series_row = series.series_row
     if said_number is None and not apart:
-        return Place(patient_row, study_row, series_row, None)
-    who = Said.of(attributes) if apart else Said("", "", "")
-    said = otherwise.said_by(patient_row, study_row, said_number, who.name, who.birth_date, who.sex)
-    return Place(patient_row, study_row, series_row, said)
+        return Place(patient_row, study_row, series_row, under_another)
+    who = said if apart else Said("", "", "")
+    of_study = _said(patient_row, study_row, said_number, who)
+    return Place(patient_row, study_row, series_row, [*under_another, of_study])
 
 
-def _are_one(session: Session, known: Any, organization: int, number: str) -> bool:
-    """Whether the hospital has merged its record with this number and the study's, of which the
-    row `known` tells, into one patient (IHE RAD-12)."""
+def _said(patient: int, study: int, number: str | None, who: Said) -> Mapping[str, Any]:
+    return otherwise.said_by(patient, study, number, who.name, who.birth_date, who.sex)
+
+
+def _merged_with(session: Session, known: Any, organization: int, number: str) -> Any:
+    """The hospital's record with this number, if it has merged that and the study's, of which the
+    row `known` tells, into one patient (IHE RAD-12); else None.
+
+    What comes under the number is said of that record, and completes no other: the hospital may
+    take the merge back.
+    """
     connection = session.connection()
     other = _PATIENT.first(connection, {"organization": organization, "number": number})
-    return other is not None and bool(
-        _standing(session, known.patient_row) & _standing(session, other.patient_row)
+    are_one = other is not None and discrepancies.are_one(
+        session, known.patient_row, other.patient_row
     )
-
-
-def _standing(session: Session, row: int | None) -> set[int]:
-    """A record, the one that replaces it, and so on, by row numbers."""
-    found: set[int] = set()
-    while row is not None and row not in found:
-        found.add(row)
-        row = _REPLACING.first(session.connection(), {"row": row}).replaced_by_id
-    return found
+    return other if are_one else None
 
 
 def _complete_study(session: Session, known: Any, attributes: Mapping[str, str]) -> str | None:
@@ -349,6 +355,7 @@ def _complete(
         patient.changed = now
         session.flush()
         demographics.identify(access, session, patient, now)
+        demographics.agree(session, identity.family_of(session, [patient]), now)
 
 
 def columns(level: Level, attributes: Mapping[str, str]) -> dict[str, Any]:

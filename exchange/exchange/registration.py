@@ -115,10 +115,10 @@ class Register:
         if self.new and held is not None and not held.deleted:
             raise Conflicting("the hospital has registered this number before: update it")
         is_new = record is None or record.withdrawn
-        before = None if record is None else record.person_id
         record = _written(writing, record, told)
         _replace(writing, record, _standing(writing, told))
-        _follow(writing, record, before)
+        merged = identity.family_of(writing.session, [record])
+        demographics.agree(writing.session, merged, writing.now)
         draft = Draft(
             kind=KIND,
             logical_id=str(record.id),
@@ -316,18 +316,11 @@ def _standing(writing: Writing, told: Registration) -> int | None:
 def _replace(writing: Writing, record: Patient, into: int | None) -> None:
     """Have another record of the hospital stand in the place of `record`, or none any more."""
     session = writing.session
-    if record.replaced_by_id == into:
-        standing = None if into is None else session.get_one(Patient, into)
-        if standing is not None and standing.person_id != record.person_id:  # by a corrected card
-            identity.merged(writing.access, session, record, standing)
+    before = record.replaced_by_id
+    if before == into:
         return
-    if into is None:
-        record.replaced_by_id = None
-        session.flush()
-        identity.unmerged(writing.access, session, record)
-        return
-    standing = _own(writing, into)
-    following: int | None = standing.id
+    standing = None if into is None else _own(writing, into)
+    following: int | None = into
     for _ in range(REPLACED):
         if following is None:
             break
@@ -338,28 +331,15 @@ def _replace(writing: Writing, record: Patient, into: int | None) -> None:
         ).one()
     else:
         raise Conflicting(f"more than {REPLACED} records would replace each other")
-    record.replaced_by_id = standing.id
+    record.replaced_by_id = into
     session.flush()
-    identity.merged(writing.access, session, record, standing)
-
-
-def _follow(writing: Writing, record: Patient, before: int | None) -> None:
-    """Have the records in whose place `record` stands be of its person, who was `before` another:
-    the hospital says that they are one patient, whatever it has merged or corrected since."""
-    if before is None or before == record.person_id:
-        return
-    merged = writing.session.scalars(
-        select(Patient).where(
-            Patient.person_id == before,
-            Patient.organization_id == record.organization_id,
-            Patient.replaced_by_id == record.id,
-        )
-    ).all()
-    for one in merged:
-        if record.person_id is None:  # else it would be led back to whom it was taken from
-            identity.unmerged(writing.access, writing.session, one)
-        identity.merged(writing.access, writing.session, one, record)
-        _follow(writing, one, before)
+    stood = None if before is None else session.get_one(Patient, before)
+    concerned = [one for one in (record, standing, stood) if one is not None]
+    family = identity.merged(writing.access, session, *concerned)
+    discrepancies.merged(writing.access, session, [one.id for one in family])
+    if stood is not None:
+        last = {one.id: root for root, of in identity.together(family).items() for one in of}
+        demographics.parted(session, record, session.get_one(Patient, last[stood.id]))
 
 
 def _in_use(patient: int) -> ColumnElement[bool]:

@@ -149,7 +149,10 @@ def list_discrepancies(limit: _Limit = 100) -> None:
                 one.raised.astimezone(zone).isoformat(timespec="seconds"),
                 one.organization,
                 one.patient_id,
-                *(f"{said.name} {said.birth_date} {said.sex}" for said in (one.known, one.told)),
+                *(
+                    f"{said.name} {said.birth_date} {said.sex} {number}".rstrip()
+                    for said, number in ((one.known, ""), (one.told, one.told_number))
+                ),
                 one.study_instance_uid,
             ]
             for one in waiting

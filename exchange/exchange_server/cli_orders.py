@@ -107,7 +107,7 @@ def list_orders(
             [
                 one.order.scheduled_procedure_step_id,
                 one.order.accession_number,
-                one.patient.patient_id,
+                one.number.value,
                 one.order.modality,
                 one.order.scheduled_date,
                 one.order.status,

@@ -40,10 +40,13 @@ def merge(city: Region, *, undone: bool = False) -> None:
         register(city, number, into)
 
 
-def register(city: Region, number: str, into: str = "", name: str = "Wang^XiaoDong") -> None:
+def register(
+    city: Region, number: str, into: str = "", name: str = "Wang^XiaoDong", born: str = ""
+) -> None:
     told = registration.Registration(
         number=number,
         name=name,
+        birth_date=born,
         replaced_by_number=into,
         render=lambda row, version, _: f"Patient/{row} {version}".encode(),
     )
@@ -179,6 +182,67 @@ def test_an_unknown_patient_who_was_merged_is_counted_with_the_one_they_are(
     for keys in ({"PatientName": "Wang*"}, {"PatientName": "Unknown*"}, {"PatientID": KEPT}):
         (patient,) = found(served, "PATIENT", **keys)
         assert (patient.PatientID, patient.NumberOfPatientRelatedStudies) == (KEPT, 3)
+
+
+@pytest.mark.parametrize(
+    "key", [{}, {"PatientID": KEPT}, {"PatientID": MERGED}, {"PatientName": "Wang^XiaoDong"}]
+)
+def test_the_surviving_record_says_who_the_one_patient_is(
+    served: Served, key: dict[str, str]
+) -> None:
+    register(served.city, MERGED, name="Wang^Dong", born="19800101")
+    register(served.city, KEPT, born="19800102")
+    register(served.city, MERGED, KEPT, name="Wang^Dong", born="19800101")
+    told = {"PatientBirthDate": "19800102"}
+
+    for level in ("PATIENT", "STUDY"):
+        answers = found(served, level, **key, **told)
+        assert len(answers) == (1 if level == "PATIENT" else 2)
+        assert {(str(one.PatientName), one.PatientBirthDate) for one in answers} == {
+            ("Wang^XiaoDong", "19800102")
+        }
+        assert found(served, level, **key, PatientBirthDate="19800101") == ()
+    for other in ("Wang^Dong", "Wang^XiaoDong"):  # the images are found by the name they have
+        assert len(found(served, PatientName=other, PatientID=KEPT)) >= 1
+    register(served.city, KEPT, name="Li^Dong", born="19800103")  # corrected
+    assert len(found(served, PatientName="Li^Dong", PatientBirthDate="19800103")) == 2
+
+    register(served.city, MERGED, name="Wang^Dong", born="19800101")  # taken back
+    (patient,) = found(served, "PATIENT", PatientID=MERGED, PatientBirthDate="")
+    assert (str(patient.PatientName), patient.PatientBirthDate) == ("Wang^Dong", "19800101")
+
+
+def test_what_was_merged_before_says_nothing_of_whom_it_is_parted_from(served: Served) -> None:
+    register(served.city, "P9", name="Zhao^Min", born="19800109")
+    register(served.city, KEPT, "P9")  # with DUP1, which stands for it no more
+    assert len(found(served, PatientName="Zhao^Min", PatientBirthDate="19800109")) == 2
+
+    register(served.city, KEPT)
+    assert found(served, PatientName="Zhao^Min") == ()
+    studies = found(served, PatientName="Wang*", PatientBirthDate="")
+    assert {(one.StudyInstanceUID, one.PatientID) for one in studies} == {
+        ("1.2.1", KEPT),
+        ("1.2.2", KEPT),
+    }
+    assert {(str(one.PatientName), one.PatientBirthDate) for one in studies} == {
+        ("Wang^XiaoDong", "")
+    }
+
+
+def test_what_is_merged_into_another_record_instead_takes_nothing_from_that(
+    served: Served,
+) -> None:
+    for number in ("P8", "P9"):
+        register(served.city, number, name="Zhao^Min", born=f"1980010{number[1]}")
+    register(served.city, KEPT, "P9")
+    register(served.city, KEPT, "P8")
+
+    for key in ({"PatientName": "Zhao^Min"}, {"PatientBirthDate": "19800108"}):
+        assert {one.PatientID for one in found(served, **key)} == {"P8"}
+        assert len(found(served, **key)) == 2
+        assert "P8" in {one.PatientID for one in found(served, "PATIENT", **key)}
+    assert found(served, PatientBirthDate="19800109") == ()
+    assert len(found(served, "PATIENT", PatientID="P8", PatientName="Zhao^Min")) == 1
 
 
 def test_what_was_merged_is_two_patients_again_once_that_is_taken_back(served: Served) -> None:

@@ -24,7 +24,7 @@ from region import ADMINISTRATOR
 from serving import Served, serving
 from sqlalchemy import select
 
-from exchange import ledger, orders, trail
+from exchange import ledger, orders, registration, trail
 from exchange.errors import Invalid, NotFound, Refused
 from exchange.orders import Placed
 from exchange_dicom.contexts import (
@@ -210,6 +210,35 @@ def test_a_number_of_another_hospital_is_nobody_of_this_one(served: Served) -> N
         nobody_asked_for = asked(IssuerOfPatientID="2.25.102")
         told = [one.Status for one, _ in association.send_c_find(nobody_asked_for, WORKLIST)]
     assert told == [0xFF01, SUCCESS]  # an issuer alone takes no part
+
+
+@pytest.mark.parametrize(
+    ("key", "told"), [("", "P2"), ("P2", "P2"), ("P*", "P2"), ("P1", "P1"), ("P9", None)]
+)
+def test_a_merged_patient_is_scheduled_under_the_number_that_survives(
+    served: Served, key: str, told: str | None
+) -> None:
+    """But who asks by the number that was merged is answered by it, as by C-FIND elsewhere."""
+    place(served)
+    for number, into in (("P2", ""), ("P1", "P2")):
+        one = registration.Registration(
+            number=number,
+            name="Wang^Dong" if into else "Wang^XiaoDong",
+            birth_date="19800101" if into else "19800102",
+            replaced_by_number=into,
+            render=lambda row, version, _: f"Patient/{row} {version}".encode(),
+        )
+        with served.city.exchange.on_behalf_of(served.city.system("beicheng")) as access:
+            registration.register(access, one)
+    place(served, accession_number="A2")  # the information system still says P1
+    place(served, patient_id="P2", scheduled_procedure_step_id="S2")  # one step more of A1
+
+    found = worklist(served, asked(PatientID=key, PatientBirthDate="19800102"))
+    assert [one.PatientID for one in found] == ([told] * 3 if told else [])
+    assert {str(one.PatientName) for one in found} <= {"Wang^XiaoDong"}
+    with served.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        listed = orders.listed(access, organization="beicheng")
+        assert [one.number.value for one in listed] == ["P2"] * 3
 
 
 def test_a_modality_is_told_which_of_its_keys_makes_no_sense(served: Served) -> None:

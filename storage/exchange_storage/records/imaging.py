@@ -67,7 +67,7 @@ class SaidOtherwise(Record):
     id: Mapped[Key] = mapped_column(init=False)
     patient_id: Mapped[Identity] = mapped_column(ForeignKey("patient.id"))
     study_id: Mapped[Identity | None] = mapped_column(ForeignKey("study.id"))
-    instance_id: Mapped[Identity | None] = mapped_column(ForeignKey("instance.id"), unique=True)
+    instance_id: Mapped[Identity | None] = mapped_column(ForeignKey("instance.id"), index=True)
     accession_number: Mapped[Word | None]
     """"" where it has none; None where it is the study's."""
     name: Mapped[Word]

@@ -235,7 +235,9 @@ class Discrepancy(Record):
     raised: Mapped[datetime]
     settled: Mapped[datetime | None] = mapped_column(default=None)
     settlement: Mapped[Word] = mapped_column(default="")
-    """``same`` person, ``another`` one, or ``corrected`` by the hospital's own feed."""
+    """``same`` person, ``another`` one, or ``corrected`` by the hospital's own feed; ``merged``
+    where images came under another number of the patient, and ``number`` once these are two
+    patients again, which waits."""
 
 
 class Link(Record):

@@ -31,11 +31,9 @@ def upgrade() -> None:
             for one in of
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_said_otherwise")),
-        sa.UniqueConstraint("instance_id", name=op.f("uq_said_otherwise_instance_id")),
     )
-    op.create_index(
-        op.f("ix_said_otherwise_patient_id_name"), "said_otherwise", ["patient_id", "name"]
-    )
+    for columns in (["patient_id", "name"], ["instance_id"]):
+        op.create_index(op.f(f"ix_said_otherwise_{'_'.join(columns)}"), "said_otherwise", columns)
 
 
 def downgrade() -> None:
