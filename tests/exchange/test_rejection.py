@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 from region import ADMINISTRATOR, WORKER, Region
 
-from exchange import conflicts, destruction, jobs, rejected, rejection, restoration, retention
+from exchange import (
+    conflicts,
+    destruction,
+    jobs,
+    rejected,
+    rejection,
+    restoration,
+    retention,
+    trail,
+)
 from exchange.errors import NotFound
 
 
@@ -58,6 +67,41 @@ def test_what_is_rejected_for_good_is_listed_whatever_comes(city: Region) -> Non
     reject(city, "113001", "1.4.1")
     city.send("beicheng")
     assert listed(city) == [("113001", False)]
+
+
+# The trail
+
+
+def test_the_trail_has_a_rejection_of_what_was_rejected_and_a_refusal_of_what_is_anothers(
+    city: Region,
+) -> None:
+    """A note that names another hospital's images, or its study, is no success about that one."""
+    city.send("beicheng")
+    city.send("nanhu", patient="B1", study="1.2.2", instance="1.4.2")
+    for number, references in enumerate(
+        (
+            [("1.2.2", "1.4.2")],
+            [("1.2.2", "1.4.8"), ("1.2.9", "1.4.9")],
+            [("1.2.2", "1.4.2"), ("1.2.1", "1.4.1")],
+        )
+    ):
+        note = rejection.Note("113001", tuple(references))
+        with city.exchange.on_behalf_of(city.system("beicheng")) as access:
+            access.write(lambda session: rejection.apply(access, session, note, f"1.9.{number}"))  # noqa: B023
+
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        records = trail.records(access, limit=100)
+    assert [
+        (one["outcome"], one["study"], one["detail"]["instances"])
+        for one in reversed(records)
+        if one["action"] == "reject"
+    ] == [
+        ("refused", "1.2.2", 1),
+        ("success", "", 0),
+        ("success", "1.2.9", 0),
+        ("success", "1.2.1", 1),
+        ("refused", "1.2.2", 1),
+    ]
 
 
 # Coming back
