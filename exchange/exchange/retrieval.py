@@ -42,6 +42,8 @@ SENT = "images, sent"
 
 DAMAGED = "the instance is damaged in the archive; its hospital has to send it again"
 
+INSTANCE_GONE = "the instance was taken out of use, or deleted by rule"
+
 INSTANCES = 200_000
 """Instances that one question may select."""
 
@@ -149,8 +151,12 @@ def instances(
         asked = study_instance_uid, narrowed, sop_instance_uid
         if not access.requester.rejected and was_served(access.session, *asked):
             if sop_instance_uid:
-                raise Gone("the instance was taken out of use, or deleted by rule")
+                raise Gone(INSTANCE_GONE)
             raise Gone("all of it was taken out of use, or deleted by rule")
+        if sop_instance_uid and access.requester.organization == owner.id:
+            given = {"study": study_instance_uid, "instance": sop_instance_uid, "owner": owner.id}
+            if _CAME_REJECTED.first(access.session.connection(), given) is not None:
+                raise Gone(INSTANCE_GONE)
         raise NotFound("no such instance in the study" if sop_instance_uid else "no such series")
     access.note(
         Action.RETRIEVE,
@@ -525,6 +531,19 @@ _ABOUT = Prepared(
 )
 
 
+_CAME_REJECTED = Prepared(
+    select(Rejection.id)
+    .join(Instance, Instance.sop_instance_uid == Rejection.sop_instance_uid)
+    .where(
+        Instance.organization_id == Rejection.organization_id,
+        Rejection.organization_id == bindparam("owner"),
+        Rejection.study_instance_uid == bindparam("study"),
+        Rejection.sop_instance_uid == bindparam("instance"),
+        Rejection.withdrawn.is_(None),
+    )
+)
+"""Of an instance that was never served, since its hospital had rejected it before it came: that
+hospital is told so, to others there was none."""
 _ISSUER = select(Organization.issuer).where(Organization.id == bindparam("asker"))
 
 

@@ -13,9 +13,10 @@ from exchange import (
     rejection,
     restoration,
     retention,
+    retrieval,
     trail,
 )
-from exchange.errors import NotFound
+from exchange.errors import Gone, NotFound
 
 
 def reject(city: Region, code: str, *uids: str) -> None:
@@ -102,6 +103,23 @@ def test_the_trail_has_a_rejection_of_what_was_rejected_and_a_refusal_of_what_is
         ("success", "1.2.1", 1),
         ("refused", "1.2.2", 1),
     ]
+
+
+def test_what_came_behind_its_rejection_is_gone_to_its_hospital_and_unknown_to_others(
+    city: Region,
+) -> None:
+    city.send("beicheng", instance="1.4.2")
+    reject(city, "113001", "1.4.1", "1.4.3")
+    city.send("beicheng", instance="1.4.1")
+    for code, uid, answer in (
+        ("beicheng", "1.4.1", Gone),
+        ("nanhu", "1.4.1", NotFound),
+        ("beicheng", "1.4.3", NotFound),  # which has never come
+    ):
+        with city.exchange.on_behalf_of(city.clinician(code)) as access:
+            with pytest.raises(NotFound) as told:
+                retrieval.instances(access, "1.2.1", None, uid)
+            assert told.type is answer
 
 
 # Coming back
