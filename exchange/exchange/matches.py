@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Select, bindparam, func, literal, select, 
 from exchange import beside, in_order, own_numbers, stretches
 from exchange.access import Access
 from exchange.beside import Reaches
-from exchange.decided import CHAIN, conditions, joined, reached
+from exchange.decided import CHAIN, DAMAGED, conditions, joined, reached
 from exchange.errors import TooBroad
 from exchange.facts import TOLD
 from exchange.visibility import Reach
@@ -228,7 +228,8 @@ def _one(level: Level) -> Select[*tuple[Any, ...]]:
 
 def _told(level: Level, *, rejected: bool = False) -> Select[*tuple[Any, ...]]:
     """The records of a level and above, and the number by which the asker knows the patient."""
-    told = select(*columns(level).selected, *own_numbers.TOLD)
+    damaged = [DAMAGED.label("damaged")] if level is Level.IMAGE else []
+    told = select(*columns(level).selected, *own_numbers.TOLD, *damaged)
     return joined(told, level, rejected=rejected)
 
 

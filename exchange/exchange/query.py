@@ -59,6 +59,8 @@ class Found:
     study: Study | None = None
     series: Series | None = None
     instance: Instance | None = None
+    damaged: bool = False
+    """Whether nobody can have the instance, until its hospital has sent it again."""
     number: Number
     """The asker's own number for the person where it has one, else the owner's."""
     standing: Number
@@ -188,6 +190,7 @@ def find(
             study=row[2] if level >= Level.STUDY else None,
             series=row[3] if level >= Level.SERIES else None,
             instance=row[4] if level >= Level.IMAGE else None,
+            damaged=level is Level.IMAGE and bool(held.damaged),
             number=known.number,
             standing=known.standing,
             summary=counted_below.get(row[last].id, NOTHING),

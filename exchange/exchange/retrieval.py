@@ -9,12 +9,13 @@ from functools import cache
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Select, bindparam, exists, func, select
+from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from exchange import guessing, jobs, own_numbers, query, spans, subject, visibility
 from exchange.access import Access, translated
 from exchange.audit import Outcome, for_the_trail
+from exchange.decided import DAMAGED as IS_DAMAGED
 from exchange.decided import shown
 from exchange.errors import Damaged, Gone, NotFound, Refused, TooBroad
 from exchange.facts import of as facts_of
@@ -25,7 +26,6 @@ from exchange.spans import Span
 from exchange_storage.objects import ObjectStore
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
-    Damage,
     Destroyed,
     Instance,
     Organization,
@@ -175,6 +175,11 @@ def instances(
     return Retrieved(owner, patient, study, found)
 
 
+def series_of(access: Access, retrieved: Retrieved) -> tuple[Held, ...]:
+    """The instances of the series of the one that was retrieved, which has been decided on."""
+    return _primary(access, retrieved.study, retrieved.instances[0].series_instance_uid, None)
+
+
 def as_known(access: Access, retrieved: Retrieved) -> tuple[Selected, str]:
     """What was retrieved, under the asker's own number for the patient; its hospital's issuer OID.
 
@@ -276,7 +281,7 @@ def select_instances(
     count = 0
     for some in _batches(sorted(matched)):
         wanted = (
-            select(Instance, Series.series_instance_uid, Study, rows, _DAMAGED)
+            select(Instance, Series.series_instance_uid, Study, rows, IS_DAMAGED)
             .join(Series, Series.id == Instance.series_id)
             .join(Study, Study.id == Series.study_id)
             .join(Patient, Patient.id == Study.patient_id)
@@ -440,7 +445,7 @@ def rejection_notes(access: Access, study_instance_uid: str) -> tuple[Selected, 
         raise NotFound("no such study")
     about = query.patient(access, study.patient_id)
     rows = access.session.execute(
-        select(Instance, Series.series_instance_uid, Study.study_instance_uid, _DAMAGED)
+        select(Instance, Series.series_instance_uid, Study.study_instance_uid, IS_DAMAGED)
         .join(Series, Series.id == Instance.series_id)
         .join(Study, Study.id == Series.study_id)
         .where(
@@ -484,9 +489,6 @@ def _batches(rows: list[int], size: int = 500) -> Iterator[list[int]]:
     remaining = iter(rows)
     while some := list(islice(remaining, size)):
         yield some
-
-
-_DAMAGED = exists().where(Damage.instance_id == Instance.id)
 
 
 def _held(access: Access, instance: Instance, study: str, series: str, *, damaged: bool) -> Held:
@@ -562,7 +564,7 @@ def _instances(of_series: bool, one: bool, *, rejected: bool) -> Prepared:
             Instance.character_set,
             Instance.character_set_repair,
             Instance.rows,
-            _DAMAGED.label("damaged"),
+            IS_DAMAGED.label("damaged"),
         )
         .join(Series, Series.id == Instance.series_id)
         .where(Series.study_id == bindparam("study"), shown(rejected=rejected))

@@ -111,6 +111,14 @@ def test_of_a_study_the_others_are_given_and_how_many_are_not_is_told(
     assert any('"damaged":1' in one and '"what":"images"' in one for one in trail)
 
 
+def test_who_looks_for_it_is_told_that_it_is_unavailable(sent: Door) -> None:
+    def told(place: str) -> list[str]:
+        return values(sent.found(f"{place}?includefield=InstanceAvailability"), "00080056")
+
+    assert sorted(told(f"{WHOLE}/instances")) == ["ONLINE", "ONLINE", "UNAVAILABLE"]
+    assert told("studies") == told(f"{WHOLE}/series") == ["ONLINE"]
+
+
 def test_when_it_came_again_it_is_given_again(sent: Door) -> None:
     large = len(sent.get(OTHER, Accept="application/dicom").content) > len(LONG)
     size = {"Rows": 200, "Columns": 200, "PixelData": LONG} if large else {}
@@ -136,7 +144,11 @@ def test_the_metadata_are_what_was_told_before_or_leave_it_out(door: Door, kind:
     assert door.get(f"{OF_SERIES}/metadata").status_code == 200  # whose document is kept by that
     damage(door, IMAGE, f"{SERIES}.3")
     told(door.get(f"{WHOLE}/series/{SERIES}0/metadata", Accept=accept))
-    told(door.get(f"{ONE}/metadata", Accept=accept))
+    one = door.get(f"{ONE}/metadata", Accept=accept)
+    if "json" in kind:
+        assert (one.status_code, values(one.json(), "00080018")) == (200, [IMAGE])
+    else:
+        told(one)
 
     answer = door.get(f"{WHOLE}/metadata", Accept=accept)
 
