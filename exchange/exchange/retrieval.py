@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,7 +18,7 @@ from exchange.access import Access, translated
 from exchange.audit import Outcome, for_the_trail
 from exchange.decided import DAMAGED as IS_DAMAGED
 from exchange.decided import shown
-from exchange.errors import Damaged, Gone, NotFound, Refused, TooBroad
+from exchange.errors import Damaged, Gone, NotFound, Refused, TooBroad, Unavailable
 from exchange.facts import of as facts_of
 from exchange.own_numbers import Number
 from exchange.policy import Action, Role
@@ -36,6 +37,8 @@ from exchange_storage.records import (
 )
 from exchange_storage.rows import Columns
 from exchange_storage.search import Criterion, Level
+
+log = logging.getLogger(__name__)
 
 SENT = "images, sent"
 """What the trail calls it that instances have arrived somewhere, or have not."""
@@ -107,6 +110,24 @@ def whole(held: Sequence[Held]) -> tuple[Held, ...]:
     if held and not found:
         raise Damaged(DAMAGED)
     return found
+
+
+def there(held: Sequence[Held]) -> tuple[Held, ...]:
+    """Those of several whose objects are there: of an answer that has begun none can be left out.
+
+    What came lately may be on its way from another machine, or lost before a scrub looked. Raises
+    Unavailable where none is.
+    """
+    if len(held) < 2:
+        return tuple(held)  # which tells it when it is read, before its first byte
+    with translated():
+        missing = held[0].objects.missing([one.key for one in held])
+    if not missing:
+        return tuple(held)
+    log.warning("%d objects are not in the store, one is %s", len(missing), min(missing))
+    if found := tuple(one for one in held if one.key not in missing):
+        return found
+    raise Unavailable("the objects are missing from the store; the operators must look")
 
 
 @dataclass(frozen=True, slots=True)
