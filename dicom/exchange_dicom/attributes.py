@@ -114,7 +114,8 @@ def describe(found: Found, level: Level, wanted: frozenset[str] | None = None) -
             }
             for one in found.requests
         ]
-    told["InstanceAvailability"] = "ONLINE"
+    # Of a study or series some can be had: of which not, is told of each (PS3.3 C.4.23.1.1).
+    told["InstanceAvailability"] = "UNAVAILABLE" if found.damaged else "ONLINE"
     return told
 
 

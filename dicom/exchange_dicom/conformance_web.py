@@ -42,7 +42,8 @@ def origin_server() -> Iterator[str]:
         "metadata, frames, bulk data and pictures. 410 for a study, series or instance that "
         "was rejected or deleted. An instance that a scrub has found damaged is left out of what "
         "is made of several (206, with a Warning), and is 503 by itself, without Retry-After, "
-        "until its hospital has sent it again."
+        "until its hospital has sent it again. Retrieve of a study or series leaves out as well "
+        "what is not in the store at that moment."
     )
     yield from heading("4.2.2.1", "Transactions and statuses")
     yield from table(

@@ -121,10 +121,14 @@ class Pixels:
         return whole
 
 
+class NoPixels(NotFound):
+    """What was asked for is given, but is no image."""
+
+
 def pixels(held: Held) -> Pixels:
     """What the object says of its pixels.
 
-    Raises NotFound where it has none, MalformedDataSet, TooLarge, Unavailable.
+    Raises NoPixels where it has none, MalformedDataSet, TooLarge, Unavailable.
     """
     if (known := _remembered.get(held.digest)) is None:
         known = _looked_up(held)
@@ -179,7 +183,7 @@ def _looked_up(held: Held) -> Pixels:
     read = kept.reading(held, INFLATED_LIMIT)
     located = _value(read, found)
     if located is None:
-        raise NotFound("the instance has no frames: it holds no pixel data")
+        raise NoPixels("the instance has no frames: it holds no pixel data")
     tag, vr, at, length, tables = located
     order: Literal["little", "big"] = "big" if found.order == ">" else "little"
     number = {name: int.from_bytes(found.values.get(name, b"")[:2], order) for name in _TAGS}

@@ -17,8 +17,11 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
+import orjson
+
 from exchange import derived, retrieval
 from exchange.access import Exchange
+from exchange.errors import Damaged
 from exchange.retrieval import Held
 from exchange_dicom import data_set, kept, telling
 from exchange_dicom.data_set import PIXELS, Element
@@ -129,6 +132,16 @@ def _series(exchange: Exchange, held: Sequence[Held], root: Root) -> Iterator[by
 def told(held: Held, root: Root) -> bytes:
     """The JSON of one instance. Raises Unavailable."""
     return telling.written(describe(held, root))
+
+
+def told_before(held: Held, series: Sequence[Held], root: Root) -> bytes:
+    """The JSON of one instance that is damaged, from the document of its series, which was made
+    while it was whole. Raises Unavailable, Damaged where none is kept."""
+    packed = derived.find(series, form(root))
+    for one in orjson.loads(gzip.decompress(packed)) if packed is not None else ():
+        if one["00080018"]["Value"] == [held.sop_instance_uid]:
+            return telling.written(one)
+    raise Damaged(retrieval.DAMAGED)
 
 
 def form(root: Root) -> str:

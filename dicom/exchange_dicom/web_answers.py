@@ -36,6 +36,9 @@ Piece = bytes | memoryview | Span
 DAMAGED = "damaged in the archive; their hospital has to send them again"
 """Why instances are left out that a scrub has found so."""
 
+MISSING = "not in the archive's store at this moment; ask again later"
+"""Why instances are left out that may be on their way, or are lost."""
+
 _Bytes = bytes | memoryview
 
 CACHING = "private, no-cache"

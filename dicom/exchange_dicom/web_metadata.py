@@ -44,17 +44,22 @@ def metadata(
     with exchange.on_behalf_of(requester) as access:
         found = retrieval.instances(access, study, series, instance, purpose="metadata")
         known, issuer = retrieval.as_known(access, found)
+        alone = instance is not None and answered != DICOM_XML
+        damaged = alone and found.instances[0].damaged
+        beside = retrieval.series_of(access, found) if damaged else ()
     coerced = coercion.needed(known, issuer, datetime.now(UTC))
     told_to = Telling(root, coerced, hanzi)
     held = (
         series_metadata.tellable(found.instances, kept)
         if answered != DICOM_XML and instance is None
+        else found.instances
+        if damaged
         else retrieval.whole(found.instances)
     )
     tag = _tag(told_to, answered, held)
     packed_tag = f'{tag[:-1]}-gzip"'
-    for one in (tag, packed_tag):
-        if (same := unchanged(if_none_match, one)) is not None:
+    for known_as in (tag, packed_tag):
+        if (same := unchanged(if_none_match, known_as)) is not None:
             return same
     headers = {"ETag": tag, "Cache-Control": CACHING, "Content-Type": answered}
     headers["Vary"] = "Accept, Accept-Encoding"
@@ -62,7 +67,11 @@ def metadata(
     if answered == DICOM_XML:
         answer = _in_xml(held, kept, told_to, headers)
     elif instance is not None:
-        text = series_metadata.told(held[0], kept)
+        (one,) = held
+        if damaged:
+            text = series_metadata.told_before(one, beside, kept)
+        else:
+            text = series_metadata.told(one, kept)
         answer = Response(b"[" + told_to.of(text, kept) + b"]", headers=headers)
     elif (
         series is not None

@@ -22,7 +22,7 @@ from starlette.responses import Response
 
 from exchange import retrieval
 from exchange.access import Exchange
-from exchange.errors import Invalid, NotFound, TooLarge
+from exchange.errors import Gone, Invalid, NotFound, TooLarge
 from exchange.policy import Requester
 from exchange.retrieval import Held, Selected
 from exchange.sop_classes import ENCAPSULATED_PDF
@@ -294,21 +294,26 @@ def _of_state(
     wanted = state.references if each else state.references[:1]
     if len(wanted) > STATE_IMAGES:
         raise TooLarge(f"of a presentation state at most {STATE_IMAGES} images are rendered")
-    with exchange.on_behalf_of(requester) as access:
-        found = [
-            (
-                one,
-                retrieval.instances(
-                    access,
-                    study,
-                    one.series_instance_uid,
-                    one.sop_instance_uid,
-                    purpose=purpose,
-                    part={"presentation state": state.sop_instance_uid},
-                ).instances[0],
-            )
-            for one in wanted
-        ]
+    try:
+        with exchange.on_behalf_of(requester) as access:
+            found = [
+                (
+                    one,
+                    retrieval.instances(
+                        access,
+                        study,
+                        one.series_instance_uid,
+                        one.sop_instance_uid,
+                        purpose=purpose,
+                        part={"presentation state": state.sop_instance_uid},
+                    ).instances[0],
+                )
+                for one in wanted
+            ]
+    except Gone:
+        raise
+    except NotFound as error:  # the state itself is there
+        raise pixel_data.NoPixels(str(error)) from error
     there = retrieval.whole([held for _, held in found])
     pictures: list[_Picture] = []
     for one, held in found:
@@ -321,7 +326,7 @@ def _of_state(
     if len(pictures) > PICTURES:
         raise TooLarge(f"an answer may have at most {PICTURES} pictures: ask for fewer at once")
     if not pictures:
-        raise NotFound("the presentation state refers to no image")
+        raise pixel_data.NoPixels("the presentation state refers to no image")
     return pictures, len(found) - len(there)
 
 
@@ -396,10 +401,10 @@ def _form(accept: Sequence[MediaType], several: bool) -> tuple[str, bool]:
 
 
 def _images(held: Sequence[Held]) -> list[Held]:
-    """The instances that are images. Raises NotFound where none is."""
+    """The instances that are images. Raises NoPixels where none is."""
     found = [one for one in held if one.rows]
     if not found:
-        raise NotFound("there is no image to be shown")
+        raise pixel_data.NoPixels("there is no image to be shown")
     return found
 
 

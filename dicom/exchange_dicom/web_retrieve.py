@@ -5,7 +5,8 @@ Explicit VR Little Endian is the default, and the only syntax without compressio
 Who can read those says so with ``transfer-syntax=*``, and gets them as they are kept. Under that
 wildcard, and only there, instances that cannot be written anew, since their data set is broken, go
 out in the syntax they have; without it they are left out, which is found out before the first byte
-of the answer leaves. So are those that a scrub has found damaged. That a decoder fails is found out
+of the answer leaves. So are those that a scrub has found damaged, and those
+whose objects are not in the store. That a decoder fails is found out
 when its turn comes: of one instance that is in time, an answer with several breaks off.
 
 Whoever asks for a hospital gets the patients of others under its own number, as by C-MOVE and C-GET
@@ -40,7 +41,7 @@ from exchange_dicom.part10 import file_meta
 from exchange_dicom.resources import Root
 from exchange_dicom.transcoding import CannotTranscode
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
-from exchange_dicom.web_answers import DAMAGED, SMALL, Piece, partial, streamed
+from exchange_dicom.web_answers import DAMAGED, MISSING, SMALL, Piece, partial, streamed
 
 REWRITE_LIMIT = 1 << 30
 """Bytes of the largest data set that is inflated to be written anew with Explicit VR."""
@@ -120,15 +121,16 @@ def instances(
         known, issuer = retrieval.as_known(
             access, retrieval.instances(access, study, series, instance)
         )
-        held = retrieval.whole(known.instances)
+        whole = retrieval.whole(known.instances)
         coercion = needed(known, issuer, datetime.now(UTC))
-        sent = [
-            _Sent(one, syntax, coercion)
-            for one in held
-            if (syntax := _syntax(one, wanted.transfer_syntaxes)) is not None
-        ]
-        if not sent:
-            raise _not_acceptable(held)
+        if not any(_syntax(one, wanted.transfer_syntaxes) for one in whole):
+            raise _not_acceptable(whole)
+    held = retrieval.there(whole)
+    sent = [
+        _Sent(one, syntax, coercion)
+        for one in held
+        if (syntax := _syntax(one, wanted.transfer_syntaxes)) is not None
+    ]
     if not wanted.whatever:
         sent = [one for one in sent if one.as_kept or _can_be_rewritten(one.held)]
         if not sent:
@@ -140,7 +142,8 @@ def instances(
     except CannotTranscode as error:
         raise _not_acceptable(held) from error
     partial(response, root, len(held) - len(sent), "ask with transfer-syntax=*")
-    partial(response, root, len(known.instances) - len(held), DAMAGED)
+    partial(response, root, len(known.instances) - len(whole), DAMAGED)
+    partial(response, root, len(whole) - len(held), MISSING)
     return response
 
 

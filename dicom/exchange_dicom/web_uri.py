@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from starlette.responses import Response
 
 from exchange.access import Exchange
-from exchange.errors import Invalid, NotFound
+from exchange.errors import Invalid
 from exchange.policy import Requester
 from exchange_dicom import media_types, web_rendered, web_retrieve
 from exchange_dicom.grey_values import Window
 from exchange_dicom.lettering import LATIN, Lettering
 from exchange_dicom.media_types import DICOM, MediaType, NotAcceptable
+from exchange_dicom.pixel_data import NoPixels
 from exchange_dicom.rendering import Presentation
 from exchange_dicom.resources import Root, uid
 from exchange_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
@@ -74,7 +75,7 @@ def retrieve(
                 lettering=lettering,
                 unused=web_rendered.named_or_not(query, _OBJECT | _PICTURE, _KNOWN),
             )
-        except NotFound:
+        except NoPixels:
             if wanted is not None or query.get("frameNumber") or state is not None:
                 raise
     syntax = uid(query.get("transferSyntax") or EXPLICIT_VR_LITTLE_ENDIAN)

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, literal, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, literal, select
 
 from exchange import visibility
 from exchange.visibility import Reach
 from exchange_storage.records import (
+    Damage,
     Instance,
     Organization,
     Patient,
@@ -33,6 +34,9 @@ CHAIN: Sequence[tuple[Level, Any, Any]] = (
     (Level.IMAGE, Instance, Instance.series_id == Series.id),
 )
 """Each level below the patient, its records, and how they hang on those above."""
+
+DAMAGED = exists().where(Damage.instance_id == Instance.id)
+"""Whether a scrub has found other bytes of an instance than were received, or none."""
 
 
 @dataclass(frozen=True, slots=True)

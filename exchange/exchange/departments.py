@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from sqlalchemy import bindparam, or_, select
+from sqlalchemy import and_, bindparam, or_, select
 from sqlalchemy.orm import Session
 
 from exchange_storage.prepared import Prepared
-from exchange_storage.records import Organization, Resource, SearchReference
+from exchange_storage.records import Organization, Resource, Revision, SearchReference
 
 ABOVE: Mapping[str, tuple[str, ...]] = {
     "Device": ("organization", "location"),
@@ -66,6 +66,12 @@ class Directory:
         by_number = (self.numbered(one) for one in numbers)
         return frozenset[int]().union(*by_entry, *by_number)
 
+    def content(self, kind: str, logical_id: str) -> bytes:
+        """What an entry says, in the form in which it is kept; nothing where there is none."""
+        given = {"kind": kind, "logical_id": logical_id}
+        row = _CONTENT.first(self.session.connection(), given)
+        return b"" if row is None else bytes(row.content)
+
     def _above(
         self, kind: str, logical_id: str, seen: set[tuple[str, str]], levels: int
     ) -> frozenset[int]:
@@ -107,6 +113,11 @@ _LEADS = Prepared(
     .join(Resource, Resource.id == SearchReference.resource_id)
     .where(*_ENTRY, SearchReference.parameter == bindparam("parameter"))
     .order_by(SearchReference.position)
+)
+_CONTENT = Prepared(
+    select(Revision.content)
+    .join(Resource, and_(Resource.id == Revision.resource_id, Resource.version == Revision.version))
+    .where(*_ENTRY, Resource.is_directory)
 )
 _KEEPER = Prepared(
     select(Resource.organization_id).where(

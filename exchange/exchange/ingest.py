@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -98,6 +98,10 @@ _TOUCH_STUDY = Prepared(
 )
 
 
+ANOTHER = "another instance has this SOP Instance UID"
+"""Why other bytes than those in use are kept for review."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
     """What a door read of an instance: no protocol left in it, DICOM's vocabulary kept."""
@@ -131,6 +135,8 @@ class Receipt:
 
     outcome: Outcome
     reason: str = ""
+    again: bool = field(default=False, compare=False)
+    """Whether the same bytes were held before, in use or not."""
 
 
 @dataclass(slots=True)
@@ -213,7 +219,7 @@ def receive(
         if keeps:  # it may be kept again by now, after it was removed
             access.write(lambda session: destruction.remove_again(session, instance, key))
         raise Unavailable(str(going)) from going  # every door has an answer for that
-    if not keeps and receipt.outcome is Outcome.HELD:
+    if not keeps and receipt.again:
         _keep_again(access, incoming, instance, key)
     return receipt
 
@@ -308,10 +314,11 @@ def _index(
     detail = {"instance": uid, "digest": row["digest"]}
     for known in so_far:
         if (known.digest, known.held_by) == (row["digest"], access.organization):
+            in_use = any(one.is_primary for one in so_far)
             again = (
                 Receipt(Outcome.HELD)
                 if known.is_primary or rejection.is_note(session, access.organization, uid)
-                else _for_review(known.reason or REJECTED_BEFORE)
+                else _for_review(known.reason or (ANOTHER if in_use else REJECTED_BEFORE))
             )
             if carried is None:  # else it is kept behind this commit
                 _whole_again(session, uid, row["key"])
@@ -322,12 +329,12 @@ def _index(
                 study=study_uid,
                 detail=detail,
             )
-            return again
+            return replace(again, again=True)
     first = so_far[0]
     if first.going:
         raise _BeingRemoved("the same object is being removed just now; send it again")
     place = (
-        "another instance has this SOP Instance UID"
+        ANOTHER
         if any(known.is_primary and known.digest != row["digest"] for known in so_far)
         else REJECTED_BEFORE
         if first.rejected

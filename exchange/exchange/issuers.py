@@ -45,15 +45,22 @@ def meant(access: Access, issuer: str, *, locally: bool = True) -> Sequence[int]
     ]
 
 
-def names(access: Access, code: str, called: Sequence[str]) -> None:
+def called(access: Access, code: str) -> Sequence[str]:
+    """What a hospital's own systems call it as an issuer, beside its OID and its code, for who
+    administers it. Raises Refused, NotFound."""
+    access.require(Action.ADMINISTER, detail={"code": code})
+    return _names(organizations.administered(access, code))
+
+
+def names(access: Access, code: str, wanted: Sequence[str]) -> None:
     """These are what a hospital's own systems call it as an issuer, and no others any more.
 
     Raises Refused, NotFound, and Invalid for what is no such name, or is another hospital's.
     """
-    about = {"code": code, "issuer names": list(called)}
+    about = {"code": code, "issuer names": list(wanted)}
     access.require(Action.ADMINISTER, detail=about)
-    together = "\\".join(dict.fromkeys(called))
-    if not all(map(_NAME.fullmatch, called)) or len(together) > LENGTH:
+    together = "\\".join(dict.fromkeys(wanted))
+    if not all(map(_NAME.fullmatch, wanted)) or len(together) > LENGTH:
         raise Invalid(
             "the name of an issuer has 1 to 64 characters without backslash, * and ?, and all of "
             f"them {LENGTH}"
@@ -63,7 +70,7 @@ def names(access: Access, code: str, called: Sequence[str]) -> None:
         organization = organizations.administered(access, code, session)
         for other in organizations.everyone(session):
             taken = {other.issuer, f"urn:oid:{other.issuer}", other.code}
-            if other.id != organization.id and taken & {name.lower() for name in called}:
+            if other.id != organization.id and taken & {name.lower() for name in wanted}:
                 raise Invalid("another hospital has one of these as its code or issuer")
         organization.issuer_names = together
         access.note(Action.ADMINISTER, reason="issuer names set", detail=about)

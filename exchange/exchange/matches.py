@@ -12,11 +12,11 @@ from sqlalchemy import ColumnElement, Select, bindparam, func, literal, select, 
 from exchange import beside, in_order, own_numbers, stretches
 from exchange.access import Access
 from exchange.beside import Reaches
-from exchange.decided import CHAIN, conditions, joined, reached
+from exchange.decided import CHAIN, DAMAGED, conditions, joined, reached
 from exchange.errors import TooBroad
 from exchange.facts import TOLD
 from exchange.visibility import Reach
-from exchange.withheld import COUNTED, Withheld
+from exchange.withheld import COUNTED, Match, Withheld
 from exchange_storage import search
 from exchange_storage.forms import Form
 from exchange_storage.prepared import Prepared
@@ -71,7 +71,7 @@ def page(
         rows = _next(wanted).all(access.session.connection(), stretch)
         if len(rows) > limit:
             return rows[:limit], True, None, Withheld(None, ())
-    unseen = Withheld(None, ())
+    hidden = Withheld(None, ())
     if not offset and after is None:
         most = min(limit, COUNTED) + CANDIDATES - COUNTED
         first, bounded = _candidates(wanted), {**given, "limit": most}
@@ -82,11 +82,11 @@ def page(
         permitted = [row for row in rows if row.permitted]
         more = len(permitted) > limit
         whole = len(rows) < most and not more
-        unseen = _withheld([row for row in rows if not row.permitted], whole=whole)
+        hidden = _withheld([row for row in rows if not row.permitted], whole=whole)
         if len(rows) < most or (more and not total):
             if more and too_broad is not None:
                 raise TooBroad(too_broad)
-            return permitted[:limit], more, len(permitted) if total else None, unseen
+            return permitted[:limit], more, len(permitted) if total else None, hidden
     connection, count = access.session.connection(), 0
     if total or too_broad is not None:
         most = _EVERYTHING if total else limit + 1
@@ -100,9 +100,15 @@ def page(
     rows = statement.all(connection, {**given, **bounds})
     more = len(rows) > limit
     if not more and not offset and after is None:
-        kept_back = _unseen(wanted).all(connection, {**given, "limit": COUNTED})
-        unseen = _withheld(kept_back, whole=True)
-    return rows[:limit], more, count if total else None, unseen
+        kept_back = unseen(access, wanted, given)
+        hidden = Withheld(len(kept_back), kept_back)
+    return rows[:limit], more, count if total else None, hidden
+
+
+def unseen(access: Access, wanted: Wanted, given: Mapping[str, Any]) -> tuple[Match, ...]:
+    """The matches that are withheld, as many as are counted."""
+    bounded = {**given, "limit": COUNTED}
+    return _withheld(_unseen(wanted).all(access.session.connection(), bounded), whole=True).matches
 
 
 def _withheld(rows: Sequence[Any], *, whole: bool) -> Withheld:
@@ -222,7 +228,8 @@ def _one(level: Level) -> Select[*tuple[Any, ...]]:
 
 def _told(level: Level, *, rejected: bool = False) -> Select[*tuple[Any, ...]]:
     """The records of a level and above, and the number by which the asker knows the patient."""
-    told = select(*columns(level).selected, *own_numbers.TOLD)
+    damaged = [DAMAGED.label("damaged")] if level is Level.IMAGE else []
+    told = select(*columns(level).selected, *own_numbers.TOLD, *damaged)
     return joined(told, level, rejected=rejected)
 
 

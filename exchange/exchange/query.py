@@ -59,6 +59,8 @@ class Found:
     study: Study | None = None
     series: Series | None = None
     instance: Instance | None = None
+    damaged: bool = False
+    """Whether nobody can have the instance, until its hospital has sent it again."""
     number: Number
     """The asker's own number for the person where it has one, else the owner's."""
     standing: Number
@@ -131,7 +133,8 @@ def find(
     """
     told = {"level": level.name, "asked": for_the_trail(asked)}
     access.require(action, narrowed=level > Level.PATIENT, detail=told)
-    criteria = [decided(access, criterion, action, told) for criterion in criteria]
+    numbered: list[int] = []
+    asked_for, criteria = criteria, [_decided(access, one, numbered) for one in criteria]
     values: list[Any] = []
     wanted = matches.Wanted(
         level,
@@ -141,6 +144,10 @@ def find(
         access.requester.rejected,
         beside.together(access) if whole else None,
     )
+    of_numbers: Sequence[withheld.Match] = ()
+    if numbered:
+        of_numbers = _of_numbers(access, wanted, asked_for, numbered)
+        withheld.note(access, action, of_numbers, told, whole=level is Level.PATIENT)
     given = search.parameters(values) | _given(access)
     if too_broad is not None and not search.selective(criteria):
         breadth.bounded(access, level, too_broad)
@@ -155,7 +162,8 @@ def find(
     patients = {row[0].id for row in rows}
     people = {(row[0].person_id, row[0].person_id or row[0].id) for row in rows}
     studies = {row[2].study_instance_uid for row in rows} if level > Level.PATIENT else set()
-    withheld.note(access, action, unseen.matches, told)
+    kept_back = [one for one in unseen.matches if one not in of_numbers]
+    withheld.note(access, action, kept_back, told, whole=level is Level.PATIENT)
     access.note(
         action,
         patient=min(patients) if len(people) == 1 else None,
@@ -182,6 +190,7 @@ def find(
             study=row[2] if level >= Level.STUDY else None,
             series=row[3] if level >= Level.SERIES else None,
             instance=row[4] if level >= Level.IMAGE else None,
+            damaged=level is Level.IMAGE and bool(held.damaged),
             number=known.number,
             standing=known.standing,
             summary=counted_below.get(row[last].id, NOTHING),
@@ -223,7 +232,7 @@ def finder(
     access.require(Action.SEARCH, detail=told)
     owned = [search.Owned((access.organization,))] if own else []
     values: list[Any] = []
-    known = [decided(access, one, detail=told) for one in criteria]
+    known = [decided(access, one, told) for one in criteria]
     form = search.form([*known, *owned], values)
     reach = visibility.reach(access.requester, Action.SEARCH)
     matching = matches.permitted_page(matches.Wanted(level, form, reach, ""))
@@ -241,47 +250,77 @@ def finder(
 
 
 def decided(
-    access: Access,
-    criterion: Criterion,
-    action: Action = Action.SEARCH,
-    detail: Mapping[str, Any] | None = None,
+    access: Access, criterion: Criterion, detail: Mapping[str, Any] | None = None
 ) -> Criterion:
     """`criterion`, without what it could tell of records that the asker may not see.
 
     Another hospital's number leads to a person only through a record that may be seen: else the
-    answer would tell who is known there. What it would have led to is recorded as withheld;
-    `detail` says from what question, which is asked in order to do `action`.
+    answer would tell who is known there. Whom it would have led to is recorded as withheld;
+    `detail` says from what question.
     """
+    numbered: list[int] = []
+    found = _decided(access, criterion, numbered)
+    withheld.note(access, Action.SEARCH, [(row, "") for row in numbered], detail or {})
+    return found
+
+
+def _decided(access: Access, criterion: Criterion, numbered: list[int]) -> Criterion:
+    """The same; the withheld patients whose number it has are added to `numbered`."""
+
+    def permitted(one: search.Number) -> Criterion:
+        seen = visibility.visible(access.requester, Action.SEARCH)
+        of_number = select(Patient.id, seen.label("permitted")).where(
+            Patient.organization_id == one.organization,
+            search.compare(Patient.patient_id, one.matching),
+        )
+        given, most = _given(access), NUMBERS + withheld.COUNTED
+        rows = access.session.execute(of_number.limit(most), given).all()
+        if unseen := [row.id for row in rows if not row.permitted]:
+            numbered.extend(unseen[: withheld.COUNTED])
+            if len(rows) == most:  # others may stand behind these
+                rows = access.session.execute(of_number.where(seen).limit(NUMBERS + 1), given).all()
+        found = [row.id for row in rows if row.permitted]
+        if len(found) > NUMBERS:
+            raise TooBroad("too many patient numbers match: ask for fewer of them")
+        return search.AnyOf(tuple(search.SamePerson(row) for row in found))
+
+    return _with_numbers(access, criterion, permitted)
+
+
+def _with_numbers(
+    access: Access, criterion: Criterion, of_number: Callable[[search.Number], Criterion]
+) -> Criterion:
+    """`criterion` with something else for each number of another hospital than the asker's."""
     match criterion:
         case search.AnyOf(criteria):
-            return search.AnyOf(tuple(decided(access, one, action, detail) for one in criteria))
+            return search.AnyOf(tuple(_with_numbers(access, one, of_number) for one in criteria))
         case search.AllOf(criteria):
-            return search.AllOf(tuple(decided(access, one, action, detail) for one in criteria))
+            return search.AllOf(tuple(_with_numbers(access, one, of_number) for one in criteria))
         case search.Not(inner):
-            return search.Not(decided(access, inner, action, detail))
-        case search.Number(organization, matching) if organization not in {
+            return search.Not(_with_numbers(access, inner, of_number))
+        case search.Number(organization) if organization not in {
             None,
             access.requester.organization,
         }:
-            seen = visibility.visible(access.requester, Action.SEARCH)
-            of_number = select(Patient.id, seen.label("permitted")).where(
-                Patient.organization_id == organization,
-                search.compare(Patient.patient_id, matching),
-            )
-            given, most = _given(access), NUMBERS + withheld.COUNTED
-            rows = access.session.execute(of_number.limit(most), given).all()
-            if unseen := [(row.id, "") for row in rows if not row.permitted]:
-                withheld.note(access, action, unseen[: withheld.COUNTED], detail or {})
-                if len(rows) == most:  # others may stand behind these
-                    rows = access.session.execute(
-                        of_number.where(seen).limit(NUMBERS + 1), given
-                    ).all()
-            permitted = [row.id for row in rows if row.permitted]
-            if len(permitted) > NUMBERS:
-                raise TooBroad("too many patient numbers match: ask for fewer of them")
-            return search.AnyOf(tuple(search.SamePerson(row) for row in permitted))
+            return of_number(criterion)
         case _:
             return criterion
+
+
+def _of_numbers(
+    access: Access, wanted: matches.Wanted, criteria: Sequence[Criterion], numbered: Sequence[int]
+) -> Sequence[withheld.Match]:
+    """What `criteria` would have found of the withheld patients whose numbers are in them: the very
+    studies that were asked for. Of whom there is none, the patient, who was asked for all the same.
+    """
+    rows = search.Rows(Level.PATIENT, tuple(numbered))
+    values: list[Any] = []
+    asked = [_with_numbers(access, one, lambda _: rows) for one in criteria]
+    form = search.form([rows, *asked], values)
+    given = search.parameters(values) | _given(access)
+    found = matches.unseen(access, replace(wanted, form=form, order="", whole=None), given)
+    there = {patient for patient, _ in found}
+    return [*found, *((row, "") for row in numbered if row not in there)]
 
 
 _REQUESTS = Prepared(

@@ -149,6 +149,7 @@ def apply(access: Access, session: Session, note: Note, note_uid: str) -> int:
         raise Invalid(f"a rejection note names at most {REFERENCES} instances")
     now = datetime.now(UTC)
     hidden, foreign = Counter[str](), Counter[str]()
+    told: dict[str, None] = {}
     of_study = {uid: study for study, uid in note.references}
     remaining = iter(of_study.items())
     while some := list(islice(remaining, BATCH)):
@@ -195,13 +196,27 @@ def apply(access: Access, session: Session, note: Note, note_uid: str) -> int:
         _take_out(access, session, access.organization, mine, named, note.code, now)
         hidden.update(one.study for one in mine)
         foreign.update(one.study for one in of_others)
+        come = {one.uid: one.study for one in (*before, *mine)}
+        told |= dict.fromkeys(come.get(uid, study) for uid, study in some if uid not in others)
     note_itself = _primary(
         session,
         Instance.sop_instance_uid == note_uid,
         Instance.organization_id == access.organization,
     )
     serve(session, note_itself, False, now, "reject")
-    for study in hidden or {study for study, _ in note.references[:1]} or {""}:
+    # What has not come, and may be said to be of any study, is of no other hospital's.
+    beside = list(islice((one for one in told if one not in hidden), BATCH))
+    theirs = set(
+        session.scalars(
+            select(Study.study_instance_uid)
+            .join(Patient, Patient.id == Study.patient_id)
+            .where(
+                Study.study_instance_uid.in_(beside), Patient.organization_id != access.organization
+            )
+        )
+    )
+    subjects = [*hidden, *dict.fromkeys("" if one in theirs else one for one in beside)]
+    for study in subjects or ([] if foreign else [""]):
         access.note(
             Action.REJECT,
             reason=CODES[note.code],

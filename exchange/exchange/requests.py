@@ -8,8 +8,8 @@ what modalities tell of the order is told beside it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sqlalchemy import select
@@ -27,6 +27,7 @@ from exchange_storage.records import Order, Organization, Patient, PerformedStep
 KIND = "ServiceRequest"
 APPOINTMENT = "Appointment"
 TASK = "Task"
+LOCATION = "Location"
 
 DERIVED = frozenset({KIND, TASK})
 """Kinds of what is derived of orders."""
@@ -38,6 +39,15 @@ DEPARTMENTS = ("Organization", "HealthcareService", "PractitionerRole", "Device"
 
 STEPS = 99
 """Requests that may share an accession number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A room that is an entry of the directory, which says what it is called."""
+
+    logical_id: str
+    name: Callable[[bytes], str]
+    """What an entry's content calls it, "" where it does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +72,8 @@ class Requested:
     priority: str = "ROUTINE"
     reason: str = ""
     location: str = ""
+    room: Room | None = None
+    """Which comes before `location`, where the directory knows what it is called."""
     admission_id: str = ""
     codes: order_codes.Codes = field(default_factory=dict)
     performers: tuple[tuple[str, str], ...] = ()
@@ -84,6 +96,7 @@ class Booked:
     station_ae_title: str = ""
     station_name: str = ""
     location: str = ""
+    room: Room | None = None
 
 
 def stated(
@@ -109,6 +122,7 @@ def stated(
             _follow(access, session, known, Status.CANCELED)
         return ()
     _check(told)
+    told = replace(told, location=_location(session, told))
     same = session.scalars(
         select(Order).where(
             Order.organization_id == owner, Order.accession_number == told.accession_number
@@ -152,6 +166,7 @@ def booked(
     before = select(Order).where(Order.appointment == logical_id, Order.organization_id == owner)
     stands = told is not None and told.is_booked and bool(told.scheduled_date)
     wanted = told.requests if told is not None and stands else ()
+    location = _location(session, told) if told is not None and wanted else ""
     for order in session.scalars(before).all() if logical_id else ():
         if order.request not in wanted:
             order.appointment = ""
@@ -173,7 +188,7 @@ def booked(
         order.scheduled_date, order.scheduled_time = told.scheduled_date, told.scheduled_time
         order.station_ae_title = told.station_ae_title or order.station_ae_title
         order.station_name = clipped(told.station_name, 16) or order.station_name
-        order.location = clipped(told.location, 16) or order.location
+        order.location = clipped(location, 16) or order.location
         order.changed = now
         access.note(
             Action.ORDER, reason="booked", patient=order.patient_id, detail={"order": order.id}
@@ -241,6 +256,13 @@ def _is_own(session: Session, owner: int, told: Requested) -> bool:
     """
     named = Directory(session).named(told.performers, told.performer_numbers)
     return not named or owner in named
+
+
+def _location(session: Session, told: Requested | Booked) -> str:
+    """The room, as the directory calls it at this moment."""
+    room = told.room
+    content = b"" if room is None else Directory(session).content(LOCATION, room.logical_id)
+    return (content and room is not None and room.name(content)) or told.location
 
 
 def _placed(

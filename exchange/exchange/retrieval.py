@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,14 +10,15 @@ from functools import cache
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Select, bindparam, exists, func, select
+from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from exchange import guessing, jobs, own_numbers, query, spans, subject, visibility
 from exchange.access import Access, translated
 from exchange.audit import Outcome, for_the_trail
+from exchange.decided import DAMAGED as IS_DAMAGED
 from exchange.decided import shown
-from exchange.errors import Damaged, Gone, NotFound, Refused, TooBroad
+from exchange.errors import Damaged, Gone, NotFound, Refused, TooBroad, Unavailable
 from exchange.facts import of as facts_of
 from exchange.own_numbers import Number
 from exchange.policy import Action, Role
@@ -25,7 +27,6 @@ from exchange.spans import Span
 from exchange_storage.objects import ObjectStore
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import (
-    Damage,
     Destroyed,
     Instance,
     Organization,
@@ -37,10 +38,14 @@ from exchange_storage.records import (
 from exchange_storage.rows import Columns
 from exchange_storage.search import Criterion, Level
 
+log = logging.getLogger(__name__)
+
 SENT = "images, sent"
 """What the trail calls it that instances have arrived somewhere, or have not."""
 
 DAMAGED = "the instance is damaged in the archive; its hospital has to send it again"
+
+INSTANCE_GONE = "the instance was taken out of use, or deleted by rule"
 
 INSTANCES = 200_000
 """Instances that one question may select."""
@@ -107,6 +112,24 @@ def whole(held: Sequence[Held]) -> tuple[Held, ...]:
     return found
 
 
+def there(held: Sequence[Held]) -> tuple[Held, ...]:
+    """Those of several whose objects are there: of an answer that has begun none can be left out.
+
+    What came lately may be on its way from another machine, or lost before a scrub looked. Raises
+    Unavailable where none is.
+    """
+    if len(held) < 2:
+        return tuple(held)  # which tells it when it is read, before its first byte
+    with translated():
+        missing = held[0].objects.missing([one.key for one in held])
+    if not missing:
+        return tuple(held)
+    log.warning("%d objects are not in the store, one is %s", len(missing), min(missing))
+    if found := tuple(one for one in held if one.key not in missing):
+        return found
+    raise Unavailable("the objects are missing from the store; the operators must look")
+
+
 @dataclass(frozen=True, slots=True)
 class Retrieved:
     """What was asked for: the instances in order of series and instance number."""
@@ -149,8 +172,12 @@ def instances(
         asked = study_instance_uid, narrowed, sop_instance_uid
         if not access.requester.rejected and was_served(access.session, *asked):
             if sop_instance_uid:
-                raise Gone("the instance was taken out of use, or deleted by rule")
+                raise Gone(INSTANCE_GONE)
             raise Gone("all of it was taken out of use, or deleted by rule")
+        if sop_instance_uid and access.requester.organization == owner.id:
+            given = {"study": study_instance_uid, "instance": sop_instance_uid, "owner": owner.id}
+            if _CAME_REJECTED.first(access.session.connection(), given) is not None:
+                raise Gone(INSTANCE_GONE)
         raise NotFound("no such instance in the study" if sop_instance_uid else "no such series")
     access.note(
         Action.RETRIEVE,
@@ -167,6 +194,11 @@ def instances(
         **subject,
     )
     return Retrieved(owner, patient, study, found)
+
+
+def series_of(access: Access, retrieved: Retrieved) -> tuple[Held, ...]:
+    """The instances of the series of the one that was retrieved, which has been decided on."""
+    return _primary(access, retrieved.study, retrieved.instances[0].series_instance_uid, None)
 
 
 def as_known(access: Access, retrieved: Retrieved) -> tuple[Selected, str]:
@@ -270,7 +302,7 @@ def select_instances(
     count = 0
     for some in _batches(sorted(matched)):
         wanted = (
-            select(Instance, Series.series_instance_uid, Study, rows, _DAMAGED)
+            select(Instance, Series.series_instance_uid, Study, rows, IS_DAMAGED)
             .join(Series, Series.id == Instance.series_id)
             .join(Study, Study.id == Series.study_id)
             .join(Patient, Patient.id == Study.patient_id)
@@ -434,7 +466,7 @@ def rejection_notes(access: Access, study_instance_uid: str) -> tuple[Selected, 
         raise NotFound("no such study")
     about = query.patient(access, study.patient_id)
     rows = access.session.execute(
-        select(Instance, Series.series_instance_uid, Study.study_instance_uid, _DAMAGED)
+        select(Instance, Series.series_instance_uid, Study.study_instance_uid, IS_DAMAGED)
         .join(Series, Series.id == Instance.series_id)
         .join(Study, Study.id == Series.study_id)
         .where(
@@ -480,9 +512,6 @@ def _batches(rows: list[int], size: int = 500) -> Iterator[list[int]]:
         yield some
 
 
-_DAMAGED = exists().where(Damage.instance_id == Instance.id)
-
-
 def _held(access: Access, instance: Instance, study: str, series: str, *, damaged: bool) -> Held:
     return Held(
         study_instance_uid=study,
@@ -525,6 +554,19 @@ _ABOUT = Prepared(
 )
 
 
+_CAME_REJECTED = Prepared(
+    select(Rejection.id)
+    .join(Instance, Instance.sop_instance_uid == Rejection.sop_instance_uid)
+    .where(
+        Instance.organization_id == Rejection.organization_id,
+        Rejection.organization_id == bindparam("owner"),
+        Rejection.study_instance_uid == bindparam("study"),
+        Rejection.sop_instance_uid == bindparam("instance"),
+        Rejection.withdrawn.is_(None),
+    )
+)
+"""Of an instance that was never served, since its hospital had rejected it before it came: that
+hospital is told so, to others there was none."""
 _ISSUER = select(Organization.issuer).where(Organization.id == bindparam("asker"))
 
 
@@ -543,7 +585,7 @@ def _instances(of_series: bool, one: bool, *, rejected: bool) -> Prepared:
             Instance.character_set,
             Instance.character_set_repair,
             Instance.rows,
-            _DAMAGED.label("damaged"),
+            IS_DAMAGED.label("damaged"),
         )
         .join(Series, Series.id == Instance.series_id)
         .where(Series.study_id == bindparam("study"), shown(rejected=rejected))

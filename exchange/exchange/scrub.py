@@ -19,14 +19,23 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from exchange import attachments, settling, subject
+from exchange import attachments, destruction, settling, subject
 from exchange.access import Access
 from exchange.audit import Outcome
+from exchange.errors import Invalid, NotFound
 from exchange.policy import Action
 from exchange.settling import SETTLING
 from exchange_storage import records
 from exchange_storage.objects import ObjectNotFound, StoreUnavailable
-from exchange_storage.records import Attached, Instance, Resource, Scrub
+from exchange_storage.records import (
+    Attached,
+    Conflict,
+    Instance,
+    Resource,
+    Scrub,
+    Series,
+    Study,
+)
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +130,45 @@ def damages(access: Access, limit: int = 1000) -> Sequence[Damage]:
         rows = access.session.scalars(select(table).order_by(table.found).limit(limit))
         found += [Damage(one.key, one.what, one.found) for one in rows]
     return sorted(found, key=lambda one: one.found)[:limit]
+
+
+def discard(access: Access, key: str) -> None:
+    """Nobody has the bytes of this damaged object any more, and it is not in use: its row goes now,
+    what is left of it by a job. What is in use is its hospital's to send again, or to reject.
+
+    Raises Refused, NotFound, Invalid, also while the study is under a legal hold.
+    """
+    access.require_region(detail={"key": key})
+
+    def unit(session: Session) -> None:
+        row = session.execute(
+            select(Instance, Series.series_instance_uid, Study.study_instance_uid, Conflict.claimed)
+            .join(records.Damage, records.Damage.instance_id == Instance.id)
+            .outerjoin(Series, Series.id == Instance.series_id)
+            .outerjoin(Study, Study.id == Series.study_id)
+            .outerjoin(Conflict, Conflict.instance_id == Instance.id)
+            .where(Instance.key == key)
+            .with_for_update(of=Instance)
+        ).one_or_none()
+        if row is None:
+            raise NotFound("no image of this key is known to be damaged; `exchange scrub --list`")
+        instance, series, study, claimed = row
+        if instance.is_primary:
+            raise Invalid("it is in use: its hospital sends it again, or it is rejected")
+        study = study or str(claimed["StudyInstanceUID"])[:64]
+        series = series or str(claimed["SeriesInstanceUID"])[:64]
+        destruction.require_no_hold(session, study)
+        access.note(
+            Action.ADMINISTER,
+            reason="damaged object discarded",
+            **subject.of_instance(session, instance.id),
+            detail={"instance": instance.sop_instance_uid, "digest": instance.digest},
+        )
+        destruction.destroy(
+            session, study, [(instance, series)], reason="damaged, discarded", at=access.now
+        )
+
+    access.write(unit)
 
 
 def known_damages(access: Access) -> int:

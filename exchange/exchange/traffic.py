@@ -23,6 +23,7 @@ from exchange.policy import Action, Role
 from exchange_storage.records import (
     AuditRecord,
     Change,
+    Destroyed,
     Instance,
     Patient,
     Traffic,
@@ -181,11 +182,13 @@ def _since(session: Session, midnight: datetime) -> _Tallies:
 
 def _tallies(
     session: Session,
-    came: Select[*tuple[datetime, int, int]],
+    came: Select[*tuple[datetime, int | None, int]],
     fetched: Select[*tuple[datetime, int | None, int | None]],
 ) -> _Tallies:
     found: dict[tuple[int, datetime], _Tally] = defaultdict(_Tally)
     for at, organization, size in session.execute(came):
+        if organization is None:
+            continue
         tally = found[organization, _slot(at)]
         tally.received += 1
         tally.size += size
@@ -198,11 +201,24 @@ def _tallies(
     return found
 
 
-def _came(*where: ColumnElement[bool]) -> Select[*tuple[datetime, int, int]]:
-    """Of the change feed: when an instance came, from whom, and its bytes."""
+def _came(*where: ColumnElement[bool]) -> Select[*tuple[datetime, int | None, int]]:
+    """Of the change feed: when an instance came, from whom, and its bytes; of one that was deleted
+    meanwhile nobody knows how many."""
+    deleted = (
+        select(Destroyed.organization_id)
+        .where(
+            Destroyed.sop_instance_uid == Change.sop_instance_uid,
+            Destroyed.decided >= Change.recorded,
+        )
+        .order_by(Destroyed.id)
+        .limit(1)
+        .correlate(Change)
+        .scalar_subquery()
+    )
+    sender = func.coalesce(Instance.organization_id, deleted)
     return (
-        select(Change.recorded, Instance.organization_id, Instance.size)
-        .join(
+        select(Change.recorded, sender, func.coalesce(Instance.size, 0))
+        .outerjoin(
             Instance,
             and_(
                 Instance.id == Change.instance_id,

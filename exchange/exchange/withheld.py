@@ -40,10 +40,16 @@ class Withheld:
 
 
 def note(
-    access: Access, action: Action, matches: Iterable[Match], detail: Mapping[str, Any]
+    access: Access,
+    action: Action,
+    matches: Iterable[Match],
+    detail: Mapping[str, Any],
+    *,
+    whole: bool = False,
 ) -> None:
     """Record what was withheld as refused; `detail` says of what question.
 
+    `whole` where it was about patients: whoever wants to retrieve one asks for all their studies.
     Only where something was does this ask the index anything.
     """
     found = dict.fromkeys(matches)
@@ -61,9 +67,8 @@ def note(
     for reason, ones in refused.items():
         patients = sorted({patient for patient, _ in ones})
         studies = {study: patient for patient, study in ones if study}
-        whole = {patient for patient, study in ones if not study}
         if action is Action.RETRIEVE and whole:
-            rows = _STUDIES.all(access.session.connection(), {"wanted": as_list(whole)})
+            rows = _STUDIES.all(access.session.connection(), {"wanted": as_list(patients)})
             studies |= {row.study_instance_uid: row.patient_id for row in rows}
         access.note(
             action,

@@ -376,6 +376,12 @@ TEXTS: Mapping[str, str] = {
         "通知地址的主机位于不允许连接的网络"
     ),
     # Conflicts, rejection, retention, scrub
+    "no image of this key is known to be damaged; `exchange scrub --list`": (
+        "此路径没有已知损坏的影像；用 `exchange scrub --list` 查看"
+    ),
+    "it is in use: its hospital sends it again, or it is rejected": (
+        "该影像正在使用：请其医院重新发送，或予以停用"
+    ),
     "another instance has this SOP Instance UID": "此 SOP Instance UID 已属于另一个实例",
     "the hospital has rejected this instance": "该医院已停用此实例",
     "the series belongs to another study": "该序列属于另一个检查",

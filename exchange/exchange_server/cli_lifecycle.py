@@ -321,7 +321,21 @@ def scrub_store(
         bool,
         typer.Option("--list", help=say("只列出已知的损坏与巡检记录", "Only list what is known")),
     ] = False,
+    discard: Annotated[
+        str,
+        typer.Option(
+            metavar="OBJECT",
+            help=say(
+                "放弃一个未在使用且无法再取得的损坏对象", "Give up a damaged one that is not in use"
+            ),
+        ),
+    ] = "",
 ) -> None:
+    if discard:
+        with terminal.acting() as access:
+            scrub.discard(access, discard)
+        terminal.done("已丢弃", "Discarded")
+        return
     if listed:
         _list_scrubs()
         return

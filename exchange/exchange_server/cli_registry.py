@@ -323,9 +323,9 @@ def user_identity(
 @organization_commands.command(
     "issuer-names",
     help=say(
-        "本院系统在查询中用作患者号发行者的本地名称（OID 与代码之外）；不给名称则全部取消",
+        "本院系统在查询中用作患者号发行者的本地名称（OID 与代码之外）；不给名称则列出",
         "What a hospital's own systems call it as the issuer of patient numbers when they ask, "
-        "beside its OID and its code; none takes them all back",
+        "beside its OID and its code; without a name shows them",
     ),
 )
 def issuer_names(
@@ -334,11 +334,26 @@ def issuer_names(
         list[str] | None,
         typer.Argument(help=say("名称，如影像中的 (0010,0021)", "As (0010,0021) of its images")),
     ] = None,
+    none: Annotated[
+        bool, typer.Option("--none", help=say("全部取消", "Take them all back"))
+    ] = False,
 ) -> None:
+    if (none and name) or "none" in (name or ()):
+        raise typer.BadParameter(
+            say("全部取消只用 --none，不带名称", "--none alone takes them all back")
+        )
     with terminal.acting() as access:
-        issuers.names(access, code, name or ())
-    known = ", ".join(name or ()) or say("无", "none")
-    terminal.done(f"{code} 的发行者名称：{known}", f"Issuer names of {code}: {known}")
+        if none or name:
+            issuers.names(access, code, name or ())
+        known = issuers.called(access, code)
+    if none:
+        terminal.done(f"{code} 不再有发行者名称", f"{code} has no issuer names any more")
+    elif name:
+        said = ", ".join(known)
+        terminal.done(f"{code} 的发行者名称：{said}", f"Issuer names of {code}: {said}")
+    else:
+        heads = [say("代码", "Code"), say("发行者名称", "Issuer name")]
+        terminal.table(heads, [[code, one] for one in known])
 
 
 @organization_commands.command(help=say("医院加入共享协议", "A hospital joins the agreement"))

@@ -317,7 +317,8 @@ def _orders() -> Iterator[str]:
         + ", ".join(f"`{system}` is {name}" for name, system in coding_schemes.SYSTEMS.items())
         + f", each by its OID too; any other is {order_codes.LOCAL}, but for a designator that "
         "begins with 99. `locationReference` or `locationCode` (or the Appointment's Location) is "
-        "the room, the identifier in `encounter` the admission."
+        "the room: its `display`, else the `name` of the Location, contained or kept here, as it "
+        "is called when the request is written. The identifier in `encounter` is the admission."
     )
     yield ""
     yield (

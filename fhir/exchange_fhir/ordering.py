@@ -17,8 +17,16 @@ from zoneinfo import ZoneInfo
 
 from exchange.order_codes import Code, Codes, Kind
 from exchange.orders import Status
-from exchange.requests import APPOINTMENT, DEPARTMENTS, KIND, Booked, Requested
-from exchange_fhir import coding_schemes, elements
+from exchange.requests import (
+    APPOINTMENT,
+    DEPARTMENTS,
+    KIND,
+    LOCATION,
+    Booked,
+    Requested,
+    Room,
+)
+from exchange_fhir import coding_schemes, elements, json_format
 from exchange_fhir.coding_schemes import line
 from exchange_fhir.datatypes import DCM, DICOM_UID, SNOMED, Json, code
 
@@ -98,6 +106,7 @@ def _requested(resource: Json, base: str, timezone: ZoneInfo) -> Requested | Non
     date, time = _local(when, timezone)
     locations = resource.get("locationReference", [])
     title, station = _station([*locations, *performers])
+    room, called = _room(resource, locations, base)
     return Requested(
         status=status,
         accession_number=number,
@@ -114,7 +123,8 @@ def _requested(resource: Json, base: str, timezone: ZoneInfo) -> Requested | Non
         requesting_physician_name=line(resource.get("requester", {}).get("display", "")),
         priority=PRIORITIES.get(resource.get("priority", ""), "ROUTINE"),
         reason=_said(resource.get("reasonCode", [])),
-        location=_room(locations) or _said(resource.get("locationCode", [])),
+        location=called or _said(resource.get("locationCode", [])),
+        room=room,
         admission_id=line(resource.get("encounter", {}).get("identifier", {}).get("value", "")),
         codes=_coded(resource, modality),
         performers=_named(performers, base, *DEPARTMENTS),
@@ -128,6 +138,13 @@ def _booked(resource: Json, base: str, timezone: ZoneInfo) -> Booked:
     actors = [one["actor"] for one in resource.get("participant", []) if "actor" in one]
     date, time = _local(resource.get("start"), timezone)
     title, station = _station(actors)
+    places = [
+        one
+        for one in actors
+        if (elements.target(one.get("reference", ""), f"{base}/")[0] or one.get("type")) == LOCATION
+        or _contained(resource, one)
+    ]
+    room, called = _room(resource, places, base)
     return Booked(
         requests=tuple(one for _, one in _named(resource.get("basedOn", []), base, KIND)),
         is_booked=resource.get("status") in BOOKED,
@@ -135,7 +152,8 @@ def _booked(resource: Json, base: str, timezone: ZoneInfo) -> Booked:
         scheduled_time=time,
         station_ae_title=title,
         station_name=station or _shown(actors, base, "Device", "Location"),
-        location=_shown(actors, base, "Location"),
+        location=called,
+        room=room,
     )
 
 
@@ -216,12 +234,32 @@ def _shown(references: list[Json], base: str, *kinds: str) -> str:
     return ""
 
 
-def _room(locations: list[Json]) -> str:
-    """Where it is to be done: the first place that is not the modality itself."""
+def _room(resource: Json, locations: list[Json], base: str) -> tuple[Room | None, str]:
+    """Where it is to be done: the first place that is not the modality itself and has a name, by
+    itself or contained; and an entry of the directory before that, which may have one."""
+    room: Room | None = None
     for one in locations:
-        if one.get("display") and one.get("identifier", {}).get("system") != AE_TITLE:
-            return line(one["display"])
-    return ""
+        if one.get("identifier", {}).get("system") == AE_TITLE:
+            continue
+        if called := one.get("display") or _contained(resource, one).get("name"):
+            return room, line(called)
+        kind, logical_id = elements.target(one.get("reference", ""), f"{base}/")
+        if kind == LOCATION and room is None:
+            room = Room(logical_id, _name)
+    return room, ""
+
+
+def _contained(resource: Json, reference: Json) -> Json:
+    """The Location inside the resource to which a reference leads."""
+    named = reference.get("reference", "")
+    for one in resource.get("contained", []) if named.startswith("#") else ():
+        if one.get("resourceType") == LOCATION and one.get("id") == named[1:]:
+            return dict(one)
+    return {}
+
+
+def _name(content: bytes) -> str:
+    return line(json_format.parse(content).get("name", ""))
 
 
 def _said(concepts: list[Json]) -> str:

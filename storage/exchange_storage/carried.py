@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -31,6 +31,7 @@ from exchange_storage.objects import (
     Stored,
     StoreUnavailable,
     checked_key,
+    folder_of,
     span,
 )
 from exchange_storage.prepared import Prepared
@@ -160,6 +161,11 @@ class CarryingStore(ObjectStore):
             if (found := self._carried(_STAT, key)) is None:
                 raise
             return Stored(key, found.size, found.carried)
+
+    def missing(self, keys: Collection[str]) -> frozenset[str]:
+        # What is carried first, for the same reason as in a list.
+        carried = {one.key for one in self._listed(folder_of(keys))} if keys else set()
+        return self.store.missing([key for key in keys if key not in carried])
 
     def settled(self, key: str) -> bool:
         try:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import posixpath
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -182,6 +183,12 @@ class Staged(Protocol):
         self.discard()
 
 
+def folder_of(keys: Collection[str]) -> str:
+    """The prefix, up to a slash, that all keys have: the longest; "" where there is none."""
+    folder = posixpath.commonpath([key.rpartition("/")[0] for key in keys])
+    return f"{folder}/" if folder else ""
+
+
 class ObjectStore(Protocol):
     """Bytes under keys. Safe to use from many threads; several processes may share one store.
 
@@ -228,6 +235,21 @@ class ObjectStore(Protocol):
 
     def stat(self, key: str) -> Stored:
         """What the store knows of `key`. Raises ObjectNotFound, StoreUnavailable."""
+
+    def missing(self, keys: Collection[str]) -> frozenset[str]:
+        """Which of the keys, best of one folder, nothing is kept under.
+
+        Asked at once, and once more of each that is not listed. Raises StoreUnavailable.
+        """
+        listed = {one.key for one in self.list(folder_of(keys))} if keys else set()
+        return frozenset(key for key in keys if key not in listed and not self._keeps(key))
+
+    def _keeps(self, key: str) -> bool:
+        try:
+            self.stat(key)
+        except ObjectNotFound:
+            return False
+        return True
 
     def settled(self, key: str) -> bool:
         """Whether the object lies where it will stay, and not on its way there.

@@ -14,7 +14,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -91,6 +91,12 @@ class SpooledStore(ObjectStore):
 
     def stat(self, key: str) -> Stored:
         return self._found(lambda store: store.stat(key))
+
+    def missing(self, keys: Collection[str]) -> frozenset[str]:
+        # The spool first: what moves meanwhile is then found in the remote store, which is not
+        # asked, and may be away, where the spool has all.
+        left = self._spool.missing(keys)
+        return self._remote.missing(left) if left else left
 
     def settled(self, key: str) -> bool:
         try:

@@ -111,6 +111,14 @@ def test_of_a_study_the_others_are_given_and_how_many_are_not_is_told(
     assert any('"damaged":1' in one and '"what":"images"' in one for one in trail)
 
 
+def test_who_looks_for_it_is_told_that_it_is_unavailable(sent: Door) -> None:
+    def told(place: str) -> list[str]:
+        return values(sent.found(f"{place}?includefield=InstanceAvailability"), "00080056")
+
+    assert sorted(told(f"{WHOLE}/instances")) == ["ONLINE", "ONLINE", "UNAVAILABLE"]
+    assert told("studies") == told(f"{WHOLE}/series") == ["ONLINE"]
+
+
 def test_when_it_came_again_it_is_given_again(sent: Door) -> None:
     large = len(sent.get(OTHER, Accept="application/dicom").content) > len(LONG)
     size = {"Rows": 200, "Columns": 200, "PixelData": LONG} if large else {}
@@ -129,6 +137,39 @@ def test_a_study_of_which_all_is_damaged_is_not_said_to_be_unknown(door: Door) -
     assert len(door.found(f"{WHOLE}/instances")) == 2
 
 
+@pytest.mark.parametrize("value", [b"\0\1\2\3\4\5\6\7", LONG], ids=["small", "large"])
+def test_of_a_study_whose_images_are_not_in_the_store_the_others_are_given(
+    door: Door, value: bytes
+) -> None:
+    """Which no scrub has looked for yet, or which is on its way from another machine."""
+    size = {"Rows": 200, "Columns": 200} if value is LONG else {}
+    door.send(*[ct(number, PixelData=value, **size) for number in range(1, 13)])
+    objects = door.city.exchange.objects
+
+    def lose(number: int) -> None:
+        objects.put_down()
+        pattern = f"{SERIES}.{number}.*.dcm"
+        (kept,) = Path(objects.store._objects).rglob(pattern)  # type: ignore[attr-defined]
+        kept.unlink()
+
+    lose(12)  # behind what is read before the answer begins
+
+    for accept in ('multipart/related; type="application/dicom"', "application/zip"):
+        answer = door.get(WHOLE, Accept=accept)
+        assert answer.status_code == 206
+        assert "1 instances are left out: not in the archive's store" in answer.headers["warning"]
+        if "zip" in accept:
+            assert len(zipfile.ZipFile(io.BytesIO(answer.content)).namelist()) == 11
+        else:
+            assert len(parts_of(answer)) == 11
+    assert door.get(f"{OF_SERIES}/instances/{SERIES}.12").status_code == 503
+    assert door.send(ct(12, PixelData=value, **size)).status_code == 200
+    assert door.get(WHOLE).status_code == 200
+    for number in range(1, 13):
+        lose(number)
+    assert door.get(WHOLE).status_code == 503
+
+
 @pytest.mark.parametrize("kind", ["application/dicom+json", "application/dicom+xml"])
 def test_the_metadata_are_what_was_told_before_or_leave_it_out(door: Door, kind: str) -> None:
     door.send(ct(1), ct(2), ct(3, SeriesInstanceUID=f"{SERIES}0"))
@@ -136,7 +177,11 @@ def test_the_metadata_are_what_was_told_before_or_leave_it_out(door: Door, kind:
     assert door.get(f"{OF_SERIES}/metadata").status_code == 200  # whose document is kept by that
     damage(door, IMAGE, f"{SERIES}.3")
     told(door.get(f"{WHOLE}/series/{SERIES}0/metadata", Accept=accept))
-    told(door.get(f"{ONE}/metadata", Accept=accept))
+    one = door.get(f"{ONE}/metadata", Accept=accept)
+    if "json" in kind:
+        assert (one.status_code, values(one.json(), "00080018")) == (200, [IMAGE])
+    else:
+        told(one)
 
     answer = door.get(f"{WHOLE}/metadata", Accept=accept)
 

@@ -20,6 +20,7 @@ from real_parts import S3Address
 from region import region
 from web_door import EXPLICIT, SERIES, STUDY, Door, data_set, empty, file, opened, parts_of
 
+from exchange import retrieval
 from exchange_storage.filesystem import FilesystemStore
 from exchange_storage.s3 import S3Store
 from exchange_storage.spool import SpooledStore
@@ -141,6 +142,21 @@ def test_a_city_answers_as_one_machine_does(
     assert expected[0] == (416 if "99999999" in fields.get("Range", "") else expected[0])
     assert expected[0] in (200, 206, 416)
     assert told(city_door) == expected
+
+
+def test_what_the_bucket_has_lost_is_left_out_of_the_study(city_door: Door) -> None:
+    with city_door.city.exchange.on_behalf_of(city_door.city.clinician("beicheng")) as access:
+        held = retrieval.instances(access, STUDY).instances
+    objects, key = city_door.city.exchange.objects, held[-1].key
+    content = objects.get(key)
+    objects.delete(key)
+    try:
+        answer = city_door.get(f"studies/{STUDY}", Accept=WHOLE)
+    finally:
+        objects.put(key, content)
+
+    assert (answer.status_code, len(parts_of(answer))) == (206, len(IMAGES) - 1)
+    assert "not in the archive's store" in answer.headers["warning"]
 
 
 @pytest.fixture

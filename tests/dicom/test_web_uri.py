@@ -15,7 +15,7 @@ from pydicom.uid import JPEG2000Lossless
 from region import ADMINISTRATOR
 from web_door import EXPLICIT, IMAGE, SERIES, STUDY, Door, body_of, data_set, file
 
-from exchange import consent
+from exchange import consent, trail
 
 RAMP = np.arange(64 * 48, dtype="<u2").reshape(48, 64)
 HERE = {"requestType": "WADO", "studyUID": STUDY, "seriesUID": SERIES, "objectUID": IMAGE}
@@ -122,7 +122,11 @@ def test_the_uri_passes_the_gate(door: Door, image: bytes) -> None:
     with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
         consent.opt_out(access, "beicheng", "P1")
 
-    for content_type in ("application/dicom", "image/jpeg"):
+    for number, content_type in enumerate(("application/dicom", "image/jpeg", None), 1):
         assert asked(door, "dr.nanhu", contentType=content_type).status_code == 404
         assert asked(door, "stranger", contentType=content_type).status_code == 401
         assert asked(door, contentType=content_type).status_code == 200
+        with door.city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+            found = trail.records(access, patient=("beicheng", "P1"), limit=100)
+        refused = [one for one in found if one["outcome"] == "refused"]
+        assert [one["requester"] for one in refused] == ["dr.nanhu"] * number  # each once

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from region import ADMINISTRATOR, WORKER, Region, region
 
-from exchange import check, scrub
+from exchange import check, conflicts, retention, scrub
 from exchange.check import Finding
-from exchange.errors import Unavailable
-from exchange.ingest import Outcome
+from exchange.errors import Invalid, NotFound, Refused, Unavailable
+from exchange.ingest import ANOTHER, Outcome
 from exchange_storage.carried import LARGEST
 from exchange_storage.filesystem import FilesystemStore
 
@@ -103,3 +103,65 @@ def test_what_cannot_be_read_is_whole_again_once_it_is_sent_again(
     assert again.outcome is Outcome.HELD
     assert scrubbed(filled) == []
     assert findings(filled) == []
+
+
+# What is damaged and no longer in use
+
+
+@pytest.fixture(params=[b"first", IMAGE], ids=["small", "large"])
+def replaced(database_url: str, root: Path, request: pytest.FixtureRequest) -> Iterator[Region]:
+    """Of one instance the file is gone; another was promoted to its place."""
+    with region(database_url, FilesystemStore(root)) as city:
+        assert city.send("beicheng", body=request.param).outcome is Outcome.KEPT
+        city.exchange.objects.put_down()
+        (kept,) = (root / "objects").rglob("1.4.1.*.dcm")
+        kept.unlink()
+        assert len(scrubbed(city)) == 1
+        assert city.send("beicheng", body=b"other").outcome is Outcome.CONFLICT
+        with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+            conflicts.promote(access, conflicts.waiting(access)[0].number)
+        city.exchange.objects.put_down()
+        yield city
+
+
+def test_what_was_replaced_is_whole_again_once_it_is_sent_again(
+    replaced: Region, request: pytest.FixtureRequest
+) -> None:
+    ((key, _),) = scrubbed(replaced)
+    body = request.node.callspec.params["replaced"]
+
+    again = replaced.send("beicheng", body=body)
+
+    assert (again.outcome, again.reason) == (Outcome.CONFLICT, ANOTHER)
+    with replaced.exchange.on_behalf_of(WORKER) as access:
+        assert scrub.known_damages(access) == 0
+        assert access.objects.get(key) == body
+    assert scrubbed(replaced) == []
+    assert findings(replaced) == []
+
+
+def test_what_was_replaced_and_nobody_has_any_more_is_discarded(replaced: Region) -> None:
+    ((key, _),) = scrubbed(replaced)
+    with replaced.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        retention.hold(access, "1.2.1", "court")
+        with pytest.raises(Invalid, match="legal hold"):
+            scrub.discard(access, key)
+        retention.lift(access, "1.2.1")
+        scrub.discard(access, key)
+        with pytest.raises(NotFound, match="--list"):
+            scrub.discard(access, key)
+
+    with replaced.exchange.on_behalf_of(WORKER) as access:
+        assert scrub.known_damages(access) == 0
+    assert scrubbed(replaced) == []
+    assert findings(replaced) == []
+
+
+def test_what_is_damaged_and_in_use_is_its_hospitals_to_send_again(
+    filled: Region, disk: Disk
+) -> None:
+    key = disk.fails("1.4.2")
+    assert len(scrubbed(filled)) == 1
+    for asker, answer in ((ADMINISTRATOR, Invalid), (filled.clinician("beicheng"), Refused)):
+        with filled.exchange.on_behalf_of(asker) as access, pytest.raises(answer):
+            scrub.discard(access, key)

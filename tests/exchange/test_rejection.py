@@ -5,8 +5,18 @@ from __future__ import annotations
 import pytest
 from region import ADMINISTRATOR, WORKER, Region
 
-from exchange import conflicts, destruction, jobs, rejected, rejection, restoration, retention
-from exchange.errors import NotFound
+from exchange import (
+    conflicts,
+    destruction,
+    jobs,
+    rejected,
+    rejection,
+    restoration,
+    retention,
+    retrieval,
+    trail,
+)
+from exchange.errors import Gone, NotFound
 
 
 def reject(city: Region, code: str, *uids: str) -> None:
@@ -58,6 +68,58 @@ def test_what_is_rejected_for_good_is_listed_whatever_comes(city: Region) -> Non
     reject(city, "113001", "1.4.1")
     city.send("beicheng")
     assert listed(city) == [("113001", False)]
+
+
+# The trail
+
+
+def test_the_trail_has_a_rejection_of_what_was_rejected_and_a_refusal_of_what_is_anothers(
+    city: Region,
+) -> None:
+    """A note that names another hospital's images, or its study, is no success about that one."""
+    city.send("beicheng")
+    city.send("nanhu", patient="B1", study="1.2.2", instance="1.4.2")
+    for number, references in enumerate(
+        (
+            [("1.2.2", "1.4.2")],
+            [("1.2.2", "1.4.8"), ("1.2.9", "1.4.9")],
+            [("1.2.2", "1.4.2"), ("1.2.1", "1.4.1")],
+        )
+    ):
+        note = rejection.Note("113001", tuple(references))
+        with city.exchange.on_behalf_of(city.system("beicheng")) as access:
+            access.write(lambda session: rejection.apply(access, session, note, f"1.9.{number}"))  # noqa: B023
+
+    with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        records = trail.records(access, limit=100)
+    assert [
+        (one["outcome"], one["study"], one["detail"]["instances"])
+        for one in reversed(records)
+        if one["action"] == "reject"
+    ] == [
+        ("refused", "1.2.2", 1),
+        ("success", "", 0),
+        ("success", "1.2.9", 0),
+        ("success", "1.2.1", 1),
+        ("refused", "1.2.2", 1),
+    ]
+
+
+def test_what_came_behind_its_rejection_is_gone_to_its_hospital_and_unknown_to_others(
+    city: Region,
+) -> None:
+    city.send("beicheng", instance="1.4.2")
+    reject(city, "113001", "1.4.1", "1.4.3")
+    city.send("beicheng", instance="1.4.1")
+    for code, uid, answer in (
+        ("beicheng", "1.4.1", Gone),
+        ("nanhu", "1.4.1", NotFound),
+        ("beicheng", "1.4.3", NotFound),  # which has never come
+    ):
+        with city.exchange.on_behalf_of(city.clinician(code)) as access:
+            with pytest.raises(NotFound) as told:
+                retrieval.instances(access, "1.2.1", None, uid)
+            assert told.type is answer
 
 
 # Coming back

@@ -10,7 +10,7 @@ import pytest
 from region import ADMINISTRATOR, WORKER, Region
 from sqlalchemy import Select, select, text, update
 
-from exchange import operation, retrieval, traffic
+from exchange import operation, rejection, retrieval, traffic
 from exchange.errors import Refused
 from exchange_storage.records import AuditRecord, Change, Traffic, TrafficCounted
 
@@ -71,6 +71,20 @@ def test_a_day_is_the_same_before_and_after_it_is_counted(
         state = operation.state(access, days=3, timezone=SHANGHAI)
     assert [one.instances for one in state.growth] == [0, 0, 4]
     assert state.growth[-1].size == seen(busy, "beicheng")[1]
+
+
+@pytest.mark.parametrize("counted_first", [True, False])
+def test_what_came_and_was_deleted_came_all_the_same(busy: Region, counted_first: bool) -> None:
+    """As the ledger has it, whenever the worker counted."""
+    if counted_first:
+        count(busy)
+    with busy.exchange.on_behalf_of(ADMINISTRATOR) as access:
+        rejection.reject(access, "beicheng", "113039", ["1.2.1.1.0", "1.2.1.1.1"])
+    assert (seen(busy, "beicheng")[0], seen(busy, "nanhu")[0]) == (3, 0)
+    busy.send("beicheng", study="1.2.1", instance="1.2.1.1.0", body=b"anew")
+    assert seen(busy, "beicheng")[0] == 4
+    count(busy)
+    assert seen(busy, "beicheng")[0] == 4
 
 
 def test_two_workers_count_nothing_twice(busy: Region) -> None:

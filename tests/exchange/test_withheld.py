@@ -124,6 +124,34 @@ def test_another_hospitals_number_that_is_withheld_is_on_the_record(city: Region
     assert (one["reason"], one["detail"]["level"]) == (DENIED, "STUDY")
 
 
+@pytest.mark.parametrize(
+    "level", [Level.STUDY, Level.SERIES, Level.IMAGE], ids=lambda one: one.name
+)
+@pytest.mark.parametrize("study", ["1.2.2", "1.2.99"])
+def test_who_names_a_number_and_a_study_is_on_the_record_for_that_study_and_no_other(
+    city: Region, level: Level, study: str
+) -> None:
+    number = Number(city.ids["beicheng"], Values(("A1",)))
+    assert fetch(city, level, [number, *uids(study)]) == 0
+    with city.exchange.on_behalf_of(city.clinician("nanhu")) as access:
+        assert not query.find(access, level, [number, *uids(study)], limit=10).found
+
+    known = [study] if study in STUDIES else []
+    records = refused(city, patient=("beicheng", "A1"))
+    assert [one["action"] for one in records] == ["search", "retrieve"]
+    assert [list(trail.studies(one)) for one in records] == [known] * 2
+    assert [len(refused(city, study=one)) for one in STUDIES] == [
+        2 * (one == study) for one in STUDIES
+    ]
+
+
+def test_of_a_patient_fetched_by_number_each_study_is_on_the_record(city: Region) -> None:
+    number = Number(city.ids["beicheng"], Values(("A1",)))
+    assert fetch(city, Level.PATIENT, [number]) == 0
+
+    assert [len(refused(city, study=study)) for study in STUDIES] == [1, 1]
+
+
 def test_what_is_permitted_or_unknown_leaves_no_refusal(city: Region) -> None:
     with city.exchange.on_behalf_of(city.clinician("beicheng")) as access:
         query.find(access, Level.STUDY, [], limit=10)

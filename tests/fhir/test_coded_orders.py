@@ -264,6 +264,52 @@ def test_the_meaning_of_a_code_is_in_the_character_set_that_the_modality_asked_i
             assert told(sequence) == [code("CT-CHEST-PLAIN", "L", "胸部平扫")]
 
 
+@pytest.mark.parametrize("of_appointment", [False, True], ids=["request", "appointment"])
+@pytest.mark.parametrize("kept", [False, True], ids=["contained", "registered"])
+def test_a_room_is_called_as_its_location_is(
+    served: Served, door: Door, kept: bool, of_appointment: bool
+) -> None:
+    """What a reference shows comes before that; and the modality itself is no room."""
+    hospital = door.system("beicheng")
+    place = {"resourceType": "Location", "name": "影像中心3号室"}
+    modality = {"identifier": {"system": "urn:dicom:ae-title", "value": "CT1"}, "display": "CT 1"}
+
+    def told(**beside: str) -> dict[str, Any]:
+        if kept:
+            return {"reference": f"Location/{hospital.made(place)['id']}"} | beside
+        return {"reference": "#room"} | beside
+
+    def room() -> str:
+        (entry,) = worklist(served, asked())
+        return str(entry.ScheduledProcedureStepSequence[0].ScheduledProcedureStepLocation)
+
+    beside: dict[str, Any] = {} if kept else {"contained": [place | {"id": "room"}]}
+    if of_appointment:
+        made = hospital.made(request(CHEST))
+        hospital.made(
+            {
+                "resourceType": "Appointment",
+                "status": "booked",
+                "basedOn": [{"reference": f"ServiceRequest/{made['id']}"}],
+                "start": "2026-11-30T14:00:00+08:00",
+                "end": "2026-11-30T14:20:00+08:00",
+                "participant": [
+                    {"actor": {"reference": "Patient/1"}, "status": "accepted"},
+                    {"actor": told(), "status": "accepted"},
+                ],
+                **beside,
+            }
+        )
+        assert room() == "影像中心3号室"
+        return
+    made = hospital.made(request(CHEST, locationReference=[modality, told()], **beside))
+    assert room() == "影像中心3号室"
+    again = request(CHEST, locationReference=[told(display="急诊CT室")], **beside)
+    again |= {"id": made["id"], "resourceType": "ServiceRequest"}
+    assert hospital.send("PUT", f"ServiceRequest/{made['id']}", again).status_code == 200
+    assert room() == "急诊CT室"
+
+
 def test_a_modality_is_told_the_room_and_the_visit_that_the_request_names(
     served: Served, door: Door
 ) -> None:

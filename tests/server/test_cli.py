@@ -213,7 +213,13 @@ def test_a_node_of_quality_staff_is_listed_as_such(city: Run) -> None:
     assert city("organization", "user-identity", "north", "require")[2] == "north: require\n"
     named = city("organization", "issuer-names", "north", "HIS", "PACS 2")
     assert named[2] == "Issuer names of north: HIS, PACS 2\n"
-    assert city("organization", "issuer-names", "north")[2] == "Issuer names of north: none\n"
+    assert city("organization", "issuer-names", "north")[:2] == (0, "north\tHIS\nnorth\tPACS 2\n")
+    for odd in (["none"], ["HIS", "--none"]):  # nobody takes all away, or is called so, by mistake
+        assert city("organization", "issuer-names", "north", *odd)[0] == 2
+    assert city("organization", "issuer-names", "north")[1].count("\n") == 2
+    taken = city("organization", "issuer-names", "north", "--none")
+    assert taken[2] == "north has no issuer names any more\n"
+    assert city("organization", "issuer-names", "north") == (0, "", "")
 
 
 def test_systems_of_a_hospital_come_and_go(city: Run) -> None:

@@ -288,6 +288,15 @@ def test_what_is_not_there_is_not_found(object_store: ObjectStore) -> None:
     assert object_store.digest("studies/1/image") == sha256(IMAGE)
 
 
+def test_which_images_of_a_study_are_missing_is_asked_at_once(object_store: ObjectStore) -> None:
+    for series in (1, 2):
+        object_store.put(f"studies/1.2/{series}/a", b"image")
+    kept = [f"studies/1.2/{series}/a" for series in (1, 2)]
+    lost = [f"studies/1.2/{series}/{name}" for series in (1, 3) for name in ("b", "aa")]
+    for keys in ([], kept, kept[:1], lost, kept + lost, ["other/a", *kept]):
+        assert object_store.missing(keys) == {*keys} - {*kept}
+
+
 def test_a_deleted_image_is_gone_and_may_be_kept_anew(object_store: ObjectStore) -> None:
     object_store.put(KEY, b"first")
     object_store.delete(KEY)
