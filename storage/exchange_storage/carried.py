@@ -31,7 +31,6 @@ from exchange_storage.objects import (
     Stored,
     StoreUnavailable,
     checked_key,
-    folder_of,
     span,
 )
 from exchange_storage.prepared import Prepared
@@ -163,9 +162,10 @@ class CarryingStore(ObjectStore):
             return Stored(key, found.size, found.carried)
 
     def missing(self, keys: Collection[str]) -> frozenset[str]:
-        # What is carried first, for the same reason as in a list.
-        carried = {one.key for one in self._listed(folder_of(keys))} if keys else set()
-        return self.store.missing([key for key in keys if key not in carried])
+        left = self.store.missing(keys)
+        carried = [key for key in left if self._carried(_STAT, key) is not None]
+        left = left.difference(carried)
+        return self.store.missing(left) if left else left
 
     def settled(self, key: str) -> bool:
         try:
