@@ -116,7 +116,8 @@ class Connection:
         """End the association, if need be by A-ABORT, and close the connection. Never raises.
 
         Waits, up to `artim_timeout`, for the peer to close first: a socket closed over unread bytes
-        is reset, and a reset overtakes the rejection or abort that the peer should have read.
+        is reset, and a reset overtakes the rejection or abort that the peer should have read. Not
+        so long, where it was silent when it should have spoken, or nobody has time.
         """
         self.abort()
         with contextlib.suppress(OSError, ValueError):
@@ -245,6 +246,7 @@ class Connection:
             if left <= 0:
                 if self._state is State.STA2:  # AA-2: who is no peer yet is told nothing
                     self._state = State.STA13
+                self._finishing = True  # who says nothing is not waited for as long once more
                 self.abort(AbortSource.SERVICE_PROVIDER)
                 raise TimedOut("the peer took too long")
             if left < self._timeout / 2:

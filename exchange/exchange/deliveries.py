@@ -358,7 +358,7 @@ def _asked_by(access: Access) -> ColumnElement[bool]:
 
 
 def _to_the_same(session: Session, number: int) -> Sequence[int]:
-    """The jobs of other deliveries to the destination of this one."""
+    """The jobs of this delivery and of others to its destination."""
     delivery = session.get(Delivery, number)
     if delivery is None:
         return []
@@ -376,8 +376,8 @@ def _to_the_same(session: Session, number: int) -> Sequence[int]:
         .where(
             same,
             Delivery.delivered.is_(None),
-            Delivery.id != number,
             ~Job.dead,
         )
+        .order_by(Delivery.id != number)
         .limit(_MANY)
     ).all()

@@ -33,7 +33,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from exchange import turns
-from exchange_storage.database import Database
+from exchange_storage.database import Database, Lock
 from exchange_storage.prepared import Prepared
 from exchange_storage.records import Change, Job
 from exchange_storage.rows import one_of_texts
@@ -79,7 +79,12 @@ ATTEMPTS = 12
 ATTEMPTS_AT_OTHERS = 96
 """Of what somebody else's node has to take: the last ones an hour apart, four days in all, so that
 a PACS that is down over a long weekend gets everything when it is up again."""
-AT_OTHERS = frozenset({COMMIT, FORWARD, NOTIFY})
+CALLED: Mapping[str, turns.Calling] = {
+    FORWARD: turns.TO_NODES,
+    COMMIT: turns.TO_ASKERS,
+    NOTIFY: turns.TO_WATCHERS,
+}
+"""Kinds of which each job calls somebody else's node or service."""
 PAUSE = timedelta(seconds=30)
 """For so long after a job that was not answered is tried again no other is tried there."""
 LONGEST_PUT_OFF = timedelta(minutes=15)
@@ -159,7 +164,7 @@ _REMOVE = Prepared(
 _FREE = Prepared(
     update(Job)
     .where(Job.id == bindparam("number"))
-    .values(leased_until=None, attempts=0, due=bindparam("again"))
+    .values(leased_until=None, attempts=0, due=bindparam("again"), put_off=False)
 )
 
 
@@ -217,7 +222,8 @@ def claim(
     """Take up to `limit` jobs that are due, the most overdue first, for `LEASE`.
 
     Who is `patient` leaves those for later that can be `PUT_OFF`, as long as images arrive.
-    A subscriber is told when it is their hospital's turn (`turns`).
+    Who is called is called when it is their turn (`turns`); several jobs that are taken together
+    are done one after the other.
     """
     now = datetime.now(UTC)
     with database.reading() as session:
@@ -226,20 +232,51 @@ def claim(
             kinds = [kind for kind in kinds if not _better_later(connection, kind, now)]
         if not _due(connection, kinds, now):
             return []  # no write transaction for an idle worker
-    free = or_(Job.leased_until.is_(None), Job.leased_until < now)
-    due = (
-        select(Job)
-        .where(Job.kind.in_(kinds), ~Job.dead, Job.due <= now, free)
-        .order_by(Job.due, Job.id)
-        .limit(limit)
-    )
-    if TELL in kinds:
-        due = due.where(~turns.waits(TELL, now))
+        called = [kind for kind in kinds if kind in CALLED]
+        free = or_(Job.leased_until.is_(None), Job.leased_until < now)
+        due = and_(Job.kind.in_(kinds), ~Job.dead, Job.due <= now, free)
+        if called:  # nor where all that are due wait for somebody
+            these = _turns(session, called, now)
+            anything = or_(*(one.newcomers() for one in these), and_(*map(turns.Turn.comes, these)))
+            if session.scalar(select(Job.id).where(due, anything).limit(1)) is None:
+                return []
     with database.writing() as session:
-        jobs = session.scalars(due.with_for_update(skip_locked=True)).all()
+        wanted = select(Job).where(due)
+        if called:
+            database.one_at_a_time(session, Lock.CALLING)  # what two see free, both would take
+            these = _turns(session, called, now)
+            for one in these:
+                _wait_for_the_silent(session, one, due, now)
+            wanted = wanted.where(*map(turns.Turn.comes, these))
+        if TELL in kinds:
+            wanted = wanted.where(~turns.waits(TELL, now))
+        wanted = wanted.order_by(Job.due, Job.id).limit(limit).with_for_update(skip_locked=True)
+        jobs = session.scalars(wanted).all()
         for job in jobs:
-            job.leased_until, job.put_off = now + LEASE, False
+            job.leased_until = now + LEASE
         return [Claim(job.id, job.kind, job.subject, job.asked, job.attempts) for job in jobs]
+
+
+def _turns(session: Session, called: Sequence[str], now: datetime) -> list[turns.Turn]:
+    return [turns.turn(session, kind, CALLED[kind], now) for kind in called]
+
+
+def _wait_for_the_silent(
+    session: Session, turn: turns.Turn, due: ColumnElement[bool], now: datetime
+) -> None:
+    """What has come for who was silent the last time waits as what came before does (`put_off`)."""
+    if not turn.silent:
+        return
+    soon = {
+        peer: min(max(first, now) + PAUSE, now + LONGEST_PUT_OFF)
+        for peer, first in turn.silent.items()
+    }
+    session.execute(
+        update(Job)
+        .where(due, turn.newcomers())
+        .values(due=turn.by_peer(soon), put_off=True)
+        .execution_options(synchronize_session=False)
+    )
 
 
 _NOW = bindparam("now", type_=Job.due.type)
@@ -319,6 +356,7 @@ def postpone(database: Database, claimed: Claim, seconds: float) -> None:
             .where(Job.id == claimed.id)
             .values(
                 leased_until=None,
+                put_off=False,  # what it waits for is something else
                 due=case(
                     (Job.asked == claimed.asked, _moment(now + timedelta(seconds=seconds))),
                     else_=_moment(now + timedelta(seconds=sooner)),
@@ -360,16 +398,19 @@ def put_off(
 
 
 def bring_on(session: Session, kind: str, others: ColumnElement[bool], now: datetime) -> None:
-    """Who did not answer answers again: the `others` that wait for that are due. See `put_off`.
+    """Who did not answer answers again: the `others` that wait for that are due, and one that finds
+    out is among them. See `put_off`.
 
     Not those that were refused, which wait for something else: each would bring on the next. Nor
     those at which there was no answer so often that they may be why: they have their own pauses.
     """
     session.execute(
         update(Job)
-        .where(others, Job.kind == kind, _WAITS, Job.put_off)
+        .where(others, Job.kind == kind, ~Job.dead, Job.put_off)
         .values(
-            due=case((and_(Job.due > now, Job.attempts < _OFTEN), _moment(now)), else_=Job.due),
+            due=case(
+                (and_(_WAITS, Job.due > now, Job.attempts < _OFTEN), _moment(now)), else_=Job.due
+            ),
             put_off=False,
         )
     )
@@ -387,7 +428,7 @@ def fail(database: Database, claimed: Claim, error: str) -> None:
     """
     attempts = claimed.attempts + 1
     again = _moment(datetime.now(UTC) + after(attempts))
-    most = ATTEMPTS_AT_OTHERS if claimed.kind in AT_OTHERS else ATTEMPTS
+    most = ATTEMPTS_AT_OTHERS if claimed.kind in CALLED else ATTEMPTS
     with database.writing() as session:
         session.execute(
             update(Job)

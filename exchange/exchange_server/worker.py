@@ -56,9 +56,7 @@ RECURRING: Mapping[str, tuple[str, float]] = {
 """What a worker asks for by itself: the subject, and seconds from one time to the next."""
 
 ASIDE: Mapping[tuple[str, ...], int] = {
-    (jobs.FORWARD,): 4,
-    (jobs.COMMIT,): 2,
-    (jobs.NOTIFY,): 1,
+    **{(kind,): 2 * calling.silent for kind, calling in jobs.CALLED.items()},
     (jobs.TELL,): 2 * turns.IN_DOUBT,
     (jobs.BULK,): 1,
     (jobs.SCRUB, jobs.RETAIN, jobs.DESTROY, jobs.TIDY): 1,

@@ -21,6 +21,7 @@ from sqlalchemy import (
     column,
     create_engine,
     event,
+    func,
     inspect,
     make_url,
     select,
@@ -102,6 +103,7 @@ class Lock(IntEnum):
     MIGRATING = 7310951
     CARRIED = 7310952
     REPLACING = 7310953
+    CALLING = 7310954
 
 
 class Newer(Exception):
@@ -299,6 +301,12 @@ class Database:
             yield taken
         finally:
             os.close(file)
+
+    def one_at_a_time(self, session: Session, lock: Lock) -> None:
+        """Until the writing transaction of `session` ends, keep others out that ask for `lock` so:
+        on SQLite, where one writes at a time, all are."""
+        if self.dialect == "postgresql":
+            session.execute(select(func.pg_advisory_xact_lock(lock.value)))
 
     @property
     def file(self) -> Path | None:

@@ -10,11 +10,15 @@ keys, the key carries the digest of the bytes, for both then write the same.
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
-from collections.abc import Iterator
+import math
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from time import monotonic
+from typing import Any, BinaryIO, Self, TypeGuard
 
 import minio
 import urllib3
@@ -76,17 +80,116 @@ _SEEN = "bucket"
 """The file in the staging directory that says which bucket this machine has seen."""
 
 
-class _WriteOnce(urllib3.PoolManager):
-    """Adds `If-None-Match: *` to the requests that make a labelled object, and to no other."""
+def _says_nothing(error: Exception | None) -> TypeGuard[urllib3.exceptions.TimeoutError]:
+    # A connection that is refused is one of urllib3's time-outs, too.
+    return isinstance(error, urllib3.exceptions.TimeoutError) and not isinstance(
+        error, urllib3.exceptions.NewConnectionError
+    )
+
+
+class _Again(urllib3.Retry):
+    """Asks again who was not reached or broke off, and not who says nothing."""
+
+    def increment(
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: urllib3.BaseHTTPResponse | None = None,
+        error: Exception | None = None,
+        *more: Any,
+        **told: Any,
+    ) -> Self:
+        if _says_nothing(error):
+            raise error
+        return super().increment(method, url, response, error, *more, **told)
+
+
+READING = urllib3.Timeout(connect=5, read=15)
+"""Somebody waits for what is read. Each of these is of silence, and none of the whole."""
+
+WRITING = urllib3.Timeout(connect=30, read=30)
+"""Nobody waits for what is written; urllib3 bounds by the first each block that is sent, too."""
+
+_TWICE = {"total": 2, "backoff_factor": 0.2, "status_forcelist": [502, 503, 504]}
+_READ_AGAIN, _WRITE_AGAIN = _Again(**_TWICE), urllib3.Retry(**_TWICE)  # type: ignore[arg-type]
+_ONCE = _Again(total=0)
+
+SILENT_SECONDS = 5.0
+"""For so long after it said nothing to anybody the server is not asked; then one finds out."""
+
+
+class _Silent(urllib3.exceptions.HTTPError):
+    """The server said nothing to those who asked before: nobody waits for that once more."""
+
+
+class _Server:
+    """Whether the server answers, as all who ask it from this process have found."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._heard = -math.inf
+        self._ask_again: float | None = None
+        self.reached = True
+        """Whether the last who asked got any answer."""
+
+    def ask(self) -> float:
+        """What time it is, for `not_heard`. Raises _Silent."""
+        with self._lock:
+            now = monotonic()
+            if self._ask_again is not None:
+                if now < self._ask_again:
+                    raise _Silent
+                self._ask_again = now + float(READING.read_timeout or 0) + SILENT_SECONDS
+            return now
+
+    def heard(self) -> None:
+        """It has answered, or goes on answering."""
+        with self._lock:
+            self._heard, self._ask_again, self.reached = monotonic(), None, True
+
+    def not_heard(self, since: float, error: Exception) -> None:
+        """Who asked at `since` got no answer; if nobody else did since then, it is silent."""
+        with self._lock:
+            self.reached = False
+            if self._heard > since:
+                return
+            again = monotonic() + SILENT_SECONDS if _says_nothing(error) else None
+            self._ask_again = again
+
+
+class _Calls(urllib3.PoolManager):
+    """The requests to one server.
+
+    Those that make a labelled object, and no other, get `If-None-Match: *`. Who reads is told at
+    once what another has found out: that the server is silent.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(maxsize=16)
+        self.server = _Server()
 
     def urlopen(  # type: ignore[override]
         self, method: str, url: str, redirect: bool = True, **kw: Any
     ) -> urllib3.BaseHTTPResponse:
+        reads = method in {"GET", "HEAD"}
         # In parts, the object comes to be when the upload is completed.
         completes = method == "POST" and "uploadId=" in url
         if completes or (method == "PUT" and LABEL in kw["headers"]):
             kw["headers"]["If-None-Match"] = "*"
-        return super().urlopen(method, url, redirect=redirect, **kw)
+        if kw.get("body"):  # sent in blocks: a time-out is for each of them
+            kw["body"] = io.BytesIO(kw["body"])
+        if reads:
+            kw |= {"timeout": READING, "retries": _READ_AGAIN if self.server.reached else _ONCE}
+        else:
+            kw |= {"timeout": WRITING, "retries": _WRITE_AGAIN}
+        since = self.server.ask() if reads else monotonic()
+        try:
+            answer = super().urlopen(method, url, redirect=redirect, **kw)
+        except urllib3.exceptions.HTTPError as error:
+            self.server.not_heard(since, error)
+            raise
+        self.server.heard()
+        return answer
 
 
 class S3Store(ObjectStore):
@@ -104,7 +207,9 @@ class S3Store(ObjectStore):
         self._seen = staging / _SEEN
         self._place = bucket
         self._noted = False
-        self._pool: urllib3.PoolManager | None = None
+        self._named = False
+        """Whether the log has been told that the bucket is missing."""
+        self._pool: _Calls | None = None
 
     @classmethod
     def connect(
@@ -120,28 +225,24 @@ class S3Store(ObjectStore):
     ) -> S3Store:
         """Open `bucket` at `endpoint` (``host:port``), and make it where it is missing.
 
-        A server that does not answer now is no error: what is asked of it later says so, and
-        the bucket is made by the first `keep`. Nor is a bucket that this machine has seen there,
-        and that is gone: it is not made again, since a new and empty one would hide that all is
-        lost; all that is asked of it says so. TLS trusts what the operating system trusts.
+        Where this machine has seen it nothing is asked: a command that needs no object waits for no
+        server. A bucket that was seen and is gone is not made again, since a new and empty one
+        would hide that all is lost: all that is asked of it says so. Nor is a server an error that
+        does not answer now: the bucket is made by the first `keep`. TLS trusts what the operating
+        system trusts.
         """
-        pool = _WriteOnce(
-            maxsize=16,
-            timeout=urllib3.Timeout(connect=3, read=30),
-            retries=urllib3.Retry(total=2, backoff_factor=0.2, status_forcelist=[502, 503, 504]),
-        )
+        pool = _Calls()
         client = minio.Minio(
             endpoint, access_key, secret_key, secure=secure, region=region, http_client=pool
         )
         store = cls(client, bucket, staging)
         store._pool = pool
         store._place = f"{endpoint}/{bucket}"
-        try:
-            store._make_bucket()
-        except _NoBucket as error:
-            log.error("%s", error)
-        except StoreUnavailable as error:
-            log.warning("%s", error)
+        if _read(store._seen) != store._place:
+            try:
+                store._make_bucket()
+            except StoreUnavailable as error:
+                log.warning("%s", error)
         return store
 
     def stage(self) -> StagedFile:
@@ -166,7 +267,7 @@ class S3Store(ObjectStore):
                 response = self._client.get_object(self._bucket, key, start, length or 0)
         except _PastTheEnd:
             return iter(())
-        return _pieces(key, response)
+        return _pieces(key, response, self._pool.server.heard if self._pool else lambda: None)
 
     def stat(self, key: str) -> Stored:
         try:
@@ -255,6 +356,9 @@ class S3Store(ObjectStore):
         with _answering():
             if not self._client.bucket_exists(self._bucket):
                 if _read(self._seen) == self._place:
+                    if not self._named:
+                        log.error("%s", _missing(self._bucket))
+                    self._named = True
                     raise _NoBucket(_missing(self._bucket))
                 self._client.make_bucket(self._bucket)
                 log.warning("the S3 bucket %s was missing, and is made", self._bucket)
@@ -280,6 +384,8 @@ def _answering(key: str = "") -> Iterator[None]:
             raise answer(_missing(error.bucket_name or "")) from error
         did = "refused the access key" if error.code in _REFUSALS else "answered"
         raise answer(f"the S3 store {did}: {error.code}") from error
+    except _Silent as error:
+        raise StoreUnavailable("the S3 store does not answer") from error
     except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
         raise StoreUnavailable(f"the S3 store did not answer ({type(error).__name__})") from error
 
@@ -304,9 +410,13 @@ def _stored(key: str, found: Object) -> Stored:
     return Stored(key, found.size, found.last_modified)
 
 
-def _pieces(key: str, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+def _pieces(
+    key: str, response: urllib3.BaseHTTPResponse, heard: Callable[[], None]
+) -> Iterator[bytes]:
     try:
         with _answering(key):
-            yield from response.stream(CHUNK, decode_content=False)
+            for piece in response.stream(CHUNK, decode_content=False):
+                heard()
+                yield piece
     finally:
         response.close()  # a connection that was read to its end is in the pool again by now

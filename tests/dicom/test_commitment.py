@@ -313,6 +313,7 @@ def test_an_asker_that_answers_again_is_told_all_else_also_where_it_refuses_the_
     sender.answer = 0x0110
     with sender.listening(port), pytest.raises(Unavailable, match="0110"):
         report(served.city.exchange, WORKER, int(job.subject), calling="EXCHANGE")
+    jobs.fail(database, job, "refused")
     (other,) = jobs.claim(database, [jobs.COMMIT])
     assert other.id != job.id
 

@@ -15,6 +15,7 @@ from pynetdicom import AE, evt
 from real_parts import LOOPBACK, free_port
 
 from exchange_dicom import dimse, requestor
+from exchange_dicom.connection import LAST_WORD
 from exchange_dicom.dimse import CommandField
 from exchange_dicom.negotiation import Conduct
 from exchange_dicom.pdu import (
@@ -276,3 +277,31 @@ def test_a_data_set_is_cut_to_what_the_receiver_takes(maximum_length: int) -> No
     finally:
         server.shutdown()
     assert received == [sent]
+
+
+def test_who_takes_the_connection_and_says_nothing_is_waited_for_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waited: list[float] = []
+    within = requestor.Requested._within
+
+    def noted(self: requestor.Requested, seconds: float) -> None:
+        waited.append(seconds)
+        within(self, seconds)
+
+    monkeypatch.setattr(requestor.Requested, "_within", noted)
+    over = threading.Event()
+    conduct = Conduct(artim_timeout=2.0, pdu_timeout=0.5)
+
+    def silent(_: socket.socket) -> None:
+        over.wait(PATIENCE)
+
+    with acceptor(silent) as address:
+        with (
+            pytest.raises(TimedOut),
+            requestor.connect(address, PROPOSALS, conduct=conduct),
+        ):
+            pass
+        over.set()
+    assert waited.count(2.0) == 1  # not again for the connection to be closed
+    assert waited[-1] == LAST_WORD

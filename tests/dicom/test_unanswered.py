@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from finding_out import one_finds_out
-from real_parts import free_port
+from real_parts import LOOPBACK, free_port
 from region import ADMINISTRATOR, WORKER
 from retrieving import workstation
 from routed import STUDY, ZONE, delivered, listens, routed, send, worked
@@ -23,6 +24,7 @@ from exchange_dicom import verification
 from exchange_dicom.forward import deliver
 from exchange_dicom.negotiation import Conduct
 from exchange_server.observability import place
+from exchange_server.worker import Worker
 from exchange_storage.records import Job, Study
 
 OTHER = "1.2.826.2"
@@ -157,7 +159,7 @@ def test_a_node_that_answers_again_gets_all_else_also_where_it_refuses_the_first
     (down,) = worked(served)
     assert "does not answer" in str(down)
     send(served, "BEICHENG", tmp_path, 1, study=OTHER, series=f"{OTHER}.1")
-    assert len(worked(served, OTHER)) == 1  # was asked for meanwhile, and finds out the same
+    assert worked(served, OTHER) == []  # was asked for meanwhile, and waits as the first does
     of_route = select(Job).where(Job.kind == jobs.FORWARD).order_by(Job.due)
     with served.city.exchange.database.writing() as session:
         first, last = session.scalars(of_route).all()
@@ -169,3 +171,37 @@ def test_a_node_that_answers_again_gets_all_else_also_where_it_refuses_the_first
         assert "A900" in str(refused)
         assert delivered(served) == []
     assert len(ws.received) == 2
+
+
+def test_a_study_reaches_who_answers_while_six_others_take_the_call_and_say_nothing(
+    served: Served, tmp_path: Path
+) -> None:
+    silent = [socket.create_server((LOOPBACK, 0)) for _ in range(6)]  # which nobody ever accepts
+    for number, listener in enumerate(silent):
+        listens(served, "beicheng", f"SILENT{number}", listener.getsockname()[1])
+        routed(served, "beicheng", name=f"to {number}", destination=f"SILENT{number}")
+    exchange, stop, arrived = served.city.exchange, threading.Event(), threading.Event()
+    with workstation("WS") as ws:
+        ws.meanwhile = arrived.set
+        listens(served, "beicheng", "WS", ws.port)
+        routed(served, "beicheng", name="well")
+        send(served, "BEICHENG", tmp_path, 1)
+        with exchange.database.reading() as session:
+            study = session.scalars(select(Study.id)).one()
+        with exchange.on_behalf_of(WORKER) as access:
+            routing.plan(access, study)
+        worker = Worker(exchange, {jobs.FORWARD: lambda _, subject: do(served, subject)})
+        running = threading.Thread(target=worker.run, args=(stop,))
+        running.start()
+        try:
+            assert arrived.wait(180)
+            with exchange.database.reading() as session:
+                left = session.scalars(select(Job.attempts).where(Job.kind == jobs.FORWARD)).all()
+            assert len(left) >= 6
+            assert not any(left)  # all the others still wait for an answer
+        finally:
+            stop.set()
+            for listener in silent:
+                listener.close()
+            running.join(180)
+    assert not running.is_alive()

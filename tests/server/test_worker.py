@@ -307,6 +307,35 @@ def test_work_that_waits_for_another_hospital_holds_up_nothing_else(exchange: Ex
     assert not running.is_alive()
 
 
+@pytest.mark.parametrize("kind", jobs.CALLED)
+def test_as_many_who_hang_as_are_called_at_a_time_leave_threads_to_another(
+    exchange: Exchange, kind: str
+) -> None:
+    done, answered, stop = threading.Event(), threading.Event(), threading.Event()
+
+    def calls(_: Exchange, subject: str) -> None:
+        if subject == well:
+            done.set()
+        else:
+            assert answered.wait(180)
+
+    study = ":1" if kind == jobs.NOTIFY else ""
+    well = f"99{study}"
+    one = Worker(exchange, {kind: calls})
+    for silent in range(jobs.CALLED[kind].silent):
+        ask(exchange, kind, f"{silent}{study}")
+    running = threading.Thread(target=one.run, args=(stop,))
+    running.start()
+    try:
+        ask(exchange, kind, well)
+        assert done.wait(180)
+    finally:
+        stop.set()
+        answered.set()
+        running.join(180)
+    assert not running.is_alive()
+
+
 def test_work_that_takes_longer_than_a_lease_stays_with_who_does_it(exchange: Exchange) -> None:
     ask(exchange, jobs.FORWARD, "1")
     (job,) = jobs.claim(exchange.database, [jobs.FORWARD])
