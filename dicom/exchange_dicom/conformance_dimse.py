@@ -32,6 +32,22 @@ _AS_SCU: Mapping[str, str] = {
 }
 """What is asked of others; storage apart."""
 
+_OTHER_CLASS: Sequence[tuple[str, str, int, str]] = (
+    (
+        "Failure",
+        "N-CREATE names another SOP class than its context",
+        status.NO_SUCH_SOP_CLASS,
+        "nothing is made",
+    ),
+    (
+        "Failure",
+        "another operation does",
+        status.CLASS_INSTANCE_CONFLICT,
+        "nothing is changed",
+    ),
+)
+"""Statuses of N-services."""
+
 EXTENDED_WORDS = (
     "relational queries and retrieval",
     "combined date-time matching",
@@ -506,6 +522,12 @@ def _storage_commitment() -> Iterator[str]:
             ),
             (
                 "Failure",
+                "the SOP class is not that of the context",
+                status.CLASS_INSTANCE_CONFLICT,
+                "there is no transaction",
+            ),
+            (
+                "Failure",
                 "the action type is not 1",
                 status.NO_SUCH_ACTION,
                 "there is no transaction",
@@ -584,6 +606,8 @@ def _performed_steps() -> Iterator[str]:
                 "nothing is changed",
             ),
             ("Failure", "the UID is used", status.DUPLICATE_INSTANCE, "nothing is made"),
+            ("Failure", "the UID is none", status.INVALID_OBJECT_INSTANCE, "nothing is made"),
+            *_OTHER_CLASS,
             ("Failure", "missing attribute", status.MISSING_ATTRIBUTE, "nothing is changed"),
             (
                 "Failure",

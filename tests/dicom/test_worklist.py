@@ -19,6 +19,7 @@ from caller import value as presented
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE
+from pynetdicom.dsutils import encode
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 from region import ADMINISTRATOR
 from serving import Served, serving
@@ -456,6 +457,22 @@ def test_a_step_that_does_not_begin_properly_is_not_made(
         assert answer.Status == status
         answer, _ = association.send_n_set(ended("DISCONTINUED"), MPPS, "1.9.1")
         assert answer.Status == 0x0112
+
+
+def test_a_step_is_of_the_class_that_was_negotiated_and_has_a_uid(served: Served) -> None:
+    step = encode(begun("1.2.1"), False, True)
+    with calling(served.port, (MPPS, (EXPLICIT,))) as modality:
+
+        def made(sop_class: str, instance: str) -> int:
+            asks = request(CommandField.N_CREATE_RQ, 1, sop_class, instance, data_set_present=True)
+            return modality.ask(MPPS, asks, step).status
+
+        assert made(CT, "1.9.1") == 0x0118
+        assert made(MPPS, "abc") == 0x0117
+        assert made(MPPS, "1.9.1") == SUCCESS
+        end = encode(ended("DISCONTINUED"), False, True)
+        changed = request(CommandField.N_SET_RQ, 2, CT, "1.9.1", data_set_present=True)
+        assert modality.ask(MPPS, changed, end).status == 0x0119
 
 
 def test_what_has_ended_is_not_changed_and_a_uid_is_used_once(served: Served) -> None:
