@@ -273,11 +273,32 @@ TEXTS: Mapping[str, str] = {
     # Orders and the ledger
     "an order that is {} cannot become {}": "状态为 {} 的申请不能变为 {}",
     "more than {} entries: add a selective key": "超过 {} 条，请增加查询条件",
-    "accession number and step id have at most 16 characters (SH)": (
-        "检查号和步骤号至多 16 个字符（SH）"
+    "{} is one line without a backslash, which would divide it": (
+        "{}须为一行，且不含反斜杠（反斜杠会把它分成两个值）"
     ),
-    "scheduled_date is written YYYYMMDD": "检查日期写作 YYYYMMDD",
-    "scheduled_time is written HHMMSS": "时间写作 HHMMSS",
+    "{} is at most {} characters long": "{}至多 {} 个字符",
+    "{} is a day of the calendar, written YYYYMMDD, such as 20261130": (
+        "{}须为真实日期，写作 YYYYMMDD，如 20261130"
+    ),
+    "{} is a time of the day, written HHMMSS, such as 093000": (
+        "{}须为一天中的时刻，写作 HHMMSS，如 093000"
+    ),
+    "{} is capital letters and digits, such as CT, MR or DX": "{}为大写字母和数字，如 CT、MR、DX",
+    "{} is M, F or O; leave it out where it is not known": "{}为 M、F 或 O；不详时请省略",
+    "{} is letters, digits and signs of ASCII, such as CT1": "{}为 ASCII 字母、数字和符号，如 CT1",
+    "the patient number": "患者号",
+    "the patient's name": "患者姓名",
+    "the birth date": "出生日期",
+    "the sex": "性别",
+    "the accession number": "检查号",
+    "the step id": "步骤号",
+    "the requested procedure id": "申请步骤号",
+    "the modality": "设备类型",
+    "the body part": "部位",
+    "the description": "检查项目",
+    "the station's AE title": "设备 AE Title",
+    "the scheduled date": "检查日期",
+    "the scheduled time": "检查时间",
     "study_instance_uid is not a UID": "检查 UID 不是有效的 UID",
     "priority is one of {}": "优先级须为其中之一：{}",
     "this hospital has no such order; `exchange order list` shows them": (
@@ -488,6 +509,7 @@ TEXTS: Mapping[str, str] = {
     "a token key cannot be read: {}": "无法读取令牌密钥：{}",
     "the supervisor has ended meanwhile": "主管进程已结束",
     "EXCHANGE_CONFIG names {}, which is not a file": "EXCHANGE_CONFIG 指向的 {} 不是文件",
+    "{}: {}: make room on that disk": "{}：{}：请在该磁盘上腾出空间",
     "the settings cannot be read: {}": "无法读取设置：{}",
     # The DICOM client
     "the certificates cannot be read: {}": "无法读取证书：{}",

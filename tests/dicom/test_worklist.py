@@ -358,6 +358,32 @@ def test_a_clinician_places_no_order_and_a_malformed_one_is_placed_by_nobody(
         place(served, patient_id="P2", scheduled_procedure_step_id="S2")
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("scheduled_date", ["20261301", "2026-11-30", "20260230"], "the scheduled date is a day"),
+        ("scheduled_time", ["9999", "25", "093", "0960"], "the scheduled time is a time"),
+        ("patient_birth_date", ["19991332", "1999"], "the birth date is a day of the calendar"),
+        ("patient_sex", ["Q", "male"], "the sex is M, F or O"),
+        ("station_ae_title", ["TOOLONGSTATIONNAME"], "the station's AE title is at most 16"),
+        ("station_ae_title", ["一号CT", " "], "the station's AE title is letters, digits"),
+        ("modality", ["CTT^X", "ct"], "the modality is capital letters"),
+        ("accession_number", ["B\\78", "B\n78"], "the accession number is one line"),
+        ("accession_number", ["A" * 17], "the accession number is at most 16 characters"),
+        ("patient_id", ["P\\9"], "the patient number is one line without a backslash"),
+        ("patient_name", ["Wang\\Li"], "the patient's name is one line without a backslash"),
+        ("procedure_description", ["胸部平扫" * 17], "the description is at most 64 characters"),
+    ],
+)
+def test_what_no_modality_could_read_is_on_no_worklist(
+    served: Served, name: str, values: list[str], said: str
+) -> None:
+    for value in values:
+        with pytest.raises(Invalid, match=said):
+            place(served, **{name: value})
+    assert worklist(served, asked()) == []
+
+
 # Performed procedure steps
 
 

@@ -96,6 +96,20 @@ def test_a_route_is_made_listed_and_removed(city: Run) -> None:
             "--date 20261101 --id-card 1",
             "18 位",
         ),
+        (
+            "order add --organization bc --accession A --patient P --modality CT --date 20261301",
+            "检查日期须为真实日期，写作 YYYYMMDD，如 20261130",
+        ),
+        (
+            "order add --organization bc --accession B\\78 --patient P --modality CT "
+            "--date 20261130",
+            "检查号须为一行，且不含反斜杠",
+        ),
+        (
+            "order add --organization bc --accession A --patient P --modality CT --date 20261130 "
+            "--station TOOLONGSTATIONNAME",
+            "设备 AE Title至多 16 个字符",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_told_in_chinese_with_the_next_step(
