@@ -419,7 +419,10 @@ def test_a_hospital_may_be_registered_without_sharing(city: Region) -> None:
             {"entities": [Entity(title="A", address="::1", certificate_fingerprint="xy")]},
             "fingerprint",
         ),
-        ({"entities": [Entity(title="NANHU", address="127.0.0.1")]}, "registered already"),
+        (
+            {"entities": [Entity(title="NANHU", address="127.0.0.1")]},
+            "that of nanhu: `exchange organization remove-ae nanhu NANHU@127.0.0.1` comes first",
+        ),
         ({"entities": [Entity(title="X", address="::1")] * 2}, "registered already"),
         ({"entities": [Entity(title="X", address="10.2.0.0/99")]}, "IP address, a network"),
         ({"entities": [Entity(title="NANHU", address="127.0.0.0/8")]}, "could not be told from"),

@@ -250,6 +250,13 @@ def test_commands_speak_tls_with_dcmtk_and_say_what_is_wrong_with_it(
         told = exchange("echo", *node, "--tls-ca", str(other.certificate), *shown, status=1)
         assert "its certificate is not accepted" in told
         assert "wants --tls-ca" in exchange("echo", *node, *shown, status=1)
+        for files, said in (
+            ((*trusting, *shown[:2]), "no private key in it: --tls-key names the file"),
+            ((*trusting, *shown[:3], str(stranger.key)), "--tls-key is not the key of"),
+            ((*trusting, *shown[:3], str(own.certificate)), "a certificate and its key, in PEM"),
+            (("--tls-ca", str(own.key), *shown), "--tls-ca is not a file of certificates"),
+        ):
+            assert said in exchange("echo", *node, *files, status=1)
     finally:
         server.stop()
     kept = [path for path in (tmp_path / "ws").iterdir() if path.name.startswith("CT")]
