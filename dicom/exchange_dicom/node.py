@@ -20,7 +20,7 @@ from exchange import admission, organizations
 from exchange.access import Exchange
 from exchange.admission import Admission, UserIdentity
 from exchange.audit import Outcome
-from exchange.errors import NotAuthenticated, Unavailable
+from exchange.errors import NotAuthenticated, TooManyTries, Unavailable
 from exchange.policy import Action, Requester
 from exchange.registry import Watch
 from exchange_dicom import (
@@ -403,7 +403,9 @@ class _Door:
                     outcome=Outcome.REFUSED,
                     reason=f"user identity: {error}",
                 )
-            return AssociateReject(RejectReason.NO_REASON_GIVEN)
+            # After too many wrong ones the right one is not looked at for a while.
+            later = isinstance(error, TooManyTries)
+            return AssociateReject(RejectReason.NO_REASON_GIVEN, transient=later)
         except Unavailable:
             self._requester = None
             return AssociateReject(RejectReason.TEMPORARY_CONGESTION, transient=True)

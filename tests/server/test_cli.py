@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -541,6 +542,9 @@ def test_jobs_are_counted_and_retried(node: str, city: Run) -> None:
         with opened.database.writing() as session:
             session.execute(text("UPDATE job SET dead = true, last_error = 'ValueError at x.py:1'"))
     assert "given up\tValueError at x.py:1" in city("job", "list")[1]
+    listed = json.loads(city("job", "list", "--json")[1])
+    assert {one["last_error"] for one in listed["given_up"]} == {"ValueError at x.py:1"}
+    assert [one["given_up"] for one in listed["backlog"]] == [True] * len(listed["backlog"])
     assert city("job", "retry")[0] == 0
     assert "given up" not in city("job", "list")[1]
     assert city("job", "retry", "4711")[0] == 1
