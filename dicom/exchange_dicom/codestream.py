@@ -29,6 +29,10 @@ _OVERSIZE = 4
 """JPEG-LS preset parameters that say the size of the image anew."""
 
 
+UNREADABLE = "damaged, or in a form that no decoder here reads"
+"""Why a frame is not decoded, where its decoder raises something of its own."""
+
+
 def objection(frame: bytes, rows: int, columns: int, samples: int) -> str:
     """Why a frame of an image of this size and Samples per Pixel is not given to a decoder, or "".
 

@@ -325,7 +325,8 @@ def _security() -> Iterator[str]:
                 "require",
                 "type 2 (username and passcode: a user of the exchange) and type 5 (JSON Web "
                 "Token: an access token of the exchange) are verified, and the user must be one of "
-                "the calling hospital's; anything else, and none, is rejected (permanent, 1, 1); "
+                "the calling hospital's; anything else, and none, is rejected (permanent, 1, 1), "
+                "after too many wrong passcodes also the right one for a while (transient, 1, 1); "
                 "the record of each act names the user",
             ],
         ],

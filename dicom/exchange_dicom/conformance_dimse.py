@@ -32,6 +32,22 @@ _AS_SCU: Mapping[str, str] = {
 }
 """What is asked of others; storage apart."""
 
+_OTHER_CLASS: Sequence[tuple[str, str, int, str]] = (
+    (
+        "Failure",
+        "N-CREATE names another SOP class than its context",
+        status.NO_SUCH_SOP_CLASS,
+        "nothing is made",
+    ),
+    (
+        "Failure",
+        "another operation does",
+        status.CLASS_INSTANCE_CONFLICT,
+        "nothing is changed",
+    ),
+)
+"""Statuses of N-services."""
+
 EXTENDED_WORDS = (
     "relational queries and retrieval",
     "combined date-time matching",
@@ -271,9 +287,10 @@ def _storage() -> Iterator[str]:
     yield from prose(
         "Level 2 (full): every attribute is kept as it was sent, private ones included. SOP "
         "classes that the registry does not know are taken for private ones. The same instance "
-        "again changes nothing. Another one under its SOP Instance UID, of another patient or "
-        "hospital in its study, or after its rejection, is kept and answered with 0000, and is "
-        "served only when somebody has reviewed it. That an association ends means nothing."
+        "again changes nothing. Another one under its SOP Instance UID, one of another patient or "
+        "hospital in its study, of a series that is in another study, or after its rejection, is "
+        "kept and answered with 0000, and is served only when somebody has reviewed it. That an "
+        "association ends means nothing."
     )
     yield from _statuses(
         {error: one.store for error, one in status.DIMSE.items()},
@@ -331,9 +348,9 @@ def _queries() -> Iterator[str]:
         "Request Attributes Sequence what a series was made for. Single value, list of UID, "
         "range, wildcard, sequence and universal matching: "
         "wildcards in text, not in numbers; Modalities in Study may be a list, with wildcards too; "
-        "a range of dates may end on the 31st of any month, which means its last day; dates "
-        "and times combined and person names by sound "
-        "when negotiated. A time in less detail matches all of its span; integer strings match as "
+        "a range of dates may end on the 31st of any month, which means its last day, "
+        "and one of times at 24; dates and times combined and person names by sound when "
+        "negotiated. A time in less detail matches all of its span; integer strings match as "
         "they were written, Number of Frames by its number. Of an attribute with several values "
         "one is enough. Person names, the patient's and all others, match in any component "
         "group, in any case and width, and by pinyin; asked for without `^` also with the given "
@@ -440,7 +457,20 @@ def _retrieval() -> Iterator[str]:
         "coerced (section 8.1). Every response has the numbers of sub-operations; those that end "
         "without success have Failed SOP Instance UID List. While instances are on their way it "
         f"is decided anew every {retrieve.DECIDED_SECONDS:g} seconds: where a consent or an "
-        "agreement has ended, nothing more is sent, and the end is Refused: not authorized."
+        "agreement has ended, nothing more is sent, and the end is Refused: not authorized. "
+        "Group 2 in an identifier (PS3.5 7.1) is passed over."
+    )
+    yield from prose("Extension: served though the information model has no such level (C.6.2.1).")
+    yield from table(
+        ("SOP class", "Level", "Served"),
+        [
+            [
+                _name(model),
+                ", ".join(one.name for one in levels),
+                "as in Patient Root, by Patient ID",
+            ]
+            for model, levels in contexts.RETRIEVED_BEYOND.items()
+        ],
     )
     yield from _statuses(
         {error: one.retrieve for error, one in status.DIMSE.items()},
@@ -494,6 +524,12 @@ def _storage_commitment() -> Iterator[str]:
                 "Failure",
                 "the SOP instance is not the well-known one",
                 status.NO_SUCH_OBJECT_INSTANCE,
+                "there is no transaction",
+            ),
+            (
+                "Failure",
+                "the SOP class is not that of the context",
+                status.CLASS_INSTANCE_CONFLICT,
                 "there is no transaction",
             ),
             (
@@ -576,6 +612,8 @@ def _performed_steps() -> Iterator[str]:
                 "nothing is changed",
             ),
             ("Failure", "the UID is used", status.DUPLICATE_INSTANCE, "nothing is made"),
+            ("Failure", "the UID is none", status.INVALID_OBJECT_INSTANCE, "nothing is made"),
+            *_OTHER_CLASS,
             ("Failure", "missing attribute", status.MISSING_ATTRIBUTE, "nothing is changed"),
             (
                 "Failure",

@@ -43,6 +43,12 @@ RETRIEVE_LEVELS: dict[str, tuple[Level, ...]] = {
 }
 """The same for retrieval."""
 
+RETRIEVED_BEYOND: dict[str, tuple[Level, ...]] = dict.fromkeys(
+    (STUDY_ROOT_GET, STUDY_ROOT_MOVE), (Level.PATIENT,)
+)
+"""Levels that a model does not have (C.6.2.1), served in retrieval as in Patient Root: some, such
+as Orthanc, ask for a whole patient in Study Root."""
+
 FIND_OF: dict[str, str] = {
     PATIENT_ROOT_GET: PATIENT_ROOT_FIND,
     PATIENT_ROOT_MOVE: PATIENT_ROOT_FIND,

@@ -32,7 +32,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
-from exchange_dicom.codestream import coding
+from exchange_dicom.codestream import UNREADABLE, coding
 
 # Nothing else of the house: the template is to be ready in a fraction of a second.
 
@@ -351,7 +351,9 @@ def _answer(asked: Mapping[str, Any], memory: _Memory) -> dict[str, Any]:
         )
         memory.write(frame)
     except Exception as error:
-        return {"error": type(error).__name__}
+        if isinstance(error, MemoryError):
+            return {"error": "it is too large for a decoder"}
+        return {"error": UNREADABLE}
     return {"shape": frame.shape, "dtype": frame.dtype.str}
 
 

@@ -111,7 +111,7 @@ def decoded(pixels: Pixels, transfer_syntax_uid: str, stored: bytes, *, rgb: boo
     except Undecodable as error:
         raise CannotTranscode(f"a frame cannot be decoded: {error}") from error
     except Exception as error:  # a decoder may raise anything about bytes that it cannot read
-        raise CannotTranscode(f"a frame cannot be decoded: {type(error).__name__}") from error
+        raise CannotTranscode(f"a frame cannot be decoded: {codestream.UNREADABLE}") from error
     return found
 
 
@@ -127,7 +127,7 @@ def encoded(pixels: Pixels, frame: Frame, transfer_syntax_uid: str) -> bytes:
             )
         again = decoded_here(transfer_syntax_uid, bytes(made), _options(pixels, None), rgb=False)
     except Exception as error:  # the same for an encoder
-        raise CannotTranscode(f"a frame cannot be encoded: {type(error).__name__}") from error
+        raise CannotTranscode("a frame cannot be encoded in what was asked for") from error
     if not np.array_equal(again, frame):  # what we have made harms nobody
         raise CannotTranscode("a frame cannot be encoded without loss")
     return bytes(made)

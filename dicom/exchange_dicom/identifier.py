@@ -37,6 +37,9 @@ _NEVER_MATCHED = frozenset({"SpecificCharacterSet", "TimezoneOffsetFromUTC", "Re
 _ALWAYS = _NEVER_MATCHED | {"QueryRetrieveLevel"}
 _CHARACTER_SET = 0x00080005
 _EVERY_TAG = 1 << 32
+_OF_NO_DATA_SET = 0x00080000
+"""Below it are tags of commands and files, which no data set has (PS3.5 7.1). Some repeat them from
+the answer or file that they ask by."""
 _NUMBERS = frozenset({"US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"})
 _CODE_VALUES = frozenset({"CodeValue", "LongCodeValue", "URNCodeValue"})
 """One attribute in three forms (PS3.3 8.1): who wants a code does not know which one it has."""
@@ -103,14 +106,16 @@ class Identifier:
             repertoire=declared(character_set.used),
         )
 
-    def level(self, levels: Sequence[Level], *, relational: bool) -> Level:
+    def level(
+        self, levels: Sequence[Level], *, relational: bool, beyond: Sequence[Level] = ()
+    ) -> Level:
         """The level asked for, with the unique keys above it there (PS3.4 C.4.1.2.1).
 
-        Raises Invalid.
+        Of levels `beyond` those of the model no key is needed below. Raises Invalid.
         """
         level = Level.__members__.get(self.asked_level.strip())
-        if level is None or level not in levels:
-            names = ", ".join(one.name for one in levels)
+        if level is None or level not in {*beyond, *levels}:
+            names = ", ".join(one.name for one in (*beyond, *levels))
             raise Invalid(f"QueryRetrieveLevel must be one of {names}")
         given = dict(self.keys)
         for above in levels:
@@ -207,8 +212,8 @@ def write(
 
 @lru_cache(4096)
 def _keyword(tag: int) -> str:
-    """The keyword of a standard attribute, "" of any other, and of a group length."""
-    return keyword_for_tag(tag) if tag & 0xFFFF else ""
+    """The keyword of a standard attribute of a data set, "" of any other, and of a group length."""
+    return keyword_for_tag(tag) if tag & 0xFFFF and tag >= _OF_NO_DATA_SET else ""
 
 
 def _counts(tag: int) -> bool:

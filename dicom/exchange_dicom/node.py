@@ -20,7 +20,7 @@ from exchange import admission, organizations
 from exchange.access import Exchange
 from exchange.admission import Admission, UserIdentity
 from exchange.audit import Outcome
-from exchange.errors import NotAuthenticated, Unavailable
+from exchange.errors import NotAuthenticated, TooManyTries, Unavailable
 from exchange.policy import Action, Requester
 from exchange.registry import Watch
 from exchange_dicom import (
@@ -34,7 +34,7 @@ from exchange_dicom import (
     verification,
     worklist,
 )
-from exchange_dicom.association import Association
+from exchange_dicom.association import Association, Message
 from exchange_dicom.contexts import FIND_LEVELS, FIND_OF, VERIFICATION
 from exchange_dicom.conversation import Conversation, Limits, Observed, Service
 from exchange_dicom.desk import Desk, Handed, WayToDesk
@@ -100,6 +100,16 @@ ROUND_SECONDS = 2.0
 
 STORAGE: Mapping[CommandField, Service] = {CommandField.C_STORE_RQ: storage.store}
 
+
+_N_SERVICES = frozenset(
+    {
+        CommandField.N_CREATE_RQ,
+        CommandField.N_SET_RQ,
+        CommandField.N_GET_RQ,
+        CommandField.N_ACTION_RQ,
+    }
+)
+_OF_A_STEP = {contexts.PERFORMED_PROCEDURE_STEP, contexts.PERFORMED_PROCEDURE_STEP_RETRIEVE}
 
 _ECHO = CommandField.C_ECHO_RQ
 _ASKED = frozenset({CommandField.C_FIND_RQ, CommandField.C_MOVE_RQ, CommandField.C_GET_RQ})
@@ -283,7 +293,9 @@ class _Door:
             conversation.confirm()
             field = message.command.command_field
             service = SERVICES.get(message.context.abstract_syntax, STORAGE).get(field)
-            if service is not None:
+            if service is not None and (refusal := _of_another_class(message)) is not None:
+                conversation.answer(message, refusal, "the SOP class is not that of the context")
+            elif service is not None:
                 service(conversation, message)
             elif not field.is_response:
                 conversation.answer(message, status.UNRECOGNIZED_OPERATION)
@@ -391,7 +403,9 @@ class _Door:
                     outcome=Outcome.REFUSED,
                     reason=f"user identity: {error}",
                 )
-            return AssociateReject(RejectReason.NO_REASON_GIVEN)
+            # After too many wrong ones the right one is not looked at for a while.
+            later = isinstance(error, TooManyTries)
+            return AssociateReject(RejectReason.NO_REASON_GIVEN, transient=later)
         except Unavailable:
             self._requester = None
             return AssociateReject(RejectReason.TEMPORARY_CONGESTION, transient=True)
@@ -408,6 +422,17 @@ def _only_asks(association: Association) -> bool:
     models = {context.abstract_syntax for context in association.contexts.values()} - received
     operations = {one for uid in models for one in SERVICES.get(uid, STORAGE)} - {_ECHO}
     return bool(operations) and operations <= _ASKED
+
+
+def _of_another_class(message: Message) -> int | None:
+    """The status of an N-service whose command names another SOP class than the one negotiated for
+    its context (PS3.7 annex C.5). A step is read as of either of its classes (PS3.4 F.8)."""
+    field, meant = message.command.command_field, message.context.abstract_syntax
+    named = message.command.sop_class
+    if field not in _N_SERVICES or named in {"", meant} or {named, meant} == _OF_A_STEP:
+        return None
+    made = field is CommandField.N_CREATE_RQ
+    return status.NO_SUCH_SOP_CLASS if made else status.CLASS_INSTANCE_CONFLICT
 
 
 def _fingerprint(peer: Peer) -> str:

@@ -64,7 +64,7 @@ def create(conversation: Conversation, message: Message) -> None:
     """N-CREATE: a step has begun."""
     uid = message.command.sop_instance
     if not _UID.fullmatch(uid):
-        conversation.answer(message, status.INVALID_ATTRIBUTE_VALUE, "a SOP Instance UID is needed")
+        conversation.answer(message, status.INVALID_OBJECT_INSTANCE, "a SOP Instance UID is needed")
         return
     told = _told(conversation, message)
     if told is None:

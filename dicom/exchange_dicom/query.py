@@ -62,6 +62,7 @@ _SEVERAL = frozenset(
 
 _DATE = re.compile(r"\d{8}|\d{4}\.\d\d\.\d\d")
 _TIME = re.compile(r"\d{2}(:?\d{2}(:?\d{2}(\.\d{1,6})?)?)?")
+_CLOCK = re.compile(r"([01]\d|2[0-3])([0-5]\d(([0-5]\d|60)(\.\d+)?)?)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +250,8 @@ def _span(keyword: str, value: str, form: re.Pattern[str], delimiter: str) -> Ma
     low, high = low.replace(delimiter, ""), high.replace(delimiter, "")
     if form is _DATE:
         low, high = _day(keyword, low), _day(keyword, high, ends=True)
+    else:
+        low, high = _hour(keyword, low), _hour(keyword, high, ends=True)
     if dash:
         return Range(low or None, high or None)
     if form is _TIME:
@@ -271,6 +274,16 @@ def _day(keyword: str, written: str, *, ends: bool = False) -> str:
     except ValueError:
         raise Invalid(f"{keyword} is not a day of the calendar") from None
     return f"{year:04}{month:02}{day:02}"
+
+
+def _hour(keyword: str, written: str, *, ends: bool = False) -> str:
+    """A time of the day. As the `ends` of a range 24 means all of the day: who asks for a whole one
+    may write it so."""
+    if ends and re.fullmatch(r"240*", written.replace(".", "")):
+        return "235959.999999"
+    if written and not _CLOCK.fullmatch(written):
+        raise Invalid(f"{keyword} is not a time of the day")
+    return written
 
 
 def number(access: Access, issuer: str, matching: Values | Pattern) -> Criterion:

@@ -19,7 +19,7 @@ from exchange.retrieval import Tally
 from exchange_dicom import attributes, dimse, sending, status
 from exchange_dicom.association import Message
 from exchange_dicom.association import TooLarge as TooLong
-from exchange_dicom.contexts import RETRIEVE_LEVELS
+from exchange_dicom.contexts import RETRIEVE_LEVELS, RETRIEVED_BEYOND
 from exchange_dicom.conversation import Conversation
 from exchange_dicom.dimse import SubOperations
 from exchange_dicom.header import DataSetError
@@ -111,7 +111,11 @@ def _chosen(
     try:
         raw = message.data.read(IDENTIFIER_LENGTH)
         identifier = Identifier.read(raw, message.context.transfer_syntax)
-        level = identifier.level(RETRIEVE_LEVELS[model], relational=relational)
+        level = identifier.level(
+            RETRIEVE_LEVELS[model],
+            relational=relational,
+            beyond=RETRIEVED_BEYOND.get(model, ()),
+        )
         keys = _unique(identifier, level)
         with conversation.exchange.on_behalf_of(conversation.requester) as access:
             entity = organizations.destination(access, destination) if destination else None

@@ -281,18 +281,30 @@ class _Lost(Unavailable):
 
 
 def _file(path: Path) -> File | None:
+    """By the UIDs of its data set, which is what is sent; the file meta may contradict it."""
     try:
         with warnings.catch_warnings(action="ignore"):  # of a data set that is sent as it is
-            meta = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"]).file_meta
+            kept = dcmread(path, stop_before_pixels=True, specific_tags=list(_UIDS))
+            meta = kept.file_meta
+        sop_class, instance = (
+            str(kept.get(own) or meta[stated].value) for own, stated in _UIDS.items()
+        )
         return File(
             path,
-            str(meta.MediaStorageSOPClassUID),
-            str(meta.MediaStorageSOPInstanceUID),
+            sop_class,
+            instance,
             str(meta.TransferSyntaxUID),
             path.stat().st_size,
         )
-    except (InvalidDicomError, OSError, AttributeError, ValueError, EOFError):
+    except (InvalidDicomError, OSError, AttributeError, KeyError, ValueError, EOFError):
         return None
+
+
+_UIDS = {
+    "SOPClassUID": "MediaStorageSOPClassUID",
+    "SOPInstanceUID": "MediaStorageSOPInstanceUID",
+}
+"""What names an instance, and what of the file meta names it where its data set does not."""
 
 
 def _batches(wanted: Sequence[File]) -> Iterator[tuple[list[File], list[Proposal]]]:

@@ -229,7 +229,9 @@ def _without_compression(file: bytes) -> bytes | None:
     except CannotTranscode:
         raise
     except Exception as error:  # a decoder may raise anything about bytes that it cannot read
-        raise CannotTranscode(f"cannot be decompressed: {type(error).__name__}") from error
+        raise CannotTranscode(
+            f"its pixels cannot be decompressed: {codestream.UNREADABLE}"
+        ) from error
     return written.getvalue()
 
 

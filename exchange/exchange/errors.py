@@ -29,6 +29,10 @@ class NotAuthenticated(ExchangeError):
     """Nobody whom the exchange knows, or a credential that it does not accept."""
 
 
+class TooManyTries(NotAuthenticated):
+    """So many credentials were wrong that nobody looks at another for a while."""
+
+
 class Refused(ExchangeError):
     """The policy says no. The message is the reason of the decision."""
 

@@ -11,7 +11,7 @@ import re
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -442,21 +442,84 @@ def _patient(access: Access, session: Session, owner: int, placed: Placed) -> in
     return places.register_patient(access, session, owner, received)
 
 
+def check(**told: str) -> None:
+    """Whether a modality can read what an order says, by the names of `Placed`; "" is nothing said.
+
+    A worklist answers what was placed: what is no value of its VR is another's, or nobody's
+    (PS3.5 6.2). Raises Invalid, with the name of what is wrong and its form.
+    """
+    for name, value in told.items():
+        named = _NAMES.get(name, name)
+        if _DIVIDES.search(value):
+            raise Invalid(f"{named} is one line without a backslash, which would divide it")
+        if len(value) > (most := _LENGTHS.get(name, LENGTH)):
+            raise Invalid(f"{named} is at most {most} characters long")
+        if not value:
+            continue
+        if name in _DAYS and not _is_day(value):
+            raise Invalid(f"{named} is a day of the calendar, written YYYYMMDD, such as 20261130")
+        if name == "scheduled_time" and not _TIME.fullmatch(value):
+            raise Invalid(f"{named} is a time of the day, written HHMMSS, such as 093000")
+        if name == "modality" and not _CODE_STRING.fullmatch(value):
+            raise Invalid(f"{named} is capital letters and digits, such as CT, MR or DX")
+        if name == "patient_sex" and value not in _SEXES:
+            raise Invalid(f"{named} is M, F or O; leave it out where it is not known")
+        if name == "station_ae_title" and not (value.isascii() and value.strip()):
+            raise Invalid(f"{named} is letters, digits and signs of ASCII, such as CT1")
+
+
 def _check(placed: Placed) -> None:
-    for one in fields(placed):
-        value = getattr(placed, one.name)
-        if isinstance(value, str) and len(value) > (4096 if one.name == "reason" else 64 * 5):
-            raise Invalid(f"{one.name} is too long")
     for name in ("patient_id", "accession_number", "modality", "scheduled_date"):
         if not getattr(placed, name).strip():
-            raise Invalid(f"an order needs {name}")
-    if len(placed.accession_number) > 16 or len(placed.scheduled_procedure_step_id) > 16:
-        raise Invalid("accession number and step id have at most 16 characters (SH)")
-    if not re.fullmatch(r"\d{8}", placed.scheduled_date):
-        raise Invalid("scheduled_date is written YYYYMMDD")
-    if not re.fullmatch(r"(\d{2}){0,3}", placed.scheduled_time):
-        raise Invalid("scheduled_time is written HHMMSS")
+            raise Invalid(f"an order needs {_NAMES[name]}")
+    told = {one.name: getattr(placed, one.name) for one in fields(placed)}
+    check(**{name: value for name, value in told.items() if isinstance(value, str)})
     if placed.study_instance_uid and not _UID.fullmatch(placed.study_instance_uid):
         raise Invalid("study_instance_uid is not a UID")
     if placed.priority not in PRIORITIES:
         raise Invalid(f"priority is one of {', '.join(PRIORITIES)}")
+
+
+def _is_day(value: str) -> bool:
+    if not _DAY.fullmatch(value):
+        return False
+    try:
+        date(int(value[:4]), int(value[4:6]), int(value[6:]))
+    except ValueError:
+        return False
+    return True
+
+
+LENGTH = 64
+"""Characters of a text, where its VR or its use says nothing else (PS3.5 6.2, LO)."""
+_LENGTHS: Mapping[str, int] = {
+    **dict.fromkeys(
+        ("accession_number", "scheduled_procedure_step_id", "station_ae_title", "modality"), 16
+    ),
+    "station_name": 16,
+    **dict.fromkeys(("patient_name", "performing_physician_name"), LENGTH * 5),
+    **dict.fromkeys(("referring_physician_name", "requesting_physician_name"), LENGTH * 5),
+    "reason": 4096,
+}
+_NAMES: Mapping[str, str] = {
+    "patient_id": "the patient number",
+    "patient_name": "the patient's name",
+    "patient_birth_date": "the birth date",
+    "patient_sex": "the sex",
+    "accession_number": "the accession number",
+    "scheduled_procedure_step_id": "the step id",
+    "requested_procedure_id": "the requested procedure id",
+    "modality": "the modality",
+    "body_part_examined": "the body part",
+    "procedure_description": "the description",
+    "station_ae_title": "the station's AE title",
+    "scheduled_date": "the scheduled date",
+    "scheduled_time": "the scheduled time",
+}
+"""What each is called to who places an order; others by their name here."""
+_DAYS = frozenset({"patient_birth_date", "scheduled_date"})
+_SEXES = frozenset("MFO")
+_DIVIDES = re.compile(r"[\\\x00-\x1f\x7f]")
+_DAY = re.compile(r"[0-9]{8}")
+_TIME = re.compile(r"([01][0-9]|2[0-3])([0-5][0-9]){0,2}")
+_CODE_STRING = re.compile(r"[A-Z0-9_]+( [A-Z0-9_]+)*")

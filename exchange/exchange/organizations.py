@@ -136,7 +136,7 @@ def register(
         session.add(organization)
         session.flush()
         for entity in checked:
-            _add(session, organization.id, entity)
+            _add(access, session, organization.id, entity)
         registry.changed(session)
         if sharing:
             session.add(Agreement(organization_id=organization.id, kind=SHARING, since=access.now))
@@ -153,7 +153,7 @@ def add_entity(access: Access, code: str, entity: Entity) -> None:
     checked = _checked(entity)
 
     def unit(session: Session) -> None:
-        _add(session, administered(access, code, session).id, checked)
+        _add(access, session, administered(access, code, session).id, checked)
         registry.changed(session)
         access.note(Action.ADMINISTER, reason="application entity registered", detail=about)
 
@@ -179,7 +179,7 @@ def replace_entity(access: Access, code: str, entity: Entity) -> None:
         ).one_or_none()
         if found is None:
             raise NotFound("this hospital has no such application entity at this address")
-        _check_free(session, organization, checked, instead=found.id)
+        _check_free(access, session, organization, checked, instead=found.id)
         found.port = checked.port
         found.certificate_fingerprint = checked.certificate_fingerprint
         found.receives_priors = checked.receives_priors
@@ -532,8 +532,8 @@ def _checked(entity: Entity) -> Entity:
     return replace(entity, address=_written(entity.address))
 
 
-def _add(session: Session, organization: int, entity: Entity) -> None:
-    _check_free(session, organization, entity)
+def _add(access: Access, session: Session, organization: int, entity: Entity) -> None:
+    _check_free(access, session, organization, entity)
     session.add(
         ApplicationEntity(
             organization_id=organization,
@@ -549,13 +549,31 @@ def _add(session: Session, organization: int, entity: Entity) -> None:
 
 
 def _check_free(
-    session: Session, organization: int, entity: Entity, instead: int | None = None
+    access: Access,
+    session: Session,
+    organization: int,
+    entity: Entity,
+    instead: int | None = None,
 ) -> None:
-    """Raises Invalid where the entity is registered, but for row `instead`, or is not its own."""
+    """Raises Invalid where the entity is registered, but for row `instead`, or is not its own.
+
+    Which other hospital has it is told to those alone who administer that one as well.
+    """
     same_title = select(ApplicationEntity).where(
         ApplicationEntity.title == entity.title, ApplicationEntity.id != (instead or 0)
     )
     for other in session.scalars(same_title):
+        if other.address == entity.address and other.organization_id != organization:
+            if access.requester.organization is not None:
+                raise Invalid(
+                    f"{entity.title} at {entity.address} is another hospital's; ask who runs the "
+                    "exchange"
+                )
+            owner = session.get_one(Organization, other.organization_id).code
+            raise Invalid(
+                f"{entity.title} at {entity.address} is that of {owner}: `exchange organization "
+                f"remove-ae {owner} {entity.title}@{entity.address}` comes first"
+            )
         if other.address == entity.address:
             raise Invalid(
                 f"{entity.title} at that address is registered already; `exchange organization "

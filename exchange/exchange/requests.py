@@ -161,12 +161,15 @@ def booked(
     """A hospital keeps an Appointment, or keeps it no more (None): its orders follow.
 
     In the transaction of `session`, for whoever may record it. Only what is not begun is moved.
+    Raises Invalid.
     """
     owner = access.organization
     before = select(Order).where(Order.appointment == logical_id, Order.organization_id == owner)
     stands = told is not None and told.is_booked and bool(told.scheduled_date)
     wanted = told.requests if told is not None and stands else ()
     location = _location(session, told) if told is not None and wanted else ""
+    if told is not None and stands:
+        orders.check(station_ae_title=told.station_ae_title)
     for order in session.scalars(before).all() if logical_id else ():
         if order.request not in wanted:
             order.appointment = ""
@@ -358,9 +361,8 @@ def _follow(access: Access, session: Session, order: Order, to: Status) -> None:
 
 
 def _check(told: Requested) -> None:
-    if len(told.accession_number) > 16:
-        raise Invalid("accession number and step id have at most 16 characters (SH)")
-    if len(told.station_ae_title) > 16:
-        raise Invalid("an AE title has at most 16 characters")
-    if len(told.requested_procedure_id) > 64:
-        raise Invalid("a requested procedure id has at most 64 characters")
+    orders.check(
+        accession_number=told.accession_number,
+        requested_procedure_id=told.requested_procedure_id,
+        station_ae_title=told.station_ae_title,
+    )

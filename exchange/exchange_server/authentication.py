@@ -17,13 +17,13 @@ from fastapi.routing import APIRoute
 
 from exchange.access import Exchange
 from exchange.audit import Outcome
-from exchange.errors import ExchangeError, NotAuthenticated, Unavailable
+from exchange.errors import ExchangeError, NotAuthenticated, TooManyTries, Unavailable
 from exchange.policy import Action, Purpose, Requester
 from exchange_server.addresses import nobody
 from exchange_server.cookies import Cookies
 from exchange_server.identities import bearer
 from exchange_server.observability import SIGN_IN_REFUSED, SIGNED_IN, observe
-from exchange_server.passwords import WINDOW, Passwords, Refusals, TooManyTries, source_of
+from exchange_server.passwords import WINDOW, Passwords, Refusals, source_of
 from exchange_server.tokens import Tokens
 
 AUDITED_TOKENS = 10

@@ -104,6 +104,12 @@ TEXTS: Mapping[str, str] = {
     ),
     "{} at that address is registered already; `exchange organization add-ae --replace` changes "
     "it": ("该地址的 {} 已登记；用 `exchange organization add-ae --replace` 更改"),
+    "{} at {} is that of {}: `exchange organization remove-ae {} {}@{}` comes first": (
+        "{}（{}）属于 {}：请先 `exchange organization remove-ae {} {}@{}`"
+    ),
+    "{} at {} is another hospital's; ask who runs the exchange": (
+        "{}（{}）属于另一家医院；请联系平台管理员"
+    ),
     "{} at {} could not be told from the one of another hospital at {}": (
         "{}（{}）与另一家医院位于 {} 的同名实体无法区分"
     ),
@@ -273,11 +279,32 @@ TEXTS: Mapping[str, str] = {
     # Orders and the ledger
     "an order that is {} cannot become {}": "状态为 {} 的申请不能变为 {}",
     "more than {} entries: add a selective key": "超过 {} 条，请增加查询条件",
-    "accession number and step id have at most 16 characters (SH)": (
-        "检查号和步骤号至多 16 个字符（SH）"
+    "{} is one line without a backslash, which would divide it": (
+        "{}须为一行，且不含反斜杠（反斜杠会把它分成两个值）"
     ),
-    "scheduled_date is written YYYYMMDD": "检查日期写作 YYYYMMDD",
-    "scheduled_time is written HHMMSS": "时间写作 HHMMSS",
+    "{} is at most {} characters long": "{}至多 {} 个字符",
+    "{} is a day of the calendar, written YYYYMMDD, such as 20261130": (
+        "{}须为真实日期，写作 YYYYMMDD，如 20261130"
+    ),
+    "{} is a time of the day, written HHMMSS, such as 093000": (
+        "{}须为一天中的时刻，写作 HHMMSS，如 093000"
+    ),
+    "{} is capital letters and digits, such as CT, MR or DX": "{}为大写字母和数字，如 CT、MR、DX",
+    "{} is M, F or O; leave it out where it is not known": "{}为 M、F 或 O；不详时请省略",
+    "{} is letters, digits and signs of ASCII, such as CT1": "{}为 ASCII 字母、数字和符号，如 CT1",
+    "the patient number": "患者号",
+    "the patient's name": "患者姓名",
+    "the birth date": "出生日期",
+    "the sex": "性别",
+    "the accession number": "检查号",
+    "the step id": "步骤号",
+    "the requested procedure id": "申请步骤号",
+    "the modality": "设备类型",
+    "the body part": "部位",
+    "the description": "检查项目",
+    "the station's AE title": "设备 AE Title",
+    "the scheduled date": "检查日期",
+    "the scheduled time": "检查时间",
     "study_instance_uid is not a UID": "检查 UID 不是有效的 UID",
     "priority is one of {}": "优先级须为其中之一：{}",
     "this hospital has no such order; `exchange order list` shows them": (
@@ -500,9 +527,20 @@ TEXTS: Mapping[str, str] = {
     "a token key cannot be read: {}": "无法读取令牌密钥：{}",
     "the supervisor has ended meanwhile": "主管进程已结束",
     "EXCHANGE_CONFIG names {}, which is not a file": "EXCHANGE_CONFIG 指向的 {} 不是文件",
+    "{}: {}: make room on that disk": "{}：{}：请在该磁盘上腾出空间",
     "the settings cannot be read: {}": "无法读取设置：{}",
     # The DICOM client
     "the certificates cannot be read: {}": "无法读取证书：{}",
+    "--tls-ca is not a file of certificates in PEM": "--tls-ca 须为 PEM 格式的证书文件",
+    "--tls-certificate has no private key in it: --tls-key names the file that has": (
+        "--tls-certificate 文件中没有私钥：请用 --tls-key 指明私钥文件"
+    ),
+    "--tls-key is not the key of --tls-certificate: name the one that belongs to it": (
+        "--tls-key 不是 --tls-certificate 的私钥：请指明与之对应的私钥"
+    ),
+    "--tls-certificate and --tls-key are a certificate and its key, in PEM": (
+        "--tls-certificate 和 --tls-key 须为 PEM 格式的证书及其私钥"
+    ),
     "there is no DICOM file": "没有 DICOM 文件",
     "the level is patient, study, series or image": "层级为 patient、study、series 或 image",
     "--tls-certificate wants --tls-ca: whom to trust": (
@@ -568,6 +606,7 @@ TEXTS: Mapping[str, str] = {
     "{} is not a keyword of PS3.6": "{} 不是 PS3.6 的关键字",
     "this is not a value of {}": "这不是 {} 的有效值",
     # The parser of the command line
+    "Show this message and exit.": "显示此帮助。",
     "Missing command.": "缺少命令。",
     "Missing argument {}.": "缺少参数 {}。",
     "Missing argument {}. {}": "缺少参数 {}。{}",
@@ -588,6 +627,51 @@ TEXTS: Mapping[str, str] = {
     "Value error, {} is not one of {}.": "{} 不在可选值之列：{}。",
     "Input should be a valid integer, unable to parse string as an integer": "须为整数",
     "Input should be a valid number, unable to parse string as a number": "须为数字",
+    # … and pydantic, of a setting that is wrong
+    "EXCHANGE_{}: {}": "EXCHANGE_{}：{}",
+    "{}; EXCHANGE_{}: {}": "{}；EXCHANGE_{}：{}",
+    "Value error, {}": "{}",
+    "Input should be a valid integer": "须为整数",
+    "Input should be a valid number": "须为数字",
+    "Input should be a valid boolean": "须为 true 或 false",
+    "Input should be a valid boolean, unable to interpret input": "须为 true 或 false",
+    "Input should be a valid string": "须为字符串",
+    "Input should be a valid tuple": "须为列表",
+    "Input should be a finite number": "须为有限的数",
+    "Input should be a valid URL, {}": "须为有效的 URL，如 https://images.example.cn：{}",
+    "input is empty": "未填",
+    "relative URL without a base": "缺少协议",
+    "empty host": "缺少主机",
+    "invalid port number": "端口无效",
+    "Extra inputs are not permitted": "没有这个设置",
+    "Input should be {} or {}": "须为 {} 或 {}",
+    "URL scheme should be {}": "URL 的协议须为 {}",
+    "String should match pattern {}": "须符合格式 {}",
+    "{} does not appear to be an IPv4 or IPv6 network": "{} 不是 IPv4 或 IPv6 网段",
+    "an origin as browsers write it: scheme, host in small letters and port, such as "
+    "https://app.example.cn": (
+        "来源写作浏览器所写的形式：协议、小写主机名和端口，如 https://app.example.cn"
+    ),
+    "no time zone of the IANA database has this name": "IANA 时区库中没有此名称",
+    "only scheme, host and port, such as https://images.example.cn": (
+        "只写协议、主机和端口，如 https://images.example.cn"
+    ),
+    "an S3 store needs {}": "S3 存储须设置 {}",
+    "{} is empty": "{} 为空",
+    "{} and {} belong together": "{} 与 {} 须一并设置",
+    "{} needs dimse_tls_certificate": "{} 须与 dimse_tls_certificate 一并设置",
+    "dimse_tls_crl needs dimse_tls_client_ca, whose lists it has": (
+        "dimse_tls_crl 须与签发吊销列表的 dimse_tls_client_ca 一并设置"
+    ),
+    "dimse_tls_certificate needs dimse_tls_client_ca, or else dimse_tls_anonymous: nobody is "
+    "asked for a certificate then": (
+        "dimse_tls_certificate 须与 dimse_tls_client_ca 一并设置；否则设置 dimse_tls_anonymous，"
+        "即不索取对方证书"
+    ),
+    "dimse_tls_anonymous is for TLS without dimse_tls_client_ca": (
+        "dimse_tls_anonymous 仅用于未设置 dimse_tls_client_ca 的 TLS"
+    ),
+    "Input should be greater than {}": "须大于 {}",
     "Input should be greater than or equal to {}": "不得小于 {}",
     "Input should be less than or equal to {}": "不得大于 {}",
     "path {} does not exist.": "路径 {} 不存在。",

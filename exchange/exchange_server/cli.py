@@ -446,11 +446,20 @@ def check_store(
 
 
 @_job.command("list", help=say("列出任务数与放弃的任务", "Count the jobs, list those given up"))
-def list_jobs() -> None:
+def list_jobs(as_json: terminal.AsJson = False) -> None:
     with terminal.acting() as access:
         access.require(Action.ADMINISTER)
         backlog = jobs.backlog(access.session)
         dead = jobs.dead_letters(access.session)
+    if as_json:
+        counted = [
+            {"kind": kind, "given_up": gone, "count": count}
+            for (kind, gone), count in backlog.items()
+        ]
+        names = ("id", "kind", "subject", "attempts", "last_error")
+        given_up = [{name: getattr(one, name) for name in names} for one in dead]
+        terminal.machine_readable({"backlog": counted, "given_up": given_up})
+        return
     waiting = say("等待", "waiting")
     rows = [
         ["", kind, "", waiting, str(count)] for (kind, gone), count in backlog.items() if not gone

@@ -181,7 +181,7 @@ def another_person(number: _Discrepancy) -> None:
 
 
 @commitment_commands.command("list", help=say("列出存储承诺", "List the last commitments"))
-def list_commitments(limit: _Limit = 50) -> None:
+def list_commitments(limit: _Limit = 50, as_json: terminal.AsJson = False) -> None:
     zone = ZoneInfo(settings.load().timezone)
 
     def written(at: datetime | None) -> str:
@@ -189,6 +189,9 @@ def list_commitments(limit: _Limit = 50) -> None:
 
     with terminal.acting() as access:
         found = commitment.latest(access, limit)
+    if as_json:
+        terminal.machine_readable(found)
+        return
     terminal.table(
         [
             say("医院", "Hospital"),

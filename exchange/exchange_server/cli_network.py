@@ -1,7 +1,8 @@
 """The commands that talk to another DICOM node: echo, send, query, move and get."""
 
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -270,10 +271,8 @@ def _tls(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSL
         return None
     from exchange_dicom import transport_security
 
-    try:
+    with _read(certificate, key):
         return transport_security.requestor(certificate, key, ca)
-    except OSError as error:
-        raise _unreadable(error) from error
 
 
 def _listening_tls(
@@ -286,11 +285,28 @@ def _listening_tls(
         raise Invalid("--listen over TLS wants --tls-certificate and --tls-key")
     from exchange_dicom import transport_security
 
-    try:
+    with _read(certificate, key):
         return transport_security.acceptor(certificate, key, ca)
+
+
+@contextmanager
+def _read(certificate: Path | None, key: Path | None) -> Iterator[None]:
+    """What TLS cannot read of the files of the options, in words. Raises Invalid."""
+    try:
+        yield
+    except ssl.SSLError as error:
+        if error.reason == "NO_CERTIFICATE_OR_CRL_FOUND" or certificate is None:
+            raise Invalid("--tls-ca is not a file of certificates in PEM") from error
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise Invalid(
+                "--tls-key is not the key of --tls-certificate: name the one that belongs to it"
+            ) from error
+        if key is None:
+            raise Invalid(
+                "--tls-certificate has no private key in it: --tls-key names the file that has"
+            ) from error
+        raise Invalid(
+            "--tls-certificate and --tls-key are a certificate and its key, in PEM"
+        ) from error
     except OSError as error:
-        raise _unreadable(error) from error
-
-
-def _unreadable(error: OSError) -> Invalid:
-    return Invalid(f"the certificates cannot be read: {type(error).__name__}")
+        raise Invalid(f"the certificates cannot be read: {error.strerror}") from error

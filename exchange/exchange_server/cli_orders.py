@@ -1,6 +1,5 @@
 """The commands for orders and the completeness ledger."""
 
-import json
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from typing import Annotated
@@ -138,7 +137,7 @@ def show_ledger(
     gaps: Annotated[
         bool, typer.Option("--gaps", help=say("列出缺口", "List what is missing"))
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON")] = False,
+    as_json: terminal.AsJson = False,
 ) -> None:
     """`exchange ledger` by itself."""
     if context.invoked_subcommand is not None:
@@ -165,7 +164,7 @@ def show_ledger(
     if as_json:
         lines = [asdict(one) | {"complete": one.complete} for one in found]
         listed = [{"day": on, "organization": code} | asdict(gap) for on, code, gap in missing]
-        typer.echo(json.dumps({"lines": lines, "gaps": listed}, ensure_ascii=False))
+        terminal.machine_readable({"lines": lines, "gaps": listed})
         return
     terminal.table(
         [

@@ -125,10 +125,14 @@ def list_waiting(
         bool, typer.Option("--given-up", help=say("只列已放弃的", "Only what was given up"))
     ] = False,
     limit: Annotated[int, typer.Option(min=1, max=10000, help=say("条数", "How many"))] = 1000,
+    as_json: terminal.AsJson = False,
 ) -> None:
     zone = ZoneInfo(settings.load().timezone)
     with terminal.acting() as access:
         found = deliveries.waiting(access, given_up=given_up, limit=limit)
+    if as_json:
+        terminal.machine_readable(found)
+        return
     terminal.table(
         [
             say("编号", "Number"),

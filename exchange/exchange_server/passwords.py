@@ -15,7 +15,7 @@ from ipaddress import IPv6Network
 from exchange import users
 from exchange.access import Exchange
 from exchange.audit import Outcome
-from exchange.errors import NotAuthenticated, Unavailable
+from exchange.errors import NotAuthenticated, TooManyTries, Unavailable
 from exchange.policy import Action, Purpose, Requester, Role
 from exchange_storage.records import Organization, User
 
@@ -31,10 +31,6 @@ HASHES = 4
 """Passwords verified at a time: argon2 takes 64 MiB for each."""
 PATIENCE = 5.0
 """Seconds that a request waits for its turn with a password."""
-
-
-class TooManyTries(NotAuthenticated):
-    """So many passwords were wrong that nobody looks at another for `WINDOW` seconds."""
 
 
 class Passwords:

@@ -6,9 +6,12 @@ separated by tabs.
 """
 
 import getpass
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -37,6 +40,10 @@ PasswordStdin = Annotated[
         help=say("从标准输入读取密码", "Read the password from standard input"),
     ),
 ]
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="JSON")]
+"""For lists that a program reads too."""
 
 
 def operator() -> Requester:
@@ -94,6 +101,19 @@ def table(columns: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     console.print(table, markup=False)
+
+
+def machine_readable(found: Sequence[object] | Mapping[str, object]) -> None:
+    """What a list has, as JSON: records by the names of their fields, moments by ISO 8601."""
+    typer.echo(json.dumps(found, default=_plain, ensure_ascii=False))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name: getattr(value, one.name) for one in fields(value)}
+    raise TypeError(type(value))
 
 
 def counting(what: str) -> Progress:

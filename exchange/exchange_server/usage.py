@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import typer
 from typer import rich_utils
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from exchange_server.words import chinese, told
 
@@ -28,10 +28,27 @@ HEADINGS = {
 
 
 def speak() -> None:
-    """Have the headings of help and errors in the reader's language."""
+    """Have the headings of help and errors, and what --help says of itself, in the reader's
+    language."""
+    TyperCommand.get_help_option = _help_of_command  # type: ignore[assignment, method-assign]
+    TyperGroup.get_help_option = _help_of_group  # type: ignore[assignment, method-assign]
     if chinese():
         for name, text in HEADINGS.items():
             setattr(rich_utils, name, text)
+
+
+def _spoken(asked: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def help_option(command: Any, context: Any) -> Any:
+        option = asked(command, context)
+        if option is not None:
+            option.help = told(option.help)
+        return option
+
+    return help_option
+
+
+_help_of_command = _spoken(TyperCommand.get_help_option)
+_help_of_group = _spoken(TyperGroup.get_help_option)
 
 
 class Spoken(TyperGroup):

@@ -119,6 +119,18 @@ def test_an_attribute_that_nobody_knows_is_lacking_and_a_private_creator_is_not(
     assert inside.lacks({"OtherPatientIDsSequence"}, {"OtherPatientIDsSequence": {"PatientID"}})
 
 
+def test_what_a_caller_repeats_of_a_command_or_a_file_is_no_key() -> None:
+    # Orthanc asks with the file meta element that it was answered with; no data set has it.
+    question = asked(
+        element(0x00000002, "UI", "1.2.3"),
+        element(0x00020003, "UI", "1.4.1"),
+        element(0x00041511, "UI", "1.4.1"),
+        element(0x00080018, "UI", "1.4.1"),
+    )
+    assert question.keys == (("SOPInstanceUID", "1.4.1"),)
+    assert question.lacks({"SOPInstanceUID"}, {})
+
+
 def test_more_elements_than_anybody_asks_for_are_refused() -> None:
     with pytest.raises(Invalid, match=f"more than {ELEMENTS} elements"):
         asked(*(element(0x00090000 | number, "LO", "") for number in range(0x1000, 0x1000 + 513)))

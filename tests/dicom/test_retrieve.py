@@ -313,6 +313,32 @@ def test_a_retrieval_that_does_not_name_what_it_wants_is_refused(
 # Which images
 
 
+@pytest.mark.parametrize("model", [contexts.STUDY_ROOT_MOVE, contexts.STUDY_ROOT_GET])
+def test_a_whole_patient_is_had_in_study_root_too(
+    served: Served, tmp_path: Path, model: str
+) -> None:
+    # Study Root has no such level (C.6.2.1), but Orthanc has no other way to ask for it.
+    known_at_two_hospitals(served, tmp_path)
+
+    def asking(**keys: str) -> tuple[int, int]:
+        identifier = asked("PATIENT", **keys)
+        if model == contexts.STUDY_ROOT_MOVE:
+            before = len(ws.received)
+            (*_, (final, _)) = move(served, "NANHU", "NANHU-WS", identifier, model)
+            return final.Status, len(ws.received) - before
+        answers, received = get(served, "NANHU", identifier, model=model)
+        return answers[-1][0].Status, len(received)
+
+    with workstation("NANHU-WS") as ws:
+        listens(served, "nanhu", "NANHU-WS", ws.port)
+        assert asking(PatientID="N7") == (SUCCESS, 4)
+        assert asking(PatientID="N7", IssuerOfPatientID="2.25.102") == (SUCCESS, 4)
+        assert asking(PatientID="N7\\N8") == (0xA900, 0)
+        assert asking(PatientID="N*") == (0xA900, 0)
+        assert asking() == (0xA900, 0)
+        assert asking(PatientID="N7", StudyInstanceUID=STUDY) == (0xA900, 0)
+
+
 def test_several_can_be_named_at_the_level_that_is_asked_for(
     served: Served, tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ from exchange.policy import Role
 from exchange_dicom.contexts import STUDY_ROOT_FIND, VERIFICATION
 from exchange_server.identities import Identities
 from exchange_server.keys import TokenKeys, make_keys
+from exchange_server.passwords import FAILURES
 from exchange_server.tokens import Tokens
 from exchange_storage.records import Organization
 
@@ -207,6 +208,18 @@ def test_who_has_not_proved_who_they_are_is_refused_where_the_hospital_wants_it(
             staffed.calls(JWT, b"\xff\xfe")
     assert staffed.rejections.last() == (1, 1, 1)
     assert any(why in one for one in _refusals(staffed))
+
+
+def test_after_too_many_wrong_passcodes_the_right_one_is_to_be_tried_later(
+    staffed: Staffed,
+) -> None:
+    staffed.rule(UserIdentity.REQUIRE)
+    for _ in range(FAILURES):
+        staffed.calls(NAME_AND_PASSCODE, "dr.lee", "a guess of somebody")
+        assert staffed.rejections.last() == (1, 1, 1)
+    staffed.calls(NAME_AND_PASSCODE, "dr.lee", PASSCODE)
+    assert staffed.rejections.last() == (2, 1, 1)
+    assert any("too many wrong passwords" in one for one in _refusals(staffed))
 
 
 def test_a_hospital_that_wants_no_user_named_has_none_in_its_trail(staffed: Staffed) -> None:

@@ -19,6 +19,7 @@ from caller import value as presented
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE
+from pynetdicom.dsutils import encode
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 from region import ADMINISTRATOR
 from serving import Served, serving
@@ -386,6 +387,32 @@ def test_a_clinician_places_no_order_and_a_malformed_one_is_placed_by_nobody(
         place(served, patient_id="P2", scheduled_procedure_step_id="S2")
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("scheduled_date", ["20261301", "2026-11-30", "20260230"], "the scheduled date is a day"),
+        ("scheduled_time", ["9999", "25", "093", "0960"], "the scheduled time is a time"),
+        ("patient_birth_date", ["19991332", "1999"], "the birth date is a day of the calendar"),
+        ("patient_sex", ["Q", "male"], "the sex is M, F or O"),
+        ("station_ae_title", ["TOOLONGSTATIONNAME"], "the station's AE title is at most 16"),
+        ("station_ae_title", ["一号CT", " "], "the station's AE title is letters, digits"),
+        ("modality", ["CTT^X", "ct"], "the modality is capital letters"),
+        ("accession_number", ["B\\78", "B\n78"], "the accession number is one line"),
+        ("accession_number", ["A" * 17], "the accession number is at most 16 characters"),
+        ("patient_id", ["P\\9"], "the patient number is one line without a backslash"),
+        ("patient_name", ["Wang\\Li"], "the patient's name is one line without a backslash"),
+        ("procedure_description", ["胸部平扫" * 17], "the description is at most 64 characters"),
+    ],
+)
+def test_what_no_modality_could_read_is_on_no_worklist(
+    served: Served, name: str, values: list[str], said: str
+) -> None:
+    for value in values:
+        with pytest.raises(Invalid, match=said):
+            place(served, **{name: value})
+    assert worklist(served, asked()) == []
+
+
 # Performed procedure steps
 
 
@@ -485,6 +512,22 @@ def test_a_step_that_does_not_begin_properly_is_not_made(
         assert answer.Status == status
         answer, _ = association.send_n_set(ended("DISCONTINUED"), MPPS, "1.9.1")
         assert answer.Status == 0x0112
+
+
+def test_a_step_is_of_the_class_that_was_negotiated_and_has_a_uid(served: Served) -> None:
+    step = encode(begun("1.2.1"), False, True)
+    with calling(served.port, (MPPS, (EXPLICIT,))) as modality:
+
+        def made(sop_class: str, instance: str) -> int:
+            asks = request(CommandField.N_CREATE_RQ, 1, sop_class, instance, data_set_present=True)
+            return modality.ask(MPPS, asks, step).status
+
+        assert made(CT, "1.9.1") == 0x0118
+        assert made(MPPS, "abc") == 0x0117
+        assert made(MPPS, "1.9.1") == SUCCESS
+        end = encode(ended("DISCONTINUED"), False, True)
+        changed = request(CommandField.N_SET_RQ, 2, CT, "1.9.1", data_set_present=True)
+        assert modality.ask(MPPS, changed, end).status == 0x0119
 
 
 def test_what_has_ended_is_not_changed_and_a_uid_is_used_once(served: Served) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -161,6 +162,18 @@ def add(city: Region, code: str, *entities: Entity) -> None:
     for entity in entities:
         with city.exchange.on_behalf_of(ADMINISTRATOR) as access:
             organizations.add_entity(access, code, entity)
+
+
+def test_whose_an_entity_is_is_told_to_those_who_run_the_region_alone(city: Region) -> None:
+    add(city, "nanhu", AT_HOME)
+    with pytest.raises(Invalid, match="/8 is that of nanhu: `exchange organization remove-ae"):
+        add(city, "dongshan", AT_HOME)
+    own = replace(ADMINISTRATOR, organization=city.ids["dongshan"])
+    with (
+        city.exchange.on_behalf_of(own) as access,
+        pytest.raises(Invalid, match="/8 is another hospital's; ask who runs"),
+    ):
+        organizations.add_entity(access, "dongshan", AT_HOME)
 
 
 @pytest.mark.parametrize(
@@ -419,7 +432,10 @@ def test_a_hospital_may_be_registered_without_sharing(city: Region) -> None:
             {"entities": [Entity(title="A", address="::1", certificate_fingerprint="xy")]},
             "fingerprint",
         ),
-        ({"entities": [Entity(title="NANHU", address="127.0.0.1")]}, "registered already"),
+        (
+            {"entities": [Entity(title="NANHU", address="127.0.0.1")]},
+            "that of nanhu: `exchange organization remove-ae nanhu NANHU@127.0.0.1` comes first",
+        ),
         ({"entities": [Entity(title="X", address="::1")] * 2}, "registered already"),
         ({"entities": [Entity(title="X", address="10.2.0.0/99")]}, "IP address, a network"),
         ({"entities": [Entity(title="NANHU", address="127.0.0.0/8")]}, "could not be told from"),

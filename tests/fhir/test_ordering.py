@@ -148,6 +148,41 @@ def test_a_request_for_images_is_on_the_worklist_and_dcmtk_finds_it(
     assert task["resource"]["status"] == "requested"
 
 
+def test_a_request_that_no_modality_could_read_is_refused_with_what_is_wrong(
+    served: Served, door: Door
+) -> None:
+    hospital = door.system("beicheng")
+    number = {"type": ACCESSION, "value": "B\\78"}
+    station = {"identifier": {"system": "urn:dicom:ae-title", "value": "CT1\\CT2"}}
+    long = {"identifier": {"system": "urn:dicom:ae-title", "value": "TOOLONGSTATIONNAME"}}
+    for told, said in (
+        ({"identifier": [number]}, "the accession number is one line without a backslash"),
+        ({"performer": [station]}, "the station's AE title is one line without a backslash"),
+        ({"performer": [long]}, "the station's AE title is at most 16 characters long"),
+    ):
+        answer = hospital.send("POST", "ServiceRequest", request(**told))
+        assert answer.status_code == 400
+        assert said in answer.text.replace("\\\\", "\\")
+    assert worklist(served) == []
+
+    made = hospital.made(request())
+    answer = hospital.send(
+        "POST",
+        "Appointment",
+        {
+            "resourceType": "Appointment",
+            "status": "booked",
+            "basedOn": [{"reference": f"ServiceRequest/{made['id']}"}],
+            "start": "2026-11-30T14:00:00+08:00",
+            "end": "2026-11-30T14:20:00+08:00",
+            "participant": [{"actor": {"type": "Device"} | long, "status": "accepted"}],
+        },
+    )
+    assert answer.status_code == 400
+    assert "the station's AE title is at most 16 characters long" in answer.text
+    assert [one["ScheduledStationAETitle"] for one in worklist(served)] == ["CT1"]
+
+
 def test_a_change_of_the_request_reschedules_and_a_revoked_one_is_taken_off_the_worklist(
     served: Served, door: Door
 ) -> None:

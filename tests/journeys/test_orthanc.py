@@ -200,6 +200,28 @@ def test_orthanc_has_another_hospitals_images_moved_to_itself_under_its_own_numb
     assert len(both.orthanc.rest("GET", f"/studies/{moved['ID']}/instances")) == 2
 
 
+@pytest.mark.parametrize("level", ["Patient", "Study", "Series", "Instance"])
+def test_orthanc_retrieves_what_it_has_found_at_each_level(
+    both: Neighbours, tmp_path: Path, level: str
+) -> None:
+    both.stored(both.uploaded(tmp_path))
+    both.from_beicheng(tmp_path)
+    keys = {"Study": ["StudyInstanceUID"], "Series": ["StudyInstanceUID", "SeriesInstanceUID"]}
+    keys["Instance"] = [*keys["Series"], "SOPInstanceUID"]
+    asked = {"PatientID": "N7"} | dict.fromkeys(keys.get(level, ()), "")
+    if level in {"Series", "Instance"}:
+        asked["StudyInstanceUID"] = STUDY
+    if level == "Instance":
+        asked["SeriesInstanceUID"] = dcmread(tmp_path / "beicheng" / "0.dcm").SeriesInstanceUID
+    query = both.orthanc.rest(
+        "POST", "/modalities/exchange/query", {"Level": level, "Query": asked}
+    )["ID"]
+
+    both.orthanc.rest("POST", f"/queries/{query}/retrieve", {"TargetAet": "NANHU-PACS"})
+
+    assert len(both.orthanc.rest("GET", "/instances")) == 3
+
+
 def test_orthanc_is_answered_for_what_it_has_sent(both: Neighbours, tmp_path: Path) -> None:
     number = both.uploaded(tmp_path)
     both.stored(number)

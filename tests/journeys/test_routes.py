@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import time
@@ -113,6 +114,11 @@ def test_what_waits_for_a_node_that_is_down_survives_a_kill_and_arrives_once(
     assert region.storescu("NORTH", *sent).returncode == 0
     until(lambda: any(one.attempts for one in waiting(region)), region)
     (line,) = region.run("route", "waiting").stdout.splitlines()
+    (told,) = json.loads(region.run("route", "waiting", "--json").stdout)
+    assert (str(told["number"]), told["study_instance_uid"]) == (
+        line.split("\t")[0],
+        line.split("\t")[3],
+    )
     assert line.split("\t")[2:5] == ["reading", STUDY, "north:WS"]
     assert "does not answer" in line
 

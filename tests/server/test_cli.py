@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -251,6 +252,20 @@ def test_a_registered_entity_is_changed_as_its_refusal_says(city: Run) -> None:
     assert city("organization", "add-ae", "north", "PACS@127.0.0.1:105", "--replace")[0] == 0
 
 
+def test_an_entity_of_another_hospital_is_removed_there_first(city: Run) -> None:
+    assert city("organization", "add-ae", "north", "CT7@127.0.0.9")[0] == 0
+    south = ("--name", "南城医院", "--credit-code", "91350100M000100Y43", "--issuer", "2.25.777")
+    assert city("organization", "add", "south", *south)[0] == 0
+    for more in ((), ("--replace",)):
+        status, _, told = city("organization", "add-ae", "south", "CT7@127.0.0.9", *more)
+        assert status == 1
+        if not more:
+            assert "CT7 at 127.0.0.9 is that of north" in told
+            assert "`exchange organization remove-ae north CT7@127.0.0.9` comes first" in told
+    assert city("organization", "remove-ae", "north", "CT7@127.0.0.9")[0] == 0
+    assert city("organization", "add-ae", "south", "CT7@127.0.0.9")[0] == 0
+
+
 def test_only_roles_that_sign_in_are_offered(city: Run) -> None:
     status, _, err = city("user", "add", "night", "--role", "exchange")
     assert (status, "guest" in err) == (2, False)
@@ -322,6 +337,15 @@ def test_what_is_wrong_with_a_command_line_is_told_in_chinese_too(
     assert (status, out) == (2, "")
     assert chinese in err.replace("│\n│ ", "")
     assert "错误" in err
+
+
+def test_help_speaks_chinese_of_itself(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXCHANGE_LANGUAGE", "zh")
+    for name in usage.HEADINGS:
+        monkeypatch.setattr(rich_utils, name, getattr(rich_utils, name))
+    for typed in (("--help",), ("order", "--help"), ("order", "list", "--help")):
+        status, out, _ = run(*typed)
+        assert (status, "显示此帮助" in out, "Show this" in out) == (0, True, False)
 
 
 def test_a_hospital_leaves_the_agreement_and_joins_again(city: Run) -> None:
@@ -524,6 +548,9 @@ def test_jobs_are_counted_and_retried(node: str, city: Run) -> None:
         with opened.database.writing() as session:
             session.execute(text("UPDATE job SET dead = true, last_error = 'ValueError at x.py:1'"))
     assert "given up\tValueError at x.py:1" in city("job", "list")[1]
+    listed = json.loads(city("job", "list", "--json")[1])
+    assert {one["last_error"] for one in listed["given_up"]} == {"ValueError at x.py:1"}
+    assert [one["given_up"] for one in listed["backlog"]] == [True] * len(listed["backlog"])
     assert city("job", "retry")[0] == 0
     assert "given up" not in city("job", "list")[1]
     assert city("job", "retry", "4711")[0] == 1

@@ -55,6 +55,8 @@ def test_a_route_is_made_listed_and_removed(city: Run) -> None:
     assert city("route", "add", "r", *of, "--to", "WS", "--modality", "ct, mr")[0] == 0
     assert city("route", "list") == (0, "bc\tr\tbc:WS\tCT,MR\t0\t0\t0\t0\t0\n", "")
     assert city("route", "waiting") == (0, "", "")
+    assert city("route", "waiting", "--json") == (0, "[]\n", "")
+    assert city("commitment", "list", "--json") == (0, "[]\n", "")
     assert city("route", "retry")[2] == "将重试 0 个转发\n"
     status, _, err = city("organization", "remove-ae", "bc", "WS@127.0.0.1")
     assert (status, err) == (
@@ -95,6 +97,20 @@ def test_a_route_is_made_listed_and_removed(city: Run) -> None:
             "order add --organization bc --accession A --patient P --modality CT "
             "--date 20261101 --id-card 1",
             "18 位",
+        ),
+        (
+            "order add --organization bc --accession A --patient P --modality CT --date 20261301",
+            "检查日期须为真实日期，写作 YYYYMMDD，如 20261130",
+        ),
+        (
+            "order add --organization bc --accession B\\78 --patient P --modality CT "
+            "--date 20261130",
+            "检查号须为一行，且不含反斜杠",
+        ),
+        (
+            "order add --organization bc --accession A --patient P --modality CT --date 20261130 "
+            "--station TOOLONGSTATIONNAME",
+            "设备 AE Title至多 16 个字符",
         ),
     ],
 )

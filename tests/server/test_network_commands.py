@@ -16,7 +16,13 @@ from certificates import Authority
 from images import ct
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+    RTPlanStorage,
+)
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
@@ -154,6 +160,29 @@ def test_files_go_as_they_are_or_without_loss_in_what_the_other_node_takes(
     assert "no transfer syntax that the receiver takes can be made without loss" in told
 
 
+def test_a_file_is_sent_as_what_its_data_set_is_and_its_file_meta_only_stands_in(
+    exchange: Command, tmp_path: Path
+) -> None:
+    other = str(get_testdata_file("rtplan.dcm"))  # its file meta names another instance
+    plan = dcmread(other)
+    assert plan.SOPInstanceUID != plan.file_meta.MediaStorageSOPInstanceUID
+    image = ct(tmp_path / "nameless.dcm", patient="P1", study=STUDY)
+    nameless = dcmread(tmp_path / "nameless.dcm")
+    del nameless.SOPInstanceUID, nameless.SOPClassUID
+    nameless.save_as(tmp_path / "nameless.dcm")
+    with workstation(
+        "WS",
+        ImplicitVRLittleEndian,
+        ExplicitVRLittleEndian,
+        sop_classes=(RTPlanStorage, CTImageStorage),
+    ) as ws:
+        paths = (other, str(tmp_path / "nameless.dcm"))
+        node = (f"{LOOPBACK}:{ws.port}", *paths, "--called", "WS", "--calling", "BEICHENG")
+        assert "2 sent, 0 failed" in exchange("send", *node)
+    told = [one.file_meta.MediaStorageSOPInstanceUID for one in ws.received]
+    assert told == [plan.SOPInstanceUID, image.SOPInstanceUID]
+
+
 def test_a_move_that_fails_in_part_names_what_did_not_go_and_why(
     asked: Asked, tmp_path: Path
 ) -> None:
@@ -221,6 +250,13 @@ def test_commands_speak_tls_with_dcmtk_and_say_what_is_wrong_with_it(
         told = exchange("echo", *node, "--tls-ca", str(other.certificate), *shown, status=1)
         assert "its certificate is not accepted" in told
         assert "wants --tls-ca" in exchange("echo", *node, *shown, status=1)
+        for files, said in (
+            ((*trusting, *shown[:2]), "no private key in it: --tls-key names the file"),
+            ((*trusting, *shown[:3], str(stranger.key)), "--tls-key is not the key of"),
+            ((*trusting, *shown[:3], str(own.certificate)), "a certificate and its key, in PEM"),
+            (("--tls-ca", str(own.key), *shown), "--tls-ca is not a file of certificates"),
+        ):
+            assert said in exchange("echo", *node, *files, status=1)
     finally:
         server.stop()
     kept = [path for path in (tmp_path / "ws").iterdir() if path.name.startswith("CT")]

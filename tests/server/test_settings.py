@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from exchange.errors import Invalid
 from exchange_server import composition, nodes
+from exchange_server.chinese import translated
 from exchange_server.cli import _announce
 from exchange_server.settings import Settings, load
 
@@ -77,6 +79,33 @@ def test_a_wrong_setting_is_named(tmp_path: Path, line: str, told: str) -> None:
     (tmp_path / "exchange.toml").write_text(f"{line}\n")
     with pytest.raises(Invalid, match=told):
         load()
+
+
+def test_whatever_is_wrong_with_a_setting_is_told_in_chinese_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nonsense = ("", "x", "-1", "0", "70000", "1e99", "1.5", "ftp://x", "https://u:p@h/x")
+    told = []
+    for name in Settings.model_fields.keys() - {"data"}:
+        for value in nonsense:
+            with monkeypatch.context() as given:
+                given.setenv(f"EXCHANGE_{name.upper()}", value)
+                told += refused()
+    assert "EXCHANGE_DIMSE_PORT：不得大于 65535" in told
+    monkeypatch.setenv("EXCHANGE_HTTP_PORT", "70000")
+    monkeypatch.setenv("EXCHANGE_DIMSE_PORT", "x")
+    assert refused() == ["EXCHANGE_DIMSE_PORT：须为整数；EXCHANGE_HTTP_PORT：不得大于 65535"]
+    english = re.compile(r"[a-z]{2,} [a-z]{2,} [a-z]{2,}")
+    assert [one for one in told if english.search(one) or "Input" in one] == []
+
+
+def refused() -> list[str]:
+    """What an operator reads of the settings, where they are wrong."""
+    try:
+        load()
+    except Invalid as error:
+        return [translated(str(error))]
+    return []
 
 
 def test_no_error_shows_a_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

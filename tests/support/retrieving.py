@@ -170,6 +170,7 @@ def get(
     sop_class: str = CTImageStorage,
     role: bool = True,
     meanwhile: Callable[[list[Dataset]], None] = lambda _: None,
+    model: str = contexts.PATIENT_ROOT_GET,
     **more: Any,
 ) -> tuple[list[tuple[Dataset, Dataset | None]], list[Dataset]]:
     """The answers and the images, of which each is answered after `meanwhile`."""
@@ -184,13 +185,13 @@ def get(
     with associated(
         served,
         title,
-        contexts.PATIENT_ROOT_GET,
+        model,
         storage=[(sop_class, one) for one in syntaxes or (ExplicitVRLittleEndian,)],
         ext_neg=[build_role(sop_class, scp_role=True, scu_role=False)] if role else [],
         evt_handlers=[(evt.EVT_C_STORE, keep)],
         **more,
     ) as association:
-        answers = list(association.send_c_get(identifier, contexts.PATIENT_ROOT_GET))
+        answers = list(association.send_c_get(identifier, model))
     return answers, received
 
 

@@ -11,11 +11,11 @@ from starlette.exceptions import HTTPException
 
 from exchange import sessions
 from exchange.access import Exchange
-from exchange.errors import NotAuthenticated, NotFound, Refused, Unavailable
+from exchange.errors import NotAuthenticated, NotFound, Refused, TooManyTries, Unavailable
 from exchange.policy import Purpose
 from exchange_server.addresses import nobody
 from exchange_server.observability import SESSION_BEGUN, SESSION_REFUSED, observe
-from exchange_server.passwords import WINDOW, Passwords, TooManyTries
+from exchange_server.passwords import WINDOW, Passwords
 from exchange_server.portal.language import remember
 from exchange_server.portal.pages import DOOR, HEADERS, PREFIX, STATIC, Pages, form, goes_to, home
 

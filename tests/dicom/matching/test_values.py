@@ -168,6 +168,7 @@ def test_dates_and_times_have_no_wildcards(served: Served, key: str) -> None:
         ({"StudyTime": "07-1015"}, [CHEST, YAMADA]),
         ({"StudyTime": "-0700"}, [YAMADA, ZHANG]),
         ({"StudyTime": "2359-"}, [OURS]),
+        ({"StudyTime": "1600-2400"}, [LI, OURS]),  # to the end of the day
         ({"PatientBirthDate": "19800101"}, [YAMADA]),
         ({"PatientBirthDate": "-19491231", "StudyDate": "20261101-"}, [CHEST, MUELLER]),
     ],
@@ -215,6 +216,12 @@ def test_a_range_may_end_on_the_thirty_first_of_any_month_and_on_no_other_day_th
         for alone in (f"{month}{number:02}", f"{month}{number:02}-"):
             with pytest.raises(Invalid, match="StudyDate is not a day of the calendar"):
                 matching("StudyDate", alone)
+
+
+@pytest.mark.parametrize("time", ["25", "24", "1060", "10:15:61", "-2500", "2400-", "1015-2401"])
+def test_a_time_that_no_clock_shows_is_refused_like_a_day_of_no_calendar(time: str) -> None:
+    with pytest.raises(Invalid, match="StudyTime is not a time of the day"):
+        matching("StudyTime", time)
 
 
 # Names, in any of their three groups (PS3.5 6.2; C.2.2.2.1.1)
