@@ -106,21 +106,25 @@ def _of_jpeg_2000(frame: bytes) -> Size | None:
     """The part of the reference grid that the image covers; components, those of a palette too."""
     at = colours = 0
     if frame.startswith(_JP2):
-        at = len(_JP2) + 4
+        at, header_end = len(_JP2) + 4, 0
         while True:
             if at + _BOX.size > len(frame):
                 return None
             length, kind = _BOX.unpack_from(frame, at)
-            if kind == b"jp2c":
+            if kind == b"jp2c" and not header_end:
                 at += _BOX.size
                 break
-            if length < _BOX.size:
+            # Decoders pass over the header as a whole: it must end where the boxes in it do.
+            if length < _BOX.size or (header_end and at + length > header_end):
                 return None
-            if kind == b"jp2h":  # it holds boxes
+            if kind == b"jp2h":
+                header_end = at + length
                 length = _BOX.size
             elif kind == b"pclr" and at + _BOX.size + _PALETTE.size <= len(frame):
                 colours = max(colours, _PALETTE.unpack_from(frame, at + _BOX.size)[1])
             at += length
+            if at == header_end:
+                header_end = 0
     if frame[at : at + 4] != _JPEG_2000 or at + 4 + _SIZ.size > len(frame):
         return None
     _, _, width, height, left, top, *_, components = _SIZ.unpack_from(frame, at + 4)
