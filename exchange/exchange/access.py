@@ -183,8 +183,8 @@ class Access:
 
     def catch_up(self) -> None:
         """Have the trail that `session` shows hold whatever was answered on this machine so far."""
-        if self.exchange.catch_up():
-            self.renew()
+        self.exchange.catch_up()
+        self.renew()  # also where nothing waited: others may have brought it since our view began
 
     def require(
         self,

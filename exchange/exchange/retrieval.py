@@ -563,6 +563,7 @@ _CAME_REJECTED = Prepared(
         Rejection.study_instance_uid == bindparam("study"),
         Rejection.sop_instance_uid == bindparam("instance"),
         Rejection.withdrawn.is_(None),
+        Instance.series_id.is_(None),
     )
 )
 """Of an instance that was never served, since its hospital had rejected it before it came: that

@@ -126,8 +126,9 @@ def keep(exchange: Exchange, what: str) -> None:
         access.write(lambda _: access.note(Action.STORE, detail={"what": what}))
 
 
+@pytest.mark.parametrize("brought", [False, True])
 def test_who_reads_the_trail_is_told_of_whatever_was_kept_before(
-    exchange: Exchange, database_url: str, place: Path
+    exchange: Exchange, database_url: str, place: Path, *, brought: bool
 ) -> None:
     keep(exchange, "here")
     ask(exchange, "asked")
@@ -136,6 +137,8 @@ def test_who_reads_the_trail_is_told_of_whatever_was_kept_before(
     with exchange.on_behalf_of(ADMINISTRATOR) as access:
         access.session.execute(select(1))  # of a moment before
         keep(other, "meanwhile")
+        if brought:  # to the trail by somebody else, since that moment
+            other.catch_up()
         told = trail.records(access)
     newest_first = [one["detail"]["what"] for one in told]
     assert newest_first == ["meanwhile", "in another process", "asked", "here"]
