@@ -35,9 +35,9 @@ def conditions(entries: Sequence[Entry]) -> Mapping[int, Condition]:
         return {}
     found = {one.number: _unique_id(one.resource or {}) for one in made}
     return {
-        number: [("identifier", f"{_escaped(told.get('system', ''))}|{_escaped(told['value'])}")]
+        number: [("identifier", f"{_escaped(told.get('system') or '')}|{_escaped(told['value'])}")]
         for number, told in found.items()
-        if told.get("value")
+        if isinstance(told.get("value"), str) and isinstance(told.get("system") or "", str)
     }
 
 
@@ -79,19 +79,28 @@ def again(
 
 
 def _is_submission_set(resource: Json) -> bool:
-    codings = resource.get("code", {}).get("coding", ())
-    return resource.get("resourceType") == "List" and any(
-        (one.get("system"), one.get("code")) == (LIST_TYPES, "submissionset") for one in codings
+    if resource.get("resourceType") != "List":  # in others `code` is anything
+        return False
+    codings = _object(resource.get("code")).get("coding")
+    return any(
+        (one.get("system"), one.get("code")) == (LIST_TYPES, "submissionset")
+        for one in map(_object, codings if isinstance(codings, list) else ())
     )
+
+
+def _object(told: object) -> Json:
+    """What nobody has looked at yet, where it is an object; else an empty one."""
+    return told if isinstance(told, dict) else {}
 
 
 def _unique_id(resource: Json) -> Json:
     """The uniqueId of a document or a submission set, as an Identifier."""
     if resource.get("resourceType") == "DocumentReference":
-        return dict(resource.get("masterIdentifier", {}))
+        return _object(resource.get("masterIdentifier"))
     if _is_submission_set(resource):
-        usual = (one for one in resource.get("identifier", ()) if one.get("use") == "usual")
-        return dict(next(usual, {}))
+        told = resource.get("identifier")
+        each = map(_object, told if isinstance(told, list) else ())
+        return next((one for one in each if one.get("use") == "usual"), {})
     return {}
 
 

@@ -425,3 +425,20 @@ def test_new_patients_that_refer_to_each_other_in_a_circle_are_refused_by_name(
     assert "in a circle" in outcome(refused, 422, "not-supported")
     assert refused.json()["issue"][0]["expression"] == ["Bundle.entry[0]"]
     assert newest(system) == before
+
+
+@pytest.mark.parametrize(
+    ("resource", "status"),
+    [
+        ({"resourceType": "Questionnaire", "status": "draft", "code": [{"code": "9269-2"}]}, 200),
+        ({"resourceType": "List", "status": "current", "mode": "working", "code": "x"}, 400),
+        ({"resourceType": "List", "status": "current", "code": {"coding": "x"}}, 400),
+        ({"resourceType": "DocumentReference", "status": "current", "masterIdentifier": "x"}, 400),
+    ],
+)
+def test_a_transaction_takes_what_is_not_a_document_and_refuses_what_is_no_resource(
+    hospital: Door, resource: dict[str, Any], status: int
+) -> None:
+    kind = resource["resourceType"]
+    response = sent(hospital.system("beicheng"), "transaction", entry("POST", kind, resource))
+    assert response.status_code == status
