@@ -305,7 +305,8 @@ def _read(access: Access, kept: _Kept, rows: Sequence[_Row]) -> list[Damage]:
 
 def unreadable(access: Access, key: str) -> bool:
     """Whether it is this object that cannot be read, as where it lies on a bad sector, and not the
-    store that does not answer: another can be read, and this one still cannot."""
+    store that does not answer: another, that lies where it will stay, can be read, and this one
+    still cannot. What waits on this machine tells nothing of a store elsewhere."""
     others = (
         select(Instance.key)
         .where(Instance.key != key, Instance.id.not_in(select(records.Damage.instance_id)))
@@ -314,13 +315,13 @@ def unreadable(access: Access, key: str) -> bool:
     )
     with access.exchange.database.reading() as session:
         found = session.scalars(others).all()
-    return any(_is_read(access, other) for other in found) and not _is_read(access, key)
+    return any(_is_read(access, one, settled=True) for one in found) and not _is_read(access, key)
 
 
-def _is_read(access: Access, key: str) -> bool:
+def _is_read(access: Access, key: str, *, settled: bool = False) -> bool:
     with suppress(ObjectNotFound, StoreUnavailable):
         access.objects.digest(key)
-        return True
+        return not settled or access.objects.settled(key)
     return False
 
 

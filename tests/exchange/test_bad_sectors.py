@@ -17,6 +17,8 @@ from exchange.errors import Invalid, NotFound, Refused, Unavailable
 from exchange.ingest import ANOTHER, Outcome
 from exchange_storage.carried import LARGEST
 from exchange_storage.filesystem import FilesystemStore
+from exchange_storage.objects import MemoryStore, Stored, StoreUnavailable
+from exchange_storage.spool import SpooledStore
 
 IMAGE = bytes(LARGEST + 1)
 
@@ -165,3 +167,28 @@ def test_what_is_damaged_and_in_use_is_its_hospitals_to_send_again(
     for asker, answer in ((ADMINISTRATOR, Invalid), (filled.clinician("beicheng"), Refused)):
         with filled.exchange.on_behalf_of(asker) as access, pytest.raises(answer):
             scrub.discard(access, key)
+
+
+class Away(MemoryStore):
+    """A remote store that does not answer any more."""
+
+    def stream(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:  # noqa: ARG002
+        raise StoreUnavailable("away")
+
+    def stat(self, key: str) -> Stored:  # noqa: ARG002
+        raise StoreUnavailable("away")
+
+
+def test_what_waits_in_the_spool_does_not_make_damaged_what_lies_in_a_store_that_is_away(
+    tmp_path: Path, database_url: str
+) -> None:
+    store = SpooledStore(FilesystemStore(tmp_path / "spool"), Away())
+    with region(database_url, store) as city:
+        for number in range(3):
+            city.send("beicheng", instance=f"1.4.{number}", body=IMAGE + bytes([number]))
+        (first,) = (tmp_path / "spool" / "objects").rglob("1.4.0.*.dcm")
+        first.unlink()  # it has been moved to where it stays
+        with pytest.raises(Unavailable):
+            scrubbed(city)
+        with city.exchange.on_behalf_of(WORKER) as access:
+            assert scrub.known_damages(access) == 0
